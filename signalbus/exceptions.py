@@ -1,0 +1,147 @@
+"""Every error that signalbus raises: one shallow tree, each error with its evidence and its cure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+
+class SignalBusError(Exception):
+    """The root of what signalbus raises."""
+
+
+class ConfigurationError(SignalBusError, ImproperlyConfigured):
+    """A setting, a signal's name or a receiver cannot work as declared; the message says what to change."""
+
+
+class PayloadError(SignalBusError):
+    """A payload cannot travel; nothing was sent.
+
+    Args:
+        reason: what is wrong and how to mend it.
+        path: where in the payload, as in ``context.user.lock``; empty for the payload as a whole.
+    """
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(f"{path}: {reason}" if path else reason)
+        self.reason = reason
+        self.path = path
+
+
+class CascadeError(SignalBusError):
+    """A receiver sent a signal that led to a receiver that sent a signal …, too deep to be meant.
+
+    Args:
+        path: the names of the signals, from the root to the one refused.
+        limit: how many messages a cascade may hold (``SIGNALBUS["MAX_CASCADE"]``).
+    """
+
+    def __init__(self, path: tuple[str, ...], limit: int) -> None:
+        super().__init__(
+            f"A cascade of more than {limit} messages: {' > '.join(path)}. Break the loop (a receiver that saves what it was "
+            'told of sends again), or raise SIGNALBUS["MAX_CASCADE"].'
+        )
+        self.path = path
+        self.limit = limit
+
+
+class MissingRow(SignalBusError):
+    """A message refers to a row, or a model, that does not exist any more.
+
+    Args:
+        what: the references that found nothing, as ``label pk`` texts.
+    """
+
+    def __init__(self, what: tuple[str, ...]) -> None:
+        super().__init__(
+            f"gone since the signal was sent: {', '.join(what)}. Send signalbus.Snapshot(instance) where a receiver needs "
+            "a row that may be deleted."
+        )
+        self.what = what
+
+
+class UnknownClass(SignalBusError):
+    """A verified message names a class or function that this process cannot or may not import.
+
+    Args:
+        name: the dotted name as the message gives it.
+        why: what stands against it.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.name = name
+
+
+class TextError(SignalBusError):
+    """A text from the queue that cannot be opened; never parsed further, never run."""
+
+
+class Garbage(TextError):
+    """Not one of our texts at all, or a body that breaks the format."""
+
+
+class Forged(TextError):
+    """The text names one of our keys, and its signature does not fit."""
+
+
+class TooLarge(TextError):
+    """The text is over the limit of ``SIGNALBUS["MAX_BYTES"]``, or nested over ``SIGNALBUS["MAX_NESTING"]``."""
+
+
+class UnknownKey(TextError):
+    """The text is signed with a key that this process does not hold (yet, or any more).
+
+    Args:
+        key_id: the public name of that key.
+    """
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(
+            f"signed with key {key_id}, which this process does not hold: add it to SECRET_KEY_FALLBACKS (or "
+            'SIGNALBUS["SIGNING_KEYS"]) here, or roll this worker out'
+        )
+        self.key_id = key_id
+
+
+class UnknownVersion(TextError):
+    """A correctly signed text of a newer version than this code reads.
+
+    Args:
+        version: the version as the body gives it.
+        body: the verified body.
+    """
+
+    def __init__(self, version: str, body: str) -> None:
+        super().__init__(f"version {version} is newer than this worker reads: roll this worker out")
+        self.version = version
+        self.body = body
+
+
+class RetryLater(SignalBusError):
+    """Raised by a receiver to be run again; it counts as an attempt.
+
+    Args:
+        delay: seconds from now, or a timedelta.
+    """
+
+    def __init__(self, delay: float | timedelta) -> None:
+        seconds = delay if isinstance(delay, (int, float)) else delay.total_seconds()
+        super().__init__(f"asked to be run again in {seconds:g} s")
+        self.delay = float(seconds)
+
+
+class Reject(SignalBusError):
+    """Raised by a receiver that will never succeed: the delivery is dead at once.
+
+    Args:
+        reason: a text for the person who reads the list of failures.
+    """
+
+    def __init__(self, reason: str = "rejected by the receiver") -> None:
+        super().__init__(reason)
+        self.reason = reason
