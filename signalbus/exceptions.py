@@ -31,6 +31,15 @@ class PayloadError(SignalBusError):
         self.reason = reason
         self.path = path
 
+    def inside(self, step: str) -> None:
+        """Put a step in front of the path, as the error leaves the container that it was raised in.
+
+        Args:
+            step: a name, or an index as in ``[3]``.
+        """
+        self.path = f"{step}.{self.path}" if self.path and not self.path.startswith("[") else step + self.path
+        self.args = (f"{self.path}: {self.reason}",)
+
 
 class CascadeError(SignalBusError):
     """A receiver sent a signal that led to a receiver that sent a signal …, too deep to be meant.

@@ -1,0 +1,124 @@
+"""The codec: what a sender sends becomes a text, and the text becomes it again, equal and of the same types.
+
+What JSON knows stands as itself; all else is a dict of one key, the tag, which begins with a dollar: ``{"$bytes": ""}``.
+A user's own dict of that shape goes as ``{"$dict": [[key, value]]}``, so that nothing in a payload is taken for a tag.
+A new tag is a new version of the message: an older worker must park what it cannot read.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from signalbus.exceptions import Garbage, MissingRow, PayloadError, TextError, TooLarge, UnknownClass
+from signalbus.wire.decoder import Decoder, take_references
+from signalbus.wire.encoder import Encoder, too_large
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from django.db.models import Model
+
+    from signalbus.wire.references import Reference
+
+MAX_DEPTH: Final = 64
+MAX_BYTES: Final = 256 * 1024
+
+# Cycles are met by the depth limit, on the walk that comes before.
+_write = json.JSONEncoder(ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def encode(
+    sender: object, payload: Mapping[str, object], *, max_depth: int = MAX_DEPTH, max_bytes: int = MAX_BYTES
+) -> str:
+    """Write a sender and a payload as a text of ASCII characters.
+
+    Args:
+        sender: None, a class, a function, a model instance or a text.
+        payload: the named values; a queryset among them is evaluated here.
+        max_depth: how many containers may hold each other in a value.
+        max_bytes: how large the text may be.
+
+    Raises:
+        PayloadError: something in it cannot travel; the error names the place and the cure.
+        django.db.DatabaseError: evaluating a queryset failed.
+    """
+    encoder = Encoder(max_depth, max_bytes)
+    try:
+        text = _write([encoder.sender(sender), encoder.payload(payload)])
+    except RecursionError as error:
+        reason = "nested too deep for what is left of Python's stack: flatten it, or break the cycle"
+        raise PayloadError(reason) from error
+    except (ValueError, RuntimeError) as error:
+        # An int over a limit that sys.set_int_max_str_digits() has lowered; a dict that another thread changes.
+        raise PayloadError(f"it could not be written: {error}") from error
+    if len(text) > max_bytes:
+        raise PayloadError(too_large(str(len(text)), max_bytes))
+    return text
+
+
+def decode(
+    text: str, fetch: Callable[[set[Reference]], Mapping[Reference, Model]], *, max_depth: int = MAX_DEPTH
+) -> tuple[object, dict[str, Any]]:
+    """Read what :func:`encode` wrote.
+
+    Args:
+        text: the payload of a verified message.
+        fetch: finds the rows; called once with all references, or not at all without any. What it raises is let pass.
+        max_depth: how many containers may hold each other in a value.
+
+    Returns:
+        The sender and the payload.
+
+    Raises:
+        MissingRow: a row, or its model, does not exist any more.
+        UnknownClass: a class, function, enum member or time zone is not here (yet).
+        Garbage: not a text of this codec.
+        TooLarge: nested too deep.
+    """
+    wanted: set[Reference] = set()
+    sender, payload = _guarded(_parse, text, wanted)
+    rows = _fetched(fetch, wanted) if wanted else {}
+    return _guarded(_build, Decoder(rows, max_depth), sender, payload)  # type: ignore[no-any-return]
+
+
+def _guarded(read: Callable[..., Any], *args: Any) -> Any:
+    """Let nothing but our own errors out, whatever a text makes the constructors of values raise."""
+    try:
+        return read(*args)
+    except (TextError, UnknownClass, MissingRow, MemoryError):
+        raise
+    except RecursionError as error:
+        raise TooLarge("nested too deep for Python's stack") from error
+    except Exception as error:
+        raise Garbage(f"the payload cannot be read: {type(error).__name__}") from error
+
+
+def _parse(text: str, wanted: set[Reference]) -> tuple[Any, Any]:
+    sender, payload = tree = _read(text)
+    if type(tree) is not list:
+        raise Garbage("not a sender and a payload")
+    if '"$ref"' in text:
+        take_references(tree, wanted)
+    return sender, payload
+
+
+def _build(decoder: Decoder, sender: Any, payload: Any) -> tuple[object, dict[str, Any]]:
+    return decoder.sender(sender), decoder.payload(payload)
+
+
+def _fetched(
+    fetch: Callable[[set[Reference]], Mapping[Reference, Model]], wanted: set[Reference]
+) -> Mapping[Reference, Model]:
+    rows = fetch(wanted)
+    missing = wanted - rows.keys()
+    if missing:
+        raise MissingRow(tuple(sorted(map(str, missing))))
+    return rows
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise Garbage(f"{name} is no JSON")
+
+
+_read = json.JSONDecoder(parse_constant=_no_constant).decode

@@ -1,0 +1,229 @@
+"""From values to what JSON can write: one walk, which decides by exact type and knows its place only when it fails."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum, Flag
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from django.db import DatabaseError
+from django.db.models import Model, QuerySet
+from django.utils.functional import LazyObject, Promise
+from django.utils.safestring import SafeString
+
+from signalbus.exceptions import PayloadError
+from signalbus.wire import records
+from signalbus.wire.cures import name_of_type, refusal, what_raised
+from signalbus.wire.references import SENDERS, Snapshot, importable_name, label_of, reference_to, unwrapped
+from signalbus.wire.scalars import TO_JSON, text_to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+_enum_names: dict[type[Enum], str] = {}
+
+
+class Encoder:
+    """Encodes one message.
+
+    Args:
+        max_depth: how many containers may hold each other.
+        max_bytes: how large the text may become; values are counted on the way, so that a small structure that refers
+            to itself many times is refused before it fills the memory.
+    """
+
+    __slots__ = ("_max_bytes", "_max_depth", "_room")
+
+    def __init__(self, max_depth: int, max_bytes: int) -> None:
+        self._max_depth = max_depth
+        self._max_bytes = max_bytes
+        self._room = max_bytes
+
+    def payload(self, payload: Mapping[str, object]) -> Any:
+        """Encode a payload; the dict itself does not count as nesting."""
+        return self._dict(payload if type(payload) is dict else dict(payload), self._max_depth + 1)
+
+    def sender(self, sender: object) -> Any:
+        """Encode a sender: None, a text, a class, a function or a model instance."""
+        try:
+            return self._sender(unwrapped(sender))
+        except PayloadError as error:
+            error.inside("sender")
+            raise
+
+    def _sender(self, sender: Any) -> Any:
+        if sender is None or type(sender) in (str, SafeString):
+            return self._value(sender, 1)
+        if isinstance(sender, type) and issubclass(sender, Model) and not sender._meta.abstract:  # noqa: SLF001
+            return {"$model": label_of(sender)}
+        if isinstance(sender, SENDERS):
+            return {"$name": importable_name(sender, senders=True)}
+        if issubclass(type(sender), Model):
+            return self._instance(sender)
+        raise PayloadError(
+            f"{name_of_type(type(sender))} cannot be a sender: take None, a text, a class, a function or a model instance"
+        )
+
+    def _value(self, value: Any, left: int) -> Any:
+        kind = type(value)
+        scalar = TO_JSON.get(kind)
+        if scalar is not None:
+            return scalar(value)
+        if kind is dict:
+            return self._dict(value, left)
+        if kind is list:
+            return self._list(value, left)
+        tag = _COLLECTIONS.get(kind)
+        if tag is not None:
+            return {tag: self._list(value, left)}
+        try:
+            return self._other(kind, value, left)
+        except (PayloadError, DatabaseError, MemoryError, RecursionError):
+            raise  # a DatabaseError ends the sender's transaction, and who retries that must see it
+        except Exception as error:
+            raise PayloadError(what_raised(value, error)) from error
+
+    def _other(self, kind: type, value: Any, left: int) -> Any:
+        """Encode what is known by its base class."""
+        if issubclass(kind, Model):
+            return self._instance(value)
+        if kind is Snapshot:
+            return self._snapshot(value.instance, left)
+        if issubclass(kind, Enum):
+            return _enum(kind, value)
+        if issubclass(kind, Promise):
+            return _lazy_text(kind, value)
+        if issubclass(kind, QuerySet):
+            return self._list(list(value), left)
+        if issubclass(kind, LazyObject):
+            return self._wrapped(unwrapped(value))
+        if issubclass(kind, type) and issubclass(value, Model):
+            return {"$model": label_of(value)}
+        if dataclasses.is_dataclass(kind):
+            plan = records.plan_of(kind)
+            return {"$data": [plan.name, self._members(records.state_of(value, plan), left)]}
+        raise PayloadError(refusal(value))
+
+    def _enter(self, items: Collection[Any], left: int) -> None:
+        if left <= 0:
+            raise PayloadError(
+                f"nested deeper than {self._max_depth} containers: flatten it, break the cycle if it holds itself, or "
+                "raise SIGNALBUS['MAX_NESTING']"
+            )
+        self._room -= len(items)
+        if self._room < 0:
+            raise PayloadError(too_large(f"more than {self._max_bytes}", self._max_bytes))
+
+    def _dict(self, value: Mapping[str, Any], left: int) -> Any:
+        result = self._members(value, left)
+        # A dict that could be taken for a tag, or whose keys JSON would change, goes as a list of pairs.
+        if len(result) == 1 and next(iter(result))[:1] == "$":
+            return {"$dict": [[text_to_json(key), item] for key, item in result.items()]}
+        if not all(map(str.isascii, result)):
+            keys = [text_to_json(key) for key in result]
+            if any(type(key) is not str for key in keys):
+                return {"$dict": [list(pair) for pair in zip(keys, result.values(), strict=True)]}
+        return result
+
+    def _members(self, value: Mapping[str, Any], left: int) -> dict[str, Any]:
+        self._enter(value, left)
+        result: dict[str, Any] = {}
+        key = ""
+        try:
+            for key, item in value.items():
+                if type(key) is not str:
+                    _refuse_key(key)
+                kind = type(item)
+                if item is None or kind is bool or (kind is str and item.isascii()):
+                    result[key] = item
+                else:
+                    result[key] = self._value(item, left - 1)
+        except PayloadError as error:
+            error.inside(_step(key))
+            raise
+        return result
+
+    def _list(self, value: Collection[Any], left: int) -> list[Any]:
+        self._enter(value, left)
+        result: list[Any] = []
+        try:
+            for item in value:
+                kind = type(item)
+                if item is None or kind is bool or (kind is str and item.isascii()):
+                    result.append(item)
+                else:
+                    result.append(self._value(item, left - 1))
+        except PayloadError as error:
+            error.inside(f"[{len(result)}]")
+            raise
+        return result
+
+    def _instance(self, instance: Model) -> Any:
+        reference = reference_to(instance)
+        pk = reference.pk
+        # A composite key is the only container here, and not one of the sender's making.
+        return {"$ref": [reference.label, pk if type(pk) is int else self._value(pk, 1)]}
+
+    def _wrapped(self, value: Any) -> Any:
+        if issubclass(type(value), Model):
+            return self._instance(value)
+        raise PayloadError(f"a lazy wrapper of no model instance: {refusal(value)}")
+
+    def _snapshot(self, instance: Model, left: int) -> Any:
+        head, values = records.snapshot_of(instance)
+        texts: dict[str, str] = {}
+        self._enter(values, left)
+        result: dict[str, Any] = {}
+        for attname, value in values.items():
+            try:
+                result[attname] = self._value(value, left - 1)
+            except PayloadError as error:
+                text = records.field_text(instance, attname)
+                if text is None:
+                    error.inside(attname)
+                    raise
+                texts[attname] = text_to_json(text)
+        return {"$snapshot": [*head, result, texts]}
+
+
+_COLLECTIONS: Final[dict[type, str]] = {tuple: "$tuple", set: "$set", frozenset: "$frozenset"}
+
+
+def _enum(kind: type[Enum], value: Enum) -> Any:
+    name = _enum_names.get(kind)
+    if name is None:
+        try:
+            name = _enum_names[kind] = importable_name(kind)
+        except PayloadError as error:
+            raise PayloadError(f"{error.reason}; or send the member's value") from error
+    if issubclass(kind, Flag):
+        return {"$enum": [name, value.value]}
+    if kind.__members__.get(value.name) is not value:
+        raise PayloadError(f"{value!r} is no member that {name} lists, and no worker would find it: send its value")
+    return {"$enum": [name, text_to_json(value.name)]}
+
+
+def _lazy_text(kind: type, value: Any) -> Any:
+    # Only the class is asked: a proxy of lazy(f, int) has an int's methods, and its text is not what it stands for.
+    if not hasattr(kind, "casefold"):
+        raise PayloadError("a lazy value that is no text: evaluate it before sending")
+    return text_to_json(str.__str__(str(value)))
+
+
+def _step(key: Any) -> str:
+    if type(key) is str and key.isidentifier():
+        return key
+    text = repr(key) if type(key) in TO_JSON else type(key).__qualname__
+    return f"[{text if len(text) <= 60 else text[:60] + '…'}]"
+
+
+def _refuse_key(key: Any) -> NoReturn:
+    raise PayloadError(f"a dict's key is {name_of_type(type(key))}, not str: use str(key), or send a list of pairs")
+
+
+def too_large(size: str, limit: int) -> str:
+    """Say that a payload is over the limit, and the cure."""
+    return (
+        f"the payload takes {size} bytes, {limit} are allowed: send model instances (they travel as references) or a "
+        "file's name, or raise SIGNALBUS['MAX_BYTES']"
+    )

@@ -1,0 +1,156 @@
+"""Values with named parts: dataclass instances, and the snapshots of model instances."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import MemberDescriptorType
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+from django.db.models import FileField
+
+from signalbus.exceptions import PayloadError, UnknownClass
+from signalbus.wire.references import importable_name, label_of, model_named, resolve_class
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from django.db.models import Model
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """How one dataclass is taken apart and put together; made once for each class.
+
+    Args:
+        name: where the class stands.
+        fields: its fields by name.
+        slots: those of all slots, of the class and its bases, that hold state.
+    """
+
+    name: str
+    fields: Mapping[str, dataclasses.Field[Any]]
+    slots: frozenset[str]
+
+
+_plans: dict[type, Plan] = {}
+
+
+def plan_of(kind: type) -> Plan:
+    """Make, or remember, the plan of a dataclass.
+
+    Raises:
+        PayloadError: a worker would not find the class, or its instances hold what no field holds.
+    """
+    plan = _plans.get(kind)
+    if plan is None:
+        name = importable_name(kind)
+        try:
+            object.__new__(kind)
+        except TypeError as error:
+            raise PayloadError(
+                f"{name} is a dataclass on top of a built-in type, whose state is in no field: send its values apart"
+            ) from error
+        held = [item for base in kind.__mro__ for item in vars(base).items()]
+        slots = frozenset(slot for slot, descriptor in held if type(descriptor) is MemberDescriptorType)
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+        plan = _plans[kind] = Plan(name, fields, slots)
+    return plan
+
+
+def state_of(value: Any, plan: Plan) -> dict[str, Any]:
+    """Take a dataclass instance apart.
+
+    Raises:
+        PayloadError: a field has no value, or there is state beside the fields.
+    """
+    state: dict[str, Any] = dict(getattr(value, "__dict__", ()))
+    for slot in plan.slots:
+        try:
+            state[slot] = object.__getattribute__(value, slot)
+        except AttributeError:
+            continue
+    if state.keys() != plan.fields.keys():
+        beside = sorted(state.keys() - plan.fields.keys())
+        if beside:
+            raise PayloadError(f"holds {', '.join(beside)} beside its fields, which would be lost: make fields of them")
+        without = sorted(plan.fields.keys() - state.keys())
+        raise PayloadError(f"its field {without[0]} has no value: set it before sending")
+    return {name: state[name] for name in plan.fields}
+
+
+def restore(name: str, values: dict[str, Any]) -> object:
+    """Put a dataclass instance together, without ``__init__`` and ``__post_init__``: it was valid when it was sent.
+
+    Fields that this process does not have are left out, those that the message does not have take their default, so
+    that both sides of a rolling deploy understand each other.
+
+    Raises:
+        UnknownClass: there is no such dataclass here, or one of its fields has neither value nor default.
+    """
+    kind = resolve_class(name)
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise UnknownClass(name, "not a dataclass in this process: roll this worker out")
+    plan = _plans.get(kind) or plan_of(kind)
+    result = object.__new__(kind)
+    for field in plan.fields.values():
+        if field.name in values:
+            value = values[field.name]
+        elif field.default is not dataclasses.MISSING:
+            value = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+        else:
+            raise UnknownClass(name, f"the message has no {field.name}, which has no default here: give it one")
+        if field.name in plan.slots:
+            object.__setattr__(result, field.name, value)
+        else:
+            vars(result)[field.name] = value  # beside frozen, and beside any descriptor of the class
+    return result
+
+
+def snapshot_of(instance: Model) -> tuple[list[Any], dict[str, Any]]:
+    """Take a model instance apart: its label, whether it is unsaved, its database; and its loaded fields."""
+    values: dict[str, Any] = {}
+    for field in instance._meta.concrete_fields:  # noqa: SLF001  (Django documents _meta)
+        if field.attname in vars(instance):
+            # A file's name is what the row holds; the descriptor turns it into a file again.
+            is_file = isinstance(field, FileField)
+            value = getattr(instance, field.attname) if is_file else vars(instance)[field.attname]
+            values[field.attname] = value.name if is_file else value
+    state = instance._state  # noqa: SLF001  (Django documents _state)
+    return [label_of(type(instance)), state.adding, state.db], values
+
+
+def field_text(instance: Model, attname: str) -> str | None:
+    """Write a value of a type that is not ours as its field's own text, as a serializer would, or give None."""
+    fields: Any = instance._meta.concrete_fields  # noqa: SLF001  (Django documents _meta)
+    field = next(field for field in fields if field.attname == attname)
+    value = vars(instance)[attname]
+    try:
+        text = field.value_to_string(instance)
+        again = field.to_python(text)
+    except Exception:  # noqa: BLE001  (a field of anybody's; the value is then refused with its own reason)
+        return None
+    return text if type(text) is str and type(again) is type(value) and bool(again == value) else None
+
+
+def restore_snapshot(label: str, adding: bool, db: str | None, values: dict[str, Any], texts: dict[str, str]) -> Model:
+    """Put a model instance together; fields that the message does not have are deferred, as after ``only()``.
+
+    Raises:
+        UnknownClass: there is no such model here, or it does not take these values.
+    """
+    model = model_named(label)
+    every: Any = model._meta.concrete_fields  # noqa: SLF001  (Django documents _meta)
+    fields = [field for field in every if field.attname in values or field.attname in texts]
+    try:
+        row = [
+            values[field.attname] if field.attname in values else field.to_python(texts[field.attname])
+            for field in fields
+        ]
+        result = model.from_db(db if db in list(connections) else None, [field.attname for field in fields], row)
+    except Exception as error:
+        raise UnknownClass(label, f"its snapshot does not fit the model here: {type(error).__name__}") from error
+    result._state.adding = adding  # noqa: SLF001  (Django documents _state)
+    return result

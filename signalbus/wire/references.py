@@ -1,0 +1,292 @@
+"""What travels as a name: rows by label and primary key, classes and functions by where they stand."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, Final
+
+from django.apps import apps
+from django.core.exceptions import ValidationError
+from django.db.models import AutoField, BigAutoField, Field, Model, SmallAutoField
+from django.utils.functional import LazyObject
+
+from signalbus.exceptions import Garbage, MissingRow, PayloadError, UnknownClass
+
+_AUTO_FIELDS: Final = frozenset({AutoField, BigAutoField, SmallAutoField})
+SENDERS: Final = (type, FunctionType, BuiltinFunctionType)
+
+# Models that were found to be the registered ones: their label, and whether an int is always their key's own type.
+_models: dict[type[Model], tuple[str, bool]] = {}
+# The senders that receivers were connected for: resolvable although they may stand outside the installed apps.
+_senders: dict[str, object] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A row, as a message names it.
+
+    Args:
+        label: the model's label, ``admissions.Cohort``; a proxy's own.
+        pk: the primary key, of the type that the model's field gives it; a tuple for a composite one.
+    """
+
+    label: str
+    pk: object
+
+    def __str__(self) -> str:
+        return f"{self.label} {shown(str(self.pk))}"
+
+
+class Snapshot:
+    """A model's field values instead of a reference to its row; it arrives as an instance of the same class.
+
+    Args:
+        instance: the model instance; the fields that are loaded when the signal is sent are what travels.
+
+    Raises:
+        PayloadError: not a model instance.
+    """
+
+    __slots__ = ("instance",)
+
+    def __init__(self, instance: Model) -> None:
+        plain = unwrapped(instance)
+        if not isinstance(plain, Model):
+            raise PayloadError(f"signalbus.Snapshot takes a model instance, not {type(plain).__qualname__}")
+        self.instance = plain
+
+    def __repr__(self) -> str:
+        return f"Snapshot({self.instance!r})"
+
+
+def unwrapped(value: Any) -> Any:
+    """Give what a lazy wrapper (``request.user``) wraps, and anything else as it is."""
+    if not issubclass(type(value), LazyObject):
+        return value
+    value.__class__  # noqa: B018  (fills the wrapper)
+    return unwrapped(value._wrapped)  # noqa: SLF001  (Django has no public way to look inside)
+
+
+def shown(text: str) -> str:
+    """Give a text that a message brought, fit for a log: short, and without line breaks."""
+    text = text if len(text) <= 100 else f"{text[:100]}…"
+    return text if text.isprintable() else ascii(text)
+
+
+# Rows and models
+
+
+def label_of(model: type[Model]) -> str:
+    """Give the label that a worker finds this model by.
+
+    Raises:
+        PayloadError: it would find none, or another one.
+    """
+    return _known(model)[0]
+
+
+def _known(model: type[Model]) -> tuple[str, bool]:
+    known = _models.get(model)
+    if known is None:
+        meta = model._meta  # noqa: SLF001  (Django documents _meta)
+        try:
+            registered = apps.get_model(meta.label)
+        except LookupError:
+            registered = None
+        if registered is not model:
+            raise PayloadError(f"{meta.label} is not a model of an installed app: a worker would not find it")
+        known = _models[model] = (meta.label, type(meta.pk) in _AUTO_FIELDS)
+    return known
+
+
+def reference_to(instance: Model) -> Reference:
+    """Name an instance's row.
+
+    Raises:
+        PayloadError: the instance has none.
+    """
+    model = type(instance)
+    label, int_key = _known(model)
+    pk = instance.pk
+    if instance._state.adding or pk is None or (type(pk) is tuple and None in pk):  # noqa: SLF001  (documented)
+        raise PayloadError(
+            f"an unsaved {label} has no row to refer to: save it first or send signalbus.Snapshot(instance)"
+        )
+    if not (int_key and type(pk) is int):
+        try:
+            pk = _cleaned(model, pk)
+        except (ValidationError, ValueError, TypeError) as error:
+            raise PayloadError(f"{pk!r} is no primary key of {label}: save the instance first") from error
+    return Reference(label, pk)
+
+
+def reference_from(label: str, pk: object) -> Reference:
+    """Read a reference that a message brought.
+
+    Raises:
+        MissingRow: there is no such model any more, or no row of it can have this key.
+    """
+    reference = Reference(label, pk)
+    try:
+        model = apps.get_model(label)
+        int_key = _known(model)[1]
+        if int_key and type(pk) is int:
+            return reference
+        clean = Reference(label, _cleaned(model, pk))
+        hash(clean)
+    except (LookupError, ValidationError) as error:
+        raise MissingRow((str(reference),)) from error
+    except (ValueError, TypeError) as error:
+        raise Garbage("a reference that names no row") from error
+    return clean
+
+
+def _cleaned(model: type[Model], pk: Any) -> Any:
+    """Give a key the type that its field gives it, so that ``Cohort(pk="7")`` and row 7 are the same reference."""
+    field: Field[Any, Any] = model._meta.pk  # noqa: SLF001  (Django documents _meta)
+    parts = getattr(field, "fields", None)  # CompositePrimaryKey's, whose own to_python() leaves a tuple as it is
+    if parts is None:
+        return _plain(field.to_python(pk))
+    return tuple([_plain(part.to_python(value)) for part, value in zip(parts, pk, strict=True)])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        value = value.value
+    return str.__str__(value) if isinstance(value, str) else value
+
+
+def model_named(label: str) -> type[Model]:
+    """Find the model that a message names.
+
+    Raises:
+        UnknownClass: no installed app has it.
+    """
+    try:
+        return apps.get_model(label)
+    except (LookupError, ValueError) as error:
+        raise UnknownClass(shown(label), "no installed app has this model: roll this worker out") from error
+
+
+# Classes and functions
+
+
+def name_of(sender: object) -> str | None:
+    """Give a sender's stable name, which look-ups compare.
+
+    Args:
+        sender: None, a text, a class, a function or a model instance, which counts as its class.
+
+    Returns:
+        None for None, the text, ``admissions.Cohort`` for a model, ``module:qualname`` for the rest.
+
+    Raises:
+        PayloadError: an object of any other kind has no stable name.
+    """
+    plain = unwrapped(sender)
+    if plain is None:
+        return None
+    if isinstance(plain, str):
+        return str.__str__(plain)
+    kind = plain if isinstance(plain, type) else type(plain)
+    if issubclass(kind, Model):
+        return kind._meta.label  # noqa: SLF001  (Django documents _meta)
+    if isinstance(plain, SENDERS):
+        return f"{plain.__module__}:{plain.__qualname__}"
+    raise PayloadError(f"{kind.__qualname__}: take None, a text, a class, a function or a model instance", "sender")
+
+
+def allow_sender(sender: object) -> None:
+    """Let messages name this class or function although it may stand outside the installed apps.
+
+    The registry calls it for each sender that a receiver is connected for; what needs no permission is let pass.
+    """
+    if not isinstance(sender, SENDERS) or (isinstance(sender, type) and issubclass(sender, Model)):
+        return
+    name = f"{sender.__module__}:{sender.__qualname__}"
+    if "<" not in name:
+        _senders[name] = sender
+
+
+def importable_name(target: Any, *, senders: bool = False) -> str:
+    """Give the ``module:qualname`` by which a worker finds a class or function.
+
+    Args:
+        target: the class or function.
+        senders: whether those that receivers are connected for count too.
+
+    Raises:
+        PayloadError: a worker would not find it.
+    """
+    name = f"{target.__module__}:{target.__qualname__}"
+    if "<" in name:
+        raise PayloadError(f"{name} was made in a function, and no worker finds it: define it at the top of a module")
+    try:
+        found = resolve_class(name, senders=senders)
+    except UnknownClass as error:
+        raise PayloadError(f"a worker may not look this up: {error}") from error
+    if found is not target:
+        raise PayloadError(f"{name} is another object than the one sent: send the one that the module holds")
+    return name
+
+
+def resolve_class(name: str, *, senders: bool = False) -> Any:
+    """Find the class or function that a message names, in the modules of installed apps and nowhere else.
+
+    Args:
+        name: ``module:qualname``.
+        senders: whether those that receivers are connected for count too.
+
+    Raises:
+        UnknownClass: it is not there, or not there to be found.
+    """
+    if senders and name in _senders:
+        return _senders[name]
+    module_name, _, path = name.partition(":")
+    if not _in_installed_app(module_name):
+        raise UnknownClass(
+            shown(name), "only modules of installed apps are looked in: move it into one, or send its name or value"
+        )
+    found = module = _module(module_name, name)
+    for part in path.split("."):
+        # Only through classes, and only what they hold themselves: no attribute is computed, no import followed.
+        held = vars(found).get(part) if found is module or isinstance(found, type) else None
+        found = held.__func__ if isinstance(held, (staticmethod, classmethod)) else held
+    if not isinstance(found, SENDERS) or (found.__module__, found.__qualname__) != (module_name, path):
+        raise UnknownClass(shown(name), "no such class or function here: define it, or roll this worker out")
+    return found
+
+
+def _module(module_name: str, name: str) -> Any:
+    module = sys.modules.get(module_name)
+    if module is not None:
+        return module
+    try:
+        return importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise UnknownClass(shown(name), f"its module cannot be imported here: {type(error).__name__}") from error
+
+
+class _AppModules:
+    """The installed apps' module names, read again whenever Django's registry has changed."""
+
+    configs: object = None
+    names: frozenset[str] = frozenset()
+
+    @classmethod
+    def read(cls) -> frozenset[str]:
+        if cls.configs is not apps.app_configs or len(cls.names) != len(apps.app_configs):
+            names = frozenset(config.name for config in apps.get_app_configs())
+            cls.configs, cls.names = apps.app_configs, names
+        return cls.names
+
+
+def _in_installed_app(module_name: str) -> bool:
+    names = _AppModules.read()
+    while module_name and module_name not in names:
+        module_name = module_name.rpartition(".")[0]
+    return bool(module_name)

@@ -1,0 +1,85 @@
+"""The signature: nothing is parsed, let alone run, that a holder of the key did not write."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from typing import TYPE_CHECKING, Final
+
+from signalbus.exceptions import ConfigurationError, Forged, Garbage, TooLarge, UnknownKey
+from signalbus.wire.message import HEADER_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# The frame is for ever: 8 characters of key id, 64 of HMAC-SHA256 in hex, the body.
+_FRAME: Final = re.compile(r"([A-Za-z0-9_-]{8})\.([0-9a-f]{64})\.")
+_FRAME_BYTES: Final = 8 + 1 + 64 + 1
+# Derived keys: SECRET_KEY signs other things too, and its id, which anyone may read, must not help to find it.
+_KEY_SALT: Final = b"signalbus.wire.signing key"
+_ID_SALT: Final = b"signalbus.wire.signing id"
+
+
+class Signer:
+    """Signs bodies, and opens texts.
+
+    Args:
+        keys: the secrets; the first one signs, all of them verify.
+        max_bytes: how large a payload may be; a text may be larger by its header and its signature.
+
+    Raises:
+        ConfigurationError: there is no key, or an empty one.
+    """
+
+    def __init__(self, keys: Sequence[str], max_bytes: int) -> None:
+        if not keys or not all(keys):
+            raise ConfigurationError("no key to sign with: set SECRET_KEY, or SIGNALBUS['SIGNING_KEYS'], to a text")
+        self._max_body = max_bytes + HEADER_BYTES
+        self._keys: dict[str, bytes] = {}
+        for key in keys:
+            secret = key.encode("utf-8", "surrogatepass")
+            self._keys.setdefault(_key_id(secret), hmac.digest(secret, _KEY_SALT, "sha256"))
+        self._key_id, self._key = next(iter(self._keys.items()))
+
+    def sign(self, body: str) -> str:
+        """Make a text of a body: ``keyid.mac.body``.
+
+        Raises:
+            TooLarge: no worker with these settings would open it.
+        """
+        if len(body) > self._max_body:
+            raise TooLarge(f"a body of {len(body)} bytes, {self._max_body} are allowed: raise SIGNALBUS['MAX_BYTES']")
+        return f"{self._key_id}.{hmac.digest(self._key, body.encode('ascii'), 'sha256').hex()}.{body}"
+
+    def verify(self, text: object) -> str:
+        """Give a text's body if a holder of one of the keys wrote it; size and shape are checked before anything costs.
+
+        Args:
+            text: whatever came out of the queue.
+
+        Raises:
+            Garbage: not one of our texts.
+            TooLarge: over the limit.
+            UnknownKey: signed with a key that is not held here.
+            Forged: the signature does not fit.
+        """
+        if type(text) is not str:
+            raise Garbage(f"a {type(text).__name__}, not a text")
+        if len(text) > self._max_body + _FRAME_BYTES:
+            raise TooLarge(f"{len(text)} bytes, {self._max_body + _FRAME_BYTES} are allowed by SIGNALBUS['MAX_BYTES']")
+        frame = _FRAME.match(text)
+        if frame is None or not text.isascii():
+            raise Garbage("not one of our texts: it does not start with a key id and a signature, or is not ASCII")
+        key_id, mac = frame.groups()
+        key = self._keys.get(key_id)
+        if key is None:
+            raise UnknownKey(key_id)
+        body = text[_FRAME_BYTES:]
+        if not hmac.compare_digest(mac, hmac.digest(key, body.encode("ascii"), "sha256").hex()):
+            raise Forged(f"the signature by key {key_id} does not fit the text")
+        return body
+
+
+def _key_id(secret: bytes) -> str:
+    return base64.urlsafe_b64encode(hmac.digest(secret, _ID_SALT, "sha256")[:6]).decode("ascii")
