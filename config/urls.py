@@ -1,0 +1,12 @@
+"""The one page of this checkout: is the web process up?"""
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+
+def health(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - a view's signature
+    """Say that the web process answers."""
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+urlpatterns = [path("health/", health)]

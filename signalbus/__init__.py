@@ -1,0 +1,25 @@
+"""Django signals that run out of process: after the commit, in Celery workers, retried, recorded and visible."""
+
+from signalbus.context import current
+from signalbus.exceptions import Reject, RetryLater, SignalBusError
+from signalbus.receiving.announcements import delivery_dead, delivery_failed
+from signalbus.receiving.retry import Retry
+from signalbus.sending.bridge import receiver
+from signalbus.sending.signal import Sent, Signal
+from signalbus.wire.references import Snapshot
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Reject",
+    "Retry",
+    "RetryLater",
+    "Sent",
+    "Signal",
+    "SignalBusError",
+    "Snapshot",
+    "current",
+    "delivery_dead",
+    "delivery_failed",
+    "receiver",
+]

@@ -1,0 +1,163 @@
+"""The Celery app that carries the messages: the host's own, or one that is good for a bus.
+
+``celery -A signalbus worker`` finds ``signalbus.celery.app``, which is made when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import django
+import django.conf
+from celery import Celery, signals
+from celery.utils.imports import symbol_by_name
+from django.apps import apps
+from kombu import Queue
+
+from signalbus import conf
+from signalbus.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    app: Celery
+
+TASK_NAME = "signalbus.deliver"
+OWN_QUEUE = "signalbus"
+
+
+def _ensure_settings() -> None:
+    """Point a worker that was started from the checkout to the checkout's settings."""
+    if os.environ.get("DJANGO_SETTINGS_MODULE") or django.conf.settings.configured:
+        return
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "config" / "settings.py").is_file() and (checkout / "manage.py").is_file():
+        os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+        return
+    raise ConfigurationError(
+        "celery -A signalbus needs to know your project's settings: set DJANGO_SETTINGS_MODULE, as in "
+        "DJANGO_SETTINGS_MODULE=shop.settings celery -A signalbus worker, in the folder that holds manage.py."
+    )
+
+
+def defaults() -> dict[str, Any]:
+    """Return Celery's settings that fit a bus; a host's CELERY_* override each of them.
+
+    Returns:
+        The settings, with the reasons beside them.
+    """
+    settings = conf.get()
+    limit = settings.TIME_LIMIT
+    return {
+        # What does not answer must not hang a worker or a request: kombu's default waits for ever.
+        "broker_transport_options": {
+            "socket_timeout": settings.PUBLISH_TIMEOUT,
+            "socket_connect_timeout": settings.CONNECT_TIMEOUT,
+            "socket_keepalive": True,
+            # A message whose worker is gone comes back after this; shorter than the work, it would run twice at once.
+            "visibility_timeout": 3 * limit,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+        },
+        # A failover or a full disk of the broker must not end the worker (celery#7946).
+        "broker_channel_error_retry": True,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_backend": None,
+        "task_ignore_result": True,
+        "task_time_limit": limit,
+        # The receiver is told a little before its process is killed, so that the failure can be written down.
+        "task_soft_time_limit": limit * 0.9,
+        # What is prefetched is what a crash disturbs; with one message ahead a child does not wait for the next.
+        "worker_prefetch_multiplier": 2,
+        "worker_soft_shutdown_timeout": 10.0,
+        "worker_enable_soft_shutdown_on_idle": True,
+        # True would kill receivers in the middle of a commit when the broker is away.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # One unsigned message to the control exchange ends a worker: nobody listens there unless asked to.
+        "worker_enable_remote_control": False,
+        "worker_send_task_events": False,
+    }
+
+
+def _own_queue() -> str:
+    return conf.get().QUEUE or OWN_QUEUE
+
+
+def _own_app() -> Celery:
+    # Not current, and without Celery's Django fixup, which would make it the default: a process whose own app is
+    # imported later must find that one, not ours. What the fixup does for a worker, `receiving.worker` does.
+    own = Celery("signalbus", set_as_current=False, fixups=[])
+    own.config_from_object("django.conf:settings", namespace="CELERY")
+    own.add_defaults(defaults)
+    # Never the host's queue, whatever its CELERY_* say: two apps that share one discard each other's unknown tasks.
+    own.conf.task_default_queue = own.conf.task_default_exchange = own.conf.task_default_routing_key = _own_queue()
+    own.conf.task_queues = [Queue(_own_queue())]
+    own.conf.task_routes = None
+    signals.import_modules.connect(_set_up_django, sender=own, weak=False)
+    own.autodiscover_tasks(lambda: [config.name for config in apps.get_app_configs()])
+    return own
+
+
+def _set_up_django(**_kwargs: object) -> None:
+    if not apps.ready:
+        django.setup()
+
+
+@cache
+def get_app() -> Celery:
+    """Return the Celery app, made or imported when it is first asked for.
+
+    Returns:
+        ``SIGNALBUS["CELERY_APP"]``, or our own.
+
+    Raises:
+        ConfigurationError: no settings, or an app that is none.
+    """
+    _ensure_settings()
+    path = conf.get().CELERY_APP
+    if path is None:
+        return _own_app()
+    try:
+        found = symbol_by_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f'SIGNALBUS["CELERY_APP"] is {path!r}, which cannot be imported ({error}); write it as "shop.celery:app".'
+        ) from error
+    if not isinstance(found, Celery):
+        raise ConfigurationError(f'SIGNALBUS["CELERY_APP"] is {path!r}, a {type(found).__name__} and no Celery app.')
+    return found
+
+
+def is_own_app() -> bool:
+    """Whether the app is ours, not the host's."""
+    return conf.get().CELERY_APP is None
+
+
+def default_queue() -> str:
+    """Return the queue of receivers that name none."""
+    return conf.get().QUEUE or (OWN_QUEUE if is_own_app() else str(get_app().conf.task_default_queue))
+
+
+def _app_for_command_line() -> Celery:
+    """Return the app for ``celery -A signalbus``, whose script does not have the working directory in its path."""
+    if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds texts
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as above
+    try:
+        return get_app()
+    except ImportError as error:
+        # Celery would take it for «no app here», and say so.
+        raise ConfigurationError(
+            f"The settings {os.environ.get('DJANGO_SETTINGS_MODULE')!r} cannot be imported ({error}): start the worker in the "
+            "folder that holds manage.py."
+        ) from error
+
+
+def __getattr__(name: str) -> Celery:
+    if name == "app":
+        return _app_for_command_line()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

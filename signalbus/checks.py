@@ -1,0 +1,72 @@
+"""System checks: what `manage.py check`, and a worker's start, say of a set-up that cannot work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core import checks
+from django.db import DatabaseError, connections
+
+from signalbus import conf, ledger
+from signalbus.exceptions import ConfigurationError
+from signalbus.registry import registry
+
+
+@checks.register("signalbus")
+def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
+    """Check the settings."""
+    try:
+        conf.get()
+    except ConfigurationError as error:
+        return [checks.Error(str(error), id="signalbus.E001")]
+    return []
+
+
+@checks.register("signalbus")
+def check_names(**_kwargs: Any) -> list[checks.CheckMessage]:
+    """Check that each signal that somebody listens to has a name, and no two signals or receivers share one."""
+    found: dict[str, checks.CheckMessage] = {}
+    for signal in registry:
+        if signal.known_name() is None and not signal.entries():
+            continue  # nothing of it travels
+        try:
+            signal.name  # noqa: B018 - asked for its complaint
+        except ConfigurationError as error:
+            found[str(error)] = checks.Error(str(error), id="signalbus.E002")
+        for conflict in signal.conflicts:
+            found[str(conflict)] = checks.Error(str(conflict), id="signalbus.E003")
+    return [found[text] for text in sorted(found)]
+
+
+@checks.register("signalbus", checks.Tags.database)
+def check_sqlite(databases: Any = None, **_kwargs: Any) -> list[checks.CheckMessage]:
+    """Check that SQLite lets a worker and a web process write at the same time."""
+    alias = ledger.using()
+    connection = connections[alias]
+    if alias not in (databases or ()) or connection.vendor != "sqlite":
+        return []
+    found: list[checks.CheckMessage] = []
+    if connection.settings_dict.get("OPTIONS", {}).get("transaction_mode") not in {"IMMEDIATE", "EXCLUSIVE"}:
+        found.append(
+            checks.Warning(
+                f"The database {alias!r} is SQLite with deferred transactions: one that reads, then writes, fails at once "
+                "while a worker writes.",
+                hint='Set DATABASES[…]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
+                id="signalbus.W001",
+            )
+        )
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA journal_mode")
+            mode = cursor.fetchone()[0]
+    except DatabaseError:
+        return found  # Django's own checks tell of a database that cannot be read
+    if mode not in {"wal", "memory"}:
+        found.append(
+            checks.Warning(
+                f"The database {alias!r} is SQLite without write-ahead logging: workers and web processes block each other.",
+                hint='Set DATABASES[…]["OPTIONS"]["init_command"] = "PRAGMA journal_mode=WAL;".',
+                id="signalbus.W002",
+            )
+        )
+    return found

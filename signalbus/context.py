@@ -1,0 +1,63 @@
+"""The delivery that this thread or task is running, if any."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One message on its way into one receiver.
+
+    Args:
+        id: the same over all attempts: the idempotency key to give to the outside world.
+        message_id: the message that is delivered.
+        signal: its signal's name.
+        receiver: the id of the receiver that runs.
+        attempt: 1 for the first run.
+        root: the message that began the cascade; the message itself where it began with this one.
+        parent: the message whose receiver sent this one, or None.
+        path: the names of the signals from the root to the parent.
+    """
+
+    id: UUID
+    message_id: UUID
+    signal: str
+    receiver: str
+    attempt: int
+    root: UUID
+    parent: UUID | None
+    path: tuple[str, ...]
+
+
+_current: ContextVar[Delivery | None] = ContextVar("signalbus_delivery", default=None)
+
+
+def current() -> Delivery | None:
+    """Return the delivery that is running here.
+
+    Returns:
+        The delivery, inside a receiver that a worker runs; None anywhere else.
+    """
+    return _current.get()
+
+
+@contextmanager
+def running(delivery: Delivery) -> Iterator[None]:
+    """Make a delivery the current one.
+
+    Args:
+        delivery: what is about to run.
+    """
+    token = _current.set(delivery)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,151 @@
+"""``manage.py signalbus``: see what failed, and mend it."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentTypeError
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from signalbus import conf, ledger
+from signalbus.models import Delivery, State
+from signalbus.receiving.sweeper import sweep
+from signalbus.sending.publisher import PublishError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+
+# For people: what a state means for what happens next.
+WORDS = {
+    State.PENDING: "will be tried again",
+    State.PARKED: "unknown to the workers; tried again",
+    State.PUBLISHED: "on its way to a worker",
+    State.RUNNING: "running now",
+    State.DEAD: "dead: retry or discard it",
+    State.SKIPPED: "skipped",
+    State.DISCARDED: "discarded",
+    State.DONE: "done",
+}
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is no id; `manage.py signalbus failed` lists them") from error
+
+
+class Command(BaseCommand):
+    """List, retry, discard, purge, sweep."""
+
+    help = "Shows deliveries that failed, retries or discards them, and does the sweeper's work by hand."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the sub-commands."""
+        commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+        failed = commands.add_parser("failed", help="list what failed: dead, parked, or waiting for its next attempt")
+        failed.add_argument("--json", action="store_true", help="a list of objects, for programs")
+        failed.add_argument("--state", choices=[state.value for state in State], help="list only, and all of, one state")
+        failed.add_argument("--traceback", action="store_true", help="print each traceback too")
+        retry = commands.add_parser("retry", help="give deliveries a fresh allowance of attempts, due at once")
+        retry.add_argument("ids", nargs="*", type=_uuid, metavar="ID")
+        retry.add_argument("--all", action="store_true", help="all that `failed` lists")
+        discard = commands.add_parser("discard", help="give deliveries up for good")
+        discard.add_argument("ids", nargs="+", type=_uuid, metavar="ID")
+        purge = commands.add_parser("purge", help="delete what ended well, was skipped or discarded, and is old")
+        purge.add_argument("--days", type=float, help='how old; SIGNALBUS["KEEP_SECONDS"] if not given')
+        commands.add_parser("sweep", help="publish what is due now, as the sweeper in each worker does")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Run a sub-command."""
+        commands: dict[str, Callable[[dict[str, Any]], None]] = {
+            "failed": self._failed,
+            "retry": self._retry,
+            "discard": self._discard,
+            "purge": self._purge,
+            "sweep": self._sweep,
+        }
+        commands[options["command"]](options)
+
+    def _failed(self, options: dict[str, Any]) -> None:
+        rows = ledger.failed(state=options["state"])
+        if options["json"]:
+            self.stdout.write(json.dumps([_as_json(row) for row in rows.iterator()], indent=2))
+            return
+        states: Counter[str] = Counter()
+        for row in rows.iterator():
+            if not states:
+                self.stdout.write(_line("ID", "STATE", "TRIES", "FAILED AT (UTC)", "WHAT"))
+            states[row.state] += 1
+            what = f"{row.message.signal or 'refused or unopened text'} -> {row.receiver or '(everyone it names)'}"
+            self.stdout.write(_line(str(row.pk), row.state, str(row.attempts), _time(row.failed_at), what))
+            self.stdout.write(f"    {_one_line(row.error)}")
+            if options["traceback"] and row.traceback:
+                self.stdout.write("".join(f"    {line}\n" for line in row.traceback.splitlines()))
+        if not states:
+            self.stdout.write("Nothing has failed." if options["state"] is None else f"Nothing is {options['state']}.")
+            return
+        counts = "; ".join(f"{count} {state} ({WORDS[State(state)]})" for state, count in states.most_common())
+        self.stdout.write(f"\n{sum(states.values())} in all: {counts}.")
+        self.stdout.write("manage.py signalbus retry ID… tries again; discard ID… gives up; failed --traceback says more.")
+
+    def _retry(self, options: dict[str, Any]) -> None:
+        if bool(options["ids"]) == options["all"]:
+            raise CommandError("Say which: the ids that `manage.py signalbus failed` lists, or --all.")
+        self._report(ledger.retry(None if options["all"] else options["ids"]), options["ids"], "due again")
+
+    def _discard(self, options: dict[str, Any]) -> None:
+        self._report(ledger.discard(options["ids"]), options["ids"], "discarded")
+
+    def _report(self, done: int, ids: Iterable[UUID], word: str) -> None:
+        wanted = len(list(ids))
+        self.stdout.write(f"{done} {'delivery' if done == 1 else 'deliveries'} {word}.")
+        if done < wanted:
+            raise CommandError(
+                f"{wanted - done} of {wanted} left alone: not in the ledger, done, running now, or a text that nobody vouches "
+                "for (those can only be discarded)."
+            )
+
+    def _purge(self, options: dict[str, Any]) -> None:
+        seconds = conf.get().KEEP_SECONDS if options["days"] is None else options["days"] * 86400
+        self.stdout.write(f"{ledger.purge(seconds)} deliveries purged.")
+
+    def _sweep(self, _options: dict[str, Any]) -> None:
+        try:
+            self.stdout.write(f"{sweep()} deliveries published.")
+        except PublishError as error:
+            raise CommandError(str(error)) from error
+
+
+def _as_json(row: Delivery) -> dict[str, Any]:
+    return {
+        "id": str(row.pk),
+        "message": str(row.message_id),
+        "signal": row.message.signal,
+        "receiver": row.receiver,
+        "queue": row.queue,
+        "state": row.state,
+        "attempts": row.attempts,
+        "error": row.error,
+        "failed_at": None if row.failed_at is None else row.failed_at.isoformat(),
+        "due_at": row.due_at.isoformat() if row.ended_at is None else None,
+        "traceback": row.traceback,
+    }
+
+
+def _line(id_: str, state: str, tries: str, failed_at: str, what: str) -> str:
+    return f"{id_:36}  {state:9}  {tries:>5}  {failed_at:19}  {what}"
+
+
+def _time(moment: datetime | None) -> str:
+    return "-" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _one_line(text: str) -> str:
+    # An error's text may be anybody's: its line breaks and escapes must not paint this list.
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return shown if len(shown) <= 200 else f"{shown[:199]}…"  # noqa: PLR2004 - a line or two of a terminal

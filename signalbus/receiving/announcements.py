@@ -1,0 +1,9 @@
+"""What workers announce: plain Django signals, sent in the worker's process.
+
+Both carry ``delivery`` (a `signalbus.context.Delivery`) and ``error``, the exception; their sender is the signal's name.
+"""
+
+from django.dispatch import Signal
+
+delivery_failed = Signal()  # an attempt failed; the delivery will be tried again
+delivery_dead = Signal()  # the last attempt failed: `manage.py signalbus failed` lists it

@@ -1,0 +1,271 @@
+"""From a queue's texts to receivers that ran, each on its own, and to what is written down about them."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import random
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+
+from signalbus import conf, ledger
+from signalbus.context import Delivery, running
+from signalbus.exceptions import SignalBusError, TextError, UnknownKey, UnknownVersion
+from signalbus.models import State
+from signalbus.receiving.announcements import delivery_dead, delivery_failed
+from signalbus.receiving.fetching import fetch
+from signalbus.receiving.runner import Outcome, call, conclude
+from signalbus.registry import registry
+from signalbus.sending import publisher
+from signalbus.wire import codec
+from signalbus.wire.message import from_body, to_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from signalbus.registry import Receiver
+    from signalbus.wire.message import Message
+
+logger = logging.getLogger("signalbus")
+
+STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING, "dead": State.DEAD}
+
+
+class LostClaim(SignalBusError):
+    """Somebody else runs the delivery now: what this attempt wrote is rolled back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a delivery.
+
+    Args:
+        message: what is delivered.
+        receiver: to whom.
+        queue: where it came from.
+        number: 1 for the first.
+        since: attempts made before the last retry by hand; the policy counts from there.
+        claimed: it has a row in the ledger, and this attempt's number fences it.
+    """
+
+    message: Message
+    receiver: Receiver
+    queue: str | None
+    number: int = 1
+    since: int = 0
+    claimed: bool = False
+
+
+def deliver(texts: object, *, queue: str | None = None, redelivered: bool = False) -> None:
+    """Deliver what one Celery message holds.
+
+    Args:
+        texts: a list of signed texts; whoever can write to the broker chose it.
+        queue: the queue it came through, or None for the default one.
+        redelivered: the broker gave it out before, and its worker was lost or stopped.
+
+    Raises:
+        DatabaseError: the ledger could not be written; the Celery message must be given back to the broker.
+    """
+    if not isinstance(texts, list):
+        _refuse(texts, "not a list of texts", queue)
+        return
+    deadline = time.monotonic() + conf.get().BATCH_SECONDS
+    for index, text in enumerate(texts):
+        if index and time.monotonic() > deadline and _gave_back(queue, texts[index:]):
+            return
+        message = _open(text, queue)
+        if message is not None:
+            _deliver_message(message, queue, redelivered=redelivered, alone=len(texts) == 1)
+
+
+def _gave_back(queue: str | None, texts: Sequence[Any]) -> bool:
+    """Return the rest of a batch to the queue, so that one batch does not keep a worker from everybody else."""
+    try:
+        publisher.publish_texts(queue, [text for text in texts if isinstance(text, str)])
+    except publisher.PublishError as error:
+        logger.warning("signalbus goes on with a batch past its time, because it cannot be given back: %s", error)
+        return False
+    return True
+
+
+def _open(text: object, queue: str | None) -> Message | None:
+    """Verify and parse a text; what cannot be opened is kept as the design says, and never run."""
+    try:
+        return from_body(conf.signer().verify(text))
+    except UnknownKey as error:
+        logger.warning("signalbus parks a text: %s", error)
+        ledger.park_text(str(text), sealed=True, queue=queue, reason=str(error))
+    except UnknownVersion as error:
+        logger.warning("signalbus parks a text: %s", error)
+        ledger.park_text(error.body, sealed=False, queue=queue, reason=str(error))
+    except TextError as error:
+        _refuse(text, f"{type(error).__name__}: {error}", queue)
+    return None
+
+
+def _refuse(text: object, reason: str, queue: str | None) -> None:
+    shown = text if isinstance(text, str) else repr(text)
+    # The text is somebody else's: repr keeps its line breaks from forging lines of a log.
+    logger.error("signalbus refused a text (%s): %.200r", reason, shown)
+    ledger.refuse(shown, reason, queue)
+
+
+def _deliver_message(message: Message, queue: str | None, *, redelivered: bool, alone: bool) -> None:
+    signal = registry.signal(message.signal)
+    if signal is None:
+        _park(message, message.recipients or ("",), queue, f"this worker does not know the signal {message.signal!r}")
+        return
+    if message.recipients is None:
+        _deliver_open(message, signal.matching(message.sender), queue, redelivered=redelivered)
+        return
+    found = {recipient: signal.find(recipient, message.sender) for recipient in message.recipients}
+    unknown = [recipient for recipient, receiver in found.items() if receiver is None]
+    if unknown:
+        _park(message, unknown, queue, f"this worker does not know the receiver {', '.join(unknown)} of {message.signal}")
+    known = {recipient: receiver for recipient, receiver in found.items() if receiver is not None}
+    if redelivered and not (alone and len(known) == 1):
+        _set_apart(message, list(known), queue)
+        return
+    if redelivered and not message.recorded:
+        ledger.keep(message, known, queue)
+    for recipient, receiver in known.items():
+        _deliver_one(message, recipient, receiver, queue, redelivered=redelivered)
+
+
+def _park(message: Message, receivers: Sequence[str], queue: str | None, reason: str) -> None:
+    logger.warning("signalbus parks message %s: %s", message.id, reason)
+    ledger.park(message, receivers, queue, reason)
+
+
+def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -> None:
+    """Keep deliveries whose worker was lost in company, so that the one that ended it comes again alone."""
+    if message.recorded:
+        ledger.release([ledger.delivery_id(message.id, recipient) for recipient in recipients])
+    else:
+        ledger.keep(message, recipients, queue)
+
+
+def _deliver_open(message: Message, receivers: Sequence[Receiver], queue: str | None, *, redelivered: bool) -> None:
+    """Deliver a message whose sender did not know the receivers: each through its own queue, from here on by name."""
+    ids = [receiver.id for receiver in receivers]
+    if message.recorded or redelivered:
+        ledger.expand(message, [(receiver.id, receiver.queue or queue) for receiver in receivers])
+        return
+    here = [receiver for receiver in receivers if receiver.queue in {None, queue}]
+    for receiver in receivers:
+        if receiver not in here:
+            part = replace(message, recipients=(receiver.id,))
+            try:
+                publisher.publish(receiver.queue, [to_body(part)])
+            except publisher.PublishError as error:
+                ledger.keep_unpublished([(part, receiver.queue)], str(error))
+    logger.debug("signalbus delivers open message %s to %s", message.id, ids)
+    for receiver in here:
+        _deliver_one(replace(message, recipients=(receiver.id,)), receiver.id, receiver, queue, redelivered=False)
+
+
+def _deliver_one(
+    message: Message, recipient: str, receiver: Receiver, queue: str | None, *, redelivered: bool
+) -> None:
+    """Claim where there is a row, and run in a context of its own: what a receiver activates ends with it."""
+    attempt = Attempt(message, receiver, queue)
+    if message.recorded or redelivered:
+        lease = 3 * conf.get().TIME_LIMIT
+        claim = ledger.claim(ledger.delivery_id(message.id, recipient), redelivered=redelivered, lease=lease)
+        if claim is None:
+            logger.info("signalbus: %s to %s was delivered already", message.id, recipient)
+            return
+        attempt = Attempt(message, receiver, queue, number=claim[0], since=claim[1], claimed=True)
+        if claim[0] - claim[1] > receiver.retry.max_attempts:
+            lost = SignalBusError(f"its worker was lost in each of {claim[0] - 1} attempts")
+            _write_down(attempt, recipient, Outcome("dead", lost))
+            return
+    contextvars.copy_context().run(_run, attempt, recipient)
+
+
+def _context_of(attempt: Attempt, recipient: str) -> Delivery:
+    message = attempt.message
+    return Delivery(
+        id=ledger.delivery_id(message.id, recipient),
+        message_id=message.id,
+        signal=message.signal,
+        receiver=attempt.receiver.id,
+        attempt=attempt.number,
+        root=message.root,
+        parent=message.parent,
+        path=message.path,
+    )
+
+
+def _run(attempt: Attempt, recipient: str) -> None:
+    try:
+        with running(_context_of(attempt, recipient)):
+            _attempt(attempt, recipient)
+    except KeyboardInterrupt:  # the person at the terminal's, not the receiver's
+        raise
+    except LostClaim as error:
+        logger.warning("signalbus rolled back: %s", error)
+    except BaseException as error:  # noqa: BLE001 - a receiver's SystemExit or MemoryError is a failed attempt
+        receiver = attempt.receiver
+        outcome = conclude(
+            error,
+            attempt=attempt.number - attempt.since,
+            retry=receiver.retry,
+            on_missing=receiver.on_missing,
+            spread=random.random(),  # noqa: S311 - spreads retries; guards nothing
+        )
+        _write_down(attempt, recipient, outcome)
+
+
+def _attempt(attempt: Attempt, recipient: str) -> None:
+    """Run the receiver, its rows fetched and its receipt written in its own transaction if it is atomic."""
+    receiver = attempt.receiver
+    with transaction.atomic(using=ledger.using()) if receiver.atomic else contextlib.nullcontext():
+        function = receiver.function()
+        if function is None:
+            raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
+        settings = conf.get()
+        sender, payload = codec.decode(attempt.message.payload, fetch, max_depth=settings.MAX_NESTING)
+        arguments = {**payload, "signal": registry.signal(attempt.message.signal), "sender": sender}
+        call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
+        if attempt.claimed:
+            done = ledger.Settlement(state=State.DONE)
+            if not ledger.settle(ledger.delivery_id(attempt.message.id, recipient), attempt.number, done):
+                raise LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {receiver.id} lost its claim")
+
+
+def _write_down(attempt: Attempt, recipient: str, outcome: Outcome) -> None:
+    """Settle an attempt that did not succeed, and tell of it."""
+    message = attempt.message
+    settlement = ledger.Settlement(
+        state=STATES[outcome.kind], error=outcome.reason, traceback=outcome.traceback, delay=outcome.delay
+    )
+    if attempt.claimed:
+        if not ledger.settle(ledger.delivery_id(message.id, recipient), attempt.number, settlement):
+            logger.warning("signalbus: %s to %s failed after its claim was lost", message.id, recipient)
+            return
+    else:
+        ledger.keep_settled(message, recipient, attempt.queue, settlement)
+    _announce(_context_of(attempt, recipient), outcome)
+
+
+def _announce(delivery: Delivery, outcome: Outcome) -> None:
+    """Log an outcome once, and send it to whoever listens."""
+    what = (delivery.signal, delivery.receiver, delivery.id, delivery.attempt)
+    announcement: Callable[..., object]
+    if outcome.kind == "skipped":
+        logger.info("signalbus: %s to %s skipped (delivery %s, attempt %s): %s", *what, outcome.reason)
+        return
+    if outcome.kind == "dead":
+        announcement = delivery_dead.send_robust
+        logger.error("signalbus: %s to %s is dead (delivery %s, attempt %s)", *what, exc_info=outcome.error)
+    else:
+        announcement = delivery_failed.send_robust
+        text = "signalbus: %s to %s failed (delivery %s, attempt %s), again in %.1f s"
+        logger.error(text, *what, outcome.delay, exc_info=outcome.error)
+    announcement(sender=delivery.signal, delivery=delivery, error=outcome.error)

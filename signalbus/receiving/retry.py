@@ -1,0 +1,54 @@
+"""When to try again: a pure decision, which someone else obeys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from signalbus.exceptions import ConfigurationError, Reject, RetryLater
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often, and how long apart, a delivery that fails is tried: about two hours in all by default.
+
+    Args:
+        max_attempts: runs in all, the first included.
+        base_delay: seconds before the second run; doubled for each run after it.
+        max_delay: seconds, the longest delay.
+        jitter: spread each delay over half to one and a half of itself, so that what failed together does not come
+            back together.
+
+    Raises:
+        ConfigurationError: a number that cannot mean anything.
+    """
+
+    max_attempts: int = 20
+    base_delay: float = 2.0
+    max_delay: float = 600.0
+    jitter: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1 or self.base_delay < 0 or self.max_delay < 0:
+            raise ConfigurationError(
+                f"{self!r}: max_attempts counts the first run, so it is at least 1; delays are seconds, so they are not "
+                "negative."
+            )
+
+    def delay(self, attempt: int, error: BaseException | None = None, *, spread: float = 0.5) -> float | None:
+        """Decide what follows a failed attempt.
+
+        Args:
+            attempt: how many times it has run, 1 after the first.
+            error: what the receiver raised; RetryLater and Reject are obeyed.
+            spread: where in the jitter's range the delay lies, from 0 up to 1.
+
+        Returns:
+            Seconds until the next run, or None: the delivery is dead.
+        """
+        if isinstance(error, Reject) or attempt >= self.max_attempts:
+            return None
+        if isinstance(error, RetryLater):
+            return max(0.0, error.delay)
+        # The exponent is bounded so that a delivery retried by hand for the thousandth time cannot overflow a float.
+        delay = min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 64))
+        return min(self.max_delay, delay * (0.5 + spread)) if self.jitter else delay

@@ -1,0 +1,191 @@
+"""What this process knows: its signals by name, and the receivers that a worker could find again."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from django.apps import apps
+
+from signalbus.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from signalbus.receiving.retry import Retry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Receiver:
+    """A connected function with a stable id and a policy.
+
+    Args:
+        id: what messages call it by.
+        function: returns the function, or None once it is gone (a weak reference, as Django keeps it).
+        sender: the name of the sender it was connected for, or None for any.
+        place: where it was defined, for error messages.
+        retry: when to try again.
+        queue: the Celery queue it is delivered through, or None for the default one.
+        atomic: run it in a transaction, together with its receipt.
+        on_missing: "skip" or "fail" when a row of the message is gone.
+        timeout: seconds for one run, or None.
+        was: ids it had before it was renamed.
+        is_async: it is an ``async def``.
+    """
+
+    id: str
+    function: Callable[[], Callable[..., Any] | None]
+    sender: str | None
+    place: str
+    retry: Retry
+    queue: str | None
+    atomic: bool
+    on_missing: str
+    timeout: float | None
+    was: tuple[str, ...]
+    is_async: bool
+
+
+class NamedSignal(Protocol):
+    """What the registry needs of a signal."""
+
+    was: tuple[str, ...]
+    place: str
+
+    @property
+    def name(self) -> str:
+        """The stable name."""
+
+    def entries(self) -> Iterable[Receiver]:
+        """The connected receivers that travel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two signals, or two receivers of a signal, with one id.
+
+    Args:
+        what: "signal" or "receiver".
+        id: the id they share.
+        places: where both stand.
+    """
+
+    what: str
+    id: str
+    places: tuple[str, str]
+
+    def __str__(self) -> str:
+        return (
+            f"Two {self.what}s are called {self.id!r}: one at {self.places[0]}, one at {self.places[1]}. A message could not "
+            f"tell them apart: rename one, or give one {'a name' if self.what == 'signal' else 'a dispatch_uid'} of its own."
+        )
+
+
+class Registry:
+    """The signals of this process. It keeps none of them alive."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._signals: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._by_name: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+        self._unindexed = False
+
+    def add(self, signal: NamedSignal) -> None:
+        """Take in a new signal; its name is asked for later, when the apps are loaded."""
+        with self._lock:
+            self._signals.add(signal)
+            self._unindexed = True
+
+    def __iter__(self) -> Iterator[Any]:
+        with self._lock:
+            return iter(list(self._signals))
+
+    def signal(self, name: str) -> Any | None:
+        """Find a signal.
+
+        Args:
+            name: its name, or one it had before (``was``).
+
+        Returns:
+            The signal, or None if this process does not know it.
+        """
+        found = self._by_name.get(name)
+        if found is None and self._unindexed:
+            # Only a new signal makes this worth repeating: a hostile name must not cost a walk over all of them each time.
+            self._index()
+            found = self._by_name.get(name)
+        return found
+
+    def _index(self) -> None:
+        with self._lock:
+            self._unindexed = False
+            # Former names first, so that a name in use today wins over one that was given up.
+            named = [(signal, signal.known_name()) for signal in self._signals]
+            for signal, name in named:
+                if name is not None:
+                    self._by_name.update(dict.fromkeys(signal.was, signal))
+            for signal, name in named:
+                if name is not None:
+                    self._by_name[name] = signal
+
+    def rival(self, signal: NamedSignal, name: str) -> Conflict | None:
+        """Look for another signal of the same name.
+
+        Args:
+            signal: the one whose name it is.
+            name: its name.
+
+        Returns:
+            The conflict, or None. A module that was loaded again replaces its signals: that is none.
+        """
+        with self._lock:
+            for other in self._signals:
+                if other is not signal and other.place != signal.place and other.known_name() == name:
+                    first, second = sorted((other.place, signal.place))
+                    return Conflict("signal", name, (first, second))
+        return None
+
+    def queues(self) -> list[str]:
+        """Return the queues that receivers ask for, sorted, each once."""
+        return sorted({entry.queue for signal in self for entry in signal.entries() if entry.queue is not None})
+
+
+registry = Registry()
+
+
+def app_label_of(module: str) -> str | None:
+    """Return the label of the installed app that a module belongs to.
+
+    Args:
+        module: a dotted module name.
+
+    Returns:
+        The label, or None for a module outside every app.
+
+    Raises:
+        ConfigurationError: the apps are not loaded yet, so nobody can say.
+    """
+    if not apps.apps_ready:
+        raise ConfigurationError(
+            "A signal's name follows from the app it stands in, and Django's apps are not loaded yet: call django.setup() "
+            "first, or give the signal a name."
+        )
+    config = apps.get_containing_app_config(module)
+    return None if config is None else str(config.label)
+
+
+def variable_of(module: str, value: object) -> str | None:
+    """Find the module-level variable that holds an object.
+
+    Args:
+        module: the dotted module name.
+        value: the object.
+
+    Returns:
+        The variable's name (the first where there are several), or None.
+    """
+    namespace = vars(sys.modules.get(module, object))
+    return next((name for name, held in list(namespace.items()) if held is value), None)

@@ -1,0 +1,125 @@
+"""From a payload to the messages that travel: encoded at once, one part for each queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from signalbus import conf
+from signalbus.context import current
+from signalbus.exceptions import CascadeError
+from signalbus.wire import codec
+from signalbus.wire.message import Message, to_body, uuid7
+from signalbus.wire.references import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from uuid import UUID
+
+    from signalbus.registry import Receiver
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message, or the part of it that goes through one queue.
+
+    Args:
+        queue: the Celery queue, or None for the default one.
+        message: with the recipients of that queue.
+        body: the message's text, not signed yet.
+    """
+
+    queue: str | None
+    message: Message
+    body: str
+
+
+def route(receivers: Iterable[Receiver]) -> dict[str | None, tuple[str, ...] | None]:
+    """Sort recipients by the queue they are delivered through.
+
+    Args:
+        receivers: who receives.
+
+    Returns:
+        For each queue the ids, in order, each once.
+    """
+    routes: dict[str | None, tuple[str, ...] | None] = {}
+    for receiver in receivers:
+        ids = routes.get(receiver.queue) or ()
+        if receiver.id not in ids:
+            routes[receiver.queue] = (*ids, receiver.id)
+    return routes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What all messages of one send share.
+
+    Args:
+        signal: the signal's name.
+        durable: as the signal says.
+        ordered_by: the payload key to order by, or None.
+        ledger: the alias of the database that would keep it.
+        routes: the recipients by queue; ``{None: None}`` for an open signal.
+    """
+
+    signal: str
+    durable: bool
+    ordered_by: str | None
+    ledger: str
+    routes: Mapping[str | None, tuple[str, ...] | None]
+
+    def messages(self, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
+        """Encode payloads.
+
+        Args:
+            sender: who sends.
+            payloads: what it sends; a message for each.
+
+        Returns:
+            For each payload the parts of its message.
+
+        Raises:
+            PayloadError: a value that cannot travel.
+            CascadeError: a cascade too deep.
+        """
+        settings = conf.get()
+        path, root, parent = _lineage(self.signal, settings.MAX_CASCADE)
+        name = name_of(sender)
+        messages = []
+        for payload in payloads:
+            text = codec.encode(sender, payload, max_depth=settings.MAX_NESTING, max_bytes=settings.MAX_BYTES)
+            id_ = uuid7()
+            message = Message(
+                id=id_,
+                signal=self.signal,
+                payload=text,
+                sender=name,
+                recipients=None,
+                ledger=self.ledger,
+                durable=self.durable,
+                sent_at=datetime.now(UTC),
+                path=path,
+                root=root or id_,
+                parent=parent,
+                ordering_key=None if self.ordered_by is None else str(payload.get(self.ordered_by)),
+            )
+            messages.append([self._part(message, queue) for queue in self.routes])
+        return messages
+
+    def _part(self, message: Message, queue: str | None) -> Outgoing:
+        recipients = self.routes[queue]
+        part = message if recipients is None else replace(message, recipients=recipients)
+        return Outgoing(queue, part, to_body(part))
+
+
+def _lineage(signal: str, limit: int) -> tuple[tuple[str, ...], UUID | None, UUID | None]:
+    """Return the path, the root and the parent of a message sent from here."""
+    parent = current()
+    if parent is None:
+        return (), None, None
+    path = (*parent.path, parent.signal)
+    if len(path) >= limit:
+        raise CascadeError((*path, signal), limit)
+    return path, parent.root, parent.message_id

@@ -1,0 +1,139 @@
+"""Between send() and the broker: waits for the commit, and keeps what the broker does not take."""
+
+from __future__ import annotations
+
+import logging
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from django.db import DatabaseError, connections, router
+
+from signalbus import ledger
+from signalbus.models import Delivery
+from signalbus.sending import publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from signalbus.sending.composing import Outgoing
+
+logger = logging.getLogger("signalbus")
+
+# How many of a transaction's latest callbacks are searched for a buffer to add to: each search stays short, however
+# many callbacks others register; a buffer not found costs one more Celery message.
+SEARCHED = 32
+
+# Where messages go instead, in a test (signalbus.testing).
+diverted: ContextVar[Callable[[list[Outgoing]], None] | None] = ContextVar("signalbus_diverted", default=None)
+
+
+class Buffer:
+    """The messages of a transaction that share its fate. It lives inside the callback that Django keeps.
+
+    A table beside Django's list would survive a rollback, and swallow the next commit.
+    """
+
+    def __init__(self) -> None:
+        self.outgoing: list[Outgoing] = []
+        self.published = False
+
+    def __call__(self) -> None:
+        """Publish, after the commit."""
+        self.published = True
+        publish(self.outgoing)
+
+
+def add(outgoing: Iterable[Outgoing], *, robust: bool = True) -> None:
+    """Publish messages after the commit of the open transaction; at once if there is none.
+
+    Args:
+        outgoing: the messages.
+        robust: never raise, whatever happens to the broker and to the ledger.
+    """
+    divert = diverted.get()
+    if divert is not None:
+        divert(list(outgoing))
+        return
+    connection = open_transaction()
+    if connection is None:
+        publish(list(outgoing), robust=robust)
+        return
+    _buffer_in(connection).outgoing.extend(outgoing)
+
+
+def open_transaction() -> BaseDatabaseWrapper | None:
+    """Return the connection whose commit to wait for: the ledger's, else any that is in a transaction."""
+    alias = router.db_for_write(Delivery)
+    opened = connections.all(initialized_only=True)
+    waiting = [connection for connection in opened if connection.in_atomic_block]
+    return next((c for c in waiting if c.alias == alias), waiting[0] if waiting else None)
+
+
+def _buffer_in(connection: BaseDatabaseWrapper) -> Buffer:
+    """Find or make the buffer for the savepoints that are open now."""
+    callbacks = connection.run_on_commit
+    savepoints = set(connection.savepoint_ids) - {None}  # None: a block without a savepoint, and so no fate of its own
+    if not _under_test(connection):
+        for sids, callback, _robust in reversed(callbacks[-SEARCHED:]):
+            if isinstance(callback, Buffer) and not callback.published and sids - {None} == savepoints:
+                return callback
+        _merge_released(callbacks, savepoints)
+    buffer = Buffer()
+    connection.on_commit(buffer, robust=True)
+    return buffer
+
+
+def _merge_released(callbacks: list[Any], savepoints: set[Any]) -> None:
+    """Join the last two buffers if both wait for released savepoints alone.
+
+    A savepoint that is not open any more, and whose callbacks Django still holds, was released: what waits for it now
+    shares the fate of what is around it. Without this, a loop of ``atomic()`` blocks would publish once for each.
+    """
+    buffers = [(sids, callback) for sids, callback, _robust in callbacks[-SEARCHED:] if isinstance(callback, Buffer)]
+    if len(buffers) < 2:  # noqa: PLR2004 - a pair
+        return
+    (earlier_sids, earlier), (later_sids, later) = buffers[-2:]
+    if earlier_sids & savepoints == later_sids & savepoints and not (earlier.published or later.published):
+        earlier.outgoing.extend(later.outgoing)
+        later.outgoing.clear()
+
+
+def _under_test(connection: BaseDatabaseWrapper) -> bool:
+    """Whether a TestCase's transaction is open, whose commit never comes.
+
+    There each send() gets a callback of its own, so that ``captureOnCommitCallbacks()`` sees those of its own block.
+    """
+    return any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
+
+
+def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
+    """Publish messages, those for a queue together; what the broker does not take is kept in the ledger.
+
+    Args:
+        outgoing: the messages.
+        robust: log, and do not raise, where the ledger fails as well.
+
+    Raises:
+        DatabaseError: neither the broker nor the ledger took them, and not robust.
+    """
+    by_queue: dict[str | None, list[Outgoing]] = {}
+    for item in outgoing:
+        by_queue.setdefault(item.queue, []).append(item)
+    for queue, items in by_queue.items():
+        try:
+            publisher.publish(queue, [item.body for item in items])
+        except publisher.PublishError as error:
+            _keep([items[index] for index in error.unsent], error, robust=robust)
+
+
+def _keep(items: Sequence[Outgoing], error: publisher.PublishError, *, robust: bool) -> None:
+    logger.warning("signalbus keeps %d message(s) for later: %s", len(items), error)
+    try:
+        ledger.keep_unpublished([(item.message, item.queue) for item in items], str(error))
+    except DatabaseError:
+        ids = ", ".join(str(item.message.id) for item in items)
+        logger.critical("signalbus LOST what neither the broker nor the ledger took: %s", ids, exc_info=True)
+        if not robust:
+            raise

@@ -1,0 +1,166 @@
+"""From bodies to the broker: signs them, and is the only one who hands anything to Celery."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from kombu.exceptions import LimitExceeded, OperationalError
+from kombu.pools import ProducerPool
+
+from signalbus import celery, conf
+from signalbus.exceptions import SignalBusError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from celery import Celery
+    from kombu import Connection
+
+logger = logging.getLogger("signalbus")
+
+MAX_TEXTS = 100  # in one Celery message: what a lost claim disturbs
+MAX_BATCH_BYTES = 1024 * 1024
+POOL_SIZE = 10
+
+
+class PublishError(SignalBusError):
+    """The broker did not take (all of) what was published.
+
+    Args:
+        unsent: the indexes of the bodies that it did not acknowledge.
+        cause: what it said.
+    """
+
+    def __init__(self, unsent: range, cause: BaseException) -> None:
+        super().__init__(
+            f"The broker did not take {len(unsent)} message(s): {cause!r}. Is CELERY_BROKER_URL right, and does the broker run?"
+        )
+        self.unsent = unsent
+
+
+def publish(queue: str | None, bodies: Sequence[str]) -> None:
+    """Sign bodies and publish them to a queue, as few Celery messages as the limits allow.
+
+    Args:
+        queue: the queue, or None for the default one.
+        bodies: verified bodies, or bodies of our own.
+
+    Raises:
+        PublishError: some were not taken; it says which.
+    """
+    signer = conf.signer()
+    publish_texts(queue, [signer.sign(body) for body in bodies])
+
+
+def publish_texts(queue: str | None, texts: Sequence[str]) -> None:
+    """Publish texts as they are.
+
+    Args:
+        queue: the queue, or None for the default one.
+        texts: signed texts; the sweeper also returns a sealed one to where it came from.
+
+    Raises:
+        PublishError: some were not taken; it says which.
+    """
+    name = queue or celery.default_queue()
+    for start, end in _batches(texts):
+        try:
+            _hand_over(name, texts[start:end])
+        except _broker_errors() as error:
+            raise PublishError(range(start, len(texts)), error) from error
+
+
+def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    start, size = 0, 0
+    for index, text in enumerate(texts):
+        if index > start and (index - start == MAX_TEXTS or size + len(text) > MAX_BATCH_BYTES):
+            yield start, index
+            start, size = index, 0
+        size += len(text)
+    if texts:
+        yield start, len(texts)
+
+
+def _hand_over(queue: str, texts: Sequence[str]) -> None:
+    app = celery.get_app()
+    task = app.tasks[celery.TASK_NAME]
+    options: dict[str, Any] = {
+        "args": (list(texts),),
+        "queue": queue,
+        # Celery would repeat the texts in a header and in its logs; payloads do not belong there.
+        "argsrepr": f"({len(texts)} texts)",
+        "kwargsrepr": "{}",
+        "retry": False,
+    }
+    if app.conf.task_always_eager:
+        task.apply_async(**options)
+        return
+    pool = _pool(app, os.getpid())
+    with pool.acquire(block=True, timeout=conf.get().CONNECT_TIMEOUT) as producer:
+        try:
+            task.apply_async(producer=producer, **options)
+        except _broker_errors() as error:
+            if _is_timeout(error):
+                # It may have been taken: publishing again at once would only add a duplicate and another wait.
+                raise
+            # A pooled connection that the broker closed while it was idle says so only now: once more, on a new one.
+            producer.connection.collect()
+            producer.revive(producer.connection)
+            task.apply_async(producer=producer, **options)
+
+
+def _is_timeout(error: BaseException) -> bool:
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, TimeoutError) or type(seen).__name__ == "TimeoutError":
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+@lru_cache(maxsize=4)
+def _pool(app: Celery, pid: int) -> Any:  # noqa: ARG001 - a forked child must not write to its parent's sockets
+    """Return this process's producers, whose every wait has an end; the host's own pool may have none."""
+    connection = app.connection_for_write(transport_options=_transport_options(app))
+    return ProducerPool(connection.Pool(limit=POOL_SIZE), limit=POOL_SIZE)
+
+
+def _transport_options(app: Celery) -> dict[str, Any]:
+    settings = conf.get()
+    options = dict(app.conf.broker_transport_options or {})
+    driver = app.connection_for_write().transport.driver_type
+    if driver == "redis":
+        options |= {
+            "socket_timeout": settings.PUBLISH_TIMEOUT,
+            "socket_connect_timeout": settings.CONNECT_TIMEOUT,
+        }
+    elif driver == "amqp":
+        options |= {
+            "read_timeout": settings.PUBLISH_TIMEOUT,
+            "write_timeout": settings.PUBLISH_TIMEOUT,
+            "confirm_publish": True,  # else the broker may refuse without a word
+        }
+    # One try to connect: who publishes has somewhere else to keep what the broker does not take.
+    options |= {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+    options["connect_retries_timeout"] = settings.CONNECT_TIMEOUT
+    return options
+
+
+@lru_cache(maxsize=4)
+def _errors_of(app: Celery) -> tuple[type[BaseException], ...]:
+    connection: Connection = app.connection_for_write()
+    return (
+        OperationalError,
+        LimitExceeded,
+        OSError,
+        *connection.connection_errors,
+        *connection.channel_errors,
+        *connection.recoverable_connection_errors,
+    )
+
+
+def _broker_errors() -> tuple[type[BaseException], ...]:
+    return _errors_of(celery.get_app())

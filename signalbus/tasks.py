@@ -1,0 +1,44 @@
+"""The one Celery task, with one name for every signal: what a worker does not know is parked, never discarded."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from celery import Task, shared_task
+from celery.exceptions import Reject
+from django.db import DatabaseError
+
+from signalbus import celery
+from signalbus.receiving import delivery
+
+PAUSE = 1.0  # seconds before a message goes back to the broker, while the database is away
+
+
+@shared_task(
+    name=celery.TASK_NAME,
+    bind=True,
+    ignore_result=True,
+    # Where no row remembers a message, only the broker does: acknowledged when it is done, given out again when its
+    # process is killed or overruns its time. On the task, so that host apps have it too.
+    acks_late=True,
+    reject_on_worker_lost=True,
+    acks_on_failure_or_timeout=False,
+)
+def deliver(self: Task[Any, Any], texts: object) -> None:
+    """Deliver the texts of one Celery message.
+
+    Args:
+        texts: signed texts.
+
+    Raises:
+        Reject: the ledger could not be written: the broker keeps the message.
+    """
+    info = self.request.delivery_info or {}
+    try:
+        delivery.deliver(texts, queue=info.get("routing_key"), redelivered=bool(info.get("redelivered")))
+    except DatabaseError as error:
+        if self.request.is_eager:
+            raise
+        time.sleep(PAUSE)
+        raise Reject(error, requeue=True) from error

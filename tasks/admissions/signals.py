@@ -1,0 +1,6 @@
+"""What admissions tells the other apps."""
+
+from signalbus import Signal
+
+cohort_saved = Signal()
+student_edu_status_updated = Signal()

@@ -1,0 +1,17 @@
+"""What marketing keeps."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class FormEntry(models.Model):
+    """A note that a receiver or a task left: what it did, in which process."""
+
+    kind = models.CharField(max_length=60)
+    subject = models.CharField(max_length=200)
+    pid = models.IntegerField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.subject}"
