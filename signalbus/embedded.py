@@ -116,6 +116,8 @@ class EmbeddedValkey:
         """
         if self.pid is not None:
             raise SignalBusError(f"The embedded server runs already, as process {self.pid}.")
+        # One that ended by itself has left a watcher, which would take the directory away.
+        self._end(gently=False)
         binary = _binary()
         if self._directory is None:
             self._directory = _make_directory()

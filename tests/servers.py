@@ -37,7 +37,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
 
 
-def wait_until(predicate: Callable[[], T], timeout: float = 15.0, what: str = "it to happen") -> T:
+def wait_until(predicate: Callable[[], T | None], timeout: float = 15.0, what: str = "it to happen") -> T:
     """Wait for something that happens elsewhere; the only waiting that tests do.
 
     Args:
@@ -68,6 +68,7 @@ class Leash:
     """
 
     def __init__(self, target: int, name: str = "KILL") -> None:
+        self.target = target
         self._watcher = subprocess.Popen(
             ["/bin/sh", "-c", 'read -r _; kill -s "$1" -- "$2"', "leash", name, str(target)],
             stdin=subprocess.PIPE,
@@ -230,7 +231,7 @@ class Worker:
         self.log_path = directory / f"{self.name}.log"
         self.timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
-        self._leash: Leash | None = None
+        self._leashes: list[Leash] = []
 
     def __enter__(self) -> Self:
         self.start()
@@ -266,7 +267,7 @@ class Worker:
                 stderr=log,
                 start_new_session=True,
             )
-        self._leash = Leash(-self._process.pid)
+        self._leashes.append(Leash(-self._process.pid))
         return self
 
     def wait_until_ready(self) -> None:
@@ -324,7 +325,7 @@ class Worker:
         self.wait()
 
     def stop(self) -> int | None:
-        """End it gently, then whatever is left of its process group.
+        """End it gently, then whatever is left of its process groups, of killed ones too.
 
         Returns:
             The main process's exit status; None if it was never started.
@@ -338,9 +339,9 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.kill()
             status = self.wait()
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        if self._leash is not None:
-            self._leash.release()
-            self._leash = None
+        for leash in self._leashes:
+            with suppress(ProcessLookupError):
+                os.killpg(-leash.target, signal.SIGKILL)
+            leash.release()
+        self._leashes.clear()
         return status

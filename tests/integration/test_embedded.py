@@ -68,6 +68,20 @@ def test_kill_loses_all_and_start_brings_the_same_address_back():
             assert client.get("held") is None
 
 
+def test_a_server_that_was_killed_from_outside_can_be_started_again():
+    """Whoever killed it: start brings it back under its address, and nothing of the first takes it away again."""
+    with EmbeddedValkey() as server:
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda: server.pid is None, what="the server to end")
+
+        server.start()
+
+        assert server.socket.exists()
+        with redis.Redis.from_url(server.redis_url) as client:
+            assert client.ping()
+
+
 def test_starting_twice_is_refused():
     """A second start would orphan the first server."""
     with EmbeddedValkey() as server, pytest.raises(SignalBusError, match="runs already"):

@@ -1,0 +1,124 @@
+"""Fixtures that the tests with real servers share; each kind of tests imports those it uses into its conftest.
+
+They do without pytest-django's database: a worker sees only what is committed. So a test that asks for
+``database_url`` has no ``django_db`` mark.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from signalbus.embedded import EmbeddedValkey
+from tests.servers import Postgres, Worker, broker, default_database, migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pytest_django.plugin import DjangoDbBlocker
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[EmbeddedValkey]:
+    """A private broker, for all tests; ``broker_url`` empties it."""
+    with EmbeddedValkey() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A private PostgreSQL."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_server: Postgres) -> str:
+    """The DATABASE_URL of an empty database."""
+    return postgres_server.create()
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_server: Postgres, django_db_blocker: DjangoDbBlocker) -> str:
+    """The name of a PostgreSQL database with all tables, to be copied."""
+    url = postgres_server.create()
+    with django_db_blocker.unblock():
+        migrate(url)
+    return Postgres.name(url)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Path:
+    """An SQLite file with all tables, to be copied."""
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.sqlite3"
+    with django_db_blocker.unblock():
+        migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def database() -> str:
+    """Which kind ``database_url`` is: "postgres", or "sqlite" where a test is parametrized so."""
+    return "postgres"
+
+
+@pytest.fixture
+def database_url(
+    database: str, request: pytest.FixtureRequest, tmp_path: Path, django_db_blocker: DjangoDbBlocker
+) -> Iterator[str]:
+    """A database of the test's own, which is this process's default one; what is committed, the workers see."""
+    server: Postgres | None = None
+    if database == "postgres":
+        server = request.getfixturevalue("postgres_server")
+        url = server.create(template=request.getfixturevalue("migrated_postgres"))
+    else:
+        path = tmp_path / "db.sqlite3"
+        shutil.copyfile(request.getfixturevalue("migrated_sqlite"), path)
+        url = f"sqlite:///{path}"
+    with django_db_blocker.unblock(), default_database(url):
+        yield url
+    if server is not None:
+        server.drop(url)
+
+
+@pytest.fixture
+def broker_url(valkey: EmbeddedValkey) -> Iterator[str]:
+    """The broker, empty and running; this process's bus publishes to it."""
+    if valkey.pid is None:
+        valkey.start()
+    with redis.Redis.from_url(valkey.redis_url) as client:
+        client.flushall()
+    with broker(valkey.url):
+        yield valkey.url
+
+
+@pytest.fixture
+def start_worker(database_url: str, broker_url: str, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Start real workers on the test's database and broker.
+
+    It takes what ``Worker`` takes, and returns a worker that is ready; all are ended with the test, and what they
+    wrote is shown if it fails.
+    """
+    started: list[Worker] = []
+
+    def start(*options: str, environment: dict[str, str | None] | None = None, **arguments: Any) -> Worker:
+        surroundings = {
+            "CELERY_BROKER_URL": broker_url,
+            "DATABASE_URL": database_url,
+            "DJANGO_SETTINGS_MODULE": "config.settings",
+            **(environment or {}),
+        }
+        worker = Worker(tmp_path, *options, environment=surroundings, **arguments)
+        started.append(worker)
+        worker.start()
+        worker.wait_until_ready()
+        return worker
+
+    yield start
+    for worker in started:
+        worker.stop()
+        print(f"--- {worker.name}\n{worker.log}")  # noqa: T201 - pytest shows it with a failure
