@@ -42,8 +42,8 @@ WSGI_APPLICATION = "config.wsgi.application"
 
 DATABASES = {"default": dj_database_url.config(default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}")}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-    # Workers and web processes write at the same time: WAL lets readers go on, and an IMMEDIATE transaction waits for its
-    # turn where a deferred one that reads, then writes, fails at once whatever the timeout.
+    # Workers and web processes write at the same time: WAL lets readers go on, and an IMMEDIATE transaction waits for
+    # its turn where a deferred one that reads, then writes, fails at once whatever the timeout.
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,

@@ -152,8 +152,8 @@ def _app_for_command_line() -> Celery:
     except ImportError as error:
         # Celery would take it for «no app here», and say so.
         raise ConfigurationError(
-            f"The settings {os.environ.get('DJANGO_SETTINGS_MODULE')!r} cannot be imported ({error}): start the worker in the "
-            "folder that holds manage.py."
+            f"The settings {os.environ.get('DJANGO_SETTINGS_MODULE')!r} cannot be imported ({error}): start the worker in "
+            "the folder that holds manage.py."
         ) from error
 
 

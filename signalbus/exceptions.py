@@ -51,8 +51,8 @@ class CascadeError(SignalBusError):
 
     def __init__(self, path: tuple[str, ...], limit: int) -> None:
         super().__init__(
-            f"A cascade of more than {limit} messages: {' > '.join(path)}. Break the loop (a receiver that saves what it was "
-            'told of sends again), or raise SIGNALBUS["MAX_CASCADE"].'
+            f"A cascade of more than {limit} messages: {' > '.join(path)}. Break the loop (a receiver that saves what it "
+            'was told of sends again), or raise SIGNALBUS["MAX_CASCADE"].'
         )
         self.path = path
         self.limit = limit
@@ -67,8 +67,8 @@ class MissingRow(SignalBusError):
 
     def __init__(self, what: tuple[str, ...]) -> None:
         super().__init__(
-            f"gone since the signal was sent: {', '.join(what)}. Send signalbus.Snapshot(instance) where a receiver needs "
-            "a row that may be deleted."
+            f"gone since the signal was sent: {', '.join(what)}. Send signalbus.Snapshot(instance) where a receiver "
+            "needs a row that may be deleted."
         )
         self.what = what
 

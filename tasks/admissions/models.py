@@ -61,9 +61,7 @@ class CohortUser(models.Model):
 
     cohort = models.ForeignKey(Cohort, on_delete=models.CASCADE)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
-    educational_status = models.CharField(
-        max_length=15, choices=EducationalStatus, default=EducationalStatus.ACTIVE
-    )
+    educational_status = models.CharField(max_length=15, choices=EducationalStatus, default=EducationalStatus.ACTIVE)
 
     def __str__(self) -> str:
         return f"{self.user} in {self.cohort}"

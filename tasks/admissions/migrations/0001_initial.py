@@ -6,7 +6,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -15,33 +14,47 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Academy',
+            name="Academy",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=150)),
-                ('slug', models.SlugField(unique=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=150)),
+                ("slug", models.SlugField(unique=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Cohort',
+            name="Cohort",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=150)),
-                ('slug', models.SlugField(unique=True)),
-                ('stage', models.CharField(choices=[('PREWORK', 'Prework'), ('STARTED', 'Started'), ('ENDED', 'Ended')], default='PREWORK', max_length=15)),
-                ('kickoff_date', models.DateTimeField(blank=True, null=True)),
-                ('rating', models.DecimalField(blank=True, decimal_places=2, max_digits=5, null=True)),
-                ('syllabus', models.JSONField(blank=True, default=dict)),
-                ('academy', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to='admissions.academy')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=150)),
+                ("slug", models.SlugField(unique=True)),
+                (
+                    "stage",
+                    models.CharField(
+                        choices=[("PREWORK", "Prework"), ("STARTED", "Started"), ("ENDED", "Ended")],
+                        default="PREWORK",
+                        max_length=15,
+                    ),
+                ),
+                ("kickoff_date", models.DateTimeField(blank=True, null=True)),
+                ("rating", models.DecimalField(blank=True, decimal_places=2, max_digits=5, null=True)),
+                ("syllabus", models.JSONField(blank=True, default=dict)),
+                ("academy", models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to="admissions.academy")),
             ],
         ),
         migrations.CreateModel(
-            name='CohortUser',
+            name="CohortUser",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('educational_status', models.CharField(choices=[('ACTIVE', 'Active'), ('DROPPED', 'Dropped'), ('GRADUATED', 'Graduated')], default='ACTIVE', max_length=15)),
-                ('cohort', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to='admissions.cohort')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "educational_status",
+                    models.CharField(
+                        choices=[("ACTIVE", "Active"), ("DROPPED", "Dropped"), ("GRADUATED", "Graduated")],
+                        default="ACTIVE",
+                        max_length=15,
+                    ),
+                ),
+                ("cohort", models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to="admissions.cohort")),
+                ("user", models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to=settings.AUTH_USER_MODEL)),
             ],
         ),
     ]

@@ -1,0 +1,64 @@
+# Everything here works on a machine that has only Python 3.11+ and make: each target sets up what it needs.
+# Another Python: make test PYTHON=python3.13
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PYTHONDONTWRITEBYTECODE = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit integration acceptance check format bench fuzz matrix wheel clean
+
+help:  ## Explain every target
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "signalbus needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)  ## Show the main job: a private Valkey, SQLite, a real worker, and signals through all of it
+	$(BIN)/python -m tasks.demo
+
+test: $(READY)  ## Run all tests: unit, integration (real Valkey, SQLite, PostgreSQL) and acceptance (real workers)
+	$(BIN)/python -m pytest
+
+unit: $(READY)  ## Run the tests that need no server, in seconds
+	$(BIN)/python -m pytest tests/unit
+
+integration: $(READY)  ## Run the tests that need a real broker and real databases; they start their own
+	$(BIN)/python -m pytest tests/integration
+
+acceptance: $(READY)  ## Run the tests that drive real workers
+	$(BIN)/python -m pytest tests/acceptance
+
+check: $(READY)  ## Lint, check the types, hold the import contract, and look for missing migrations
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python manage.py check
+
+format: $(READY)  ## Format the code, and mend what the linter can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY)  ## Measure send() and a worker's rate beside Celery's own, in the same run
+	$(BIN)/python -m benchmarks.bench
+
+fuzz: $(READY)  ## Throw a million mutated texts at the verifier (minutes)
+	SIGNALBUS_FUZZ=1000000 $(BIN)/python -m pytest tests/unit/test_signing.py
+
+matrix: $(READY)  ## Run the tests on 3.11 with Django 5.2, 3.12 with 6.0, 3.13 with 6.1, and with the lowest versions
+	$(BIN)/python tests/matrix.py
+
+wheel: $(READY)  ## Build the wheel, and test it in an empty environment
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist
+	$(BIN)/python -m pytest tests/wheel
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache db.sqlite3*

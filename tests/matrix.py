@@ -1,0 +1,87 @@
+"""Run the tests on the versions that the README promises: each pair of Python and Django, and the lowest of everything.
+
+An interpreter that this machine lacks is skipped, and said so. ``--only 3.12`` runs one; other arguments go to pytest.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# What a run tests: the rest (documentation, benchmarks, the wheel) does not differ between versions.
+TESTS = ["tests/unit", "tests/integration", "tests/acceptance"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One environment.
+
+    Args:
+        python: the interpreter's version.
+        pins: what is installed beside the project.
+    """
+
+    python: str
+    pins: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of its environment's folder."""
+        return f"py{self.python}-" + "-".join(re.sub(r"[^\w.]", "", pin) for pin in self.pins[:1])
+
+
+def lowest() -> tuple[str, ...]:
+    """Return every dependency at its lower bound, as pyproject.toml states it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return tuple(re.sub(r">=([\d.]+).*", r"==\1.*", each) for each in project["dependencies"])
+
+
+def interpreter(version: str) -> str | None:
+    """Find a Python that really runs: pyenv's shims answer for versions that are not active."""
+    pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    candidates = [shutil.which(f"python{version}"), *map(str, pyenv)]
+    for candidate in candidates:
+        if candidate and subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return candidate
+    return None
+
+
+def run(each: Run, python: str, arguments: list[str]) -> int:
+    """Install and test one environment; return pytest's exit code."""
+    venv = ROOT / ".venv" / "matrix" / each.name
+    binary = venv / "bin" / "python"
+    subprocess.run([python, "-m", "venv", str(venv)], check=True)
+    install = [str(binary), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, "--editable", f"{ROOT}[dev]", *each.pins], check=True)
+    return subprocess.run([str(binary), "-m", "pytest", "-q", *arguments], cwd=ROOT, check=False).returncode
+
+
+def main(arguments: list[str]) -> int:
+    """Run the matrix; return 0 if each environment that could be made passed."""
+    runs = [
+        Run("3.11", ("Django==5.2.*",)),
+        Run("3.12", ("Django==6.0.*",)),
+        Run("3.13", ("Django==6.1.*",)),
+        Run("3.11", lowest()),
+    ]
+    if arguments[:1] == ["--only"]:
+        runs = [each for each in runs if each.python == arguments[1]]
+        arguments = arguments[2:]
+    outcomes = {}
+    for each in runs:
+        label = f"Python {each.python}, {', '.join(each.pins)}"
+        print(f"== {label}", flush=True)
+        python = interpreter(each.python)
+        outcomes[label] = "skipped: no such interpreter" if python is None else run(each, python, arguments or TESTS)
+    print("\n".join(f"{'passed' if outcome == 0 else outcome}: {label}" for label, outcome in outcomes.items()))
+    return int(any(outcome not in {0, "skipped: no such interpreter"} for outcome in outcomes.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
