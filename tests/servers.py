@@ -25,6 +25,7 @@ from kombu import pools
 from psycopg import sql
 
 from signalbus.celery import get_app
+from signalbus.sending import publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -191,6 +192,7 @@ def _forget_connections() -> None:
     # What Celery does in a forked child: its pools are filled anew, from the configuration as it is then.
     app: Any = get_app()
     app._after_fork()
+    publisher._pool.cache_clear()
     pools.reset()
 
 

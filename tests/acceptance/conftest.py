@@ -8,7 +8,16 @@ import pytest
 from celery import _state
 
 from tests.acceptance.nodes import ValkeyNode, WorkerNode
-from tests.fixtures import database, database_url, migrated_postgres, migrated_sqlite, postgres_server
+from tests.fixtures import (
+    broker_url,
+    database,
+    database_url,
+    migrated_postgres,
+    migrated_sqlite,
+    postgres_server,
+    start_worker,
+    valkey,
+)
 from tests.servers import broker
 
 if TYPE_CHECKING:
@@ -17,7 +26,16 @@ if TYPE_CHECKING:
 
     from pytest_celery import CeleryTestBroker, CeleryTestWorker
 
-__all__ = ["database", "database_url", "migrated_postgres", "migrated_sqlite", "postgres_server"]
+__all__ = [
+    "broker_url",
+    "database",
+    "database_url",
+    "migrated_postgres",
+    "migrated_sqlite",
+    "postgres_server",
+    "start_worker",
+    "valkey",
+]
 
 
 @pytest.fixture
@@ -71,6 +89,7 @@ def default_worker_container(
         yield node
     finally:
         node.teardown()
+        print(f"--- {node.name}\n{node.logs()}")  # noqa: T201 - pytest shows it with a failure
 
 
 @pytest.fixture
