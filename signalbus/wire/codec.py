@@ -1,6 +1,6 @@
 """The codec: what a sender sends becomes a text, and the text becomes it again, equal and of the same types.
 
-What JSON knows stands as itself; all else is a dict of one key, the tag, which begins with a dollar: ``{"$bytes": ""}``.
+What JSON knows stands as itself; all else is a dict of one key, the tag, which begins with a dollar: ``{"$str": ""}``.
 A user's own dict of that shape goes as ``{"$dict": [[key, value]]}``, so that nothing in a payload is taken for a tag.
 A new tag is a new version of the message: an older worker must park what it cannot read.
 """

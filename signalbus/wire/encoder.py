@@ -14,7 +14,16 @@ from django.utils.safestring import SafeString
 from signalbus.exceptions import PayloadError
 from signalbus.wire import records
 from signalbus.wire.cures import name_of_type, refusal, what_raised
-from signalbus.wire.references import SENDERS, Snapshot, importable_name, label_of, reference_to, unwrapped
+from signalbus.wire.references import (
+    SENDERS,
+    Snapshot,
+    cut,
+    importable_name,
+    is_model,
+    label_of,
+    reference_to,
+    unwrapped,
+)
 from signalbus.wire.scalars import TO_JSON, text_to_json
 
 if TYPE_CHECKING:
@@ -54,14 +63,14 @@ class Encoder:
     def _sender(self, sender: Any) -> Any:
         if sender is None or type(sender) in (str, SafeString):
             return self._value(sender, 1)
-        if isinstance(sender, type) and issubclass(sender, Model) and not sender._meta.abstract:  # noqa: SLF001
-            return {"$model": label_of(sender)}
         if isinstance(sender, SENDERS):
+            if is_model(sender):
+                return {"$model": label_of(sender)}
             return {"$name": importable_name(sender, senders=True)}
         if issubclass(type(sender), Model):
             return self._instance(sender)
         raise PayloadError(
-            f"{name_of_type(type(sender))} cannot be a sender: take None, a text, a class, a function or a model instance"
+            f"{name_of_type(type(sender))} cannot be a sender: use None, a text, a class, a function or an instance"
         )
 
     def _value(self, value: Any, left: int) -> Any:
@@ -214,7 +223,7 @@ def _step(key: Any) -> str:
     if type(key) is str and key.isidentifier():
         return key
     text = repr(key) if type(key) in TO_JSON else type(key).__qualname__
-    return f"[{text if len(text) <= 60 else text[:60] + '…'}]"
+    return f"[{cut(text)}]"
 
 
 def _refuse_key(key: Any) -> NoReturn:

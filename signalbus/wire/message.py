@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ VERSION: Final = "1"
 # sent is too large for the worker.
 HEADER_BYTES: Final = 64 * 1024
 
+_NUMBER: Final = re.compile("[0-9]{1,9}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _write = json.JSONEncoder(ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":")).encode
@@ -121,7 +123,7 @@ def from_body(body: str) -> Message:
     """
     version, _, rest = body.partition("\n")
     if version != VERSION:
-        if version.isascii() and version.isdigit() and len(version) <= 9:
+        if _NUMBER.fullmatch(version):
             raise UnknownVersion(version, body)
         raise Garbage("the body does not start with a version")
     header, newline, payload = rest.partition("\n")

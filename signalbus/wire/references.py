@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
@@ -18,6 +18,7 @@ from signalbus.exceptions import Garbage, MissingRow, PayloadError, UnknownClass
 
 _AUTO_FIELDS: Final = frozenset({AutoField, BigAutoField, SmallAutoField})
 SENDERS: Final = (type, FunctionType, BuiltinFunctionType)
+_SHOWN: Final = 100
 
 # Models that were found to be the registered ones: their label, and whether an int is always their key's own type.
 _models: dict[type[Model], tuple[str, bool]] = {}
@@ -73,11 +74,21 @@ def unwrapped(value: Any) -> Any:
 
 def shown(text: str) -> str:
     """Give a text that a message brought, fit for a log: short, and without line breaks."""
-    text = text if len(text) <= 100 else f"{text[:100]}…"
+    text = cut(text)
     return text if text.isprintable() else ascii(text)
 
 
+def cut(text: str) -> str:
+    """Give the beginning of a text that may have no end."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
 # Rows and models
+
+
+def is_model(sender: object) -> TypeGuard[type[Model]]:
+    """Say whether this is a model class with rows; an abstract one is a class as any other."""
+    return isinstance(sender, type) and issubclass(sender, Model) and not sender._meta.abstract  # noqa: SLF001  (public)
 
 
 def label_of(model: type[Model]) -> str:

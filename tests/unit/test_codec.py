@@ -1,0 +1,768 @@
+"""The codec: what left arrives equal and of the same types, or is refused with the place and the cure."""
+
+from __future__ import annotations
+
+import _thread
+import collections
+import datetime as dt
+import enum
+import io
+import json
+import os
+import random
+import socket
+import sys
+import threading
+import types
+import uuid
+from dataclasses import dataclass, make_dataclass
+from decimal import Decimal
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.files.base import ContentFile
+from django.db import DatabaseError
+from django.http import HttpRequest, QueryDict
+from django.test import modify_settings
+from django.utils.functional import SimpleLazyObject, lazy
+from django.utils.safestring import mark_safe
+from django.utils.translation import gettext_lazy, override
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from signalbus.exceptions import Garbage, MissingRow, PayloadError, TextError, TooLarge, UnknownClass
+from signalbus.wire import records
+from signalbus.wire.codec import decode, encode
+from signalbus.wire.references import Reference, Snapshot
+from tasks.admissions.models import Academy, Cohort
+
+from .wire_app import models
+from .wire_values import mixed_payloads, payloads, rows, same, saved
+
+FUZZ = int(os.environ.get("SIGNALBUS_FUZZ", "3000"))
+thorough = settings(max_examples=min(FUZZ // 10, 20_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def wire_app():
+    """Install the app that the test models, enumerations and dataclasses belong to."""
+    with modify_settings(INSTALLED_APPS={"append": "tests.unit.wire_app"}):
+        yield
+
+
+def travel(value: Any, sender: object = None) -> Any:
+    """Send one value and receive it."""
+    return decode(encode(sender, {"value": value}), rows)[1]["value"]
+
+
+def no_rows(references: set[Reference]) -> Any:
+    raise AssertionError(f"nothing to fetch, yet asked for {references}")
+
+
+# What travels
+
+
+@thorough
+@given(payloads)
+def test_what_travels_arrives_equal_and_of_the_same_types(payload):
+    """Every value of the listed types arrives as it left, wherever it stands."""
+    sender, arrived = decode(encode(None, payload), rows)
+
+    assert sender is None
+    assert same(payload, arrived)
+
+
+@thorough
+@given(mixed_payloads)
+def test_a_payload_arrives_as_it_left_or_is_refused(payload):
+    """There is no third way: what cannot arrive equal raises, and nothing but PayloadError."""
+    try:
+        text = encode(None, payload)
+    except PayloadError:
+        return
+    assert same(payload, decode(text, rows)[1])
+
+
+@thorough
+@given(payloads)
+def test_a_text_is_ascii_json(payload):
+    """Any tool can read a payload, and no database refuses its characters."""
+    text = encode(None, payload)
+
+    assert text.isascii()
+    assert "\x00" not in text
+    json.loads(text)
+
+
+def test_plain_json_stands_as_itself():
+    """What JSON knows costs nothing and is readable."""
+    text = encode("x", {"a": [1, 2.5, None, True, "y", {"b": "é"}]})
+
+    assert text == '["x",{"a":[1,2.5,null,true,"y",{"b":"\\u00e9"}]}]'
+
+
+@pytest.mark.parametrize(
+    "zone",
+    [dt.UTC, ZoneInfo("Europe/Madrid"), dt.timezone(dt.timedelta(hours=2)), dt.timezone(dt.timedelta(0), "Zulu")],
+)
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_moment_keeps_zone_and_fold(zone, fold):
+    """The hour that the clock shows twice stays the one that was meant, and rules of the zone stay with it."""
+    moment = dt.datetime(2026, 10, 25, 2, 30, 1, 999999, tzinfo=zone, fold=fold)
+
+    arrived = travel(moment)
+
+    assert repr(moment) == repr(arrived)
+    assert (moment.utcoffset(), type(zone)) == (arrived.utcoffset(), type(arrived.tzinfo))
+
+
+def test_a_zone_without_the_cache_travels():
+    """Two ZoneInfo objects of one name are the same zone."""
+    moment = dt.datetime(2026, 7, 1, tzinfo=ZoneInfo.no_cache("Europe/Madrid"))
+
+    assert moment == travel(moment)
+
+
+def test_lazy_and_safe_texts_arrive_as_text():
+    """A translation is made in the sender's language, and what was marked safe is only text to another process."""
+    with override("es"):
+        arrived = travel([gettext_lazy("Yes"), mark_safe("<b>"), mark_safe("é\ud800")])
+
+    assert same([str(override("es") and "Sí"), "<b>", "é\ud800"], arrived)
+
+
+def test_enum_members_are_the_members():
+    """An alias is the member that it stands for, and identity holds."""
+    assert travel(models.Size.BIG) is models.Size.LARGE
+    assert travel(models.Size.SMALL) is models.Size.SMALL
+    assert travel(Cohort.Stage.ENDED) is Cohort.Stage.ENDED
+
+
+def test_flags_keep_bits_without_a_name():
+    """A combination is its bits."""
+    assert models.Bits(9) == travel(models.Bits(9))
+
+
+def test_what_looks_like_a_tag_is_a_dict():
+    """No payload can be taken for a tag, whatever keys it has."""
+    for tag in ("$ref", "$dict", "$str", "$", "$unknown"):
+        assert {tag: ["admissions.Cohort", 1]} == travel({tag: ["admissions.Cohort", 1]})
+        assert {tag: {tag: {tag: 1}}, "x": 1} == travel({tag: {tag: {tag: 1}}, "x": 1})
+
+
+def test_the_order_of_keys_is_kept():
+    """A dict arrives in the order in which it was filled."""
+    assert list(travel({"b": 1, "a": 2, "\ud83d\ude00": 3, "c": 4})) == ["b", "a", "\ud83d\ude00", "c"]
+
+
+# Model instances, querysets, snapshots
+
+
+def test_an_instance_travels_as_a_reference():
+    """The receiver gets the row as it is now, by class and key."""
+    asked: list[set[Reference]] = []
+
+    def fetch(references):
+        asked.append(set(references))
+        return rows(references)
+
+    cohort, proxy = saved(Cohort, pk=7), saved(models.ThingProxy, pk=7)
+    payload = {"a": cohort, "b": [{"c": (cohort, proxy)}], "d": {saved(Cohort, pk=8)}}
+
+    _, arrived = decode(encode(cohort, payload), fetch)
+
+    assert same(payload, arrived)
+    assert [
+        {Reference("admissions.Cohort", 7), Reference("admissions.Cohort", 8), Reference("wire_app.ThingProxy", 7)}
+    ] == asked
+
+
+def test_nothing_is_fetched_without_references():
+    """A payload without rows asks for none, even if its texts look like references."""
+    decode(encode("x", {"$ref": ["admissions.Cohort", 1], "b": ('"$ref"', {"$ref": 1})}), no_rows)
+
+
+@pytest.mark.parametrize(
+    ("model", "given_pk", "pk"),
+    [
+        (Cohort, "7", 7),
+        (models.Named, 7, "7"),
+        (models.Named, models.Colour.RED, "red"),
+        (models.Named, mark_safe("x"), "x"),
+        (models.Tagged, "12345678-1234-5678-1234-567812345678", uuid.UUID("12345678123456781234567812345678")),
+        (models.Line, ("1", 2), (1, 2)),
+        (models.SpecialThing, "3", 3),
+    ],
+)
+def test_a_key_takes_the_type_of_its_field(model, given_pk, pk):
+    """An instance made with a key of another type names the same row."""
+    text = encode(None, {"x": saved(model, pk=given_pk)})
+
+    asked: set[Reference] = set()
+
+    def fetch(references):
+        asked.update(references)
+        return rows(references)
+
+    decode(text, fetch)
+
+    ((key, kind),) = [(reference.pk, type(reference.pk)) for reference in asked]
+    assert (pk, type(pk)) == (key, kind)
+
+
+def test_the_lazy_user_of_a_request_travels():
+    """request.user is a wrapper, and arrives as the user."""
+    arrived = travel(SimpleLazyObject(lambda: saved(User, pk=3)))
+
+    assert same(saved(User, pk=3), arrived)
+
+
+def test_a_queryset_arrives_as_its_rows():
+    """A queryset is the list of what it yields."""
+    queryset = Cohort.objects.all()
+    queryset._result_cache = [saved(Cohort, pk=1), saved(Cohort, pk=2)]
+    values = Cohort.objects.values("pk")
+    values._result_cache = [{"pk": 1}, {"pk": 2}]
+    pairs = Cohort.objects.values_list("pk", "slug")
+    pairs._result_cache = [(1, "a"), (2, "b")]
+
+    assert same([saved(Cohort, pk=1), saved(Cohort, pk=2)], travel(queryset))
+    assert same([{"pk": 1}, {"pk": 2}], travel(values))
+    assert same([(1, "a"), (2, "b")], travel(pairs))
+
+
+def test_a_database_error_is_not_hidden():
+    """Who retries a deadlock must see it."""
+    queryset = Cohort.objects.all()
+    queryset._fetch_all = lambda: (_ for _ in ()).throw(DatabaseError("deadlock"))  # type: ignore[method-assign]
+
+    with pytest.raises(DatabaseError, match="deadlock"):
+        encode(None, {"x": queryset})
+
+
+def test_a_snapshot_arrives_as_an_instance_with_the_same_values():
+    """A snapshot asks no database: the values are those of the moment of sending."""
+    thing = saved(
+        models.Thing,
+        pk=5,
+        name="é",
+        document="a/b.txt",
+        heat=models.Temperature(300),
+        raw=memoryview(b"\x00\xff"),
+        extra={"a": (1, {2}), "b": Decimal("1.0")},
+    )
+
+    _, payload = decode(encode(models.Thing, {"instance": Snapshot(thing)}), no_rows)
+    arrived = payload["instance"]
+
+    assert same(thing, arrived)
+    assert (thing.name, thing.heat, thing.raw, thing.extra) == (arrived.name, arrived.heat, arrived.raw, arrived.extra)
+    assert (arrived.document.name, arrived._state.db, arrived._state.adding) == ("a/b.txt", "default", False)
+    assert type(arrived) is models.Thing
+
+
+def test_a_snapshot_of_an_unsaved_instance_is_unsaved():
+    """pre_save sends an instance that has no row yet."""
+    arrived = travel(Snapshot(models.ThingProxy(name="new")))
+
+    assert (True, None, "new", models.ThingProxy) == (arrived._state.adding, arrived.pk, arrived.name, type(arrived))
+
+
+def test_a_snapshot_keeps_deferred_fields_deferred():
+    """What was not loaded does not travel, and is not loaded for it."""
+    thing = models.Thing.from_db("default", ["id", "name"], [1, "x"])
+
+    arrived = travel(Snapshot(thing))
+
+    assert thing.get_deferred_fields() == arrived.get_deferred_fields()
+
+
+def test_a_snapshot_meets_another_version_of_its_model():
+    """Both sides of a rolling deploy read each other: what the model lost is left out, what it gained is deferred."""
+    text = encode(None, {"x": Snapshot(models.Thing(name="x"))})
+    text = text.replace('"name":"x"', '"old_name":"x"')
+
+    arrived = decode(text, no_rows)[1]["x"]
+
+    assert "name" in arrived.get_deferred_fields()
+
+
+def test_a_snapshot_of_a_child_holds_the_fields_of_its_parent():
+    """Multi-table inheritance is one instance."""
+    child = saved(models.SpecialThing, id=1, thing_ptr_id=1, name="child")
+
+    assert (travel(Snapshot(child)).name, travel(Snapshot(child)).pk) == ("child", 1)
+
+
+def test_a_snapshot_from_an_unknown_database_has_none():
+    """A worker may have other databases than the sender."""
+    thing = saved(models.Thing, pk=1)
+    thing._state.db = "replica7"
+
+    assert travel(Snapshot(thing))._state.db is None
+
+
+# Dataclasses
+
+
+def test_a_dataclass_is_restored_without_its_init():
+    """It was valid when it was sent: no constructor runs again."""
+    points = [models.Point(1, [2]), models.Frozen("a", (1,)), models.FrozenDict({"x": 1})]
+    constructed = models.Point.constructed
+
+    arrived = travel(points)
+
+    assert same(points, arrived)
+    assert constructed == models.Point.constructed
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (('"y":0', '"z":0'), models.Point(1, 0)),
+        ((',"y":0', ""), models.Point(1, 0)),
+    ],
+)
+def test_a_dataclass_meets_another_version_of_itself(change, expected):
+    """What the class lost is left out, what it gained takes its default."""
+    text = encode(None, {"x": models.Point(1, 0)}).replace(*change)
+
+    assert expected == decode(text, no_rows)[1]["x"]
+
+
+def test_a_dataclass_that_needs_more_is_not_known_yet():
+    """A field without value and default cannot be made up."""
+    text = encode(None, {"x": models.Point(1, 0)}).replace('"x":1,', "")
+
+    with pytest.raises(UnknownClass, match="no x"):
+        decode(text, no_rows)
+
+
+# What is refused
+
+
+class TextSubclass(str):
+    __slots__ = ()
+
+
+class IntSubclass(int):
+    pass
+
+
+class MomentSubclass(dt.datetime):
+    pass
+
+
+class Zone(dt.tzinfo):
+    def utcoffset(self, moment):
+        return dt.timedelta(0)
+
+    tzname = dst = utcoffset
+
+
+class Pair(NamedTuple):
+    a: int
+    b: int
+
+
+class OutsideEnum(enum.Enum):
+    A = 1
+
+
+@dataclass
+class OutsideData:
+    a: int
+
+
+class FakeInt:
+    __class__ = int  # type: ignore[assignment]
+
+
+def point_with_more() -> models.Point:
+    point = models.Point(1, 2)
+    point.z = 3  # type: ignore[attr-defined]
+    return point
+
+
+def point_with_less() -> models.Point:
+    point = models.Point(1, 2)
+    del point.x
+    return point
+
+
+def iter_nothing() -> Any:
+    yield
+
+
+def fails() -> Any:
+    return 1 / 0
+
+
+def with_pk_but_unsaved() -> Cohort:
+    return Cohort(pk=7)
+
+
+REFUSED = {
+    "lock": (threading.Lock, "_thread.lock"),
+    "rlock": (threading.RLock, "values that the receiver needs"),
+    "open file": (lambda: io.StringIO("x"), "_io.StringIO"),
+    "nameless function": (lambda: models.nameless, "call"),
+    "function": (lambda: models.plain_function, "call"),
+    "method": (lambda: [].append, "call"),
+    "module": (lambda: json, "send its name"),
+    "generator": (iter_nothing, "send list"),
+    "object": (object, "values that the receiver needs"),
+    "class": (lambda: models.Plain, "dotted name"),
+    "enum class": (lambda: models.Size, "dotted name"),
+    "abstract model": (lambda: models.Base, "not a model of an installed app"),
+    "exception": (lambda: ValueError("x"), "str(error)"),
+    "request": (HttpRequest, "request.user"),
+    "manager": (lambda: Cohort.objects, r"manager.all()"),
+    "file": (lambda: ContentFile(b"x", "x"), "send its name"),
+    "field file": (lambda: saved(models.Thing, pk=1, document="x").document, "send its name"),
+    "bytearray": (lambda: bytearray(b"x"), "bytes(value)"),
+    "memoryview": (lambda: memoryview(b"x"), "bytes(value)"),
+    "range": (lambda: range(3), "list(value)"),
+    "complex": (lambda: 1j, "complex"),
+    "nan": (lambda: float("nan"), "None"),
+    "infinity": (lambda: float("-inf"), "None"),
+    "decimal nan": (lambda: Decimal("sNaN"), "finite"),
+    "huge int": (lambda: 10**4300, "4300 digits"),
+    "huge negative int": (lambda: -(10**5000), "4300 digits"),
+    "ordered dict": (lambda: collections.OrderedDict(a=1), "dict(value)"),
+    "default dict": (lambda: collections.defaultdict(int), "dict(value)"),
+    "query dict": (lambda: QueryDict("a=1&a=2"), "lists()"),
+    "named tuple": (lambda: Pair(1, 2), "_asdict()"),
+    "str subclass": (lambda: TextSubclass("x"), "str(value)"),
+    "int subclass": (lambda: IntSubclass(1), "int(value)"),
+    "datetime subclass": (lambda: MomentSubclass(2026, 1, 1), "fromisoformat"),
+    "other zone": (lambda: dt.datetime(2026, 1, 1, tzinfo=Zone()), "ZoneInfo"),
+    "pretender": (FakeInt, "FakeInt"),
+    "unsaved": (Cohort, "save it first or send signalbus.Snapshot(instance)"),
+    "unsaved with key": (with_pk_but_unsaved, "save it first or send signalbus.Snapshot(instance)"),
+    "half a composite key": (lambda: saved(models.Line, order=1), "save it first"),
+    "no key": (lambda: saved(Cohort, pk="seven"), "no primary key"),
+    "anonymous user": (lambda: SimpleLazyObject(AnonymousUser), "AnonymousUser"),
+    "wrapped text": (lambda: SimpleLazyObject(lambda: "x"), "lazy wrapper"),
+    "failing wrapper": (lambda: SimpleLazyObject(fails), "ZeroDivisionError"),
+    "lazy int": (lazy(lambda: 1, int), "lazy value"),
+    "failing text": (lazy(fails, str), "ZeroDivisionError"),
+    "enum elsewhere": (lambda: OutsideEnum.A, "installed apps"),
+    "dataclass elsewhere": (lambda: OutsideData(1), "installed apps"),
+    "local dataclass": (lambda: make_dataclass("Local", ["a"])(1), "types:Local"),
+    "dataclass on int": (lambda: models.Number(3), "built-in type"),
+    "state beside fields": (point_with_more, "holds z beside"),
+    "field without value": (point_with_less, "field x has no value"),
+    "dataclass class": (lambda: models.Point, "dotted name"),
+    "simple namespace": (types.SimpleNamespace, "SimpleNamespace"),
+    "mapping proxy": (lambda: types.MappingProxyType({}), "mappingproxy"),
+    "snapshot with a lock": (lambda: Snapshot(models.Thing(extra=_thread.allocate_lock())), "_thread.lock"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_travel_is_refused_with_place_and_cure(name):
+    """The error says where, what and what to do instead; nothing arrives changed."""
+    make, cure = REFUSED[name]
+
+    with pytest.raises(PayloadError) as caught:
+        encode(None, {"context": {"items": [0, {"user": make()}]}})
+
+    assert caught.value.path.startswith("context.items[1].user")
+    assert cure in str(caught.value)
+    assert str(caught.value).startswith(caught.value.path)
+
+
+def test_a_socket_is_refused():
+    """An open socket cannot travel."""
+    with socket.socket() as connection, pytest.raises(PayloadError, match=r"socket\.socket cannot travel"):
+        encode(None, {"connection": connection})
+
+
+@pytest.mark.parametrize(
+    ("payload", "path"),
+    [
+        ({"instance": object()}, "instance"),
+        ({"context": {"user": {"lock": object()}}}, "context.user.lock"),
+        ({"items": [0, 1, 2, {"x": object()}]}, "items[3].x"),
+        ({"a": ({"b c": [object()]},)}, "a[0]['b c'][0]"),
+        ({"a": models.Point(1, {"z": object()})}, "a.y.z"),
+        ({"a": {1: 2}}, "a[1]"),
+        ({"a": {TextSubclass("x"): 2}}, "a[TextSubclass]"),
+        ({"a": {mark_safe("x"): 2}}, "a['x']"),
+        ({"a": {"x" * 500: object()}}, "a." + "x" * 500),
+        ({"a": {"line\nbreak": object()}}, r"a['line\nbreak']"),
+        ({"a": Snapshot(models.Thing(extra=[object()]))}, "a.extra[0]"),
+    ],
+)
+def test_the_path_names_the_place(payload, path):
+    """The path reads as the expression that would reach the value."""
+    with pytest.raises(PayloadError) as caught:
+        encode(None, payload)
+
+    assert path == caught.value.path
+
+
+def test_what_a_value_raises_is_kept_as_the_cause():
+    """The sender sees its own error, not only ours."""
+    with pytest.raises(PayloadError) as caught:
+        encode(None, {"x": [SimpleLazyObject(lambda: 1 / 0)]})
+
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("wrap", [lambda v: [v], lambda v: (v,), lambda v: {"a": v}, models.Point, lambda v: {"$a": v}])
+def test_depth_is_counted_in_containers(wrap):
+    """64 containers inside each other travel, of whatever kind; one more does not."""
+    value: Any = 1
+    for _ in range(64):
+        value = wrap(value)
+
+    assert same(value, travel(value))
+    with pytest.raises(PayloadError, match="nested deeper than 64"):
+        encode(None, {"x": wrap(value)})
+
+
+def test_a_reference_is_no_nesting():
+    """An instance is a leaf, with a composite key too."""
+    value: Any = saved(models.Line, pk=(1, 2))
+    for _ in range(64):
+        value = [value]
+
+    assert same(value, travel(value))
+
+
+def test_a_cycle_is_refused():
+    """What holds itself has no end; the limit of depth finds it, however often it holds itself."""
+    cycle: list[Any] = []
+    cycle.extend([cycle, cycle])
+
+    with pytest.raises(PayloadError, match="break the cycle"):
+        encode(None, {"x": cycle})
+
+
+def test_what_grows_without_end_is_refused_early():
+    """Sixty lists that each hold the one below ten times would fill any memory."""
+    value: list[Any] = ["x"]
+    for _ in range(60):
+        value = [value] * 10
+
+    with pytest.raises(PayloadError, match="MAX_BYTES"):
+        encode(None, {"x": value})
+
+
+def test_a_deep_limit_ends_in_our_error():
+    """Where a higher limit allows more than Python's stack holds, it is still a PayloadError, or TooLarge."""
+    with pytest.raises(PayloadError, match="stack"):
+        encode(None, {"x": nested(50_000)}, max_depth=100_000)
+    with pytest.raises(TooLarge):
+        decode(f'[null,{{"x":{"[" * 50_000}{"]" * 50_000}}}]', no_rows, max_depth=100_000)
+
+
+def test_size_is_counted_in_bytes_of_text():
+    """The limit is on what travels, to the byte."""
+    largest = encode(None, {"x": "y" * 100})
+
+    assert largest == encode(None, {"x": "y" * 100}, max_bytes=len(largest))
+    with pytest.raises(PayloadError, match="MAX_BYTES"):
+        encode(None, {"x": "y" * 100}, max_bytes=len(largest) - 1)
+
+
+def test_a_lowered_limit_of_digits_is_our_error():
+    """A process may allow fewer digits than Python does by default."""
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(640)
+    try:
+        with pytest.raises(PayloadError):
+            encode(None, {"x": 10**1000})
+    finally:
+        sys.set_int_max_str_digits(limit)
+
+
+# What a signed, but odd text can do
+
+
+def test_a_row_that_is_gone_is_named():
+    """Each row that was not found is named, and nothing is delivered in its place."""
+    text = encode(None, {"x": saved(Cohort, pk=1), "y": saved(models.Named, pk="a\nb")})
+
+    with pytest.raises(MissingRow) as caught:
+        decode(text, lambda references: {})
+
+    assert caught.value.what == ("admissions.Cohort 1", "wire_app.Named 'a\\nb'")
+
+
+def test_what_fetch_raises_is_let_pass():
+    """A database that is away is no fault of the text."""
+
+    def fetch(references):
+        raise DatabaseError("away")
+
+    with pytest.raises(DatabaseError):
+        decode(encode(None, {"x": saved(Cohort, pk=1)}), fetch)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ('{"$ref":["gone.Model",1]}', MissingRow),
+        ('{"$ref":["admissions.Gone",1]}', MissingRow),
+        ('{"$ref":["admissions.Cohort","seven"]}', MissingRow),
+        ('{"$ref":["admissions.Cohort",{"$ref":["admissions.Cohort",1]}]}', Garbage),
+        ('{"$ref":["admissions.Cohort",[1]]}', (MissingRow, Garbage)),
+        ('{"$ref":["nodot",1]}', Garbage),
+        ('{"$ref":[1,1]}', Garbage),
+        ('{"$ref":[]}', Garbage),
+        ('{"$ref":null}', Garbage),
+        ('{"\\u0024ref":["admissions.Cohort",1]}', Garbage),
+        ('{"$model":"gone.Model"}', UnknownClass),
+        ('{"$model":1}', Garbage),
+        ('{"$name":"tests.unit.wire_app.models:Plain"}', Garbage),
+        ('{"$unknown":1}', Garbage),
+        ('{"$":1}', Garbage),
+        ('{"$tuple":{"a":1}}', Garbage),
+        ('{"$set":[[]]}', Garbage),
+        ('{"$set":"abc"}', Garbage),
+        ('{"$frozenset":[{}]}', Garbage),
+        ('{"$dict":[[1,2]]}', Garbage),
+        ('{"$dict":[["a"]]}', Garbage),
+        ('{"$dict":{"a":1}}', Garbage),
+        ('{"$dict":[[{"$bytes":""},1]]}', Garbage),
+        ('{"$bytes":"x"}', Garbage),
+        ('{"$bytes":"\\u00e9"}', Garbage),
+        ('{"$str":"/w=="}', Garbage),
+        ('{"$decimal":"NaN"}', Garbage),
+        ('{"$decimal":"x"}', Garbage),
+        ('{"$decimal":1}', Garbage),
+        ('{"$decimal":[1,[1],"F"]}', Garbage),
+        ('{"$uuid":"x"}', Garbage),
+        ('{"$uuid":["x"]}', Garbage),
+        ('{"$uuid":null}', Garbage),
+        ('{"$timedelta":[1]}', Garbage),
+        ('{"$timedelta":[999999999999,0,0]}', Garbage),
+        ('{"$date":"x"}', Garbage),
+        ('{"$date":1}', Garbage),
+        ('{"$datetime":["2026-01-01T00:00:00",[],0]}', Garbage),
+        ('{"$datetime":["2026-01-01T00:00:00",[99999999999999],0]}', Garbage),
+        ('{"$datetime":["2026-01-01T00:00:00",[0],5]}', Garbage),
+        ('{"$datetime":["2026-01-01T00:00:00","Mars/Olympus",0]}', UnknownClass),
+        ('{"$datetime":["2026-01-01T00:00:00","../../etc/passwd",0]}', UnknownClass),
+        ('{"$datetime":["2026-01-01T00:00:00","America",0]}', UnknownClass),
+        ('{"$enum":["tests.unit.wire_app.models:Size","GONE"]}', UnknownClass),
+        ('{"$enum":["tests.unit.wire_app.models:Rights","x"]}', UnknownClass),
+        ('{"$enum":["tests.unit.wire_app.models:Gone","A"]}', UnknownClass),
+        ('{"$enum":["tests.unit.wire_app.models:Plain","A"]}', UnknownClass),
+        ('{"$enum":["tests.unit.wire_app.models:Size",[]]}', (Garbage, UnknownClass)),
+        ('{"$enum":["http:HTTPStatus","OK"]}', UnknownClass),
+        ('{"$enum":[1,2]}', Garbage),
+        ('{"$data":["tests.unit.wire_app.models:Plain",{}]}', UnknownClass),
+        ('{"$data":["tests.unit.wire_app.models:Point",[]]}', Garbage),
+        ('{"$data":["tests.unit.wire_app.models:Number",{}]}', (Garbage, UnknownClass)),
+        ('{"$data":["tests.unit.test_codec:OutsideData",{"a":1}]}', UnknownClass),
+        ('{"$data":1}', Garbage),
+        ('{"$snapshot":["gone.Model",false,null,{},{}]}', UnknownClass),
+        ('{"$snapshot":["admissions.Cohort",false,null,{},{"id":[]}]}', (Garbage, UnknownClass)),
+        ('{"$snapshot":["admissions.Cohort"]}', Garbage),
+        ("NaN", Garbage),
+        ("-Infinity", Garbage),
+        ("1" * 5000, Garbage),
+        ("[" * 100 + "]" * 100, TooLarge),
+        ("[" * 100_000 + "]" * 100_000, TooLarge),
+        ('{"a":' * 100_000, (TooLarge, Garbage)),
+    ],
+)
+def test_an_odd_text_raises_our_errors_only(value, error):
+    """Whatever stands in a tag, a worker meets one of the errors that it knows."""
+    with pytest.raises(error):
+        decode(f'[null,{{"value":{value}}}]', rows)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "null", "{}", "[]", "[null]", "[null,[]]", "[1,{}]", "[[],{}]", '[{"a":1},{}]', '[{"$bytes":""},{}]',
+     '[null,{"$tuple":[]}]', "[null,{},1]", '[{"$name":1},{}]', '{"a":1,"b":{}}', "\x00", "[null,{}]x"],
+)  # fmt: skip
+def test_what_is_no_sender_and_payload_is_garbage(text):
+    """The frame of a text is checked too."""
+    with pytest.raises(Garbage):
+        decode(text, no_rows)
+
+
+def test_decimals_are_never_made_ints():
+    """1E+20000000 is a short text, and twenty million digits as an int."""
+    assert Decimal("1E+20000000") == travel(Decimal("1E+20000000"))
+
+
+TAGS = ["$str", "$bytes", "$decimal", "$uuid", "$timedelta", "$date", "$datetime", "$time", "$tuple", "$set",
+        "$frozenset", "$dict", "$ref", "$data", "$snapshot", "$enum", "$model", "$name", "$x"]  # fmt: skip
+odd_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.sampled_from(
+        ["", "x", "admissions.Cohort", "wire_app.Line", "wire_app.Thing", "tests.unit.wire_app.models:Point",
+         "tests.unit.wire_app.models:Size", "2026-01-01", "2026-01-01T00:00:00", "UTC", "eA==", "id", "x", "0" * 32]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(st.sampled_from(["x", "y", "id", "name", *TAGS]), inner, max_size=3)
+        | st.sampled_from(TAGS).flatmap(lambda tag: inner.map(lambda value: {tag: value}))
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+def read(text: str) -> None:
+    """Decode a text that may be anything."""
+    try:
+        decode(text, rows)
+    except (TextError, UnknownClass, MissingRow):
+        return
+
+
+@thorough
+@given(odd_json, odd_json)
+def test_odd_json_never_raises_anything_else(sender, payload):
+    """Any JSON at all is read or refused."""
+    read(json.dumps([sender, {"x": payload}]))
+
+
+def test_mutated_texts_never_raise_anything_else():
+    """A text that was changed anywhere, and signed all the same, is read or refused."""
+    choose = random.Random(2)
+    moment = dt.datetime(2026, 1, 2, tzinfo=ZoneInfo("Asia/Kolkata"))
+    everything = [
+        saved(Cohort, pk=1), saved(models.Line, pk=(1, 2)), Snapshot(saved(models.Thing, pk=1)), models.Point(1, (2,)),
+        moment, moment.timetz(), dt.date(2026, 1, 1), dt.timedelta(1), Decimal("1.5"), b"x", {1, 2}, models.Size.LARGE,
+        models.Rights.READ, Academy, "\ud800", {"$x": 1}, frozenset({"a"}), uuid.uuid1(),
+    ]  # fmt: skip
+    texts = [encode(models.Plain, {"x": value}) for value in everything]
+    pieces = ['"', "{", "}", "[", "]", ",", ":", "0", "-1", "1e9", "null", "true", "$", *(f'"{tag}":' for tag in TAGS)]
+    for _ in range(FUZZ):
+        text = choose.choice(texts)
+        at = choose.randrange(len(text))
+        read(text[:at] + choose.choice(pieces) + text[at + choose.randrange(4) :])
+
+
+# Senders
+
+
+def test_records_and_senders_share_no_state_between_messages():
+    """Each decoding makes new objects: receivers may change what they get."""
+    text = encode("x", {"a": [1, {"b": models.Point(1)}]})
+
+    one, two = decode(text, no_rows)[1], decode(text, no_rows)[1]
+    one["a"][1]["b"].x = 2
+
+    assert two["a"][1]["b"].x == 1
+    assert records.plan_of(models.Point) is records.plan_of(models.Point)

@@ -1,0 +1,185 @@
+"""The message and its body."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from dataclasses import FrozenInstanceError, replace
+from datetime import UTC, datetime, timedelta, timezone
+from uuid import RFC_4122, UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signalbus.exceptions import Garbage, PayloadError, UnknownVersion
+from signalbus.wire.message import HEADER_BYTES, Message, from_body, to_body, uuid7
+
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+moments = st.datetimes(timezones=st.just(UTC))
+messages = st.builds(
+    Message,
+    id=st.uuids(),
+    signal=texts,
+    payload=st.text(st.characters(codec="ascii"), max_size=40),
+    sender=st.none() | texts,
+    recipients=st.none() | st.lists(texts, max_size=3).map(tuple),
+    ledger=texts,
+    durable=st.booleans(),
+    recorded=st.booleans(),
+    sent_at=moments,
+    path=st.lists(texts, max_size=3).map(tuple),
+    root=st.uuids(),
+    parent=st.none() | st.uuids(),
+    ordering_key=st.none() | texts,
+    trace=st.dictionaries(texts, texts, max_size=2),
+)
+
+
+def a_message(**changes: object) -> Message:
+    key = uuid7()
+    message = Message(id=key, signal="shop.sold", payload="[null,{}]", sent_at=datetime.now(UTC), root=key)
+    return replace(message, **changes)  # type: ignore[arg-type]
+
+
+@given(messages)
+def test_a_message_comes_back_equal(message):
+    """Whatever a message holds, its body gives it back."""
+    body = to_body(message)
+
+    assert message == from_body(body)
+
+
+@given(messages)
+def test_a_body_is_ascii(message):
+    """A body can be signed, stored and sent by anything that knows ASCII."""
+    assert to_body(message).isascii()
+
+
+def test_defaults_take_no_room():
+    """A header names only what differs from the defaults."""
+    header = json.loads(to_body(a_message()).split("\n")[1])
+
+    assert {"i", "s", "t"} == set(header)
+
+
+def test_no_recipients_are_not_an_open_message():
+    """An empty list of recipients means nobody; None means whoever the worker finds."""
+    assert from_body(to_body(a_message(recipients=()))).recipients == ()
+    assert from_body(to_body(a_message(recipients=None))).recipients is None
+
+
+def test_the_moment_is_exact_in_any_zone():
+    """The sending time keeps its microsecond, and arrives in UTC."""
+    moment = datetime(2026, 3, 1, 1, 2, 3, 456789, tzinfo=timezone(timedelta(hours=-3)))
+
+    arrived = from_body(to_body(a_message(sent_at=moment))).sent_at
+
+    assert (moment, UTC) == (arrived, arrived.tzinfo)
+
+
+def test_a_payload_may_hold_lines():
+    """The payload is opaque: line breaks in it belong to it."""
+    assert from_body(to_body(a_message(payload="a\nb\n"))).payload == "a\nb\n"
+
+
+def test_keys_of_a_later_header_are_ignored():
+    """A header may grow without a new version."""
+    message = a_message()
+    version, header, payload = to_body(message).split("\n")
+    grown = json.dumps(json.loads(header) | {"z": [1]})
+
+    assert message == from_body(f"{version}\n{grown}\n{payload}")
+
+
+def test_a_newer_version_keeps_its_body():
+    """A newer version is no garbage: it is parked whole until a newer worker reads it."""
+    with pytest.raises(UnknownVersion) as caught:
+        from_body("2\nanything")
+
+    assert (caught.value.version, caught.value.body) == ("2", "2\nanything")
+
+
+def test_a_header_too_large_is_refused_at_send():
+    """What the worker would refuse as too large must not be sent."""
+    with pytest.raises(PayloadError, match="connect fewer receivers"):
+        to_body(a_message(recipients=("x" * HEADER_BYTES,)))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        "[" * 100_000,
+        '{"i": 1, "s": "x", "t": 0}',
+        '{"i": "zz", "s": "x", "t": 0}',
+        '{"i": "%s", "s": 1, "t": 0}',
+        '{"i": "%s", "s": "x"}',
+        '{"i": "%s", "s": "x", "t": "now"}',
+        '{"i": "%s", "s": "x", "t": true}',
+        '{"i": "%s", "s": "x", "t": 1e400}',
+        '{"i": "%s", "s": "x", "t": 999999999999999999999999}',
+        '{"i": "%s", "s": "x", "t": 0, "r": "all"}',
+        '{"i": "%s", "s": "x", "t": 0, "r": [1]}',
+        '{"i": "%s", "s": "x", "t": 0, "p": null}',
+        '{"i": "%s", "s": "x", "t": 0, "o": []}',
+        '{"i": "%s", "s": "x", "t": 0, "x": {"a": 1}}',
+        '{"i": "%s", "s": "x", "t": 0, "d": 0}',
+    ],
+)
+def test_a_broken_header_is_garbage(header):
+    """A header that breaks the format is refused as such, whatever is wrong with it."""
+    with pytest.raises(Garbage):
+        from_body(f"1\n{header.replace('%s', uuid7().hex)}\n[]")
+
+
+@pytest.mark.parametrize("body", ["", "1", "1\n{}", "x\n{}\n", "-1\n{}\n", "٢\n{}\n", "9" * 5000 + "\n"])
+def test_a_broken_body_is_garbage(body):
+    """A body without version, header or payload is refused as such."""
+    with pytest.raises(Garbage):
+        from_body(body)
+
+
+def test_mutated_bodies_never_raise_anything_else():
+    """A body is either read, or refused with one of the two errors that a worker knows."""
+    choose = random.Random(1)
+    body = to_body(a_message(recipients=("a.b",), path=("x",), trace={"k": "v"}, parent=uuid7()))
+    for _ in range(3000):
+        at = choose.randrange(len(body))
+        mutated = body[:at] + choose.choice('0"[]{},:\n1xnull') + body[at + choose.randrange(3) :]
+        try:
+            from_body(mutated)
+        except (Garbage, UnknownVersion):
+            continue
+
+
+def test_a_message_is_immutable_and_hashable():
+    """Nobody changes what has been sent."""
+    message = a_message(trace={"a": "b"})
+
+    with pytest.raises(FrozenInstanceError):
+        message.signal = "other"  # type: ignore[misc]
+
+    assert hash(message) == hash(replace(message))
+
+
+def test_depth_is_the_length_of_the_path():
+    """A root stands at depth 0."""
+    assert (a_message().depth, a_message(path=("a", "b")).depth) == (0, 2)
+
+
+def test_uuid7_follows_the_rfc():
+    """Version, variant and time stand where RFC 9562 wants them, and ids are unique."""
+    before = time.time_ns() // 1_000_000
+    keys = [uuid7() for _ in range(1000)]
+    after = time.time_ns() // 1_000_000
+
+    assert len(set(keys)) == 1000
+    assert all((key.version, key.variant) == (7, RFC_4122) for key in keys)
+    assert all(before <= key.int >> 80 <= after for key in keys)
+    assert isinstance(keys[0], UUID)

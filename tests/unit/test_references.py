@@ -1,0 +1,247 @@
+"""Names: what a message may name, and what a worker looks up for it."""
+
+from __future__ import annotations
+
+import http
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import modify_settings
+from django.utils.functional import SimpleLazyObject
+from django.utils.safestring import mark_safe
+
+from signalbus.exceptions import MissingRow, PayloadError, UnknownClass
+from signalbus.wire import references
+from signalbus.wire.codec import decode, encode
+from signalbus.wire.references import Reference, Snapshot, allow_sender, name_of, reference_from, resolve_class
+from tasks.admissions.models import Academy, Cohort
+
+from .wire_app import models
+from .wire_values import rows, same, saved
+
+HERE = "tests.unit.wire_app.models"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def wire_app():
+    """Install the app that the test models and classes belong to."""
+    with modify_settings(INSTALLED_APPS={"append": "tests.unit.wire_app"}):
+        yield
+
+
+@pytest.fixture
+def senders(monkeypatch):
+    """Keep what a test allows to itself."""
+    monkeypatch.setattr(references, "_senders", {})
+
+
+def outside_function() -> None:
+    """A function of a module that belongs to no app."""
+
+
+class Outside:
+    """A class of a module that belongs to no app."""
+
+
+def arrives(sender: object) -> object:
+    return decode(encode(sender, {}), rows)[0]
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [None, "", "text", "\ud83d\ude00", Cohort, models.ThingProxy, models.Base, models.Plain, models.Plain.announce,
+     models.Size, models.Plain.Inner, models.Point, models.plain_function],
+)  # fmt: skip
+def test_a_sender_arrives_as_it_left(sender):
+    """None, texts, classes and functions of installed apps are the same objects in the worker."""
+    assert sender == arrives(sender)
+
+
+def test_an_instance_as_sender_is_fetched():
+    """A model instance can send, wrapped or not."""
+    cohort = saved(Cohort, pk=3)
+
+    assert same(cohort, arrives(cohort))
+    assert same(cohort, arrives(SimpleLazyObject(lambda: cohort)))
+
+
+@pytest.mark.parametrize(
+    ("sender", "name"),
+    [
+        (None, None),
+        ("shop", "shop"),
+        (mark_safe("shop"), "shop"),
+        (Cohort, "admissions.Cohort"),
+        (models.ThingProxy, "wire_app.ThingProxy"),
+        (Cohort(), "admissions.Cohort"),
+        (SimpleLazyObject(lambda: Cohort(pk=1)), "admissions.Cohort"),
+        (models.Plain, f"{HERE}:Plain"),
+        (models.Plain.Inner, f"{HERE}:Plain.Inner"),
+        (models.plain_function, f"{HERE}:plain_function"),
+        (http.HTTPStatus, "http:HTTPStatus"),
+    ],
+)
+def test_a_sender_has_a_stable_name(sender, name):
+    """Look-ups compare names: an instance counts as its class."""
+    assert name == name_of(sender)
+
+
+@pytest.mark.parametrize("sender", [object(), 1, b"x", [], Outside()])
+def test_any_other_object_has_no_name(sender):
+    """An object that another process cannot name is no sender."""
+    with pytest.raises(PayloadError, match="a class, a function"):
+        name_of(sender)
+    with pytest.raises(PayloadError) as caught:
+        encode(sender, {})
+    assert caught.value.path == "sender"
+
+
+@pytest.mark.parametrize("sender", [Outside, outside_function, http.HTTPStatus, subprocess.Popen, len, str])
+def test_a_class_outside_the_apps_is_refused(sender, senders):
+    """What a worker must not import is not sent."""
+    with pytest.raises(PayloadError, match="installed apps") as caught:
+        encode(sender, {})
+
+    assert caught.value.path == "sender"
+
+
+@pytest.mark.parametrize("sender", [Outside, outside_function])
+def test_a_connected_sender_is_allowed(sender, senders):
+    """A receiver that is connected for a sender makes it resolvable."""
+    allow_sender(sender)
+
+    assert sender is arrives(sender)
+
+
+def test_a_connected_sender_is_no_value(senders):
+    """What may send may not therefore be constructed."""
+    allow_sender(http.HTTPStatus)
+
+    with pytest.raises(PayloadError):
+        encode(None, {"x": http.HTTPStatus.OK})
+    with pytest.raises(UnknownClass):
+        decode('[null,{"x":{"$enum":["http:HTTPStatus","OK"]}}]', rows)
+
+
+@pytest.mark.parametrize("sender", [None, "x", Cohort, object(), Cohort(pk=1), models.nameless, models.local_class()])
+def test_what_needs_no_permission_gets_none(sender, senders):
+    """Only classes and functions with a place of their own are remembered."""
+    allow_sender(sender)
+
+    assert references._senders == {}
+
+
+@pytest.mark.parametrize("sender", [models.nameless, models.local_class(), lambda: None])
+def test_what_was_made_in_a_function_is_refused(sender, senders):
+    """A lambda or a local class is not found again."""
+    allow_sender(sender)
+
+    with pytest.raises(PayloadError, match="no worker finds it"):
+        encode(sender, {})
+
+
+def test_a_class_that_is_not_the_one_its_module_holds_is_refused():
+    """A decorator that replaces a class, or a second class of the name, would arrive as the other."""
+    impostor = type("Plain", (), {"__module__": HERE})
+
+    with pytest.raises(PayloadError, match="another object"):
+        encode(impostor, {})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ":",
+        "os:system",
+        "builtins:eval",
+        "subprocess:Popen",
+        "tests.unit.test_references:Outside",
+        "tests.unit.wire_appx:Plain",
+        f"{HERE}",
+        f"{HERE}:",
+        f"{HERE}:Gone",
+        f"{HERE}:Plain.__init__",
+        f"{HERE}:Plain.__class__.__base__",
+        f"{HERE}:uuid.UUID",
+        f"{HERE}:uuid",
+        f"{HERE}:models.Model",
+        f"{HERE}:Enum",
+        f"{HERE}:nameless",
+        f"{HERE}.gone:Plain",
+        "tests.unit.wire_app..models:Plain",
+        "tests.unit.wire_app.\x00:Plain",
+        "tests.unit.wire_app.\ud800:Plain",
+    ],
+)
+def test_nothing_else_is_looked_up(name):
+    """A message can reach classes and functions that stand in modules of installed apps, and nothing beside."""
+    with pytest.raises(UnknownClass):
+        resolve_class(name)
+
+
+def test_a_module_of_an_app_is_imported_when_it_is_named(tmp_path, monkeypatch):
+    """A worker may not have imported the module yet."""
+    monkeypatch.setattr(models.__spec__.loader, "name", models.__name__, raising=False)
+    package = sys.modules["tests.unit.wire_app"]
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    (tmp_path / "late.py").write_text("class Late: ...\n")
+    (tmp_path / "broken.py").write_text("raise SystemExit(1)\n")
+
+    try:
+        assert resolve_class("tests.unit.wire_app.late:Late").__name__ == "Late"
+        with pytest.raises(UnknownClass, match="cannot be imported here: SystemExit"):
+            resolve_class("tests.unit.wire_app.broken:Late")
+    finally:
+        sys.modules.pop("tests.unit.wire_app.late", None)
+
+
+def test_an_app_that_is_gone_is_looked_in_no_more():
+    """What counts are the apps that are installed now."""
+    assert resolve_class(f"{HERE}:Plain") is models.Plain
+
+    with modify_settings(INSTALLED_APPS={"remove": "tests.unit.wire_app"}), pytest.raises(UnknownClass):
+        resolve_class(f"{HERE}:Plain")
+
+
+def test_a_reference_is_read_with_the_type_of_its_field():
+    """A reference finds its row whatever wrote the key."""
+    key = uuid.uuid4()
+
+    assert Reference("wire_app.Tagged", key) == reference_from("wire_app.Tagged", str(key))
+    assert Reference("wire_app.Line", (1, 2)) == reference_from("wire_app.Line", ("1", "2"))
+
+
+def test_a_reference_to_no_model_is_a_missing_row():
+    """A model that was removed takes its rows with it."""
+    with pytest.raises(MissingRow, match=r"admissions\.Gone 1"):
+        reference_from("admissions.Gone", 1)
+
+
+def test_what_is_shown_breaks_no_log():
+    """Names come from outside: no line breaks, and no length without end."""
+    text = str(Reference("a.B", "x\nERROR forged" + "y" * 1000))
+
+    assert "\n" not in text
+    assert len(text) < 200
+
+
+def test_a_snapshot_takes_a_model_instance_only():
+    """The mistake shows where it is made."""
+    with pytest.raises(PayloadError, match="takes a model instance"):
+        Snapshot({"a": 1})  # type: ignore[arg-type]
+    wrapped: Any = SimpleLazyObject(lambda: Academy(pk=1))
+    assert Snapshot(wrapped).instance == Academy(pk=1)
+
+
+def test_the_wire_is_importable_before_the_apps_are_loaded():
+    """Signals are declared in modules that Django imports while it loads the apps."""
+    code = "import signalbus.wire.codec, signalbus.wire.signing, django.apps as d; assert not d.apps.ready"
+
+    root = Path(references.__file__).parents[2]
+
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env={}, cwd=root)

@@ -1,0 +1,153 @@
+"""The signature: what a stranger writes into the queue is never opened."""
+
+from __future__ import annotations
+
+import os
+import random
+import string
+
+import pytest
+
+from signalbus.exceptions import ConfigurationError, Forged, Garbage, TextError, TooLarge, UnknownKey
+from signalbus.wire.message import HEADER_BYTES
+from signalbus.wire.signing import Signer
+
+FUZZ = int(os.environ.get("SIGNALBUS_FUZZ", "5000"))
+BODY = '1\n{"i":"0"}\n[null,{"a":[1,2,3]}]'
+
+
+def a_signer(*keys: str, max_bytes: int = 1000) -> Signer:
+    return Signer(keys or ("secret",), max_bytes)
+
+
+def test_a_signed_body_opens():
+    """What a holder of the key signed comes back as it was."""
+    signer = a_signer()
+
+    assert signer.verify(signer.sign(BODY)) == BODY
+
+
+def test_an_empty_body_opens():
+    """The frame does not ask what it holds."""
+    assert a_signer().verify(a_signer().sign("")) == ""
+
+
+def test_the_first_key_signs_and_all_verify():
+    """A key is rotated by adding the new one in front."""
+    old, new, both = a_signer("old"), a_signer("new"), a_signer("new", "old")
+
+    assert both.verify(old.sign(BODY)) == BODY
+    assert new.verify(both.sign(BODY)) == BODY
+
+
+def test_a_key_not_held_is_named():
+    """A worker that does not have a key yet can say which, and park the text."""
+    text = a_signer("theirs").sign(BODY)
+
+    with pytest.raises(UnknownKey) as caught:
+        a_signer("ours").verify(text)
+
+    assert text[:8] == caught.value.key_id
+
+
+def test_the_key_id_does_not_show_the_key():
+    """The id is derived, different for each key, and stands in the alphabet of URLs."""
+    ids = {a_signer(f"key {n}").sign(BODY)[:8] for n in range(50)}
+
+    assert len(ids) == 50
+    assert set("".join(ids)) <= set(string.ascii_letters + string.digits + "-_")
+
+
+@pytest.mark.parametrize("keys", [[], [""], ["good", ""]])
+def test_no_key_is_no_signature(keys):
+    """An empty key would be everybody's key."""
+    with pytest.raises(ConfigurationError, match="SECRET_KEY"):
+        Signer(keys, 1000)
+
+
+@pytest.mark.parametrize("key", ["é", "\ud800", "x" * 1000])
+def test_any_text_is_a_key(key):
+    """A secret may hold any character."""
+    assert a_signer(key).verify(a_signer(key).sign(BODY)) == BODY
+
+
+@pytest.mark.parametrize("text", [None, 1, b"bytes", [], {}, "", "x", "a.b.c", "é" * 100, "\x00" * 200, "." * 200])
+def test_what_is_no_text_of_ours_is_garbage(text):
+    """Whatever comes out of a queue is refused without a look inside."""
+    with pytest.raises(Garbage):
+        a_signer().verify(text)
+
+
+def test_a_body_that_is_not_ascii_is_garbage():
+    """The size in characters is the size in bytes only for ASCII."""
+    with pytest.raises(Garbage):
+        a_signer().verify(a_signer().sign(BODY) + "é")
+
+
+def test_a_text_too_large_costs_nothing():
+    """The size is looked at before the signature, and before the shape."""
+    with pytest.raises(TooLarge):
+        a_signer(max_bytes=100).verify("x" * (HEADER_BYTES + 1000))
+
+
+def test_what_is_too_large_to_open_is_not_signed():
+    """Each text that is signed can be opened with the same settings."""
+    signer = a_signer(max_bytes=100)
+    largest = "x" * (HEADER_BYTES + 100)
+
+    assert largest == signer.verify(signer.sign(largest))
+    with pytest.raises(TooLarge):
+        signer.sign(largest + "x")
+
+
+def test_the_key_of_another_text_does_not_fit():
+    """A signature belongs to one body and one key."""
+    signer = a_signer("one", "two")
+    one, two = a_signer("one").sign(BODY), a_signer("two").sign(BODY)
+    other = a_signer("one").sign(BODY + " ")
+
+    for forged in (two[:8] + one[8:], one[:74] + other[74:], one[:9] + two[9:73] + one[73:]):
+        with pytest.raises(Forged):
+            signer.verify(forged)
+
+
+def mutate(text: str, other: str, choose: random.Random) -> str:
+    """Change a text in one of the ways that a fault or a forger would."""
+    at, to = sorted((choose.randrange(len(text)), choose.randrange(len(text))))
+    match choose.randrange(9):
+        case 0:
+            return text[:at] + chr(ord(text[at]) ^ 1 << choose.randrange(8)) + text[at + 1 :]
+        case 1:
+            return text[:at]
+        case 2:
+            return text[at:]
+        case 3:
+            return text[:at] + text[to:]
+        case 4:
+            return text[:at] + text[at:to] * 2 + text[to:]
+        case 5:
+            return text[:at] + chr(choose.randrange(0x110000)) + text[at:]
+        case 6:
+            return text[:at] + other[at:]
+        case 7:
+            return text[:at].swapcase() + text[at:]
+        case _:
+            return "".join(choose.choices(string.printable, k=8)) + text[8:]
+
+
+def test_no_mutated_text_is_accepted():
+    """A text that differs in anything from one that was signed is refused, and with no other error than ours."""
+    choose = random.Random(0)
+    signer = a_signer("one", "two")
+    signed = [a_signer(key).sign(body) for key in ("one", "two") for body in (BODY, BODY[:-1], "", "x" * 50)]
+    refused = 0
+
+    for _ in range(FUZZ):
+        mutated = mutate(choose.choice(signed), choose.choice(signed), choose)
+        if mutated in signed:
+            continue
+        with pytest.raises(TextError):
+            signer.verify(mutated)
+        refused += 1
+
+    assert refused > FUZZ * 0.8

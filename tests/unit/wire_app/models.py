@@ -1,0 +1,205 @@
+"""One of each kind of model, enumeration and dataclass that a payload can hold."""
+
+# ruff: noqa: DJ008  (nobody reads these)
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from enum import Enum, Flag, IntEnum, IntFlag
+from typing import Any, ClassVar
+
+from django.core.exceptions import ValidationError
+from django.db import models
+
+
+class Temperature:
+    """A value of a type that the codec does not know."""
+
+    def __init__(self, kelvin: int) -> None:
+        self.kelvin = kelvin
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Temperature) and self.kelvin == other.kelvin
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class TemperatureField(models.Field):  # type: ignore[type-arg]
+    """A field that writes its values as text, as Django's serializers ask of it."""
+
+    def to_python(self, value: Any) -> Any:
+        if value is None or isinstance(value, Temperature):
+            return value
+        try:
+            return Temperature(int(value.removesuffix("K")))
+        except ValueError as error:
+            raise ValidationError("no temperature") from error
+
+    def value_to_string(self, obj: models.Model) -> str:
+        return f"{self.value_from_object(obj).kelvin}K"
+
+
+class Thing(models.Model):
+    """A model with an ordinary key, and fields whose values are no plain data."""
+
+    name = models.CharField(max_length=50, default="thing")
+    document = models.FileField(null=True)
+    heat = TemperatureField(null=True)
+    raw = models.BinaryField(null=True)
+    extra = models.JSONField(null=True)
+
+    class Meta:
+        app_label = "wire_app"
+
+
+class ThingProxy(Thing):
+    """A proxy, which must arrive as one."""
+
+    class Meta:
+        app_label = "wire_app"
+        proxy = True
+
+
+class SpecialThing(Thing):
+    """A child in a table of its own, whose key is a relation."""
+
+    class Meta:
+        app_label = "wire_app"
+
+
+class Tagged(models.Model):
+    """A model whose key is a UUID that exists before the row does."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+
+    class Meta:
+        app_label = "wire_app"
+
+
+class Colour(models.TextChoices):
+    """Texts to choose from."""
+
+    RED = "red", "Red"
+    BLUE = "blue", "Blue"
+
+
+class Named(models.Model):
+    """A model whose key is a text."""
+
+    slug = models.CharField(primary_key=True, max_length=20, choices=Colour)
+
+    class Meta:
+        app_label = "wire_app"
+
+
+class Line(models.Model):
+    """A model with a composite key."""
+
+    pk = models.CompositePrimaryKey("order", "number")
+    order = models.IntegerField()
+    number = models.IntegerField()
+
+    class Meta:
+        app_label = "wire_app"
+
+
+class Base(models.Model):
+    """An abstract model: a class, but of no rows."""
+
+    class Meta:
+        app_label = "wire_app"
+        abstract = True
+
+
+class Size(Enum):
+    """Members with values that JSON could not hold."""
+
+    SMALL = object()
+    LARGE = (1, 2)
+    BIG = LARGE
+
+
+class Rights(Flag):
+    """Members that combine."""
+
+    READ = 1
+    WRITE = 2
+
+
+class Bits(IntFlag):
+    """Flags that keep bits that they have no name for."""
+
+    A = 1
+    B = 2
+
+
+@dataclass
+class Point:
+    """Two fields, and an ``__init__`` that must not be called again."""
+
+    constructed: ClassVar[int] = 0
+    x: Any
+    y: Any = 0
+
+    def __post_init__(self) -> None:
+        type(self).constructed += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """Frozen, with slots, hashable."""
+
+    a: Any
+    b: tuple[Any, ...] = field(default=(), compare=True)
+
+
+@dataclass(frozen=True)
+class FrozenDict:
+    """Frozen, without slots, and with a method that hides nothing."""
+
+    a: Any
+
+    class Nested(Enum):
+        """Nested in a dataclass."""
+
+        N = "n"
+
+
+@dataclass
+class Number(int):
+    """A dataclass on top of a built-in type: an instance holds more than its fields say."""
+
+    unit: str = "m"
+
+    def __init__(self, value: int) -> None:
+        self.unit = "m"
+
+
+class Plain:
+    """A class of an installed app."""
+
+    class Inner(IntEnum):
+        """Nested, and a subclass of int."""
+
+        ONE = 1
+
+    @staticmethod
+    def announce() -> None:
+        """A function that stands in a class."""
+
+
+def plain_function() -> None:
+    """A function of an installed app."""
+
+
+nameless = lambda: None  # noqa: E731  (what cannot travel)
+
+
+def local_class() -> type:
+    """Make a class that no worker finds."""
+
+    class Local:
+        pass
+
+    return Local

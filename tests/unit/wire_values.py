@@ -1,0 +1,135 @@
+"""What the tests of the codec share: values that travel, values that do not, and an equality that sees types."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import math
+import uuid
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from django.apps import apps
+from django.db.models import Model
+from hypothesis import strategies as st
+
+from tasks.admissions.models import Cohort
+
+from .wire_app import models
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from signalbus.wire.references import Reference
+
+
+def saved(model: type[Model], **values: Any) -> Any:
+    """Make an instance as if it had been loaded."""
+    instance = model(**values)
+    instance._state.adding = False
+    instance._state.db = "default"
+    return instance
+
+
+def rows(references: set[Reference]) -> Mapping[Reference, Model]:
+    """Find every row that is asked for."""
+    return {reference: saved(apps.get_model(reference.label), pk=reference.pk) for reference in references}
+
+
+def same(one: Any, two: Any) -> bool:
+    """Say whether two values are equal and of the same types, all the way down."""
+    if type(one) is not type(two):
+        return False
+    match one:
+        case Model():
+            return same(one.pk, two.pk)
+        case dict():
+            return list(one) == list(two) and all(same(one[key], two[key]) for key in one)
+        case list() | tuple():
+            return len(one) == len(two) and all(map(same, one, two))
+        case set() | frozenset():
+            return len(one) == len(two) and all(any(same(item, other) for other in two) for item in one)
+        case dt.datetime() | dt.time() | float() | Decimal():
+            return repr(one) == repr(two)
+        case uuid.UUID():
+            return one == two and one.is_safe is two.is_safe
+    if dataclasses.is_dataclass(one) and not isinstance(one, type):
+        return all(same(getattr(one, f.name), getattr(two, f.name)) for f in dataclasses.fields(one))
+    return bool(one == two)
+
+
+zones = (
+    st.sampled_from(["UTC", "Europe/Madrid", "America/Caracas", "Asia/Kolkata"]).map(ZoneInfo)
+    | st.just(dt.UTC)
+    | st.timedeltas(dt.timedelta(hours=-23), dt.timedelta(hours=23)).map(dt.timezone)
+    | st.builds(dt.timezone, st.timedeltas(dt.timedelta(hours=-23), dt.timedelta(hours=23)), st.text(max_size=5))
+)
+any_text = (
+    st.text(max_size=8)
+    | st.text(st.characters(), max_size=8)
+    | st.sampled_from(["$ref", "$", "\x00", "\ud800", "\ud83d\ude00", "\udc00\ud800", "é\ud83d\ude00", "x\ny"])
+)
+hashable_leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([63, 1000, 14281]).map(lambda bits: -(2**bits))
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | any_text
+    | st.binary(max_size=20)
+    | st.decimals(allow_nan=False, allow_infinity=False)
+    | st.sampled_from([Decimal("1E+20000000"), Decimal("-0.00"), Decimal("1E-400")])
+    | st.uuids()
+    | st.just(uuid.uuid1())
+    | st.dates()
+    | st.datetimes(timezones=st.none() | zones, allow_imaginary=True)
+    | st.builds(dt.datetime.replace, st.datetimes(timezones=st.none() | zones), fold=st.integers(0, 1))
+    | st.times(timezones=st.none() | zones)
+    | st.timedeltas()
+    | st.sampled_from([*models.Size, models.Plain.Inner.ONE, *models.Colour, *Cohort.Stage, models.FrozenDict.Nested.N])
+    | st.sampled_from([models.Rights(0), models.Rights.READ, models.Rights.READ | models.Rights.WRITE, models.Bits(7)])
+    | st.sampled_from([Cohort, models.Thing, models.ThingProxy])
+    | st.integers(1, 9).map(lambda pk: saved(Cohort, pk=pk))
+    | st.uuids().map(lambda pk: saved(models.Tagged, pk=pk))
+    | any_text.filter(bool).map(lambda pk: saved(models.Named, pk=pk))
+    | st.tuples(st.integers(), st.integers()).map(lambda pk: saved(models.Line, pk=pk))
+    | st.integers(1, 9).map(lambda pk: saved(models.ThingProxy, pk=pk))
+)
+
+
+@st.composite
+def leaf(draw):
+    """Draw one of the values without parts; by a name, because their list is too long for Hypothesis' messages."""
+    return draw(hashable_leaves)
+
+
+hashables = st.recursive(
+    leaf(),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(tuple)
+        | st.frozensets(inner, max_size=3)
+        | st.builds(models.Frozen, inner, st.lists(inner, max_size=2).map(tuple))
+        | st.builds(models.FrozenDict, inner)
+    ),
+    max_leaves=5,
+)
+values = st.recursive(
+    hashables,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.sets(hashables, max_size=3)
+        | st.dictionaries(any_text, inner, max_size=4)
+        | st.sampled_from(["$ref", "$dict", "$tuple", "$x", "$"]).flatmap(lambda k: inner.map(lambda v: {k: v}))
+        | st.builds(models.Point, inner, inner)
+    ),
+    max_leaves=15,
+)
+payloads = st.dictionaries(any_text, values, max_size=4)
+refused_leaves = st.sampled_from(
+    [math.nan, math.inf, Decimal("NaN"), object(), {1: 2}, len, models.nameless, Cohort(), bytearray(b"x")]
+)
+mixed_payloads = st.dictionaries(
+    any_text, st.recursive(values | refused_leaves, lambda inner: st.lists(inner, max_size=3)), max_size=4
+)
