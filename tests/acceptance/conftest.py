@@ -18,15 +18,6 @@ from tests.fixtures import (
     start_worker,
     valkey,
 )
-    broker_url,
-    database,
-    database_url,
-    migrated_postgres,
-    migrated_sqlite,
-    postgres_server,
-    start_worker,
-    valkey,
-)
 from tests.servers import broker
 
 if TYPE_CHECKING:
