@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from django.db import DatabaseError
+
 from signalbus.exceptions import Garbage, MissingRow, PayloadError, TextError, TooLarge, UnknownClass
 from signalbus.wire.decoder import Decoder, take_references
 from signalbus.wire.encoder import Encoder, too_large
@@ -83,10 +85,10 @@ def decode(
 
 
 def _guarded(read: Callable[..., Any], *args: Any) -> Any:
-    """Let nothing but our own errors out, whatever a text makes the constructors of values raise."""
+    """Let nothing out but our own errors, and those of the machine, whatever the constructors of values raise."""
     try:
         return read(*args)
-    except (TextError, UnknownClass, MissingRow, MemoryError):
+    except (TextError, UnknownClass, MissingRow, DatabaseError, MemoryError):
         raise
     except RecursionError as error:
         raise TooLarge("nested too deep for Python's stack") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
 from types import GeneratorType, ModuleType
 from typing import Any, Final
 from uuid import UUID
@@ -17,8 +16,6 @@ from django.http import HttpRequest, QueryDict
 # Looked through from the top: what is special stands before what it derives from.
 _CURES: Final[tuple[tuple[type, str], ...]] = (
     (QueryDict, "send value.dict(), or dict(value.lists())"),
-    (Enum, "send its name or its value"),
-    (bool, "send bool(value)"),
     (str, "send str(value)"),
     (bytes, "send bytes(value)"),
     (int, "send int(value)"),

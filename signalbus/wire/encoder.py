@@ -27,7 +27,7 @@ from signalbus.wire.references import (
 from signalbus.wire.scalars import TO_JSON, text_to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 _enum_names: dict[type[Enum], str] = {}
 
@@ -55,12 +55,13 @@ class Encoder:
     def sender(self, sender: object) -> Any:
         """Encode a sender: None, a text, a class, a function or a model instance."""
         try:
-            return self._sender(unwrapped(sender))
+            return self._guarded(self._sender, sender)
         except PayloadError as error:
             error.inside("sender")
             raise
 
     def _sender(self, sender: Any) -> Any:
+        sender = unwrapped(sender)
         if sender is None or type(sender) in (str, SafeString):
             return self._value(sender, 1)
         if isinstance(sender, SENDERS):
@@ -85,15 +86,20 @@ class Encoder:
         tag = _COLLECTIONS.get(kind)
         if tag is not None:
             return {tag: self._list(value, left)}
+        return self._guarded(self._other, value, left)
+
+    def _guarded(self, write: Callable[..., Any], value: Any, *args: Any) -> Any:
+        """Call what may run the value's own code, which may raise anything."""
         try:
-            return self._other(kind, value, left)
+            return write(value, *args)
         except (PayloadError, DatabaseError, MemoryError, RecursionError):
             raise  # a DatabaseError ends the sender's transaction, and who retries that must see it
         except Exception as error:
             raise PayloadError(what_raised(value, error)) from error
 
-    def _other(self, kind: type, value: Any, left: int) -> Any:
+    def _other(self, value: Any, left: int) -> Any:
         """Encode what is known by its base class."""
+        kind = type(value)
         if issubclass(kind, Model):
             return self._instance(value)
         if kind is Snapshot:
@@ -206,10 +212,10 @@ def _enum(kind: type[Enum], value: Enum) -> Any:
         except PayloadError as error:
             raise PayloadError(f"{error.reason}; or send the member's value") from error
     if issubclass(kind, Flag):
-        return {"$enum": [name, value.value]}
-    if kind.__members__.get(value.name) is not value:
+        return {"$enum": [name, value._value_]}
+    if kind.__members__.get(value._name_) is not value:
         raise PayloadError(f"{value!r} is no member that {name} lists, and no worker would find it: send its value")
-    return {"$enum": [name, text_to_json(value.name)]}
+    return {"$enum": [name, text_to_json(value._name_)]}
 
 
 def _lazy_text(kind: type, value: Any) -> Any:

@@ -6,7 +6,7 @@ import dataclasses
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.db.models import FileField
 
 from signalbus.exceptions import PayloadError, UnknownClass
@@ -150,6 +150,8 @@ def restore_snapshot(label: str, adding: bool, db: str | None, values: dict[str,
             for field in fields
         ]
         result = model.from_db(db if db in list(connections) else None, [field.attname for field in fields], row)
+    except (DatabaseError, MemoryError):
+        raise
     except Exception as error:
         raise UnknownClass(label, f"its snapshot does not fit the model here: {type(error).__name__}") from error
     result._state.adding = adding  # noqa: SLF001  (Django documents _state)

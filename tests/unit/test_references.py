@@ -100,6 +100,14 @@ def test_any_other_object_has_no_name(sender):
     assert caught.value.path == "sender"
 
 
+def test_a_sender_that_raises_is_refused():
+    """Nothing that a lazy sender raises leaves the codec as anything but a PayloadError."""
+    with pytest.raises(PayloadError, match="ZeroDivisionError") as caught:
+        encode(SimpleLazyObject(lambda: 1 / 0), {})
+
+    assert caught.value.path == "sender"
+
+
 @pytest.mark.parametrize("sender", [Outside, outside_function, http.HTTPStatus, subprocess.Popen, len, str])
 def test_a_class_outside_the_apps_is_refused(sender, senders):
     """What a worker must not import is not sent."""
