@@ -19,6 +19,7 @@ from signalbus.exceptions import Garbage, MissingRow, PayloadError, UnknownClass
 _AUTO_FIELDS: Final = frozenset({AutoField, BigAutoField, SmallAutoField})
 SENDERS: Final = (type, FunctionType, BuiltinFunctionType)
 _SHOWN: Final = 100
+_MAX_KEY: Final = 2**63 - 1
 
 # Models that were found to be the registered ones: their label, and whether an int is always their key's own type.
 _models: dict[type[Model], tuple[str, bool]] = {}
@@ -145,7 +146,7 @@ def reference_from(label: str, pk: object) -> Reference:
     try:
         model = apps.get_model(label)
         int_key = _known(model)[1]
-        if int_key and type(pk) is int:
+        if int_key and type(pk) is int and abs(pk) <= _MAX_KEY:
             return reference
         clean = Reference(label, _cleaned(model, pk))
         hash(clean)
@@ -168,6 +169,8 @@ def _cleaned(model: type[Model], pk: Any) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         value = value.value
+    if type(value) is int and abs(value) > _MAX_KEY:
+        raise ValidationError("no database has such a key, and SQLite's driver does not even take it")
     return str.__str__(value) if isinstance(value, str) else value
 
 

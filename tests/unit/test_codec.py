@@ -617,6 +617,8 @@ def test_what_fetch_raises_is_let_pass():
         ('{"$ref":["gone.Model",1]}', MissingRow),
         ('{"$ref":["admissions.Gone",1]}', MissingRow),
         ('{"$ref":["admissions.Cohort","seven"]}', MissingRow),
+        ('{"$ref":["admissions.Cohort",9223372036854775808]}', MissingRow),
+        ('{"$ref":["wire_app.Line",{"$tuple":[1,9223372036854775808]}]}', MissingRow),
         ('{"$ref":["admissions.Cohort",{"$ref":["admissions.Cohort",1]}]}', Garbage),
         ('{"$ref":["admissions.Cohort",[1]]}', (MissingRow, Garbage)),
         ('{"$ref":["nodot",1]}', Garbage),

@@ -93,7 +93,7 @@ hashable_leaves = (
     | st.integers(1, 9).map(lambda pk: saved(Cohort, pk=pk))
     | st.uuids().map(lambda pk: saved(models.Tagged, pk=pk))
     | any_text.filter(bool).map(lambda pk: saved(models.Named, pk=pk))
-    | st.tuples(st.integers(), st.integers()).map(lambda pk: saved(models.Line, pk=pk))
+    | st.tuples(st.integers(0, 2**31), st.integers(-9, 9)).map(lambda pk: saved(models.Line, pk=pk))
     | st.integers(1, 9).map(lambda pk: saved(models.ThingProxy, pk=pk))
 )
 
