@@ -33,7 +33,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from signalbus.exceptions import Garbage, MissingRow, PayloadError, TextError, TooLarge, UnknownClass
-from signalbus.wire import records
 from signalbus.wire.codec import decode, encode
 from signalbus.wire.references import Reference, Snapshot
 from tasks.admissions.models import Academy, Cohort
@@ -41,8 +40,8 @@ from tasks.admissions.models import Academy, Cohort
 from .wire_app import models
 from .wire_values import mixed_payloads, payloads, rows, same, saved
 
-FUZZ = int(os.environ.get("SIGNALBUS_FUZZ", "3000"))
-thorough = settings(max_examples=min(FUZZ // 10, 20_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FUZZ = int(os.environ.get("SIGNALBUS_FUZZ", "20000"))
+thorough = settings(max_examples=min(FUZZ // 100, 10_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -739,16 +738,21 @@ def test_odd_json_never_raises_anything_else(sender, payload):
     read(json.dumps([sender, {"x": payload}]))
 
 
-def test_mutated_texts_never_raise_anything_else():
-    """A text that was changed anywhere, and signed all the same, is read or refused."""
-    choose = random.Random(2)
+def one_of_each() -> list[str]:
+    """Encode a value of each kind, with a class as the sender."""
     moment = dt.datetime(2026, 1, 2, tzinfo=ZoneInfo("Asia/Kolkata"))
     everything = [
         saved(Cohort, pk=1), saved(models.Line, pk=(1, 2)), Snapshot(saved(models.Thing, pk=1)), models.Point(1, (2,)),
         moment, moment.timetz(), dt.date(2026, 1, 1), dt.timedelta(1), Decimal("1.5"), b"x", {1, 2}, models.Size.LARGE,
         models.Rights.READ, Academy, "\ud800", {"$x": 1}, frozenset({"a"}), uuid.uuid1(),
     ]  # fmt: skip
-    texts = [encode(models.Plain, {"x": value}) for value in everything]
+    return [encode(models.Plain, {"x": value}) for value in everything]
+
+
+def test_mutated_texts_never_raise_anything_else():
+    """A text that was changed anywhere, and signed all the same, is read or refused."""
+    choose = random.Random(2)
+    texts = one_of_each()
     pieces = ['"', "{", "}", "[", "]", ",", ":", "0", "-1", "1e9", "null", "true", "$", *(f'"{tag}":' for tag in TAGS)]
     for _ in range(FUZZ):
         text = choose.choice(texts)
@@ -756,10 +760,32 @@ def test_mutated_texts_never_raise_anything_else():
         read(text[:at] + choose.choice(pieces) + text[at + choose.randrange(4) :])
 
 
-# Senders
+def parts(tree: Any) -> list[tuple[Any, Any]]:
+    """List the places of a JSON tree, as containers and keys."""
+    places: list[tuple[Any, Any]] = []
+    for key, value in tree.items() if type(tree) is dict else enumerate(tree):
+        places.append((tree, key))
+        if type(value) in (dict, list):
+            places += parts(value)
+    return places
 
 
-def test_records_and_senders_share_no_state_between_messages():
+def test_exchanged_parts_never_raise_anything_else():
+    """A part of one text in the place of a part of another, tags and all, is read or refused."""
+    choose = random.Random(3)
+    texts = one_of_each()
+    odd: list[Any] = [None, True, -1, 1.5, "", "x", [], {}, [None] * 5, 10**30, "\x00", {"x": 1}, [[]]]
+    for _ in range(FUZZ):
+        tree, other = json.loads(choose.choice(texts)), json.loads(choose.choice(texts))
+        container, key = choose.choice(parts(tree))
+        donor, place = choose.choice(parts(other))
+        container[key] = choose.choice(odd) if choose.random() < 0.5 else donor[place]
+        if type(container) is dict and choose.random() < 0.3:
+            container[choose.choice(TAGS)] = container.pop(key)
+        read(json.dumps(tree))
+
+
+def test_messages_share_no_state():
     """Each decoding makes new objects: receivers may change what they get."""
     text = encode("x", {"a": [1, {"b": models.Point(1)}]})
 
@@ -767,4 +793,3 @@ def test_records_and_senders_share_no_state_between_messages():
     one["a"][1]["b"].x = 2
 
     assert two["a"][1]["b"].x == 1
-    assert records.plan_of(models.Point) is records.plan_of(models.Point)

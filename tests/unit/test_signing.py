@@ -12,7 +12,7 @@ from signalbus.exceptions import ConfigurationError, Forged, Garbage, TextError,
 from signalbus.wire.message import HEADER_BYTES
 from signalbus.wire.signing import Signer
 
-FUZZ = int(os.environ.get("SIGNALBUS_FUZZ", "5000"))
+FUZZ = int(os.environ.get("SIGNALBUS_FUZZ", "20000"))
 BODY = '1\n{"i":"0"}\n[null,{"a":[1,2,3]}]'
 
 
