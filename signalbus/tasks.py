@@ -24,6 +24,8 @@ PAUSE = 1.0  # seconds before a message goes back to the broker, while the datab
     acks_late=True,
     reject_on_worker_lost=True,
     acks_on_failure_or_timeout=False,
+    # By name: a process that only sends need not import a worker's machinery.
+    Request="signalbus.receiving.request:DeliverRequest",
 )
 def deliver(self: Task[Any, Any], texts: object) -> None:
     """Deliver the texts of one Celery message.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from celery import signals
+from celery import bootsteps, signals
 from django.core import checks
 from django.core.cache import close_caches
 from django.core.management.base import SystemCheckError
@@ -16,72 +16,81 @@ from signalbus.receiving.sweeper import Sweeper
 from signalbus.registry import registry
 
 if TYPE_CHECKING:
-    from celery import Celery, Task
-    from celery.worker import WorkController
+    from celery import Task
 
 logger = logging.getLogger("signalbus")
 
-_sweepers: list[Sweeper] = []
-
-
 def connect() -> None:
     """Listen to what Celery announces in its workers."""
-    signals.worker_init.connect(_prepare, dispatch_uid="signalbus.prepare")
-    signals.worker_ready.connect(_start_sweeper, dispatch_uid="signalbus.start_sweeper")
-    signals.worker_shutdown.connect(_stop_sweeper, dispatch_uid="signalbus.stop_sweeper")
+    signals.worker_init.connect(_join, dispatch_uid="signalbus.join")
     signals.worker_process_init.connect(_drop_inherited, dispatch_uid="signalbus.drop_inherited")
     signals.task_prerun.connect(_reset, dispatch_uid="signalbus.reset_before")
     signals.task_postrun.connect(_reset, dispatch_uid="signalbus.reset_after")
 
 
-def _app_of(worker: Any) -> Celery:
-    app = worker.app
-    return app._get_current_object() if hasattr(app, "_get_current_object") else app  # type: ignore[no-any-return]  # noqa: SLF001 - Celery's proxies
+def _join(sender: Any, **_kwargs: object) -> None:
+    """Add our step to a worker of the app that carries the messages, whoever made that app."""
+    app = sender.app._get_current_object() if hasattr(sender.app, "_get_current_object") else sender.app  # noqa: SLF001 - Celery's proxies
+    if app is celery.get_app():
+        app.steps["worker"].add(BusStep)
 
 
-def _is_ours(worker: Any) -> bool:
-    return _app_of(worker) is celery.get_app()
+class BusStep(bootsteps.StartStopStep):
+    """What the bus does in a worker's main process. A step, because an error in it ends the worker; in a handler of
+    Celery's signals it would vanish.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._sweeper: Sweeper | None = None
+        _warn_of_async(parent)
+        if celery.is_own_app():
+            _check()
+            _prepare_own(parent)
+        close_old_connections()
+
+    def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Start the sweeper, after the pool: its first children are forked without it."""
+        interval = conf.get().SWEEP_SECONDS
+        if interval:
+            self._sweeper = Sweeper(interval)
+            self._sweeper.start()
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Stop the sweeper."""
+        if self._sweeper is not None:
+            self._sweeper.stop()
+            self._sweeper.join(timeout=5)
+            self._sweeper = None
+
+    terminate = stop
 
 
-def _prepare(sender: WorkController, **_kwargs: object) -> None:
-    """Check the project, and set up a worker of our own app."""
-    if not _is_ours(sender):
-        return
-    _warn_of_async(sender)
-    if not celery.is_own_app():
-        return
-    errors = [message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
-    if errors:
-        raise SystemCheckError("\n\n".join(str(message) for message in errors))
-    for queue in registry.queues():
-        sender.app.amqp.queues.add(queue)
-    if not sender.app.conf.worker_enable_remote_control:
+def _check() -> None:
+    """Run Django's system checks, as ``runserver`` does."""
+    serious = [message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
+    if serious:
+        raise SystemCheckError("\n\n".join(str(message) for message in serious))
+
+
+def _prepare_own(worker: Any) -> None:
+    """Set up a worker of our own app."""
+    if worker.app.amqp.queues._consume_from is None:  # noqa: SLF001 - no -Q was given
+        for queue in registry.queues():
+            worker.app.amqp.queues.select_add(queue)
+    if not worker.app.conf.worker_enable_remote_control:
         # Both listen to what any writer on the broker says, and one such message can end a worker.
-        sender.options["without_gossip"] = sender.options["without_mingle"] = True
-    close_old_connections()
+        worker.options["without_gossip"] = worker.options["without_mingle"] = True
 
 
 def _warn_of_async(worker: Any) -> None:
-    pool = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__
+    pool = str(worker.pool_cls)
     green = any(kind in pool for kind in ("gevent", "eventlet"))
     stuck = [entry.id for signal in registry for entry in signal.entries() if entry.is_async] if green else []
     if stuck:
         logger.error("signalbus: `async def` receivers cannot run on the pool %s: %s", pool, ", ".join(sorted(stuck)))
-
-
-def _start_sweeper(sender: Any, **_kwargs: object) -> None:
-    interval = conf.get().SWEEP_SECONDS
-    if interval and _is_ours(sender):
-        sweeper = Sweeper(interval)
-        _sweepers.append(sweeper)
-        sweeper.start()
-
-
-def _stop_sweeper(**_kwargs: object) -> None:
-    while _sweepers:
-        sweeper = _sweepers.pop()
-        sweeper.stop()
-        sweeper.join(timeout=5)
 
 
 def _drop_inherited(**_kwargs: object) -> None:

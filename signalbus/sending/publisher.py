@@ -94,6 +94,9 @@ def _hand_over(queue: str, texts: Sequence[str]) -> None:
         "argsrepr": f"({len(texts)} texts)",
         "kwargsrepr": "{}",
         "retry": False,
+        # Else the sender's limits would travel along, and override those of the worker.
+        "time_limit": None,
+        "soft_time_limit": None,
     }
     if app.conf.task_always_eager:
         task.apply_async(**options)

@@ -1,0 +1,95 @@
+"""A host project's own Celery app carries the signals."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tasks.marketing.models import FormEntry
+from tests.servers import CHECKOUT, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.servers import Worker
+
+HOST_SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.host.settings"}
+SEND = """
+import django
+django.setup()
+from tests.misbehaving.signals import arriving
+arriving.send(sender=None, label="by the host")
+"""
+IDENTITY = """
+import django
+django.setup()
+import signalbus.celery, tests.host
+assert signalbus.celery.app is tests.host.celery_app
+"""
+NOT_TAKEN_OVER = """
+import django
+django.setup()
+import signalbus.celery
+ours = signalbus.celery.app
+from celery import Celery, current_app
+host = Celery("host")
+assert current_app._get_current_object() is host
+import threading
+seen = []
+thread = threading.Thread(target=lambda: seen.append(current_app._get_current_object()))
+thread.start()
+thread.join()
+assert seen[0] is not ours
+"""
+
+
+def run(code: str, **environment: str) -> None:
+    """Run code in a process of its own, as a web process of the project would."""
+    subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, env={**os.environ, **environment}, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("app", ["tests.host", "signalbus"])
+def test_the_hosts_app_carries_the_signals(
+    app: str, start_worker: Callable[..., Worker], broker_url: str, database_url: str
+):
+    """`celery -A host worker` runs receivers, and `celery -A signalbus worker` is the same app on the same queue."""
+    worker = start_worker(app=app, environment=HOST_SETTINGS)
+
+    run(SEND, **HOST_SETTINGS, CELERY_BROKER_URL=broker_url, DATABASE_URL=database_url)
+
+    trace = wait_until(FormEntry.objects.filter(kind="arrived").first, what="the receiver")
+    assert trace.subject == "by the host"
+    assert ".> host " in worker.log
+
+
+def test_signalbus_celery_app_is_the_hosts_app():
+    """What `celery -A signalbus` finds is the very app that the host made."""
+    run(IDENTITY, **HOST_SETTINGS)
+
+
+def test_our_own_app_does_not_become_current_or_default():
+    """A host that makes its app after ours was imported finds its own as the current one, in every thread."""
+    run(NOT_TAKEN_OVER, DJANGO_SETTINGS_MODULE="tests.settings")
+
+
+def test_a_worker_that_does_not_know_its_settings_says_what_to_set(tmp_path: os.PathLike[str]):
+    """Settings that cannot be imported end the worker with a text that names them and the cure."""
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "nowhere.settings"}
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "signalbus", "worker"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode != 0
+    assert "nowhere.settings" in ended.stderr
+    assert "manage.py" in ended.stderr

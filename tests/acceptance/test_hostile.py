@@ -1,0 +1,159 @@
+"""Promise 6: whoever can write to the broker, but does not hold the key, makes no receiver run.
+
+The items are pushed straight into the queue's Redis list, as a hostile writer would. What a raw item that is no Celery
+message at all does to kombu itself is open on the stock transport; README.md says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from signalbus import conf
+from signalbus.models import Delivery, State
+from signalbus.wire.signing import Signer
+from tasks.marketing.models import FormEntry
+from tests.misbehaving.signals import arriving
+from tests.servers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from signalbus.embedded import EmbeddedValkey
+    from tests.servers import Worker
+
+TESTS_SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.settings"}
+
+
+@pytest.fixture
+def queue(valkey: EmbeddedValkey, broker_url: str) -> Iterator[redis.Redis]:
+    """The broker, as a hostile writer has it."""
+    with redis.Redis.from_url(valkey.redis_url) as client:
+        yield client
+
+
+def good_text(queue: redis.Redis) -> tuple[str, dict[str, Any]]:
+    """Send a real signal while no worker runs, and take what it put on the queue: a text, and its envelope."""
+    arriving.send(sender=None, label="stolen")
+    item: Any = queue.lpop("signalbus")
+    envelope = json.loads(item)
+    arguments = json.loads(base64.b64decode(envelope["body"]))[0]
+    return arguments[0][0], envelope
+
+
+def with_arguments(envelope: dict[str, Any], arguments: list[Any], keywords: dict[str, Any] | None = None) -> str:
+    """Return a Celery message like the given one, with other arguments."""
+    body = json.dumps([arguments, keywords or {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+    forged = json.loads(json.dumps(envelope))
+    forged["body"] = base64.b64encode(body.encode()).decode()
+    forged["headers"]["id"] = forged["properties"]["correlation_id"] = str(uuid.uuid4())
+    forged["properties"]["delivery_tag"] = str(uuid.uuid4())
+    return json.dumps(forged)
+
+
+def hostile_items(text: str, envelope: dict[str, Any]) -> dict[str, str]:
+    """Make one item of each kind."""
+    key, mac, body = text.split(".", 2)
+    stranger = Signer(["a key that nobody here holds"], conf.get().MAX_BYTES)
+    deep: Any = "x"
+    for _ in range(500):
+        deep = [deep]
+    other_task = with_arguments(envelope, [[text]])
+    unknown = json.loads(other_task)
+    unknown["headers"]["task"] = "os.system"
+    nameless = json.loads(other_task)
+    del nameless["headers"]["id"]
+    headers = json.loads(other_task)
+    headers["headers"] |= {"stamps": deep, "timelimit": "soon", "expires": None}
+    chained = json.loads(base64.b64decode(json.loads(other_task)["body"]))
+    chained[0] = [["prose"]]
+    chained[2]["callbacks"] = deep
+    return {
+        "no text": with_arguments(envelope, [[""]]),
+        "prose": with_arguments(envelope, [["rm -rf /"]]),
+        "a number for a list": with_arguments(envelope, [7]),
+        "null": with_arguments(envelope, [None]),
+        "a dict for a list": with_arguments(envelope, [{"texts": [text]}]),
+        "numbers for texts": with_arguments(envelope, [[1, 2.5, None, True]]),
+        "lists for texts": with_arguments(envelope, [[[text]]]),
+        "five hundred lists": with_arguments(envelope, [deep]),
+        "no arguments": with_arguments(envelope, []),
+        "unexpected arguments": with_arguments(envelope, [[text], "more"], {"queue": "other"}),
+        "kombu's own tags": with_arguments(envelope, [[{"__type__": "uuid", "__value__": {"hex": "zz"}}]]),
+        "a mac of zeros": with_arguments(envelope, [[f"{key}.{'A' * len(mac)}.{body}"]]),
+        "another body under its mac": with_arguments(envelope, [[f"{key}.{mac}.{body.replace('stolen', 'forged')}"]]),
+        "a truncated text": with_arguments(envelope, [[text[:-10]]]),
+        "a mutated text": with_arguments(envelope, [[mutated(text)]]),
+        "a stranger's key": with_arguments(envelope, [[stranger.sign(body)]]),
+        "our key's name on a stranger's mac": with_arguments(
+            envelope, [[f"{key}.{stranger.sign(body).split('.')[1]}.{body}"]]
+        ),
+        "nul and surrogates": with_arguments(envelope, [["\x00\ud800.\x00.\ud800"]]),
+        "too large": with_arguments(envelope, [[f"{key}.{mac}.{'1' * 2_000_000}"]]),
+        "log lines": with_arguments(envelope, [["x\n[2026-01-01] root logged in\x1b[2J"]]),
+        "an unknown task": json.dumps(unknown),
+        "no id": json.dumps(nameless),
+        "nested headers": json.dumps(
+            {**headers, "body": json.loads(with_arguments(envelope, [["prose"]]))["body"]}
+        ),
+        "nested callbacks": json.dumps(
+            {**json.loads(other_task), "body": base64.b64encode(json.dumps(chained).encode()).decode()}
+        ),
+        "a body that is no triple": json.dumps(
+            {**json.loads(other_task), "body": base64.b64encode(b'[["x"]]').decode()}
+        ),
+        "a body that is a text": json.dumps({**json.loads(other_task), "body": base64.b64encode(b'"abc"').decode()}),
+    }
+
+
+def mutated(text: str) -> str:
+    """Change one character of a text."""
+    at = random.Random(4).randrange(60, len(text))
+    return text[:at] + ("x" if text[at] != "x" else "y") + text[at + 1 :]
+
+
+def test_promise_6_bad_input_forged_and_garbage_items_run_nothing_and_end_nobody(
+    queue: redis.Redis, start_worker: Callable[..., Worker]
+):
+    """Of over 13 kinds of hostile items none runs a receiver; the worker lives, and the next good message is quick."""
+    text, envelope = good_text(queue)
+    items = hostile_items(text, envelope)
+    assert len(items) >= 13
+    worker = start_worker(environment=TESTS_SETTINGS)
+    main, children = worker.pid, worker.children()
+
+    for item in items.values():
+        queue.lpush("signalbus", item)
+    wait_until(lambda: not queue.llen("signalbus") and not queue.hlen("unacked"), what="an empty queue")
+    started = time.monotonic()
+    arriving.send(sender=None, label="good")
+    wait_until(FormEntry.objects.filter(kind="arrived", subject="good").exists, what="the next good message")
+    took = time.monotonic() - started
+
+    assert list(FormEntry.objects.values_list("subject", flat=True)) == ["good"]
+    assert took < 1
+    assert (worker.pid, worker.children()) == (main, children)
+    refused = Delivery.objects.filter(state=State.DEAD, message__sealed=True)
+    assert refused.count() >= 10
+    parked = Delivery.objects.get(state=State.PARKED)
+    assert parked.message.sealed
+
+
+def test_promise_6_a_signed_text_can_be_replayed_but_not_altered(
+    queue: redis.Redis, start_worker: Callable[..., Worker]
+):
+    """A stolen text is what a key holder sent: replayed, it is delivered again, with what it held, to whom it named."""
+    text, envelope = good_text(queue)
+    start_worker(environment=TESTS_SETTINGS)
+
+    queue.lpush("signalbus", with_arguments(envelope, [[text]]))
+
+    trace = wait_until(FormEntry.objects.filter(kind="arrived").first, what="the replayed message")
+    assert trace.subject == "stolen"

@@ -1,0 +1,108 @@
+"""Receivers that misbehave, and the traces that all of them leave."""
+
+from __future__ import annotations
+
+import os
+import signal as os_signal
+import time
+from typing import Any
+
+from signalbus import Reject, Retry, current, receiver
+from tasks.marketing.models import FormEntry
+
+from .signals import announced, arriving, awaited, cascading, endless, killing, mailed, trouble
+
+TWICE = Retry(max_attempts=2, base_delay=0.05, jitter=False)
+
+
+def leave_trace(kind: str, subject: object) -> None:
+    """Leave a row that tells which receiver ran, and where."""
+    FormEntry.objects.create(kind=kind, subject=str(subject), pid=os.getpid())
+
+
+@receiver(trouble, retry=TWICE)
+def receiver_that_raises(sender: Any, label: str, **kwargs: Any) -> None:
+    """Raise, after a write that must not stay."""
+    leave_trace("written before the error", label)
+    raise ValueError(f"no luck with {label}")
+
+
+@receiver(trouble, retry=TWICE)
+def receiver_that_exits(sender: Any, label: str, **kwargs: Any) -> None:
+    """Try to end the process."""
+    raise SystemExit(3)
+
+
+@receiver(trouble, retry=TWICE)
+def receiver_that_eats_memory(sender: Any, label: str, **kwargs: Any) -> None:
+    """Raise what ends a stock worker."""
+    raise MemoryError("all of it")
+
+
+@receiver(trouble, retry=TWICE)
+def receiver_that_rejects(sender: Any, label: str, **kwargs: Any) -> None:
+    """Say that trying again is of no use."""
+    raise Reject("never")
+
+
+@receiver(trouble)
+def healthy_receiver(sender: Any, label: str, **kwargs: Any) -> None:
+    """Do its work."""
+    leave_trace("healthy", label)
+
+
+@receiver(killing, retry=TWICE)
+def receiver_that_kills_its_process(sender: Any, label: str, **kwargs: Any) -> None:
+    """Die as an out-of-memory kill does it."""
+    os.kill(os.getpid(), os_signal.SIGKILL)
+
+
+@receiver(killing)
+def healthy_beside_the_killer(sender: Any, label: str, **kwargs: Any) -> None:
+    """Do its work, perhaps after a neighbour's death."""
+    leave_trace("healthy beside the killer", label)
+
+
+@receiver(endless, retry=Retry(max_attempts=1))
+def receiver_that_never_returns(sender: Any, label: str, **kwargs: Any) -> None:
+    """Hang, and not listen to the soft time limit."""
+    while True:
+        try:
+            time.sleep(60)
+        except Exception:  # noqa: BLE001, S112, PERF203 - the misbehaviour
+            continue
+
+
+@receiver(mailed, queue="email")
+def receiver_with_a_queue(sender: Any, label: str, **kwargs: Any) -> None:
+    """Do its work on another queue."""
+    leave_trace("mailed", label)
+
+
+@receiver(awaited)
+async def async_receiver(sender: Any, label: str, **kwargs: Any) -> None:
+    """Do its work in a coroutine."""
+    await FormEntry.objects.acreate(kind="awaited", subject=label, pid=os.getpid())
+
+
+@receiver(cascading, retry=Retry(max_attempts=1))
+def receiver_that_sends_again(sender: Any, label: str, **kwargs: Any) -> None:
+    """Send what it was told, for ever."""
+    delivery = current()
+    leave_trace("cascade", len(delivery.path) if delivery else -1)
+    cascading.send(sender=None, label=label)
+
+
+@receiver(announced)
+def receiver_of_open_messages(sender: Any, label: str, **kwargs: Any) -> None:
+    """Receive what was sent without knowledge of it."""
+    leave_trace("announced", label)
+
+
+# A worker of the version before this receiver was written.
+if "WITHOUT_NEW_RECEIVER" not in os.environ:
+
+    @receiver(arriving)
+    def new_receiver(sender: Any, label: str, **kwargs: Any) -> None:
+        """Do its work, once it is deployed."""
+        leave_trace("arrived", label)

@@ -1,0 +1,12 @@
+"""One signal for each kind of trouble."""
+
+from signalbus import Signal
+
+trouble = Signal()  # to all that fail without ending their process, and to a healthy one
+killing = Signal()  # to one that kills its process, and to a healthy one
+endless = Signal()  # to one that never returns
+mailed = Signal()  # through a queue of its own
+awaited = Signal()  # to an async one
+cascading = Signal()  # to one that sends it again
+announced = Signal(open=True)  # sent by a process that does not know who receives
+arriving = Signal()  # to one that a worker may lack (see receivers.py)

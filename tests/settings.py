@@ -1,0 +1,12 @@
+"""The checkout's settings, with the receivers that misbehave."""
+
+import os
+
+from config.settings import *  # noqa: F403 - settings built on settings
+from config.settings import INSTALLED_APPS
+
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.misbehaving"]
+
+# A worker that is to overrun its time, or to be slow, must do so within a test's patience.
+if "TIME_LIMIT" in os.environ:
+    SIGNALBUS = {"TIME_LIMIT": float(os.environ["TIME_LIMIT"])}
