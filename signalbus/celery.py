@@ -95,7 +95,8 @@ def _own_app() -> Celery:
     own.config_from_object("django.conf:settings", namespace="CELERY")
     own.add_defaults(defaults)
     # Never the host's queue, whatever its CELERY_* say: two apps that share one discard each other's unknown tasks.
-    own.conf.task_default_queue = own.conf.task_default_exchange = own.conf.task_default_routing_key = _own_queue()
+    for setting in ("task_default_queue", "task_default_exchange", "task_default_routing_key"):
+        setattr(own.conf, setting, _own_queue())
     own.conf.task_queues = [Queue(_own_queue())]
     own.conf.task_routes = None
     signals.import_modules.connect(_set_up_django, sender=own, weak=False)
@@ -152,8 +153,8 @@ def _app_for_command_line() -> Celery:
     except ImportError as error:
         # Celery would take it for «no app here», and say so.
         raise ConfigurationError(
-            f"The settings {os.environ.get('DJANGO_SETTINGS_MODULE')!r} cannot be imported ({error}): start the worker in "
-            "the folder that holds manage.py."
+            f"The settings {os.environ.get('DJANGO_SETTINGS_MODULE')!r} cannot be imported ({error}): start the worker "
+            "in the folder that holds manage.py."
         ) from error
 
 

@@ -1,7 +1,7 @@
 """What a worker's main process makes of a Celery message for our task, before any child sees it.
 
-Whoever can write to the broker chooses everything in such a message. Celery hands it to a child as it came: arguments or
-headers nested a few hundred deep end the main process when they are pickled, and so does a message without an id.
+Whoever can write to the broker chooses everything in such a message. Celery hands it to a child as it came: arguments
+or headers nested a few hundred deep end the main process when they are pickled, and so does a message without an id.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _scalars(given: Any) -> dict[str, Any]:
     return {key: value for key, value in items if isinstance(value, SCALARS)}
 
 
-class DeliverRequest(Request):  # type: ignore[misc]  # Celery ships no types for it
+class DeliverRequest(Request):
     """A request to deliver texts: an id, one list of texts, and nothing else that could do harm.
 
     Args:
@@ -36,6 +36,10 @@ class DeliverRequest(Request):  # type: ignore[misc]  # Celery ships no types fo
     Raises:
         InvalidTaskError: a message without the parts of one; Celery logs and drops it.
     """
+
+    _args: Any
+    _kwargs: Any
+    _request_dict: dict[str, Any]
 
     def __init__(self, message: Message, **options: Any) -> None:
         try:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("signalbus")
 
+
 def connect() -> None:
     """Listen to what Celery announces in its workers."""
     signals.worker_init.connect(_join, dispatch_uid="signalbus.join")

@@ -49,7 +49,9 @@ assert seen[0] is not ours
 
 def run(code: str, **environment: str) -> None:
     """Run code in a process of its own, as a web process of the project would."""
-    subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, env={**os.environ, **environment}, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, env={**os.environ, **environment}, check=True, timeout=60
+    )
 
 
 @pytest.mark.parametrize("app", ["tests.host", "signalbus"])
@@ -78,7 +80,7 @@ def test_our_own_app_does_not_become_current_or_default():
 
 def test_a_worker_that_does_not_know_its_settings_says_what_to_set(tmp_path: os.PathLike[str]):
     """Settings that cannot be imported end the worker with a text that names them and the cure."""
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "nowhere.settings"}
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "nowhere.settings", "PYTHONPATH": str(CHECKOUT)}
 
     ended = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "signalbus", "worker"],

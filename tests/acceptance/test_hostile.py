@@ -100,9 +100,7 @@ def hostile_items(text: str, envelope: dict[str, Any]) -> dict[str, str]:
         "log lines": with_arguments(envelope, [["x\n[2026-01-01] root logged in\x1b[2J"]]),
         "an unknown task": json.dumps(unknown),
         "no id": json.dumps(nameless),
-        "nested headers": json.dumps(
-            {**headers, "body": json.loads(with_arguments(envelope, [["prose"]]))["body"]}
-        ),
+        "nested headers": json.dumps({**headers, "body": json.loads(with_arguments(envelope, [["prose"]]))["body"]}),
         "nested callbacks": json.dumps(
             {**json.loads(other_task), "body": base64.b64encode(json.dumps(chained).encode()).decode()}
         ),

@@ -43,7 +43,7 @@ def worker(request: pytest.FixtureRequest, start_worker: Callable[..., Worker]) 
 
 
 def test_promise_5_one_failing_receiver_disturbs_no_other(worker: Worker):
-    """Beside receivers that raise, exit, eat memory and reject, the healthy one runs; they are tried again, and kept."""
+    """Beside receivers that raise, exit, eat memory and reject, the healthy one runs; they are tried and kept."""
     main = worker.pid
 
     trouble.send(sender=None, label="a")

@@ -69,7 +69,7 @@ def receiver_that_never_returns(sender: Any, label: str, **kwargs: Any) -> None:
     while True:
         try:
             time.sleep(60)
-        except Exception:  # noqa: BLE001, S112, PERF203 - the misbehaviour
+        except Exception:  # noqa: BLE001 - the misbehaviour
             continue
 
 

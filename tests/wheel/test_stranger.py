@@ -89,7 +89,15 @@ def binaries(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scripts of an environment that holds the wheel, and what it asks for."""
     venv = tmp_path_factory.mktemp("venv")
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    install = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel)]
+    install = [
+        str(venv / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        str(wheel),
+    ]
     subprocess.run(install, check=True, cwd=venv)
     return venv / "bin"
 
@@ -125,7 +133,9 @@ def test_a_strangers_project_sends_and_receives(binaries: Path, project: Path):
         surroundings = {**environment(valkey.url), "DJANGO_SETTINGS_MODULE": "shop.settings"}
 
         def manage(*arguments: str) -> None:
-            subprocess.run([str(binaries / "python"), "manage.py", *arguments], cwd=project, env=surroundings, check=True)
+            subprocess.run(
+                [str(binaries / "python"), "manage.py", *arguments], cwd=project, env=surroundings, check=True
+            )
 
         manage("makemigrations", "orders", "--verbosity", "0")
         manage("migrate", "--verbosity", "0")
