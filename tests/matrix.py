@@ -39,7 +39,7 @@ class Run:
 def lowest() -> tuple[str, ...]:
     """Return every dependency at its lower bound, as pyproject.toml states it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return tuple(re.sub(r">=([\d.]+).*", r"==\1.*", each) for each in project["dependencies"])
+    return tuple(re.sub(r">=([\d.]+).*", r"==\1", each) for each in project["dependencies"])
 
 
 def interpreter(version: str) -> str | None:

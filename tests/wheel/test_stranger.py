@@ -9,13 +9,16 @@ import os
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 from textwrap import dedent
+from typing import TYPE_CHECKING
 
 import pytest
 
 from signalbus.embedded import EmbeddedValkey
 from tests.servers import CHECKOUT, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PROJECT = {
     "manage.py": """
