@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -196,3 +197,23 @@ class EmbeddedValkey:
             self._watcher.kill()
             self._watcher.communicate()
             self._watcher = None
+
+
+def main() -> None:
+    """Run a server until Ctrl-C, and print the line that tells other terminals where it is."""
+    with EmbeddedValkey() as valkey:
+        sys.stdout.write(
+            f"A private Valkey runs as process {valkey.pid}. Ctrl-C ends it, with all that it holds.\n"
+            f"In each of your other terminals:\n\n    export CELERY_BROKER_URL={valkey.url}\n\n"
+        )
+        sys.stdout.flush()
+        try:
+            while valkey.pid is not None:
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            return
+        sys.exit(f"The server ended by itself:\n{valkey.log}")
+
+
+if __name__ == "__main__":
+    main()
