@@ -450,7 +450,7 @@ REFUSED = {
     "failing text": (lazy(fails, str), "ZeroDivisionError"),
     "enum elsewhere": (lambda: OutsideEnum.A, "installed apps"),
     "dataclass elsewhere": (lambda: OutsideData(1), "installed apps"),
-    "local dataclass": (lambda: make_dataclass("Local", ["a"])(1), "types:Local"),
+    "local dataclass": (lambda: make_dataclass("Local", ["a"])(1), ":Local: only modules of installed apps"),
     "dataclass on int": (lambda: models.Number(3), "built-in type"),
     "state beside fields": (point_with_more, "holds z beside"),
     "field without value": (point_with_less, "field x has no value"),
