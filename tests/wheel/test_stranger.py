@@ -38,6 +38,7 @@ PROJECT = {
             "NAME": Path(__file__).parent.parent / "db.sqlite3",
             "OPTIONS": {"transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL;"},
         }}
+        DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
         USE_TZ = True
         CELERY_BROKER_URL = os.environ["CELERY_BROKER_URL"]
         """,
