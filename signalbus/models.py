@@ -9,8 +9,11 @@ class Message(models.Model):
     """One sending of a signal, as it travels. It is written once: what changes stands in its deliveries."""
 
     id = models.UUIDField(primary_key=True)
-    signal = models.CharField(max_length=255, blank=True, help_text="empty while the text cannot be opened")
-    text = models.TextField(help_text="the body, to be signed when published; the whole text as it came if it is sealed")
+    # Texts without a limit: what a key holder called a signal or a receiver must fit, however long.
+    signal = models.TextField(blank=True, help_text="empty while the text cannot be opened")
+    text = models.TextField(
+        help_text="the body, to be signed when published; the whole text as it came if it is sealed"
+    )
     sealed = models.BooleanField(default=False, help_text="a text that this side has not verified, and must never sign")
     created_at = models.DateTimeField()
 
@@ -39,8 +42,8 @@ class Delivery(models.Model):
 
     id = models.UUIDField(primary_key=True, help_text="follows from the message and the receiver: the idempotency key")
     message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="deliveries")
-    receiver = models.CharField(max_length=512, blank=True, help_text="empty: the whole message, its recipients unknown")
-    queue = models.CharField(max_length=255, blank=True, help_text="empty: the default queue")
+    receiver = models.TextField(blank=True, help_text="empty: the whole message, its recipients unknown")
+    queue = models.TextField(blank=True, help_text="empty: the default queue")
     state = models.CharField(max_length=10, choices=State, default=State.PENDING)
     attempts = models.PositiveIntegerField(default=0)
     allowance = models.PositiveIntegerField(default=0, help_text="attempts made before the last retry by hand")

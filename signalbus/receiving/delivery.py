@@ -6,11 +6,13 @@ import contextlib
 import contextvars
 import logging
 import random
+import reprlib
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from django.db import transaction
+from django.db import DataError, close_old_connections, connections, transaction
+from django.db.transaction import TransactionManagementError
 
 from signalbus import conf, ledger
 from signalbus.context import Delivery, running
@@ -27,15 +29,19 @@ from signalbus.wire.message import from_body, to_body
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
     from signalbus.registry import Receiver
     from signalbus.wire.message import Message
 
 logger = logging.getLogger("signalbus")
 
+MAX_QUEUE = 255  # characters of a queue's name
+PG_IN_ERROR = 3  # psycopg's TransactionStatus.INERROR
 STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING, "dead": State.DEAD}
 
 
-class LostClaim(SignalBusError):
+class LostClaim(SignalBusError):  # noqa: N818 - says what happened
     """Somebody else runs the delivery now: what this attempt wrote is rolled back."""
 
 
@@ -71,6 +77,7 @@ def deliver(texts: object, *, queue: str | None = None, redelivered: bool = Fals
     Raises:
         DatabaseError: the ledger could not be written; the Celery message must be given back to the broker.
     """
+    queue = _plausible(queue)
     if not isinstance(texts, list):
         _refuse(texts, "not a list of texts", queue)
         return
@@ -78,13 +85,30 @@ def deliver(texts: object, *, queue: str | None = None, redelivered: bool = Fals
     for index, text in enumerate(texts):
         if index and time.monotonic() > deadline and _gave_back(queue, texts[index:]):
             return
-        message = _open(text, queue)
-        if message is not None:
-            _deliver_message(message, queue, redelivered=redelivered, alone=len(texts) == 1)
+        try:
+            _deliver_text(text, queue, redelivered=redelivered, alone=len(texts) == 1)
+        except DataError as error:
+            # The database's word on this text, not on its own state: to try again would be to try for ever.
+            _refuse(text, f"the ledger cannot hold it: {error}", queue)
+
+
+def _plausible(queue: object) -> str | None:
+    """Return a queue's name as Celery gave it; None, the default queue, for what cannot be one: anybody chose it."""
+    good = isinstance(queue, str) and 0 < len(queue) <= MAX_QUEUE and queue.isprintable()
+    return queue if good else None  # type: ignore[return-value]  # a str if it is good
+
+
+def _deliver_text(text: object, queue: str | None, *, redelivered: bool, alone: bool) -> None:
+    message = _open(text, queue)
+    if message is not None:
+        _deliver_message(message, queue, redelivered=redelivered, alone=alone)
 
 
 def _gave_back(queue: str | None, texts: Sequence[Any]) -> bool:
     """Return the rest of a batch to the queue, so that one batch does not keep a worker from everybody else."""
+    for text in texts:
+        if not isinstance(text, str):
+            _open(text, queue)  # refuses it
     try:
         publisher.publish_texts(queue, [text for text in texts if isinstance(text, str)])
     except publisher.PublishError as error:
@@ -95,6 +119,10 @@ def _gave_back(queue: str | None, texts: Sequence[Any]) -> bool:
 
 def _open(text: object, queue: str | None) -> Message | None:
     """Verify and parse a text; what cannot be opened is kept as the design says, and never run."""
+    if isinstance(text, str) and "\x00" in text:
+        # No signer writes one, and PostgreSQL could not keep it, whoever's key it names.
+        _refuse(text, "Garbage: it holds a NUL character", queue)
+        return None
     try:
         return from_body(conf.signer().verify(text))
     except UnknownKey as error:
@@ -109,9 +137,10 @@ def _open(text: object, queue: str | None) -> Message | None:
 
 
 def _refuse(text: object, reason: str, queue: str | None) -> None:
-    shown = text if isinstance(text, str) else repr(text)
-    # The text is somebody else's: repr keeps its line breaks from forging lines of a log.
-    logger.error("signalbus refused a text (%s): %.200r", reason, shown)
+    # Not repr(): nested deep enough, its end is a RecursionError.
+    shown = text if isinstance(text, str) else reprlib.repr(text)
+    # The text is somebody else's: its repr keeps its line breaks from forging lines of a log.
+    logger.error("signalbus refused a text (%s): %r", reason, shown[:200])
     ledger.refuse(shown, reason, queue)
 
 
@@ -126,7 +155,9 @@ def _deliver_message(message: Message, queue: str | None, *, redelivered: bool, 
     found = {recipient: signal.find(recipient, message.sender) for recipient in message.recipients}
     unknown = [recipient for recipient, receiver in found.items() if receiver is None]
     if unknown:
-        _park(message, unknown, queue, f"this worker does not know the receiver {', '.join(unknown)} of {message.signal}")
+        _park(
+            message, unknown, queue, f"this worker does not know the receiver {', '.join(unknown)} of {message.signal}"
+        )
     known = {recipient: receiver for recipient, receiver in found.items() if receiver is not None}
     if redelivered and not (alone and len(known) == 1):
         _set_apart(message, list(known), queue)
@@ -139,7 +170,8 @@ def _deliver_message(message: Message, queue: str | None, *, redelivered: bool, 
 
 def _park(message: Message, receivers: Sequence[str], queue: str | None, reason: str) -> None:
     logger.warning("signalbus parks message %s: %s", message.id, reason)
-    ledger.park(message, receivers, queue, reason)
+    for receiver in ledger.park(message, receivers, queue, reason):
+        _announce(_context_of(message, receiver, 0), Outcome("dead", SignalBusError(f"given up: {reason}")))
 
 
 def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -> None:
@@ -169,9 +201,7 @@ def _deliver_open(message: Message, receivers: Sequence[Receiver], queue: str | 
         _deliver_one(replace(message, recipients=(receiver.id,)), receiver.id, receiver, queue, redelivered=False)
 
 
-def _deliver_one(
-    message: Message, recipient: str, receiver: Receiver, queue: str | None, *, redelivered: bool
-) -> None:
+def _deliver_one(message: Message, recipient: str, receiver: Receiver, queue: str | None, *, redelivered: bool) -> None:
     """Claim where there is a row, and run in a context of its own: what a receiver activates ends with it."""
     attempt = Attempt(message, receiver, queue)
     if message.recorded or redelivered:
@@ -181,21 +211,16 @@ def _deliver_one(
             logger.info("signalbus: %s to %s was delivered already", message.id, recipient)
             return
         attempt = Attempt(message, receiver, queue, number=claim[0], since=claim[1], claimed=True)
-        if claim[0] - claim[1] > receiver.retry.max_attempts:
-            lost = SignalBusError(f"its worker was lost in each of {claim[0] - 1} attempts")
-            _write_down(attempt, recipient, Outcome("dead", lost))
-            return
     contextvars.copy_context().run(_run, attempt, recipient)
 
 
-def _context_of(attempt: Attempt, recipient: str) -> Delivery:
-    message = attempt.message
+def _context_of(message: Message, recipient: str, attempt: int) -> Delivery:
     return Delivery(
         id=ledger.delivery_id(message.id, recipient),
         message_id=message.id,
         signal=message.signal,
-        receiver=attempt.receiver.id,
-        attempt=attempt.number,
+        receiver=recipient,
+        attempt=attempt,
         root=message.root,
         parent=message.parent,
         path=message.path,
@@ -203,8 +228,12 @@ def _context_of(attempt: Attempt, recipient: str) -> Delivery:
 
 
 def _run(attempt: Attempt, recipient: str) -> None:
+    if attempt.number - attempt.since > attempt.receiver.retry.max_attempts:
+        lost = SignalBusError(f"its worker was lost in attempt {attempt.number - 1}, the last one")
+        _write_down(attempt, recipient, Outcome("dead", lost))
+        return
     try:
-        with running(_context_of(attempt, recipient)):
+        with running(_context_of(attempt.message, recipient, attempt.number)):
             _attempt(attempt, recipient)
     except KeyboardInterrupt:  # the person at the terminal's, not the receiver's
         raise
@@ -219,13 +248,16 @@ def _run(attempt: Attempt, recipient: str) -> None:
             on_missing=receiver.on_missing,
             spread=random.random(),  # noqa: S311 - spreads retries; guards nothing
         )
+        # What the receiver left may be a connection that is dead, or in no state to write anything down.
+        close_old_connections()
         _write_down(attempt, recipient, outcome)
 
 
 def _attempt(attempt: Attempt, recipient: str) -> None:
     """Run the receiver, its rows fetched and its receipt written in its own transaction if it is atomic."""
     receiver = attempt.receiver
-    with transaction.atomic(using=ledger.using()) if receiver.atomic else contextlib.nullcontext():
+    alias = ledger.using()
+    with transaction.atomic(using=alias) if receiver.atomic else contextlib.nullcontext():
         function = receiver.function()
         if function is None:
             raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
@@ -233,10 +265,24 @@ def _attempt(attempt: Attempt, recipient: str) -> None:
         sender, payload = codec.decode(attempt.message.payload, fetch, max_depth=settings.MAX_NESTING)
         arguments = {**payload, "signal": registry.signal(attempt.message.signal), "sender": sender}
         call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
+        if receiver.atomic:
+            _reject_broken(connections[alias])
         if attempt.claimed:
             done = ledger.Settlement(state=State.DONE)
             if not ledger.settle(ledger.delivery_id(attempt.message.id, recipient), attempt.number, done):
                 raise LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {receiver.id} lost its claim")
+
+
+def _reject_broken(connection: BaseDatabaseWrapper) -> None:
+    """Fail where a commit would quietly roll back: the receiver caught a database error inside its transaction."""
+    broken = connection.needs_rollback or connection.connection is None
+    if connection.vendor == "postgresql" and not broken:
+        broken = connection.connection.info.transaction_status == PG_IN_ERROR
+    if broken:
+        raise TransactionManagementError(
+            "the receiver went on after a database error in its transaction, which cannot be committed any more: put "
+            "what may fail into an atomic() of its own, inside the try"
+        )
 
 
 def _write_down(attempt: Attempt, recipient: str, outcome: Outcome) -> None:
@@ -247,11 +293,13 @@ def _write_down(attempt: Attempt, recipient: str, outcome: Outcome) -> None:
     )
     if attempt.claimed:
         if not ledger.settle(ledger.delivery_id(message.id, recipient), attempt.number, settlement):
-            logger.warning("signalbus: %s to %s failed after its claim was lost", message.id, recipient)
+            # Lost, or settled by a commit whose on_commit callback has failed since.
+            text = "signalbus: %s to %s failed after its claim was lost, or was done"
+            logger.warning(text, message.id, recipient, exc_info=outcome.error)
             return
     else:
         ledger.keep_settled(message, recipient, attempt.queue, settlement)
-    _announce(_context_of(attempt, recipient), outcome)
+    _announce(_context_of(message, recipient, attempt.number), outcome)
 
 
 def _announce(delivery: Delivery, outcome: Outcome) -> None:

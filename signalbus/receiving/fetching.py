@@ -54,4 +54,6 @@ def _rows(label: str, keys: list[Any]) -> dict[Any, Model]:
         model = apps.get_model(label)
     except (LookupError, ValueError) as error:
         raise MissingRow((label,)) from error
-    return model._base_manager.using(router.db_for_write(model)).in_bulk(keys)  # noqa: SLF001 - Django documents it
+    manager = model._base_manager  # noqa: SLF001 - Django documents it
+    rows: dict[Any, Model] = manager.using(router.db_for_write(model)).in_bulk(keys)
+    return rows

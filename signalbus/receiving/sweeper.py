@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from django.db import DatabaseError, connections
 
 from signalbus import conf, ledger
-from signalbus.exceptions import TextError, UnknownKey, UnknownVersion
-from signalbus.models import Delivery
+from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
 from signalbus.sending import publisher
 from signalbus.wire.message import from_body, to_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
+
+    from signalbus.models import Delivery
 
 logger = logging.getLogger("signalbus")
 
@@ -32,51 +33,48 @@ def sweep() -> int:
         How many deliveries were published.
 
     Raises:
-        PublishError: the broker did not take some; they are due again soon.
+        PublishError: the broker did not take some; they are due again soon, and the others are on their way.
         DatabaseError: the ledger could not be read.
     """
     published = 0
     while ledger.anything_due():
         rows = ledger.take_due(BATCH, lease=3 * conf.get().TIME_LIMIT)
-        published += _publish([(row, body) for row in rows if (body := _body(row)) is not None])
+        published += _publish([(row, text) for row in rows if (text := _text(row)) is not None])
         if len(rows) < BATCH:
             break
     return published
 
 
-def _body(row: Delivery) -> str | None:
-    """Return what to publish for a row; None if it has been dealt with here."""
-    if not row.message.signal:
-        _open_again(row)
-        return None
-    message = from_body(row.message.text)
-    recipients = (row.receiver,) if row.receiver else None
-    return to_body(replace(message, recipients=recipients, recorded=True))
-
-
-def _open_again(row: Delivery) -> None:
-    """Try again to open a text; this worker may hold the key, or read the version, by now."""
+def _text(row: Delivery) -> str | None:
+    """Return what to publish for a row; None if it has been dealt with here. One bad row must not stop the others."""
     try:
         body = conf.signer().verify(row.message.text) if row.message.sealed else row.message.text
-        ledger.open_parked(row, from_body(body))
+        message = from_body(body)
+        if not row.message.signal:  # opened at last: by now this worker holds the key, or reads the version
+            ledger.open_parked(row, message)
+            return None
+        recipients = (row.receiver,) if row.receiver else None
+        return publisher.sign(to_body(replace(message, recipients=recipients, recorded=True)))
     except (UnknownKey, UnknownVersion) as error:
-        ledger.postpone_row(row, str(error))
-    except TextError as error:
-        logger.error("signalbus refused a parked text: %s", error)  # noqa: TRY400 - the text is wrong, not this code
+        if not ledger.postpone_row(row, str(error)):
+            logger.error("signalbus gave up a parked text, delivery %s: %s", row.pk, error)  # noqa: TRY400 - not a bug
+    except (SignalBusError, ValueError) as error:
+        logger.error("signalbus cannot publish delivery %s: %s", row.pk, error)  # noqa: TRY400 - the row is wrong
         ledger.bury(row, f"{type(error).__name__}: {error}")
+    return None
 
 
 def _publish(due: Sequence[tuple[Delivery, str]]) -> int:
     """Publish rows by queue; each that has run before alone, so that one that ends its worker takes no other along."""
     groups: dict[tuple[str, UUID | None], list[tuple[Delivery, str]]] = {}
-    for row, body in due:
+    for row, text in due:
         alone = row.pk if row.attempts else None
-        groups.setdefault((row.queue, alone), []).append((row, body))
+        groups.setdefault((row.queue, alone), []).append((row, text))
     failure: publisher.PublishError | None = None
     published = 0
     for (queue, _), items in groups.items():
         try:
-            publisher.publish(queue or None, [body for _, body in items])
+            publisher.publish_texts(queue or None, [text for _, text in items])
             published += len(items)
         except publisher.PublishError as error:
             # The other queues still get theirs: one that cannot be published blocks nobody.
@@ -101,22 +99,24 @@ class Sweeper(threading.Thread):
 
     def run(self) -> None:
         """Sweep until stopped; what goes wrong is logged, and tried again."""
-        first = True
-        while first or not self._stopped.wait(self._interval):
+        unparked = False
+        while True:
             try:
-                if first:
+                if not unparked:
                     ledger.unpark()
-                    first = False
+                    unparked = True
                 sweep()
             except (DatabaseError, publisher.PublishError) as error:
-                first = False
                 logger.warning("signalbus could not sweep, and will try again: %r", error)
+            except Exception:
+                # Without its sweeper a worker would look well, and lose what failed.
+                logger.exception("signalbus could not sweep, and will try again")
             finally:
                 # Children are forked from this process at any time: no connection must be open in a thread they lack.
                 connections.close_all()
+            if self._stopped.wait(self._interval):
+                return
 
     def stop(self) -> None:
         """Stop after the sweep under way."""
         self._stopped.set()
-
-

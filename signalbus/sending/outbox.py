@@ -67,13 +67,18 @@ def open_transaction() -> BaseDatabaseWrapper | None:
     """Return the connection whose commit to wait for: the ledger's, else any that is in a transaction."""
     alias = router.db_for_write(Delivery)
     opened = connections.all(initialized_only=True)
-    waiting = [connection for connection in opened if connection.in_atomic_block]
+    waiting = [connection for connection in opened if connection.in_atomic_block or _is_manual(connection)]
     return next((c for c in waiting if c.alias == alias), waiting[0] if waiting else None)
+
+
+def _is_manual(connection: BaseDatabaseWrapper) -> bool:
+    """Whether ``set_autocommit(False)`` opened a transaction: Django's on_commit() then raises, and so must send()."""
+    return connection.connection is not None and not connection.get_autocommit()
 
 
 def _buffer_in(connection: BaseDatabaseWrapper) -> Buffer:
     """Find or make the buffer for the savepoints that are open now."""
-    callbacks = connection.run_on_commit
+    callbacks: list[Any] = connection.run_on_commit
     savepoints = set(connection.savepoint_ids) - {None}  # None: a block without a savepoint, and so no fate of its own
     if not _under_test(connection):
         for sids, callback, _robust in reversed(callbacks[-SEARCHED:]):
@@ -86,18 +91,20 @@ def _buffer_in(connection: BaseDatabaseWrapper) -> Buffer:
 
 
 def _merge_released(callbacks: list[Any], savepoints: set[Any]) -> None:
-    """Join the last two buffers if both wait for released savepoints alone.
+    """Join the last buffer to the one before it, if the same open savepoints decide over both.
 
     A savepoint that is not open any more, and whose callbacks Django still holds, was released: what waits for it now
     shares the fate of what is around it. Without this, a loop of ``atomic()`` blocks would publish once for each.
     """
-    buffers = [(sids, callback) for sids, callback, _robust in callbacks[-SEARCHED:] if isinstance(callback, Buffer)]
+    latest = range(len(callbacks) - 1, max(-1, len(callbacks) - 1 - SEARCHED), -1)
+    buffers = [index for index in latest if isinstance(callbacks[index][1], Buffer)]
     if len(buffers) < 2:  # noqa: PLR2004 - a pair
         return
-    (earlier_sids, earlier), (later_sids, later) = buffers[-2:]
+    (later_sids, later, _), (earlier_sids, earlier, _) = callbacks[buffers[0]], callbacks[buffers[1]]
     if earlier_sids & savepoints == later_sids & savepoints and not (earlier.published or later.published):
         earlier.outgoing.extend(later.outgoing)
-        later.outgoing.clear()
+        # Taken away, not emptied: an empty one would stand between the earlier one and those that follow.
+        del callbacks[buffers[0]]
 
 
 def _under_test(connection: BaseDatabaseWrapper) -> bool:
@@ -111,6 +118,8 @@ def _under_test(connection: BaseDatabaseWrapper) -> bool:
 def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
     """Publish messages, those for a queue together; what the broker does not take is kept in the ledger.
 
+    After a failure nothing more is tried: each try may last for the whole timeout, and somebody waits for this.
+
     Args:
         outgoing: the messages.
         robust: log, and do not raise, where the ledger fails as well.
@@ -121,11 +130,19 @@ def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
     by_queue: dict[str | None, list[Outgoing]] = {}
     for item in outgoing:
         by_queue.setdefault(item.queue, []).append(item)
+    unsent: list[Outgoing] = []
+    failure: publisher.PublishError | None = None
     for queue, items in by_queue.items():
+        if failure is not None:
+            unsent += items
+            continue
         try:
             publisher.publish(queue, [item.body for item in items])
         except publisher.PublishError as error:
-            _keep([items[index] for index in error.unsent], error, robust=robust)
+            failure = error
+            unsent += [items[index] for index in error.unsent]
+    if failure is not None:
+        _keep(unsent, failure, robust=robust)
 
 
 def _keep(items: Sequence[Outgoing], error: publisher.PublishError, *, robust: bool) -> None:

@@ -16,7 +16,7 @@ from signalbus.receiving.sweeper import sweep
 from signalbus.sending.publisher import PublishError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from datetime import datetime
 
 # For people: what a state means for what happens next.
@@ -49,7 +49,9 @@ class Command(BaseCommand):
         commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
         failed = commands.add_parser("failed", help="list what failed: dead, parked, or waiting for its next attempt")
         failed.add_argument("--json", action="store_true", help="a list of objects, for programs")
-        failed.add_argument("--state", choices=[state.value for state in State], help="list only, and all of, one state")
+        failed.add_argument(
+            "--state", choices=[state.value for state in State], help="list only, and all of, one state"
+        )
         failed.add_argument("--traceback", action="store_true", help="print each traceback too")
         retry = commands.add_parser("retry", help="give deliveries a fresh allowance of attempts, due at once")
         retry.add_argument("ids", nargs="*", type=_uuid, metavar="ID")
@@ -91,23 +93,26 @@ class Command(BaseCommand):
             return
         counts = "; ".join(f"{count} {state} ({WORDS[State(state)]})" for state, count in states.most_common())
         self.stdout.write(f"\n{sum(states.values())} in all: {counts}.")
-        self.stdout.write("manage.py signalbus retry ID… tries again; discard ID… gives up; failed --traceback says more.")
+        self.stdout.write(
+            "manage.py signalbus retry ID… tries again; discard ID… gives up; failed --traceback says more."
+        )
 
     def _retry(self, options: dict[str, Any]) -> None:
         if bool(options["ids"]) == options["all"]:
             raise CommandError("Say which: the ids that `manage.py signalbus failed` lists, or --all.")
-        self._report(ledger.retry(None if options["all"] else options["ids"]), options["ids"], "due again")
+        ids = set(options["ids"])
+        self._report(ledger.retry(None if options["all"] else list(ids)), len(ids), "due again")
 
     def _discard(self, options: dict[str, Any]) -> None:
-        self._report(ledger.discard(options["ids"]), options["ids"], "discarded")
+        ids = set(options["ids"])
+        self._report(ledger.discard(list(ids)), len(ids), "discarded")
 
-    def _report(self, done: int, ids: Iterable[UUID], word: str) -> None:
-        wanted = len(list(ids))
+    def _report(self, done: int, wanted: int, word: str) -> None:
         self.stdout.write(f"{done} {'delivery' if done == 1 else 'deliveries'} {word}.")
         if done < wanted:
             raise CommandError(
-                f"{wanted - done} of {wanted} left alone: not in the ledger, done, running now, or a text that nobody vouches "
-                "for (those can only be discarded)."
+                f"{wanted - done} of {wanted} left alone: not in the ledger, done, running now, or a text that nobody "
+                "vouches for (those can only be discarded)."
             )
 
     def _purge(self, options: dict[str, Any]) -> None:

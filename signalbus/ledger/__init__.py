@@ -1,0 +1,49 @@
+"""What went wrong, or must not be forgotten: all reads and writes of the ledger's tables.
+
+Only the database's clock decides what is due. Times that people read come from it as well.
+"""
+
+from signalbus.ledger.mending import discard, failed, purge, retry
+from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
+from signalbus.ledger.records import (
+    Settlement,
+    anything_due,
+    claim,
+    delivery_id,
+    expand,
+    keep,
+    keep_settled,
+    keep_unpublished,
+    release,
+    return_due,
+    settle,
+    take_due,
+    using,
+)
+
+__all__ = [
+    "Settlement",
+    "anything_due",
+    "bury",
+    "claim",
+    "delivery_id",
+    "discard",
+    "expand",
+    "failed",
+    "keep",
+    "keep_settled",
+    "keep_unpublished",
+    "open_parked",
+    "park",
+    "park_text",
+    "postpone_row",
+    "purge",
+    "refuse",
+    "release",
+    "retry",
+    "return_due",
+    "settle",
+    "take_due",
+    "unpark",
+    "using",
+]

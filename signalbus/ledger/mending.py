@@ -1,0 +1,84 @@
+"""What people do with what failed: list it, try it again, give it up, clear it away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from signalbus.ledger.records import later, using
+from signalbus.models import OPEN_STATES, Delivery, Message, State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from django.db.models import QuerySet
+
+TROUBLED = Q(state__in=(State.DEAD, State.PARKED)) | (Q(state__in=OPEN_STATES) & ~Q(error=""))
+
+
+def failed(*, state: str | None = None) -> QuerySet[Delivery]:
+    """Return what failed and was not mended: dead, parked, or waiting for its next attempt.
+
+    Args:
+        state: only what is in this state.
+
+    Returns:
+        The deliveries with their messages, the latest failure first.
+    """
+    rows = Delivery.objects.using(using()).select_related("message")
+    if state is not None:
+        return rows.filter(state=state).order_by("-created_at")
+    return rows.filter(TROUBLED).order_by("-failed_at", "-created_at")
+
+
+def retry(ids: Sequence[UUID] | None) -> int:
+    """Give dead, skipped and waiting deliveries a fresh allowance, due at once.
+
+    Args:
+        ids: which; None for all that failed.
+
+    Returns:
+        How many. What was refused cannot be retried: nobody vouches for it.
+    """
+    rows = Delivery.objects.using(using()).filter(TROUBLED if ids is None else Q(id__in=ids))
+    rows = rows.exclude(state__in=(State.DONE, State.RUNNING)).exclude(state=State.DEAD, message__sealed=True)
+    return rows.update(state=State.PENDING, allowance=F("attempts"), due_at=Now(), parked_at=None, ended_at=None)
+
+
+def discard(ids: Sequence[UUID]) -> int:
+    """Give deliveries up for good; they stay visible until they are purged.
+
+    Args:
+        ids: which.
+
+    Returns:
+        How many; those that have ended well, or run now, are left alone.
+    """
+    rows = Delivery.objects.using(using()).filter(id__in=ids).exclude(state__in=(State.DONE, State.RUNNING))
+    return rows.update(state=State.DISCARDED, ended_at=Now())
+
+
+def purge(seconds: float, *, batch: int = 1000) -> int:
+    """Delete what ended well, was skipped or discarded, and is old; in small batches, so that nobody waits for it.
+
+    Args:
+        seconds: how old.
+        batch: how many rows a transaction deletes.
+
+    Returns:
+        How many deliveries.
+    """
+    alias = using()
+    ended = Delivery.objects.using(alias).filter(
+        state__in=(State.DONE, State.SKIPPED, State.DISCARDED), ended_at__lte=later(-seconds)
+    )
+    purged = 0
+    while ids := list(ended.values_list("id", flat=True)[:batch]):
+        messages = list(Message.objects.using(alias).filter(deliveries__in=ids).values_list("id", flat=True).distinct())
+        # Not the ids alone: what was given a fresh allowance in the meantime stays.
+        purged += ended.filter(id__in=ids).delete()[0]
+        Message.objects.using(alias).filter(id__in=messages, deliveries=None).delete()
+    return purged

@@ -1,0 +1,157 @@
+"""What a worker could not run: what it does not know yet is parked, what nobody vouches for is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
+
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Coalesce, Now
+
+from signalbus import conf
+from signalbus.ledger.records import insert, keep, later, new_delivery, receivers_of, row_of, shorten, storable, using
+from signalbus.models import Delivery, Message, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from signalbus.wire.message import Message as WireMessage
+
+# Names are hashed into ids, so these must never change.
+REFUSED = UUID("5f0d6f0e-6a55-4d0e-9d8f-7f5b54ad9d10")
+OVERFLOW = uuid5(REFUSED, "overflow")
+
+PARK_FIRST, PARK_LONGEST = 2.0, 300.0  # seconds between two tries of what is unknown
+REFUSED_CHARS = 2000  # kept of a text that was refused
+# What may be parked. What runs now, runs where it is known: a worker that lacks it must not take it from there.
+WAITING = (State.PENDING, State.PARKED, State.PUBLISHED)
+
+
+def park(message: WireMessage, receivers: Iterable[str], queue: str | None, reason: str) -> list[str]:
+    """Keep what this worker does not know, to be tried again for a day.
+
+    Args:
+        message: the message.
+        receivers: the recipients it does not know; one empty name for the whole message.
+        queue: where it came from, and will go to again.
+        reason: what is unknown.
+
+    Returns:
+        The recipients whose day is over: these are dead now.
+    """
+    error = shorten(reason)
+    rows = [_parked(message.id, receiver, queue, error) for receiver in receivers]
+    with transaction.atomic(using=using()):
+        insert([row_of(message)], rows)
+        return _park_again([row.pk for row in rows], error)
+
+
+def park_text(text: str, *, sealed: bool, queue: str | None, reason: str) -> None:
+    """Keep a text that this worker cannot open yet: of a newer version, or with a key that it does not hold.
+
+    Args:
+        text: the body if it was verified, else the whole text, which nobody here may sign.
+        sealed: it was not verified.
+        queue: where it came from.
+        reason: what stands against it.
+    """
+    id_ = uuid5(REFUSED, hashlib.sha256(text.encode()).hexdigest())
+    error = shorten(reason)
+    parked = _parked(id_, "", queue, error)
+    with transaction.atomic(using=using()):
+        insert([Message(id=id_, text=text, sealed=sealed, created_at=Now())], [parked])
+        _park_again([parked.pk], error)
+
+
+def _parked(message: UUID, receiver: str, queue: str | None, error: str) -> Delivery:
+    return new_delivery(message, receiver, queue, state=State.PARKED, parked_at=Now(), error=error)
+
+
+def _park_again(ids: Sequence[UUID], error: str) -> list[str]:
+    """Set when parked deliveries are tried again: after as long as they have been parked, so the delays double."""
+    rows = Delivery.objects.using(using()).filter(id__in=ids, state__in=WAITING)
+    again = rows.annotate(clock=Now(), since=Coalesce("parked_at", Now()))
+    return [row.receiver for row in again if not _postpone(row.pk, row.since, row.clock, error)]
+
+
+def postpone_row(row: Delivery, reason: str) -> bool:
+    """Park a row of `take_due` a while longer.
+
+    Args:
+        row: the row.
+        reason: what is unknown.
+
+    Returns:
+        False if its day is over: it is dead.
+    """
+    clock: datetime = row.clock  # type: ignore[attr-defined]  # annotated by take_due
+    return _postpone(row.pk, row.parked_at or clock, clock, shorten(reason))
+
+
+def _postpone(delivery: UUID, since: datetime, clock: datetime, error: str) -> bool:
+    age = (clock - since).total_seconds()
+    fields: dict[str, Any] = {"state": State.PARKED, "parked_at": since, "error": error, "failed_at": Now()}
+    in_time = age < conf.get().PARK_SECONDS
+    if in_time:
+        fields["due_at"] = later(min(PARK_LONGEST, max(PARK_FIRST, age)))
+    else:
+        fields |= {"state": State.DEAD, "ended_at": Now(), "error": f"given up after {age:.0f} s: {error}"}
+    Delivery.objects.using(using()).filter(id=delivery, state__in=WAITING).update(**fields)
+    return in_time
+
+
+def unpark() -> int:
+    """Make all that is parked due: a worker that has just started may know more than the last one.
+
+    Returns:
+        How many deliveries.
+    """
+    return Delivery.objects.using(using()).filter(state=State.PARKED).update(due_at=Now())
+
+
+def bury(row: Delivery, error: str) -> None:
+    """Make a row of `take_due` dead: it will never open."""
+    dead = Delivery.objects.using(using()).filter(id=row.pk, state=State.PUBLISHED)
+    dead.update(state=State.DEAD, error=shorten(error), failed_at=Now(), ended_at=Now())
+
+
+def open_parked(delivery: Delivery, message: WireMessage) -> None:
+    """Replace a text that could not be opened by the message in it.
+
+    Args:
+        delivery: the parked one, of the whole text.
+        message: what was in it.
+    """
+    with transaction.atomic(using=using()):
+        keep(message, receivers_of(message), delivery.queue)
+        Message.objects.using(using()).filter(id=delivery.message_id).delete()
+
+
+def refuse(text: str, reason: str, queue: str | None) -> None:
+    """Keep a text that was refused as a dead letter; beyond the first of them, only count.
+
+    Args:
+        text: what came; only its beginning is kept.
+        reason: why it was refused.
+        queue: where it came from.
+    """
+    id_ = uuid5(REFUSED, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+    if _count_again(id_):
+        return
+    most = conf.get().KEEP_REFUSED
+    kept = Delivery.objects.using(using()).filter(state=State.DEAD, receiver="", message__sealed=True)
+    if kept[:most].count() >= most:
+        if _count_again(OVERFLOW):
+            return
+        id_, text, reason = OVERFLOW, "", "more refused texts; attempts counts them"
+    row = Message(id=id_, text=storable(text[:REFUSED_CHARS]), sealed=True, created_at=Now())
+    ended = {"state": State.DEAD, "attempts": 1, "error": shorten(reason), "failed_at": Now(), "ended_at": Now()}
+    insert([row], [new_delivery(id_, "", queue, **ended)])
+
+
+def _count_again(message: UUID) -> bool:
+    rows = Delivery.objects.using(using()).filter(message_id=message, state=State.DEAD)
+    return bool(rows.update(attempts=F("attempts") + 1, failed_at=Now()))
