@@ -24,7 +24,8 @@ from textwrap import dedent
 import pytest
 from django.core.management import get_commands, load_command_class
 
-from signalbus import conf, exceptions
+from signalbus import Signal, __version__, conf, exceptions
+from signalbus.models import State
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -218,6 +219,28 @@ def test_the_table_of_settings_is_the_code():
     written = {name: cells[0] for name, cells in rows(ROOT / "docs" / "settings.md", "key").items()}
 
     assert list(written.items()) == [(field.name, repr(field.default)) for field in dataclasses.fields(conf.Settings)]
+
+
+def test_the_tables_of_options_are_the_code():
+    """docs/receivers.md lists each option of Signal() and of connect(), and no other."""
+    document = ROOT / "docs" / "receivers.md"
+    declared = set(inspect.signature(Signal).parameters)
+    connected = set(inspect.signature(Signal.connect).parameters) - {"self", "receiver"}
+
+    assert set(rows(document, "`Signal(…)`")) == declared
+    assert set(rows(document, "option")) == connected
+
+
+def test_the_table_of_states_is_the_code():
+    """docs/operating.md lists each state of a delivery, and no other."""
+    written = [name.strip(" `") for cell in rows(ROOT / "docs" / "operating.md", "state") for name in cell.split(",")]
+
+    assert sorted(written) == sorted(State.values)
+
+
+def test_the_changelog_begins_with_this_version():
+    """What is built is what the newest entry tells of."""
+    assert re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == __version__
 
 
 def test_the_table_of_errors_is_the_code():
