@@ -91,7 +91,7 @@ def _buffer_in(connection: BaseDatabaseWrapper) -> Buffer:
 
 
 def _merge_released(callbacks: list[Any], savepoints: set[Any]) -> None:
-    """Join the last buffer to the one before it, if the same open savepoints decide over both.
+    """Join the last two buffers, if the same open savepoints decide over both.
 
     A savepoint that is not open any more, and whose callbacks Django still holds, was released: what waits for it now
     shares the fate of what is around it. Without this, a loop of ``atomic()`` blocks would publish once for each.
@@ -102,9 +102,10 @@ def _merge_released(callbacks: list[Any], savepoints: set[Any]) -> None:
         return
     (later_sids, later, _), (earlier_sids, earlier, _) = callbacks[buffers[0]], callbacks[buffers[1]]
     if earlier_sids & savepoints == later_sids & savepoints and not (earlier.published or later.published):
+        # Into the later one's place, which those that follow will find; an emptied one would stand between them.
         earlier.outgoing.extend(later.outgoing)
-        # Taken away, not emptied: an empty one would stand between the earlier one and those that follow.
-        del callbacks[buffers[0]]
+        later.outgoing = earlier.outgoing
+        del callbacks[buffers[1]]
 
 
 def _under_test(connection: BaseDatabaseWrapper) -> bool:

@@ -1,0 +1,88 @@
+"""A worker in the test's own process: takes Celery messages off the real broker, and delivers them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import redis
+from django.db.models.functions import Now
+
+from signalbus import Signal, conf
+from signalbus.celery import get_app
+from signalbus.models import Delivery
+from signalbus.receiving.delivery import deliver
+from signalbus.receiving.sweeper import sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+QUEUE = "signalbus"
+
+
+class Bus:
+    """The broker as a worker sees it.
+
+    Args:
+        url: its address for redis-py.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.client: Any = redis.Redis.from_url(url)
+
+    def take(self, queue: str = QUEUE) -> list[list[str]]:
+        """Take all Celery messages out of a queue: for each the texts it holds."""
+        taken = []
+        while (item := self.client.rpop(queue)) is not None:
+            args, kwargs, _ = json.loads(base64.b64decode(json.loads(item)["body"]))
+            assert not kwargs
+            taken.append(args[0])
+        return taken
+
+    def work(self, queue: str = QUEUE, *, redelivered: bool = False) -> int:
+        """Deliver all that a queue holds, as a worker would; returns how many Celery messages that were."""
+        taken = self.take(queue)
+        for texts in taken:
+            deliver(texts, queue=queue, redelivered=redelivered)
+        return len(taken)
+
+    def come_again(self) -> int:
+        """Let time pass until everything in the ledger is due, publish it, and work."""
+        Delivery.objects.exclude(state__in=("done", "dead", "skipped", "discarded")).update(due_at=Now())
+        published = sweep()
+        self.work()
+        return published
+
+
+def rows() -> list[tuple[str, str, int]]:
+    """Return (receiver, state, attempts) of all deliveries in the ledger."""
+    return sorted(Delivery.objects.values_list("receiver", "state", "attempts"))
+
+
+def only() -> Delivery:
+    """Return the ledger's only delivery."""
+    return Delivery.objects.select_related("message").get()
+
+
+def connect(signal: Signal, function: Callable[..., Any], uid: str | None = None, **options: Any) -> Callable[..., Any]:
+    """Connect a local function under a name that lasts as long as the signal."""
+    signal.connect(function, weak=False, dispatch_uid=uid or function.__name__, **options)
+    return function
+
+
+def text_of(body: str) -> str:
+    """Sign a body as a key holder would."""
+    return conf.signer().sign(body)
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Run Celery tasks where they are called, as CELERY_TASK_ALWAYS_EAGER does."""
+    settings = get_app().conf
+    settings.task_always_eager = True
+    try:
+        yield
+    finally:
+        settings.task_always_eager = False

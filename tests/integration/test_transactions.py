@@ -1,0 +1,276 @@
+"""Promise 1: a transaction's messages share its fate, and travel together."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import transaction
+from django.db.transaction import TransactionManagementError
+from django.test import TestCase
+
+from signalbus import Signal, conf
+from signalbus.exceptions import PayloadError
+from signalbus.models import Delivery, Message
+from signalbus.sending import publisher
+from tasks.admissions.models import Academy
+
+from .bus import QUEUE, Bus, connect, eager
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def rolled_back() -> Iterator[None]:
+    """A transaction, or a savepoint, that is rolled back."""
+    with suppress(ZeroDivisionError), transaction.atomic():
+        yield
+        raise ZeroDivisionError
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> str:
+    """Every test here runs on both databases."""
+    return str(request.param)
+
+
+@pytest.fixture
+def bus(valkey, database_url: str, broker_url: str) -> Bus:
+    """The broker, with a database behind it."""
+    return Bus(valkey.redis_url)
+
+
+@pytest.fixture
+def ran() -> list[Any]:
+    """What the signal's receiver was told."""
+    return []
+
+
+@pytest.fixture
+def signal(ran: list[Any]) -> Signal:
+    """A signal with one receiver."""
+    signal = Signal("tests.transactions")
+
+    def receiver(sender, number, **kwargs):
+        ran.append(number)
+
+    connect(signal, receiver, "transactions.receiver")
+    return signal
+
+
+def test_promise_1_a_rollback_leaves_nothing(bus: Bus, signal: Signal):
+    """Neither the broker nor the ledger hears of what was rolled back."""
+    with rolled_back():
+        signal.send(None, number=1)
+
+    assert bus.take() == []
+    assert not Message.objects.exists()
+
+
+def test_promise_1_nothing_is_published_before_the_commit(bus: Bus, signal: Signal, ran: list[Any]):
+    """What is sent waits for the commit of the outermost transaction."""
+    with transaction.atomic():
+        with transaction.atomic():
+            signal.send(None, number=1)
+        assert bus.client.llen(QUEUE) == 0
+
+    bus.work()
+    assert ran == [1]
+
+
+def test_promise_1_a_rolled_back_savepoint_takes_only_its_own(bus: Bus, signal: Signal, ran: list[Any]):
+    """What was sent before, beside and after it, travels; and it swallows nothing of the next transaction."""
+    with transaction.atomic():
+        signal.send(None, number=1)
+        with rolled_back():
+            signal.send(None, number=2)
+            with transaction.atomic():
+                signal.send(None, number=3)
+        with transaction.atomic():
+            signal.send(None, number=4)
+        signal.send(None, number=5)
+    with transaction.atomic():
+        signal.send(None, number=6)
+
+    bus.work()
+    assert sorted(ran) == [1, 4, 5, 6]
+
+
+def test_a_released_savepoint_still_falls_with_the_one_around_it(bus: Bus, signal: Signal, ran: list[Any]):
+    """Buffers of released savepoints are joined, but never out of what may yet be rolled back."""
+    with transaction.atomic():
+        for number in range(5):
+            with transaction.atomic():
+                signal.send(None, number=number)
+        with rolled_back():
+            for number in range(10, 15):
+                with transaction.atomic():
+                    signal.send(None, number=number)
+        for number in range(20, 25):
+            with transaction.atomic():
+                signal.send(None, number=number)
+
+    bus.work()
+    assert sorted(ran) == [*range(5), *range(20, 25)]
+
+
+def test_a_loop_of_atomic_blocks_makes_few_celery_messages(bus: Bus, signal: Signal):
+    """A hundred saves, each in an atomic() of its own inside one transaction, do not make a hundred messages."""
+    with transaction.atomic():
+        for number in range(100):
+            with transaction.atomic():
+                signal.send(None, number=number)
+                transaction.on_commit(lambda: None)
+
+    taken = bus.take()
+    assert sum(map(len, taken)) == 100
+    assert len(taken) <= 3
+
+
+def test_a_transactions_messages_for_a_queue_travel_together(bus: Bus, signal: Signal):
+    """At most 100 texts a Celery message; each queue has its own."""
+    connect(signal, lambda **kwargs: None, "transactions.mailer", queue="email")
+
+    with transaction.atomic():
+        for number in range(250):
+            signal.send(None, number=number)
+
+    assert [len(texts) for texts in bus.take()] == [100, 100, 50]
+    assert [len(texts) for texts in bus.take("email")] == [100, 100, 50]
+
+
+def test_a_celery_message_holds_at_most_a_mebibyte(bus: Bus, signal: Signal):
+    """Large texts make more Celery messages, each below 1 MiB."""
+    with transaction.atomic():
+        for _ in range(10):
+            signal.send(None, number="x" * 200_000)
+
+    taken = bus.take()
+    assert [len(texts) for texts in taken] == [5, 5]
+    assert all(sum(map(len, texts)) <= 1024 * 1024 for texts in taken)
+
+
+def test_a_payload_that_cannot_travel_sends_nothing(bus: Bus, signal: Signal):
+    """Bad input, a value that cannot travel: the error comes from send(), and the transaction's others still travel."""
+    with transaction.atomic():
+        signal.send(None, number=1)
+        with pytest.raises(PayloadError, match=r"number\.lock"):
+            signal.send(None, number={"lock": object()})
+
+    assert [len(texts) for texts in bus.take()] == [1]
+    assert not Message.objects.exists()
+
+
+def test_a_manual_transaction_is_refused_as_djangos_on_commit_refuses_it(bus: Bus, signal: Signal, database: str):
+    """Under set_autocommit(False) nobody can say when the commit comes: nothing is published too early."""
+    transaction.set_autocommit(False)
+    try:
+        with pytest.raises(TransactionManagementError):
+            signal.send(None, number=1)
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+
+    assert bus.take() == []
+
+
+def test_a_commit_in_a_callback_publishes_too(bus: Bus, signal: Signal, ran: list[Any]):
+    """An on_commit callback that opens a transaction of its own and sends in it is heard."""
+
+    def callback() -> None:
+        with transaction.atomic():
+            signal.send(None, number=2)
+
+    with transaction.atomic():
+        transaction.on_commit(callback)
+        signal.send(None, number=1)
+
+    bus.work()
+    assert sorted(ran) == [1, 2]
+
+
+def test_eager_mode_delivers_after_the_commit_through_the_codec(bus: Bus, signal: Signal, ran: list[Any]):
+    """CELERY_TASK_ALWAYS_EAGER: in this process, after the commit, a copy and not the object that was sent."""
+    sent = ["a list"]
+
+    with eager(), transaction.atomic():
+        signal.send(None, number=sent)
+        assert ran == []
+
+    assert ran == [["a list"]]
+    assert ran[0] is not sent
+    assert bus.take() == []
+
+
+def test_eager_mode_keeps_a_failure_and_does_not_raise(bus: Bus):
+    """A receiver that fails in eager mode leaves a row, and does not disturb the sender."""
+    signal = Signal("tests.eager")
+
+    def receiver_that_raises(sender, **kwargs):
+        raise ValueError("no luck")
+
+    connect(signal, receiver_that_raises)
+    with eager(), transaction.atomic():
+        signal.send(None)
+
+    assert Delivery.objects.get().error == "ValueError: no luck"
+
+
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_a_forked_child_publishes_on_a_connection_of_its_own(bus: Bus, signal: Signal, ran: list[Any]):
+    """What a child sends does not go through the socket that its parent uses as well."""
+    signal.send(None, number=1)
+    before = bus.client.info("stats")["total_connections_received"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            publisher.publish_texts(None, ["a child's"])
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    signal.send(None, number=2)
+
+    assert bus.client.info("stats")["total_connections_received"] > before
+    texts = [text for taken in bus.take() for text in taken]
+    assert len(texts) == 3
+    assert texts[1] == "a child's"
+
+
+class CapturedOnCommit(TestCase):
+    """In a TestCase a commit never comes, but Django's own helper runs what waits for it."""
+
+    def test_capture_on_commit_callbacks_sees_those_of_its_block(self):
+        """Only what was sent inside the block is run by it, each message once."""
+        signal = Signal("tests.captured")
+        told: list[int] = []
+        connect(signal, lambda number, **kwargs: told.append(number), "captured.receiver")
+
+        with eager():
+            signal.send(None, number=1)
+            with self.captureOnCommitCallbacks(execute=True) as callbacks:
+                signal.send(None, number=2)
+                with transaction.atomic():
+                    signal.send(None, number=3)
+                assert told == []
+
+        assert told == [2, 3]
+        assert len(callbacks) == 2
+
+
+def test_the_real_story_waits_for_the_commit(bus: Bus):
+    """The checkout's own Cohort.save(): its signal is in the broker once the row can be read."""
+    with transaction.atomic():
+        academy = Academy.objects.create(name="A", slug="a")
+        academy.cohort_set.create(name="C", slug="c")
+        assert bus.client.llen(QUEUE) == 0
+
+    (texts,) = bus.take()
+    assert '"admissions.cohort_saved"' in conf.signer().verify(texts[0])
