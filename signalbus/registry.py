@@ -13,7 +13,7 @@ from django.apps import apps
 from signalbus.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from signalbus.receiving.retry import Retry
 
@@ -54,13 +54,18 @@ class NamedSignal(Protocol):
 
     was: tuple[str, ...]
     place: str
+    module: str
+
+    @property
+    def is_leftover(self) -> bool:
+        """Whether the module that made it has been loaded again."""
 
     @property
     def name(self) -> str:
         """The stable name."""
 
-    def entries(self) -> Iterable[Receiver]:
-        """The connected receivers that travel."""
+    def known_name(self) -> str | None:
+        """The name, or None while there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,9 @@ class Conflict:
 
     def __str__(self) -> str:
         return (
-            f"Two {self.what}s are called {self.id!r}: one at {self.places[0]}, one at {self.places[1]}. A message could not "
-            f"tell them apart: rename one, or give one {'a name' if self.what == 'signal' else 'a dispatch_uid'} of its own."
+            f"Two {self.what}s are called {self.id!r}: one at {self.places[0]}, one at {self.places[1]}. A message "
+            "could not tell them apart: rename one, or give one "
+            f"{'a name' if self.what == 'signal' else 'a dispatch_uid'} of its own."
         )
 
 
@@ -89,19 +95,27 @@ class Registry:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._signals: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._signals: weakref.WeakValueDictionary[int, Any] = (
+            weakref.WeakValueDictionary()
+        )  # in the order of their making
         self._by_name: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self._unindexed = False
+        self.size = 0  # how many there ever were: who saw no rival among so many need not look again
 
     def add(self, signal: NamedSignal) -> None:
         """Take in a new signal; its name is asked for later, when the apps are loaded."""
         with self._lock:
-            self._signals.add(signal)
+            self.size += 1
+            self._signals[self.size] = signal
             self._unindexed = True
+
+    def renamed(self) -> None:
+        """Take note that a signal has found its name."""
+        self._unindexed = True
 
     def __iter__(self) -> Iterator[Any]:
         with self._lock:
-            return iter(list(self._signals))
+            return iter(list(self._signals.values()))
 
     def signal(self, name: str) -> Any | None:
         """Find a signal.
@@ -114,16 +128,17 @@ class Registry:
         """
         found = self._by_name.get(name)
         if found is None and self._unindexed:
-            # Only a new signal makes this worth repeating: a hostile name must not cost a walk over all of them each time.
+            # Only a new signal makes this worth repeating: a hostile name must not cost a walk over all of them.
             self._index()
             found = self._by_name.get(name)
         return found
 
     def _index(self) -> None:
         with self._lock:
-            self._unindexed = False
-            # Former names first, so that a name in use today wins over one that was given up.
-            named = [(signal, signal.known_name()) for signal in self._signals]
+            # Former names first, so that a name in use today wins over one that was given up; then the newest wins, so
+            # that a module that was loaded again replaces its signals.
+            named = [(signal, signal.known_name()) for signal in self]
+            self._unindexed = not apps.apps_ready  # until then some have none
             for signal, name in named:
                 if name is not None:
                     self._by_name.update(dict.fromkeys(signal.was, signal))
@@ -141,11 +156,12 @@ class Registry:
         Returns:
             The conflict, or None. A module that was loaded again replaces its signals: that is none.
         """
-        with self._lock:
-            for other in self._signals:
-                if other is not signal and other.place != signal.place and other.known_name() == name:
-                    first, second = sorted((other.place, signal.place))
-                    return Conflict("signal", name, (first, second))
+        for other in self:
+            if other is signal or other.place == signal.place or other.known_name() != name:
+                continue
+            if other.module != signal.module or not (other.is_leftover or signal.is_leftover):
+                first, second = sorted((other.place, signal.place))
+                return Conflict("signal", name, (first, second))
         return None
 
     def queues(self) -> list[str]:
@@ -170,8 +186,8 @@ def app_label_of(module: str) -> str | None:
     """
     if not apps.apps_ready:
         raise ConfigurationError(
-            "A signal's name follows from the app it stands in, and Django's apps are not loaded yet: call django.setup() "
-            "first, or give the signal a name."
+            "A signal's name follows from the app it stands in, and Django's apps are not loaded yet: call "
+            "django.setup() first, or give the signal a name."
         )
     config = apps.get_containing_app_config(module)
     return None if config is None else str(config.label)

@@ -2,20 +2,117 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
+from django.dispatch.dispatcher import NONE_ID
 
 from signalbus.exceptions import ConfigurationError
 from signalbus.receiving.retry import Retry
-from signalbus.registry import Receiver
+from signalbus.registry import Conflict, Receiver
 from signalbus.wire.references import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     AnyReceiver = Callable[..., Any]
+    Key = tuple[Any, Any]  # Django's own: the uid or the receiver's identity, and the sender's
+
+
+class Roster:
+    """The receivers of one signal that travel, each under the key by which Django keeps it."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Key, Receiver] = {}
+        self._rivals: list[tuple[Receiver, Receiver]] = []
+        self._index: dict[str, list[Receiver]] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def __iter__(self) -> Iterator[Receiver]:
+        return (entry for entry in list(self._entries.values()) if entry.function() is not None)
+
+    def get(self, key: Key) -> Receiver | None:
+        """Return the receiver that Django keeps under a key, if it is one of those that travel."""
+        return self._entries.get(key)
+
+    def add(self, key: Key, entry: Receiver, *, known: bool) -> None:
+        """Take in a receiver, and note which other one has its id.
+
+        Args:
+            key: Django's key.
+            entry: the receiver.
+            known: Django has a living receiver under that key, and will ignore this one.
+        """
+        if not known:
+            self._entries.pop(key, None)  # an id() that a dead receiver left behind
+        for other_key, other in self._entries.items():
+            if other.id == entry.id and _rivals(key, entry, other_key, other):
+                self._rivals.append((other, entry))
+        if not known:
+            self._entries[key] = entry
+            self._index = None
+
+    def drop(self, key: Key) -> None:
+        """Forget what is kept under a key, and whose rival it was."""
+        entry = self._entries.pop(key, None)
+        self._index = None
+        self._rivals = [pair for pair in self._rivals if entry not in pair]
+
+    @property
+    def conflicts(self) -> list[Conflict]:
+        """The living receivers that share an id."""
+        if not self._rivals:
+            return []
+        living = [pair for pair in self._rivals if None not in (pair[0].function(), pair[1].function())]
+        return [Conflict("receiver", first.id, (first.place, second.place)) for first, second in living]
+
+    def called(self, id: str) -> list[Receiver]:  # noqa: A002 - a receiver's id, as everywhere
+        """Return the living receivers with an id: those that have it now before those that had it once."""
+        index = self._index
+        if index is None:
+            index = {}
+            for entry in reversed(list(self._entries.values())):  # what a reloaded module connected again comes first
+                index.setdefault(entry.id, []).append(entry)
+            for entry in self._entries.values():
+                for former in entry.was:
+                    index.setdefault(former, []).append(entry)
+            self._index = index
+        return [entry for entry in index.get(id, ()) if entry.function() is not None]
+
+
+def _rivals(key: Key, entry: Receiver, other_key: Key, other: Receiver) -> bool:
+    """Whether a message could not tell two receivers with one id apart; a module loaded again has no rivals."""
+    if other.function() is None:
+        return False
+    together = key[1] == other_key[1] or NONE_ID in (key[1], other_key[1])
+    if entry.place != other.place:
+        return together or entry.sender == other.sender
+    # Django would run it twice for one sending; the message names it once.
+    return together and key != other_key and entry.function() is other.function()
+
+
+class SenderCache(weakref.WeakKeyDictionary[Any, Any]):
+    """What is connected for each sending class, for as long as the class lives.
+
+    Django's own cache fails for senders that no weak reference can be made to (None, texts), and takes two model
+    instances of one row for the same sender, which its look-up does not.
+    """
+
+    data: dict[Any, Any]  # the base class's, asked without the detour of its own get(): it is on every send's way
+
+    def get(self, sender: Any, default: Any = None) -> Any:
+        """Return what is remembered for a sender, if it is a class."""
+        return self.data.get(weakref.ref(sender), default) if isinstance(sender, type) else default
+
+    def __setitem__(self, sender: Any, value: Any) -> None:
+        """Remember something for a sender, if it is a class."""
+        if isinstance(sender, type):
+            super().__setitem__(sender, value)
 
 
 def reject_unreachable(receiver: AnyReceiver, dispatch_uid: object) -> None:
@@ -42,8 +139,8 @@ def reject_unreachable(receiver: AnyReceiver, dispatch_uid: object) -> None:
     else:
         return
     raise ConfigurationError(
-        f"{receiver!r} is {kind}: a worker could not find it again by name. Connect a function of a module, or give it a "
-        'dispatch_uid="…" that every process uses, or run it in the sender\'s process with inline=True.'
+        f"{receiver!r} is {kind}: a worker could not find it again by name. Connect a function of a module, or give it "
+        'a dispatch_uid="…" that every process uses, or run it in the sender\'s process with inline=True.'
     )
 
 
@@ -65,7 +162,8 @@ def receiver_id(receiver: AnyReceiver, sender: str | None, dispatch_uid: object)
 
 
 def _place_of(receiver: AnyReceiver) -> str:
-    code = getattr(receiver, "__code__", None)
+    # A decorator's wrapper stands where the decorator does: what it wraps is the place that a person looks for.
+    code = getattr(inspect.unwrap(receiver), "__code__", None)
     module = getattr(receiver, "__module__", type(receiver).__module__)
     name = getattr(receiver, "__qualname__", type(receiver).__qualname__)
     return f"{module}.{name}" if code is None else f"{module}.{name} ({code.co_filename}:{code.co_firstlineno})"
@@ -114,7 +212,7 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
     """
     if on_missing not in {"skip", "fail"}:
         raise ConfigurationError(f'on_missing={on_missing!r}: say "skip" or "fail".')
-    if timeout is not None and timeout <= 0:
+    if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout < math.inf):
         raise ConfigurationError(f"timeout={timeout!r}: a timeout is a number of seconds above 0, or None.")
     if retry is not None and not isinstance(retry, Retry):
         raise ConfigurationError(f"retry={retry!r}: give a signalbus.Retry, as in retry=Retry(max_attempts=5).")

@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
-from django.apps import apps
 from django.dispatch import Signal as DjangoSignal
-from django.dispatch.dispatcher import NONE_ID, _make_id
+from django.dispatch.dispatcher import NONE_ID, _make_id  # type: ignore[attr-defined]
 
-from signalbus.exceptions import ConfigurationError
-from signalbus.registry import Conflict, Receiver, app_label_of, registry, variable_of
+from signalbus.exceptions import ConfigurationError, PayloadError
 from signalbus.sending.composing import Envelope, Outgoing, route
-from signalbus.sending.connecting import reject_unreachable, resolve_entry
+from signalbus.sending.connecting import Roster, SenderCache, reject_unreachable, resolve_entry
+from signalbus.sending.naming import Named
 from signalbus.wire.references import allow_sender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import ModuleType
     from uuid import UUID
 
     from signalbus.receiving.retry import Retry
+    from signalbus.registry import Conflict, Receiver
+
+    Responses = Iterable[tuple[Any, Any]]
+    Split = tuple[Sequence[Receiver], Sequence[Any], Sequence[Any]]
+
+logger = logging.getLogger("django.dispatch")
+
+NOBODY: Split = ((), (), ())
+RESERVED = ("signal", "sender")  # what a receiver gets beside the payload
 
 
 class Sent(list[tuple[Any, Any]]):
-    """What a send returns: (receiver, response) for each receiver that ran in this process; normally none.
+    """What a send returns: (receiver, response) for each receiver that ran in this process; normally none."""
 
-    Args:
-        responses: those pairs.
-        id: the message's id, or None if nothing travels.
-    """
-
-    def __init__(self, responses: Iterable[tuple[Any, Any]] = (), id: UUID | None = None) -> None:  # noqa: A002 - the API
-        super().__init__(responses)
-        self.id = id
+    id: UUID | None = None  # the message's id, or None if nothing travels
 
 
-class Signal(DjangoSignal):
+class Signal(Named, DjangoSignal):
     """A channel with a stable name, whose receivers run in workers.
 
     Args:
@@ -63,64 +64,23 @@ class Signal(DjangoSignal):
         ordered_by: str | None = None,
         use_caching: bool = False,
     ) -> None:
-        if name is not None and (not isinstance(name, str) or not name):
-            raise ConfigurationError(f"A signal's name is a text such as 'admissions.cohort_saved', not {name!r}.")
         super().__init__(use_caching=use_caching)
         self.durable = durable
-        self.was = (was,) if isinstance(was, str) else tuple(was)
         self.open = open
         self.ordered_by = ordered_by
-        frame = sys._getframe(1)  # noqa: SLF001 - the documented way to the caller's module (PEP 667)
-        self._module: str = frame.f_globals.get("__name__", "")
-        self.place = f"{self._module}:{frame.f_lineno}"
-        self._name = name
-        self._attribute: str | None = None
-        self._unrivalled = False
-        self._entries: dict[Any, Receiver] = {}  # by Django's own look-up key
-        self.conflicts: list[Conflict] = []
-        registry.add(self)
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._module = owner.__module__
-        self._attribute = f"{owner.__qualname__}.{name}"
-
-    def __repr__(self) -> str:
-        return f"<Signal {self._name or self.place}>"
-
-    # Names
+        if use_caching:
+            self.sender_receivers_cache = SenderCache()
+        self._roster = Roster()
+        self._settle(name, (was,) if isinstance(was, str) else tuple(was))
 
     @property
-    def name(self) -> str:
-        """The stable name, under which messages travel.
-
-        Raises:
-            ConfigurationError: it stands nowhere, or two signals share it.
-        """
-        if self._unrivalled and self._name is not None:
-            return self._name
-        name = self.known_name()
-        if name is None:
-            raise ConfigurationError(
-                f"The signal made at {self.place} has no name: assign it to a variable of a module, or give it one, as in "
-                'Signal("admissions.cohort_saved"). A worker finds a signal by its name.'
-            )
-        rival = registry.rival(self, name)
-        if rival is not None:
-            raise ConfigurationError(str(rival))
-        self._unrivalled = True
-        return name
-
-    def known_name(self) -> str | None:
-        """Return the name, or None while there is none; rivals are not asked for."""
-        if self._name is None and apps.apps_ready:
-            variable = self._attribute or variable_of(self._module, self)
-            if variable is not None and "<locals>" not in variable:
-                self._name = f"{app_label_of(self._module) or self._module}.{variable}"
-        return self._name
+    def conflicts(self) -> list[Conflict]:
+        """The receivers that share an id."""
+        return self._roster.conflicts
 
     # Connecting
 
-    def connect(  # type: ignore[override]  # noqa: PLR0913 - Django's signature and a receiver's policy
+    def connect(  # noqa: PLR0913 - Django's signature and a receiver's policy
         self,
         receiver: Callable[..., Any],
         sender: object = None,
@@ -170,56 +130,35 @@ class Signal(DjangoSignal):
             )
             allow_sender(sender)
         key = (dispatch_uid or _make_id(receiver), _make_id(sender))
-        known = any(taken == key for taken, *_ in self.receivers)
-        super().connect(receiver, sender, weak, dispatch_uid)
+        with self.lock:
+            self._clear_dead_receivers()  # type: ignore[attr-defined]
+            known = any(taken == key for taken, *_ in self.receivers)
         if entry is not None:
-            self._note_conflict(entry, key if known else None)
-        if not known:
-            self._entries.pop(key, None)  # an id() that a dead receiver left behind
-            if entry is not None:
-                self._entries[key] = entry
-
-    def _note_conflict(self, entry: Receiver, own_key: Any) -> None:
-        """Remember a second receiver with a living one's id; a module loaded again only replaces its own."""
-        for key, other in self._entries.items():
-            if own_key is None and not any(key == taken for taken, *_ in self.receivers):
-                continue
-            if (
-                (other.id, other.sender) == (entry.id, entry.sender)
-                and other.place != entry.place
-                and other.function() is not None
-            ):
-                self.conflicts.append(Conflict("receiver", entry.id, (other.place, entry.place)))
+            # Before Django has it, so that no other thread finds it there and takes it for an inline one.
+            self._roster.add(key, entry, known=known)
+        elif not known:
+            self._roster.drop(key)  # an id() that a dead receiver left behind
+        try:
+            super().connect(receiver, sender, weak, dispatch_uid)
+        except BaseException:
+            if not known:
+                self._roster.drop(key)
+            raise
 
     def disconnect(self, receiver: Any = None, sender: object = None, dispatch_uid: Any = None) -> bool:
-        """Disconnect a receiver, as Django does.
-
-        Args:
-            receiver: the receiver; may be None with a dispatch_uid.
-            sender: the sender it was connected for.
-            dispatch_uid: the uid it was connected with.
-
-        Returns:
-            Whether there was anything to disconnect.
-        """
+        """Disconnect a receiver, as Django does; return whether there was anything to disconnect."""
         disconnected = super().disconnect(receiver, sender, dispatch_uid)
         if disconnected:
-            entry = self._entries.pop((dispatch_uid or _make_id(receiver), _make_id(sender)), None)
-            if entry is not None:
-                self.conflicts = [conflict for conflict in self.conflicts if entry.place not in conflict.places]
+            self._roster.drop((dispatch_uid or _make_id(receiver), _make_id(sender)))
         return bool(disconnected)
 
     def has_listeners(self, sender: Any = None) -> bool:
         """Whether a send by this sender would reach anyone that is connected in this process."""
-        travelling, inline = self._split(sender)
-        return bool(travelling or inline)
+        return any(self._split(sender))
 
     def entries(self) -> list[Receiver]:
         """Return the living receivers that travel, in the order of their connection."""
-        with self.lock:
-            self._clear_dead_receivers()  # type: ignore[attr-defined]
-            entries = [self._entries.get(key) for key, *_ in self.receivers]
-        return [entry for entry in entries if entry is not None and entry.function() is not None]
+        return list(self._roster)
 
     def find(self, receiver: str, sender: str | None) -> Receiver | None:
         """Look a recipient up, as a worker does.
@@ -231,44 +170,50 @@ class Signal(DjangoSignal):
         Returns:
             The receiver connected under that id (or that had it before), or None.
         """
-        entries = self.entries()
-        found = [entry for entry in entries if entry.id == receiver] or [e for e in entries if receiver in e.was]
+        found = self._roster.called(receiver)
         return next((entry for entry in found if entry.sender == sender), found[0] if found else None)
 
     def matching(self, sender: str | None) -> list[Receiver]:
         """Return the receivers of an open message from this sender."""
-        return [entry for entry in self.entries() if entry.sender in {None, sender}]
+        return [entry for entry in self._roster if entry.sender in {None, sender}]
 
-    def _split(self, sender: object) -> tuple[list[Receiver], list[tuple[Any, bool]]]:
-        """Sort the receivers that are connected for a sender into those that travel and those that run here."""
-        cached = self.sender_receivers_cache.get(sender) if self.use_caching and not self._dead_receivers else None
-        if cached is not None:
-            return cached  # type: ignore[no-any-return]
+    _dead_receivers: bool  # Django's
+
+    def _split(self, sender: object) -> Split:
+        """Sort what is connected for a sender: what travels, and the functions and coroutines that run here."""
+        connected = self.sender_receivers_cache.get(sender) if self.use_caching and not self._dead_receivers else None
+        if connected is None:
+            wanted = (NONE_ID, _make_id(sender))
+            with self.lock:
+                self._clear_dead_receivers()  # type: ignore[attr-defined]
+                connected = [each for each in self.receivers if each[0][1] in wanted]
+                if self.use_caching:
+                    self.sender_receivers_cache[sender] = connected
+        if not connected:
+            return NOBODY
         travelling: list[Receiver] = []
-        inline: list[tuple[Any, bool]] = []
-        wanted = (NONE_ID, _make_id(sender))
-        with self.lock:
-            self._clear_dead_receivers()  # type: ignore[attr-defined]
-            for key, reference, *is_async in self.receivers:
-                if key[1] in wanted:
-                    entry = self._entries.get(key)
-                    if entry is None:
-                        inline.append((reference, is_async[0]))
-                    elif entry.function() is not None:
-                        travelling.append(entry)
-            if self.use_caching:
-                self.sender_receivers_cache[sender] = (travelling, inline)
-        return travelling, inline
-
-    def _live_receivers(self, sender: Any) -> tuple[list[Any], list[Any]]:
-        """Give Django's own send() the receivers that run here: the others are not its to call."""
         sync: list[Any] = []
         asynchronous: list[Any] = []
-        for reference, is_async in self._split(sender)[1]:
-            function = reference() if isinstance(reference, weakref.ReferenceType) else reference
+        for each in connected:  # the key, a reference to the receiver, since Django 6.0 one to the sender, is it async
+            entry = self._roster.get(each[0])
+            if entry is not None:
+                if entry.function() is not None:
+                    travelling.append(entry)
+                continue
+            function = each[1]() if isinstance(each[1], weakref.ReferenceType) else each[1]
             if function is not None:
-                (asynchronous if is_async else sync).append(function)
-        return sync, asynchronous
+                (asynchronous if each[-1] else sync).append(function)
+        return travelling, sync, asynchronous
+
+    def _live_receivers(self, sender: Any) -> tuple[list[Any], list[Any]]:
+        """Give Django's own methods the receivers that run here: the others are not theirs to call."""
+        _travelling, sync, asynchronous = self._split(sender)
+        return list(sync), list(asynchronous)
+
+    def _log_robust_failure(self, receiver: Any, err: Exception) -> None:
+        """Log as Django does, and do not fail for a receiver without a name of its own (a partial, an object)."""
+        name = getattr(receiver, "__qualname__", type(receiver).__qualname__)
+        logger.error("Error calling %s in Signal.send_robust() (%s)", name, err, exc_info=err)
 
     # Sending
 
@@ -289,56 +234,50 @@ class Signal(DjangoSignal):
         """
         if not self.receivers and not self.open:
             return Sent()
-        travelling, inline = self._split(sender)
-        messages = self._encode(sender, [payload], travelling)
-        responses = super().send(sender, **payload) if inline else ()
-        return self._publish(messages, responses)
+        travelling, sync, asynchronous = self._split(sender)
+        messages = self._encode(sender, (payload,), travelling) if travelling or self.open else None
+        if asynchronous:
+            return _publish(messages, super().send(sender, **payload))
+        sent = Sent()
+        for receiver in sync:
+            sent.append((receiver, receiver(signal=self, sender=sender, **payload)))
+        return sent if messages is None else _publish(messages, sent)
 
     def send_robust(self, sender: Any, **payload: Any) -> Sent:
-        """Send as `send` does; an inline receiver's exception is its response.
-
-        Args:
-            sender: as in `send`.
-            payload: as in `send`.
-
-        Returns:
-            As `send`.
-
-        Raises:
-            PayloadError: a value that cannot travel; nothing was sent.
-            CascadeError: a cascade too deep.
-            ConfigurationError: a signal without a name, or a name or id that two share.
-        """
+        """Send as `send` does; an inline receiver's exception is its response, and the broker never raises."""
         if not self.receivers and not self.open:
             return Sent()
-        travelling, inline = self._split(sender)
-        messages = self._encode(sender, [payload], travelling)
-        responses = super().send_robust(sender, **payload) if inline else ()
-        return self._publish(messages, responses, robust=True)
+        travelling, sync, asynchronous = self._split(sender)
+        messages = self._encode(sender, (payload,), travelling) if travelling or self.open else None
+        if asynchronous:
+            return _publish(messages, super().send_robust(sender, **payload), robust=True)
+        sent = Sent()
+        for receiver in sync:
+            try:
+                response = receiver(signal=self, sender=sender, **payload)
+            except Exception as error:  # noqa: BLE001 - the response, as in Django
+                self._log_robust_failure(receiver, error)
+                response = error
+            sent.append((receiver, response))
+        return sent if messages is None else _publish(messages, sent, robust=True)
 
     async def asend(self, sender: Any, **payload: Any) -> Sent:
         """Send from a coroutine; as `send` in everything else."""
         if not self.receivers and not self.open:
             return Sent()
-        travelling, inline = self._split(sender)
-        messages = None
-        if travelling or self.open:
-            messages = await sync_to_async(self._encode)(sender, [payload], travelling)
-        responses = await super().asend(sender, **payload) if inline else ()
-        return Sent(responses) if messages is None else await sync_to_async(self._publish)(messages, responses)
+        messages = await self._aencode(sender, payload)
+        responses = await super().asend(sender, **payload)
+        return await sync_to_async(_publish)(messages, responses) if messages else _publish(None, responses)
 
     async def asend_robust(self, sender: Any, **payload: Any) -> Sent:
         """Send from a coroutine; as `send_robust` in everything else."""
         if not self.receivers and not self.open:
             return Sent()
-        travelling, inline = self._split(sender)
-        messages = None
-        if travelling or self.open:
-            messages = await sync_to_async(self._encode)(sender, [payload], travelling)
-        responses = await super().asend_robust(sender, **payload) if inline else ()
-        if messages is None:
-            return Sent(responses)
-        return await sync_to_async(self._publish)(messages, responses, robust=True)
+        messages = await self._aencode(sender, payload)
+        responses = await super().asend_robust(sender, **payload)
+        if not messages:
+            return _publish(None, responses)
+        return await sync_to_async(_publish)(messages, responses, robust=True)
 
     def send_many(self, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[UUID | None]:
         """Send one message for each payload, together.
@@ -356,32 +295,30 @@ class Signal(DjangoSignal):
             ConfigurationError: a signal without a name, or a name or id that two share.
         """
         payloads = list(payloads)
-        travelling, inline = self._split(sender)
-        messages = self._encode(sender, payloads, travelling)
-        if inline:
-            for payload in payloads:
-                super().send(sender, **payload)
+        travelling, *inline = self._split(sender)
+        messages = self._encode(sender, payloads, travelling) if travelling or self.open else None
+        for payload in payloads if any(inline) else ():
+            super().send(sender, **payload)
         if messages is None:
             return [None] * len(payloads)
-        _outbox().add([outgoing for parts in messages for outgoing in parts])
+        _outbox().add([outgoing for parts in messages for outgoing in parts], robust=False)
         return [parts[0].message.id for parts in messages]
 
-    def _publish(
-        self, messages: list[list[Outgoing]] | None, responses: Iterable[tuple[Any, Any]], *, robust: bool = False
-    ) -> Sent:
-        if messages is None:
-            return Sent(responses)
-        _outbox().add(messages[0], robust=robust)
-        return Sent(responses, messages[0][0].message.id)
+    async def _aencode(self, sender: Any, payload: Mapping[str, Any]) -> list[list[Outgoing]] | None:
+        travelling = self._split(sender)[0]
+        if not travelling and not self.open:
+            return None  # nothing that could ask a database: no need for a thread
+        return await sync_to_async(self._encode)(sender, (payload,), travelling)
 
     def _encode(
-        self, sender: Any, payloads: Iterable[Mapping[str, Any]], travelling: list[Receiver]
-    ) -> list[list[Outgoing]] | None:
-        """Encode what travels; None if nothing does."""
-        if not travelling and not self.open:
-            return None
+        self, sender: Any, payloads: Iterable[Mapping[str, Any]], travelling: Sequence[Receiver]
+    ) -> list[list[Outgoing]]:
+        """Encode what travels, once it is known that something does."""
         if self.conflicts:
             raise ConfigurationError(str(self.conflicts[0]))
+        for key in RESERVED:
+            if any(key in payload for payload in payloads):
+                raise PayloadError("receivers get one beside the payload: call it something else", key)
         envelope = Envelope(
             signal=self.name,
             durable=self.durable,
@@ -392,8 +329,16 @@ class Signal(DjangoSignal):
         return envelope.messages(sender, payloads)
 
 
+def _publish(messages: list[list[Outgoing]] | None, responses: Responses, *, robust: bool = False) -> Sent:
+    sent = Sent(responses)
+    if messages is not None:
+        _outbox().add(messages[0], robust=robust)
+        sent.id = messages[0][0].message.id
+    return sent
+
+
 def _outbox() -> ModuleType:
-    """Import the outbox when something is sent: its tables cannot be imported before the apps are loaded, a Signal must."""
+    """Import the outbox when something is sent: its tables must wait until the apps are loaded, a Signal must not."""
     from signalbus.sending import outbox  # noqa: PLC0415 - see above
 
     return outbox
