@@ -27,7 +27,7 @@ def check_names(**_kwargs: Any) -> list[checks.CheckMessage]:
     """Check that each signal that somebody listens to has a name, and no two signals or receivers share one."""
     found: dict[str, checks.CheckMessage] = {}
     for signal in registry:
-        if signal.known_name() is None and not signal.entries():
+        if signal.known_name() is None and not signal.entries() and not signal.open:
             continue  # nothing of it travels
         try:
             signal.name  # noqa: B018 - asked for its complaint
@@ -49,8 +49,8 @@ def check_sqlite(databases: Any = None, **_kwargs: Any) -> list[checks.CheckMess
     if connection.settings_dict.get("OPTIONS", {}).get("transaction_mode") not in {"IMMEDIATE", "EXCLUSIVE"}:
         found.append(
             checks.Warning(
-                f"The database {alias!r} is SQLite with deferred transactions: one that reads, then writes, fails at once "
-                "while a worker writes.",
+                f"The database {alias!r} is SQLite with deferred transactions: one that reads, then writes, fails at "
+                "once while a worker writes.",
                 hint='Set DATABASES[…]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
                 id="signalbus.W001",
             )
@@ -64,7 +64,8 @@ def check_sqlite(databases: Any = None, **_kwargs: Any) -> list[checks.CheckMess
     if mode not in {"wal", "memory"}:
         found.append(
             checks.Warning(
-                f"The database {alias!r} is SQLite without write-ahead logging: workers and web processes block each other.",
+                f"The database {alias!r} is SQLite without write-ahead logging: workers and web processes block each "
+                "other.",
                 hint='Set DATABASES[…]["OPTIONS"]["init_command"] = "PRAGMA journal_mode=WAL;".',
                 id="signalbus.W002",
             )

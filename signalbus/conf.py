@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, get_type_hints
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
@@ -42,16 +44,24 @@ class Settings:
 
 
 def _checked(name: str, value: Any, expected: Any) -> Any:
-    if name == "SIGNING_KEYS":
+    if name == "SIGNING_KEYS" and value is not None:
         if isinstance(value, (list, tuple)) and value and all(isinstance(key, str) and key for key in value):
             return tuple(value)
         raise ConfigurationError('SIGNALBUS["SIGNING_KEYS"] must be a list of texts, the one that signs first.')
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+    allowed = get_args(expected) or (expected,)
+    if value is None and NoneType in allowed:
+        return None
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if not isinstance(value, expected) or isinstance(value, bool):
-        raise ConfigurationError(f'SIGNALBUS["{name}"] is {value!r}; it must be of type {expected}.')
-    if isinstance(value, (int, float)) and value < 0:
-        raise ConfigurationError(f'SIGNALBUS["{name}"] is {value!r}; it cannot be negative.')
+    if not isinstance(value, tuple(allowed)) or isinstance(value, bool):
+        kinds = " or ".join("None" if kind is NoneType else kind.__name__ for kind in allowed)
+        raise ConfigurationError(
+            f'SIGNALBUS["{name}"] is {value!r}, of type {type(value).__name__}; it must be {kinds}.'
+        )
+    if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+        raise ConfigurationError(f'SIGNALBUS["{name}"] is {value!r}; it must be a number from 0 up.')
+    if value == "":
+        raise ConfigurationError(f'SIGNALBUS["{name}"] is empty; leave it out for the default.')
     return value
 
 
@@ -72,7 +82,7 @@ def get() -> Settings:
     names = [field.name for field in fields(Settings)]
     for name in given:
         if name not in names:
-            close = difflib.get_close_matches(str(name), names, n=1)
+            close = difflib.get_close_matches(str(name).upper(), names, n=1)
             cure = f'did you mean "{close[0]}"?' if close else f"the keys are {', '.join(names)}."
             raise ConfigurationError(f'SIGNALBUS["{name}"] is not a setting: {cure}')
     return Settings(**{name: _checked(name, value, hints[name]) for name, value in given.items()})

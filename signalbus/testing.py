@@ -15,6 +15,7 @@ from signalbus.receiving import delivery
 from signalbus.receiving.announcements import delivery_dead, delivery_failed
 from signalbus.receiving.fetching import fetch
 from signalbus.sending import outbox
+from signalbus.sending.bridge import names_of
 from signalbus.sending.signal import Signal
 from signalbus.wire import codec
 
@@ -110,15 +111,16 @@ class Captured(Sequence[SentMessage]):
     def __getitem__(self, index: int | slice) -> SentMessage | list[SentMessage]:
         return self._messages()[index]
 
-    def of(self, signal: Signal) -> list[SentMessage]:
-        """Return the messages of a signal."""
-        return [sent for sent in self if sent.signal == signal.name]
+    def of(self, signal: DjangoSignal, /) -> list[SentMessage]:
+        """Return the messages of a signal: one of ours, or a plain one that receivers in workers are connected to."""
+        names = names_of(signal)
+        return [sent for sent in self if sent.signal in names]
 
-    def assert_sent(self, signal: Signal, *, times: int | None = None, **payload: Any) -> list[SentMessage]:
+    def assert_sent(self, signal: DjangoSignal, /, *, times: int | None = None, **payload: Any) -> list[SentMessage]:
         """Assert that a signal was sent.
 
         Args:
-            signal: the signal.
+            signal: the signal, ours or a plain one.
             times: how often exactly; at least once if not given.
             payload: keys that a message must have, with equal values.
 
@@ -130,12 +132,15 @@ class Captured(Sequence[SentMessage]):
         """
         fitting = [sent for sent in self.of(signal) if _fits(sent, payload)]
         if (times is None and not fitting) or (times is not None and len(fitting) != times):
-            wanted = f"{signal.name}" + (f" with {payload!r}" if payload else "")
+            wanted = f"{_shown(signal)}" + (f" with {payload!r}" if payload else "")
             often = "at least once" if times is None else f"{times} time(s)"
-            raise AssertionError(f"{wanted} should have been sent {often}, was {len(fitting)} time(s).\n{self}")
+            hint = (
+                "" if _travels(signal) else "\nNo receiver that runs in a worker is connected to it: nothing travels."
+            )
+            raise AssertionError(f"{wanted} should have been sent {often}, was {len(fitting)} time(s).\n{self}{hint}")
         return fitting
 
-    def assert_not_sent(self, signal: Signal) -> None:
+    def assert_not_sent(self, signal: DjangoSignal, /) -> None:
         """Assert that a signal was not sent.
 
         Args:
@@ -145,7 +150,7 @@ class Captured(Sequence[SentMessage]):
             AssertionError: it was; the message lists what was sent.
         """
         if self.of(signal):
-            raise AssertionError(f"{signal.name} should not have been sent.\n{self}")
+            raise AssertionError(f"{_shown(signal)} should not have been sent.\n{self}")
 
     def deliver_all(self) -> int:
         """Deliver what was captured, and what its receivers send in turn, in this process.
@@ -166,24 +171,32 @@ class Captured(Sequence[SentMessage]):
         announcements: list[DjangoSignal] = [delivery_failed, delivery_dead]
         for announcement in announcements:
             announcement.connect(note, weak=False)
-        delivered = 0
+        delivered: set[UUID] = set()
         try:
             while self._delivered < len(self._outgoing):
                 commit, item = self._outgoing[self._delivered]
                 self._delivered += 1
                 if commit.stands:
                     delivery.deliver([conf.signer().sign(item.body)], queue=item.queue)
-                    delivered += 1
+                    delivered.add(item.message.id)
         finally:
             for announcement in announcements:
                 announcement.disconnect(note)
         if failures:
             raise DeliveryFailed(failures) from failures[0][1]
-        return delivered
+        return len(delivered)
 
     def __str__(self) -> str:
         lines = [f"  {number}. {sent}" for number, sent in enumerate(self._messages(), 1)]
         return "\n".join(["What was sent:", *lines]) if lines else "Nothing was sent."
+
+
+def _shown(signal: DjangoSignal) -> str:
+    return ", ".join(sorted(names_of(signal))) or repr(signal)
+
+
+def _travels(signal: DjangoSignal) -> bool:
+    return bool(signal.open or signal.entries()) if isinstance(signal, Signal) else bool(names_of(signal))
 
 
 def _fits(sent: SentMessage, wanted: dict[str, Any]) -> bool:
@@ -251,5 +264,3 @@ def muted() -> Iterator[None]:
         yield
     finally:
         outbox.diverted.reset(token)
-
-

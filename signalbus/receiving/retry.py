@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 from signalbus.exceptions import ConfigurationError, Reject, RetryLater
 
+LONGEST = 366 * 24 * 3600.0  # seconds: what a receiver asks for must still be a date that a database can hold
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= LONGEST
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -28,10 +34,15 @@ class Retry:
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1 or self.base_delay < 0 or self.max_delay < 0:
+        if not (
+            isinstance(self.max_attempts, int)
+            and self.max_attempts >= 1
+            and _is_seconds(self.base_delay)
+            and _is_seconds(self.max_delay)
+        ):
             raise ConfigurationError(
-                f"{self!r}: max_attempts counts the first run, so it is at least 1; delays are seconds, so they are not "
-                "negative."
+                f"{self!r}: max_attempts counts the first run, so it is at least 1; delays are seconds, from 0 to a "
+                "year."
             )
 
     def delay(self, attempt: int, error: BaseException | None = None, *, spread: float = 0.5) -> float | None:
@@ -48,7 +59,7 @@ class Retry:
         if isinstance(error, Reject) or attempt >= self.max_attempts:
             return None
         if isinstance(error, RetryLater):
-            return max(0.0, error.delay)
+            return min(max(0.0, error.delay), LONGEST)
         # The exponent is bounded so that a delivery retried by hand for the thousandth time cannot overflow a float.
         delay = min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 64))
         return min(self.max_delay, delay * (0.5 + spread)) if self.jitter else delay

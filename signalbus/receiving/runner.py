@@ -71,7 +71,7 @@ def conclude(error: BaseException, *, attempt: int, retry: Retry, on_missing: st
     """
     if isinstance(error, MissingRow) and on_missing == "skip":
         return Outcome("skipped", error)
-    # A class that is gone does not come back by waiting, but it may come with the next deploy: tried again as any error.
+    # A class that is gone does not come back by waiting, but it may with the next deploy: tried again as any error.
     delay = retry.delay(attempt, error, spread=spread)
     return Outcome("dead", error) if delay is None else Outcome("failed", error, delay)
 
@@ -96,8 +96,19 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], *, is_async: b
         function(**arguments)
 
 
-async def _awaited(function: Callable[..., Any], arguments: dict[str, Any], timeout: float | None) -> None:  # noqa: ASYNC109 - handed on
-    await asyncio.wait_for(function(**arguments), timeout)
+async def _awaited(function: Callable[..., Any], arguments: dict[str, Any], timeout: float | None) -> None:
+    clock = asyncio.timeout(timeout)
+    try:
+        async with clock:
+            await function(**arguments)
+    except TimeoutError as error:
+        if timeout is not None and clock.expired():
+            raise TimeoutError(_over(timeout)) from error
+        raise
+
+
+def _over(seconds: float) -> str:
+    return f"the receiver's timeout of {seconds:g} s is over"
 
 
 @contextmanager
@@ -108,7 +119,7 @@ def _alarm(seconds: float | None) -> Iterator[None]:
         return
 
     def ring(_number: int, _frame: FrameType | None) -> None:
-        raise TimeoutError(f"the receiver's timeout of {seconds:g} s is over")
+        raise TimeoutError(_over(seconds))
 
     former = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -116,6 +127,4 @@ def _alarm(seconds: float | None) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, former)
-
-
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if former is None else former)

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import sys
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.apps import apps
 from django.db.models import Model
-from django.db.models.signals import post_delete, post_migrate, pre_delete, pre_migrate, pre_save
+from django.db.models.signals import ModelSignal, post_delete, post_migrate, pre_delete, pre_migrate, pre_save
+from django.db.models.utils import make_model_tuple
+from django.dispatch import Signal as DjangoSignal
 
 from signalbus.exceptions import ConfigurationError
+from signalbus.receiving.announcements import delivery_dead, delivery_failed
 from signalbus.sending.signal import Signal
 from signalbus.wire.references import Snapshot, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from django.dispatch import Signal as DjangoSignal
-
 # What Django's signals carry about themselves; it means nothing in another process.
 NEVER_TRAVELS = frozenset({"signal", "origin"})
 # Their row is about to change, or is gone: a reference would find something else, or nothing.
+LOCAL_OPTIONS = {"sender", "weak", "dispatch_uid"}  # those that Django's own connect() takes
 SNAPSHOT_SIGNALS = (pre_save, pre_delete, post_delete)
 
+F = TypeVar("F", bound="Callable[..., Any]")
+
 _bridges: dict[tuple[Any, ...], Bridge] = {}
-_migrating = threading.Event()
+_migrating: set[tuple[str, str]] = set()  # the databases and apps that migrate has begun and not ended with
 
 
 def receiver(
@@ -36,7 +39,7 @@ def receiver(
     raw: bool = False,
     migrations: bool = False,
     **options: Any,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Callable[[F], F]:
     """Connect the decorated function to a signal, or to each of a list of signals; it runs in a worker.
 
     Args:
@@ -56,24 +59,49 @@ def receiver(
     signals: list[DjangoSignal] = list(signal) if isinstance(signal, (list, tuple, set, frozenset)) else [signal]  # type: ignore[list-item]
     excluded = (exclude,) if isinstance(exclude, str) else tuple(sorted(exclude))
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    for each in signals:
+        if not isinstance(each, DjangoSignal):
+            raise ConfigurationError(f"@receiver takes a signal, or a list of signals, not {each!r}.")
+        if isinstance(each, Signal) and (excluded or not durable or raw or migrations):
+            raise ConfigurationError(
+                f"exclude=, durable=, raw= and migrations= are for plain Django signals; {each!r} is one of ours: "
+                "leave the keys out of send(), and say Signal(durable=False) where it is declared."
+            )
+
+    def decorate(function: F) -> F:
         for each in signals:
             if isinstance(each, Signal):
-                if excluded or not durable or raw or migrations:
-                    raise ConfigurationError(
-                        f"exclude=, durable=, raw= and migrations= are for plain Django signals; {each!r} is one of ours: leave "
-                        "the keys out of send(), and say Signal(durable=False) where it is declared."
-                    )
                 each.connect(function, **options)
             elif options.get("inline"):
-                local = {key: options[key] for key in ("sender", "weak", "dispatch_uid") if key in options}
-                each.connect(function, **local)
+                each.connect(function, **{key: options[key] for key in LOCAL_OPTIONS & options.keys()})
             else:
-                bridge = bridge_of(each, options.get("sender"), excluded, durable=durable, raw=raw, migrations=migrations)
-                bridge.signal.connect(function, **options)
+                _carry(each, function, excluded, options, durable=durable, raw=raw, migrations=migrations)
         return function
 
     return decorate
+
+
+def _carry(  # noqa: PLR0913 - the options of a bridge are its identity
+    source: DjangoSignal,
+    function: Callable[..., Any],
+    exclude: tuple[str, ...],
+    options: dict[str, Any],
+    *,
+    durable: bool,
+    raw: bool,
+    migrations: bool,
+) -> None:
+    """Connect a receiver to the bridge of a plain signal; for a lazy ``"app.Model"``, once there is such a model."""
+
+    def carry(sender: Any = None) -> None:
+        bridge = bridge_of(source, sender, exclude, durable=durable, raw=raw, migrations=migrations)
+        bridge.signal.connect(function, **{**options, "sender": sender})
+
+    sender = options.get("sender")
+    if isinstance(sender, str) and isinstance(source, ModelSignal):
+        apps.lazy_model_operation(carry, make_model_tuple(sender))
+    else:
+        carry(sender)
 
 
 class Bridge:
@@ -88,9 +116,11 @@ class Bridge:
         migrations: carry what migrations save.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of a bridge are its identity
         self, source: DjangoSignal, name: str, exclude: tuple[str, ...], *, durable: bool, raw: bool, migrations: bool
     ) -> None:
+        self.source = source
+        self.sender: Any = None  # kept, so that no other object gets its id()
         self.signal = Signal(name, durable=durable)
         self._left_behind = NEVER_TRAVELS | frozenset(exclude)
         self._snapshot = source in SNAPSHOT_SIGNALS
@@ -101,7 +131,7 @@ class Bridge:
         """Take what the plain signal sends, and send it on the bus."""
         if payload.get("raw") and not self._raw:
             return
-        if not self._migrations and (_migrating.is_set() or getattr(sender, "__module__", "") == "__fake__"):
+        if not self._migrations and (_migrating or getattr(sender, "__module__", "") == "__fake__"):
             return
         for key in self._left_behind & payload.keys():
             del payload[key]
@@ -129,9 +159,14 @@ def bridge_of(  # noqa: PLR0913 - the options of a bridge are its identity
     Raises:
         ConfigurationError: a signal that stands in no module, so that workers could not tell which it is.
     """
-    key = (id(source), sender, exclude, durable, raw, migrations)
+    key = (id(source), id(sender), exclude, durable, raw, migrations)  # as Django's own look-up does
     bridge = _bridges.get(key)
     if bridge is None:
+        if source in (delivery_failed, delivery_dead):
+            raise ConfigurationError(
+                "delivery_failed and delivery_dead tell of what happens in a worker, there: a receiver of theirs that "
+                "ran as a delivery could fail and be told of in turn. Connect it with django.dispatch.receiver."
+            )
         name = _name_of_plain(source)
         if sender is not None:
             name += f"[{name_of(sender)}]"
@@ -141,10 +176,18 @@ def bridge_of(  # noqa: PLR0913 - the options of a bridge are its identity
         if not durable:
             name += "+fast"
         bridge = Bridge(source, name, exclude, durable=durable, raw=raw, migrations=migrations)
+        bridge.sender = sender
         bridge.signal.place = f"the bridge of {name}"
         _bridges[key] = bridge
         source.connect(bridge, sender=sender, weak=False)
     return bridge
+
+
+def names_of(signal: DjangoSignal) -> set[str]:
+    """Return the names under which what a signal sends travels: its own, or those of its bridges."""
+    if isinstance(signal, Signal):
+        return {signal.name}
+    return {bridge.signal.name for bridge in _bridges.values() if bridge.source is signal}
 
 
 def _name_of_plain(source: DjangoSignal) -> str:
@@ -157,21 +200,20 @@ def _name_of_plain(source: DjangoSignal) -> str:
     ]
     if not held:
         raise ConfigurationError(
-            f"{source!r} stands in no module, so a worker could not tell which signal it is: assign it to a variable of a "
-            "module's."
+            f"{source!r} stands in no module, so a worker could not tell which signal it is: assign it to a variable "
+            "of a module's."
         )
     *_, module, variable = min(held)
     return f"{module}.{variable}"
 
 
-def _on_pre_migrate(**_kwargs: Any) -> None:
-    _migrating.set()
+# Both are sent once for each app that has models, all of the first before any of the second.
+def _on_pre_migrate(sender: Any, using: str, **_kwargs: Any) -> None:
+    _migrating.add((using, sender.label))
 
 
-def _on_post_migrate(sender: Any, **_kwargs: Any) -> None:
-    # Sent once for each app, in order: after the last one, migrate is over.
-    if sender is list(apps.get_app_configs())[-1]:
-        _migrating.clear()
+def _on_post_migrate(sender: Any, using: str, **_kwargs: Any) -> None:
+    _migrating.discard((using, sender.label))
 
 
 def connect() -> None:
