@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
-from django.dispatch import Signal as DjangoSignal
-
 from signalbus import conf
 from signalbus.exceptions import SignalBusError
 from signalbus.receiving import delivery
@@ -22,6 +20,8 @@ from signalbus.wire import codec
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
+
+    from django.dispatch import Signal as DjangoSignal
 
     from signalbus.context import Delivery
     from signalbus.sending.composing import Outgoing
@@ -74,7 +74,7 @@ class _Commit:
         """False once the transaction, or a savepoint around it, was rolled back."""
         if self._called or self._connection is None:
             return True
-        return any(callback is self for _sids, callback, _robust in self._connection.run_on_commit)
+        return any(waiting[1] is self for waiting in self._connection.run_on_commit)
 
 
 class Captured(Sequence[SentMessage]):
@@ -206,7 +206,7 @@ def _fits(sent: SentMessage, wanted: dict[str, Any]) -> bool:
     return all(key in payload and payload[key] == value for key, value in wanted.items())
 
 
-class DeliveryFailed(SignalBusError):
+class DeliveryFailed(SignalBusError):  # noqa: N818 - says what happened
     """A receiver failed in ``deliver_all()``.
 
     Args:
