@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 QUEUE = "signalbus"
+NUMBERS = count()
 
 
 class Bus:
@@ -64,6 +66,11 @@ def rows() -> list[tuple[str, str, int]]:
 def only() -> Delivery:
     """Return the ledger's only delivery."""
     return Delivery.objects.select_related("message").get()
+
+
+def new_signal(**options: Any) -> Signal:
+    """Make a signal that no other test has had: a worker looks it up by name, and a dead one may linger."""
+    return Signal(f"tests.{next(NUMBERS)}", **options)
 
 
 def connect(signal: Signal, function: Callable[..., Any], uid: str | None = None, **options: Any) -> Callable[..., Any]:

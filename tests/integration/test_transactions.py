@@ -18,7 +18,7 @@ from signalbus.models import Delivery, Message
 from signalbus.sending import publisher
 from tasks.admissions.models import Academy
 
-from .bus import QUEUE, Bus, connect, eager
+from .bus import QUEUE, Bus, connect, eager, new_signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def ran() -> list[Any]:
 @pytest.fixture
 def signal(ran: list[Any]) -> Signal:
     """A signal with one receiver."""
-    signal = Signal("tests.transactions")
+    signal = new_signal()
 
     def receiver(sender, number, **kwargs):
         ran.append(number)
@@ -208,7 +208,7 @@ def test_eager_mode_delivers_after_the_commit_through_the_codec(bus: Bus, signal
 
 def test_eager_mode_keeps_a_failure_and_does_not_raise(bus: Bus):
     """A receiver that fails in eager mode leaves a row, and does not disturb the sender."""
-    signal = Signal("tests.eager")
+    signal = new_signal()
 
     def receiver_that_raises(sender, **kwargs):
         raise ValueError("no luck")
@@ -249,7 +249,7 @@ class CapturedOnCommit(TestCase):
 
     def test_capture_on_commit_callbacks_sees_those_of_its_block(self):
         """Only what was sent inside the block is run by it, each message once."""
-        signal = Signal("tests.captured")
+        signal = new_signal()
         told: list[int] = []
         connect(signal, lambda number, **kwargs: told.append(number), "captured.receiver")
 

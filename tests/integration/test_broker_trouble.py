@@ -1,0 +1,243 @@
+"""A broker that is away: nobody hangs, nobody's callback is skipped, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal as os_signal
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import DatabaseError, transaction
+from django.test import override_settings
+
+from signalbus import Signal, celery, ledger
+from signalbus.receiving.sweeper import sweep
+from signalbus.sending import publisher
+from tests.servers import broker
+
+from .bus import QUEUE, Bus, connect, new_signal, only, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHORT = {"PUBLISH_TIMEOUT": 0.4, "CONNECT_TIMEOUT": 0.4}
+NOBODY = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> str:
+    """Every test here runs on both databases."""
+    return str(request.param)
+
+
+@pytest.fixture
+def bus(valkey, database_url: str, broker_url: str) -> Bus:
+    """The broker, with a database behind it."""
+    return Bus(valkey.redis_url)
+
+
+@pytest.fixture
+def ran() -> list[Any]:
+    """What the signal's receiver was told."""
+    return []
+
+
+@pytest.fixture
+def signal(ran: list[Any]) -> Signal:
+    """A signal with one receiver."""
+    signal = new_signal()
+    connect(signal, lambda number, **kwargs: ran.append(number), "trouble.receiver")
+    return signal
+
+
+@contextmanager
+def another_app() -> Iterator[None]:
+    """Ask anew which Celery app carries the messages, now and afterwards."""
+    celery.get_app.cache_clear()
+    try:
+        yield
+    finally:
+        publisher._pool.cache_clear()
+        celery.get_app.cache_clear()
+
+
+@pytest.fixture
+def stopped(valkey):
+    """The broker hangs: it takes connections, and answers nothing."""
+    os.kill(valkey.pid, os_signal.SIGSTOP)
+    yield valkey
+    os.kill(valkey.pid, os_signal.SIGCONT)
+
+
+def test_a_refused_connection_is_kept_and_published_when_the_broker_is_back(bus: Bus, signal: Signal, ran: list[Any]):
+    """send() does not raise, later callbacks run, the ledger keeps the message and the sweeper publishes it."""
+    called = []
+    with broker(NOBODY):
+        with transaction.atomic():
+            signal.send(None, number=1)
+            transaction.on_commit(lambda: called.append("later callback"))
+        assert called == ["later callback"]
+        assert rows() == [("trouble.receiver", "pending", 0)]
+        assert "refused" in only().error
+
+    assert sweep() == 1
+    bus.work()
+    assert ran == [1]
+    assert rows() == [("trouble.receiver", "done", 1)]
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_broker_that_hangs_costs_a_timeout_and_no_more(bus: Bus, signal: Signal, stopped, pooled: bool):
+    """Publishing to a stopped broker ends within its timeouts, however many queues there are; all of it is kept."""
+    connect(signal, lambda **kwargs: None, "trouble.email", queue="email")
+    connect(signal, lambda **kwargs: None, "trouble.sms", queue="sms")
+    called = []
+    with override_settings(SIGNALBUS=SHORT):
+        if pooled:
+            os.kill(stopped.pid, os_signal.SIGCONT)
+            publisher.publish_texts("warm", ["x"])
+            os.kill(stopped.pid, os_signal.SIGSTOP)
+        else:
+            publisher._pool.cache_clear()
+        start = time.monotonic()
+        with transaction.atomic():
+            signal.send(None, number=1)
+            transaction.on_commit(lambda: called.append("later callback"))
+        took = time.monotonic() - start
+
+    assert took < 1.5
+    assert called == ["later callback"]
+    assert [receiver for receiver, state, _ in rows() if state == "pending"] == [
+        "trouble.email",
+        "trouble.receiver",
+        "trouble.sms",
+    ]
+
+
+def test_a_hosts_app_without_timeouts_does_not_hang_either(bus: Bus, signal: Signal, stopped):
+    """Through a host's own app, whose transport options say nothing of timeouts, the bus still keeps its own."""
+    with (
+        override_settings(SIGNALBUS={"CELERY_APP": "tests.host.celery:app", **SHORT}),
+        another_app(),
+    ):
+        start = time.monotonic()
+        signal.send(None, number=1)
+        took = time.monotonic() - start
+
+    assert took < 1.5
+    assert rows() == [("trouble.receiver", "pending", 0)]
+
+
+def test_a_connection_that_the_broker_closed_is_recovered(bus: Bus, signal: Signal, valkey, ran: list[Any]):
+    """After a restart of the broker the first message goes through, on a new connection, and nothing is written."""
+    signal.send(None, number=1)
+    valkey.kill()
+    valkey.start()
+
+    signal.send(None, number=2)
+
+    bus.work()
+    assert ran == [2]  # the first was in the memory of a broker that keeps nothing
+    assert rows() == []
+
+
+def test_clients_killed_by_the_broker_are_recovered(bus: Bus, signal: Signal, ran: list[Any]):
+    """An idle connection that the broker closed does not cost a message, nor a row."""
+    signal.send(None, number=1)
+    bus.client.client_kill_filter(_type="normal", skipme=True)
+
+    signal.send(None, number=2)
+
+    bus.work()
+    assert ran == [1, 2]
+    assert rows() == []
+
+
+def test_whatever_a_publication_raises_the_message_is_kept(bus: Bus, signal: Signal, ran: list[Any]):
+    """Also an error that is none of the broker's, as of an app that cannot be imported."""
+
+    called = []
+    with override_settings(SIGNALBUS={"CELERY_APP": "tests.no_such_module:app"}), another_app(), transaction.atomic():
+        signal.send(None, number=1)
+        transaction.on_commit(lambda: called.append("later callback"))
+
+    assert called == ["later callback"]
+    assert "no_such_module" in only().error
+    bus.come_again()
+    assert ran == [1]
+
+
+def test_a_full_broker_is_a_failed_publication(bus: Bus, signal: Signal):
+    """Valkey at its maxmemory refuses writes: kept in the ledger."""
+    bus.client.config_set("maxmemory", "1mb")
+    try:
+        signal.send(None, number=1)
+    finally:
+        bus.client.config_set("maxmemory", "0")
+
+    assert rows() == [("trouble.receiver", "pending", 0)]
+    assert "maxmemory" in only().error
+
+
+def test_what_was_acknowledged_of_a_large_transaction_is_not_kept(bus: Bus, signal: Signal, monkeypatch):
+    """Of several Celery messages only those that the broker did not take are in the ledger."""
+    hand_over, calls = publisher._hand_over, []
+
+    def second_fails(queue, texts):
+        calls.append(len(texts))
+        if len(calls) == 2:
+            raise ConnectionError
+        hand_over(queue, texts)
+
+    monkeypatch.setattr(publisher, "_hand_over", second_fails)
+    with transaction.atomic():
+        for number in range(150):
+            signal.send(None, number=number)
+
+    assert [len(texts) for texts in bus.take()] == [100]
+    assert len(rows()) == 50
+
+
+def test_the_sweeper_returns_what_the_broker_does_not_take(bus: Bus, signal: Signal):
+    """A sweep without a broker says so, and the rows are due again soon."""
+    with broker(NOBODY):
+        signal.send(None, number=1)
+        with pytest.raises(publisher.PublishError):
+            sweep()
+        assert only().state == "pending"
+        assert sweep() == 0  # not due yet
+
+    assert bus.come_again() == 1
+
+
+def test_neither_broker_nor_ledger_raises_at_the_sender_alone(bus: Bus, signal: Signal, monkeypatch, caplog):
+    """send() outside a transaction raises what the ledger says; send_robust() and a commit log that it is lost."""
+
+    def away(*args):
+        raise DatabaseError("away")
+
+    monkeypatch.setattr(ledger, "keep_unpublished", away)
+    with broker(NOBODY):
+        with pytest.raises(DatabaseError):
+            signal.send(None, number=1)
+        signal.send_robust(None, number=1)
+        with transaction.atomic():
+            signal.send(None, number=1)
+
+    assert [record.levelname for record in caplog.records if "LOST" in record.getMessage()] == ["CRITICAL"] * 3
+
+
+def test_a_publication_through_several_queues_is_kept_for_each(bus: Bus, signal: Signal, ran: list[Any]):
+    """Each part of a message goes back to its own queue."""
+    mailed = []
+    connect(signal, lambda number, **kwargs: mailed.append(number), "trouble.mailer", queue="email")
+    with broker(NOBODY):
+        signal.send(None, number=7)
+
+    assert sweep() == 2
+    assert bus.client.llen(QUEUE) == bus.client.llen("email") == 1
+    bus.work()
+    bus.work("email")
+    assert ran == mailed == [7]
