@@ -1,0 +1,40 @@
+"""Receivers that do as little as can be counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import signals
+from benchmarks.tally import tally
+from signalbus import receiver
+from tasks.admissions.models import Cohort
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+
+
+@receiver(signals.plain, sender=Cohort, atomic=False)
+def nothing(sender: type[Model], **kwargs: Any) -> None:
+    """Do nothing."""
+    tally()
+
+
+@receiver(signals.atomic, sender=Cohort)
+def nothing_atomic(sender: type[Model], **kwargs: Any) -> None:
+    """Do nothing, in a transaction."""
+    tally()
+
+
+@receiver(signals.fetched, sender=Cohort)
+def fetch(sender: type[Model], instance: Cohort, created: bool, **kwargs: Any) -> None:
+    """Use the instance, which was fetched in the transaction."""
+    assert instance.name
+    tally()
+
+
+def here(sender: type[Model], **kwargs: Any) -> None:
+    """Run in the sender's process."""
+
+
+signals.inline.connect(here, sender=Cohort, inline=True)
+signals.django_inline.connect(here, sender=Cohort)

@@ -1,0 +1,43 @@
+"""Celery as its documentation sets it up in a Django project, and tasks that do what the receivers do."""
+
+from __future__ import annotations
+
+from celery import Celery
+from django.db import transaction
+
+from benchmarks.tally import tally
+
+app = Celery("stock")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+
+
+@app.task
+def nothing(label: str, pk: int, created: bool) -> None:
+    """Do nothing."""
+    tally()
+
+
+@app.task
+def nothing_atomic(label: str, pk: int, created: bool) -> None:
+    """Do nothing, in a transaction."""
+    with transaction.atomic():
+        tally()
+
+
+@app.task
+def fetch(label: str, pk: int, created: bool) -> None:
+    """Fetch the instance."""
+    from tasks.admissions.models import Cohort  # noqa: PLC0415 - Celery imports this module before Django is set up
+
+    assert Cohort.objects.get(pk=pk).name
+    tally()
+
+
+@app.task
+def fetch_atomic(label: str, pk: int, created: bool) -> None:
+    """Fetch the instance, in a transaction."""
+    from tasks.admissions.models import Cohort  # noqa: PLC0415 - as above
+
+    with transaction.atomic():
+        assert Cohort.objects.get(pk=pk).name
+        tally()

@@ -1,0 +1,9 @@
+"""The settings of a project that has Celery and no bus."""
+
+from config.settings import *  # noqa: F403 - settings built on settings
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "tasks.admissions",
+]
