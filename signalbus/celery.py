@@ -51,16 +51,6 @@ def defaults() -> dict[str, Any]:
     settings = conf.get()
     limit = settings.TIME_LIMIT
     return {
-        # What does not answer must not hang a worker or a request: kombu's default waits for ever.
-        "broker_transport_options": {
-            "socket_timeout": settings.PUBLISH_TIMEOUT,
-            "socket_connect_timeout": settings.CONNECT_TIMEOUT,
-            "socket_keepalive": True,
-            # A message whose worker is gone comes back after this; shorter than the work, it would run twice at once.
-            "visibility_timeout": 3 * limit,
-            "unacked_restore_interval": 5,
-            "unacked_restore_throttle": 1,
-        },
         # A failover or a full disk of the broker must not end the worker (celery#7946).
         "broker_channel_error_retry": True,
         "broker_connection_retry_on_startup": True,
@@ -84,6 +74,27 @@ def defaults() -> dict[str, Any]:
     }
 
 
+def _redis_options() -> dict[str, Any]:
+    """Return the transport options of our own app on Redis; a host's CELERY_BROKER_TRANSPORT_OPTIONS come on top."""
+    settings = conf.get()
+    return {
+        # What does not answer must not hang a worker: kombu's default waits for ever.
+        "socket_timeout": settings.PUBLISH_TIMEOUT,
+        "socket_connect_timeout": settings.CONNECT_TIMEOUT,
+        "socket_keepalive": True,
+        # A message whose worker is gone comes back after this; shorter than the work, it would run twice at once.
+        "visibility_timeout": 3 * settings.TIME_LIMIT,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        **getattr(django.conf.settings, "CELERY_BROKER_TRANSPORT_OPTIONS", {}),
+    }
+
+
+def lease() -> float:
+    """Return after how many seconds a delivery that was given out is taken for lost: longer than any may take."""
+    return 3 * max(conf.get().TIME_LIMIT, get_app().conf.task_time_limit or 0)
+
+
 def _own_queue() -> str:
     return conf.get().QUEUE or OWN_QUEUE
 
@@ -99,6 +110,8 @@ def _own_app() -> Celery:
         setattr(own.conf, setting, _own_queue())
     own.conf.task_queues = [Queue(_own_queue())]
     own.conf.task_routes = None
+    if "redis" in str(own.connection_for_write().transport.driver_type):
+        own.conf.broker_transport_options = _redis_options()
     signals.import_modules.connect(_set_up_django, sender=own, weak=False)
     own.autodiscover_tasks(lambda: [config.name for config in apps.get_app_configs()])
     return own

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import DataError, close_old_connections, connections, transaction
 from django.db.transaction import TransactionManagementError
 
-from signalbus import conf, ledger
+from signalbus import celery, conf, ledger
 from signalbus.context import Delivery, running
 from signalbus.exceptions import SignalBusError, TextError, UnknownKey, UnknownVersion
 from signalbus.models import State
@@ -205,7 +205,7 @@ def _deliver_one(message: Message, recipient: str, receiver: Receiver, queue: st
     """Claim where there is a row, and run in a context of its own: what a receiver activates ends with it."""
     attempt = Attempt(message, receiver, queue)
     if message.recorded or redelivered:
-        lease = 3 * conf.get().TIME_LIMIT
+        lease = celery.lease()
         claim = ledger.claim(ledger.delivery_id(message.id, recipient), redelivered=redelivered, lease=lease)
         if claim is None:
             logger.info("signalbus: %s to %s was delivered already", message.id, recipient)

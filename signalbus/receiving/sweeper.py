@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from django.db import DatabaseError, connections
 
-from signalbus import conf, ledger
+from signalbus import celery, conf, ledger
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
 from signalbus.sending import publisher
 from signalbus.wire.message import from_body, to_body
@@ -38,7 +38,7 @@ def sweep() -> int:
     """
     published = 0
     while ledger.anything_due():
-        rows = ledger.take_due(BATCH, lease=3 * conf.get().TIME_LIMIT)
+        rows = ledger.take_due(BATCH, lease=celery.lease())
         published += _publish([(row, text) for row in rows if (text := _text(row)) is not None])
         if len(rows) < BATCH:
             break
