@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.db.models import F, Q
+from django.db.models import Case, F, Q, When
 from django.db.models.functions import Now
 
 from signalbus.ledger.records import later, using
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from django.db.models import QuerySet
 
+# A text that was parked may be a good one whose key came too late; one that never was is garbage, or forged.
+REFUSED = Q(state=State.DEAD, message__sealed=True, parked_at=None)
 TROUBLED = Q(state__in=(State.DEAD, State.PARKED)) | (Q(state__in=OPEN_STATES) & ~Q(error=""))
 
 
@@ -44,8 +46,10 @@ def retry(ids: Sequence[UUID] | None) -> int:
         How many. What was refused cannot be retried: nobody vouches for it.
     """
     rows = Delivery.objects.using(using()).filter(TROUBLED if ids is None else Q(id__in=ids))
-    rows = rows.exclude(state__in=(State.DONE, State.RUNNING)).exclude(state=State.DEAD, message__sealed=True)
-    return rows.update(state=State.PENDING, allowance=F("attempts"), due_at=Now(), parked_at=None, ended_at=None)
+    rows = rows.exclude(state__in=(State.DONE, State.RUNNING)).exclude(REFUSED)
+    # What was parked for its day gets another one.
+    parked_at = Case(When(parked_at__isnull=False, then=Now()))
+    return rows.update(state=State.PENDING, allowance=F("attempts"), due_at=Now(), parked_at=parked_at, ended_at=None)
 
 
 def discard(ids: Sequence[UUID]) -> int:

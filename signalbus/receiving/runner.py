@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from asgiref.sync import async_to_sync
 
-from signalbus.exceptions import MissingRow
+from signalbus.exceptions import MissingRow, TextError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,6 +71,8 @@ def conclude(error: BaseException, *, attempt: int, retry: Retry, on_missing: st
     """
     if isinstance(error, MissingRow) and on_missing == "skip":
         return Outcome("skipped", error)
+    if isinstance(error, TextError):  # a payload that cannot be read, or is nested too deep, will not mend itself
+        return Outcome("dead", error)
     # A class that is gone does not come back by waiting, but it may with the next deploy: tried again as any error.
     delay = retry.delay(attempt, error, spread=spread)
     return Outcome("dead", error) if delay is None else Outcome("failed", error, delay)
