@@ -1,0 +1,171 @@
+"""Running one receiver: what it does becomes an outcome, and nothing but Ctrl-C goes another way."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from datetime import timedelta
+
+import pytest
+
+from signalbus import Reject, Retry, RetryLater
+from signalbus.exceptions import MissingRow, TooLarge, UnknownClass
+from signalbus.receiving.runner import call, conclude, describe
+
+STEADY = Retry(max_attempts=3, base_delay=2, jitter=False)
+
+
+def concluded(error, *, attempt=1, on_missing="skip"):
+    """Conclude with the ordinary policy."""
+    return conclude(error, attempt=attempt, retry=STEADY, on_missing=on_missing, spread=0.5)
+
+
+def receiver_that_waits_for_ever(**kwargs):
+    """Wait for what never comes."""
+    threading.Event().wait()
+
+
+async def async_receiver_that_waits_for_ever(**kwargs):
+    """Wait for what never comes, in a coroutine."""
+    await asyncio.Event().wait()
+
+
+async def async_receiver_that_exits(**kwargs):
+    """Try to end the process from a coroutine."""
+    raise SystemExit(3)
+
+
+class UnreadableError(Exception):
+    """An error that cannot even be told."""
+
+    def __str__(self):
+        raise RuntimeError("not even this")
+
+
+class TestConclusions:
+    def test_a_failure_is_tried_again(self):
+        """An error within the allowance is a failed attempt, with the policy's delay."""
+        outcome = concluded(ValueError("no luck"), attempt=2)
+        assert (outcome.kind, outcome.delay) == ("failed", 4)
+        assert outcome.reason == "ValueError: no luck"
+
+    def test_bad_input_a_payload_nested_too_deep_is_dead_at_once(self):
+        """What a signed text holds does not change by waiting."""
+        assert concluded(TooLarge("65 containers")).kind == "dead"
+
+    def test_the_last_failure_is_dead(self):
+        """After the last attempt the delivery is dead."""
+        assert concluded(ValueError(), attempt=3).kind == "dead"
+
+    @pytest.mark.parametrize("error", [SystemExit(3), MemoryError(), GeneratorExit(), asyncio.CancelledError()])
+    def test_what_would_end_a_worker_is_a_failed_attempt(self, error):
+        """What is no ``Exception`` is a failure as any other."""
+        assert concluded(error).kind == "failed"
+
+    def test_rejected(self):
+        """``Reject`` is dead at once, with its reason."""
+        outcome = concluded(Reject("no such plan"))
+        assert (outcome.kind, outcome.reason) == ("dead", "Reject: no such plan")
+
+    def test_later(self):
+        """``RetryLater`` is a failed attempt with the delay that was asked for."""
+        outcome = concluded(RetryLater(timedelta(minutes=1)))
+        assert (outcome.kind, outcome.delay) == ("failed", 60)
+
+    @pytest.mark.parametrize(("on_missing", "kind"), [("skip", "skipped"), ("fail", "failed")])
+    def test_a_row_that_is_gone(self, on_missing, kind):
+        """``on_missing`` decides."""
+        outcome = concluded(MissingRow(("admissions.Cohort 7",)), on_missing=on_missing)
+        assert outcome.kind == kind
+        assert "admissions.Cohort 7" in outcome.reason
+
+    def test_a_class_that_is_gone_may_come_back(self):
+        """It is no missing row: the next deploy may bring it, so it is tried again."""
+        assert concluded(UnknownClass("shop:Cart", "not here")).kind == "failed"
+
+
+class TestDescriptions:
+    def test_an_error_that_cannot_be_told(self):
+        """An error whose text cannot be read has its name, and a traceback."""
+        outcome = concluded(UnreadableError())
+        assert "UnreadableError" in outcome.reason
+        assert "UnreadableError" in outcome.traceback
+
+    def test_an_error_without_words(self):
+        """An error without a text is its name."""
+        assert describe(KeyError()) == "KeyError"
+
+    def test_the_traceback_shows_the_cause(self):
+        """The traceback holds the chain of errors."""
+        try:
+            try:
+                raise KeyError("cart")
+            except KeyError as error:
+                raise ValueError("no cart") from error
+        except ValueError as error:
+            outcome = concluded(error)
+        assert "KeyError: 'cart'" in outcome.traceback
+        assert "ValueError: no cart" in outcome.traceback
+
+
+class TestCalls:
+    def test_sync_and_async(self):
+        """Both kinds of receivers get their arguments as keywords."""
+        heard = []
+
+        async def listen(**kwargs):
+            await asyncio.sleep(0)
+            heard.append(kwargs)
+
+        call(lambda **kwargs: heard.append(kwargs), {"label": "a"}, is_async=False, timeout=None)
+        call(listen, {"label": "b"}, is_async=True, timeout=None)
+        assert heard == [{"label": "a"}, {"label": "b"}]
+
+    @pytest.mark.parametrize(
+        ("receiver", "is_async"), [(receiver_that_waits_for_ever, False), (async_receiver_that_waits_for_ever, True)]
+    )
+    def test_a_timeout_ends_it_and_says_so(self, receiver, is_async):
+        """A receiver over its time is interrupted; the error tells whose time it was."""
+        with pytest.raises(TimeoutError, match=r"the receiver's timeout of 0\.05 s is over"):
+            call(receiver, {}, is_async=is_async, timeout=0.05)
+
+    def test_a_receivers_own_timeout_is_its_own(self):
+        """A TimeoutError that the receiver raises keeps its text."""
+
+        async def impatient(**kwargs):
+            raise TimeoutError("the shop did not answer")
+
+        with pytest.raises(TimeoutError, match="the shop did not answer"):
+            call(impatient, {}, is_async=True, timeout=60)
+
+    def test_the_alarm_is_put_back(self):
+        """After a timeout, and after none, the process's own alarm handler is as before."""
+        former = signal.getsignal(signal.SIGALRM)
+        call(lambda **kwargs: None, {}, is_async=False, timeout=60)
+        assert signal.getsignal(signal.SIGALRM) is former
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+    def test_a_timeout_in_a_thread_does_not_fail(self):
+        """Where no thread can be interrupted, the receiver runs without a limit."""
+        heard = []
+        thread = threading.Thread(
+            target=call,
+            args=(lambda **kwargs: heard.append(1), {}),
+            kwargs={"is_async": False, "timeout": 1.0},
+        )
+        thread.start()
+        thread.join(10)
+        assert heard == [1]
+
+    def test_an_exit_from_a_coroutine_comes_out(self):
+        """A coroutine's SystemExit reaches who concludes, and the next coroutine runs."""
+        with pytest.raises(SystemExit):
+            call(async_receiver_that_exits, {}, is_async=True, timeout=None)
+        heard = []
+
+        async def listen(**kwargs):
+            heard.append(1)
+
+        call(listen, {}, is_async=True, timeout=None)
+        assert heard == [1]
