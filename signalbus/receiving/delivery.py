@@ -87,7 +87,7 @@ def deliver(texts: object, *, queue: str | None = None, redelivered: bool = Fals
             return
         try:
             _deliver_text(text, queue, redelivered=redelivered, alone=len(texts) == 1)
-        except DataError as error:
+        except (DataError, UnicodeError) as error:
             # The database's word on this text, not on its own state: to try again would be to try for ever.
             _refuse(text, f"the ledger cannot hold it: {error}", queue)
 
