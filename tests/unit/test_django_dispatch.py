@@ -150,7 +150,7 @@ class TestConnecting:
         assert seen == {"signal": channel.signal, "sender": Shop, "value": 1}
 
     def test_the_decorators_connect(self, channel):
-        """Both ``receiver`` decorators connect to both kinds of signal, and to lists of them, and return the function."""
+        """Both ``receiver`` decorators connect to both kinds of signal, and to lists, and return the function."""
         other = Channel("ours" if channel.ours else "django")
 
         @receiver([channel.signal, other.signal], inline=True, sender=Shop)
@@ -329,7 +329,7 @@ class TestSending:
         with pytest.raises(ValueError, match="that"):
             asyncio.run(channel.signal.asend(Shop))
         channel.connect(receiver_that_raises)
-        with pytest.raises(ValueError, match="this|that"):
+        with pytest.raises(ValueError, match=r"this|that"):
             asyncio.run(channel.signal.asend(Shop))
 
     def test_asend_robust_returns_errors(self, channel):

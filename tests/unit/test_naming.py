@@ -1,0 +1,291 @@
+"""A signal's name: where it stands, or what it is given; and how no two share one."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from importlib import reload
+from types import ModuleType
+
+import pytest
+from django.db import models
+
+from signalbus import Signal
+from signalbus.exceptions import ConfigurationError
+from signalbus.registry import registry
+from signalbus.testing import captured
+from tasks.admissions import signals as admissions_signals
+
+HERE = "tests.unit.test_naming"
+
+order_placed = Signal()
+
+
+class Order:
+    """A class that holds a signal."""
+
+    shipped = Signal()
+    placed = order_placed  # another name for it
+
+    class Line:
+        """A class inside a class."""
+
+        added = Signal()
+
+
+class SubclassedSignal(Signal):
+    """A signal of a host project's own class."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__()
+        self.topic = topic
+
+
+subclassed = SubclassedSignal("orders")
+
+
+def on_order(sender: object, **kwargs: object) -> None:
+    """Receive."""
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Make modules out of source code."""
+
+    def make(name, source):
+        made = ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, made)
+        exec(source, made.__dict__)
+        return made
+
+    return make
+
+
+class TestWhereItStands:
+    def test_in_an_app(self):
+        """A module's signal has the app's label and the variable's name, wherever in the app it stands."""
+        assert admissions_signals.cohort_saved.name == "admissions.cohort_saved"
+
+    def test_deep_in_an_app(self, module):
+        """A module below the app's package belongs to the app."""
+        made = module("tasks.admissions.billing.events", "from signalbus import Signal\npaid = Signal()")
+        assert made.paid.name == "admissions.paid"
+
+    def test_outside_of_apps(self):
+        """Outside of apps it is the whole module path."""
+        assert order_placed.name == f"{HERE}.order_placed"
+
+    def test_in_a_class(self):
+        """A class attribute is named after the class, also one inside another."""
+        assert Order.shipped.name == f"{HERE}.Order.shipped"
+        assert Order.Line.added.name == f"{HERE}.Order.Line.added"
+
+    def test_in_a_model(self, module):
+        """A model may hold its signals."""
+        made = module(
+            "tasks.admissions.abstract_models",
+            "from django.db import models\nfrom signalbus import Signal\n"
+            "class Base(models.Model):\n    saved = Signal()\n    class Meta:\n        abstract = True\n",
+        )
+        assert issubclass(made.Base, models.Model)
+        assert made.Base.saved.name == "admissions.Base.saved"
+
+    def test_a_second_name_does_not_count(self):
+        """A class that refers to a module's signal does not rename it."""
+        assert Order.placed is order_placed
+        assert order_placed.name == f"{HERE}.order_placed"
+
+    def test_of_a_subclass(self):
+        """A subclass's own ``__init__`` is not where a signal stands."""
+        assert subclassed.name == f"{HERE}.subclassed"
+        assert subclassed.place.startswith(HERE)
+
+    def test_given(self):
+        """A name that is given is the name."""
+        assert Signal("shop.emptied").name == "shop.emptied"
+
+    @pytest.mark.parametrize("wrong", ["", 7, b"shop.emptied"])
+    def test_a_name_is_a_text(self, wrong):
+        """What is no text is refused where it stands; so is a former name."""
+        with pytest.raises(ConfigurationError, match="A signal's name is a text"):
+            Signal(wrong)
+        with pytest.raises(ConfigurationError, match="A signal's name is a text"):
+            Signal("shop.filled", was=[wrong])
+
+    def test_it_shows_its_name(self):
+        """``repr`` gives the name, or the place of what has none."""
+        assert repr(Signal("shop.emptied")) == "<Signal shop.emptied>"
+        assert HERE in repr(Signal())
+
+
+class TestUnnamed:
+    def test_it_cannot_send_what_travels(self):
+        """A signal that stands nowhere raises at ``send`` when something would travel, naming its place and the cure."""
+        nowhere = [Signal()]
+        nowhere[0].connect(on_order)
+        with captured() as sent, pytest.raises(ConfigurationError, match="assign it to a variable") as raised:
+            nowhere[0].send(None)
+        assert f"{HERE}:" in str(raised.value)
+        assert not sent
+
+    def test_it_can_do_what_django_does(self):
+        """Without travelling receivers it needs no name."""
+        nowhere = [Signal()]
+        assert nowhere[0].send(None) == []
+        nowhere[0].connect(on_order, inline=True)
+        assert nowhere[0].send(None) == [(on_order, None)]
+
+    def test_in_a_class_of_a_function(self):
+        """A worker finds no class that a function made, so its signals have no name."""
+
+        class Local:
+            happened = Signal()
+
+        with pytest.raises(ConfigurationError, match="has no name"):
+            _ = Local.happened.name
+
+    def test_an_open_one_complains_too(self):
+        """An open signal always travels, so it always needs a name."""
+        nowhere = [Signal(open=True)]
+        with pytest.raises(ConfigurationError, match="has no name"):
+            nowhere[0].send(None)
+
+
+class TestRivals:
+    def test_two_signals_of_one_name(self):
+        """Whichever of the two sends, the error names both places, in one order."""
+        first = Signal("shop.rivals")
+        second = Signal("shop.rivals")
+        first.connect(on_order)
+        second.connect(on_order)
+        messages = []
+        for signal in (first, second):
+            with captured() as sent, pytest.raises(ConfigurationError) as raised:
+                signal.send(None)
+            assert not sent
+            messages.append(str(raised.value))
+        assert first.place != second.place
+        assert all(first.place in message and second.place in message for message in messages)
+        assert messages[0] == messages[1]
+
+    def test_a_rival_that_comes_later_is_noticed(self):
+        """A signal that has sent before complains once a second one has its name."""
+        first = Signal("shop.late")
+        first.connect(on_order)
+        with captured() as sent:
+            first.send(None)
+            assert len(sent) == 1
+            second = Signal("shop.late")
+            with pytest.raises(ConfigurationError, match=r"Two signals are called 'shop.late'"):
+                first.send(None)
+            del second
+            gc.collect()
+            Signal("shop.other")  # whoever came since is reason to look again
+            first.send(None)
+
+    def test_given_and_found(self):
+        """A given name collides with a found one."""
+        signal = Signal(f"{HERE}.Order.shipped")
+        with pytest.raises(ConfigurationError, match="rename one"):
+            _ = signal.name
+        with pytest.raises(ConfigurationError, match="rename one"):
+            _ = Order.shipped.name
+
+    def test_a_module_loaded_again_is_no_rival(self, tmp_path, monkeypatch):
+        """Reloading a module, edited or not, replaces its signals, though somebody keeps the old ones."""
+        path = tmp_path / "reloaded_events.py"
+        path.write_text("from signalbus import Signal\ngone = Signal()\nstays = Signal('shop.stays')\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        import reloaded_events  # type: ignore[import-not-found]
+
+        kept = [reloaded_events.gone, reloaded_events.stays]
+        assert kept[0].name == "reloaded_events.gone"
+        path.write_text(
+            "from signalbus import Signal\n\n\n\ngone = Signal()\n\nstays = Signal('shop.stays')\n# edited\n"
+        )
+        again = reload(reloaded_events)
+        assert again.gone is not kept[0]
+        assert [signal.name for signal in (again.gone, again.stays, *kept)] == [
+            "reloaded_events.gone",
+            "shop.stays",
+        ] * 2
+        assert registry.signal("reloaded_events.gone") is again.gone
+        assert registry.signal("shop.stays") is again.stays
+
+
+class TestLookingUp:
+    def test_by_name(self):
+        """A worker finds a signal by its name; what nobody declared is None."""
+        assert registry.signal(f"{HERE}.order_placed") is order_placed
+        assert registry.signal("shop.never_declared") is None
+
+    def test_one_that_is_declared_later(self):
+        """What was unknown is found once it is declared."""
+        assert registry.signal("shop.declared_late") is None
+        late = Signal("shop.declared_late")
+        assert registry.signal("shop.declared_late") is late
+
+    def test_by_a_former_name(self):
+        """``was=`` keeps what was sent under an old name reachable; a text counts as one name."""
+        renamed = Signal("shop.checked_out", was=["shop.paid", "shop.payed"])
+        again = Signal("shop.refunded", was="shop.returned")
+        assert registry.signal("shop.paid") is renamed
+        assert registry.signal("shop.payed") is renamed
+        assert registry.signal("shop.returned") is again
+
+    def test_a_name_in_use_wins_over_a_former_one(self):
+        """Whoever has the name today gets its messages."""
+        former = Signal("shop.v2", was=["shop.v1"])
+        today = Signal("shop.v1")
+        assert registry.signal("shop.v1") is today
+        assert registry.signal("shop.v2") is former
+
+    def test_a_hostile_name_costs_no_walk(self, monkeypatch):
+        """Looking up what does not exist walks over all signals once, not each time."""
+        registry.signal("shop.nothing")
+        monkeypatch.setattr(type(registry), "_index", lambda self: pytest.fail("walked again"))
+        assert registry.signal("shop.nothing_either") is None
+
+    def test_the_registry_keeps_nothing_alive(self):
+        """A signal that nobody holds is gone."""
+        Signal("shop.forgotten")
+        gc.collect()
+        assert registry.signal("shop.forgotten") is None
+
+
+EARLY = """
+from signalbus import Signal, receiver, Retry, Snapshot, current
+early = Signal("shop.early")
+nameless = Signal()
+cached = Signal("shop.cached", use_caching=True)
+
+def hear(sender, **kwargs):
+    return kwargs["value"]
+
+early.connect(hear, inline=True)
+nameless.connect(hear, inline=True)
+assert early.send(None, value=1) == [(hear, 1)]
+assert early.name == "shop.early"
+assert nameless.send_robust(None, value=1) == [(hear, 1)]
+assert cached.send("nobody") == []
+
+@receiver(nameless, retry=Retry(max_attempts=3))
+def travels(sender, **kwargs):
+    pass
+
+try:
+    nameless.send(None, value=1)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_signals_work_before_apps_are_loaded(tmp_path):
+    """``from signalbus import Signal`` needs no settings, nor do declaring, connecting and inline receivers."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", EARLY], capture_output=True, text=True, cwd=tmp_path, env={}, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "ConfigurationError" in result.stdout
+    assert "call django.setup() first" in result.stdout
