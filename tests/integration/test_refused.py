@@ -141,14 +141,14 @@ def with_header(good: str, **items: object) -> str:
     "payload",
     ["", "{]", "7", "[]", "[null]", "{}", "[" * 10_000, '[null,{"$ref":7}]', '[null,{"a":{"$nonsense":1}}]', "[1,2,3]"],
 )
-def test_a_signed_payload_that_cannot_be_read_is_a_failed_attempt(bus: Bus, signal: Signal, good: str, ran, payload):
-    """It has passed the signature: so somebody sent it, and it is kept as any failure is."""
+def test_a_signed_payload_that_cannot_be_read_is_a_dead_letter(bus: Bus, signal: Signal, good: str, ran, payload):
+    """It has passed the signature, so somebody sent it; it is kept as that receiver's, and not tried again."""
     version, header, _ = good[74:].split("\n", 2)
 
     deliver([text_of(f"{version}\n{header}\n{payload}"), good], queue=QUEUE)
 
     assert len(ran) == 1
-    assert rows() == [("target", "pending", 1)]
+    assert rows() == [("target", "dead", 1)]
 
 
 def test_bad_input_too_deep_is_a_dead_letter(bus: Bus, signal: Signal, ran):
@@ -158,6 +158,7 @@ def test_bad_input_too_deep_is_a_dead_letter(bus: Bus, signal: Signal, ran):
         bus.work()
 
     assert ran == []
+    assert rows() == [("target", "dead", 1)]
     assert only().error.startswith("TooLarge")
 
 

@@ -1,0 +1,286 @@
+"""Claims: an attempt is counted before it runs, its settlement is fenced, and what comes twice is bounded."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from django.db import connection, connections, transaction
+
+from signalbus import Retry, Signal, conf, current, ledger
+from signalbus.models import Delivery, State
+from signalbus.receiving.delivery import deliver
+from signalbus.receiving.sweeper import sweep
+from signalbus.wire.message import from_body
+from tasks.admissions.models import Academy
+
+from .bus import QUEUE, Bus, connect, new_signal, only, rows
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> str:
+    """Every test here runs on both databases."""
+    return str(request.param)
+
+
+@pytest.fixture
+def bus(valkey, database_url: str, broker_url: str) -> Bus:
+    """The broker, with a database behind it."""
+    return Bus(valkey.redis_url)
+
+
+@pytest.fixture
+def signal() -> Signal:
+    """A signal without receivers."""
+    return new_signal()
+
+
+def fail_once(**kwargs: Any) -> None:
+    """Fail at the first attempt."""
+    delivery = current()
+    assert delivery is not None
+    if delivery.attempt == 1:
+        raise ValueError
+
+
+def test_a_lost_claim_rolls_back_what_the_receiver_wrote(bus: Bus, signal: Signal):
+    """Whoever lost its claim while it ran leaves nothing: what took the claim does the work."""
+    written = []
+
+    def receiver_that_is_overtaken(**kwargs):
+        fail_once()
+        Academy.objects.create(name="A", slug="a")
+        written.append(1)
+        # The sweeper took it for lost, and another worker has begun.
+        Delivery.objects.update(attempts=5)
+
+    connect(signal, receiver_that_is_overtaken, atomic=True)
+    signal.send(None)
+    bus.work()
+    bus.come_again()
+
+    assert written == [1]
+    assert not Academy.objects.exists()
+    assert rows() == [("receiver_that_is_overtaken", "running", 2)]
+
+
+def test_a_late_failure_does_not_overwrite_anothers_success(bus: Bus, signal: Signal, caplog):
+    """The settlement of a lost claim changes nothing, and says so."""
+
+    def receiver_that_is_too_late(**kwargs):
+        delivery = current()
+        assert delivery is not None
+        if delivery.attempt == 2:
+            Delivery.objects.update(attempts=3, state=State.DONE)
+        raise ValueError
+
+    connect(signal, receiver_that_is_too_late, atomic=False)
+    signal.send(None)
+    bus.work()
+    bus.come_again()
+
+    assert rows() == [("receiver_that_is_too_late", "done", 3)]
+    assert "failed after its claim was lost" in caplog.text
+
+
+def test_a_recorded_copy_runs_once(bus: Bus, signal: Signal):
+    """What the sweeper published twice is claimed once, and what is done stays done."""
+    ran = []
+
+    def receiver(**kwargs):
+        ran.append(1)
+        fail_once()
+
+    connect(signal, receiver, "receiver")
+    signal.send(None)
+    bus.work()
+    for _ in range(3):
+        Delivery.objects.update(due_at=only().created_at)
+        assert sweep() == 1
+    assert bus.client.llen(QUEUE) == 3
+
+    bus.work()
+
+    assert ran == [1, 1]
+    assert rows() == [("receiver", "done", 2)]
+
+
+def test_a_running_delivery_is_left_alone_until_its_claim_is_overdue(bus: Bus, signal: Signal):
+    """A copy that comes while it runs is dropped; one that the broker gives out again takes the claim over."""
+    ran = []
+    connect(signal, lambda **kwargs: ran.append(1), "receiver")
+    signal.send(None)
+    ((text,),) = bus.take()
+    message = from_body(conf.signer().verify(text))
+    ledger.keep(message, ["receiver"], QUEUE)
+    sweep()
+    (texts,) = bus.take()
+    assert ledger.claim(only().pk, redelivered=False, lease=100) == (1, 0)
+
+    deliver(texts, queue=QUEUE)
+    assert ran == []
+    deliver(texts, queue=QUEUE, redelivered=True)
+
+    assert ran == [1]
+    assert rows() == [("receiver", "done", 2)]
+
+
+def test_a_redelivered_lone_message_counts_its_attempts(bus: Bus, signal: Signal):
+    """Promise 4: a redelivery writes a row; each counts an attempt before it runs, so that a killer is bounded."""
+    killed = []
+
+    def receiver_that_kills_its_worker(**kwargs):
+        killed.append(1)
+        raise KeyboardInterrupt  # the only thing that ends this process as a kill would, without settling anything
+
+    connect(signal, receiver_that_kills_its_worker, "killer", retry=Retry(max_attempts=3))
+    signal.send(None)
+    (texts,) = bus.take()
+    for redelivered in [False, True, True, True]:
+        with pytest.raises(KeyboardInterrupt):
+            deliver(texts, queue=QUEUE, redelivered=redelivered)
+    assert rows() == [("killer", "running", 3)]
+
+    deliver(texts, queue=QUEUE, redelivered=True)
+
+    assert len(killed) == 4
+    assert [(receiver, state) for receiver, state, _ in rows()] == [("killer", "dead")]
+    assert "its worker was lost" in only().error
+
+
+def test_a_redelivered_batch_is_set_apart(bus: Bus, signal: Signal):
+    """What shared a Celery message with a killer is not judged with it: all run, the killer alone is dead at last."""
+    ran: list[int] = []
+
+    def receiver(sender, number, **kwargs):
+        if number == 2:
+            raise KeyboardInterrupt
+        ran.append(number)
+
+    connect(signal, receiver, "receiver", retry=Retry(max_attempts=2))
+    with transaction.atomic():
+        for number in range(5):
+            signal.send(None, number=number)
+    (texts,) = bus.take()
+    with pytest.raises(KeyboardInterrupt):
+        deliver(texts, queue=QUEUE)
+    deliver(texts, queue=QUEUE, redelivered=True)
+    assert rows() == [("receiver", "pending", 0)] * 5
+
+    for _ in range(10):
+        Delivery.objects.filter(state__in=("pending", "published", "running")).update(due_at=only_first().created_at)
+        sweep()
+        for taken in bus.take():
+            try:
+                deliver(taken, queue=QUEUE)
+            except KeyboardInterrupt:  # the broker gives it out again, to the next worker
+                try:
+                    deliver(taken, queue=QUEUE, redelivered=True)
+                except KeyboardInterrupt:
+                    continue
+
+    states = [state for _, state, _ in rows()]
+    assert sorted(states) == ["dead", "done", "done", "done", "done"]
+    assert set(ran) == {0, 1, 3, 4}
+
+
+def only_first() -> Delivery:
+    """Return any delivery."""
+    return Delivery.objects.all()[0]
+
+
+def test_a_retry_after_a_failure_travels_alone(bus: Bus, signal: Signal):
+    """What has run before shares no Celery message: one that ends its worker takes no other along."""
+
+    def receiver_that_raises(**kwargs):
+        raise ValueError
+
+    connect(signal, receiver_that_raises)
+    with transaction.atomic():
+        for _ in range(4):
+            signal.send(None)
+    bus.work()
+    Delivery.objects.update(due_at=only_first().created_at)
+
+    assert sweep() == 4
+
+    assert [len(texts) for texts in bus.take()] == [1, 1, 1, 1]
+
+
+def test_an_overdue_claim_is_published_again(bus: Bus, signal: Signal):
+    """A worker that never came back: its claim is overdue, and the delivery runs elsewhere."""
+    ran = []
+    connect(signal, lambda **kwargs: ran.append(1), "receiver")
+    signal.send(None)
+    ((text,),) = bus.take()
+    ledger.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
+    assert ledger.claim(only().pk, redelivered=False, lease=-1) == (1, 0)
+
+    assert sweep() == 1
+    bus.work()
+
+    assert ran == [1]
+    assert rows() == [("receiver", "done", 2)]
+
+
+def test_two_sweepers_at_once_publish_no_row_twice(bus: Bus, signal: Signal):
+    """However the sweepers of several workers meet, each row goes out once."""
+    connect(signal, lambda **kwargs: None, "receiver")
+    signal.send(None)
+    ((text,),) = bus.take()
+    message = from_body(conf.signer().verify(text))
+    ledger.keep(message, [f"receiver {number}" for number in range(400)], QUEUE)
+    barrier = threading.Barrier(4)
+    published: list[int] = []
+
+    def sweeper() -> None:
+        barrier.wait(timeout=10)
+        try:
+            published.append(sweep())
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=sweeper) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    while sweep():
+        pass
+
+    texts = [text for taken in bus.take() for text in taken]
+    assert len(texts) == len(set(texts)) == 400
+    assert connection.vendor == "sqlite" or sum(published) == 400
+
+
+def test_claims_at_once_are_given_to_one(bus: Bus, signal: Signal):
+    """Of several workers that hold a copy, one runs it."""
+    connect(signal, lambda **kwargs: None, "receiver")
+    signal.send(None)
+    ((text,),) = bus.take()
+    ledger.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
+    delivery = only().pk
+    barrier = threading.Barrier(4)
+    claims: list[Any] = []
+
+    def worker() -> None:
+        barrier.wait(timeout=10)
+        try:
+            claims.append(ledger.claim(delivery, redelivered=False, lease=100))
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=worker) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+
+    assert sorted(claims, key=str) == [(1, 0), None, None, None]
+
+
+def test_the_sweeper_looks_without_a_lock(bus: Bus, django_assert_num_queries):
+    """With nothing due, each of its seconds costs one read."""
+    with django_assert_num_queries(1):
+        assert sweep() == 0

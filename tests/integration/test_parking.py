@@ -1,0 +1,256 @@
+"""Promise 7: what a worker does not know yet is parked, tried again with growing delays, and given up after a day."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models import F
+from django.test import override_settings
+
+from signalbus import Signal, delivery_dead, ledger
+from signalbus.models import Delivery, Message
+from signalbus.receiving.delivery import deliver
+from signalbus.receiving.sweeper import Sweeper, sweep
+from signalbus.wire.signing import Signer
+from tests.servers import wait_until
+
+from .bus import QUEUE, Bus, connect, new_signal, only, rows, text_of
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> str:
+    """Every test here runs on both databases."""
+    return str(request.param)
+
+
+@pytest.fixture
+def bus(valkey, database_url: str, broker_url: str) -> Bus:
+    """The broker, with a database behind it."""
+    return Bus(valkey.redis_url)
+
+
+@pytest.fixture
+def signal() -> Signal:
+    """A signal without receivers."""
+    return new_signal()
+
+
+def send_to(signal: Signal, bus: Bus, uid: str) -> list[str]:
+    """Send to a receiver that is not connected any more when the message arrives; returns the texts."""
+    receiver = connect(signal, lambda **kwargs: None, uid)
+    signal.send(None, number=1)
+    signal.disconnect(receiver, dispatch_uid=uid)
+    (texts,) = bus.take()
+    return texts
+
+
+def delay() -> float:
+    """Seconds until the only delivery is tried again, from when it was parked last."""
+    row = only()
+    assert row.failed_at is not None
+    return (row.due_at - row.failed_at).total_seconds()
+
+
+def parked_for(seconds: float) -> None:
+    """Let the only delivery have been parked so long ago."""
+    Delivery.objects.update(parked_at=F("parked_at") - timedelta(seconds=seconds))
+
+
+def test_promise_7_an_unknown_receiver_is_parked_and_runs_once_it_is_known(bus: Bus, signal: Signal):
+    """Known receivers of the same message run at once; the unknown one when it is deployed; nobody twice."""
+    ran = []
+    connect(signal, lambda **kwargs: ran.append("known"), "known")
+    texts = send_to(signal, bus, "to come")
+    deliver(texts, queue=QUEUE)
+    assert ran == ["known"]
+    assert rows() == [("to come", "parked", 0)]
+    assert "does not know the receiver to come" in only().error
+    bus.come_again()
+    assert rows() == [("to come", "parked", 0)]
+
+    connect(signal, lambda number, **kwargs: ran.append(f"to come {number}"), "to come")
+    bus.come_again()
+
+    assert ran == ["known", "to come 1"]
+    assert rows() == [("to come", "done", 1)]
+    assert only().parked_at is None
+
+
+def test_promise_7_an_unknown_signal_is_parked_for_each_recipient(bus: Bus):
+    """The worker of an older release has never heard of the signal."""
+    ran: list[str] = []
+    signal = new_signal()
+    name = signal.name
+    connect(signal, lambda **kwargs: None, "one")
+    connect(signal, lambda **kwargs: None, "two")
+    signal.send(None)
+    (texts,) = bus.take()
+    body = texts[0][74:].replace(name, f"{name}.next")
+
+    deliver([text_of(body)], queue=QUEUE)
+
+    assert rows() == [("one", "parked", 0), ("two", "parked", 0)]
+    following = Signal(f"{name}.next")
+    connect(following, lambda **kwargs: ran.append("one"), "one")
+    connect(following, lambda **kwargs: ran.append("two"), "two")
+    bus.come_again()
+    assert sorted(ran) == ["one", "two"]
+    assert rows() == [("one", "done", 1), ("two", "done", 1)]
+
+
+def test_promise_7_an_open_message_of_an_unknown_signal_is_parked(bus: Bus):
+    """Its receivers are looked up when the signal is known."""
+    signal = new_signal(open=True)
+    name = signal.name
+    signal.send(None)
+    (texts,) = bus.take()
+    deliver([text_of(texts[0][74:].replace(name, f"{name}.next"))], queue=QUEUE)
+    assert rows() == [("", "parked", 0)]
+
+    ran: list[str] = []
+    following = Signal(f"{name}.next", open=True)
+    connect(following, lambda **kwargs: ran.append("one"), "one")
+    bus.come_again()
+    bus.come_again()
+
+    assert ran == ["one"]
+    assert rows() == [("", "done", 0), ("one", "done", 1)]
+
+
+def test_promise_7_a_newer_version_is_parked_and_kept_as_it_came(bus: Bus, signal: Signal, caplog):
+    """Correctly signed, but of a version that this worker does not read."""
+    body = '2\n{"of": "a format to come"}\n[]'
+    deliver([text_of(body)], queue=QUEUE)
+    deliver([text_of(body)], queue=QUEUE)
+
+    assert rows() == [("", "parked", 0)]
+    assert (only().message.text, only().message.sealed) == (body, False)
+    bus.come_again()
+    assert rows() == [("", "parked", 0)]
+    assert bus.take() == []
+
+
+def test_promise_7_an_unknown_key_is_parked_sealed(bus: Bus, signal: Signal):
+    """Signed with a key that this worker does not hold yet: kept as it came, and not signed by us."""
+    text = Signer(["to come"], 1000).sign("1\n{}\n[]")
+    deliver([text], queue=QUEUE)
+
+    assert rows() == [("", "parked", 0)]
+    assert (only().message.text, only().message.sealed) == (text, True)
+    bus.come_again()
+    assert rows() == [("", "parked", 0)]
+
+
+def test_what_opens_at_last_and_is_garbage_is_dead(bus: Bus):
+    """An unknown key that becomes known may turn out not to have signed the text."""
+    good = Signer(["to come"], 1000).sign("1\n{}\n[]")
+    deliver([good[:-1] + "x"], queue=QUEUE)
+    with override_settings(SIGNALBUS={"SIGNING_KEYS": ["now", "to come"]}):
+        bus.come_again()
+
+    assert rows() == [("", "dead", 0)]
+    assert only().error.startswith("Forged")
+
+
+def test_the_delays_grow_up_to_five_minutes(bus: Bus, signal: Signal):
+    """Each time it waits for as long as it has been parked; at least 2 seconds, at most 300."""
+    texts = send_to(signal, bus, "to come")
+    deliver(texts, queue=QUEUE)
+    assert 1.9 <= delay() <= 2.2
+
+    for age, wanted in ((10, 10), (50, 60), (2000, 300)):
+        parked_for(age)
+        bus.come_again()
+        assert wanted - 0.2 <= delay() <= wanted + 5
+        assert rows() == [("to come", "parked", 0)]
+
+
+def test_after_a_day_it_is_dead_and_told(bus: Bus, signal: Signal, caplog):
+    """Given up: in the list of what failed, logged, and announced by delivery_dead."""
+    heard: list[str] = []
+
+    def on_dead(delivery, **kwargs):
+        heard.append(delivery.receiver)
+
+    deliver(send_to(signal, bus, "to come"), queue=QUEUE)
+    parked_for(24 * 3600)
+    delivery_dead.connect(on_dead)
+    try:
+        bus.come_again()
+    finally:
+        delivery_dead.disconnect(on_dead)
+
+    assert rows() == [("to come", "dead", 0)]
+    assert only().error.startswith("given up after 864")
+    assert heard == ["to come"]
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+    assert bus.come_again() == 0
+
+
+def test_a_sealed_text_is_given_up_after_a_day(bus: Bus, caplog):
+    """The sweeper that cannot open it says so."""
+    deliver([Signer(["to come"], 1000).sign("1\n{}\n[]")], queue=QUEUE)
+    parked_for(24 * 3600)
+
+    bus.come_again()
+
+    assert rows() == [("", "dead", 0)]
+    assert "gave up a parked text" in caplog.text
+
+
+def test_a_retry_by_hand_begins_a_new_day(bus: Bus, signal: Signal):
+    """What was given up, and is retried before it is known, is parked again, not dead at once."""
+    deliver(send_to(signal, bus, "to come"), queue=QUEUE)
+    parked_for(24 * 3600)
+    bus.come_again()
+
+    assert ledger.retry([only().pk]) == 1
+    bus.come_again()
+
+    assert rows() == [("to come", "parked", 0)]
+
+
+def test_a_worker_that_starts_tries_all_that_is_parked(bus: Bus, signal: Signal):
+    """Its sweeper makes it due at once: a new worker may know more than the last one."""
+    deliver(send_to(signal, bus, "to come"), queue=QUEUE)
+    parked_for(2000)
+    ran = []
+    connect(signal, lambda **kwargs: ran.append(1), "to come")
+    sweeper = Sweeper(3600)
+    sweeper.start()
+    wait_until(lambda: bus.client.llen(QUEUE), what="the sweeper to publish")
+    sweeper.stop()
+    sweeper.join(timeout=5)
+    assert not sweeper.is_alive()
+
+    bus.work()
+    assert ran == [1]
+
+
+def test_what_runs_elsewhere_is_not_taken_away(bus: Bus, signal: Signal):
+    """A second copy that reaches a worker of the older release does not park what a newer one runs."""
+    texts = send_to(signal, bus, "to come")
+    deliver(texts, queue=QUEUE)
+    Delivery.objects.update(state="running", attempts=1)
+
+    deliver(texts, queue=QUEUE)
+
+    assert rows() == [("to come", "running", 1)]
+
+
+def test_a_row_of_a_newer_release_does_not_stop_the_sweeper(bus: Bus, signal: Signal):
+    """In a rolling deploy an older worker's sweeper meets bodies of a newer version: postponed; the others go out."""
+    deliver(send_to(signal, bus, "to come"), queue=QUEUE)
+    newer = Message.objects.create(id="0" * 31 + "1", signal="x", text="2\n{}\n", created_at=only().created_at)
+    broken = Message.objects.create(id="0" * 31 + "2", signal="x", text="ö", created_at=only().created_at)
+    template = only()
+    for message, receiver in ((newer, "newer"), (broken, "broken")):
+        values: dict[str, Any] = {"id": message.pk, "message": message, "receiver": receiver}
+        Delivery.objects.create(due_at=template.created_at, created_at=template.created_at, **values)
+    Delivery.objects.update(due_at=template.created_at)
+
+    assert sweep() == 1
+
+    assert rows() == [("broken", "dead", 0), ("newer", "parked", 0), ("to come", "published", 0)]
