@@ -1,0 +1,246 @@
+"""``manage.py signalbus``: what failed can be listed, retried and discarded, by people and by programs."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db.models import F
+from django.test import override_settings
+
+from signalbus import Retry, Signal, ledger
+from signalbus.models import Delivery, Message
+from signalbus.receiving.delivery import deliver
+from tests.servers import broker
+
+from .bus import QUEUE, Bus, connect, new_signal, only, rows
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> str:
+    """Every test here runs on both databases."""
+    return str(request.param)
+
+
+@pytest.fixture
+def bus(valkey, database_url: str, broker_url: str) -> Bus:
+    """The broker, with a database behind it."""
+    return Bus(valkey.redis_url)
+
+
+@pytest.fixture
+def mended() -> list[Any]:
+    """Fill it, and the receiver does not fail any more."""
+    return []
+
+
+@pytest.fixture
+def signal(mended: list[Any]) -> Signal:
+    """A signal with a receiver that may fail three times."""
+    signal = new_signal()
+
+    def receiver_that_raises(**kwargs):
+        if not mended:
+            raise ValueError("first line\nsecond line \x1b[31mred")
+
+    connect(signal, receiver_that_raises, "failing", retry=Retry(max_attempts=3))
+    return signal
+
+
+@pytest.fixture
+def dead(bus: Bus, signal: Signal) -> Delivery:
+    """A delivery whose attempts are used up."""
+    signal.send(None)
+    bus.work()
+    bus.come_again()
+    bus.come_again()
+    row = only()
+    assert (row.state, row.attempts) == ("dead", 3)
+    return row
+
+
+def run(*arguments: object) -> str:
+    """Run the command, and return what it prints."""
+    out = io.StringIO()
+    call_command("signalbus", *map(str, arguments), stdout=out)
+    return out.getvalue()
+
+
+def test_failed_says_that_nothing_has_failed(bus: Bus):
+    """The list of a healthy bus is a sentence, and an empty list for programs."""
+    assert run("failed") == "Nothing has failed.\n"
+    assert json.loads(run("failed", "--json")) == []
+    assert run("failed", "--state", "dead") == "Nothing is dead.\n"
+
+
+def test_failed_is_a_table_with_counts(bus: Bus, dead: Delivery, signal: Signal):
+    """A line for each with id, state, tries, time, signal and receiver; the error in one line; the counts in words."""
+    signal.send(None)
+    bus.work()
+    deliver(["garbage"], queue=QUEUE)
+
+    shown = run("failed")
+
+    assert f"{dead.pk}  dead           3" in shown
+    assert f"{signal.name} -> failing" in shown
+    assert r"ValueError: first line\nsecond line \x1b[31mred" in shown
+    assert "refused or unopened text" in shown
+    assert "3 in all: 2 dead (dead: retry or discard it); 1 pending (will be tried again)." in shown
+    assert "Traceback" not in shown
+    assert "Traceback" in run("failed", "--traceback")
+    assert run("failed", "--state", "pending").count("-> failing") == 1
+
+
+def test_failed_json_is_a_list_of_objects(bus: Bus, dead: Delivery, signal: Signal):
+    """For programs: at least id, signal, receiver, attempts, error and failed_at."""
+    (shown,) = json.loads(run("failed", "--json"))
+
+    assert shown["id"] == str(dead.pk)
+    assert (shown["signal"], shown["receiver"], shown["attempts"]) == (signal.name, "failing", 3)
+    assert shown["error"].startswith("ValueError: first line")
+    assert dead.failed_at is not None
+    assert shown["failed_at"] == dead.failed_at.isoformat()
+    assert shown["state"] == "dead"
+
+
+def test_promise_5_retry_gives_a_fresh_allowance(bus: Bus, dead: Delivery, mended: list[Any]):
+    """Due at once, attempts keep counting, and as many new ones as the policy says."""
+    assert run("retry", dead.pk) == "1 delivery due again.\n"
+    assert run("sweep") == "1 deliveries published.\n"
+    bus.work()
+    bus.come_again()
+    assert rows() == [("failing", "pending", 5)]
+    bus.come_again()
+    assert rows() == [("failing", "dead", 6)]
+
+    mended.append(1)
+    run("retry", "--all")
+    bus.come_again()
+
+    assert rows() == [("failing", "done", 7)]
+    assert run("failed") == "Nothing has failed.\n"
+
+
+def test_retry_all_takes_what_failed_lists_and_leaves_what_was_refused(bus: Bus, dead: Delivery):
+    """Nobody vouches for a text that was refused: it is left, and one that waits is due at once."""
+    deliver(["garbage"], queue=QUEUE)
+
+    assert run("retry", "--all") == "1 delivery due again.\n"
+
+    assert rows() == [("", "dead", 1), ("failing", "pending", 3)]
+
+
+def test_retry_needs_to_know_which(bus: Bus):
+    """Neither ids nor --all, or both: says what to give."""
+    with pytest.raises(CommandError, match="Say which"):
+        run("retry")
+    with pytest.raises(CommandError, match="Say which"):
+        run("retry", "--all", uuid4())
+
+
+@pytest.mark.parametrize("action", ["retry", "discard"])
+def test_an_unknown_id_is_an_error_and_the_others_are_done(bus: Bus, dead: Delivery, action: str):
+    """What could be done was done; the exit code tells that something was not."""
+    with pytest.raises(CommandError, match="1 of 2 left alone: not in the ledger"):
+        run(action, dead.pk, uuid4())
+
+    assert only().state == ("pending" if action == "retry" else "discarded")
+
+
+@pytest.mark.parametrize("action", ["retry", "discard"])
+def test_an_id_that_is_none_is_named(bus: Bus, action: str):
+    """The error quotes it, and says where ids come from."""
+    with pytest.raises(CommandError, match="'nonsense' is no id"):
+        run(action, "nonsense")
+
+
+def test_an_id_given_twice_counts_once(bus: Bus, dead: Delivery):
+    """A pasted list may hold doubles."""
+    assert run("retry", dead.pk, dead.pk) == "1 delivery due again.\n"
+
+
+def test_discard_gives_up_for_good(bus: Bus, dead: Delivery):
+    """Not listed as failed, never published again, visible until it is purged; refused texts too."""
+    deliver(["garbage"], queue=QUEUE)
+    ids = list(Delivery.objects.values_list("id", flat=True))
+
+    assert run("discard", *ids) == "2 deliveries discarded.\n"
+
+    assert run("failed") == "Nothing has failed.\n"
+    assert bus.come_again() == 0
+    assert [state for _, state, _ in rows()] == ["discarded", "discarded"]
+    assert run("failed", "--state", "discarded").count("discarded") >= 2
+
+
+def test_a_running_delivery_is_left_alone(bus: Bus, dead: Delivery):
+    """Neither retried nor discarded under the hands of the worker that runs it."""
+    Delivery.objects.update(state="running")
+
+    for action in ("retry", "discard"):
+        with pytest.raises(CommandError, match="running now"):
+            run(action, dead.pk)
+
+    assert only().state == "running"
+
+
+def test_purge_takes_what_ended_and_is_old(bus: Bus, dead: Delivery, signal: Signal, mended: list[Any]):
+    """Done, skipped, discarded, and older than KEEP_SECONDS or --days; never what is dead or waits."""
+    signal.send(None)
+    bus.work()
+    mended.append(1)
+    bus.come_again()
+    assert [state for _, state, _ in rows()] == ["dead", "done"]
+    assert run("purge") == "0 deliveries purged.\n"
+    Delivery.objects.update(ended_at=F("ended_at") - timedelta(days=8))
+
+    assert run("purge", "--days", 9) == "0 deliveries purged.\n"
+    assert run("purge", "--days", 1e12) == "0 deliveries purged.\n"
+    assert run("purge") == "1 deliveries purged.\n"
+
+    assert rows() == [("failing", "dead", 3)]
+    assert Message.objects.count() == 1
+
+
+def test_purge_goes_in_small_batches(bus: Bus, signal: Signal):
+    """Nobody waits long for it; a message stays as long as one of its deliveries does."""
+    connect(signal, lambda **kwargs: None, "beside")
+    with broker("redis://127.0.0.1:1/0"):
+        for _ in range(5):
+            signal.send(None)
+    bus.come_again()
+    Delivery.objects.update(ended_at=F("ended_at") - timedelta(days=8))
+
+    assert ledger.purge(3600, batch=2) == 5
+
+    assert rows() == [("failing", "pending", 1)] * 5
+    assert Message.objects.count() == 5
+
+
+def test_sweep_without_a_broker_is_an_error(bus: Bus, dead: Delivery):
+    """The exit code tells it, and the text says what to look at."""
+    run("retry", dead.pk)
+    with broker("redis://127.0.0.1:1/0"), pytest.raises(CommandError, match="CELERY_BROKER_URL"):
+        run("sweep")
+
+    assert only().state == "pending"
+
+
+def test_a_sub_command_is_needed(bus: Bus):
+    """`manage.py signalbus` alone says which there are."""
+    with pytest.raises(CommandError, match="COMMAND"):
+        call_command("signalbus")
+
+
+def test_times_are_in_utc(bus: Bus, dead: Delivery):
+    """Whatever the project's time zone, the list is in UTC, as its heading says."""
+    assert dead.failed_at is not None
+    with override_settings(TIME_ZONE="Asia/Tokyo"):
+        shown = run("failed")
+
+    assert "FAILED AT (UTC)" in shown
+    assert dead.failed_at.strftime("%Y-%m-%d %H:%M:%S") in shown
