@@ -171,6 +171,22 @@ def _app_for_command_line() -> Celery:
         ) from error
 
 
+def queue_of(routing_key: object) -> str | None:
+    """Return the queue that a message came through.
+
+    Args:
+        routing_key: as the message gives it: whoever can write to the broker chose it, and a host's queue may have a
+            routing key that is not its name.
+
+    Returns:
+        The name of a queue that this app has, or None.
+    """
+    queues = get_app().amqp.queues
+    if not isinstance(routing_key, str) or routing_key in queues:
+        return routing_key if isinstance(routing_key, str) else None
+    return next((name for name, queue in queues.items() if queue.routing_key == routing_key), None)
+
+
 def __getattr__(name: str) -> Celery:
     if name == "app":
         return _app_for_command_line()

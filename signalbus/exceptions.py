@@ -51,8 +51,8 @@ class CascadeError(SignalBusError):
 
     def __init__(self, path: tuple[str, ...], limit: int) -> None:
         super().__init__(
-            f"A cascade of more than {limit} messages: {' > '.join(path)}. Break the loop (a receiver that saves what it "
-            'was told of sends again), or raise SIGNALBUS["MAX_CASCADE"].'
+            f"A cascade of more than {limit} messages: {' > '.join(path)}. Break the loop (a receiver that saves what "
+            'it was told of sends again), or raise SIGNALBUS["MAX_CASCADE"].'
         )
         self.path = path
         self.limit = limit

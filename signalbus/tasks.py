@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from celery import Task, shared_task
 from celery.exceptions import Reject
-from django.db import DatabaseError
 
 from signalbus import celery
 from signalbus.receiving import delivery
 
-PAUSE = 1.0  # seconds before a message goes back to the broker, while the database is away
+logger = logging.getLogger("signalbus")
+
+PAUSE = 1.0  # seconds before a message goes back to the broker, as while the database is away
 
 
 class DeliverTask(Task):  # type: ignore[type-arg]  # generic in its stubs alone
@@ -39,13 +41,16 @@ def deliver(self: DeliverTask, texts: object) -> None:
         texts: signed texts.
 
     Raises:
-        Reject: the ledger could not be written: the broker keeps the message.
+        Reject: something outside of the receivers failed, as the ledger's database: the broker keeps the message.
     """
     info = self.request.delivery_info or {}
+    queue = celery.queue_of(info.get("routing_key"))
     try:
-        delivery.deliver(texts, queue=info.get("routing_key"), redelivered=bool(info.get("redelivered")))
-    except DatabaseError as error:
+        delivery.deliver(texts, queue=queue, redelivered=bool(info.get("redelivered")))
+    except (Exception, MemoryError) as error:
+        # Whatever it was, Celery would drop the message for it. Given out again, its attempts are counted.
         if self.request.is_eager:
             raise
+        logger.exception("signalbus gives a message back to the broker")
         time.sleep(PAUSE)
-        raise Reject(error, requeue=True) from error
+        raise Reject(str(error), requeue=True) from error

@@ -66,7 +66,7 @@ def discard(ids: Sequence[UUID]) -> int:
 
 
 def purge(seconds: float, *, batch: int = 1000) -> int:
-    """Delete what ended well, was skipped or discarded, and is old; in small batches, so that nobody waits for it.
+    """Delete what ended well, was skipped or discarded, or never verified, and is old; in small batches.
 
     Args:
         seconds: how old.
@@ -76,9 +76,8 @@ def purge(seconds: float, *, batch: int = 1000) -> int:
         How many deliveries.
     """
     alias = using()
-    ended = Delivery.objects.using(alias).filter(
-        state__in=(State.DONE, State.SKIPPED, State.DISCARDED), ended_at__lte=later(-seconds)
-    )
+    over = Q(state__in=(State.DONE, State.SKIPPED, State.DISCARDED)) | Q(state=State.DEAD, message__sealed=True)
+    ended = Delivery.objects.using(alias).filter(over, ended_at__lte=later(-seconds))
     purged = 0
     while ids := list(ended.values_list("id", flat=True)[:batch]):
         messages = list(Message.objects.using(alias).filter(deliveries__in=ids).values_list("id", flat=True).distinct())

@@ -142,7 +142,7 @@ def refuse(text: str, reason: str, queue: str | None) -> None:
     if _count_again(id_):
         return
     most = conf.get().KEEP_REFUSED
-    kept = Delivery.objects.using(using()).filter(state=State.DEAD, receiver="", message__sealed=True)
+    kept = Delivery.objects.using(using()).filter(state=State.DEAD, receiver="", message__sealed=True, parked_at=None)
     if kept[:most].count() >= most:
         if _count_again(OVERFLOW):
             return

@@ -166,7 +166,8 @@ def claim(delivery: UUID, *, redelivered: bool, lease: float) -> tuple[int, int]
     Returns:
         The attempt's number, which fences the settlement, and the allowance; None if there is nothing to run.
     """
-    free = Q(state__in=(State.PENDING, State.PUBLISHED, State.PARKED)) | Q(state=State.RUNNING, due_at__lte=Now())
+    # What waits for its next attempt is not due for every late copy of its message.
+    free = Q(state__in=(State.PUBLISHED, State.PARKED)) | Q(state__in=(State.PENDING, State.RUNNING), due_at__lte=Now())
     if redelivered:
         free |= Q(state=State.RUNNING)
     alias = using()

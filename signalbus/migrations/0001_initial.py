@@ -5,44 +5,89 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Message',
+            name="Message",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('signal', models.TextField(blank=True, help_text='empty while the text cannot be opened')),
-                ('text', models.TextField(help_text='the body, to be signed when published; the whole text as it came if it is sealed')),
-                ('sealed', models.BooleanField(default=False, help_text='a text that this side has not verified, and must never sign')),
-                ('created_at', models.DateTimeField()),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("signal", models.TextField(blank=True, help_text="empty while the text cannot be opened")),
+                (
+                    "text",
+                    models.TextField(
+                        help_text="the body, to be signed when published; the whole text as it came if it is sealed"
+                    ),
+                ),
+                (
+                    "sealed",
+                    models.BooleanField(
+                        default=False, help_text="a text that this side has not verified, and must never sign"
+                    ),
+                ),
+                ("created_at", models.DateTimeField()),
             ],
         ),
         migrations.CreateModel(
-            name='Delivery',
+            name="Delivery",
             fields=[
-                ('id', models.UUIDField(help_text='follows from the message and the receiver: the idempotency key', primary_key=True, serialize=False)),
-                ('receiver', models.TextField(blank=True, help_text='empty: the whole message, its recipients unknown')),
-                ('queue', models.TextField(blank=True, help_text='empty: the default queue')),
-                ('state', models.CharField(choices=[('pending', 'Pending'), ('parked', 'Parked'), ('published', 'Published'), ('running', 'Running'), ('done', 'Done'), ('skipped', 'Skipped'), ('dead', 'Dead'), ('discarded', 'Discarded')], default='pending', max_length=10)),
-                ('attempts', models.PositiveIntegerField(default=0)),
-                ('allowance', models.PositiveIntegerField(default=0, help_text='attempts made before the last retry by hand')),
-                ('due_at', models.DateTimeField(help_text='when the sweeper looks at it next')),
-                ('parked_at', models.DateTimeField(help_text='since when it has been unknown', null=True)),
-                ('error', models.TextField(blank=True)),
-                ('traceback', models.TextField(blank=True)),
-                ('failed_at', models.DateTimeField(null=True)),
-                ('created_at', models.DateTimeField()),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('message', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='signalbus.message')),
+                (
+                    "id",
+                    models.UUIDField(
+                        help_text="follows from the message and the receiver: the idempotency key",
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "receiver",
+                    models.TextField(blank=True, help_text="empty: the whole message, its recipients unknown"),
+                ),
+                ("queue", models.TextField(blank=True, help_text="empty: the default queue")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("pending", "Pending"),
+                            ("parked", "Parked"),
+                            ("published", "Published"),
+                            ("running", "Running"),
+                            ("done", "Done"),
+                            ("skipped", "Skipped"),
+                            ("dead", "Dead"),
+                            ("discarded", "Discarded"),
+                        ],
+                        default="pending",
+                        max_length=10,
+                    ),
+                ),
+                ("attempts", models.PositiveIntegerField(default=0)),
+                (
+                    "allowance",
+                    models.PositiveIntegerField(default=0, help_text="attempts made before the last retry by hand"),
+                ),
+                ("due_at", models.DateTimeField(help_text="when the sweeper looks at it next")),
+                ("parked_at", models.DateTimeField(help_text="since when it has been unknown", null=True)),
+                ("error", models.TextField(blank=True)),
+                ("traceback", models.TextField(blank=True)),
+                ("failed_at", models.DateTimeField(null=True)),
+                ("created_at", models.DateTimeField()),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "message",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="deliveries", to="signalbus.message"
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'deliveries',
-                'indexes': [models.Index(fields=['state', 'due_at'], name='signalbus_due'), models.Index(fields=['state', 'ended_at'], name='signalbus_ended')],
+                "verbose_name_plural": "deliveries",
+                "indexes": [
+                    models.Index(fields=["state", "due_at"], name="signalbus_due"),
+                    models.Index(fields=["state", "ended_at"], name="signalbus_ended"),
+                ],
             },
         ),
     ]

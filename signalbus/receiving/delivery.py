@@ -9,6 +9,7 @@ import random
 import reprlib
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.db import DataError, close_old_connections, connections, transaction
@@ -52,7 +53,6 @@ class Attempt:
     Args:
         message: what is delivered.
         receiver: to whom.
-        queue: where it came from.
         number: 1 for the first.
         since: attempts made before the last retry by hand; the policy counts from there.
         claimed: it has a row in the ledger, and this attempt's number fences it.
@@ -60,7 +60,6 @@ class Attempt:
 
     message: Message
     receiver: Receiver
-    queue: str | None
     number: int = 1
     since: int = 0
     claimed: bool = False
@@ -86,7 +85,7 @@ def deliver(texts: object, *, queue: str | None = None, redelivered: bool = Fals
         if index and time.monotonic() > deadline and _gave_back(queue, texts[index:]):
             return
         try:
-            _deliver_text(text, queue, redelivered=redelivered, alone=len(texts) == 1)
+            _deliver_text(text, queue, deadline, redelivered=redelivered, alone=len(texts) == 1)
         except (DataError, UnicodeError) as error:
             # The database's word on this text, not on its own state: to try again would be to try for ever.
             _refuse(text, f"the ledger cannot hold it: {error}", queue)
@@ -98,10 +97,10 @@ def _plausible(queue: object) -> str | None:
     return queue if good else None  # type: ignore[return-value]  # a str if it is good
 
 
-def _deliver_text(text: object, queue: str | None, *, redelivered: bool, alone: bool) -> None:
+def _deliver_text(text: object, queue: str | None, deadline: float, *, redelivered: bool, alone: bool) -> None:
     message = _open(text, queue)
     if message is not None:
-        _deliver_message(message, queue, redelivered=redelivered, alone=alone)
+        _deliver_message(message, queue, deadline, redelivered=redelivered, alone=alone)
 
 
 def _gave_back(queue: str | None, texts: Sequence[Any]) -> bool:
@@ -144,7 +143,7 @@ def _refuse(text: object, reason: str, queue: str | None) -> None:
     ledger.refuse(shown, reason, queue)
 
 
-def _deliver_message(message: Message, queue: str | None, *, redelivered: bool, alone: bool) -> None:
+def _deliver_message(message: Message, queue: str | None, deadline: float, *, redelivered: bool, alone: bool) -> None:
     signal = registry.signal(message.signal)
     if signal is None:
         _park(message, message.recipients or ("",), queue, f"this worker does not know the signal {message.signal!r}")
@@ -163,9 +162,18 @@ def _deliver_message(message: Message, queue: str | None, *, redelivered: bool, 
         _set_apart(message, list(known), queue)
         return
     if redelivered and not message.recorded:
-        ledger.keep(message, known, queue)
-    for recipient, receiver in known.items():
-        _deliver_one(message, recipient, receiver, queue, redelivered=redelivered)
+        for recipient, receiver in known.items():
+            ledger.keep(message, [recipient], receiver.queue)
+    for index, (recipient, receiver) in enumerate(known.items()):
+        rest = list(known)[index:]
+        if index and time.monotonic() > deadline and _gave_back_rest(message, rest, queue):
+            return
+        _deliver_one(message, recipient, receiver, redelivered=redelivered)
+
+
+def _gave_back_rest(message: Message, recipients: Sequence[str], queue: str | None) -> bool:
+    """Return a message to the queue for those it has not reached: a slow receiver must not use up another's time."""
+    return _gave_back(queue, [publisher.sign(to_body(replace(message, recipients=tuple(recipients))))])
 
 
 def _park(message: Message, receivers: Sequence[str], queue: str | None, reason: str) -> None:
@@ -198,19 +206,19 @@ def _deliver_open(message: Message, receivers: Sequence[Receiver], queue: str | 
                 ledger.keep_unpublished([(part, receiver.queue)], str(error))
     logger.debug("signalbus delivers open message %s to %s", message.id, ids)
     for receiver in here:
-        _deliver_one(replace(message, recipients=(receiver.id,)), receiver.id, receiver, queue, redelivered=False)
+        _deliver_one(replace(message, recipients=(receiver.id,)), receiver.id, receiver, redelivered=False)
 
 
-def _deliver_one(message: Message, recipient: str, receiver: Receiver, queue: str | None, *, redelivered: bool) -> None:
+def _deliver_one(message: Message, recipient: str, receiver: Receiver, *, redelivered: bool) -> None:
     """Claim where there is a row, and run in a context of its own: what a receiver activates ends with it."""
-    attempt = Attempt(message, receiver, queue)
+    attempt = Attempt(message, receiver)
     if message.recorded or redelivered:
         lease = celery.lease()
         claim = ledger.claim(ledger.delivery_id(message.id, recipient), redelivered=redelivered, lease=lease)
         if claim is None:
             logger.info("signalbus: %s to %s was delivered already", message.id, recipient)
             return
-        attempt = Attempt(message, receiver, queue, number=claim[0], since=claim[1], claimed=True)
+        attempt = Attempt(message, receiver, number=claim[0], since=claim[1], claimed=True)
     contextvars.copy_context().run(_run, attempt, recipient)
 
 
@@ -254,10 +262,25 @@ def _run(attempt: Attempt, recipient: str) -> None:
 
 
 def _attempt(attempt: Attempt, recipient: str) -> None:
+    """Run the receiver; what fails after its commit does not make it run again."""
+    committed: list[bool] = []
+    try:
+        _run_receiver(attempt, recipient, partial(committed.append, True))
+    except Exception:
+        if not committed:
+            raise
+        text = "signalbus: %s to %s is done, but a callback that it left with on_commit failed"
+        logger.exception(text, attempt.message.signal, recipient)
+
+
+def _run_receiver(attempt: Attempt, recipient: str, note_commit: Callable[[], None]) -> None:
     """Run the receiver, its rows fetched and its receipt written in its own transaction if it is atomic."""
     receiver = attempt.receiver
     alias = ledger.using()
+    outermost = receiver.atomic and not connections[alias].in_atomic_block  # else in a test, whose commit never comes
     with transaction.atomic(using=alias) if receiver.atomic else contextlib.nullcontext():
+        if outermost:
+            transaction.on_commit(note_commit, using=alias, robust=True)
         function = receiver.function()
         if function is None:
             raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
@@ -298,7 +321,7 @@ def _write_down(attempt: Attempt, recipient: str, outcome: Outcome) -> None:
             logger.warning(text, message.id, recipient, exc_info=outcome.error)
             return
     else:
-        ledger.keep_settled(message, recipient, attempt.queue, settlement)
+        ledger.keep_settled(message, recipient, attempt.receiver.queue, settlement)
     _announce(_context_of(message, recipient, attempt.number), outcome)
 
 

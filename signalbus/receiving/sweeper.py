@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, Error, connections
 
 from signalbus import celery, conf, ledger
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
@@ -33,7 +33,7 @@ def sweep() -> int:
         How many deliveries were published.
 
     Raises:
-        PublishError: the broker did not take some; they are due again soon, and the others are on their way.
+        PublishError: the broker did not take some; they and what was not tried are due again soon.
         DatabaseError: the ledger could not be read.
     """
     published = 0
@@ -70,19 +70,27 @@ def _publish(due: Sequence[tuple[Delivery, str]]) -> int:
     for row, text in due:
         alone = row.pk if row.attempts else None
         groups.setdefault((row.queue, alone), []).append((row, text))
-    failure: publisher.PublishError | None = None
-    published = 0
-    for (queue, _), items in groups.items():
-        try:
+    untried = {row.pk for row, _ in due}
+    try:
+        for (queue, _), items in groups.items():
             publisher.publish_texts(queue or None, [text for _, text in items])
-            published += len(items)
-        except publisher.PublishError as error:
-            # The other queues still get theirs: one that cannot be published blocks nobody.
-            ledger.return_due([items[index][0].pk for index in error.unsent], RETURN_SECONDS)
-            failure = error
-    if failure is not None:
-        raise failure
-    return published
+            untried -= {row.pk for row, _ in items}
+    except publisher.PublishError as error:
+        untried -= {row.pk for row, _ in items[: error.unsent.start]}
+        raise
+    finally:
+        # Each try on a broker that does not answer lasts for its whole timeout: the rest is tried later, together.
+        if untried:
+            ledger.return_due(untried, RETURN_SECONDS)
+    return len(due)
+
+
+def _close_connections() -> None:
+    """Close what a sweep opened: children may be forked at any time, and lack the thread that it belongs to."""
+    try:
+        connections.close_all()
+    except Error:
+        logger.warning("signalbus could not close the sweeper's connection", exc_info=True)
 
 
 class Sweeper(threading.Thread):
@@ -111,9 +119,7 @@ class Sweeper(threading.Thread):
             except Exception:
                 # Without its sweeper a worker would look well, and lose what failed.
                 logger.exception("signalbus could not sweep, and will try again")
-            finally:
-                # Children are forked from this process at any time: no connection must be open in a thread they lack.
-                connections.close_all()
+            _close_connections()
             if self._stopped.wait(self._interval):
                 return
 

@@ -6,7 +6,7 @@ import logging
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError, connections, router
+from django.db import Error, connections, router
 
 from signalbus import ledger
 from signalbus.models import Delivery
@@ -73,7 +73,8 @@ def open_transaction() -> BaseDatabaseWrapper | None:
 
 def _is_manual(connection: BaseDatabaseWrapper) -> bool:
     """Whether ``set_autocommit(False)`` opened a transaction: Django's on_commit() then raises, and so must send()."""
-    return connection.connection is not None and not connection.get_autocommit()
+    # The attribute, not get_autocommit(), which would connect.
+    return connection.connection is not None and not connection.autocommit
 
 
 def _buffer_in(connection: BaseDatabaseWrapper) -> Buffer:
@@ -126,7 +127,7 @@ def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
         robust: log, and do not raise, where the ledger fails as well.
 
     Raises:
-        DatabaseError: neither the broker nor the ledger took them, and not robust.
+        Error: Django's; neither the broker nor the ledger took them, and not robust.
     """
     by_queue: dict[str | None, list[Outgoing]] = {}
     for item in outgoing:
@@ -150,7 +151,7 @@ def _keep(items: Sequence[Outgoing], error: publisher.PublishError, *, robust: b
     logger.warning("signalbus keeps %d message(s) for later: %s", len(items), error)
     try:
         ledger.keep_unpublished([(item.message, item.queue) for item in items], str(error))
-    except DatabaseError:
+    except Error:
         ids = ", ".join(str(item.message.id) for item in items)
         logger.critical("signalbus LOST what neither the broker nor the ledger took: %s", ids, exc_info=True)
         if not robust:

@@ -81,7 +81,7 @@ def publish_texts(queue: str | None, texts: Sequence[str]) -> None:
         try:
             _hand_over(queue or celery.default_queue(), texts[start:end])
         except Exception as error:
-            # Whatever it is (an app that cannot be imported, a host's own subclass of Task): what was committed is kept.
+            # Whatever it is (an app that cannot be imported, a host's own subclass of Task), what was sent is kept.
             raise PublishError(range(start, len(texts)), error) from error
 
 
