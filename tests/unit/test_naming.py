@@ -121,7 +121,7 @@ class TestWhereItStands:
 
 class TestUnnamed:
     def test_it_cannot_send_what_travels(self):
-        """A signal that stands nowhere raises at ``send`` when something would travel, naming its place and the cure."""
+        """What stands nowhere raises at ``send`` when something would travel, naming its place and the cure."""
         nowhere = [Signal()]
         nowhere[0].connect(on_order)
         with captured() as sent, pytest.raises(ConfigurationError, match="assign it to a variable") as raised:
