@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import iscoroutinefunction
 from django.dispatch.dispatcher import NONE_ID
 
-from signalbus.exceptions import ConfigurationError
+from signalbus.exceptions import ConfigurationError, PayloadError
 from signalbus.receiving.retry import Retry
 from signalbus.registry import Conflict, Receiver
 from signalbus.wire.references import name_of
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     AnyReceiver = Callable[..., Any]
     Key = tuple[Any, Any]  # Django's own: the uid or the receiver's identity, and the sender's
 
+MAX_ID, MAX_QUEUE = 512, 255  # characters, as the ledger's columns hold
+
 
 class Roster:
     """The receivers of one signal that travel, each under the key by which Django keeps it."""
@@ -29,6 +31,7 @@ class Roster:
         self._entries: dict[Key, Receiver] = {}
         self._rivals: list[tuple[Receiver, Receiver]] = []
         self._index: dict[str, list[Receiver]] | None = None
+        self._version = 0
 
     def __bool__(self) -> bool:
         return bool(self._entries)
@@ -55,13 +58,17 @@ class Roster:
                 self._rivals.append((other, entry))
         if not known:
             self._entries[key] = entry
-            self._index = None
+            self._changed()
 
     def drop(self, key: Key) -> None:
         """Forget what is kept under a key, and whose rival it was."""
         entry = self._entries.pop(key, None)
-        self._index = None
+        self._changed()
         self._rivals = [pair for pair in self._rivals if entry not in pair]
+
+    def _changed(self) -> None:
+        self._version += 1
+        self._index = None
 
     @property
     def conflicts(self) -> list[Conflict]:
@@ -75,13 +82,15 @@ class Roster:
         """Return the living receivers with an id: those that have it now before those that had it once."""
         index = self._index
         if index is None:
+            version = self._version
             index = {}
             for entry in reversed(list(self._entries.values())):  # what a reloaded module connected again comes first
                 index.setdefault(entry.id, []).append(entry)
             for entry in self._entries.values():
                 for former in entry.was:
                     index.setdefault(former, []).append(entry)
-            self._index = index
+            if version == self._version:  # else somebody has connected meanwhile
+                self._index = index
         return [entry for entry in index.get(id, ()) if entry.function() is not None]
 
 
@@ -177,6 +186,21 @@ def _function_of(receiver: AnyReceiver, weak: bool) -> Callable[[], AnyReceiver 
     return weakref.ref(receiver)
 
 
+def _is_name(value: object, most: int) -> bool:
+    """Whether a text can be kept in a row, and shown in a line of a log."""
+    return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
+
+
+def _name_of_sender(sender: object) -> str | None:
+    try:
+        return name_of(sender)
+    except PayloadError as error:
+        raise ConfigurationError(
+            f"sender={sender!r}: {error.reason} A sender that has no name in other processes can only be listened to "
+            "with inline=True."
+        ) from error
+
+
 def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
     receiver: AnyReceiver,
     sender: object,
@@ -216,11 +240,18 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
         raise ConfigurationError(f"timeout={timeout!r}: a timeout is a number of seconds above 0, or None.")
     if retry is not None and not isinstance(retry, Retry):
         raise ConfigurationError(f"retry={retry!r}: give a signalbus.Retry, as in retry=Retry(max_attempts=5).")
-    if queue is not None and (not isinstance(queue, str) or not queue):
-        raise ConfigurationError(f"queue={queue!r}: a queue's name is a text.")
-    sender_name = name_of(sender)
+    if queue is not None and not _is_name(queue, MAX_QUEUE):
+        raise ConfigurationError(
+            f"queue={queue!r}: a queue's name is a text of up to {MAX_QUEUE} printable characters."
+        )
+    sender_name = _name_of_sender(sender)
+    id_ = receiver_id(receiver, sender_name, dispatch_uid)
+    if not _is_name(id_, MAX_ID):
+        raise ConfigurationError(
+            f"{id_!r}: a receiver's id is a text of up to {MAX_ID} printable characters: give it a dispatch_uid."
+        )
     return Receiver(
-        id=receiver_id(receiver, sender_name, dispatch_uid),
+        id=id_,
         function=_function_of(receiver, weak),
         sender=sender_name,
         place=_place_of(receiver),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from typing import Any
 
 from django.apps import apps
 
@@ -34,7 +36,10 @@ class Named:
         while frame.f_back and frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is self:
             frame = frame.f_back  # a subclass's __init__ is not where the signal stands
         self.module: str = frame.f_globals.get("__name__", "")
-        self.place = f"{self.module}:{frame.f_lineno}"
+        self.place = self.site = f"{self.module}:{frame.f_lineno}"
+        if frame.f_back and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            # A function makes many signals in one place; who called it tells them apart.
+            self.site += f", called at {frame.f_back.f_globals.get('__name__', '')}:{frame.f_back.f_lineno}"
         self._at_top = frame.f_code.co_name == "<module>"
         registry.add(self)
 
@@ -81,4 +86,9 @@ class Named:
     @property
     def is_leftover(self) -> bool:
         """Whether the module that made it has been loaded again since, and holds another one in its place."""
-        return self._at_top and variable_of(self.module, self) is None
+        if self._attribute is None:
+            return self._at_top and variable_of(self.module, self) is None
+        held: Any = sys.modules.get(self.module)
+        for step in self._attribute.split("."):
+            held = getattr(held, step, None)
+        return held is not self and "<locals>" not in self._attribute

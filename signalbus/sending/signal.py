@@ -186,7 +186,9 @@ class Signal(Named, DjangoSignal):
             wanted = (NONE_ID, _make_id(sender))
             with self.lock:
                 self._clear_dead_receivers()  # type: ignore[attr-defined]
-                connected = [each for each in self.receivers if each[0][1] in wanted]
+                # With what travels, at this moment: a receiver that is disconnected meanwhile must not look like an
+                # inline one.
+                connected = [(each, self._roster.get(each[0])) for each in self.receivers if each[0][1] in wanted]
                 if self.use_caching:
                     self.sender_receivers_cache[sender] = connected
         if not connected:
@@ -194,8 +196,8 @@ class Signal(Named, DjangoSignal):
         travelling: list[Receiver] = []
         sync: list[Any] = []
         asynchronous: list[Any] = []
-        for each in connected:  # the key, a reference to the receiver, since Django 6.0 one to the sender, is it async
-            entry = self._roster.get(each[0])
+        # Each: the key, a reference to the receiver, since Django 6.0 one to the sender, is it async.
+        for each, entry in connected:
             if entry is not None:
                 if entry.function() is not None:
                     travelling.append(entry)

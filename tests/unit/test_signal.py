@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import timeit
 import uuid
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.dispatch import Signal as DjangoSignal
 
 from signalbus import Sent, Signal, Snapshot
 from signalbus.context import Delivery, current, running
@@ -376,53 +374,3 @@ class TestSettingsThatAreWrong:
         with captured() as sent, pytest.raises(ConfigurationError, match="MAX_BYTES"):
             order.send(None)
         assert not sent
-
-
-class TestCost:
-    """Measured beside Django's own in the same run; the best of a few rounds, because the machine is shared."""
-
-    def ratio(self, ours, djangos, method="send"):
-        """Give the cost of a send, Django's being 1."""
-
-        def cost(signal):
-            send = getattr(signal, method)
-            return min(timeit.repeat(lambda: send(Cohort, instance=None, created=True), number=3000, repeat=7))
-
-        return min(cost(ours) / cost(djangos) for _ in range(4))
-
-    @pytest.mark.parametrize("method", ["send", "send_robust"])
-    @pytest.mark.parametrize("caching", [False, True])
-    def test_without_receivers(self, caching, method):
-        """At most 1.5 times Django's, whether nobody is connected at all or nobody for this sender."""
-        ours, djangos = Signal("tests.cost", use_caching=caching), DjangoSignal(use_caching=caching)
-        assert self.ratio(ours, djangos, method) <= 1.5
-        ours.connect(on_order, sender=Delivery)
-        djangos.connect(on_order, sender=Delivery)
-        assert self.ratio(ours, djangos, method) <= 1.5
-
-    @pytest.mark.parametrize("method", ["send", "send_robust"])
-    @pytest.mark.parametrize("caching", [False, True])
-    def test_with_an_inline_receiver(self, caching, method):
-        """At most twice Django's, also beside receivers of other senders that travel."""
-        ours, djangos = Signal("tests.cost", use_caching=caching), DjangoSignal(use_caching=caching)
-        ours.connect(on_order, inline=True)
-        djangos.connect(on_order)
-        assert self.ratio(ours, djangos, method) <= 2
-        ours.connect(on_order_by_mail, sender=Delivery)
-        djangos.connect(on_order_by_mail, sender=Delivery)
-        assert self.ratio(ours, djangos, method) <= 2
-
-    def test_a_crowd_elsewhere_costs_nothing(self, order):
-        """Thousands of other signals and receivers make no send dearer."""
-
-        def cost():
-            with muted():
-                return min(timeit.repeat(lambda: order.send(None, number=7), number=100, repeat=7))
-
-        alone = min(cost() for _ in range(3))
-        crowd = [Signal(f"tests.crowd_{number}") for number in range(3000)]
-        for signal in crowd:
-            signal.connect(on_order)
-        with muted():
-            order.send(None)  # looks once whether one of the newcomers has its name
-        assert min(cost() for _ in range(4)) <= 1.5 * alone
