@@ -54,6 +54,7 @@ class NamedSignal(Protocol):
 
     was: tuple[str, ...]
     place: str
+    site: str
     module: str
 
     @property
@@ -157,10 +158,11 @@ class Registry:
             The conflict, or None. A module that was loaded again replaces its signals: that is none.
         """
         for other in self:
-            if other is signal or other.place == signal.place or other.known_name() != name:
+            if other is signal or other.site == signal.site or other.known_name() != name:
                 continue
             if other.module != signal.module or not (other.is_leftover or signal.is_leftover):
-                first, second = sorted((other.place, signal.place))
+                alike = other.place == signal.place
+                first, second = sorted([other.site, signal.site] if alike else [other.place, signal.place])
                 return Conflict("signal", name, (first, second))
         return None
 

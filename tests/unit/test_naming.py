@@ -184,6 +184,26 @@ class TestRivals:
             Signal("shop.other")  # whoever came since is reason to look again
             first.send(None)
 
+    def test_two_calls_of_one_function(self):
+        """A project's own function that makes signals is one place; who called it tells its signals apart."""
+
+        def event(name):
+            return Signal(name)
+
+        first = event("shop.made")
+        second = event("shop.made")
+        with pytest.raises(ConfigurationError, match=r"called at .*called at ") as raised:
+            _ = first.name
+        assert first.site in str(raised.value)
+        assert second.site in str(raised.value)
+
+    def test_the_same_line_again_is_none(self):
+        """A test's fixture makes its signal anew for each test, and Django may keep the old ones alive."""
+        for _ in range(2):
+            signal = Signal("shop.fixture")
+            signal.connect(on_order)
+            assert signal.name == "shop.fixture"
+
     def test_given_and_found(self):
         """A given name collides with a found one."""
         signal = Signal(f"{HERE}.Order.shipped")
@@ -195,20 +215,20 @@ class TestRivals:
     def test_a_module_loaded_again_is_no_rival(self, tmp_path, monkeypatch):
         """Reloading a module, edited or not, replaces its signals, though somebody keeps the old ones."""
         path = tmp_path / "reloaded_events.py"
-        path.write_text("from signalbus import Signal\ngone = Signal()\nstays = Signal('shop.stays')\n")
+        source = "gone = Signal()\nstays = Signal('shop.stays')\nclass Shop:\n    closed = Signal()\n"
+        path.write_text(f"from signalbus import Signal\n{source}")
         monkeypatch.syspath_prepend(str(tmp_path))
         import reloaded_events  # type: ignore[import-not-found]
 
-        kept = [reloaded_events.gone, reloaded_events.stays]
+        kept = [reloaded_events.gone, reloaded_events.stays, reloaded_events.Shop.closed]
         assert kept[0].name == "reloaded_events.gone"
-        path.write_text(
-            "from signalbus import Signal\n\n\n\ngone = Signal()\n\nstays = Signal('shop.stays')\n# edited\n"
-        )
+        path.write_text(f"from signalbus import Signal\n\n\n# edited\n{source}")
         again = reload(reloaded_events)
         assert again.gone is not kept[0]
-        assert [signal.name for signal in (again.gone, again.stays, *kept)] == [
+        assert [signal.name for signal in (again.gone, again.stays, again.Shop.closed, *kept)] == [
             "reloaded_events.gone",
             "shop.stays",
+            "reloaded_events.Shop.closed",
         ] * 2
         assert registry.signal("reloaded_events.gone") is again.gone
         assert registry.signal("shop.stays") is again.stays

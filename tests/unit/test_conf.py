@@ -1,0 +1,132 @@
+"""Settings: each has a default that works; what is wrong is said with its cure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from signalbus import conf
+from signalbus.exceptions import ConfigurationError, Forged, SignalBusError, UnknownKey
+
+
+@pytest.fixture
+def given(settings):
+    """Read settings as if a project had written them."""
+
+    def read(value):
+        settings.SIGNALBUS = value
+        return conf.get()
+
+    return read
+
+
+def test_nothing_said_works(given, settings):
+    """Every key has a default; no SIGNALBUS at all is fine."""
+    assert given({}) == conf.Settings()
+    del settings.SIGNALBUS
+    assert conf.get() == conf.Settings()
+
+
+def test_what_is_said_is_read(given):
+    """Each key is taken, an int where seconds may have a fraction too."""
+    read = given({"MAX_BYTES": 1000, "TIME_LIMIT": 60, "QUEUE": "bus", "SIGNING_KEYS": ["new", "old"]})
+    assert (read.MAX_BYTES, read.TIME_LIMIT, read.QUEUE, read.keys()) == (1000, 60.0, "bus", ("new", "old"))
+    assert type(read.TIME_LIMIT) is float
+
+
+def test_none_is_a_default_said_aloud(given):
+    """Where the default is None, None may be written."""
+    assert given({"CELERY_APP": None, "QUEUE": None, "SIGNING_KEYS": None}) == conf.Settings()
+
+
+def test_changed_settings_are_read_again(given):
+    """A test that overrides settings gets what it set."""
+    assert given({"MAX_NESTING": 5}).MAX_NESTING == 5
+    assert given({"MAX_NESTING": 6}).MAX_NESTING == 6
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("MAX_BYTE", "MAX_BYTES"),
+        ("max_bytes", "MAX_BYTES"),
+        ("SIGNING_KEY", "SIGNING_KEYS"),
+        ("CELERYAPP", "CELERY_APP"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_what_was_meant(given, wrong, meant):
+    """A misspelt key would be a setting that is quietly ignored."""
+    with pytest.raises(ConfigurationError, match=f'did you mean "{meant}"'):
+        given({wrong: 1})
+
+
+def test_a_key_like_no_other_is_refused_with_the_list(given):
+    """Where nothing is near, all keys are named."""
+    with pytest.raises(ConfigurationError) as raised:
+        given({"COLOUR": "blue"})
+    assert all(field.name in str(raised.value) for field in fields(conf.Settings))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "cure"),
+    [
+        ("MAX_BYTES", "262144", "of type str; it must be int"),
+        ("MAX_BYTES", 1.5, "it must be int"),
+        ("MAX_BYTES", True, "it must be int"),
+        ("MAX_BYTES", -1, "from 0 up"),
+        ("MAX_BYTES", None, "it must be int"),
+        ("TIME_LIMIT", "300", "it must be float"),
+        ("TIME_LIMIT", math.nan, "from 0 up"),
+        ("TIME_LIMIT", math.inf, "from 0 up"),
+        ("QUEUE", 7, "it must be str or None"),
+        ("QUEUE", "", "leave it out"),
+        ("SIGNING_KEYS", "secret", "list of texts"),
+        ("SIGNING_KEYS", [], "list of texts"),
+        ("SIGNING_KEYS", ["new", ""], "list of texts"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(given, key, value, cure):
+    """The error names the key, the value and what it must be."""
+    with pytest.raises(ConfigurationError) as raised:
+        given({key: value})
+    assert f'SIGNALBUS["{key}"]' in str(raised.value)
+    assert cure in str(raised.value)
+
+
+@pytest.mark.parametrize("wrong", [[], "MAX_BYTES=1", 7])
+def test_it_is_a_dict(given, wrong):
+    """Anything else is refused."""
+    with pytest.raises(ConfigurationError, match="must be a dict"):
+        given(wrong)
+
+
+def test_a_wrong_configuration_is_also_djangos():
+    """Whoever catches Django's error, or ours, catches it."""
+    assert issubclass(ConfigurationError, ImproperlyConfigured)
+    assert issubclass(ConfigurationError, SignalBusError)
+
+
+class TestKeys:
+    def test_djangos_keys_sign_and_verify(self, settings):
+        """SECRET_KEY signs; its fallbacks verify, so that a rotated key strands nothing."""
+        settings.SECRET_KEY = "old"
+        text = conf.signer().sign("1\nheader\npayload")
+        settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "new", ["old"]
+        assert conf.signer().verify(text) == "1\nheader\npayload"
+        settings.SECRET_KEY_FALLBACKS = []
+        with pytest.raises(UnknownKey):
+            conf.signer().verify(text)
+
+    def test_own_keys_come_first(self, settings):
+        """SIGNING_KEYS replaces Django's keys altogether."""
+        settings.SIGNALBUS = {"SIGNING_KEYS": ["ours"]}
+        text = conf.signer().sign("body")
+        assert conf.signer().verify(text) == "body"
+        with pytest.raises(Forged):
+            conf.signer().verify(text[:-1] + ("x" if text[-1] != "x" else "y"))
+        settings.SIGNALBUS = {}
+        with pytest.raises(UnknownKey):
+            conf.signer().verify(text)
