@@ -12,6 +12,7 @@ from signalbus.exceptions import SignalBusError
 from signalbus.receiving import delivery
 from signalbus.receiving.announcements import delivery_dead, delivery_failed
 from signalbus.receiving.fetching import fetch
+from signalbus.registry import registry
 from signalbus.sending import outbox
 from signalbus.sending.bridge import names_of
 from signalbus.sending.signal import Signal
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from signalbus.context import Delivery
     from signalbus.sending.composing import Outgoing
+    from signalbus.wire.message import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ class Captured(Sequence[SentMessage]):
 
         Raises:
             DeliveryFailed: a receiver failed; every other one ran.
+            SignalBusError: a receiver, or the signal, is gone since the signal was sent; a worker would wait for it.
         """
         failures: list[tuple[Delivery, BaseException]] = []
 
@@ -177,6 +180,7 @@ class Captured(Sequence[SentMessage]):
                 commit, item = self._outgoing[self._delivered]
                 self._delivered += 1
                 if commit.stands:
+                    _look_up(item.message)
                     delivery.deliver([conf.signer().sign(item.body)], queue=item.queue)
                     delivered.add(item.message.id)
         finally:
@@ -189,6 +193,16 @@ class Captured(Sequence[SentMessage]):
     def __str__(self) -> str:
         lines = [f"  {number}. {sent}" for number, sent in enumerate(self._messages(), 1)]
         return "\n".join(["What was sent:", *lines]) if lines else "Nothing was sent."
+
+
+def _look_up(message: Message) -> None:
+    signal = registry.signal(message.signal)
+    for recipient in message.recipients or ():
+        if signal is None or signal.find(recipient, message.sender) is None:
+            raise SignalBusError(
+                f"{recipient} was connected to {message.signal} when it was sent, and is not any more: keep a "
+                "reference to it, or connect it with weak=False, until it is delivered."
+            )
 
 
 def _shown(signal: DjangoSignal) -> str:
