@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django.db import DataError, close_old_connections, connections, transaction
+from django.db import DataError, connections, transaction
 from django.db.transaction import TransactionManagementError
 
 from signalbus import celery, conf, ledger
@@ -256,8 +256,7 @@ def _run(attempt: Attempt, recipient: str) -> None:
             on_missing=receiver.on_missing,
             spread=random.random(),  # noqa: S311 - spreads retries; guards nothing
         )
-        # What the receiver left may be a connection that is dead, or in no state to write anything down.
-        close_old_connections()
+        _mend_connections()
         _write_down(attempt, recipient, outcome)
 
 
@@ -294,6 +293,13 @@ def _run_receiver(attempt: Attempt, recipient: str, note_commit: Callable[[], No
             done = ledger.Settlement(state=State.DONE)
             if not ledger.settle(ledger.delivery_id(attempt.message.id, recipient), attempt.number, done):
                 raise LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {receiver.id} lost its claim")
+
+
+def _mend_connections() -> None:
+    """Close what the receiver left dead, or in no state to write anything down; leave alone what is well."""
+    for connection in connections.all(initialized_only=True):
+        if connection.errors_occurred or connection.autocommit != connection.settings_dict["AUTOCOMMIT"]:
+            connection.close_if_unusable_or_obsolete()
 
 
 def _reject_broken(connection: BaseDatabaseWrapper) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, Error, connections
+from django.db import DatabaseError, DataError, Error, connections
 
 from signalbus import celery, conf, ledger
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
@@ -58,7 +59,7 @@ def _text(row: Delivery) -> str | None:
     except (UnknownKey, UnknownVersion) as error:
         if not ledger.postpone_row(row, str(error)):
             logger.error("signalbus gave up a parked text, delivery %s: %s", row.pk, error)  # noqa: TRY400 - not a bug
-    except (SignalBusError, ValueError) as error:
+    except (SignalBusError, ValueError, DataError) as error:
         logger.error("signalbus cannot publish delivery %s: %s", row.pk, error)  # noqa: TRY400 - the row is wrong
         ledger.bury(row, f"{type(error).__name__}: {error}")
     return None
@@ -70,18 +71,26 @@ def _publish(due: Sequence[tuple[Delivery, str]]) -> int:
     for row, text in due:
         alone = row.pk if row.attempts else None
         groups.setdefault((row.queue, alone), []).append((row, text))
-    untried = {row.pk for row, _ in due}
+    unsent = {row.pk for row, _ in due}
+    patience = time.monotonic() + conf.get().PUBLISH_TIMEOUT
+    failure: publisher.PublishError | None = None
     try:
         for (queue, _), items in groups.items():
-            publisher.publish_texts(queue or None, [text for _, text in items])
-            untried -= {row.pk for row, _ in items}
-    except publisher.PublishError as error:
-        untried -= {row.pk for row, _ in items[: error.unsent.start]}
-        raise
+            failed_at = len(items)
+            try:
+                publisher.publish_texts(queue or None, [text for _, text in items])
+            except publisher.PublishError as error:
+                failure, failed_at = error, error.unsent.start
+            unsent -= {row.pk for row, _ in items[:failed_at]}
+            # One queue that takes nothing must not block the others; a broker that does not answer would cost its whole
+            # timeout again for each of them.
+            if failure is not None and time.monotonic() > patience:
+                break
     finally:
-        # Each try on a broker that does not answer lasts for its whole timeout: the rest is tried later, together.
-        if untried:
-            ledger.return_due(untried, RETURN_SECONDS)
+        if unsent:
+            ledger.return_due(unsent, RETURN_SECONDS)
+    if failure is not None:
+        raise failure
     return len(due)
 
 

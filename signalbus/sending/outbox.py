@@ -6,7 +6,7 @@ import logging
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from django.db import Error, connections, router
+from django.db import connections, router
 
 from signalbus import ledger
 from signalbus.models import Delivery
@@ -127,7 +127,7 @@ def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
         robust: log, and do not raise, where the ledger fails as well.
 
     Raises:
-        Error: Django's; neither the broker nor the ledger took them, and not robust.
+        Exception: what the ledger said; neither the broker nor the ledger took them, and not robust.
     """
     by_queue: dict[str | None, list[Outgoing]] = {}
     for item in outgoing:
@@ -151,7 +151,7 @@ def _keep(items: Sequence[Outgoing], error: publisher.PublishError, *, robust: b
     logger.warning("signalbus keeps %d message(s) for later: %s", len(items), error)
     try:
         ledger.keep_unpublished([(item.message, item.queue) for item in items], str(error))
-    except Error:
+    except Exception:  # whatever it is: what was committed, and has nowhere to go, must be named
         ids = ", ".join(str(item.message.id) for item in items)
         logger.critical("signalbus LOST what neither the broker nor the ledger took: %s", ids, exc_info=True)
         if not robust:

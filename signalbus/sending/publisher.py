@@ -52,7 +52,11 @@ def publish(queue: str | None, bodies: Sequence[str]) -> None:
     Raises:
         PublishError: some were not taken; it says which.
     """
-    publish_texts(queue, [sign(body) for body in bodies])
+    try:
+        texts = [sign(body) for body in bodies]
+    except SignalBusError as error:
+        raise PublishError(range(len(bodies)), error) from error
+    publish_texts(queue, texts)
 
 
 def sign(body: str) -> str:

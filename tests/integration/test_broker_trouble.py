@@ -13,6 +13,7 @@ from django.db import DatabaseError, transaction
 from django.test import override_settings
 
 from signalbus import Signal, celery, ledger
+from signalbus.models import Delivery
 from signalbus.receiving.sweeper import sweep
 from signalbus.sending import publisher
 from tests.servers import broker
@@ -241,3 +242,33 @@ def test_a_publication_through_several_queues_is_kept_for_each(bus: Bus, signal:
     bus.work()
     bus.work("email")
     assert ran == mailed == [7]
+
+
+def test_a_queue_that_takes_nothing_blocks_no_other(bus: Bus, signal: Signal, ran: list[Any]):
+    """A key of another type under a queue's name: its rows stay due, the others' are published, time after time."""
+    bus.client.set("email", "not a list")
+    connect(signal, lambda **kwargs: None, "trouble.mailer", queue="email")
+    with broker(NOBODY):
+        signal.send(None, number=1)
+
+    with pytest.raises(publisher.PublishError, match="WRONGTYPE"):
+        sweep()
+
+    bus.work()
+    assert ran == [1]
+    assert rows() == [("trouble.mailer", "pending", 0), ("trouble.receiver", "done", 1)]
+
+
+def test_a_sweep_of_a_broker_that_hangs_ends(bus: Bus, signal: Signal, stopped):
+    """However many rows are to be published each alone, the sweep costs a timeout or two, and returns them all."""
+    with override_settings(SIGNALBUS=SHORT):
+        with broker(NOBODY):
+            for _ in range(10):
+                signal.send(None, number=1)
+        Delivery.objects.update(attempts=1)
+        start = time.monotonic()
+        with pytest.raises(publisher.PublishError):
+            sweep()
+
+    assert time.monotonic() - start < 1.5
+    assert {state for _, state, _ in rows()} == {"pending"}

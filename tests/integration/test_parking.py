@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.db.models import F
 from django.test import override_settings
+from django.utils import timezone
 
 from signalbus import Signal, delivery_dead, ledger
 from signalbus.models import Delivery, Message
@@ -243,14 +244,19 @@ def test_what_runs_elsewhere_is_not_taken_away(bus: Bus, signal: Signal):
 def test_a_row_of_a_newer_release_does_not_stop_the_sweeper(bus: Bus, signal: Signal):
     """In a rolling deploy an older worker's sweeper meets bodies of a newer version: postponed; the others go out."""
     deliver(send_to(signal, bus, "to come"), queue=QUEUE)
-    newer = Message.objects.create(id="0" * 31 + "1", signal="x", text="2\n{}\n", created_at=only().created_at)
-    broken = Message.objects.create(id="0" * 31 + "2", signal="x", text="ö", created_at=only().created_at)
-    template = only()
+    foreign = Signer(["to come"], 1000).sign(f'1\n{{"i":"{"7" * 32}","s":"x","t":1,"r":["\\u0000"]}}\n[]')
+    deliver([foreign], queue=QUEUE)  # once its key is known, it names a receiver that PostgreSQL cannot hold
+    newer = Message.objects.create(id="0" * 31 + "1", signal="x", text="2\n{}\n", created_at=timezone.now())
+    broken = Message.objects.create(id="0" * 31 + "2", signal="x", text="ö", created_at=timezone.now())
+    template = Delivery.objects.get(receiver="to come")
     for message, receiver in ((newer, "newer"), (broken, "broken")):
         values: dict[str, Any] = {"id": message.pk, "message": message, "receiver": receiver}
         Delivery.objects.create(due_at=template.created_at, created_at=template.created_at, **values)
     Delivery.objects.update(due_at=template.created_at)
 
-    assert sweep() == 1
+    with override_settings(SIGNALBUS={"SIGNING_KEYS": ["now", "to come"]}):
+        assert sweep() == 1
 
-    assert rows() == [("broken", "dead", 0), ("newer", "parked", 0), ("to come", "published", 0)]
+    expected = [("broken", "dead", 0), ("newer", "parked", 0), ("to come", "published", 0)]
+    assert [row for row in rows() if row[0] in {"broken", "newer", "to come"}] == expected
+    assert len(bus.take()) == 1
