@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test import TestCase
 
@@ -22,12 +22,13 @@ from .bus import QUEUE, Bus, connect, eager, new_signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @contextmanager
-def rolled_back() -> Iterator[None]:
+def rolled_back(using: str = "default") -> Iterator[None]:
     """A transaction, or a savepoint, that is rolled back."""
-    with suppress(ZeroDivisionError), transaction.atomic():
+    with suppress(ZeroDivisionError), transaction.atomic(using=using):
         yield
         raise ZeroDivisionError
 
@@ -242,6 +243,34 @@ def test_a_forked_child_publishes_on_a_connection_of_its_own(bus: Bus, signal: S
     texts = [text for taken in bus.take() for text in taken]
     assert len(texts) == 3
     assert texts[1] == "a child's"
+
+
+@pytest.fixture
+def other(database_url: str, tmp_path: Path) -> Iterator[str]:
+    """A second database."""
+    settings = {"default": {}, "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "other")}}
+    connections.settings["other"] = connections.configure_settings(settings)["other"]
+    yield "other"
+    connections["other"].close()
+    del connections["other"]
+    del connections.settings["other"]
+
+
+@pytest.mark.parametrize("inner", ["default", "other"])
+def test_promise_1_holds_over_two_databases(inner: str, bus: Bus, signal: Signal, ran: list[Any], other: str):
+    """Inside transactions of two databases, what is sent waits for both, and a rollback of either takes it away."""
+    outer = "default" if inner == other else other
+    with transaction.atomic(using=outer):
+        with rolled_back(using=inner):
+            signal.send(None, number=1)
+        with transaction.atomic(using=inner):
+            signal.send(None, number=2)
+        assert bus.client.llen(QUEUE) == 0
+    with rolled_back(using=outer), transaction.atomic(using=inner):
+        signal.send(None, number=3)
+
+    bus.work()
+    assert ran == [2]
 
 
 class CapturedOnCommit(TestCase):
