@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from signalbus.receiving.retry import Retry
 
 
+MAX_NAME, MAX_ID, MAX_QUEUE = 255, 512, 255  # characters, as the ledger's columns hold
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Receiver:
     """A connected function with a stable id and a policy.
@@ -89,6 +92,11 @@ class Conflict:
             "could not tell them apart: rename one, or give one "
             f"{'a name' if self.what == 'signal' else 'a dispatch_uid'} of its own."
         )
+
+
+def is_name(value: object, most: int) -> bool:
+    """Whether a text can be kept in a row, and shown in a line of a log."""
+    return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
 
 
 class Registry:

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from django.db.models import Model
+
 from signalbus import conf
 from signalbus.context import current
 from signalbus.exceptions import CascadeError
 from signalbus.wire import codec
 from signalbus.wire.message import Message, to_body, uuid7
-from signalbus.wire.references import name_of
+from signalbus.wire.references import name_of, reference_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -103,7 +105,7 @@ class Envelope:
                 path=path,
                 root=root or id_,
                 parent=parent,
-                ordering_key=None if self.ordered_by is None else str(payload.get(self.ordered_by)),
+                ordering_key=None if self.ordered_by is None else _ordering_key(payload.get(self.ordered_by)),
             )
             messages.append([self._part(message, queue) for queue in self.routes])
         return messages
@@ -112,6 +114,13 @@ class Envelope:
         recipients = self.routes[queue]
         part = message if recipients is None else replace(message, recipients=recipients)
         return Outgoing(queue, part, to_body(part))
+
+
+def _ordering_key(value: Any) -> str | None:
+    """Give a value's text; a row's is its reference, because what it prints as may change."""
+    if value is None:
+        return None
+    return str(reference_to(value)) if isinstance(value, Model) else str(value)
 
 
 def _lineage(signal: str, limit: int) -> tuple[tuple[str, ...], UUID | None, UUID | None]:

@@ -12,7 +12,7 @@ from django.dispatch.dispatcher import NONE_ID
 
 from signalbus.exceptions import ConfigurationError, PayloadError
 from signalbus.receiving.retry import Retry
-from signalbus.registry import Conflict, Receiver
+from signalbus.registry import MAX_ID, MAX_QUEUE, Conflict, Receiver, is_name
 from signalbus.wire.references import name_of
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     AnyReceiver = Callable[..., Any]
     Key = tuple[Any, Any]  # Django's own: the uid or the receiver's identity, and the sender's
-
-MAX_ID, MAX_QUEUE = 512, 255  # characters, as the ledger's columns hold
 
 
 class Roster:
@@ -186,11 +184,6 @@ def _function_of(receiver: AnyReceiver, weak: bool) -> Callable[[], AnyReceiver 
     return weakref.ref(receiver)
 
 
-def _is_name(value: object, most: int) -> bool:
-    """Whether a text can be kept in a row, and shown in a line of a log."""
-    return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
-
-
 def _name_of_sender(sender: object) -> str | None:
     try:
         return name_of(sender)
@@ -240,13 +233,13 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
         raise ConfigurationError(f"timeout={timeout!r}: a timeout is a number of seconds above 0, or None.")
     if retry is not None and not isinstance(retry, Retry):
         raise ConfigurationError(f"retry={retry!r}: give a signalbus.Retry, as in retry=Retry(max_attempts=5).")
-    if queue is not None and not _is_name(queue, MAX_QUEUE):
+    if queue is not None and not is_name(queue, MAX_QUEUE):
         raise ConfigurationError(
             f"queue={queue!r}: a queue's name is a text of up to {MAX_QUEUE} printable characters."
         )
     sender_name = _name_of_sender(sender)
     id_ = receiver_id(receiver, sender_name, dispatch_uid)
-    if not _is_name(id_, MAX_ID):
+    if not is_name(id_, MAX_ID):
         raise ConfigurationError(
             f"{id_!r}: a receiver's id is a text of up to {MAX_ID} printable characters: give it a dispatch_uid."
         )

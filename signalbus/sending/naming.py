@@ -9,7 +9,7 @@ from typing import Any
 from django.apps import apps
 
 from signalbus.exceptions import ConfigurationError
-from signalbus.registry import app_label_of, registry, variable_of
+from signalbus.registry import MAX_NAME, app_label_of, is_name, registry, variable_of
 
 
 class Named:
@@ -24,9 +24,10 @@ class Named:
     """
 
     def _settle(self, name: str | None, was: tuple[str, ...]) -> None:
-        if any(not isinstance(each, str) or not each for each in (name, *was) if each is not None):
+        if not all(is_name(each, MAX_NAME) for each in (name, *was) if each is not None):
             raise ConfigurationError(
-                f"A signal's name is a text such as 'admissions.cohort_saved', not {name!r} (was={was!r})."
+                f"A signal's name is a text such as 'admissions.cohort_saved', printable and of at most {MAX_NAME} "
+                f"characters, not {name!r} (was={was!r})."
             )
         self.was = was
         self._name = name

@@ -31,6 +31,7 @@ def test_this_project_is_well():
     assert check_settings() == []
 
 
+@pytest.mark.django_db  # since Django 6.1 checks look at databases without being asked
 def test_wrong_settings(settings):
     """A wrong setting is an error of ``manage.py check``, and does not end it with a traceback."""
     settings.SIGNALBUS = {"MAX_BYTE": 1}
@@ -84,6 +85,7 @@ def test_a_signal_without_a_name(travels):
     assert nowhere[0].place in error.msg
 
 
+@pytest.mark.django_db
 def test_they_are_registered():
     """``manage.py check`` runs them."""
     Signal("tests.found"), Signal("tests.found")  # both gone at once, and so no rivals

@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 from importlib import reload
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -105,7 +106,7 @@ class TestWhereItStands:
         """A name that is given is the name."""
         assert Signal("shop.emptied").name == "shop.emptied"
 
-    @pytest.mark.parametrize("wrong", ["", 7, b"shop.emptied"])
+    @pytest.mark.parametrize("wrong", ["", 7, b"shop.emptied", "shop\0emptied", "x" * 256])
     def test_a_name_is_a_text(self, wrong):
         """What is no text is refused where it stands; so is a former name."""
         with pytest.raises(ConfigurationError, match="A signal's name is a text"):
@@ -303,9 +304,9 @@ except Exception as error:
 
 def test_signals_work_before_apps_are_loaded(tmp_path):
     """``from signalbus import Signal`` needs no settings, nor do declaring, connecting and inline receivers."""
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", EARLY], capture_output=True, text=True, cwd=tmp_path, env={}, check=False
-    )
+    command = [sys.executable, "-W", "error", "-c", EARLY]
+    environment = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert result.returncode == 0, result.stderr
     assert "ConfigurationError" in result.stdout
     assert "call django.setup() first" in result.stdout

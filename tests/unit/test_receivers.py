@@ -206,6 +206,19 @@ class TestUnreachable:
         sale.connect(function, dispatch_uid="till", weak=False)
         assert recipients(sale) == [["till"]]
 
+    @pytest.mark.parametrize("uid", ["till\0", "till\n", "x" * 513])
+    def test_a_uid_that_no_table_can_hold(self, sale, uid):
+        """What could not be kept or shown is refused before it is needed."""
+        with pytest.raises(ConfigurationError, match="printable characters: give it a dispatch_uid"):
+            sale.connect(on_sale, dispatch_uid=uid)
+
+    def test_a_sender_without_a_name(self, sale):
+        """Django takes any object as a sender; one that has no name elsewhere is for inline receivers."""
+        with pytest.raises(ConfigurationError, match="inline=True"):
+            sale.connect(on_sale, sender=17)
+        sale.connect(on_sale, sender=TILL, inline=True)
+        assert sale.send(TILL) == [(on_sale, None)]
+
     def test_inline_is_a_cure(self, sale):
         """Inline, anything that Django calls is called."""
         sale.connect(TILL, inline=True)
@@ -371,6 +384,7 @@ class TestPolicies:
             ({"timeout": math.nan}, "above 0"),
             ({"retry": 5}, "Retry(max_attempts=5)"),
             ({"queue": ""}, "is a text"),
+            ({"queue": "tills\0"}, "is a text"),
             ({"queue": 7}, "is a text"),
         ],
     )

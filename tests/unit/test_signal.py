@@ -21,6 +21,10 @@ from tasks.admissions.models import Cohort
 HERE = "tests.unit.test_signal"
 
 
+COHORT = Cohort(pk=7, name="Web")
+COHORT._state.adding = False
+
+
 def on_order(sender, **kwargs):
     """Receive in a worker."""
 
@@ -249,6 +253,18 @@ class TestMessages:
             "default",
         )
         assert (message.root, message.parent, message.path, message.recorded) == (message.id, None, (), False)
+
+    @pytest.mark.parametrize(
+        ("payload", "key"),
+        [({}, None), ({"account": None}, None), ({"account": "a"}, "a"), ({"account": COHORT}, "admissions.Cohort 7")],
+    )
+    def test_the_ordering_key(self, payload, key):
+        """It is the value's text, a row's its reference; without a value there is none."""
+        signal = Signal("tests.ordered", ordered_by="account")
+        signal.connect(on_order)
+        with handed_over() as calls:
+            signal.send(None, **payload)
+        assert calls[0][0].message.ordering_key == key
 
     def test_async_receivers_travel_as_others(self, order):
         """A coroutine function is a recipient."""
