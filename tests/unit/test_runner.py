@@ -146,6 +146,16 @@ class TestCalls:
         assert signal.getsignal(signal.SIGALRM) is former
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
+    def test_a_receiver_inside_a_receiver(self):
+        """A delivery inside another one's time does not take that time away."""
+
+        def outer(**kwargs):
+            call(lambda **kwargs: None, {}, is_async=False, timeout=60)
+            receiver_that_waits_for_ever()
+
+        with pytest.raises(TimeoutError, match=r"the receiver's timeout of 0\.2 s is over"):
+            call(outer, {}, is_async=False, timeout=0.2)
+
     def test_a_timeout_in_a_thread_does_not_fail(self):
         """Where no thread can be interrupted, the receiver runs without a limit."""
         heard = []

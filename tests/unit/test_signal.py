@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 from asgiref.sync import sync_to_async
 
-from signalbus import Sent, Signal, Snapshot
+from signalbus import Sent, Signal, Snapshot, receiver
 from signalbus.context import Delivery, current, running
 from signalbus.exceptions import CascadeError, ConfigurationError, PayloadError
 from signalbus.sending import outbox
@@ -147,6 +147,30 @@ class TestWhatComesBack:
 def identity(sender, signal, **kwargs):
     """Respond with the payload."""
     return kwargs
+
+
+class TestTypes:
+    """Held by mypy as well as by running them."""
+
+    def test_what_sending_gives(self, order):
+        """Every form gives a ``Sent``; many give ids."""
+        signal: Signal = order
+        with muted():
+            assert type(assert_type(signal.send(None), Sent)) is Sent
+            assert type(assert_type(signal.send_robust(None), Sent)) is Sent
+            assert type(assert_type(asyncio.run(signal.asend(None)), Sent)) is Sent
+            assert type(assert_type(asyncio.run(signal.asend_robust(None)), Sent)) is Sent
+            ids = assert_type(signal.send_many(None, [{}]), list[uuid.UUID | None])
+        assert type(ids[0]) is uuid.UUID
+
+    def test_a_decorated_function_keeps_its_type(self, order):
+        """``receiver`` gives the function back, for type checkers too."""
+
+        def typed(sender: object, **kwargs: object) -> int:
+            return 7
+
+        decorated = receiver(order, inline=True)(typed)
+        assert assert_type(decorated(None), int) == 7
 
 
 class TestOrder:

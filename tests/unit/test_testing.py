@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import transaction
 from django.db.models.signals import post_save
 from django.dispatch import Signal as DjangoSignal
 from django.test import TestCase, TransactionTestCase
+from django.utils.functional import SimpleLazyObject
 
 from signalbus import Retry, Signal, current, receiver
 from signalbus.exceptions import PayloadError, SignalBusError
@@ -97,6 +101,34 @@ class TestCaptured:
         with captured() as sent, pytest.raises(PayloadError, match="lock"):
             parcel.send(None, label=1, lock=object())
         assert not sent
+
+    def test_types_arrive_as_they_left(self):
+        """A payload is what a receiver would get: equal, and of the same types."""
+        payload = {
+            "label": SimpleLazyObject(lambda: "lazy"),
+            "price": Decimal("1.50"),
+            "at": datetime(2026, 1, 2, tzinfo=UTC),
+            "key": UUID(int=7),
+            "sizes": (1, 2.0, True),
+            "tags": {"a", "b"},
+            "model": Academy,
+            "none": None,
+        }
+        with captured() as sent:
+            parcel.send(None, **payload)
+        arrived = sent[0].payload
+        assert arrived == {**payload, "label": "lazy"}
+        assert {key: type(value) for key, value in arrived.items()} == {
+            "label": str,
+            "price": Decimal,
+            "at": datetime,
+            "key": UUID,
+            "sizes": tuple,
+            "tags": set,
+            "model": type(Academy),
+            "none": type(None),
+        }
+        assert [type(size) for size in arrived["sizes"]] == [int, float, bool]
 
     def test_blocks_inside_each_other(self):
         """The innermost captures."""
