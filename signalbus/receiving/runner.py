@@ -124,9 +124,10 @@ def _alarm(seconds: float | None) -> Iterator[None]:
         raise TimeoutError(_over(seconds))
 
     former = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    others = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL if former is None else former)
+        signal.setitimer(signal.ITIMER_REAL, *others)

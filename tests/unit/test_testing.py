@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models.signals import post_save
 from django.dispatch import Signal as DjangoSignal
 from django.test import TestCase, TransactionTestCase
-from django.utils.functional import SimpleLazyObject
+from django.utils.translation import gettext_lazy
 
 from signalbus import Retry, Signal, current, receiver
 from signalbus.exceptions import PayloadError, SignalBusError
@@ -105,7 +105,7 @@ class TestCaptured:
     def test_types_arrive_as_they_left(self):
         """A payload is what a receiver would get: equal, and of the same types."""
         payload = {
-            "label": SimpleLazyObject(lambda: "lazy"),
+            "label": gettext_lazy("lazy"),
             "price": Decimal("1.50"),
             "at": datetime(2026, 1, 2, tzinfo=UTC),
             "key": UUID(int=7),
