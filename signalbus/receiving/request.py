@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from kombu.message import Message
 
 MALFORMED = (AttributeError, KeyError, LookupError, OverflowError, TypeError, ValueError)
-SCALARS = (str, int, float, bool, type(None))
+SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 def _scalars(given: Any) -> dict[str, Any]:
     """Return what is flat in a dict: all that Celery itself puts into headers for our task is."""
     items = given.items() if isinstance(given, dict) else ()
-    return {key: value for key, value in items if isinstance(value, SCALARS)}
+    return {key: value for key, value in items if type(value) in SCALARS}
 
 
 class DeliverRequest(Request):
