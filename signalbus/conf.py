@@ -30,6 +30,7 @@ class Settings:
     CONNECT_TIMEOUT: float = 2.0  # seconds for a connection to the broker
     TIME_LIMIT: float = 300.0  # seconds for one Celery message, before its process is killed; our own app only
     BATCH_SECONDS: float = 10.0  # seconds after which a batch gives its worker back
+    CONNECTION_SECONDS: float = 60.0  # that a worker keeps a connection where CONN_MAX_AGE is 0; our own app only
     SWEEP_SECONDS: float = 1.0  # seconds between two looks for what is due; 0: this process has no sweeper
     PARK_SECONDS: float = 24 * 3600.0  # how long what is unknown is kept and tried again
     KEEP_REFUSED: int = 100  # texts that were refused, kept one by one; the rest are counted

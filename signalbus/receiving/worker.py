@@ -9,7 +9,7 @@ from celery import bootsteps, signals
 from django.core import checks
 from django.core.cache import close_caches
 from django.core.management.base import SystemCheckError
-from django.db import close_old_connections, connections, reset_queries
+from django.db import close_old_connections, connections
 
 from signalbus import celery, conf
 from signalbus.receiving.sweeper import Sweeper
@@ -25,8 +25,8 @@ def connect() -> None:
     """Listen to what Celery announces in its workers."""
     signals.worker_init.connect(_join, dispatch_uid="signalbus.join")
     signals.worker_process_init.connect(_drop_inherited, dispatch_uid="signalbus.drop_inherited")
-    signals.task_prerun.connect(_reset, dispatch_uid="signalbus.reset_before")
-    signals.task_postrun.connect(_reset, dispatch_uid="signalbus.reset_after")
+    signals.task_prerun.connect(_reset_before, dispatch_uid="signalbus.reset_before")
+    signals.task_postrun.connect(_reset_after, dispatch_uid="signalbus.reset_after")
 
 
 def _join(sender: Any, **_kwargs: object) -> None:
@@ -51,6 +51,8 @@ class BusStep(bootsteps.StartStopStep):
             _check()
             _prepare_own(parent)
         close_old_connections()
+        if celery.is_own_app():
+            _keep_connections()
 
     def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Start the sweeper, after the pool: its first children are forked without it."""
@@ -86,6 +88,20 @@ def _prepare_own(worker: Any) -> None:
         worker.options["without_gossip"] = worker.options["without_mingle"] = True
 
 
+def _keep_connections() -> None:
+    """Keep the databases' connections between messages, where the host's settings close each after its use.
+
+    A worker that connects anew for each message spends more on that than on the message. A connection that was kept is
+    tried before it is used.
+    """
+    seconds = conf.get().CONNECTION_SECONDS
+    for alias in connections:
+        settings = connections.settings[alias]
+        # A pool of psycopg's keeps connections by itself, and refuses to be told to.
+        if seconds and settings["CONN_MAX_AGE"] == 0 and not settings["OPTIONS"].get("pool"):
+            settings |= {"CONN_MAX_AGE": seconds, "CONN_HEALTH_CHECKS": True}
+
+
 def _warn_of_async(worker: Any) -> None:
     pool = str(worker.pool_cls)
     green = any(kind in pool for kind in ("gevent", "eventlet"))
@@ -100,10 +116,17 @@ def _drop_inherited(**_kwargs: object) -> None:
         connection.connection = None
 
 
-def _reset(sender: Task[Any, Any], **_kwargs: object) -> None:
-    """Do between two tasks what Django does between two requests. (A host's app has Celery's own fixup for it.)"""
+def _reset_before(sender: Task[Any, Any], **_kwargs: object) -> None:
+    """Close connections that grew too old, or broke, while there was nothing to do."""
+    if not sender.request.is_eager and celery.is_own_app():
+        close_old_connections()
+
+
+def _reset_after(sender: Task[Any, Any], **_kwargs: object) -> None:
+    """Do after a task what Django does after a request. (A host's app has Celery's own fixup for it.)"""
     if sender.request.is_eager or not celery.is_own_app():
         return
-    reset_queries()
-    close_old_connections()
+    for connection in connections.all(initialized_only=True):
+        connection.queries_log.clear()
+        connection.close_if_unusable_or_obsolete()
     close_caches()
