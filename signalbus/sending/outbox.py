@@ -109,9 +109,13 @@ def _only_a_tests(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _is_manual(connection: BaseDatabaseWrapper) -> bool:
-    """Whether ``set_autocommit(False)`` opened a transaction: Django's on_commit() then raises, and so must send()."""
-    # The attribute, not get_autocommit(), which would connect.
-    return connection.connection is not None and not connection.autocommit
+    """Whether ``set_autocommit(False)`` opened a transaction: Django's on_commit() then raises, and so must send().
+
+    A database whose settings say ``AUTOCOMMIT: False`` is always in one; such a legacy one beside ours decides nothing.
+    """
+    if connection.connection is None or connection.autocommit or connection.in_atomic_block:
+        return False
+    return bool(connection.settings_dict["AUTOCOMMIT"]) or connection.alias == ledger.using()
 
 
 def _buffer_in(connection: BaseDatabaseWrapper) -> Buffer:
