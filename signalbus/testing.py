@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.dispatch import Signal as DjangoSignal
 
     from signalbus.context import Delivery
@@ -62,11 +63,10 @@ class SentMessage:
 class _Commit:
     """A callback that waits for a commit, and so shares the fate of what was sent beside it."""
 
-    def __init__(self) -> None:
-        self._connection = outbox.open_transaction()
-        self._called = self._connection is None
-        if self._connection is not None:
-            self._connection.on_commit(self, robust=True)
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self._connection = connection
+        self._called = False
+        connection.on_commit(self, robust=True)
 
     def __call__(self) -> None:
         self._called = True
@@ -74,27 +74,37 @@ class _Commit:
     @property
     def stands(self) -> bool:
         """False once the transaction, or a savepoint around it, was rolled back."""
-        if self._called or self._connection is None:
-            return True
-        return any(waiting[1] is self for waiting in self._connection.run_on_commit)
+        return self._called or any(waiting[1] is self for waiting in self._connection.run_on_commit)
+
+
+class _Fate:
+    """The commits of all transactions that were open, as the outbox waits for them."""
+
+    def __init__(self) -> None:
+        self._commits = [_Commit(connection) for connection in outbox._open_transactions()]  # noqa: SLF001 - our own
+
+    @property
+    def stands(self) -> bool:
+        """False once any of them was rolled back."""
+        return all(commit.stands for commit in self._commits)
 
 
 class Captured(Sequence[SentMessage]):
     """The messages sent inside ``captured()``, in order, without those that a rollback took back."""
 
     def __init__(self) -> None:
-        self._outgoing: list[tuple[_Commit, Outgoing]] = []
+        self._outgoing: list[tuple[_Fate, Outgoing]] = []
         self._delivered = 0
 
     def take(self, outgoing: list[Outgoing]) -> None:
         """Take in what would have been published."""
-        commit = _Commit()
-        self._outgoing.extend((commit, item) for item in outgoing)
+        fate = _Fate()
+        self._outgoing.extend((fate, item) for item in outgoing)
 
     def _messages(self) -> list[SentMessage]:
         messages: dict[UUID, SentMessage] = {}
-        for commit, item in self._outgoing:
-            if commit.stands:
+        for fate, item in self._outgoing:
+            if fate.stands:
                 message = item.message
                 parts = messages.get(message.id)
                 recipients = (*(parts.recipients if parts else ()), *(message.recipients or ()))
@@ -177,9 +187,9 @@ class Captured(Sequence[SentMessage]):
         delivered: set[UUID] = set()
         try:
             while self._delivered < len(self._outgoing):
-                commit, item = self._outgoing[self._delivered]
+                fate, item = self._outgoing[self._delivered]
                 self._delivered += 1
-                if commit.stands:
+                if fate.stands:
                     _look_up(item.message)
                     delivery.deliver([conf.signer().sign(item.body)], queue=item.queue)
                     delivered.add(item.message.id)

@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 
 from signalbus import Retry, Signal, current, receiver
 from signalbus.exceptions import PayloadError, SignalBusError
-from signalbus.sending import bridge, publisher
+from signalbus.sending import bridge, outbox, publisher
 from signalbus.testing import DeliveryFailed, SentMessage, captured, deliver_all, muted
 from tasks.admissions.models import Academy
 
@@ -343,6 +343,29 @@ class InATestCase(TestCase):
         with self.captureOnCommitCallbacks() as callbacks, muted():
             parcel.send(None, label=1)
         assert callbacks == []
+
+
+class Database:
+    """A connection in a transaction."""
+
+    def __init__(self) -> None:
+        self.run_on_commit: list[Any] = []
+
+    def on_commit(self, callback: Any, robust: bool = False) -> None:
+        """Keep a callback, as Django does."""
+        self.run_on_commit.append((set(), callback, robust))
+
+
+def test_several_databases(monkeypatch):
+    """A message of transactions in two databases was sent only if both commit."""
+    first, second = Database(), Database()
+    monkeypatch.setattr(outbox, "_open_transactions", lambda: [first, second])
+    with captured() as sent:
+        parcel.send(None, label=1)
+    first.run_on_commit.pop()[1]()
+    assert len(sent) == 1
+    second.run_on_commit.clear()
+    assert len(sent) == 0
 
 
 class InATransactionTestCase(TransactionTestCase):
