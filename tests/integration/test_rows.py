@@ -1,0 +1,202 @@
+"""Rows and lineage: what a receiver finds when it runs, in its own transaction."""
+
+from __future__ import annotations
+
+import contextvars
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+
+from signalbus import Retry, Signal, current, delivery_dead, delivery_failed
+from signalbus.exceptions import CascadeError
+from signalbus.models import Delivery
+from tasks.admissions.models import Academy
+
+from .bus import Bus, connect, new_signal, only, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ONCE = Retry(max_attempts=1)
+LEAK: contextvars.ContextVar[str] = contextvars.ContextVar("leak", default="clean")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> str:
+    """Every test here runs on both databases."""
+    return str(request.param)
+
+
+@pytest.fixture
+def bus(valkey, database_url: str, broker_url: str) -> Bus:
+    """The broker, with a database behind it."""
+    return Bus(valkey.redis_url)
+
+
+@pytest.fixture
+def signal() -> Signal:
+    """A signal without receivers."""
+    return new_signal()
+
+
+@pytest.fixture
+def told() -> Iterator[list[tuple[str, str, int, str]]]:
+    """What delivery_failed and delivery_dead tell: (which, receiver, attempt, error)."""
+    heard: list[tuple[str, str, int, str]] = []
+
+    def on_failed(sender, delivery, error, **kwargs):
+        heard.append(("failed", delivery.receiver, delivery.attempt, repr(error)))
+
+    def on_dead(sender, delivery, error, **kwargs):
+        heard.append(("dead", delivery.receiver, delivery.attempt, repr(error)))
+
+    delivery_failed.connect(on_failed)
+    delivery_dead.connect(on_dead)
+    yield heard
+    delivery_failed.disconnect(on_failed)
+    delivery_dead.disconnect(on_dead)
+
+
+def fails(signal: Signal, error: BaseException, uid: str = "failing", **options: Any) -> None:
+    """Connect a receiver that raises."""
+
+    def receiver_that_raises(**kwargs):
+        raise error
+
+    connect(signal, receiver_that_raises, uid, **options)
+
+
+def test_bad_input_a_missing_row_is_skipped_or_fails(bus: Bus, signal: Signal, told):
+    """Bad input, a reference to a row that does not exist: as on_missing says; a skip is recorded with its reason."""
+    ran = []
+    connect(signal, lambda **kwargs: ran.append(1), "skips")
+    connect(signal, lambda **kwargs: ran.append(2), "fails", on_missing="fail")
+    academy = Academy.objects.create(name="A", slug="a")
+    signal.send(None, instance=academy)
+    pk = academy.pk
+    academy.delete()
+    bus.work()
+
+    assert ran == []
+    assert rows() == [("fails", "pending", 1), ("skips", "skipped", 1)]
+    assert f"admissions.Academy {pk}" in Delivery.objects.get(receiver="skips").error
+    assert [(kind, receiver) for kind, receiver, *_ in told] == [("failed", "fails")]
+
+
+def test_a_receivers_own_missing_row_is_its_failure(bus: Bus, signal: Signal):
+    """DoesNotExist from the receiver's own query is an error like any other."""
+    connect(signal, lambda **kwargs: Academy.objects.get(pk=-1), "own")
+    signal.send(None)
+    bus.work()
+
+    assert rows() == [("own", "pending", 1)]
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_one_query_for_each_model_and_receiver(bus: Bus, signal: Signal, count: int):
+    """However many rows a message refers to, inside the receiver's transaction; and each receiver has its own."""
+    seen: list[list[Any]] = []
+
+    def receiver(sender, academies, users, nested, **kwargs):
+        assert connection.in_atomic_block
+        academies[0].name = "changed by the first receiver"
+        seen.append([*academies, *users, nested["deep"][0]])
+
+    connect(signal, receiver, "first", atomic=True)
+    connect(signal, receiver, "second", atomic=True)
+    academies = [Academy.objects.create(name="A", slug=f"a{number}") for number in range(count)]
+    users = [User.objects.create(username=f"u{number}") for number in range(count)]
+    signal.send(None, academies=academies, users=users, nested={"deep": (academies[0],)})
+
+    with CaptureQueriesContext(connection) as queries:
+        bus.work()
+
+    selects = [query["sql"] for query in queries if query["sql"].startswith("SELECT")]
+    assert len(selects) == 4
+    first, second = seen
+    assert first == second == [*academies, *users, academies[0]]
+    assert not {id(row) for row in first} & {id(row) for row in second}
+    assert rows() == []
+
+
+def test_rows_are_as_they_are_now_and_come_through_the_base_manager(bus: Bus, signal: Signal, monkeypatch):
+    """A default manager may hide rows; and what changed since send() is seen."""
+    seen = []
+    connect(signal, lambda instance, **kwargs: seen.append((instance.name, instance._state.db)), "seer")
+    academy = Academy.objects.create(name="before", slug="a")
+    signal.send(None, instance=academy)
+    Academy.objects.update(name="after")
+
+    monkeypatch.setitem(Academy._meta.__dict__, "default_manager", None)
+    bus.work()
+
+    assert seen == [("after", "default")]
+
+
+class ReadFromReplica:
+    """A router that reads elsewhere."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        """Name a database that does not exist, so that reading there fails."""
+        return "replica"
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        """Name the one there is."""
+        return "default"
+
+
+def test_rows_come_from_the_database_that_is_written_to(bus: Bus, signal: Signal):
+    """A replica may not have them yet."""
+    seen = []
+    connect(signal, lambda instance, **kwargs: seen.append(instance.pk), "seer")
+    academy = Academy.objects.create(name="A", slug="a")
+    with override_settings(DATABASE_ROUTERS=[ReadFromReplica()]):
+        signal.send(None, instance=academy)
+        bus.work()
+
+    assert seen == [academy.pk]
+
+
+def test_current_and_the_cascade(bus: Bus):
+    """Inside a receiver current() tells what runs; what it sends knows its parent, its root and its path."""
+    first, second = new_signal(), new_signal()
+    seen: list[Any] = []
+
+    def on_first(**kwargs):
+        seen.append(current())
+        second.send(None)
+
+    connect(first, on_first, "on first")
+    connect(second, lambda **kwargs: seen.append(current()), "on second")
+    assert current() is None
+    sent = first.send(None)
+    bus.work()
+    bus.work()
+
+    parent, child = seen
+    assert (parent.message_id, parent.root, parent.parent, parent.path) == (sent.id, sent.id, None, ())
+    assert (parent.signal, parent.receiver, parent.attempt) == (first.name, "on first", 1)
+    assert (child.root, child.parent, child.path) == (sent.id, sent.id, (first.name,))
+
+
+def test_bad_input_a_cascade_too_deep_is_refused_with_its_path(bus: Bus, signal: Signal):
+    """Bad input, a cascade too deep: an error at send() that names the path of signals."""
+
+    def receiver_that_sends_again(**kwargs):
+        signal.send(None)
+
+    connect(signal, receiver_that_sends_again, retry=ONCE)
+    with override_settings(SIGNALBUS={"MAX_CASCADE": 4}):
+        signal.send(None)
+        turns = 0
+        while bus.work():
+            turns += 1
+
+    assert turns == 4
+    assert rows() == [("receiver_that_sends_again", "dead", 1)]
+    assert only().error.startswith(CascadeError.__name__)
+    assert " > ".join([signal.name] * 5) in only().error
