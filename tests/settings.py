@@ -7,6 +7,9 @@ from config.settings import INSTALLED_APPS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.misbehaving"]
 
+# pytest-celery's teardown looks at every object there is, and so wakes Django's lazy ones: this one needs a setting.
+STATIC_URL = "static/"
+
 # A worker that is to overrun its time, or to be slow, must do so within a test's patience.
 if "TIME_LIMIT" in os.environ:
     SIGNALBUS = {"TIME_LIMIT": float(os.environ["TIME_LIMIT"])}
