@@ -53,7 +53,7 @@ fuzz: $(READY)  ## Throw a million mutated texts at the verifier (minutes)
 	SIGNALBUS_FUZZ=1000000 $(BIN)/python -m pytest tests/unit/test_signing.py
 
 matrix: $(READY)  ## Run the tests on 3.11 with Django 5.2, 3.12 with 6.0, 3.13 with 6.1, and with the lowest versions
-	$(BIN)/python tests/matrix.py
+	$(BIN)/python tests/matrix.py $(TESTS)
 
 wheel: $(READY)  ## Build the wheel, and test it in an empty environment
 	rm -rf dist
