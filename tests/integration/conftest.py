@@ -1,8 +1,14 @@
 """Integration tests have real servers, and this process's bus between them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from signalbus import Signal, delivery_dead, delivery_failed
 from tests.fixtures import (
     broker_url,
-    database,
     database_url,
     migrated_postgres,
     migrated_sqlite,
@@ -12,9 +18,15 @@ from tests.fixtures import (
     valkey,
 )
 
+from .bus import Bus, new_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from signalbus.embedded import EmbeddedValkey
+
 __all__ = [
     "broker_url",
-    "database",
     "database_url",
     "migrated_postgres",
     "migrated_sqlite",
@@ -23,3 +35,39 @@ __all__ = [
     "start_worker",
     "valkey",
 ]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> str:
+    """What asks for a database runs on both databases."""
+    return str(request.param)
+
+
+@pytest.fixture
+def bus(valkey: EmbeddedValkey, database_url: str, broker_url: str) -> Bus:
+    """The broker, with a database behind it."""
+    return Bus(valkey.redis_url)
+
+
+@pytest.fixture
+def signal() -> Signal:
+    """A signal without receivers."""
+    return new_signal()
+
+
+@pytest.fixture
+def told() -> Iterator[list[tuple[str, str, int, str]]]:
+    """What delivery_failed and delivery_dead tell: (which, receiver, attempt, error)."""
+    heard: list[tuple[str, str, int, str]] = []
+
+    def on_failed(sender, delivery, error, **kwargs):
+        heard.append(("failed", delivery.receiver, delivery.attempt, repr(error)))
+
+    def on_dead(sender, delivery, error, **kwargs):
+        heard.append(("dead", delivery.receiver, delivery.attempt, repr(error)))
+
+    delivery_failed.connect(on_failed)
+    delivery_dead.connect(on_dead)
+    yield heard
+    delivery_failed.disconnect(on_failed)
+    delivery_dead.disconnect(on_dead)

@@ -19,24 +19,6 @@ ONCE = Retry(max_attempts=1)
 LEAK: contextvars.ContextVar[str] = contextvars.ContextVar("leak", default="clean")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest) -> str:
-    """Every test here runs on both databases."""
-    return str(request.param)
-
-
-@pytest.fixture
-def bus(valkey, database_url: str, broker_url: str) -> Bus:
-    """The broker, with a database behind it."""
-    return Bus(valkey.redis_url)
-
-
-@pytest.fixture
-def signal() -> Signal:
-    """A signal without receivers."""
-    return new_signal()
-
-
 def fails(signal: Signal, error: BaseException, uid: str = "failing", **options: Any) -> None:
     """Connect a receiver that raises."""
 

@@ -27,18 +27,6 @@ SHORT = {"PUBLISH_TIMEOUT": 0.4, "CONNECT_TIMEOUT": 0.4}
 NOBODY = "redis://127.0.0.1:1/0"
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest) -> str:
-    """Every test here runs on both databases."""
-    return str(request.param)
-
-
-@pytest.fixture
-def bus(valkey, database_url: str, broker_url: str) -> Bus:
-    """The broker, with a database behind it."""
-    return Bus(valkey.redis_url)
-
-
 @pytest.fixture
 def ran() -> list[Any]:
     """What the signal's receiver was told."""

@@ -15,25 +15,7 @@ from signalbus.receiving.sweeper import sweep
 from signalbus.wire.message import from_body
 from tasks.admissions.models import Academy
 
-from .bus import QUEUE, Bus, connect, new_signal, only, rows
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest) -> str:
-    """Every test here runs on both databases."""
-    return str(request.param)
-
-
-@pytest.fixture
-def bus(valkey, database_url: str, broker_url: str) -> Bus:
-    """The broker, with a database behind it."""
-    return Bus(valkey.redis_url)
-
-
-@pytest.fixture
-def signal() -> Signal:
-    """A signal without receivers."""
-    return new_signal()
+from .bus import QUEUE, Bus, connect, only, rows
 
 
 def fail_once(**kwargs: Any) -> None:

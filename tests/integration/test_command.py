@@ -21,18 +21,6 @@ from tests.servers import broker
 from .bus import QUEUE, Bus, connect, new_signal, only, rows
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest) -> str:
-    """Every test here runs on both databases."""
-    return str(request.param)
-
-
-@pytest.fixture
-def bus(valkey, database_url: str, broker_url: str) -> Bus:
-    """The broker, with a database behind it."""
-    return Bus(valkey.redis_url)
-
-
 @pytest.fixture
 def mended() -> list[Any]:
     """Fill it, and the receiver does not fail any more."""

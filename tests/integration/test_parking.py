@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from django.db.models import F
 from django.test import override_settings
 from django.utils import timezone
@@ -18,24 +17,6 @@ from signalbus.wire.signing import Signer
 from tests.servers import wait_until
 
 from .bus import QUEUE, Bus, connect, new_signal, only, rows, text_of
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest) -> str:
-    """Every test here runs on both databases."""
-    return str(request.param)
-
-
-@pytest.fixture
-def bus(valkey, database_url: str, broker_url: str) -> Bus:
-    """The broker, with a database behind it."""
-    return Bus(valkey.redis_url)
-
-
-@pytest.fixture
-def signal() -> Signal:
-    """A signal without receivers."""
-    return new_signal()
 
 
 def send_to(signal: Signal, bus: Bus, uid: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -11,54 +11,15 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from signalbus import Retry, Signal, current, delivery_dead, delivery_failed
+from signalbus import Retry, Signal, current
 from signalbus.exceptions import CascadeError
 from signalbus.models import Delivery
 from tasks.admissions.models import Academy
 
 from .bus import Bus, connect, new_signal, only, rows
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 ONCE = Retry(max_attempts=1)
 LEAK: contextvars.ContextVar[str] = contextvars.ContextVar("leak", default="clean")
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest) -> str:
-    """Every test here runs on both databases."""
-    return str(request.param)
-
-
-@pytest.fixture
-def bus(valkey, database_url: str, broker_url: str) -> Bus:
-    """The broker, with a database behind it."""
-    return Bus(valkey.redis_url)
-
-
-@pytest.fixture
-def signal() -> Signal:
-    """A signal without receivers."""
-    return new_signal()
-
-
-@pytest.fixture
-def told() -> Iterator[list[tuple[str, str, int, str]]]:
-    """What delivery_failed and delivery_dead tell: (which, receiver, attempt, error)."""
-    heard: list[tuple[str, str, int, str]] = []
-
-    def on_failed(sender, delivery, error, **kwargs):
-        heard.append(("failed", delivery.receiver, delivery.attempt, repr(error)))
-
-    def on_dead(sender, delivery, error, **kwargs):
-        heard.append(("dead", delivery.receiver, delivery.attempt, repr(error)))
-
-    delivery_failed.connect(on_failed)
-    delivery_dead.connect(on_dead)
-    yield heard
-    delivery_failed.disconnect(on_failed)
-    delivery_dead.disconnect(on_dead)
 
 
 def fails(signal: Signal, error: BaseException, uid: str = "failing", **options: Any) -> None:

@@ -33,18 +33,6 @@ def rolled_back(using: str = "default") -> Iterator[None]:
         raise ZeroDivisionError
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest) -> str:
-    """Every test here runs on both databases."""
-    return str(request.param)
-
-
-@pytest.fixture
-def bus(valkey, database_url: str, broker_url: str) -> Bus:
-    """The broker, with a database behind it."""
-    return Bus(valkey.redis_url)
-
-
 @pytest.fixture
 def ran() -> list[Any]:
     """What the signal's receiver was told."""
