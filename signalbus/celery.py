@@ -140,7 +140,8 @@ def get_app() -> Celery:
         found = symbol_by_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(
-            f'SIGNALBUS["CELERY_APP"] is {path!r}, which cannot be imported ({error}); write it as "shop.celery:app".'
+            f'SIGNALBUS["CELERY_APP"] is {path!r} (module and variable, as in "shop.celery:app"), which cannot be '
+            f"imported: {error}."
         ) from error
     if not isinstance(found, Celery):
         raise ConfigurationError(f'SIGNALBUS["CELERY_APP"] is {path!r}, a {type(found).__name__} and no Celery app.')
@@ -162,13 +163,18 @@ def _app_for_command_line() -> Celery:
     if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds texts
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as above
     try:
-        return get_app()
+        app = get_app()
+        names = django.conf.settings.INSTALLED_APPS
     except ImportError as error:
         # Celery would take it for «no app here», and say so.
         raise ConfigurationError(
             f"The settings {os.environ.get('DJANGO_SETTINGS_MODULE')!r} cannot be imported ({error}): start the worker "
-            "in the folder that holds manage.py."
+            "in the folder that holds manage.py, and look at the name."
         ) from error
+    if not any(name == "signalbus" or name.startswith("signalbus.apps.") for name in names):
+        # Such a worker knows neither task nor receivers: it would discard what it gets.
+        raise ConfigurationError('Add "signalbus" to INSTALLED_APPS, in the settings that this worker runs with.')
+    return app
 
 
 def queue_of(routing_key: object) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from django.core import checks
 from django.db import DatabaseError, connections
 
-from signalbus import conf, ledger
+from signalbus import celery, ledger
 from signalbus.exceptions import ConfigurationError
 from signalbus.registry import registry
 
@@ -16,9 +16,13 @@ from signalbus.registry import registry
 def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
     """Check the settings."""
     try:
-        conf.get()
+        app = celery.get_app()
     except ConfigurationError as error:
         return [checks.Error(str(error), id="signalbus.E001")]
+    if celery.is_own_app() and not app.conf.broker_url:
+        text = "CELERY_BROKER_URL is not set: Celery would look for a RabbitMQ on this machine."
+        hint = "Set it in the environment or the settings, as redis://127.0.0.1:6379/0."
+        return [checks.Warning(text, hint=hint, id="signalbus.W003")]
     return []
 
 

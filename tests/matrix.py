@@ -58,7 +58,7 @@ def run(each: Run, python: str, arguments: list[str]) -> int:
     binary = venv / "bin" / "python"
     subprocess.run([python, "-m", "venv", str(venv)], check=True)
     install = [str(binary), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, "--editable", f"{ROOT}[dev]", *each.pins], check=True)
+    subprocess.run([*install, "--editable", f"{ROOT}[test]", *each.pins], check=True)
     return subprocess.run([str(binary), "-m", "pytest", "-q", *arguments], cwd=ROOT, check=False).returncode
 
 

@@ -9,9 +9,11 @@ from celery import bootsteps, signals
 from django.core import checks
 from django.core.cache import close_caches
 from django.core.management.base import SystemCheckError
-from django.db import close_old_connections, connections
+from django.db import DatabaseError, close_old_connections, connections
 
-from signalbus import celery, conf
+from signalbus import celery, conf, ledger
+from signalbus.exceptions import ConfigurationError
+from signalbus.models import Delivery
 from signalbus.receiving.sweeper import Sweeper
 from signalbus.registry import registry
 
@@ -47,6 +49,7 @@ class BusStep(bootsteps.StartStopStep):
         super().__init__(parent, **options)
         self._sweeper: Sweeper | None = None
         _warn_of_async(parent)
+        _check_tables()
         if celery.is_own_app():
             _check()
             _prepare_own(parent)
@@ -71,8 +74,26 @@ class BusStep(bootsteps.StartStopStep):
     terminate = stop
 
 
+def _check_tables() -> None:
+    """Refuse to run without the ledger's tables: what fails could not be kept."""
+    connection = connections[ledger.using()]
+    try:
+        tables = connection.introspection.table_names()
+    except DatabaseError as error:
+        logger.warning("signalbus cannot see its tables now, and will try again: %s", error)
+        return
+    if Delivery._meta.db_table not in tables:  # noqa: SLF001 - Django documents it
+        raise ConfigurationError(
+            f"The table {Delivery._meta.db_table} is missing in the database {connection.alias!r}: run "  # noqa: SLF001 - as above
+            "`python manage.py migrate`, then start the worker again."
+        )
+
+
 def _check() -> None:
     """Run Django's system checks, as ``runserver`` does."""
+    for message in checks.run_checks(tags=["signalbus"]):
+        if not message.is_serious() and not message.is_silenced():
+            logger.warning("%s", message)
     serious = [message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
     if serious:
         raise SystemCheckError("\n\n".join(str(message) for message in serious))

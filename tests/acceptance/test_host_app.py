@@ -14,6 +14,7 @@ from tests.servers import CHECKOUT, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.servers import Worker
 
@@ -78,20 +79,40 @@ def test_our_own_app_does_not_become_current_or_default():
     run(NOT_TAKEN_OVER, DJANGO_SETTINGS_MODULE="tests.settings")
 
 
-def test_a_worker_that_does_not_know_its_settings_says_what_to_set(tmp_path: os.PathLike[str]):
-    """Settings that cannot be imported end the worker with a text that names them and the cure."""
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "nowhere.settings", "PYTHONPATH": str(CHECKOUT)}
-
+def refused_worker(directory: os.PathLike[str], **environment: str) -> str:
+    """Start a worker that should refuse to run; return what it said."""
     ended = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "signalbus", "worker"],
-        cwd=tmp_path,
-        env=environment,
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-
     assert ended.returncode != 0
-    assert "nowhere.settings" in ended.stderr
-    assert "manage.py" in ended.stderr
+    return ended.stdout + ended.stderr
+
+
+def test_a_worker_that_does_not_know_its_settings_says_what_to_set(tmp_path: os.PathLike[str]):
+    """Settings that cannot be imported end the worker with a text that names them and the cure."""
+    said = refused_worker(tmp_path, DJANGO_SETTINGS_MODULE="nowhere.settings")
+
+    assert "nowhere.settings" in said
+    assert "manage.py" in said
+
+
+def test_a_worker_without_signalbus_in_its_apps_refuses_to_run():
+    """It would know neither the task nor a receiver, and Celery would discard what it gets."""
+    said = refused_worker(CHECKOUT, DJANGO_SETTINGS_MODULE="tests.host.forgetful")
+
+    assert 'Add "signalbus" to INSTALLED_APPS' in said
+
+
+def test_a_worker_without_its_tables_says_migrate(broker_url: str, tmp_path: Path):
+    """What fails could not be kept: the worker ends, and says what to run."""
+    said = refused_worker(
+        CHECKOUT, CELERY_BROKER_URL=broker_url, DATABASE_URL=f"sqlite:///{tmp_path / 'empty.sqlite3'}"
+    )
+
+    assert "manage.py migrate" in said
