@@ -187,9 +187,11 @@ def queue_of(routing_key: object) -> str | None:
     Returns:
         The name of a queue that this app has, or None.
     """
+    if not isinstance(routing_key, str):
+        return None
     queues = get_app().amqp.queues
-    if not isinstance(routing_key, str) or routing_key in queues:
-        return routing_key if isinstance(routing_key, str) else None
+    if routing_key in queues:
+        return routing_key
     return next((name for name, queue in queues.items() if queue.routing_key == routing_key), None)
 
 

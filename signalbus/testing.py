@@ -81,7 +81,7 @@ class _Fate:
     """The commits of all transactions that were open, as the outbox waits for them."""
 
     def __init__(self) -> None:
-        self._commits = [_Commit(connection) for connection in outbox._open_transactions()]  # noqa: SLF001 - our own
+        self._commits = [_Commit(connection) for connection in outbox.open_transactions()]
 
     @property
     def stands(self) -> bool:

@@ -74,7 +74,7 @@ def add(outgoing: Iterable[Outgoing], *, robust: bool = True) -> None:
     if divert is not None:
         divert(list(outgoing))
         return
-    waiting = _open_transactions()
+    waiting = open_transactions()
     if not waiting:
         publish(list(outgoing), robust=robust)
     elif len(waiting) == 1:
@@ -85,21 +85,16 @@ def add(outgoing: Iterable[Outgoing], *, robust: bool = True) -> None:
             connection.on_commit(joint, robust=True)
 
 
-def open_transaction() -> BaseDatabaseWrapper | None:
-    """Return a connection whose commit to wait for, the ledger's before others; None if no transaction is open."""
-    return next(iter(_open_transactions()), None)
-
-
-def _open_transactions() -> list[BaseDatabaseWrapper]:
+def open_transactions() -> list[BaseDatabaseWrapper]:
     """Return the connections whose commits to wait for: all that are in a transaction, the ledger's first.
 
     In a TestCase those that it has opened itself do not count beside one that the code under test has opened.
     """
-    alias = ledger.using()
     opened = [c for c in connections.all(initialized_only=True) if c.in_atomic_block or _is_manual(c)]
-    opened.sort(key=lambda connection: connection.alias != alias)
     if len(opened) < 2:  # noqa: PLR2004 - nearly always
         return opened
+    alias = ledger.using()
+    opened.sort(key=lambda connection: connection.alias != alias)
     return [connection for connection in opened if not _only_a_tests(connection)] or opened[:1]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
     from celery import Celery
     from kombu import Connection
-
-logger = logging.getLogger("signalbus")
 
 MAX_TEXTS = 100  # in one Celery message: what a lost claim disturbs
 MAX_BATCH_BYTES = 1024 * 1024
@@ -76,7 +73,7 @@ def publish_texts(queue: str | None, texts: Sequence[str]) -> None:
 
     Args:
         queue: the queue, or None for the default one.
-        texts: signed texts; the sweeper also returns a sealed one to where it came from.
+        texts: signed texts.
 
     Raises:
         PublishError: some were not taken; it says which.

@@ -359,7 +359,7 @@ class Database:
 def test_several_databases(monkeypatch):
     """A message of transactions in two databases was sent only if both commit."""
     first, second = Database(), Database()
-    monkeypatch.setattr(outbox, "_open_transactions", lambda: [first, second])
+    monkeypatch.setattr(outbox, "open_transactions", lambda: [first, second])
     with captured() as sent:
         parcel.send(None, label=1)
     first.run_on_commit.pop()[1]()
