@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("signalbus")
 
-MAX_QUEUE = 255  # characters of a queue's name
 PG_IN_ERROR = 3  # psycopg's TransactionStatus.INERROR
 STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING, "dead": State.DEAD}
 
@@ -74,9 +73,8 @@ def deliver(texts: object, *, queue: str | None = None, redelivered: bool = Fals
         redelivered: the broker gave it out before, and its worker was lost or stopped.
 
     Raises:
-        DatabaseError: the ledger could not be written; the Celery message must be given back to the broker.
+        Exception: such as the ledger's DatabaseError; the Celery message must be given back to the broker.
     """
-    queue = _plausible(queue)
     if not isinstance(texts, list):
         _refuse(texts, "not a list of texts", queue)
         return
@@ -89,12 +87,6 @@ def deliver(texts: object, *, queue: str | None = None, redelivered: bool = Fals
         except (DataError, UnicodeError) as error:
             # The database's word on this text, not on its own state: to try again would be to try for ever.
             _refuse(text, f"the ledger cannot hold it: {error}", queue)
-
-
-def _plausible(queue: object) -> str | None:
-    """Return a queue's name as Celery gave it; None, the default queue, for what cannot be one: anybody chose it."""
-    good = isinstance(queue, str) and 0 < len(queue) <= MAX_QUEUE and queue.isprintable()
-    return queue if good else None  # type: ignore[return-value]  # a str if it is good
 
 
 def _deliver_text(text: object, queue: str | None, deadline: float, *, redelivered: bool, alone: bool) -> None:
@@ -265,8 +257,8 @@ def _attempt(attempt: Attempt, recipient: str) -> None:
     committed: list[bool] = []
     try:
         _run_receiver(attempt, recipient, partial(committed.append, True))
-    except Exception:
-        if not committed:
+    except BaseException as error:
+        if not committed or isinstance(error, KeyboardInterrupt):
             raise
         text = "signalbus: %s to %s is done, but a callback that it left with on_commit failed"
         logger.exception(text, attempt.message.signal, recipient)

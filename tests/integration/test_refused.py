@@ -10,6 +10,7 @@ import pytest
 from django.test import override_settings
 
 from signalbus import Signal, conf
+from signalbus.celery import queue_of
 from signalbus.models import Delivery, Message
 from signalbus.receiving.delivery import deliver
 from signalbus.receiving.sweeper import sweep
@@ -175,7 +176,7 @@ def test_a_queues_name_may_be_anything(bus: Bus, signal: Signal, good: str, ran,
     connect(signal, lambda **kwargs: 1 / 0, "failing")
     parted = with_header(good, r=["target", "failing", "unknown"])
 
-    deliver(["garbage", parted], queue=queue)
+    deliver(["garbage", parted], queue=queue_of(queue))
 
     assert len(ran) == 1
     assert rows() == [("", "dead", 1), ("failing", "pending", 1), ("unknown", "parked", 0)]
