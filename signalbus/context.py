@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
+
+from signalbus.wire.message import delivery_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from uuid import UUID
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +20,6 @@ class Delivery:
     """One message on its way into one receiver.
 
     Args:
-        id: the same over all attempts: the idempotency key to give to the outside world.
         message_id: the message that is delivered.
         signal: its signal's name.
         receiver: the id of the receiver that runs.
@@ -27,7 +29,6 @@ class Delivery:
         path: the names of the signals from the root to the parent.
     """
 
-    id: UUID
     message_id: UUID
     signal: str
     receiver: str
@@ -35,6 +36,11 @@ class Delivery:
     root: UUID
     parent: UUID | None
     path: tuple[str, ...]
+
+    @property
+    def id(self) -> UUID:
+        """The same over all attempts: the idempotency key to give to the outside world."""
+        return delivery_id(self.message_id, self.receiver)
 
 
 _current: ContextVar[Delivery | None] = ContextVar("signalbus_delivery", default=None)
@@ -49,15 +55,17 @@ def current() -> Delivery | None:
     return _current.get()
 
 
-@contextmanager
-def running(delivery: Delivery) -> Iterator[None]:
-    """Make a delivery the current one.
+def running(delivery: Delivery, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Call a function while a delivery is the current one.
 
     Args:
         delivery: what is about to run.
+        function: runs it.
+        args: its arguments.
+        kwargs: as well.
     """
     token = _current.set(delivery)
     try:
-        yield
+        function(*args, **kwargs)
     finally:
         _current.reset(token)

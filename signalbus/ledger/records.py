@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import uuid5
 
 from django.db import connections, router, transaction
 from django.db.models import DateTimeField, ExpressionWrapper, F, Q
@@ -13,7 +12,7 @@ from django.db.models.functions import Now
 
 from signalbus import conf
 from signalbus.models import OPEN_STATES, Delivery, Message, State
-from signalbus.wire.message import to_body
+from signalbus.wire.message import delivery_id, to_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,11 +27,6 @@ LATEST = 10 * 365 * 86400.0  # seconds from now that every database can count to
 def using() -> str:
     """Return the alias of the ledger's database."""
     return router.db_for_write(Delivery)
-
-
-def delivery_id(message: UUID, receiver: str) -> UUID:
-    """Return the id of a delivery: it follows from what is delivered to whom, so it is the same over all attempts."""
-    return uuid5(message, receiver)
 
 
 def later(seconds: float) -> Any:

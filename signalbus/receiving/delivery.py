@@ -25,7 +25,7 @@ from signalbus.receiving.runner import Outcome, call, conclude
 from signalbus.registry import registry
 from signalbus.sending import publisher
 from signalbus.wire import codec
-from signalbus.wire.message import from_body, to_body
+from signalbus.wire.message import delivery_id, from_body, to_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -177,7 +177,7 @@ def _park(message: Message, receivers: Sequence[str], queue: str | None, reason:
 def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -> None:
     """Keep deliveries whose worker was lost in company, so that the one that ended it comes again alone."""
     if message.recorded:
-        ledger.release([ledger.delivery_id(message.id, recipient) for recipient in recipients])
+        ledger.release([delivery_id(message.id, recipient) for recipient in recipients])
     else:
         ledger.keep(message, recipients, queue)
 
@@ -206,7 +206,7 @@ def _deliver_one(message: Message, recipient: str, receiver: Receiver, *, redeli
     attempt = Attempt(message, receiver)
     if message.recorded or redelivered:
         lease = celery.lease()
-        claim = ledger.claim(ledger.delivery_id(message.id, recipient), redelivered=redelivered, lease=lease)
+        claim = ledger.claim(delivery_id(message.id, recipient), redelivered=redelivered, lease=lease)
         if claim is None:
             logger.info("signalbus: %s to %s was delivered already", message.id, recipient)
             return
@@ -216,7 +216,6 @@ def _deliver_one(message: Message, recipient: str, receiver: Receiver, *, redeli
 
 def _context_of(message: Message, recipient: str, attempt: int) -> Delivery:
     return Delivery(
-        id=ledger.delivery_id(message.id, recipient),
         message_id=message.id,
         signal=message.signal,
         receiver=recipient,
@@ -233,8 +232,7 @@ def _run(attempt: Attempt, recipient: str) -> None:
         _write_down(attempt, recipient, Outcome("dead", lost))
         return
     try:
-        with running(_context_of(attempt.message, recipient, attempt.number)):
-            _attempt(attempt, recipient)
+        running(_context_of(attempt.message, recipient, attempt.number), _attempt, attempt, recipient)
     except KeyboardInterrupt:  # the person at the terminal's, not the receiver's
         raise
     except LostClaim as error:
@@ -283,7 +281,7 @@ def _run_receiver(attempt: Attempt, recipient: str, note_commit: Callable[[], No
             _reject_broken(connections[alias])
         if attempt.claimed:
             done = ledger.Settlement(state=State.DONE)
-            if not ledger.settle(ledger.delivery_id(attempt.message.id, recipient), attempt.number, done):
+            if not ledger.settle(delivery_id(attempt.message.id, recipient), attempt.number, done):
                 raise LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {receiver.id} lost its claim")
 
 
@@ -313,7 +311,7 @@ def _write_down(attempt: Attempt, recipient: str, outcome: Outcome) -> None:
         state=STATES[outcome.kind], error=outcome.reason, traceback=outcome.traceback, delay=outcome.delay
     )
     if attempt.claimed:
-        if not ledger.settle(ledger.delivery_id(message.id, recipient), attempt.number, settlement):
+        if not ledger.settle(delivery_id(message.id, recipient), attempt.number, settlement):
             # Lost, or settled by a commit whose on_commit callback has failed since.
             text = "signalbus: %s to %s failed after its claim was lost, or was done"
             logger.warning(text, message.id, recipient, exc_info=outcome.error)

@@ -6,10 +6,10 @@ or headers nested a few hundred deep end the main process when they are pickled,
 
 from __future__ import annotations
 
-import json
 import reprlib
 from typing import TYPE_CHECKING, Any
 
+from celery.app.task import Context
 from celery.exceptions import InvalidTaskError
 from celery.worker.request import Request
 
@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 
 MALFORMED = (AttributeError, KeyError, LookupError, OverflowError, TypeError, ValueError)
 SCALARS = frozenset({str, int, float, bool, type(None)})
-
-
-def _scalars(given: Any) -> dict[str, Any]:
-    """Return what is flat in a dict: all that Celery itself puts into headers for our task is."""
-    items = given.items() if isinstance(given, dict) else ()
-    return {key: value for key, value in items if type(value) in SCALARS}
+HEADERS = frozenset({"id", "root_id", "parent_id", "correlation_id", "reply_to", "hostname"})
+NOT_OURS = frozenset(vars(Context)) - HEADERS  # what means something to Celery: limits, callbacks, a result to keep
 
 
 class DeliverRequest(Request):
@@ -38,13 +34,14 @@ class DeliverRequest(Request):
     """
 
     _args: Any
+    _body: Any
     _kwargs: Any
+    _delivery_info: dict[str, Any]
     _request_dict: dict[str, Any]
 
     def __init__(self, message: Message, **options: Any) -> None:
         try:
             super().__init__(message, **options)
-            _, _, embedded = message.payload
         except MALFORMED as error:
             raise InvalidTaskError(f"not a message for {message.headers.get('task')!r}: {error!r}") from error
         if not isinstance(self.id, str):
@@ -52,13 +49,20 @@ class DeliverRequest(Request):
         if not self._is_flat():
             # The child refuses it, and keeps what it is shown here as a dead letter.
             self._args = [[reprlib.repr((self._args, self._kwargs))]]
-        elif not any(embedded.values() if isinstance(embedded, dict) else [embedded]):
-            self._make_flat()
-            return
-        # Callbacks, chains and chords are not ours: anybody may have added them.
-        self._body = json.dumps([self._args, {}, {}]).encode()
-        self._content_type, self._content_encoding = "application/json", "utf-8"
-        self._make_flat()
+        self._kwargs = {}
+        # As arguments, not as a text that the child would read once more; without callbacks, chains and chords, which
+        # are not ours: anybody may have added them.
+        self._body = (self._args, {}, {})
+        self._content_type = self._content_encoding = None
+        given, info = self._request_dict, self._delivery_info
+        self._request_dict = {
+            **{name: value for name, value in given.items() if type(value) in SCALARS and name not in NOT_OURS},
+            "delivery_info": {name: value if type(value) in SCALARS else None for name, value in info.items()},
+            "ignore_result": True,
+            "headers": {},  # else Celery would look for custom ones among ours
+        }
+        # The worker's limits, not the message's.
+        self.time_limits = (None, None)
 
     def _is_flat(self) -> bool:
         arguments = self._args
@@ -69,12 +73,3 @@ class DeliverRequest(Request):
             and all(isinstance(text, str) for text in arguments[0])
             and not self._kwargs
         )
-
-    def _make_flat(self) -> None:
-        """Keep what is flat of the headers; the arguments travel in the body, and need not travel twice."""
-        nested = {key: _scalars(self._request_dict.get(key)) for key in ("properties", "delivery_info")}
-        self._request_dict = {**_scalars(self._request_dict), **nested}
-        self._request_dict["args"], self._request_dict["kwargs"] = (), {}
-        self._kwargs = {}
-        # The worker's limits, not the message's.
-        self.time_limits = (None, None)

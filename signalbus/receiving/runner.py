@@ -94,6 +94,9 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], *, is_async: b
     if is_async:
         async_to_sync(_awaited)(function, arguments, timeout)
         return
+    if timeout is None or threading.current_thread() is not threading.main_thread():
+        function(**arguments)  # the platform lets no other thread be interrupted
+        return
     with _alarm(timeout):
         function(**arguments)
 
@@ -114,11 +117,8 @@ def _over(seconds: float) -> str:
 
 
 @contextmanager
-def _alarm(seconds: float | None) -> Iterator[None]:
-    """Interrupt the block after some seconds, where the platform lets a thread be interrupted: in a main thread."""
-    if seconds is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _alarm(seconds: float) -> Iterator[None]:
+    """Interrupt the block after some seconds; in a main thread."""
 
     def ring(_number: int, _frame: FrameType | None) -> None:
         raise TimeoutError(_over(seconds))

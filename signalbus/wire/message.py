@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from signalbus.exceptions import Garbage, PayloadError, UnknownVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 VERSION: Final = "1"
 # What a header may take beside the payload. The signer adds it to the payload's limit, so that nothing that could be
@@ -22,6 +22,13 @@ VERSION: Final = "1"
 HEADER_BYTES: Final = 64 * 1024
 
 _NUMBER: Final = re.compile("[0-9]{1,9}")
+_KINDS: Final = {
+    **dict.fromkeys(["i", "s", "f", "l", "o", "u", "k"], str),
+    **dict.fromkeys(["r", "p"], list),
+    **dict.fromkeys(["d", "c"], bool),
+    "t": int,
+    "x": dict,
+}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _write = json.JSONEncoder(ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":")).encode
@@ -76,6 +83,11 @@ def uuid7() -> UUID:
     fraction = (rest << 12) // 1_000_000
     noise = int.from_bytes(os.urandom(8)) >> 2
     return UUID(int=(milliseconds & (1 << 48) - 1) << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | noise)
+
+
+def delivery_id(message: UUID, receiver: str) -> UUID:
+    """Return the id of a delivery: it follows from what is delivered to whom, so it is the same over all attempts."""
+    return uuid5(message, receiver)
 
 
 def to_body(message: Message) -> str:
@@ -136,40 +148,37 @@ def from_body(body: str) -> Message:
 
 
 def _message(header: Any, payload: str) -> Message:
-    get = _must_be(header, dict).get
+    for name, value in header.items():
+        if type(value) is not _KINDS.get(name, type(value)):
+            raise TypeError(name)
+    get = header.get
     key = UUID(hex=header["i"])
     root, parent, recipients = get("o"), get("u"), get("r")
     return Message(
         id=key,
-        signal=_must_be(header["s"], str),
+        signal=header["s"],
         payload=payload,
-        sender=_text_or_none(get("f")),
+        sender=get("f"),
         recipients=None if recipients is None else _texts(recipients),
-        ledger=_must_be(get("l", "default"), str),
-        durable=_must_be(get("d", True), bool),
-        recorded=_must_be(get("c", False), bool),
-        sent_at=_EPOCH + timedelta(microseconds=_must_be(header["t"], int)),
-        path=_texts(get("p", [])),
+        ledger=get("l", "default"),
+        durable=get("d", True),
+        recorded=get("c", False),
+        sent_at=_EPOCH + timedelta(microseconds=header["t"]),
+        path=_texts(get("p", ())),
         root=key if root is None else UUID(hex=root),
         parent=None if parent is None else UUID(hex=parent),
-        ordering_key=_text_or_none(get("k")),
+        ordering_key=get("k"),
         trace=_trace(get("x", {})),
     )
 
 
-def _must_be(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise TypeError
+def _texts(values: Sequence[Any]) -> tuple[str, ...]:
+    for value in values:
+        if type(value) is not str:
+            raise TypeError
+    return tuple(values)
+
+
+def _trace(value: dict[str, Any]) -> dict[str, str]:
+    _texts(list(value.values()))
     return value
-
-
-def _text_or_none(value: Any) -> str | None:
-    return None if value is None else str(_must_be(value, str))
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple([_must_be(item, str) for item in _must_be(value, list)])
-
-
-def _trace(value: Any) -> dict[str, str]:
-    return {name: _must_be(text, str) for name, text in _must_be(value, dict).items()}

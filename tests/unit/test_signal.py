@@ -11,7 +11,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from signalbus import Sent, Signal, Snapshot, receiver
-from signalbus.context import Delivery, current, running
+from signalbus.context import Delivery, _current, current
 from signalbus.exceptions import CascadeError, ConfigurationError, PayloadError
 from signalbus.sending import outbox
 from signalbus.testing import captured, muted
@@ -65,7 +65,6 @@ def handed_over():
 def inside_a_delivery(*path, signal="tests.parent"):
     """Be inside a receiver, at some depth of a cascade."""
     delivery = Delivery(
-        id=uuid.uuid4(),
         message_id=uuid.uuid4(),
         signal=signal,
         receiver="tests.receiver",
@@ -74,8 +73,11 @@ def inside_a_delivery(*path, signal="tests.parent"):
         parent=None,
         path=path,
     )
-    with running(delivery):
+    token = _current.set(delivery)
+    try:
         yield delivery
+    finally:
+        _current.reset(token)
 
 
 class TestWhatComesBack:
