@@ -1,0 +1,141 @@
+"""What a child gets of a Celery message: texts, ids, and nothing that whoever wrote it could steer it by."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+from celery.app.task import Context
+from celery.exceptions import InvalidTaskError
+from kombu.message import Message
+
+from signalbus import celery
+from signalbus.receiving.request import DeliverRequest
+
+ID = "9b6821d2-65d9-46d3-a4e9-269ad27f2866"
+TEXT = "a text"
+EMBEDDED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def deep(levels):
+    """Nest lists."""
+    value: list[object] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def request(headers=None, body=None, **properties):
+    """Make a request of a message, as a worker does."""
+    info = {"exchange": "", "routing_key": "signalbus"}
+    message = Message(
+        body=json.dumps([[[TEXT]], {}, EMBEDDED] if body is None else body),
+        content_type="application/json",
+        content_encoding="utf-8",
+        headers={"task": celery.TASK_NAME, "id": ID, "root_id": ID, **(headers or {})},
+        properties={"correlation_id": ID, "priority": 3, **properties},
+        delivery_info=info | properties.get("delivery_info", {}),
+        accept={"application/json"},
+    )
+    app = celery.get_app()
+    return DeliverRequest(message, app=app, task=app.tasks[celery.TASK_NAME], hostname="here")
+
+
+def context(made):
+    """Make what the task finds as its ``request``."""
+    args, kwargs, embedded = made.body
+    return Context({**made.request_dict, "args": args, "kwargs": kwargs, **embedded})
+
+
+class TestAnHonestMessage:
+    def test_the_child_gets_arguments_that_it_need_not_parse(self):
+        """Celery takes the body as it is when it has no content type."""
+        made = request()
+        assert made.body == ([[TEXT]], {}, {})
+        assert made.content_type is None
+
+    def test_the_ids_go_along(self):
+        """A Celery task that a receiver starts belongs to the same tree."""
+        seen = context(request({"parent_id": "parent"}))
+        assert (seen.id, seen.root_id, seen.parent_id, seen.correlation_id) == (ID, ID, "parent", ID)
+
+    def test_where_it_came_from_goes_along(self):
+        """The task asks for the queue, and whether the message was given out before."""
+        seen = context(request(delivery_info={"redelivered": True}))
+        assert seen.delivery_info == {"exchange": "", "routing_key": "signalbus", "priority": 3, "redelivered": True}
+
+    def test_what_is_shown_in_logs_is_the_summary(self):
+        """Without it, Celery would show the texts."""
+        assert context(request({"argsrepr": "(1 texts)"})).argsrepr == "(1 texts)"
+
+    def test_flat_headers_of_others_go_along(self):
+        """Instrumentation finds its trace context among the attributes of the task's request."""
+        assert context(request({"traceparent": "00-1-2-01"})).traceparent == "00-1-2-01"
+
+
+class TestAHostileMessage:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("callbacks", "x"),
+            ("chain", "x"),
+            ("chord", "x"),
+            ("errbacks", "x"),
+            ("expires", None),
+            ("group", "x"),
+            ("ignore_result", False),
+            ("is_eager", True),
+            ("retries", 10**9),
+            ("shadow", None),
+            ("timelimit", [0.001, 0.001]),
+        ],
+    )
+    def test_headers_that_mean_something_to_celery_stay_behind(self, name, value):
+        """Only the worker's own settings steer it."""
+        made = request({name: value})
+        assert getattr(context(made), name) == (True if name == "ignore_result" else getattr(Context, name))
+        assert made.time_limits == (None, None)
+
+    @pytest.mark.parametrize("place", ["headers", "properties", "delivery_info"])
+    def test_nothing_nested_reaches_a_child(self, place):
+        """A few hundred levels end the process that pickles them."""
+        value = deep(5000)
+        where = {
+            "headers": {"headers": {"stamps": value, "mine": value}},
+            "properties": {"reply_to": value, "priority": value},
+            "delivery_info": {"delivery_info": {"exchange": value, "routing_key": value}},
+        }[place]
+        made = request(**where)
+        assert pickle.loads(pickle.dumps(made.request_dict)) == made.request_dict
+
+    @pytest.mark.parametrize("arguments", [[], [["a"], ["b"]], ["a"], [[1]], [[["a"]]], [deep(500)], {"a": 1}, "a"])
+    def test_other_arguments_become_one_text_to_refuse(self, arguments):
+        """So they are kept as a dead letter, and harm nobody on the way."""
+        (((text,),), kwargs, embedded) = request(body=[arguments, {}, EMBEDDED]).body
+        assert isinstance(text, str)
+        assert len(text) < 200
+        assert (kwargs, embedded) == ({}, {})
+
+    def test_keyword_arguments_become_one_text_to_refuse(self):
+        """The task takes none."""
+        (((text,),), kwargs, _) = request(body=[[[TEXT]], {"queue": "x"}, EMBEDDED]).body
+        assert "queue" in text
+        assert kwargs == {}
+
+    def test_callbacks_in_the_body_stay_behind(self):
+        """A chain would run any task of the worker's."""
+        made = request(body=[[[TEXT]], {}, {"chain": [{"task": "os.system", "args": ["x"]}], "callbacks": [{}]}])
+        assert made.body == ([[TEXT]], {}, {})
+
+    @pytest.mark.parametrize("given", [{"id": 7}, {"id": ["x"]}, {"id": None}, {"expires": "soon"}, {"eta": "soon"}])
+    def test_what_is_no_request_is_refused(self, given):
+        """Celery logs it, and drops it."""
+        with pytest.raises(InvalidTaskError):
+            request(given)
+
+    @pytest.mark.parametrize("body", [7, "text", [], [1, 2], {"args": []}])
+    def test_a_body_that_is_no_triple_is_refused(self, body):
+        """As Celery's own protocol says."""
+        with pytest.raises(InvalidTaskError):
+            request(body=body)
