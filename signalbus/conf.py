@@ -44,6 +44,9 @@ class Settings:
         return (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS)
 
 
+WORDS = {float: "a number", int: "a whole number", str: "a text"}
+
+
 def _checked(name: str, value: Any, expected: Any) -> Any:
     if name == "SIGNING_KEYS" and value is not None:
         if isinstance(value, (list, tuple)) and value and all(isinstance(key, str) and key for key in value):
@@ -55,7 +58,7 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, tuple(allowed)) or isinstance(value, bool):
-        kinds = " or ".join("None" if kind is NoneType else kind.__name__ for kind in allowed)
+        kinds = " or ".join("None" if kind is NoneType else WORDS[kind] for kind in allowed)
         raise ConfigurationError(
             f'SIGNALBUS["{name}"] is {value!r}, of type {type(value).__name__}; it must be {kinds}.'
         )

@@ -109,6 +109,7 @@ class Registry:
         )  # in the order of their making
         self._by_name: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self._unindexed = False
+        self.complete = False  # whether every app's receivers have been looked for
         self.size = 0  # how many there ever were: who saw no rival among so many need not look again
 
     def add(self, signal: NamedSignal) -> None:

@@ -89,6 +89,7 @@ class Envelope:
         settings = conf.get()
         path, root, parent = _lineage(self.signal, settings.MAX_CASCADE)
         name = name_of(sender)
+        first, *others = self.routes
         messages = []
         for payload in payloads:
             text = codec.encode(sender, payload, max_depth=settings.MAX_NESTING, max_bytes=settings.MAX_BYTES)
@@ -98,7 +99,7 @@ class Envelope:
                 signal=self.signal,
                 payload=text,
                 sender=name,
-                recipients=None,
+                recipients=self.routes[first],
                 ledger=self.ledger,
                 durable=self.durable,
                 sent_at=datetime.now(UTC),
@@ -107,13 +108,9 @@ class Envelope:
                 parent=parent,
                 ordering_key=None if self.ordered_by is None else _ordering_key(payload.get(self.ordered_by)),
             )
-            messages.append([self._part(message, queue) for queue in self.routes])
+            parts = [(first, message), *((queue, replace(message, recipients=self.routes[queue])) for queue in others)]
+            messages.append([Outgoing(queue, part, to_body(part)) for queue, part in parts])
         return messages
-
-    def _part(self, message: Message, queue: str | None) -> Outgoing:
-        recipients = self.routes[queue]
-        part = message if recipients is None else replace(message, recipients=recipients)
-        return Outgoing(queue, part, to_body(part))
 
 
 def _ordering_key(value: Any) -> str | None:

@@ -7,10 +7,12 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.dispatch import Signal as DjangoSignal
 from django.dispatch.dispatcher import NONE_ID, _make_id  # type: ignore[attr-defined]
 
 from signalbus.exceptions import ConfigurationError, PayloadError
+from signalbus.registry import registry
 from signalbus.sending.composing import Envelope, Outgoing, route
 from signalbus.sending.connecting import Roster, SenderCache, reject_unreachable, resolve_entry
 from signalbus.sending.naming import Named
@@ -37,6 +39,16 @@ class Sent(list[tuple[Any, Any]]):
     """What a send returns: (receiver, response) for each receiver that ran in this process; normally none."""
 
     id: UUID | None = None  # the message's id, or None if nothing travels
+
+
+def _unheard() -> Sent:
+    """Answer a send that nobody listens to, where somebody could."""
+    if not registry.complete and apps.ready:
+        raise ConfigurationError(
+            'Add "signalbus" to INSTALLED_APPS: without it, nobody looks for the receivers of your apps, and whatever '
+            "you send reaches nobody."
+        )
+    return Sent()
 
 
 class Signal(Named, DjangoSignal):
@@ -232,10 +244,10 @@ class Signal(Named, DjangoSignal):
         Raises:
             PayloadError: a value that cannot travel; nothing was sent.
             CascadeError: a cascade too deep.
-            ConfigurationError: a signal without a name, or a name or id that two share.
+            ConfigurationError: a signal without a name, a name or id that two share, or an app that is not installed.
         """
         if not self.receivers and not self.open:
-            return Sent()
+            return _unheard()
         travelling, sync, asynchronous = self._split(sender)
         messages = self._encode(sender, (payload,), travelling) if travelling or self.open else None
         if asynchronous:
@@ -248,7 +260,7 @@ class Signal(Named, DjangoSignal):
     def send_robust(self, sender: Any, **payload: Any) -> Sent:
         """Send as `send` does; an inline receiver's exception is its response, and the broker never raises."""
         if not self.receivers and not self.open:
-            return Sent()
+            return _unheard()
         travelling, sync, asynchronous = self._split(sender)
         messages = self._encode(sender, (payload,), travelling) if travelling or self.open else None
         if asynchronous:
@@ -266,7 +278,7 @@ class Signal(Named, DjangoSignal):
     async def asend(self, sender: Any, **payload: Any) -> Sent:
         """Send from a coroutine; as `send` in everything else."""
         if not self.receivers and not self.open:
-            return Sent()
+            return _unheard()
         messages = await self._aencode(sender, payload)
         responses = await super().asend(sender, **payload)
         return await sync_to_async(_publish)(messages, responses) if messages else _publish(None, responses)
@@ -274,7 +286,7 @@ class Signal(Named, DjangoSignal):
     async def asend_robust(self, sender: Any, **payload: Any) -> Sent:
         """Send from a coroutine; as `send_robust` in everything else."""
         if not self.receivers and not self.open:
-            return Sent()
+            return _unheard()
         messages = await self._aencode(sender, payload)
         responses = await super().asend_robust(sender, **payload)
         if not messages:
@@ -294,9 +306,11 @@ class Signal(Named, DjangoSignal):
         Raises:
             PayloadError: a value that cannot travel; nothing was sent.
             CascadeError: a cascade too deep.
-            ConfigurationError: a signal without a name, or a name or id that two share.
+            ConfigurationError: a signal without a name, a name or id that two share, or an app that is not installed.
         """
         payloads = list(payloads)
+        if not self.receivers and not self.open:
+            _unheard()
         travelling, *inline = self._split(sender)
         messages = self._encode(sender, payloads, travelling) if travelling or self.open else None
         for payload in payloads if any(inline) else ():

@@ -182,7 +182,10 @@ class Encoder:
     def _wrapped(self, value: Any) -> Any:
         if issubclass(type(value), Model):
             return self._instance(value)
-        raise PayloadError(f"a lazy wrapper of no model instance: {refusal(value)}")
+        name = name_of_type(type(value))
+        raise PayloadError(
+            f"a lazy wrapper around a {name} would not arrive as one: send what it wraps, or values of it"
+        )
 
     def _snapshot(self, instance: Model, left: int) -> Any:
         head, values = records.snapshot_of(instance)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import textwrap
 import uuid
 from contextlib import contextmanager
 from typing import Any, assert_type
@@ -236,6 +239,28 @@ class TestOrder:
         assert told == [robust, robust]
         order.send_many(None, [{}])
         assert told[-1] is False
+
+    @pytest.mark.parametrize("form", ["send", "send_robust", "asend", "asend_robust", "send_many"])
+    def test_without_its_app_a_signal_says_so(self, form):
+        """Nobody would have looked for receivers, and silence would look like success."""
+        program = textwrap.dedent(f"""
+            import asyncio, django, inspect
+            from django.conf import settings
+            settings.configure(INSTALLED_APPS=["django.contrib.contenttypes"])
+            from signalbus import Signal
+            saved = Signal("shop.saved")
+            arguments = [[dict()]] if {form!r} == "send_many" else []
+            async def ask():
+                answer = saved.{form}(None, *arguments)
+                return await answer if inspect.isawaitable(answer) else answer
+            asyncio.run(ask())
+            print("nobody can say before Django is ready")
+            django.setup()
+            asyncio.run(ask())
+        """)
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert 'ConfigurationError: Add "signalbus" to INSTALLED_APPS' in ran.stderr
+        assert ran.stdout == "nobody can say before Django is ready\n"
 
     @pytest.mark.parametrize("key", ["signal", "sender"])
     def test_keys_that_receivers_get_anyway_are_refused(self, order, key):
