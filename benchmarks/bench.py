@@ -42,8 +42,8 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
-    parser.add_argument("--messages", type=int, default=600, help="in a worker's slice (default: 600)")
-    parser.add_argument("--rounds", type=int, default=10, help="slices for each worker (default: 10)")
+    parser.add_argument("--messages", type=int, default=1200, help="in a worker's slice (default: 1200)")
+    parser.add_argument("--rounds", type=int, default=12, help="slices for each worker (default: 12)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of sends (default: 1)")
     parser.add_argument("--part", choices=["sending", "receiving", "all"], default="all")
     parser.add_argument("--only", default="", help="of the workers' races: those whose title begins so")
