@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from django.core.cache import InvalidCacheBackendError, caches
 from django.db import DataError, connections, transaction
 from django.db.transaction import TransactionManagementError
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from signalbus.wire.message import Message
 
 logger = logging.getLogger("signalbus")
+
+# The settings of the caches that were made in this context.
+_caches: contextvars.ContextVar[object] = contextvars.ContextVar("signalbus_caches", default=None)
 
 PG_IN_ERROR = 3  # psycopg's TransactionStatus.INERROR
 STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING, "dead": State.DEAD}
@@ -78,6 +82,7 @@ def deliver(texts: object, *, queue: str | None = None, redelivered: bool = Fals
     if not isinstance(texts, list):
         _refuse(texts, "not a list of texts", queue)
         return
+    _open_caches()
     deadline = time.monotonic() + conf.get().BATCH_SECONDS
     for index, text in enumerate(texts):
         if index and time.monotonic() > deadline and _gave_back(queue, texts[index:]):
@@ -87,6 +92,20 @@ def deliver(texts: object, *, queue: str | None = None, redelivered: bool = Fals
         except (DataError, UnicodeError) as error:
             # The database's word on this text, not on its own state: to try again would be to try for ever.
             _refuse(text, f"the ledger cannot hold it: {error}", queue)
+
+
+def _open_caches() -> None:
+    """Make the caches' clients in this context, where each receiver's own one finds them, and where they are closed.
+
+    Django keeps them in a context variable: made in a receiver's context, they would be made anew for each run.
+    """
+    if _caches.get() is caches.settings:
+        return
+    for alias in caches:
+        # Whoever asks for one that cannot be made gets the error.
+        with contextlib.suppress(InvalidCacheBackendError):
+            caches[alias]
+    _caches.set(caches.settings)
 
 
 def _deliver_text(text: object, queue: str | None, deadline: float, *, redelivered: bool, alone: bool) -> None:

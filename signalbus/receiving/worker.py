@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps, signals
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from celery import Task
 
 logger = logging.getLogger("signalbus")
+
+IDLE = 1.0  # seconds; what was well a moment ago need not be looked at again
+_reset = threading.local()  # at: when this thread's connections were last looked at
 
 
 def connect() -> None:
@@ -139,7 +144,8 @@ def _drop_inherited(**_kwargs: object) -> None:
 
 def _reset_before(sender: Task[Any, Any], **_kwargs: object) -> None:
     """Close connections that grew too old, or broke, while there was nothing to do."""
-    if not sender.request.is_eager and celery.is_own_app():
+    idle = time.monotonic() - getattr(_reset, "at", 0.0)
+    if idle > IDLE and not sender.request.is_eager and celery.is_own_app():
         close_old_connections()
 
 
@@ -151,3 +157,4 @@ def _reset_after(sender: Task[Any, Any], **_kwargs: object) -> None:
         connection.queries_log.clear()
         connection.close_if_unusable_or_obsolete()
     close_caches()
+    _reset.at = time.monotonic()

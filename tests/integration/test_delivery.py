@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from django.core.cache import InvalidCacheBackendError, caches
 from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
@@ -255,6 +256,28 @@ def test_atomic_rolls_back_and_without_it_what_was_written_stays(bus: Bus, signa
 
     assert [academy.name for academy in Academy.objects.all()] == ["loose"]
     assert rows() == [("atomic", "pending", 1), ("loose", "pending", 1)]
+
+
+BROKEN = {"BACKEND": "nowhere.Cache"}
+
+
+def test_receivers_share_the_clients_of_caches(bus: Bus, signal: Signal, settings):
+    """Each run in a context of its own would otherwise connect anew, and leave a connection that nobody closes."""
+    settings.CACHES = {**settings.CACHES, "broken": BROKEN}
+    seen = []
+
+    def receiver_that_caches(**kwargs):
+        with pytest.raises(InvalidCacheBackendError):
+            caches["broken"]
+        seen.append(caches["default"])
+
+    connect(signal, receiver_that_caches, "caching")
+    signal.send(None)
+    signal.send(None)
+    contextvars.Context().run(lambda: seen.extend([bus.work(), *caches.all(initialized_only=True)]))
+
+    first, second, _, closed_after_the_task = seen
+    assert first is second is closed_after_the_task
 
 
 def test_what_a_receiver_activates_does_not_reach_the_next(bus: Bus, signal: Signal):
