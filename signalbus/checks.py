@@ -16,10 +16,10 @@ from signalbus.registry import registry
 def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
     """Check the settings."""
     try:
-        app = celery.get_app()
+        own, app = celery.is_own_app(), celery.get_app()
     except ConfigurationError as error:
         return [checks.Error(str(error), id="signalbus.E001")]
-    if celery.is_own_app() and not app.conf.broker_url:
+    if own and not app.conf.broker_url:
         text = "CELERY_BROKER_URL is not set: Celery would look for a RabbitMQ on this machine."
         hint = "Set it in the environment or the settings, as redis://127.0.0.1:6379/0."
         return [checks.Warning(text, hint=hint, id="signalbus.W003")]
