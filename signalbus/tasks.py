@@ -43,13 +43,14 @@ def deliver(self: DeliverTask, texts: object) -> None:
     Raises:
         Reject: something outside of the receivers failed, as the ledger's database: the broker keeps the message.
     """
-    info = self.request.delivery_info or {}
+    request = self.request
+    info = request.delivery_info or {}
     queue = celery.queue_of(info.get("routing_key"))
     try:
         delivery.deliver(texts, queue=queue, redelivered=bool(info.get("redelivered")))
     except (Exception, MemoryError) as error:
         # Whatever it was, Celery would drop the message for it. Given out again, its attempts are counted.
-        if self.request.is_eager:
+        if request.is_eager:
             raise
         logger.exception("signalbus gives a message back to the broker")
         time.sleep(PAUSE)

@@ -13,13 +13,17 @@ from celery.app.task import Context
 from celery.exceptions import InvalidTaskError
 from celery.worker.request import Request
 
+from signalbus import celery
+
 if TYPE_CHECKING:
     from kombu.message import Message
 
 MALFORMED = (AttributeError, KeyError, LookupError, OverflowError, TypeError, ValueError)
+TEXT = frozenset({str})
 SCALARS = frozenset({str, int, float, bool, type(None)})
-HEADERS = frozenset({"id", "root_id", "parent_id", "correlation_id", "reply_to", "hostname"})
-NOT_OURS = frozenset(vars(Context)) - HEADERS  # what means something to Celery: limits, callbacks, a result to keep
+IDS = frozenset({"id", "root_id", "parent_id"})
+# What means something to Celery: limits, a time to wait for or to expire at, callbacks, a result to keep.
+NOT_OURS = frozenset(vars(Context)) - IDS
 
 
 class DeliverRequest(Request):
@@ -27,6 +31,7 @@ class DeliverRequest(Request):
 
     Args:
         message: the Celery message.
+        headers: those of the protocol's second version, where the message is of another.
         options: as Celery gives them.
 
     Raises:
@@ -39,11 +44,13 @@ class DeliverRequest(Request):
     _delivery_info: dict[str, Any]
     _request_dict: dict[str, Any]
 
-    def __init__(self, message: Message, **options: Any) -> None:
+    def __init__(self, message: Message, headers: dict[str, Any] | None = None, **options: Any) -> None:
         try:
-            super().__init__(message, **options)
+            given = message.headers if headers is None else headers
+            kept = {name: value for name, value in given.items() if type(value) in SCALARS and name not in NOT_OURS}
+            super().__init__(message, headers=kept, **options)
         except MALFORMED as error:
-            raise InvalidTaskError(f"not a message for {message.headers.get('task')!r}: {error!r}") from error
+            raise InvalidTaskError(f"not a message for {celery.TASK_NAME!r}: {error!r}") from error
         if not isinstance(self.id, str):
             raise InvalidTaskError(f"a message's id is a text, not {reprlib.repr(self.id)}")
         if not self._is_flat():
@@ -54,15 +61,15 @@ class DeliverRequest(Request):
         # are not ours: anybody may have added them.
         self._body = (self._args, {}, {})
         self._content_type = self._content_encoding = None
-        given, info = self._request_dict, self._delivery_info
         self._request_dict = {
-            **{name: value for name, value in given.items() if type(value) in SCALARS and name not in NOT_OURS},
-            "delivery_info": {name: value if type(value) in SCALARS else None for name, value in info.items()},
+            **kept,
+            "correlation_id": _flat(self._request_dict["correlation_id"]),
+            "reply_to": _flat(self._request_dict["reply_to"]),
+            "hostname": self._request_dict["hostname"],
+            "delivery_info": {name: _flat(value) for name, value in self._delivery_info.items()},
             "ignore_result": True,
             "headers": {},  # else Celery would look for custom ones among ours
         }
-        # The worker's limits, not the message's.
-        self.time_limits = (None, None)
 
     def _is_flat(self) -> bool:
         arguments = self._args
@@ -70,6 +77,10 @@ class DeliverRequest(Request):
             isinstance(arguments, list)
             and len(arguments) == 1
             and isinstance(arguments[0], list)
-            and all(isinstance(text, str) for text in arguments[0])
+            and TEXT.issuperset(map(type, arguments[0]))
             and not self._kwargs
         )
+
+
+def _flat(value: Any) -> Any:
+    return value if type(value) in SCALARS else None

@@ -151,7 +151,7 @@ def _reset_before(sender: Task[Any, Any], **_kwargs: object) -> None:
 
 def _reset_after(sender: Task[Any, Any], **_kwargs: object) -> None:
     """Do after a task what Django does after a request. (A host's app has Celery's own fixup for it.)"""
-    if sender.request.is_eager or not celery.is_own_app():
+    if not celery.is_own_app() or sender.request.is_eager:
         return
     for connection in connections.all(initialized_only=True):
         connection.queries_log.clear()
