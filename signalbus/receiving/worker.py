@@ -32,8 +32,6 @@ def connect() -> None:
     """Listen to what Celery announces in its workers."""
     signals.worker_init.connect(_join, dispatch_uid="signalbus.join")
     signals.worker_process_init.connect(_drop_inherited, dispatch_uid="signalbus.drop_inherited")
-    signals.task_prerun.connect(_reset_before, dispatch_uid="signalbus.reset_before")
-    signals.task_postrun.connect(_reset_after, dispatch_uid="signalbus.reset_after")
 
 
 def _join(sender: Any, **_kwargs: object) -> None:
@@ -112,6 +110,9 @@ def _prepare_own(worker: Any) -> None:
     if not worker.app.conf.worker_enable_remote_control:
         # Both listen to what any writer on the broker says, and one such message can end a worker.
         worker.options["without_gossip"] = worker.options["without_mingle"] = True
+    # A host's app has Celery's own fixup for what these two do.
+    signals.task_prerun.connect(_reset_before, dispatch_uid="signalbus.reset_before")
+    signals.task_postrun.connect(_reset_after, dispatch_uid="signalbus.reset_after")
 
 
 def _keep_connections() -> None:
@@ -145,13 +146,13 @@ def _drop_inherited(**_kwargs: object) -> None:
 def _reset_before(sender: Task[Any, Any], **_kwargs: object) -> None:
     """Close connections that grew too old, or broke, while there was nothing to do."""
     idle = time.monotonic() - getattr(_reset, "at", 0.0)
-    if idle > IDLE and not sender.request.is_eager and celery.is_own_app():
+    if idle > IDLE and not sender.request.is_eager:
         close_old_connections()
 
 
 def _reset_after(sender: Task[Any, Any], **_kwargs: object) -> None:
-    """Do after a task what Django does after a request. (A host's app has Celery's own fixup for it.)"""
-    if not celery.is_own_app() or sender.request.is_eager:
+    """Do after a task what Django does after a request."""
+    if sender.request.is_eager:
         return
     for connection in connections.all(initialized_only=True):
         connection.queries_log.clear()
