@@ -79,6 +79,15 @@ def connect(signal: Signal, function: Callable[..., Any], uid: str | None = None
     return function
 
 
+def fails(signal: Signal, error: BaseException, uid: str = "failing", **options: Any) -> None:
+    """Connect a receiver that raises."""
+
+    def receiver_that_raises(**kwargs):
+        raise error
+
+    connect(signal, receiver_that_raises, uid, **options)
+
+
 def text_of(body: str) -> str:
     """Sign a body as a key holder would."""
     return conf.signer().sign(body)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -53,6 +53,12 @@ def bus(valkey: EmbeddedValkey, database_url: str, broker_url: str) -> Bus:
 def signal() -> Signal:
     """A signal without receivers."""
     return new_signal()
+
+
+@pytest.fixture
+def ran() -> list[Any]:
+    """What a test's receiver was told."""
+    return []
 
 
 @pytest.fixture

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import contextvars
-from typing import Any
-
 import pytest
 from django.db import DatabaseError, IntegrityError, transaction
 from django.test import override_settings
 
-from signalbus import Retry, Signal, delivery_failed
+from signalbus import Signal, delivery_failed
 from signalbus.receiving.delivery import deliver
 from tasks.admissions.models import Academy, Cohort
 
-from .bus import QUEUE, Bus, connect, new_signal, only, rows
-
-ONCE = Retry(max_attempts=1)
-LEAK: contextvars.ContextVar[str] = contextvars.ContextVar("leak", default="clean")
-
-
-def fails(signal: Signal, error: BaseException, uid: str = "failing", **options: Any) -> None:
-    """Connect a receiver that raises."""
-
-    def receiver_that_raises(**kwargs):
-        raise error
-
-    connect(signal, receiver_that_raises, uid, **options)
+from .bus import QUEUE, Bus, connect, fails, new_signal, only, rows
 
 
 def test_a_batch_gives_the_rest_back_after_its_time(bus: Bus, signal: Signal):

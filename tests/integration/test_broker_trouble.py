@@ -28,12 +28,6 @@ NOBODY = "redis://127.0.0.1:1/0"
 
 
 @pytest.fixture
-def ran() -> list[Any]:
-    """What the signal's receiver was told."""
-    return []
-
-
-@pytest.fixture
 def signal(ran: list[Any]) -> Signal:
     """A signal with one receiver."""
     signal = new_signal()

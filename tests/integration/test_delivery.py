@@ -16,19 +16,10 @@ from signalbus import Reject, Retry, RetryLater, Signal, current
 from signalbus.models import Delivery, Message
 from tasks.admissions.models import Academy
 
-from .bus import Bus, connect, only, rows
+from .bus import Bus, connect, fails, only, rows
 
 ONCE = Retry(max_attempts=1)
 LEAK: contextvars.ContextVar[str] = contextvars.ContextVar("leak", default="clean")
-
-
-def fails(signal: Signal, error: BaseException, uid: str = "failing", **options: Any) -> None:
-    """Connect a receiver that raises."""
-
-    def receiver_that_raises(**kwargs):
-        raise error
-
-    connect(signal, receiver_that_raises, uid, **options)
 
 
 def tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def ran() -> list[Any]:
-    """What the receiver was told."""
-    return []
-
-
-@pytest.fixture
 def signal(ran: list[Any]) -> Signal:
     """A signal with one receiver."""
     signal = new_signal()

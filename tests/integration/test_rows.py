@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 from typing import Any
 
 import pytest
@@ -19,16 +18,6 @@ from tasks.admissions.models import Academy
 from .bus import Bus, connect, new_signal, only, rows
 
 ONCE = Retry(max_attempts=1)
-LEAK: contextvars.ContextVar[str] = contextvars.ContextVar("leak", default="clean")
-
-
-def fails(signal: Signal, error: BaseException, uid: str = "failing", **options: Any) -> None:
-    """Connect a receiver that raises."""
-
-    def receiver_that_raises(**kwargs):
-        raise error
-
-    connect(signal, receiver_that_raises, uid, **options)
 
 
 def test_bad_input_a_missing_row_is_skipped_or_fails(bus: Bus, signal: Signal, told):

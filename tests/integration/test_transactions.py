@@ -34,12 +34,6 @@ def rolled_back(using: str = "default") -> Iterator[None]:
 
 
 @pytest.fixture
-def ran() -> list[Any]:
-    """What the signal's receiver was told."""
-    return []
-
-
-@pytest.fixture
 def signal(ran: list[Any]) -> Signal:
     """A signal with one receiver."""
     signal = new_signal()
