@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django.core.cache import InvalidCacheBackendError, caches
+from django.core.cache import caches
 from django.db import DataError, connections, transaction
 from django.db.transaction import TransactionManagementError
 
@@ -102,8 +102,8 @@ def _open_caches() -> None:
     if _caches.get() is caches.settings:
         return
     for alias in caches:
-        # Whoever asks for one that cannot be made gets the error.
-        with contextlib.suppress(InvalidCacheBackendError):
+        # A backend that cannot be imported, or made without a library that is missing: who asks for it gets the error.
+        with contextlib.suppress(Exception):
             caches[alias]
     _caches.set(caches.settings)
 

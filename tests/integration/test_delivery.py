@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.cache import InvalidCacheBackendError, caches
+from django.core.cache.backends.base import BaseCache
 from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
@@ -20,6 +21,13 @@ from .bus import Bus, connect, fails, only, rows
 
 ONCE = Retry(max_attempts=1)
 LEAK: contextvars.ContextVar[str] = contextvars.ContextVar("leak", default="clean")
+
+
+class NeedsALibrary(BaseCache):
+    """A cache as Django's for memcached is where no client is installed."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        raise ImportError("No module named 'pymemcache'")
 
 
 def tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -249,16 +257,19 @@ def test_atomic_rolls_back_and_without_it_what_was_written_stays(bus: Bus, signa
     assert rows() == [("atomic", "pending", 1), ("loose", "pending", 1)]
 
 
-BROKEN = {"BACKEND": "nowhere.Cache"}
-
-
-def test_receivers_share_the_clients_of_caches(bus: Bus, signal: Signal, settings):
-    """Each run in a context of its own would otherwise connect anew, and leave a connection that nobody closes."""
-    settings.CACHES = {**settings.CACHES, "broken": BROKEN}
+@pytest.mark.parametrize(
+    ("backend", "error"),
+    [("nowhere.Cache", InvalidCacheBackendError), ("tests.integration.test_delivery.NeedsALibrary", ImportError)],
+)
+def test_receivers_share_the_clients_of_caches(bus: Bus, signal: Signal, settings, backend: str, error: type):
+    """Each run in a context of its own would otherwise connect anew, and leave a connection that nobody closes. A
+    cache that cannot be made concerns nobody but who asks for it.
+    """
+    settings.CACHES = {**settings.CACHES, "broken": {"BACKEND": backend}}
     seen: list[Any] = []
 
     def receiver_that_caches(**kwargs):
-        with pytest.raises(InvalidCacheBackendError):
+        with pytest.raises(error):
             caches["broken"]
         seen.append(caches["default"])
 
