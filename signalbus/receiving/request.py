@@ -24,6 +24,7 @@ SCALARS = frozenset({str, int, float, bool, type(None)})
 IDS = frozenset({"id", "root_id", "parent_id"})
 # What means something to Celery: limits, a time to wait for or to expire at, callbacks, a result to keep.
 NOT_OURS = frozenset(vars(Context)) - IDS
+ORIGIN = ("exchange", "routing_key", "redelivered")
 
 
 class DeliverRequest(Request):
@@ -61,12 +62,13 @@ class DeliverRequest(Request):
         # are not ours: anybody may have added them.
         self._body = (self._args, {}, {})
         self._content_type = self._content_encoding = None
+        info = self._delivery_info
         self._request_dict = {
             **kept,
-            "correlation_id": _flat(self._request_dict["correlation_id"]),
-            "reply_to": _flat(self._request_dict["reply_to"]),
+            "correlation_id": self.id,
+            "reply_to": None,  # nobody asks for an answer
             "hostname": self._request_dict["hostname"],
-            "delivery_info": {name: _flat(value) for name, value in self._delivery_info.items()},
+            "delivery_info": {name: info[name] for name in ORIGIN if type(info[name]) in SCALARS},
             "ignore_result": True,
             "headers": {},  # else Celery would look for custom ones among ours
         }
@@ -80,7 +82,3 @@ class DeliverRequest(Request):
             and TEXT.issuperset(map(type, arguments[0]))
             and not self._kwargs
         )
-
-
-def _flat(value: Any) -> Any:
-    return value if type(value) in SCALARS else None

@@ -63,7 +63,7 @@ class TestAnHonestMessage:
     def test_where_it_came_from_goes_along(self):
         """The task asks for the queue, and whether the message was given out before."""
         seen = context(request(delivery_info={"redelivered": True}))
-        assert seen.delivery_info == {"exchange": "", "routing_key": "signalbus", "priority": 3, "redelivered": True}
+        assert seen.delivery_info == {"exchange": "", "routing_key": "signalbus", "redelivered": True}
 
     def test_what_is_shown_in_logs_is_the_summary(self):
         """Without it, Celery would show the texts."""
