@@ -33,6 +33,10 @@ class DeliverTask(Task):  # type: ignore[type-arg]  # generic in its stubs alone
     acks_late=True,
     reject_on_worker_lost=True,
     acks_on_failure_or_timeout=False,
+    # Celery 5.7 has a setting of its own for each, which would count for more.
+    acks_on_failure=False,
+    acks_on_timeout=False,
+    retry_on_worker_lost=False,
 )
 def deliver(self: DeliverTask, texts: object) -> None:
     """Deliver the texts of one Celery message.

@@ -7,6 +7,7 @@ import contextvars
 import logging
 import random
 import reprlib
+import threading
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("signalbus")
 
-# The settings of the caches that were made in this context.
+# The settings of the caches that were made in this context, and the thread that made them.
 _caches: contextvars.ContextVar[object] = contextvars.ContextVar("signalbus_caches", default=None)
 
 PG_IN_ERROR = 3  # psycopg's TransactionStatus.INERROR
@@ -99,13 +100,14 @@ def _open_caches() -> None:
 
     Django keeps them in a context variable: made in a receiver's context, they would be made anew for each run.
     """
-    if _caches.get() is caches.settings:
+    here = (caches.settings, threading.get_ident())  # a copied context may be another thread's
+    if _caches.get() == here:
         return
     for alias in caches:
         # A backend that cannot be imported, or made without a library that is missing: who asks for it gets the error.
         with contextlib.suppress(Exception):
             caches[alias]
-    _caches.set(caches.settings)
+    _caches.set(here)
 
 
 def _deliver_text(text: object, queue: str | None, deadline: float, *, redelivered: bool, alone: bool) -> None:

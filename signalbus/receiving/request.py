@@ -42,6 +42,7 @@ class DeliverRequest(Request):
     _args: Any
     _body: Any
     _kwargs: Any
+    _payload: Any
     _delivery_info: dict[str, Any]
     _request_dict: dict[str, Any]
 
@@ -60,7 +61,7 @@ class DeliverRequest(Request):
         self._kwargs = {}
         # As arguments, not as a text that the child would read once more; without callbacks, chains and chords, which
         # are not ours: anybody may have added them.
-        self._body = (self._args, {}, {})
+        self._body = self._payload = (self._args, {}, {})
         self._content_type = self._content_encoding = None
         info = self._delivery_info
         self._request_dict = {

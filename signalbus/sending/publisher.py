@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 MAX_TEXTS = 100  # in one Celery message: what a lost claim disturbs
 MAX_BATCH_BYTES = 1024 * 1024
 POOL_SIZE = 10
+# Headers that may stay out. Celery itself reads "eta" and "group" for those who listen to its `task_sent`.
 EMPTY_UNLESS_SET = (
-    "eta",
     "expires",
-    "group",
     "group_index",
     "parent_id",
     "replaced_task_nesting",

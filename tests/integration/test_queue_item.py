@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from celery.app.amqp import AMQP
+from celery.signals import task_sent
 
 from signalbus import Signal, celery
 
-from .bus import QUEUE, Bus, connect
+from .bus import QUEUE, Bus, connect, rows
 
 
 @pytest.fixture
@@ -40,6 +41,8 @@ def test_only_what_a_worker_needs(bus: Bus, signal: Signal):
     headers = published["headers"]
     assert set(headers) == {
         "argsrepr",
+        "eta",
+        "group",
         "id",
         "ignore_result",
         "kwargsrepr",
@@ -60,6 +63,24 @@ def test_only_what_a_worker_needs(bus: Bus, signal: Signal):
     ((text,),), kwargs, embedded = body_of(published)
     assert (kwargs, embedded) == ({}, {})
     assert '"number":1' in text.replace(" ", "")
+
+
+def test_who_listens_to_task_sent_still_hears(bus: Bus, signal: Signal):
+    """Celery tells them after it has published, out of the headers: an error there would publish it twice."""
+    heard: list[Any] = []
+
+    def on_sent(sender, **kwargs):
+        heard.append((sender, kwargs["eta"], kwargs["taskset"]))
+
+    task_sent.connect(on_sent, weak=False)
+    try:
+        signal.send(None, number=1)
+    finally:
+        task_sent.disconnect(on_sent)
+
+    assert heard == [(celery.TASK_NAME, None, None)]
+    assert item(bus)
+    assert rows() == []
 
 
 def test_nothing_expires(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch):

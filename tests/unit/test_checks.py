@@ -8,7 +8,7 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connection
 
-from signalbus import Signal
+from signalbus import Signal, celery
 from signalbus.checks import check_names, check_settings, check_sqlite
 
 
@@ -34,6 +34,7 @@ def test_this_project_is_well():
 @pytest.mark.django_db  # since Django 6.1 checks look at databases without being asked
 def test_wrong_settings(settings):
     """A wrong setting is an error of ``manage.py check``, and does not end it with a traceback."""
+    celery.get_app()  # made while all was well
     settings.SIGNALBUS = {"MAX_BYTE": 1}
     (error,) = check_settings()
     assert error.id == "signalbus.E001"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from typing import Any
 
 import pytest
 from celery.app.task import Context
@@ -88,7 +89,7 @@ class TestAHostileMessage:
             ("ignore_result", False),
             ("is_eager", True),
             ("retries", 10**9),
-            ("shadow", None),
+            ("shadow", "x"),
             ("timelimit", [0.001, 0.001]),
         ],
     )
@@ -126,8 +127,21 @@ class TestAHostileMessage:
 
     def test_callbacks_in_the_body_stay_behind(self):
         """A chain would run any task of the worker's."""
-        made = request(body=[[[TEXT]], {}, {"chain": [{"task": "os.system", "args": ["x"]}], "callbacks": [{}]}])
+        signature = [{"task": "os.system", "args": ["x"]}]
+        made = request(body=[[[TEXT]], {}, dict.fromkeys(["chain", "callbacks", "errbacks", "chord"], signature)])
         assert made.body == ([[TEXT]], {}, {})
+        assert (made.errbacks, made.chord) == (None, None)
+
+    def test_a_third_part_that_is_no_mapping_stays_behind(self):
+        """Celery would read it when the message overran its time, and neither acknowledge nor return it."""
+        made = request(body=[[[TEXT]], {}, 7])
+        assert made.body == ([[TEXT]], {}, {})
+        assert made._context.errbacks is None
+
+    def test_nobody_makes_a_copy_of_a_lost_message_or_drops_one_that_overran(self):
+        """Whatever a host sets for all its tasks."""
+        task: Any = celery.get_app().tasks[celery.TASK_NAME]
+        assert (task.acks_on_failure, task.acks_on_timeout, task.retry_on_worker_lost) == (False, False, False)
 
     @pytest.mark.parametrize("given", [{"id": 7}, {"id": ["x"]}, {"id": None}])
     def test_what_is_no_request_is_refused(self, given):
