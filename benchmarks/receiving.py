@@ -17,7 +17,7 @@ from benchmarks import signals, stock, tally
 from benchmarks.measure import Line, summarize
 from benchmarks.sending import BATCH, QUEUES
 from signalbus import conf
-from signalbus.receiving.delivery import deliver
+from signalbus.receiving.batch import deliver
 from signalbus.sending import outbox
 from tasks.admissions.models import Cohort
 from tests.servers import Worker

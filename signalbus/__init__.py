@@ -1,9 +1,9 @@
 """Django signals that run out of process: after the commit, in Celery workers, retried, recorded and visible."""
 
+from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.context import current
 from signalbus.exceptions import Reject, RetryLater, SignalBusError
-from signalbus.receiving.announcements import delivery_dead, delivery_failed
-from signalbus.receiving.retry import Retry
+from signalbus.retry import Retry
 from signalbus.sending.bridge import receiver
 from signalbus.sending.signal import Sent, Signal
 from signalbus.wire.references import Snapshot

@@ -16,7 +16,7 @@ P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class CurrentDelivery:
     """One message on its way into one receiver.
 
     Args:
@@ -43,10 +43,10 @@ class Delivery:
         return delivery_id(self.message_id, self.receiver)
 
 
-_current: ContextVar[Delivery | None] = ContextVar("signalbus_delivery", default=None)
+_current: ContextVar[CurrentDelivery | None] = ContextVar("signalbus_delivery", default=None)
 
 
-def current() -> Delivery | None:
+def current() -> CurrentDelivery | None:
     """Return the delivery that is running here.
 
     Returns:
@@ -55,7 +55,7 @@ def current() -> Delivery | None:
     return _current.get()
 
 
-def running(delivery: Delivery, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+def running(delivery: CurrentDelivery, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
     """Call a function while a delivery is the current one.
 
     Args:

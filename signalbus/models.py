@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 
 
-class Message(models.Model):
+class StoredMessage(models.Model):
     """One sending of a signal, as it travels. It is written once: what changes stands in its deliveries."""
 
     id = models.UUIDField(primary_key=True)
@@ -16,6 +16,10 @@ class Message(models.Model):
     )
     sealed = models.BooleanField(default=False, help_text="a text that this side has not verified, and must never sign")
     created_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "signalbus_message"
+        verbose_name = "message"
 
     def __str__(self) -> str:
         return f"{self.signal or 'unopened text'} {self.pk}"
@@ -41,7 +45,7 @@ class Delivery(models.Model):
     """One message to one receiver: its attempts and its outcome."""
 
     id = models.UUIDField(primary_key=True, help_text="follows from the message and the receiver: the idempotency key")
-    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="deliveries")
+    message = models.ForeignKey(StoredMessage, on_delete=models.CASCADE, related_name="deliveries")
     receiver = models.TextField(blank=True, help_text="empty: the whole message, its recipients unknown")
     queue = models.TextField(blank=True, help_text="empty: the default queue")
     state = models.CharField(max_length=10, choices=State, default=State.PENDING)

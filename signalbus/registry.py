@@ -15,7 +15,7 @@ from signalbus.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from signalbus.receiving.retry import Retry
+    from signalbus.retry import Retry
 
 
 MAX_NAME, MAX_ID, MAX_QUEUE = 255, 512, 255  # characters, as the ledger's columns hold

@@ -9,7 +9,7 @@ from celery import Task, shared_task
 from celery.exceptions import Reject
 
 from signalbus import celery
-from signalbus.receiving import delivery
+from signalbus.receiving import batch
 
 logger = logging.getLogger("signalbus")
 
@@ -51,7 +51,7 @@ def deliver(self: DeliverTask, texts: object) -> None:
     info = request.delivery_info or {}
     queue = celery.queue_of(info.get("routing_key"))
     try:
-        delivery.deliver(texts, queue=queue, redelivered=bool(info.get("redelivered")))
+        batch.deliver(texts, queue=queue, redelivered=bool(info.get("redelivered")))
     except (Exception, MemoryError) as error:
         # Whatever it was, Celery would drop the message for it. Given out again, its attempts are counted.
         if request.is_eager:

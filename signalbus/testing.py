@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from signalbus import conf
+from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.exceptions import SignalBusError
-from signalbus.receiving import delivery
-from signalbus.receiving.announcements import delivery_dead, delivery_failed
+from signalbus.receiving import batch
 from signalbus.receiving.fetching import fetch
 from signalbus.registry import registry
 from signalbus.sending import outbox
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.dispatch import Signal as DjangoSignal
 
-    from signalbus.context import Delivery
+    from signalbus.context import CurrentDelivery
     from signalbus.sending.composing import Outgoing
     from signalbus.wire.message import Message
 
@@ -176,9 +176,9 @@ class Captured(Sequence[SentMessage]):
             DeliveryFailed: a receiver failed; every other one ran.
             SignalBusError: a receiver, or the signal, is gone since the signal was sent; a worker would wait for it.
         """
-        failures: list[tuple[Delivery, BaseException]] = []
+        failures: list[tuple[CurrentDelivery, BaseException]] = []
 
-        def note(sender: str, delivery: Delivery, error: BaseException, **_kwargs: Any) -> None:  # noqa: ARG001 - a receiver
+        def note(sender: str, delivery: CurrentDelivery, error: BaseException, **_kwargs: Any) -> None:  # noqa: ARG001 - a receiver
             failures.append((delivery, error))
 
         announcements: list[DjangoSignal] = [delivery_failed, delivery_dead]
@@ -191,7 +191,7 @@ class Captured(Sequence[SentMessage]):
                 self._delivered += 1
                 if fate.stands:
                     _look_up(item.message)
-                    delivery.deliver([conf.signer().sign(item.body)], queue=item.queue)
+                    batch.deliver([conf.signer().sign(item.body)], queue=item.queue)
                     delivered.add(item.message.id)
         finally:
             for announcement in announcements:
@@ -237,7 +237,7 @@ class DeliveryFailed(SignalBusError):  # noqa: N818 - says what happened
         failures: the deliveries with what their receivers raised; the first is also the cause.
     """
 
-    def __init__(self, failures: list[tuple[Delivery, BaseException]]) -> None:
+    def __init__(self, failures: list[tuple[CurrentDelivery, BaseException]]) -> None:
         lines = [f"{delivery.signal} to {delivery.receiver}: {error!r}" for delivery, error in failures]
         super().__init__("; ".join(lines))
         self.failures = failures

@@ -3,9 +3,7 @@
 Only the database's clock decides what is due. Times that people read come from it as well.
 """
 
-from signalbus.ledger.mending import discard, failed, purge, retry
-from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
-from signalbus.ledger.records import (
+from signalbus.ledger.deliveries import (
     Settlement,
     anything_due,
     claim,
@@ -19,6 +17,8 @@ from signalbus.ledger.records import (
     take_due,
     using,
 )
+from signalbus.ledger.mending import discard, failed, purge, retry
+from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
 
 __all__ = [
     "Settlement",

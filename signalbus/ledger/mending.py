@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from django.db.models import Case, F, Q, When
 from django.db.models.functions import Now
 
-from signalbus.ledger.records import later, using
-from signalbus.models import OPEN_STATES, Delivery, Message, State
+from signalbus.ledger.deliveries import later, using
+from signalbus.models import OPEN_STATES, Delivery, State, StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,8 +80,10 @@ def purge(seconds: float, *, batch: int = 1000) -> int:
     ended = Delivery.objects.using(alias).filter(over, ended_at__lte=later(-seconds))
     purged = 0
     while ids := list(ended.values_list("id", flat=True)[:batch]):
-        messages = list(Message.objects.using(alias).filter(deliveries__in=ids).values_list("id", flat=True).distinct())
+        messages = list(
+            StoredMessage.objects.using(alias).filter(deliveries__in=ids).values_list("id", flat=True).distinct()
+        )
         # Not the ids alone: what was given a fresh allowance in the meantime stays.
         purged += ended.filter(id__in=ids).delete()[0]
-        Message.objects.using(alias).filter(id__in=messages, deliveries=None).delete()
+        StoredMessage.objects.using(alias).filter(id__in=messages, deliveries=None).delete()
     return purged

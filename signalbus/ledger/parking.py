@@ -11,14 +11,24 @@ from django.db.models import F
 from django.db.models.functions import Coalesce, Now
 
 from signalbus import conf
-from signalbus.ledger.records import insert, keep, later, new_delivery, receivers_of, row_of, shorten, storable, using
-from signalbus.models import Delivery, Message, State
+from signalbus.ledger.deliveries import (
+    insert,
+    keep,
+    later,
+    new_delivery,
+    receivers_of,
+    row_of,
+    shorten,
+    storable,
+    using,
+)
+from signalbus.models import Delivery, State, StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from signalbus.wire.message import Message as WireMessage
+    from signalbus.wire.message import Message
 
 # Names are hashed into ids, so these must never change.
 REFUSED = UUID("5f0d6f0e-6a55-4d0e-9d8f-7f5b54ad9d10")
@@ -30,7 +40,7 @@ REFUSED_CHARS = 2000  # kept of a text that was refused
 WAITING = (State.PENDING, State.PARKED, State.PUBLISHED)
 
 
-def park(message: WireMessage, receivers: Iterable[str], queue: str | None, reason: str) -> list[str]:
+def park(message: Message, receivers: Iterable[str], queue: str | None, reason: str) -> list[str]:
     """Keep what this worker does not know, to be tried again for a day.
 
     Args:
@@ -62,7 +72,7 @@ def park_text(text: str, *, sealed: bool, queue: str | None, reason: str) -> Non
     error = shorten(reason)
     parked = _parked(id_, "", queue, error)
     with transaction.atomic(using=using()):
-        insert([Message(id=id_, text=text, sealed=sealed, created_at=Now())], [parked])
+        insert([StoredMessage(id=id_, text=text, sealed=sealed, created_at=Now())], [parked])
         _park_again([parked.pk], error)
 
 
@@ -118,7 +128,7 @@ def bury(row: Delivery, error: str) -> None:
     dead.update(state=State.DEAD, error=shorten(error), failed_at=Now(), ended_at=Now())
 
 
-def open_parked(delivery: Delivery, message: WireMessage) -> None:
+def open_parked(delivery: Delivery, message: Message) -> None:
     """Replace a text that could not be opened by the message in it.
 
     Args:
@@ -127,7 +137,7 @@ def open_parked(delivery: Delivery, message: WireMessage) -> None:
     """
     with transaction.atomic(using=using()):
         keep(message, receivers_of(message), delivery.queue)
-        Message.objects.using(using()).filter(id=delivery.message_id).delete()
+        StoredMessage.objects.using(using()).filter(id=delivery.message_id).delete()
 
 
 def refuse(text: str, reason: str, queue: str | None) -> None:
@@ -147,7 +157,7 @@ def refuse(text: str, reason: str, queue: str | None) -> None:
         if _count_again(OVERFLOW):
             return
         id_, text, reason = OVERFLOW, "", "more refused texts; attempts counts them"
-    row = Message(id=id_, text=storable(text[:REFUSED_CHARS]), sealed=True, created_at=Now())
+    row = StoredMessage(id=id_, text=storable(text[:REFUSED_CHARS]), sealed=True, created_at=Now())
     ended = {"state": State.DEAD, "attempts": 1, "error": shorten(reason), "failed_at": Now(), "ended_at": Now()}
     insert([row], [new_delivery(id_, "", queue, **ended)])
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from signalbus.receiving.retry import Retry
+    from signalbus.retry import Retry
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import bootsteps, signals
 from django.core import checks
-from django.core.cache import close_caches
 from django.core.management.base import SystemCheckError
 from django.db import DatabaseError, close_old_connections, connections
 
 from signalbus import celery, conf, ledger
 from signalbus.exceptions import ConfigurationError
 from signalbus.models import Delivery
+from signalbus.receiving import upkeep
 from signalbus.receiving.sweeper import Sweeper
 from signalbus.registry import registry
 
-if TYPE_CHECKING:
-    from celery import Task
-
 logger = logging.getLogger("signalbus")
-
-IDLE = 1.0  # seconds; what was well a moment ago need not be looked at again
-_reset = threading.local()  # at: when this thread's connections were last looked at
 
 
 def connect() -> None:
     """Listen to what Celery announces in its workers."""
     signals.worker_init.connect(_join, dispatch_uid="signalbus.join")
-    signals.worker_process_init.connect(_drop_inherited, dispatch_uid="signalbus.drop_inherited")
+    signals.worker_process_init.connect(upkeep.drop_inherited, dispatch_uid="signalbus.drop_inherited")
 
 
 def _join(sender: Any, **_kwargs: object) -> None:
@@ -58,7 +50,7 @@ class BusStep(bootsteps.StartStopStep):
             _prepare_own(parent)
         close_old_connections()
         if celery.is_own_app():
-            _keep_connections()
+            upkeep.keep_connections()
 
     def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Start the sweeper, after the pool: its first children are forked without it."""
@@ -111,22 +103,8 @@ def _prepare_own(worker: Any) -> None:
         # Both listen to what any writer on the broker says, and one such message can end a worker.
         worker.options["without_gossip"] = worker.options["without_mingle"] = True
     # A host's app has Celery's own fixup for what these two do.
-    signals.task_prerun.connect(_reset_before, dispatch_uid="signalbus.reset_before")
-    signals.task_postrun.connect(_reset_after, dispatch_uid="signalbus.reset_after")
-
-
-def _keep_connections() -> None:
-    """Keep the databases' connections between messages, where the host's settings close each after its use.
-
-    A worker that connects anew for each message spends more on that than on the message. A connection that was kept is
-    tried before it is used.
-    """
-    seconds = conf.get().CONNECTION_SECONDS
-    for alias in connections:
-        settings = connections.settings[alias]
-        # A pool of psycopg's keeps connections by itself, and refuses to be told to.
-        if seconds and settings["CONN_MAX_AGE"] == 0 and not settings["OPTIONS"].get("pool"):
-            settings |= {"CONN_MAX_AGE": seconds, "CONN_HEALTH_CHECKS": True}
+    signals.task_prerun.connect(upkeep.reset_before, dispatch_uid="signalbus.reset_before")
+    signals.task_postrun.connect(upkeep.reset_after, dispatch_uid="signalbus.reset_after")
 
 
 def _warn_of_async(worker: Any) -> None:
@@ -135,27 +113,3 @@ def _warn_of_async(worker: Any) -> None:
     stuck = [entry.id for signal in registry for entry in signal.entries() if entry.is_async] if green else []
     if stuck:
         logger.error("signalbus: `async def` receivers cannot run on the pool %s: %s", pool, ", ".join(sorted(stuck)))
-
-
-def _drop_inherited(**_kwargs: object) -> None:
-    """Forget the parent's connections in a forked child, without a word to the server that they still serve."""
-    for connection in connections.all(initialized_only=True):
-        connection.connection = None
-
-
-def _reset_before(sender: Task[Any, Any], **_kwargs: object) -> None:
-    """Close connections that grew too old, or broke, while there was nothing to do."""
-    idle = time.monotonic() - getattr(_reset, "at", 0.0)
-    if idle > IDLE and not sender.request.is_eager:
-        close_old_connections()
-
-
-def _reset_after(sender: Task[Any, Any], **_kwargs: object) -> None:
-    """Do after a task what Django does after a request."""
-    if sender.request.is_eager:
-        return
-    for connection in connections.all(initialized_only=True):
-        connection.queries_log.clear()
-        connection.close_if_unusable_or_obsolete()
-    close_caches()
-    _reset.at = time.monotonic()

@@ -11,8 +11,8 @@ from django.db.models.signals import ModelSignal, post_delete, post_migrate, pre
 from django.db.models.utils import make_model_tuple
 from django.dispatch import Signal as DjangoSignal
 
+from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.exceptions import ConfigurationError
-from signalbus.receiving.announcements import delivery_dead, delivery_failed
 from signalbus.sending.signal import Signal
 from signalbus.wire.references import Snapshot, name_of
 

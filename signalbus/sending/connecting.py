@@ -11,8 +11,8 @@ from asgiref.sync import iscoroutinefunction
 from django.dispatch.dispatcher import NONE_ID
 
 from signalbus.exceptions import ConfigurationError, PayloadError
-from signalbus.receiving.retry import Retry
 from signalbus.registry import MAX_ID, MAX_QUEUE, Conflict, Receiver, is_name
+from signalbus.retry import Retry
 from signalbus.wire.references import name_of
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from uuid import UUID
 
-    from signalbus.receiving.retry import Retry
     from signalbus.registry import Conflict, Receiver
+    from signalbus.retry import Retry
 
     Responses = Iterable[tuple[Any, Any]]
     Split = tuple[Sequence[Receiver], Sequence[Any], Sequence[Any]]

@@ -6,7 +6,7 @@ from enum import Enum, Flag
 from typing import TYPE_CHECKING, Any, Final
 
 from signalbus.exceptions import Garbage, TooLarge, UnknownClass
-from signalbus.wire import records, references
+from signalbus.wire import references, structures
 from signalbus.wire.scalars import FROM_JSON, read_text
 
 if TYPE_CHECKING:
@@ -127,12 +127,12 @@ class Decoder:
 
     def _data(self, value: Any, left: int) -> object:
         name, members = value
-        return records.restore(_text(name), self._members(members, left))
+        return structures.restore(_text(name), self._members(members, left))
 
     def _snapshot(self, value: Any, left: int) -> Model:
         label, adding, db, values, texts = value
         texts = {attname: read_text(text) for attname, text in texts.items()}
-        return records.restore_snapshot(_text(label), bool(adding), db, self._members(values, left), texts)
+        return structures.restore_snapshot(_text(label), bool(adding), db, self._members(values, left), texts)
 
 
 def _enum(_decoder: Decoder, value: Any, _left: int) -> Enum:

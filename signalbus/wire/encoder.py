@@ -12,7 +12,7 @@ from django.utils.functional import LazyObject, Promise
 from django.utils.safestring import SafeString
 
 from signalbus.exceptions import PayloadError
-from signalbus.wire import records
+from signalbus.wire import structures
 from signalbus.wire.cures import name_of_type, refusal, what_raised
 from signalbus.wire.references import (
     SENDERS,
@@ -115,8 +115,8 @@ class Encoder:
         if issubclass(kind, type) and issubclass(value, Model):
             return {"$model": label_of(value)}
         if dataclasses.is_dataclass(kind):
-            plan = records.plan_of(kind)
-            return {"$data": [plan.name, self._members(records.state_of(value, plan), left)]}
+            plan = structures.plan_of(kind)
+            return {"$data": [plan.name, self._members(structures.state_of(value, plan), left)]}
         raise PayloadError(refusal(value))
 
     def _enter(self, items: Collection[Any], left: int) -> None:
@@ -188,7 +188,7 @@ class Encoder:
         )
 
     def _snapshot(self, instance: Model, left: int) -> Any:
-        head, values = records.snapshot_of(instance)
+        head, values = structures.snapshot_of(instance)
         texts: dict[str, str] = {}
         self._enter(values, left)
         result: dict[str, Any] = {}
@@ -196,7 +196,7 @@ class Encoder:
             try:
                 result[attname] = self._value(value, left - 1)
             except PayloadError as error:
-                text = records.field_text(instance, attname)
+                text = structures.field_text(instance, attname)
                 if text is None:
                     error.inside(attname)
                     raise

@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from signalbus import Signal, conf
 from signalbus.celery import get_app
 from signalbus.models import Delivery
-from signalbus.receiving.delivery import deliver
+from signalbus.receiving.batch import deliver
 from signalbus.receiving.sweeper import sweep
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.test import override_settings
 
 from signalbus import Signal, delivery_failed
-from signalbus.receiving.delivery import deliver
+from signalbus.receiving.batch import deliver
 from tasks.admissions.models import Academy, Cohort
 
 from .bus import QUEUE, Bus, connect, fails, new_signal, only, rows

@@ -10,7 +10,7 @@ from django.db import connection, connections, transaction
 
 from signalbus import Retry, Signal, conf, current, ledger
 from signalbus.models import Delivery, State
-from signalbus.receiving.delivery import deliver
+from signalbus.receiving.batch import deliver
 from signalbus.receiving.sweeper import sweep
 from signalbus.wire.message import from_body
 from tasks.admissions.models import Academy

@@ -14,8 +14,8 @@ from django.db.models import F
 from django.test import override_settings
 
 from signalbus import Retry, Signal, ledger
-from signalbus.models import Delivery, Message
-from signalbus.receiving.delivery import deliver
+from signalbus.models import Delivery, StoredMessage
+from signalbus.receiving.batch import deliver
 from tests.servers import broker
 
 from .bus import QUEUE, Bus, connect, new_signal, only, rows
@@ -191,7 +191,7 @@ def test_purge_takes_what_ended_and_is_old(bus: Bus, dead: Delivery, signal: Sig
     assert run("purge") == "1 deliveries purged.\n"
 
     assert rows() == [("failing", "dead", 3)]
-    assert Message.objects.count() == 1
+    assert StoredMessage.objects.count() == 1
 
 
 def test_purge_goes_in_small_batches(bus: Bus, signal: Signal):
@@ -206,7 +206,7 @@ def test_purge_goes_in_small_batches(bus: Bus, signal: Signal):
     assert ledger.purge(3600, batch=2) == 5
 
     assert rows() == [("failing", "pending", 1)] * 5
-    assert Message.objects.count() == 5
+    assert StoredMessage.objects.count() == 5
 
 
 def test_sweep_without_a_broker_is_an_error(bus: Bus, dead: Delivery):

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 
 from signalbus import Reject, Retry, RetryLater, Signal, current
-from signalbus.models import Delivery, Message
+from signalbus.models import Delivery, StoredMessage
 from tasks.admissions.models import Academy
 
 from .bus import Bus, connect, fails, only, rows
@@ -46,7 +46,7 @@ def test_promise_4_a_delivery_that_succeeds_writes_nothing(bus: Bus, signal: Sig
 
     assert ran == [1]
     assert len(queries) == 0
-    assert not Message.objects.exists()
+    assert not StoredMessage.objects.exists()
 
 
 def test_a_failure_is_kept_logged_once_and_told(bus: Bus, signal: Signal, told, caplog):

@@ -10,8 +10,8 @@ from django.test import override_settings
 from django.utils import timezone
 
 from signalbus import Signal, delivery_dead, ledger
-from signalbus.models import Delivery, Message
-from signalbus.receiving.delivery import deliver
+from signalbus.models import Delivery, StoredMessage
+from signalbus.receiving.batch import deliver
 from signalbus.receiving.sweeper import Sweeper, sweep
 from signalbus.wire.signing import Signer
 from tests.servers import wait_until
@@ -227,8 +227,8 @@ def test_a_row_of_a_newer_release_does_not_stop_the_sweeper(bus: Bus, signal: Si
     deliver(send_to(signal, bus, "to come"), queue=QUEUE)
     foreign = Signer(["to come"], 1000).sign(f'1\n{{"i":"{"7" * 32}","s":"x","t":1,"r":["\\u0000"]}}\n[]')
     deliver([foreign], queue=QUEUE)  # once its key is known, it names a receiver that PostgreSQL cannot hold
-    newer = Message.objects.create(id="0" * 31 + "1", signal="x", text="2\n{}\n", created_at=timezone.now())
-    broken = Message.objects.create(id="0" * 31 + "2", signal="x", text="ö", created_at=timezone.now())
+    newer = StoredMessage.objects.create(id="0" * 31 + "1", signal="x", text="2\n{}\n", created_at=timezone.now())
+    broken = StoredMessage.objects.create(id="0" * 31 + "2", signal="x", text="ö", created_at=timezone.now())
     template = Delivery.objects.get(receiver="to come")
     for message, receiver in ((newer, "newer"), (broken, "broken")):
         values: dict[str, Any] = {"id": message.pk, "message": message, "receiver": receiver}

@@ -11,8 +11,8 @@ from django.test import override_settings
 
 from signalbus import Signal, conf
 from signalbus.celery import queue_of
-from signalbus.models import Delivery, Message
-from signalbus.receiving.delivery import deliver
+from signalbus.models import Delivery, StoredMessage
+from signalbus.receiving.batch import deliver
 from signalbus.receiving.sweeper import sweep
 from signalbus.wire.signing import Signer
 
@@ -191,7 +191,7 @@ def test_the_first_are_kept_and_the_rest_counted(bus: Bus):
     with override_settings(SIGNALBUS={"KEEP_REFUSED": 3}):
         deliver([f"garbage {number}" for number in range(10)] + ["garbage 0"], queue=QUEUE)
 
-    assert Delivery.objects.count() == Message.objects.count() == 4
+    assert Delivery.objects.count() == StoredMessage.objects.count() == 4
     assert sorted(Delivery.objects.values_list("attempts", flat=True)) == [1, 1, 2, 7]
     assert Delivery.objects.get(attempts=7).error == "more refused texts; attempts counts them"
 
@@ -207,7 +207,7 @@ def test_a_sealed_text_is_never_signed(bus: Bus, signal: Signal, good: str, ran)
     assert ran == []
     assert bus.take() == []
     assert set(Delivery.objects.values_list("state", flat=True)) == {"parked", "dead"}
-    assert Message.objects.filter(sealed=True).count() == 2
+    assert StoredMessage.objects.filter(sealed=True).count() == 2
 
 
 def test_rotated_keys_strand_nothing(bus: Bus, signal: Signal, ran):

@@ -14,7 +14,7 @@ from django.test import TestCase
 
 from signalbus import Signal, conf
 from signalbus.exceptions import PayloadError
-from signalbus.models import Delivery, Message
+from signalbus.models import Delivery, StoredMessage
 from signalbus.sending import publisher
 from tasks.admissions.models import Academy
 
@@ -51,7 +51,7 @@ def test_promise_1_a_rollback_leaves_nothing(bus: Bus, signal: Signal):
         signal.send(None, number=1)
 
     assert bus.take() == []
-    assert not Message.objects.exists()
+    assert not StoredMessage.objects.exists()
 
 
 def test_promise_1_nothing_is_published_before_the_commit(bus: Bus, signal: Signal, ran: list[Any]):
@@ -145,7 +145,7 @@ def test_a_payload_that_cannot_travel_sends_nothing(bus: Bus, signal: Signal):
             signal.send(None, number={"lock": object()})
 
     assert [len(texts) for texts in bus.take()] == [1]
-    assert not Message.objects.exists()
+    assert not StoredMessage.objects.exists()
 
 
 def test_a_manual_transaction_is_refused_as_djangos_on_commit_refuses_it(bus: Bus, signal: Signal, database: str):

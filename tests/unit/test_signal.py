@@ -14,7 +14,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from signalbus import Sent, Signal, Snapshot, receiver
-from signalbus.context import Delivery, _current, current
+from signalbus.context import CurrentDelivery, _current, current
 from signalbus.exceptions import CascadeError, ConfigurationError, PayloadError
 from signalbus.sending import outbox
 from signalbus.testing import captured, muted
@@ -67,7 +67,7 @@ def handed_over():
 @contextmanager
 def inside_a_delivery(*path, signal="tests.parent"):
     """Be inside a receiver, at some depth of a cascade."""
-    delivery = Delivery(
+    delivery = CurrentDelivery(
         message_id=uuid.uuid4(),
         signal=signal,
         receiver="tests.receiver",

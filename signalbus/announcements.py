@@ -1,6 +1,7 @@
 """What workers announce: plain Django signals, sent in the worker's process.
 
-Both carry ``delivery`` (a `signalbus.context.Delivery`) and ``error``, the exception; the sender is the signal's name.
+Both carry ``delivery`` (a `signalbus.context.CurrentDelivery`) and ``error``, the exception; the sender is the signal's
+name.
 """
 
 from django.dispatch import Signal

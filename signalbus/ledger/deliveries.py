@@ -11,14 +11,14 @@ from django.db.models import DateTimeField, ExpressionWrapper, F, Q
 from django.db.models.functions import Now
 
 from signalbus import conf
-from signalbus.models import OPEN_STATES, Delivery, Message, State
+from signalbus.models import OPEN_STATES, Delivery, State, StoredMessage
 from signalbus.wire.message import delivery_id, to_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from uuid import UUID
 
-    from signalbus.wire.message import Message as WireMessage
+    from signalbus.wire.message import Message
 
 ERROR_CHARS = 2000  # kept of an error's text
 LATEST = 10 * 365 * 86400.0  # seconds from now that every database can count to
@@ -45,17 +45,17 @@ def shorten(error: str) -> str:
     return storable(error if len(error) <= ERROR_CHARS else f"{error[:ERROR_CHARS]}…")
 
 
-def insert(messages: Iterable[Message], deliveries: Iterable[Delivery]) -> None:
+def insert(messages: Iterable[StoredMessage], deliveries: Iterable[Delivery]) -> None:
     """Insert rows, without those that are there already."""
     alias = using()
     with transaction.atomic(using=alias):
-        Message.objects.using(alias).bulk_create(messages, ignore_conflicts=True)
+        StoredMessage.objects.using(alias).bulk_create(messages, ignore_conflicts=True)
         Delivery.objects.using(alias).bulk_create(deliveries, ignore_conflicts=True)
 
 
-def row_of(message: WireMessage) -> Message:
+def row_of(message: Message) -> StoredMessage:
     """Return the row of a message."""
-    return Message(id=message.id, signal=message.signal, text=to_body(message), created_at=Now())
+    return StoredMessage(id=message.id, signal=message.signal, text=to_body(message), created_at=Now())
 
 
 def new_delivery(message: UUID, receiver: str, queue: str | None, **fields: Any) -> Delivery:
@@ -71,7 +71,7 @@ def new_delivery(message: UUID, receiver: str, queue: str | None, **fields: Any)
     )
 
 
-def keep_unpublished(items: Sequence[tuple[WireMessage, str | None]], error: str) -> None:
+def keep_unpublished(items: Sequence[tuple[Message, str | None]], error: str) -> None:
     """Keep messages that the broker did not take; the sweeper publishes them.
 
     Args:
@@ -86,12 +86,12 @@ def keep_unpublished(items: Sequence[tuple[WireMessage, str | None]], error: str
     insert([row_of(message) for message, _ in items], rows)
 
 
-def receivers_of(message: WireMessage) -> tuple[str, ...]:
+def receivers_of(message: Message) -> tuple[str, ...]:
     """Return whom a message names; one empty name where the workers look that up."""
     return ("",) if message.recipients is None else message.recipients
 
 
-def keep(message: WireMessage, receivers: Iterable[str], queue: str | None) -> None:
+def keep(message: Message, receivers: Iterable[str], queue: str | None) -> None:
     """Keep deliveries that had no row until now, to be published by the sweeper.
 
     Args:
@@ -137,7 +137,7 @@ class Settlement:
         return fields
 
 
-def keep_settled(message: WireMessage, receiver: str, queue: str | None, settlement: Settlement) -> None:
+def keep_settled(message: Message, receiver: str, queue: str | None, settlement: Settlement) -> None:
     """Write down the first attempt of a delivery that had no row.
 
     Args:
@@ -234,7 +234,7 @@ def release(deliveries: Iterable[UUID]) -> None:
     rows.update(state=State.PENDING, due_at=Now())
 
 
-def expand(message: WireMessage, receivers: Iterable[tuple[str, str | None]]) -> None:
+def expand(message: Message, receivers: Iterable[tuple[str, str | None]]) -> None:
     """Replace the delivery of a whole message by one for each receiver that was found for it.
 
     Args:

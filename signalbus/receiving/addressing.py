@@ -1,0 +1,87 @@
+"""From a message to its receivers: each is looked up here, and what this worker does not know is parked."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from signalbus import ledger
+from signalbus.exceptions import SignalBusError
+from signalbus.receiving.attempt import deliver_one
+from signalbus.receiving.reporting import announce, context_of
+from signalbus.receiving.returning import returned_rest
+from signalbus.receiving.runner import Outcome
+from signalbus.registry import registry
+from signalbus.sending import publisher
+from signalbus.wire.message import delivery_id, to_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from signalbus.registry import Receiver
+    from signalbus.wire.message import Message
+
+logger = logging.getLogger("signalbus")
+
+
+def deliver_message(message: Message, queue: str | None, deadline: float, *, redelivered: bool, alone: bool) -> None:
+    signal = registry.signal(message.signal)
+    if signal is None:
+        _park(message, message.recipients or ("",), queue, f"this worker does not know the signal {message.signal!r}")
+        return
+    if message.recipients is None:
+        _deliver_open(message, signal.matching(message.sender), queue, redelivered=redelivered)
+        return
+    found = {recipient: signal.find(recipient, message.sender) for recipient in message.recipients}
+    unknown = [recipient for recipient, receiver in found.items() if receiver is None]
+    if unknown:
+        _park(
+            message, unknown, queue, f"this worker does not know the receiver {', '.join(unknown)} of {message.signal}"
+        )
+    known = {recipient: receiver for recipient, receiver in found.items() if receiver is not None}
+    if redelivered and not (alone and len(known) == 1):
+        _set_apart(message, list(known), queue)
+        return
+    if redelivered and not message.recorded:
+        for recipient, receiver in known.items():
+            ledger.keep(message, [recipient], receiver.queue)
+    for index, (recipient, receiver) in enumerate(known.items()):
+        rest = list(known)[index:]
+        if index and time.monotonic() > deadline and returned_rest(message, rest, queue):
+            return
+        deliver_one(message, recipient, receiver, redelivered=redelivered)
+
+
+def _park(message: Message, receivers: Sequence[str], queue: str | None, reason: str) -> None:
+    logger.warning("signalbus parks message %s: %s", message.id, reason)
+    for receiver in ledger.park(message, receivers, queue, reason):
+        announce(context_of(message, receiver, 0), Outcome("dead", SignalBusError(f"given up: {reason}")))
+
+
+def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -> None:
+    """Keep deliveries whose worker was lost in company, so that the one that ended it comes again alone."""
+    if message.recorded:
+        ledger.release([delivery_id(message.id, recipient) for recipient in recipients])
+    else:
+        ledger.keep(message, recipients, queue)
+
+
+def _deliver_open(message: Message, receivers: Sequence[Receiver], queue: str | None, *, redelivered: bool) -> None:
+    """Deliver a message whose sender did not know the receivers: each through its own queue, from here on by name."""
+    ids = [receiver.id for receiver in receivers]
+    if message.recorded or redelivered:
+        ledger.expand(message, [(receiver.id, receiver.queue or queue) for receiver in receivers])
+        return
+    here = [receiver for receiver in receivers if receiver.queue in {None, queue}]
+    for receiver in receivers:
+        if receiver not in here:
+            part = replace(message, recipients=(receiver.id,))
+            try:
+                publisher.publish(receiver.queue, [to_body(part)])
+            except publisher.PublishError as error:
+                ledger.keep_unpublished([(part, receiver.queue)], str(error))
+    logger.debug("signalbus delivers open message %s to %s", message.id, ids)
+    for receiver in here:
+        deliver_one(replace(message, recipients=(receiver.id,)), receiver.id, receiver, redelivered=False)

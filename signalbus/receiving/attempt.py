@@ -1,0 +1,147 @@
+"""One attempt of a delivery: take its row, run the receiver, commit its effects together with its receipt."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import random
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from django.db import connections, transaction
+
+from signalbus import celery, conf, ledger
+from signalbus.context import running
+from signalbus.exceptions import SignalBusError
+from signalbus.models import State
+from signalbus.receiving.fetching import fetch
+from signalbus.receiving.reporting import announce, context_of
+from signalbus.receiving.runner import Outcome, call, conclude
+from signalbus.receiving.upkeep import mend_connections, reject_broken
+from signalbus.registry import registry
+from signalbus.wire import codec
+from signalbus.wire.message import delivery_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from signalbus.registry import Receiver
+    from signalbus.wire.message import Message
+
+logger = logging.getLogger("signalbus")
+
+STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING, "dead": State.DEAD}
+
+
+class LostClaim(SignalBusError):  # noqa: N818 - says what happened
+    """Somebody else runs the delivery now: what this attempt wrote is rolled back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a delivery.
+
+    Args:
+        message: what is delivered.
+        receiver: to whom.
+        number: 1 for the first.
+        since: attempts made before the last retry by hand; the policy counts from there.
+        claimed: it has a row in the ledger, and this attempt's number fences it.
+    """
+
+    message: Message
+    receiver: Receiver
+    number: int = 1
+    since: int = 0
+    claimed: bool = False
+
+
+def deliver_one(message: Message, recipient: str, receiver: Receiver, *, redelivered: bool) -> None:
+    """Claim where there is a row, and run in a context of its own: what a receiver activates ends with it."""
+    attempt = Attempt(message, receiver)
+    if message.recorded or redelivered:
+        lease = celery.lease()
+        claim = ledger.claim(delivery_id(message.id, recipient), redelivered=redelivered, lease=lease)
+        if claim is None:
+            logger.info("signalbus: %s to %s was delivered already", message.id, recipient)
+            return
+        attempt = Attempt(message, receiver, number=claim[0], since=claim[1], claimed=True)
+    contextvars.copy_context().run(_run, attempt, recipient)
+
+
+def _run(attempt: Attempt, recipient: str) -> None:
+    if attempt.number - attempt.since > attempt.receiver.retry.max_attempts:
+        lost = SignalBusError(f"its worker was lost in attempt {attempt.number - 1}, the last one")
+        _write_down(attempt, recipient, Outcome("dead", lost))
+        return
+    try:
+        running(context_of(attempt.message, recipient, attempt.number), _attempt, attempt, recipient)
+    except KeyboardInterrupt:  # the person at the terminal's, not the receiver's
+        raise
+    except LostClaim as error:
+        logger.warning("signalbus rolled back: %s", error)
+    except BaseException as error:  # noqa: BLE001 - a receiver's SystemExit or MemoryError is a failed attempt
+        receiver = attempt.receiver
+        outcome = conclude(
+            error,
+            attempt=attempt.number - attempt.since,
+            retry=receiver.retry,
+            on_missing=receiver.on_missing,
+            spread=random.random(),  # noqa: S311 - spreads retries; guards nothing
+        )
+        mend_connections()
+        _write_down(attempt, recipient, outcome)
+
+
+def _attempt(attempt: Attempt, recipient: str) -> None:
+    """Run the receiver; what fails after its commit does not make it run again."""
+    committed: list[bool] = []
+    try:
+        _run_receiver(attempt, recipient, partial(committed.append, True))
+    except BaseException as error:
+        if not committed or isinstance(error, KeyboardInterrupt):
+            raise
+        text = "signalbus: %s to %s is done, but a callback that it left with on_commit failed"
+        logger.exception(text, attempt.message.signal, recipient)
+
+
+def _run_receiver(attempt: Attempt, recipient: str, note_commit: Callable[[], None]) -> None:
+    """Run the receiver, its rows fetched and its receipt written in its own transaction if it is atomic."""
+    receiver = attempt.receiver
+    alias = ledger.using()
+    outermost = receiver.atomic and not connections[alias].in_atomic_block  # else in a test, whose commit never comes
+    with transaction.atomic(using=alias) if receiver.atomic else contextlib.nullcontext():
+        if outermost:
+            transaction.on_commit(note_commit, using=alias, robust=True)
+        function = receiver.function()
+        if function is None:
+            raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
+        settings = conf.get()
+        sender, payload = codec.decode(attempt.message.payload, fetch, max_depth=settings.MAX_NESTING)
+        arguments = {**payload, "signal": registry.signal(attempt.message.signal), "sender": sender}
+        call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
+        if receiver.atomic:
+            reject_broken(connections[alias])
+        if attempt.claimed:
+            done = ledger.Settlement(state=State.DONE)
+            if not ledger.settle(delivery_id(attempt.message.id, recipient), attempt.number, done):
+                raise LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {receiver.id} lost its claim")
+
+
+def _write_down(attempt: Attempt, recipient: str, outcome: Outcome) -> None:
+    """Settle an attempt that did not succeed, and tell of it."""
+    message = attempt.message
+    settlement = ledger.Settlement(
+        state=STATES[outcome.kind], error=outcome.reason, traceback=outcome.traceback, delay=outcome.delay
+    )
+    if attempt.claimed:
+        if not ledger.settle(delivery_id(message.id, recipient), attempt.number, settlement):
+            # Lost, or settled by a commit whose on_commit callback has failed since.
+            text = "signalbus: %s to %s failed after its claim was lost, or was done"
+            logger.warning(text, message.id, recipient, exc_info=outcome.error)
+            return
+    else:
+        ledger.keep_settled(message, recipient, attempt.receiver.queue, settlement)
+    announce(context_of(message, recipient, attempt.number), outcome)

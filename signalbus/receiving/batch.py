@@ -1,0 +1,45 @@
+"""The texts of one Celery message, one after the other, until they are all delivered or its time is over."""
+
+from __future__ import annotations
+
+import time
+
+from django.db import DataError
+
+from signalbus import conf
+from signalbus.receiving.addressing import deliver_message
+from signalbus.receiving.opening import open_text, refuse
+from signalbus.receiving.returning import returned
+from signalbus.receiving.upkeep import open_caches
+
+
+def deliver(texts: object, *, queue: str | None = None, redelivered: bool = False) -> None:
+    """Deliver what one Celery message holds.
+
+    Args:
+        texts: a list of signed texts; whoever can write to the broker chose it.
+        queue: the queue it came through, or None for the default one.
+        redelivered: the broker gave it out before, and its worker was lost or stopped.
+
+    Raises:
+        Exception: such as the ledger's DatabaseError; the Celery message must be given back to the broker.
+    """
+    if not isinstance(texts, list):
+        refuse(texts, "not a list of texts", queue)
+        return
+    open_caches()
+    deadline = time.monotonic() + conf.get().BATCH_SECONDS
+    for index, text in enumerate(texts):
+        if index and time.monotonic() > deadline and returned(queue, texts[index:]):
+            return
+        try:
+            _deliver_text(text, queue, deadline, redelivered=redelivered, alone=len(texts) == 1)
+        except (DataError, UnicodeError) as error:
+            # The database's word on this text, not on its own state: to try again would be to try for ever.
+            refuse(text, f"the ledger cannot hold it: {error}", queue)
+
+
+def _deliver_text(text: object, queue: str | None, deadline: float, *, redelivered: bool, alone: bool) -> None:
+    message = open_text(text, queue)
+    if message is not None:
+        deliver_message(message, queue, deadline, redelivered=redelivered, alone=alone)
