@@ -9,7 +9,7 @@ that knows all tags of a text, so that a worker parks no more than it must.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from django.db import DatabaseError
 
@@ -33,18 +33,6 @@ MAX_BYTES: Final = 256 * 1024
 _write = json.JSONEncoder(ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":")).encode
 
 
-class Encoded(NamedTuple):
-    """What a message carries.
-
-    Args:
-        text: the sender and the payload, as ASCII characters.
-        version: the oldest version of the message that can read it.
-    """
-
-    text: str
-    version: str
-
-
 def encode(
     sender: object,
     payload: Mapping[str, object],
@@ -52,7 +40,7 @@ def encode(
     snapshots: bool = False,
     max_depth: int = MAX_DEPTH,
     max_bytes: int = MAX_BYTES,
-) -> Encoded:
+) -> tuple[str, str]:
     """Write a sender and a payload as a text of ASCII characters.
 
     Args:
@@ -62,11 +50,14 @@ def encode(
         max_depth: how many containers may hold each other in a value.
         max_bytes: how large the text may be.
 
+    Returns:
+        The text, and the oldest version of the message that can read it.
+
     Raises:
         PayloadError: something in it cannot travel; the error names the place and the cure.
         django.db.DatabaseError: evaluating a queryset failed.
     """
-    encoder = Encoder(max_depth, max_bytes, snapshots=snapshots)
+    encoder = Encoder(max_depth, max_bytes, snapshots)
     try:
         text = _write([encoder.sender(sender), encoder.payload(payload)])
     except RecursionError as error:
@@ -77,7 +68,7 @@ def encode(
         raise PayloadError(f"it could not be written: {error}") from error
     if len(text) > max_bytes:
         raise PayloadError(too_large(str(len(text)), max_bytes))
-    return Encoded(text, encoder.version)
+    return text, encoder.version
 
 
 def decode(
@@ -107,9 +98,8 @@ def decode(
         Garbage: not a text of this codec.
         TooLarge: nested too deep.
     """
-    finder = Finder(snapshots=snapshots)
-    sender, payload = _guarded(_parse, text, finder, related)
-    rows = fetch(finder.found) if finder.found else {}
+    sender, payload, wanted = _guarded(_parse, text, related, snapshots)
+    rows = fetch(wanted) if wanted else {}
     return _guarded(_build, Decoder(rows, max_depth), sender, payload)  # type: ignore[no-any-return]
 
 
@@ -125,16 +115,20 @@ def _guarded(read: Callable[..., Any], *args: Any) -> Any:
         raise Garbage(f"the payload cannot be read: {type(error).__name__}") from error
 
 
-def _parse(text: str, finder: Finder, related: Mapping[str, Collection[str]] | None) -> tuple[Any, Any]:
+def _parse(
+    text: str, related: Mapping[str, Collection[str]] | None, snapshots: bool
+) -> tuple[Any, Any, Mapping[Reference, Collection[str]] | None]:
     sender, payload = tree = _read(text)
     if type(tree) is not list:
         raise Garbage("not a sender and a payload")
-    if '"$ref"' in text or '"$row"' in text:
-        if related and type(payload) is dict:
-            for key in related.keys() & payload.keys():
-                finder.walk([payload[key]], related[key])
-        finder.walk(tree)
-    return sender, payload
+    if '"$ref"' not in text and '"$row"' not in text:
+        return sender, payload, None
+    finder = Finder(snapshots)
+    if related and type(payload) is dict:
+        for key in related.keys() & payload.keys():
+            finder.walk([payload[key]], related[key])
+    finder.walk(tree)
+    return sender, payload, finder.found
 
 
 def _build(decoder: Decoder, sender: Any, payload: Any) -> tuple[object, dict[str, Any]]:

@@ -29,9 +29,9 @@ class Finder:
 
     __slots__ = ("_snapshots", "found")
 
-    def __init__(self, *, snapshots: bool) -> None:
+    def __init__(self, snapshots: bool) -> None:
         self._snapshots = snapshots
-        self.found: dict[Reference, set[str]] = {}
+        self.found: dict[Reference, Collection[str]] = {}
 
     def walk(self, node: Any, relations: Collection[str] = ()) -> None:
         """Put a pair of reference and stand-in in the place of each row, and note which relations it is to bring."""
@@ -48,14 +48,20 @@ class Finder:
         ((tag, value),) = node.items()
         if type(value) is tuple:  # which JSON has not: taken already
             return
-        label, pk, using, stand_in = value if tag == "$row" else (*value, None, None)
+        using = stand_in = None
+        if tag == "$ref":
+            label, pk = value
+        else:
+            label, pk, using, stand_in = value
         key = pk if type(pk) is int else Decoder({}, 0).pk(pk)
         reference = references.reference_from(_text(label), key, None if using is None else _text(using))
-        self.found.setdefault(reference, set()).update(relations)
-        if stand_in is not None and self._snapshots:
-            self.walk(stand_in)
-        else:
+        known = self.found.setdefault(reference, relations)
+        if relations and known is not relations:
+            self.found[reference] = {*known, *relations}
+        if not self._snapshots:
             stand_in = None
+        elif stand_in is not None:
+            self.walk(stand_in)
         node[tag] = (reference, stand_in)
 
 

@@ -45,7 +45,7 @@ class Encoder:
 
     __slots__ = ("_max_bytes", "_max_depth", "_room", "_snapshots", "version")
 
-    def __init__(self, max_depth: int, max_bytes: int, *, snapshots: bool) -> None:
+    def __init__(self, max_depth: int, max_bytes: int, snapshots: bool) -> None:
         self._max_depth = max_depth
         self._max_bytes = max_bytes
         self._room = max_bytes

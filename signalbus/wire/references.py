@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import dataclass
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
@@ -29,8 +28,7 @@ _models: dict[type[Model], tuple[str, bool]] = {}
 _senders: dict[str, object] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """A row, as a message names it.
 
     Args:

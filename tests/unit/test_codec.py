@@ -391,6 +391,7 @@ def test_values_stand_in_for_a_row_that_is_gone():
     thing = saved(models.Thing, pk=5, name="was")
     text = encode(thing, {"a": thing, "b": [{"c": thing}]}, snapshots=True)
 
+    sender: Any
     sender, arrived = decode(text, lambda _references: {}, snapshots=True)
 
     for each in (sender, arrived["a"], arrived["b"][0]["c"]):
@@ -449,7 +450,7 @@ def test_relations_are_asked_for_by_payload_key():
     text = encode(saved(Cohort, pk=1), {**payload, "e": saved(Cohort, pk=4)})
     decode(text, fetch, related={"a": ("x",), "b": ("y", "z"), "d": ("x",), "gone": ("x",)})
 
-    assert {reference.pk: relations for reference, relations in asked.items()} == {
+    assert {reference.pk: set(relations) for reference, relations in asked.items()} == {
         1: {"x"},
         2: {"y", "z"},
         3: {"y", "z"},
@@ -464,10 +465,10 @@ def test_a_payload_says_the_oldest_version_that_reads_it():
     """What the last version could read, it still reads; what it could not, it parks."""
     thing, new = saved(models.Thing, pk=1), models.Thing()
 
-    assert codec.encode(thing, {"x": [thing, new, Snapshot(thing)]}).version == "1"
-    assert codec.encode(None, {"x": [thing]}, snapshots=True).version == "2"
-    assert codec.encode(None, {"x": [new]}, snapshots=True).version == "1"
-    assert codec.encode(new, {}).version == "2"
+    assert codec.encode(thing, {"x": [thing, new, Snapshot(thing)]})[1] == "1"
+    assert codec.encode(None, {"x": [thing]}, snapshots=True)[1] == "2"
+    assert codec.encode(None, {"x": [new]}, snapshots=True)[1] == "1"
+    assert codec.encode(new, {})[1] == "2"
 
 
 def test_a_snapshot_meets_another_version_of_its_model():

@@ -35,7 +35,7 @@ def saved(model: type[Model], **values: Any) -> Any:
 
 def encode(sender: object, payload: Mapping[str, object], **options: Any) -> str:
     """Write a payload, and give the text alone."""
-    return codec.encode(sender, payload, **options).text
+    return codec.encode(sender, payload, **options)[0]
 
 
 def rows(references: Iterable[Reference]) -> Mapping[Reference, Model]:
