@@ -59,7 +59,7 @@ class CascadeError(SignalBusError):
 
 
 class MissingRow(SignalBusError):
-    """A message refers to a row, or a model, that does not exist any more.
+    """A message refers to a row that does not exist any more.
 
     Args:
         what: the references that found nothing, as ``label pk`` texts.
@@ -67,17 +67,17 @@ class MissingRow(SignalBusError):
 
     def __init__(self, what: tuple[str, ...]) -> None:
         super().__init__(
-            f"gone since the signal was sent: {', '.join(what)}. Send signalbus.Snapshot(instance) where a receiver "
-            "needs a row that may be deleted."
+            f"gone since the signal was sent: {', '.join(what)}. For a receiver that is to run all the same, say "
+            'on_missing="snapshot" where it is connected, or send signalbus.Snapshot(instance).'
         )
         self.what = what
 
 
 class UnknownClass(SignalBusError):
-    """A verified message names a class or function that this process cannot or may not import.
+    """A verified message names a model, database, class or function that this process does not have, or may not import.
 
     Args:
-        name: the dotted name as the message gives it.
+        name: the name as the message gives it.
         why: what stands against it.
     """
 

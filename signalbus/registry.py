@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from django.apps import apps
@@ -13,7 +13,7 @@ from django.apps import apps
 from signalbus.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from signalbus.retry import Retry
 
@@ -33,10 +33,11 @@ class Receiver:
         retry: when to try again.
         queue: the Celery queue it is delivered through, or None for the default one.
         atomic: run it in a transaction, together with its receipt.
-        on_missing: "skip" or "fail" when a row of the message is gone.
+        on_missing: "skip" or "fail" when a row of the message is gone, or "snapshot" for its values when it was sent.
         timeout: seconds for one run, or None.
         was: ids it had before it was renamed.
         is_async: it is an ``async def``.
+        select_related: for payload keys the relations that are fetched along with their rows.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Receiver:
     timeout: float | None
     was: tuple[str, ...]
     is_async: bool
+    select_related: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class NamedSignal(Protocol):

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING
 
 from django.db import connections, transaction
 
-from signalbus import celery, conf, ledger
+from signalbus import celery, ledger
 from signalbus.context import running
 from signalbus.exceptions import SignalBusError
 from signalbus.models import State
-from signalbus.receiving.fetching import fetch
+from signalbus.receiving.fetching import payload_for
 from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.runner import Outcome, call, conclude
 from signalbus.receiving.upkeep import mend_connections, reject_broken
 from signalbus.registry import registry
-from signalbus.wire import codec
 from signalbus.wire.message import delivery_id
 
 if TYPE_CHECKING:
@@ -118,8 +117,7 @@ def _run_receiver(attempt: Attempt, recipient: str, note_commit: Callable[[], No
         function = receiver.function()
         if function is None:
             raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
-        settings = conf.get()
-        sender, payload = codec.decode(attempt.message.payload, fetch, max_depth=settings.MAX_NESTING)
+        sender, payload = payload_for(receiver, attempt.message.payload)
         arguments = {**payload, "signal": registry.signal(attempt.message.signal), "sender": sender}
         call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
         if receiver.atomic:

@@ -13,7 +13,7 @@ from signalbus.context import current
 from signalbus.exceptions import CascadeError
 from signalbus.wire import codec
 from signalbus.wire.message import Message, to_body, uuid7
-from signalbus.wire.references import name_of, reference_to
+from signalbus.wire.references import Snapshot, name_of, reference_to, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -64,6 +64,7 @@ class Envelope:
         ordered_by: the payload key to order by, or None.
         ledger: the alias of the database that would keep it.
         routes: the recipients by queue; ``{None: None}`` for an open signal.
+        snapshots: whether a recipient wants field values where a row is gone.
     """
 
     signal: str
@@ -71,6 +72,7 @@ class Envelope:
     ordered_by: str | None
     ledger: str
     routes: Mapping[str | None, tuple[str, ...] | None]
+    snapshots: bool = False
 
     def messages(self, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode payloads.
@@ -92,12 +94,19 @@ class Envelope:
         first, *others = self.routes
         messages = []
         for payload in payloads:
-            text = codec.encode(sender, payload, max_depth=settings.MAX_NESTING, max_bytes=settings.MAX_BYTES)
+            text, version = codec.encode(
+                sender,
+                payload,
+                snapshots=self.snapshots,
+                max_depth=settings.MAX_NESTING,
+                max_bytes=settings.MAX_BYTES,
+            )
             id_ = uuid7()
             message = Message(
                 id=id_,
                 signal=self.signal,
                 payload=text,
+                version=version,
                 sender=name,
                 recipients=self.routes[first],
                 ledger=self.ledger,
@@ -115,9 +124,10 @@ class Envelope:
 
 def _ordering_key(value: Any) -> str | None:
     """Give a value's text; a row's is its reference, because what it prints as may change."""
-    if value is None:
-        return None
-    return str(reference_to(value)) if isinstance(value, Model) else str(value)
+    value = value.instance if type(value) is Snapshot else unwrapped(value)
+    if isinstance(value, Model):
+        value = reference_to(value)  # None without a row: nothing else can be ordered with it
+    return None if value is None else str(value)
 
 
 def _lineage(signal: str, limit: int) -> tuple[tuple[str, ...], UUID | None, UUID | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import weakref
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
@@ -16,7 +17,7 @@ from signalbus.retry import Retry
 from signalbus.wire.references import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     AnyReceiver = Callable[..., Any]
     Key = tuple[Any, Any]  # Django's own: the uid or the receiver's identity, and the sender's
@@ -194,6 +195,26 @@ def _name_of_sender(sender: object) -> str | None:
         ) from error
 
 
+def _relations(select_related: object) -> dict[str, tuple[str, ...]]:
+    """Check what is to be fetched along; whether a model has such relations shows when its rows are fetched."""
+    wrong = ConfigurationError(
+        f"select_related={select_related!r}: give payload keys and the relations to fetch along with their rows, as in "
+        'select_related={"instance": ("cohort__academy",)}.'
+    )
+    if select_related is None:
+        return {}
+    if not isinstance(select_related, Mapping):
+        raise wrong
+    relations: dict[str, tuple[str, ...]] = {}
+    for key, names in select_related.items():
+        if not isinstance(names, Iterable):
+            raise wrong
+        relations[key] = (names,) if isinstance(names, str) else tuple(names)
+    if not all(is_name(text, MAX_ID) for texts in [tuple(relations), *relations.values()] for text in texts):
+        raise wrong
+    return relations
+
+
 def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
     receiver: AnyReceiver,
     sender: object,
@@ -205,6 +226,7 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
     atomic: bool,
     on_missing: str,
     timeout: float | None,
+    select_related: Mapping[str, Iterable[str]] | None,
     was: Iterable[str],
 ) -> Receiver:
     """Make the registry's entry of a receiver.
@@ -217,8 +239,9 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
         retry: its retries, or None for the default.
         queue: its Celery queue, or None for the default.
         atomic: run in a transaction.
-        on_missing: "skip" or "fail".
+        on_missing: "skip", "fail" or "snapshot".
         timeout: seconds, or None.
+        select_related: for payload keys the relations to fetch along, or None.
         was: former ids.
 
     Returns:
@@ -227,8 +250,8 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
     Raises:
         ConfigurationError: a policy that means nothing.
     """
-    if on_missing not in {"skip", "fail"}:
-        raise ConfigurationError(f'on_missing={on_missing!r}: say "skip" or "fail".')
+    if on_missing not in {"skip", "fail", "snapshot"}:
+        raise ConfigurationError(f'on_missing={on_missing!r}: say "skip", "fail" or "snapshot".')
     if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout < math.inf):
         raise ConfigurationError(f"timeout={timeout!r}: a timeout is a number of seconds above 0, or None.")
     if retry is not None and not isinstance(retry, Retry):
@@ -253,6 +276,7 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
         atomic=atomic,
         on_missing=on_missing,
         timeout=timeout,
+        select_related=_relations(select_related),
         was=(was,) if isinstance(was, str) else tuple(was),
         is_async=iscoroutinefunction(receiver) or iscoroutinefunction(getattr(receiver, "__call__", None)),  # noqa: B004 - is it async?
     )

@@ -105,6 +105,7 @@ class Signal(Named, DjangoSignal):
         atomic: bool = True,
         on_missing: str = "skip",
         timeout: float | None = None,
+        select_related: Mapping[str, Iterable[str]] | None = None,
         was: Iterable[str] = (),
     ) -> None:
         """Connect a receiver, as Django does; it will run in a worker.
@@ -118,8 +119,10 @@ class Signal(Named, DjangoSignal):
             queue: the Celery queue to deliver through.
             inline: run it in the sender's process, as Django would.
             atomic: run it in a transaction, together with its receipt.
-            on_missing: "skip" or "fail" when a row of the message is gone.
+            on_missing: "skip" or "fail" when a row of the message is gone; "snapshot": run with its values as they were
+                when the signal was sent.
             timeout: seconds for one run.
+            select_related: relations to fetch along, as in ``{"instance": ("cohort__academy",)}``.
             was: ids it had before it was renamed.
 
         Raises:
@@ -138,6 +141,7 @@ class Signal(Named, DjangoSignal):
                 atomic=atomic,
                 on_missing=on_missing,
                 timeout=timeout,
+                select_related=select_related,
                 was=was,
             )
             allow_sender(sender)
@@ -341,6 +345,7 @@ class Signal(Named, DjangoSignal):
             ordered_by=self.ordered_by,
             ledger=_outbox().ledger.using(),
             routes={None: None} if self.open else route(travelling),
+            snapshots=any(entry.on_missing == "snapshot" for entry in travelling),
         )
         return envelope.messages(sender, payloads)
 

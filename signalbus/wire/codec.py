@@ -2,7 +2,8 @@
 
 What JSON knows stands as itself; all else is a dict of one key, the tag, which begins with a dollar: ``{"$str": ""}``.
 A user's own dict of that shape goes as ``{"$dict": [[key, value]]}``, so that nothing in a payload is taken for a tag.
-A new tag is a new version of the message: an older worker must park what it cannot read.
+A new tag is a new version of the message: an older worker must park what it cannot read. The version is the oldest
+that knows all tags of a text, so that a worker parks no more than it must.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from django.db import DatabaseError
 
 from signalbus.exceptions import Garbage, MissingRow, PayloadError, TextError, TooLarge, UnknownClass
-from signalbus.wire.decoder import Decoder, take_references
+from signalbus.wire.decoder import Decoder, Finder
 from signalbus.wire.encoder import Encoder, too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from django.db.models import Model
 
     from signalbus.wire.references import Reference
+
+    Fetch = Callable[[Mapping[Reference, Collection[str]]], Mapping[Reference, Model]]
 
 MAX_DEPTH: Final = 64
 MAX_BYTES: Final = 256 * 1024
@@ -31,21 +34,30 @@ _write = json.JSONEncoder(ensure_ascii=True, check_circular=False, allow_nan=Fal
 
 
 def encode(
-    sender: object, payload: Mapping[str, object], *, max_depth: int = MAX_DEPTH, max_bytes: int = MAX_BYTES
-) -> str:
+    sender: object,
+    payload: Mapping[str, object],
+    *,
+    snapshots: bool = False,
+    max_depth: int = MAX_DEPTH,
+    max_bytes: int = MAX_BYTES,
+) -> tuple[str, str]:
     """Write a sender and a payload as a text of ASCII characters.
 
     Args:
         sender: None, a class, a function, a model instance or a text.
         payload: the named values; a queryset among them is evaluated here.
+        snapshots: let field values travel beside each reference, for receivers that want them once its row is gone.
         max_depth: how many containers may hold each other in a value.
         max_bytes: how large the text may be.
+
+    Returns:
+        The text, and the oldest version of the message that can read it.
 
     Raises:
         PayloadError: something in it cannot travel; the error names the place and the cure.
         django.db.DatabaseError: evaluating a queryset failed.
     """
-    encoder = Encoder(max_depth, max_bytes)
+    encoder = Encoder(max_depth, max_bytes, snapshots)
     try:
         text = _write([encoder.sender(sender), encoder.payload(payload)])
     except RecursionError as error:
@@ -56,31 +68,38 @@ def encode(
         raise PayloadError(f"it could not be written: {error}") from error
     if len(text) > max_bytes:
         raise PayloadError(too_large(str(len(text)), max_bytes))
-    return text
+    return text, encoder.version
 
 
 def decode(
-    text: str, fetch: Callable[[set[Reference]], Mapping[Reference, Model]], *, max_depth: int = MAX_DEPTH
+    text: str,
+    fetch: Fetch,
+    *,
+    related: Mapping[str, Collection[str]] | None = None,
+    snapshots: bool = False,
+    max_depth: int = MAX_DEPTH,
 ) -> tuple[object, dict[str, Any]]:
     """Read what :func:`encode` wrote.
 
     Args:
         text: the payload of a verified message.
-        fetch: finds the rows; called once with all references, or not at all without any. What it raises is let pass.
+        fetch: finds the rows; called once with all references and the relations that each is to bring, or not at all
+            without any. What it raises is let pass.
+        related: for payload keys the relations that their rows are to bring.
+        snapshots: let field values that travel beside a reference stand in for a row that is gone.
         max_depth: how many containers may hold each other in a value.
 
     Returns:
         The sender and the payload.
 
     Raises:
-        MissingRow: a row, or its model, does not exist any more.
-        UnknownClass: a class, function, enum member or time zone is not here (yet).
+        MissingRow: a row does not exist any more, and nothing may stand in for it.
+        UnknownClass: a model, database, class, function, enum member or time zone is not here (yet).
         Garbage: not a text of this codec.
         TooLarge: nested too deep.
     """
-    wanted: set[Reference] = set()
-    sender, payload = _guarded(_parse, text, wanted)
-    rows = _fetched(fetch, wanted) if wanted else {}
+    sender, payload, wanted = _guarded(_parse, text, related, snapshots)
+    rows = fetch(wanted) if wanted else {}
     return _guarded(_build, Decoder(rows, max_depth), sender, payload)  # type: ignore[no-any-return]
 
 
@@ -96,27 +115,27 @@ def _guarded(read: Callable[..., Any], *args: Any) -> Any:
         raise Garbage(f"the payload cannot be read: {type(error).__name__}") from error
 
 
-def _parse(text: str, wanted: set[Reference]) -> tuple[Any, Any]:
+def _parse(
+    text: str, related: Mapping[str, Collection[str]] | None, snapshots: bool
+) -> tuple[Any, Any, Mapping[Reference, Collection[str]] | None]:
     sender, payload = tree = _read(text)
     if type(tree) is not list:
         raise Garbage("not a sender and a payload")
-    if '"$ref"' in text:
-        take_references(tree, wanted)
-    return sender, payload
+    if '"$ref"' not in text and '"$row"' not in text:
+        return sender, payload, None
+    finder = Finder(snapshots)
+    if related and type(payload) is dict:
+        for key in related.keys() & payload.keys():
+            finder.walk([payload[key]], related[key])
+    finder.walk(tree)
+    return sender, payload, finder.found
 
 
 def _build(decoder: Decoder, sender: Any, payload: Any) -> tuple[object, dict[str, Any]]:
-    return decoder.sender(sender), decoder.payload(payload)
-
-
-def _fetched(
-    fetch: Callable[[set[Reference]], Mapping[Reference, Model]], wanted: set[Reference]
-) -> Mapping[Reference, Model]:
-    rows = fetch(wanted)
-    missing = wanted - rows.keys()
-    if missing:
-        raise MissingRow(tuple(sorted(map(str, missing))))
-    return rows
+    built = decoder.sender(sender), decoder.payload(payload)
+    if decoder.missing:
+        raise MissingRow(tuple(sorted(map(str, decoder.missing))))
+    return built
 
 
 def _no_constant(name: str) -> NoReturn:

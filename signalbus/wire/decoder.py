@@ -10,29 +10,59 @@ from signalbus.wire import references, structures
 from signalbus.wire.scalars import FROM_JSON, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from django.db.models import Model
 
     from signalbus.wire.references import Reference
 
 _CONTAINERS: Final = frozenset({dict, list})
+_ROWS: Final = frozenset({"$ref", "$row"})
 
 
-def take_references(node: Any, found: set[Reference]) -> None:
-    """Put a :class:`Reference` in the place of each one that the tree names, and into ``found``."""
-    if type(node) is dict:
-        if len(node) == 1 and "$ref" in node:
-            label, pk = node["$ref"]
-            key = pk if type(pk) is int else Decoder({}, 0).pk(pk)
-            reference = references.reference_from(_text(label), key)
-            found.add(reference)
-            node["$ref"] = reference
+class Finder:
+    """Finds the rows that a tree names.
+
+    Args:
+        snapshots: whether field values that travel beside a reference may stand in for its row.
+    """
+
+    __slots__ = ("_snapshots", "found")
+
+    def __init__(self, snapshots: bool) -> None:
+        self._snapshots = snapshots
+        self.found: dict[Reference, Collection[str]] = {}
+
+    def walk(self, node: Any, relations: Collection[str] = ()) -> None:
+        """Put a pair of reference and stand-in in the place of each row, and note which relations it is to bring."""
+        if type(node) is dict:
+            if len(node) == 1 and not _ROWS.isdisjoint(node):
+                self._take(node, relations)
+                return
+            node = node.values()
+        for child in node:
+            if type(child) in _CONTAINERS:
+                self.walk(child, relations)
+
+    def _take(self, node: dict[str, Any], relations: Collection[str]) -> None:
+        ((tag, value),) = node.items()
+        if type(value) is tuple:  # which JSON has not: taken already
             return
-        node = node.values()
-    for child in node:
-        if type(child) in _CONTAINERS:
-            take_references(child, found)
+        using = stand_in = None
+        if tag == "$ref":
+            label, pk = value
+        else:
+            label, pk, using, stand_in = value
+        key = pk if type(pk) is int else Decoder({}, 0).pk(pk)
+        reference = references.reference_from(_text(label), key, None if using is None else _text(using))
+        known = self.found.setdefault(reference, relations)
+        if relations and known is not relations:
+            self.found[reference] = {*known, *relations}
+        if not self._snapshots:
+            stand_in = None
+        elif stand_in is not None:
+            self.walk(stand_in)
+        node[tag] = (reference, stand_in)
 
 
 class Decoder:
@@ -43,11 +73,12 @@ class Decoder:
         max_depth: how many containers may hold each other.
     """
 
-    __slots__ = ("_max_depth", "_rows")
+    __slots__ = ("_max_depth", "_rows", "missing")
 
     def __init__(self, rows: Mapping[Reference, Model], max_depth: int) -> None:
         self._rows = rows
         self._max_depth = max_depth
+        self.missing: set[Reference] = set()  # rows that are gone, and that nothing stood in for
 
     def payload(self, node: Any) -> dict[str, Any]:
         """Decode a payload."""
@@ -63,8 +94,8 @@ class Decoder:
         ((tag, value),) = node.items()
         if tag == "$name":
             return references.resolve_class(_text(value), senders=True)
-        if tag in ("$str", "$model", "$ref"):
-            return self._value(node, 1)
+        if tag in ("$str", "$model", "$ref", "$row", "$snapshot"):
+            return self._value(node, self._max_depth)
         raise Garbage(f"{references.shown(tag)} is no sender")
 
     def pk(self, node: Any) -> Any:
@@ -122,8 +153,16 @@ class Decoder:
         self._enter(value, list, left)
         return {read_text(key): self._value(item, left - 1) for key, item in value}
 
-    def _reference(self, value: Any, _left: int) -> Model:
-        return self._rows[value]
+    def _row(self, value: Any, left: int) -> Model | None:
+        if type(value) is not tuple:  # which JSON has not: only the first walk makes them
+            raise Garbage("a reference that was not looked up")
+        reference, stand_in = value
+        row = self._rows.get(reference)
+        if row is None and stand_in is not None:
+            return self._snapshot(stand_in, left)
+        if row is None:
+            self.missing.add(reference)
+        return row
 
     def _data(self, value: Any, left: int) -> object:
         name, members = value
@@ -162,7 +201,8 @@ _READERS: Final[dict[str, Callable[[Decoder, Any, int], Any]]] = {
     "$set": Decoder._set,  # noqa: SLF001
     "$frozenset": Decoder._frozenset,  # noqa: SLF001
     "$dict": Decoder._dict,  # noqa: SLF001
-    "$ref": Decoder._reference,  # noqa: SLF001
+    "$ref": Decoder._row,  # noqa: SLF001
+    "$row": Decoder._row,  # noqa: SLF001
     "$data": Decoder._data,  # noqa: SLF001
     "$snapshot": Decoder._snapshot,  # noqa: SLF001
     "$enum": _enum,

@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from signalbus.exceptions import PayloadError
 from signalbus.wire import structures
 from signalbus.wire.cures import name_of_type, refusal, what_raised
+from signalbus.wire.message import NEWER, VERSION
 from signalbus.wire.references import (
     SENDERS,
     Snapshot,
@@ -24,7 +25,7 @@ from signalbus.wire.references import (
     reference_to,
     unwrapped,
 )
-from signalbus.wire.scalars import TO_JSON, text_to_json
+from signalbus.wire.scalars import TO_JSON, frozen_to_json, text_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -39,14 +40,17 @@ class Encoder:
         max_depth: how many containers may hold each other.
         max_bytes: how large the text may become; values are counted on the way, so that a small structure that refers
             to itself many times is refused before it fills the memory.
+        snapshots: whether field values travel beside each reference, for when its row is gone.
     """
 
-    __slots__ = ("_max_bytes", "_max_depth", "_room")
+    __slots__ = ("_max_bytes", "_max_depth", "_room", "_snapshots", "version")
 
-    def __init__(self, max_depth: int, max_bytes: int) -> None:
+    def __init__(self, max_depth: int, max_bytes: int, snapshots: bool) -> None:
         self._max_depth = max_depth
         self._max_bytes = max_bytes
         self._room = max_bytes
+        self._snapshots = snapshots
+        self.version = VERSION
 
     def payload(self, payload: Mapping[str, object]) -> Any:
         """Encode a payload; the dict itself does not count as nesting."""
@@ -69,7 +73,10 @@ class Encoder:
                 return {"$model": label_of(sender)}
             return {"$name": importable_name(sender, senders=True)}
         if issubclass(type(sender), Model):
-            return self._instance(sender)
+            node = self._instance(sender, self._max_depth)
+            if "$snapshot" in node:
+                self.version = NEWER  # version 1 knew no such sender
+            return node
         raise PayloadError(
             f"{name_of_type(type(sender))} cannot be a sender: use None, a text, a class, a function or an instance"
         )
@@ -101,9 +108,9 @@ class Encoder:
         """Encode what is known by its base class."""
         kind = type(value)
         if issubclass(kind, Model):
-            return self._instance(value)
+            return self._instance(value, left)
         if kind is Snapshot:
-            return self._snapshot(value.instance, left)
+            return {"$snapshot": self._snapshot(value.instance, left)}
         if issubclass(kind, Enum):
             return _enum(kind, value)
         if issubclass(kind, Promise):
@@ -111,12 +118,15 @@ class Encoder:
         if issubclass(kind, QuerySet):
             return self._list(list(value), left)
         if issubclass(kind, LazyObject):
-            return self._wrapped(unwrapped(value))
+            return self._wrapped(unwrapped(value), left)
         if issubclass(kind, type) and issubclass(value, Model):
             return {"$model": label_of(value)}
         if dataclasses.is_dataclass(kind):
             plan = structures.plan_of(kind)
             return {"$data": [plan.name, self._members(structures.state_of(value, plan), left)]}
+        frozen = frozen_to_json(kind)
+        if frozen is not None:
+            return frozen(value)
         raise PayloadError(refusal(value))
 
     def _enter(self, items: Collection[Any], left: int) -> None:
@@ -173,21 +183,36 @@ class Encoder:
             raise
         return result
 
-    def _instance(self, instance: Model) -> Any:
+    def _instance(self, instance: Model, left: int) -> Any:
         reference = reference_to(instance)
+        if reference is None:
+            return {"$snapshot": self._snapshot(instance, left)}
         pk = reference.pk
         # A composite key is the only container here, and not one of the sender's making.
-        return {"$ref": [reference.label, pk if type(pk) is int else self._value(pk, 1)]}
+        key = pk if type(pk) is int else self._value(pk, 1)
+        if reference.using is None and not self._snapshots:
+            return {"$ref": [reference.label, key]}
+        self.version = NEWER
+        return {"$row": [reference.label, key, reference.using, self._stand_in(instance, left)]}
 
-    def _wrapped(self, value: Any) -> Any:
+    def _stand_in(self, instance: Model, left: int) -> Any:
+        if not self._snapshots:
+            return None
+        try:
+            return self._snapshot(instance, left)
+        except PayloadError as error:
+            error.reason += ' (field values travel because a receiver is connected with on_missing="snapshot")'
+            raise
+
+    def _wrapped(self, value: Any, left: int) -> Any:
         if issubclass(type(value), Model):
-            return self._instance(value)
+            return self._instance(value, left)
         name = name_of_type(type(value))
         raise PayloadError(
             f"a lazy wrapper around a {name} would not arrive as one: send what it wraps, or values of it"
         )
 
-    def _snapshot(self, instance: Model, left: int) -> Any:
+    def _snapshot(self, instance: Model, left: int) -> list[Any]:
         head, values = structures.snapshot_of(instance)
         texts: dict[str, str] = {}
         self._enter(values, left)
@@ -201,7 +226,7 @@ class Encoder:
                     error.inside(attname)
                     raise
                 texts[attname] = text_to_json(text)
-        return {"$snapshot": [*head, result, texts]}
+        return [*head, result, texts]
 
 
 _COLLECTIONS: Final[dict[type, str]] = {tuple: "$tuple", set: "$set", frozenset: "$frozenset"}

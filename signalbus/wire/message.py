@@ -16,7 +16,10 @@ from signalbus.exceptions import Garbage, PayloadError, UnknownVersion
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+# A message bears the oldest version that can read it, so that an older worker parks no more than it must.
 VERSION: Final = "1"
+NEWER: Final = "2"  # with "$row", or a sender that has no row
+_VERSIONS: Final = frozenset({VERSION, NEWER})
 # What a header may take beside the payload. The signer adds it to the payload's limit, so that nothing that could be
 # sent is too large for the worker.
 HEADER_BYTES: Final = 64 * 1024
@@ -43,6 +46,7 @@ class Message:
         id: a UUIDv7, made by :func:`uuid7`; stable over everything that happens to the message.
         signal: the signal's name.
         payload: what :func:`signalbus.wire.codec.encode` made of sender and payload; opaque here.
+        version: the oldest version of the format that can read the payload, as the codec says.
         sender: the sender's stable name for look-ups (:func:`signalbus.wire.references.name_of`).
         recipients: the receivers' ids; None for an open message, whose receivers the worker looks up.
         ledger: the alias of the database that keeps this message's rows.
@@ -59,6 +63,7 @@ class Message:
     id: UUID
     signal: str
     payload: str
+    version: str = VERSION
     sender: str | None = None
     recipients: tuple[str, ...] | None = None
     ledger: str = "default"
@@ -102,7 +107,7 @@ def to_body(message: Message) -> str:
             f"the header takes {len(header)} bytes, {HEADER_BYTES} are allowed: connect fewer receivers, "
             "or shorten the sender's name, the ordering key or the trace context"
         )
-    return f"{VERSION}\n{header}\n{message.payload}"
+    return f"{message.version}\n{header}\n{message.payload}"
 
 
 def _header(message: Message) -> dict[str, Any]:
@@ -134,7 +139,7 @@ def from_body(body: str) -> Message:
         Garbage: it breaks the format.
     """
     version, _, rest = body.partition("\n")
-    if version != VERSION:
+    if version not in _VERSIONS:
         if _NUMBER.fullmatch(version):
             raise UnknownVersion(version, body)
         raise Garbage("the body does not start with a version")
@@ -142,12 +147,12 @@ def from_body(body: str) -> Message:
     if not newline:
         raise Garbage("the body has no header, or no payload")
     try:
-        return _message(_read(header), payload)
+        return _message(version, _read(header), payload)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise Garbage(f"the header cannot be read: {type(error).__name__}") from error
 
 
-def _message(header: Any, payload: str) -> Message:
+def _message(version: str, header: Any, payload: str) -> Message:
     for name, value in header.items():
         if type(value) is not _KINDS.get(name, type(value)):
             raise TypeError(name)
@@ -158,6 +163,7 @@ def _message(header: Any, payload: str) -> Message:
         id=key,
         signal=header["s"],
         payload=payload,
+        version=version,
         sender=get("f"),
         recipients=None if recipients is None else _texts(recipients),
         ledger=get("l", "default"),

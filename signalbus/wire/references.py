@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import dataclass
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
+from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.db.models import AutoField, BigAutoField, Field, Model, SmallAutoField
 from django.utils.functional import LazyObject
 
@@ -20,6 +20,7 @@ _AUTO_FIELDS: Final = frozenset({AutoField, BigAutoField, SmallAutoField})
 SENDERS: Final = (type, FunctionType, BuiltinFunctionType)
 _SHOWN: Final = 100
 _MAX_KEY: Final = 2**63 - 1
+_AS_DEFAULT: Final = frozenset({None, DEFAULT_DB_ALIAS})  # what an instance that lives there may say of itself
 
 # Models that were found to be the registered ones: their label, and whether an int is always their key's own type.
 _models: dict[type[Model], tuple[str, bool]] = {}
@@ -27,20 +28,22 @@ _models: dict[type[Model], tuple[str, bool]] = {}
 _senders: dict[str, object] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """A row, as a message names it.
 
     Args:
         label: the model's label, ``admissions.Cohort``; a proxy's own.
         pk: the primary key, of the type that the model's field gives it; a tuple for a composite one.
+        using: the alias of its database; None where the worker's router says it.
     """
 
     label: str
     pk: object
+    using: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.label} {shown(str(self.pk))}"
+        text = f"{self.label} {shown(str(self.pk))}"
+        return text if self.using is None else f"{text} in {self.using}"
 
 
 class Snapshot:
@@ -92,6 +95,11 @@ def is_model(sender: object) -> TypeGuard[type[Model]]:
     return isinstance(sender, type) and issubclass(sender, Model) and not sender._meta.abstract  # noqa: SLF001  (public)
 
 
+def is_foreign(model: type[Model]) -> bool:
+    """Say whether a model lives in another registry than the installed apps': a migration's, or its recorder's own."""
+    return model._meta.apps is not apps  # noqa: SLF001  (Django documents _meta)
+
+
 def label_of(model: type[Model]) -> str:
     """Give the label that a worker finds this model by.
 
@@ -115,42 +123,59 @@ def _known(model: type[Model]) -> tuple[str, bool]:
     return known
 
 
-def reference_to(instance: Model) -> Reference:
+def reference_to(instance: Model) -> Reference | None:
     """Name an instance's row.
 
+    Returns:
+        The reference, or None for an instance that has no row: one that is unsaved, or was deleted.
+
     Raises:
-        PayloadError: the instance has none.
+        PayloadError: a worker would not find the model, or no row of it can have this key.
     """
     model = type(instance)
     label, int_key = _known(model)
+    if instance._state.adding:  # noqa: SLF001  (Django documents _state)
+        return None
     pk = instance.pk
-    if instance._state.adding or pk is None or (type(pk) is tuple and None in pk):  # noqa: SLF001  (documented)
-        raise PayloadError(
-            f"an unsaved {label} has no row to refer to: save it first or send signalbus.Snapshot(instance)"
-        )
+    if pk is None or (type(pk) is tuple and None in pk):
+        return None
     if not (int_key and type(pk) is int):
         try:
             pk = _cleaned(model, pk)
         except (ValidationError, ValueError, TypeError) as error:
             raise PayloadError(f"{pk!r} is no primary key of {label}: save the instance first") from error
-    return Reference(label, pk)
+    return Reference(label, pk, _alias(model, instance))
 
 
-def reference_from(label: str, pk: object) -> Reference:
+def _alias(model: type[Model], instance: Model) -> str | None:
+    """Name the database that an instance is written to, unless each worker finds it by itself.
+
+    That is told by the router, not by where the instance was read, which may be a replica. A router may answer by what
+    is active here and not in a worker (a tenant), so only the default database goes without saying.
+    """
+    if not router.routers and instance._state.db in _AS_DEFAULT:  # noqa: SLF001  (Django documents _state)
+        return None
+    written = router.db_for_write(model, instance=instance)
+    return None if written == DEFAULT_DB_ALIAS == router.db_for_write(model) else written
+
+
+def reference_from(label: str, pk: object, using: str | None = None) -> Reference:
     """Read a reference that a message brought.
 
     Raises:
-        MissingRow: there is no such model any more, or no row of it can have this key.
+        MissingRow: no row can have this key.
+        UnknownClass: there is no such model, or no such database, here.
     """
-    reference = Reference(label, pk)
+    model = model_named(label)
+    if using is not None and using not in list(connections):
+        raise UnknownClass(shown(f"{label} in {using}"), "no such database here: add it to DATABASES of this worker")
+    reference = Reference(label, pk, using)
     try:
-        model = apps.get_model(label)
-        int_key = _known(model)[1]
-        if int_key and type(pk) is int and abs(pk) <= _MAX_KEY:
+        if _known(model)[1] and type(pk) is int and abs(pk) <= _MAX_KEY:
             return reference
-        clean = Reference(label, _cleaned(model, pk))
+        clean = Reference(label, _cleaned(model, pk), using)
         hash(clean)
-    except (LookupError, ValidationError) as error:
+    except ValidationError as error:
         raise MissingRow((str(reference),)) from error
     except (ValueError, TypeError) as error:
         raise Garbage("a reference that names no row") from error
@@ -179,10 +204,11 @@ def model_named(label: str) -> type[Model]:
 
     Raises:
         UnknownClass: no installed app has it.
+        ValueError: no model can have such a label.
     """
     try:
         return apps.get_model(label)
-    except (LookupError, ValueError) as error:
+    except LookupError as error:
         raise UnknownClass(shown(label), "no installed app has this model: roll this worker out") from error
 
 

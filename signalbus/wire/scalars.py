@@ -120,12 +120,23 @@ def _moment_to_json(tag: str) -> Callable[[Any], Any]:
     return to_json
 
 
+_datetime_to_json = _moment_to_json("$datetime")
+
+
 def _moment_from_json(read: Callable[[str], Any]) -> Callable[[Any], Any]:
     def from_json(value: Any) -> Any:
         text, zone, fold = (value, None, 0) if type(value) is str else value
         return read(text).replace(tzinfo=_zone_from_json(zone), fold=fold)
 
     return from_json
+
+
+def _frozen_moment_to_json(value: datetime) -> Any:
+    zone = value.tzinfo
+    # freezegun's astimezone() gives a local zone of dateutil's where the real one gives a fixed offset.
+    if zone is not None and (type(zone).__module__, type(zone).__qualname__) == ("dateutil.tz.tz", "tzlocal"):
+        value = value.replace(tzinfo=timezone(value.utcoffset() or timedelta(), value.tzname() or ""))
+    return _datetime_to_json(value)
 
 
 def _zone_to_json(zone: tzinfo | None, moment: datetime | time) -> Any:
@@ -194,9 +205,21 @@ TO_JSON: Final[dict[type, Callable[[Any], Any]]] = {
     UUID: _uuid_to_json,
     timedelta: _timedelta_to_json,
     date: _date_to_json,
-    datetime: _moment_to_json("$datetime"),
+    datetime: _datetime_to_json,
     time: _moment_to_json("$time"),
 }
+
+# What a test that stops the clock puts in the place of our types; by name, because nobody else has that package.
+_FROZEN: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
+    ("freezegun.api", "FakeDatetime"): _frozen_moment_to_json,
+    ("freezegun.api", "FakeDate"): _date_to_json,
+}
+
+
+def frozen_to_json(kind: type) -> Callable[[Any], Any] | None:
+    """Find what writes values of a type that stands for one of ours while a test stops the clock."""
+    return _FROZEN.get((kind.__module__, kind.__qualname__))
+
 
 FROM_JSON: Final[dict[str, Callable[[Any], object]]] = {
     "$str": _text_from_json,

@@ -110,14 +110,24 @@ def restore(name: str, values: dict[str, Any]) -> object:
 
 
 def snapshot_of(instance: Model) -> tuple[list[Any], dict[str, Any]]:
-    """Take a model instance apart: its label, whether it is unsaved, its database; and its loaded fields."""
+    """Take a model instance apart: its label, whether it is unsaved, its database; and its fields.
+
+    A field that is not loaded, or that the database has yet to make a value of (``F("seats") + 1``), stays out.
+    """
     values: dict[str, Any] = {}
-    for field in instance._meta.concrete_fields:  # noqa: SLF001  (Django documents _meta)
-        if field.attname in vars(instance):
+    meta = instance._meta  # noqa: SLF001  (Django documents _meta)
+    for field in meta.concrete_fields:
+        if field.attname not in vars(instance):
+            continue
+        value = vars(instance)[field.attname]
+        if hasattr(value, "resolve_expression"):  # as Django's save() tells them
+            if field in meta.pk_fields:
+                values[field.attname] = None  # an instance without a key is unsaved; one that must load it never ends
+        elif isinstance(field, FileField):
             # A file's name is what the row holds; the descriptor turns it into a file again.
-            is_file = isinstance(field, FileField)
-            value = getattr(instance, field.attname) if is_file else vars(instance)[field.attname]
-            values[field.attname] = value.name if is_file else value
+            values[field.attname] = getattr(instance, field.attname).name
+        else:
+            values[field.attname] = value
     state = instance._state  # noqa: SLF001  (Django documents _state)
     return [label_of(type(instance)), state.adding, state.db], values
 

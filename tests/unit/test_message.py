@@ -23,6 +23,7 @@ messages = st.builds(
     id=st.uuids(),
     signal=texts,
     payload=st.text(st.characters(codec="ascii"), max_size=40),
+    version=st.sampled_from(["1", "2"]),
     sender=st.none() | texts,
     recipients=st.none() | st.lists(texts, max_size=3).map(tuple),
     ledger=texts,
@@ -96,9 +97,15 @@ def test_keys_of_a_later_header_are_ignored():
 def test_a_newer_version_keeps_its_body():
     """A newer version is no garbage: it is parked whole until a newer worker reads it."""
     with pytest.raises(UnknownVersion) as caught:
-        from_body("2\nanything")
+        from_body("3\nanything")
 
-    assert (caught.value.version, caught.value.body) == ("2", "2\nanything")
+    assert (caught.value.version, caught.value.body) == ("3", "3\nanything")
+
+
+def test_a_message_bears_the_version_that_its_payload_needs():
+    """A worker of the last version reads what it can, and parks the rest; a part or a retry keeps the version."""
+    assert to_body(a_message()).startswith("1\n")
+    assert to_body(replace(from_body(to_body(a_message(version="2"))), recipients=("a",))).startswith("2\n")
 
 
 def test_a_header_too_large_is_refused_at_send():

@@ -356,6 +356,12 @@ class TestPolicies:
             1.5,
         )
 
+    def test_a_relation_alone_is_one(self, sale):
+        """A text where several may stand is one name, not its letters."""
+        sale.connect(on_sale, select_related={"instance": "cohort", "others": ["a", "b__c"]})
+        (entry,) = sale.entries()
+        assert entry.select_related == {"instance": ("cohort",), "others": ("a", "b__c")}
+
     def test_defaults(self, sale):
         """What is not said has a default that works."""
         sale.connect(on_sale)
@@ -378,7 +384,13 @@ class TestPolicies:
     @pytest.mark.parametrize(
         ("wrong", "cure"),
         [
-            ({"on_missing": "explode"}, '"skip" or "fail"'),
+            ({"on_missing": "explode"}, '"skip", "fail" or "snapshot"'),
+            ({"select_related": ("cohort",)}, 'select_related={"instance": ("cohort__academy",)}'),
+            ({"select_related": "cohort"}, "give payload keys"),
+            ({"select_related": {"instance": 7}}, "give payload keys"),
+            ({"select_related": {"instance": (7,)}}, "give payload keys"),
+            ({"select_related": {7: ("cohort",)}}, "give payload keys"),
+            ({"select_related": {"instance": ("",)}}, "give payload keys"),
             ({"timeout": 0}, "above 0"),
             ({"timeout": "5"}, "above 0"),
             ({"timeout": math.nan}, "above 0"),

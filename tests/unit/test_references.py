@@ -10,18 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.test import modify_settings
+from django.db import connections
+from django.db.migrations.recorder import MigrationRecorder
+from django.db.migrations.state import ModelState, ProjectState
+from django.test import modify_settings, override_settings
 from django.utils.functional import SimpleLazyObject
 from django.utils.safestring import mark_safe
 
-from signalbus.exceptions import MissingRow, PayloadError, UnknownClass
-from signalbus.wire import references
-from signalbus.wire.codec import decode, encode
-from signalbus.wire.references import Reference, Snapshot, allow_sender, name_of, reference_from, resolve_class
+from signalbus.exceptions import PayloadError, UnknownClass
+from signalbus.wire import codec, references
+from signalbus.wire.codec import decode
+from signalbus.wire.references import (
+    Reference,
+    Snapshot,
+    allow_sender,
+    is_foreign,
+    name_of,
+    reference_from,
+    reference_to,
+    resolve_class,
+)
 from tasks.admissions.models import Academy, Cohort
 
 from .wire_app import models
-from .wire_values import rows, same, saved
+from .wire_values import encode, rows, same, saved
 
 HERE = "tests.unit.wire_app.models"
 
@@ -224,9 +236,97 @@ def test_a_reference_is_read_with_the_type_of_its_field():
     assert Reference("wire_app.Line", (1, 2)) == reference_from("wire_app.Line", ("1", "2"))
 
 
-def test_a_reference_to_no_model_is_a_missing_row():
-    """A model that was removed takes its rows with it."""
-    with pytest.raises(MissingRow, match=r"admissions\.Gone 1"):
+class Sharded:
+    """A router that answers by the instance, and writes what it does not see elsewhere."""
+
+    def db_for_write(self, model: Any, instance: Any = None, **hints: Any) -> str:
+        """Where the instance came from."""
+        return str(instance._state.db) if instance is not None else "shard1"
+
+
+class Primary:
+    """A router with a replica to read from."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        """Not where it is written."""
+        return "replica"
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        """Always here."""
+        return "default"
+
+
+class ActiveTenant:
+    """A router that answers by what is active in this thread, as no worker's will."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        """The tenant's."""
+        return "tenant3"
+
+
+@pytest.mark.parametrize(
+    ("routers", "db", "using"),
+    [
+        ([], "default", None),
+        ([], None, None),
+        ([], "other", "other"),
+        ([Primary()], "replica", None),
+        ([Primary()], "default", None),
+        ([Sharded()], "shard7", "shard7"),
+        ([Sharded()], "default", "default"),
+        ([ActiveTenant()], "tenant3", "tenant3"),
+        ([ActiveTenant()], "default", "tenant3"),
+    ],
+)
+def test_a_reference_names_the_database_that_is_written_to(routers, db, using):
+    """What the router says at send() is what the worker reads; only the default database goes without saying."""
+    cohort = saved(Cohort, pk=1)
+    cohort._state.db = db
+
+    with override_settings(DATABASE_ROUTERS=routers):
+        assert reference_to(cohort) == Reference("admissions.Cohort", 1, using)
+
+
+def test_an_alias_is_a_new_version(monkeypatch):
+    """A worker of the last version would fetch the row of another database."""
+    monkeypatch.setitem(connections.settings, "other", {})
+    cohort = saved(Cohort, pk=1)
+    cohort._state.db = "other"
+    asked: list[Any] = []
+
+    def fetch(references):
+        asked.extend(references)
+        return rows(references)
+
+    text, version = codec.encode(None, {"x": cohort})
+    decode(text, fetch)
+
+    assert version == "2"
+    assert asked == [Reference("admissions.Cohort", 1, "other")]
+
+
+def test_a_database_that_is_not_here_is_unknown():
+    """A worker that has it may come; this one must not take another."""
+    with pytest.raises(UnknownClass, match=r"admissions\.Cohort in other: no such database here"):
+        reference_from("admissions.Cohort", 1, "other")
+
+
+def test_models_of_other_registries_are_foreign():
+    """A migration's models, and those of what records migrations, are no worker's."""
+    historical = ModelState.from_model(Cohort)
+    state = ProjectState()
+    state.add_model(ModelState.from_model(Academy))
+    state.add_model(historical)
+
+    assert is_foreign(state.apps.get_model("admissions", "Cohort"))
+    assert is_foreign(MigrationRecorder.Migration)
+    assert not is_foreign(Cohort)
+    assert not is_foreign(models.ThingProxy)
+
+
+def test_a_reference_to_no_model_is_unknown_here():
+    """A worker that is older than the model must park what it will know after the deploy, and not skip it for good."""
+    with pytest.raises(UnknownClass, match=r"admissions\.Gone: no installed app has this model"):
         reference_from("admissions.Gone", 1)
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.db.models.functions import Now
 
 
 class Temperature:
@@ -72,6 +73,16 @@ class Tagged(models.Model):
     """A model whose key is a UUID that exists before the row does."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+
+    class Meta:
+        app_label = "wire_app"
+
+
+class Dated(models.Model):
+    """A model with a value that the database makes."""
+
+    made_at = models.DateTimeField(db_default=Now())
+    note = models.CharField(max_length=50)
 
     class Meta:
         app_label = "wire_app"

@@ -1,0 +1,245 @@
+"""What a receiver gets of a row that lives elsewhere, is gone, was never saved, or has relations."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import dj_database_url
+import pytest
+from django.db import connection, connections, transaction
+from django.db.models import F
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+
+from signalbus import Retry, Signal
+from signalbus.models import Delivery
+from tasks.admissions.models import Academy, Cohort
+
+from .bus import Bus, connect, new_signal, only, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ONCE = Retry(max_attempts=1)
+
+
+@pytest.fixture
+def other(database: str, database_url: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A second database with the same tables."""
+    if database == "postgres":
+        url = request.getfixturevalue("postgres_server").create(template=request.getfixturevalue("migrated_postgres"))
+    else:
+        shutil.copyfile(request.getfixturevalue("migrated_sqlite"), tmp_path / "other.sqlite3")
+        url = f"sqlite:///{tmp_path / 'other.sqlite3'}"
+    connections.settings["other"] = connections.configure_settings(
+        {"default": {}, "other": dict(dj_database_url.parse(url))}
+    )["other"]
+    yield "other"
+    connections["other"].close()
+    del connections["other"]
+    del connections.settings["other"]
+    if database == "postgres":
+        request.getfixturevalue("postgres_server").drop(url)
+
+
+class WriteToDefault:
+    """A router whose replica is the other database."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        """Where what is read may be old."""
+        return "other"
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        """Where what is written is true."""
+        return "default"
+
+
+class WriteAcademiesElsewhere:
+    """A router that keeps a model in a database of its own."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        """Academies are in the other one."""
+        return "other" if model is Academy else None
+
+    db_for_read = db_for_write
+
+
+@pytest.fixture
+def seen(signal: Signal) -> list[tuple[str, str]]:
+    """The names of the academies that a receiver got, and their databases."""
+    told: list[tuple[str, str]] = []
+
+    def receiver(sender, instance, **kwargs):
+        told.append((instance.name, instance._state.db))
+
+    connect(signal, receiver, "wire.seer")
+    return told
+
+
+def test_a_row_of_another_database_is_fetched_there(bus: Bus, signal: Signal, other: str, seen: list[Any]):
+    """The row that was sent, and not the one of the same key where the router would have looked."""
+    here = Academy.objects.create(name="here", slug="a")
+    there = Academy.objects.using(other).create(pk=here.pk, name="there", slug="a")
+    signal.send(None, instance=there)
+    signal.send(None, instance=Academy.objects.using(other).get(pk=there.pk))
+    signal.send(None, instance=here)
+    bus.work()
+
+    assert seen == [("there", other), ("there", other), ("here", "default")]
+    assert rows() == []
+
+
+def test_what_a_replica_gave_is_fetched_from_the_primary(bus: Bus, signal: Signal, other: str, seen: list[Any]):
+    """An instance that was read from a replica is the primary's."""
+    here = Academy.objects.create(name="here", slug="a")
+    Academy.objects.using(other).create(pk=here.pk, name="old", slug="a")
+    with override_settings(DATABASE_ROUTERS=[WriteToDefault()]):
+        read = Academy.objects.get(pk=here.pk)
+        assert read.name == "old"
+        signal.send(None, instance=read)
+        bus.work()
+
+    assert seen == [("here", "default")]
+
+
+def test_a_model_of_another_database_is_fetched_there(bus: Bus, signal: Signal, other: str, seen: list[Any]):
+    """Where the router writes a model, its rows are read."""
+    with override_settings(DATABASE_ROUTERS=[WriteAcademiesElsewhere()]):
+        signal.send(None, instance=Academy.objects.create(name="there", slug="a"))
+        bus.work()
+
+    assert seen == [("there", other)]
+
+
+def test_a_row_that_is_gone_is_stood_in_for(bus: Bus, signal: Signal):
+    """``on_missing="snapshot"``: who wants the values gets them, the others of the message are told."""
+    seen: list[Any] = []
+
+    def receiver(sender, instance, **kwargs):
+        seen.append((instance.name, instance.pk, instance._state.adding))
+
+    connect(signal, receiver, "stands in", on_missing="snapshot")
+    connect(signal, lambda **kwargs: seen.append("skips"), "skips")
+    connect(signal, lambda **kwargs: seen.append("fails"), "fails", on_missing="fail")
+    connect(signal, lambda **kwargs: seen.append("on a queue"), "on a queue", queue="email")
+    academy = Academy.objects.create(name="A", slug="a")
+    pk = academy.pk
+    with transaction.atomic():
+        signal.send(None, instance=academy)
+        academy.delete()
+    bus.work()
+    bus.work("email")
+
+    assert seen == [("A", pk, False)]
+    assert rows() == [("fails", "pending", 1), ("on a queue", "skipped", 1), ("skips", "skipped", 1)]
+
+
+def test_a_row_that_is_there_is_fetched_all_the_same(bus: Bus, signal: Signal):
+    """A receiver that would take old values gets the fresh ones as long as there are any, in one query."""
+    seen: list[Any] = []
+    connect(signal, lambda instance, **kwargs: seen.append(instance.name), "stands in", on_missing="snapshot")
+    academy = Academy.objects.create(name="before", slug="a")
+    signal.send(None, instance=academy)
+    Academy.objects.update(name="after")
+    bus.work()
+
+    assert seen == ["after"]
+
+
+def test_a_retried_delivery_still_has_its_values(bus: Bus, signal: Signal):
+    """What the ledger keeps holds them too."""
+    seen: list[Any] = []
+
+    def receiver_that_fails_once(sender, instance, **kwargs):
+        seen.append(instance.name)
+        if len(seen) == 1:
+            raise ValueError("once")
+
+    connect(signal, receiver_that_fails_once, on_missing="snapshot")
+    academy = Academy.objects.create(name="A", slug="a")
+    signal.send(None, instance=academy)
+    bus.work()
+    academy.delete()
+    bus.come_again()
+
+    assert seen == ["A", "A"]
+    assert only().state == "done"
+
+
+def test_an_instance_that_is_not_saved_yet_arrives_unsaved(bus: Bus, signal: Signal):
+    """A send before ``super().save()`` works, and the robust form raises nothing."""
+    seen: list[Any] = []
+    connect(
+        signal, lambda instance, **kwargs: seen.append((instance.name, instance.pk, instance._state.adding)), "seer"
+    )
+    signal.send(None, instance=Academy(name="new", slug="a"))
+    signal.send_robust(None, instance=Academy(name="new", slug="a"))
+    bus.work()
+
+    assert seen == [("new", None, True)] * 2
+    assert rows() == []
+
+
+def test_an_expression_that_is_saved_next_stays_out(bus: Bus, signal: Signal):
+    """A receiver that asks for the field gets what the database has made of it."""
+    academy = Academy.objects.create(name="A", slug="a")
+    cohort = Cohort.objects.create(name="C", slug="c", academy=academy, rating=1)
+    seen: list[Any] = []
+    connect(signal, lambda instance, **kwargs: seen.append(instance.rating), "seer", on_missing="snapshot")
+    cohort.rating = F("rating") + 1
+    signal.send(None, instance=cohort)
+    Cohort.objects.filter(pk=cohort.pk).update(rating=cohort.rating)
+    bus.work()
+
+    assert seen == [2]
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_relations_are_fetched_along(bus: Bus, signal: Signal, count: int):
+    """One query for rows and relations; the receivers that do not ask get theirs without."""
+    seen: list[Any] = []
+
+    async def receiver(sender, instance, others, **kwargs):
+        seen.append([cohort.academy.name for cohort in [instance, *others]])
+
+    connect(signal, receiver, "asks", select_related={"instance": "academy", "others": ("academy",)})
+    academy = Academy.objects.create(name="A", slug="a")
+    cohorts = [Cohort.objects.create(name="C", slug=f"c{number}", academy=academy) for number in range(count)]
+    bus.take()
+    signal.send(None, instance=cohorts[0], others=Cohort.objects.all())
+    with CaptureQueriesContext(connection) as queries:
+        bus.work()
+
+    assert seen == [["A"] * (count + 1)]
+    assert len([query for query in queries if query["sql"].startswith("SELECT")]) == 1
+
+
+def test_without_asking_nothing_is_fetched_along(bus: Bus, signal: Signal):
+    """A query as it always was."""
+    seen: list[Any] = []
+    connect(signal, lambda instance, **kwargs: seen.append(instance._state.fields_cache), "seer")
+    academy = Academy.objects.create(name="A", slug="a")
+    signal.send(None, instance=Cohort.objects.create(name="C", slug="c", academy=academy))
+    bus.work()
+
+    assert seen == [{}]
+
+
+def test_a_wrong_relation_names_receiver_and_option(bus: Bus):
+    """The person who reads the list of failures sees what to mend, and where."""
+    signal = new_signal()
+
+    def receiver_that_asks_wrongly(sender, instance, **kwargs):
+        raise AssertionError("never run")
+
+    connect(signal, receiver_that_asks_wrongly, select_related={"instance": ("academi",)}, retry=ONCE)
+    signal.send(None, instance=Academy.objects.create(name="A", slug="a"))
+    bus.work()
+
+    error = only().error
+    assert "receiver_that_asks_wrongly" in error
+    assert "select_related={'instance': ('academi',)}" in error
+    assert "Invalid field name(s) given in select_related: 'academi'" in error
+    assert Delivery.objects.get().state == "dead"
