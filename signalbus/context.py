@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from signalbus.wire.message import delivery_id
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +56,20 @@ def current() -> CurrentDelivery | None:
     return _current.get()
 
 
-def running(delivery: CurrentDelivery, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Call a function while a delivery is the current one.
+def running(delivery: CurrentDelivery, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function while a delivery is the current one: what it sends is of that delivery's lineage.
 
     Args:
         delivery: what is about to run.
         function: runs it.
         args: its arguments.
         kwargs: as well.
+
+    Returns:
+        What it returned.
     """
     token = _current.set(delivery)
     try:
-        function(*args, **kwargs)
+        return function(*args, **kwargs)
     finally:
         _current.reset(token)

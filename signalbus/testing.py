@@ -24,7 +24,7 @@ from signalbus.wire import codec
 from signalbus.wire.message import to_body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from uuid import UUID
 
     from django.dispatch import Signal as DjangoSignal
@@ -64,7 +64,9 @@ class SentMessage:
         payload = self._payload(_unfetched)
         return all(key in payload and payload[key] == value for key, value in wanted.items())
 
-    def _payload(self, fetch: Callable[[set[Reference]], Mapping[Reference, Model]]) -> dict[str, Any]:
+    def _payload(
+        self, fetch: Callable[[Mapping[Reference, Collection[str]]], Mapping[Reference, Model]]
+    ) -> dict[str, Any]:
         return codec.decode(self.text, fetch, max_depth=conf.get().MAX_NESTING)[1]
 
     def __str__(self) -> str:
@@ -235,7 +237,7 @@ def _travels(signal: DjangoSignal) -> bool:
     return bool(signal.open or signal.entries()) if isinstance(signal, Signal) else bool(names_of(signal))
 
 
-def _unfetched(references: set[Reference]) -> dict[Reference, Model]:
+def _unfetched(references: Iterable[Reference]) -> dict[Reference, Model]:
     """Make instances that know no more than their keys, by which Django compares: the rows may be gone since."""
     instances: dict[Reference, Model] = {}
     for reference in references:

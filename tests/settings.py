@@ -3,7 +3,7 @@
 import os
 
 from config.settings import *  # noqa: F403 - settings built on settings
-from config.settings import INSTALLED_APPS
+from config.settings import DATABASES, INSTALLED_APPS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.misbehaving"]
 
@@ -13,3 +13,7 @@ STATIC_URL = "static/"
 # A worker that is to overrun its time, or to be slow, must do so within a test's patience.
 if "TIME_LIMIT" in os.environ:
     SIGNALBUS = {"TIME_LIMIT": float(os.environ["TIME_LIMIT"])}
+
+# psycopg's pool, on PostgreSQL; this process itself, which is not forked, does without.
+if "DATABASE_POOL" in os.environ:
+    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 2, "max_size": 4}

@@ -1,3 +1,26 @@
 """What we use of Celery's private parts: each with what would break, and tests/unit/test_compat.py that notices it."""
 
 from __future__ import annotations
+
+import sys
+
+from billiard import common
+
+
+def is_child_exiting() -> bool:
+    """Whether a signal has told this child of a prefork pool to end.
+
+    Uses ``billiard.common._should_have_exited``, which billiard 4.3 reads with a function that 4.2 has not. Without it,
+    the SystemExit that billiard raises into a receiver looks like the receiver's own.
+    """
+    return bool(common._should_have_exited[0])  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+
+
+def is_worker_terminating() -> bool:
+    """Whether this process is a worker's main one, and in its cold shutdown.
+
+    Uses ``celery.worker.state.should_terminate``: an exit code once it has begun, so 0 counts. Without it, what Celery
+    raises into a receiver of the solo pool looks like the receiver's own error.
+    """
+    state = sys.modules.get("celery.worker.state")  # never imported by a process that is no worker
+    return getattr(state, "should_terminate", None) not in {None, False}

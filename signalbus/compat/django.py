@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.db import connections
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     Waiting = tuple[set[Any], Callable[[], None], bool]
+
+# What a child inherited. Kept for ever: a pool that is collected would wait for threads that no child has.
+_forgotten: list[Any] = []
 
 
 def callbacks_of(connection: BaseDatabaseWrapper) -> list[Waiting]:
@@ -49,3 +54,29 @@ def only_testcases(connection: BaseDatabaseWrapper) -> bool:
 
 def _is_testcases(block: Any) -> bool:
     return bool(block._from_testcase)  # noqa: SLF001 - the reason for this module
+
+
+def close_pools() -> None:
+    """Close the pools of database connections that this process has opened.
+
+    Uses ``DatabaseWrapper._connection_pools``, a table of the class, because the public ``close_pool()`` would make the
+    pool that it is to close. Without it, a worker's main process would keep the connections that its checks opened.
+    """
+    for pools in _pools():
+        while pools:
+            pools.popitem()[1].close()
+
+
+def forget_pools() -> None:
+    """Take the pools that a forked child inherited out of Django's sight, without touching their sockets.
+
+    Uses ``DatabaseWrapper._connection_pools``. Without it, children would share the connections of their parent.
+    """
+    for pools in _pools():
+        _forgotten.extend(pools.values())
+        pools.clear()
+
+
+def _pools() -> list[dict[str, Any]]:
+    found = [getattr(connections[alias], "_connection_pools", None) for alias in connections]
+    return [pools for pools in found if pools]

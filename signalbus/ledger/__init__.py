@@ -8,16 +8,18 @@ from signalbus.ledger.deliveries import (
     anything_due,
     claim,
     expand,
+    give_back,
     keep,
     keep_settled,
     keep_unpublished,
     release,
     return_due,
     settle,
+    skip,
     take_due,
     using,
 )
-from signalbus.ledger.mending import discard, failed, purge, retry
+from signalbus.ledger.mending import discard, failed, purge, retry, skipped
 from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "discard",
     "expand",
     "failed",
+    "give_back",
     "keep",
     "keep_settled",
     "keep_unpublished",
@@ -41,6 +44,8 @@ __all__ = [
     "retry",
     "return_due",
     "settle",
+    "skip",
+    "skipped",
     "take_due",
     "unpark",
     "using",

@@ -127,6 +127,8 @@ class Settlement:
         failed = self.state in {State.PENDING, State.DEAD}
         fields: dict[str, Any] = {
             "state": self.state,
+            # It ran, so all of it was known here: the day of what is unknown is over, and the next one begins anew.
+            "parked_at": None,
             "error": shorten(self.error),
             "traceback": storable(_end_of(self.traceback, conf.get().TRACEBACK_CHARS)),
             "due_at": later(self.delay),
@@ -167,8 +169,7 @@ def claim(delivery: UUID, *, redelivered: bool, lease: float) -> tuple[int, int]
     alias = using()
     with transaction.atomic(using=alias):
         mine = Delivery.objects.using(alias).filter(free, id=delivery)
-        # Known here, so the day of what is unknown is over; the next one would begin anew.
-        if not mine.update(state=State.RUNNING, attempts=F("attempts") + 1, due_at=later(lease), parked_at=None):
+        if not mine.update(state=State.RUNNING, attempts=F("attempts") + 1, due_at=later(lease)):
             return None
         return Delivery.objects.using(alias).values_list("attempts", "allowance").get(id=delivery)
 
@@ -186,6 +187,20 @@ def settle(delivery: UUID, attempt: int, settlement: Settlement) -> bool:
     """
     rows = Delivery.objects.using(using()).filter(id=delivery, attempts=attempt, state=State.RUNNING)
     return bool(rows.update(**settlement.fields()))
+
+
+def give_back(delivery: UUID, attempt: int) -> bool:
+    """Undo a claim whose run does not count: what it was for is not known here, or the worker itself cut it off.
+
+    Args:
+        delivery: its id.
+        attempt: the number that its claim gave.
+
+    Returns:
+        False if the claim is not this attempt's any more: somebody else runs it.
+    """
+    rows = Delivery.objects.using(using()).filter(id=delivery, attempts=attempt, state=State.RUNNING)
+    return bool(rows.update(state=State.PENDING, attempts=F("attempts") - 1, due_at=Now()))
 
 
 def anything_due() -> bool:
@@ -232,6 +247,21 @@ def release(deliveries: Iterable[UUID]) -> None:
     """
     rows = Delivery.objects.using(using()).filter(id__in=list(deliveries), state__in=(State.PUBLISHED, State.RUNNING))
     rows.update(state=State.PENDING, due_at=Now())
+
+
+def skip(message: Message, queue: str | None, reason: str) -> None:
+    """End a whole message that nobody receives, visibly.
+
+    Args:
+        message: an open message.
+        queue: where it came from.
+        reason: why it is skipped.
+    """
+    waiting = new_delivery(message.id, "", queue)
+    with transaction.atomic(using=using()):
+        insert([row_of(message)], [waiting])
+        whole = Delivery.objects.using(using()).filter(id=waiting.pk, state__in=OPEN_STATES)
+        whole.update(**Settlement(state=State.SKIPPED, error=reason).fields())
 
 
 def expand(message: Message, receivers: Iterable[tuple[str, str | None]]) -> None:

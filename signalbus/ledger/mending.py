@@ -36,6 +36,17 @@ def failed(*, state: str | None = None) -> QuerySet[Delivery]:
     return rows.filter(TROUBLED).order_by("-failed_at", "-created_at")
 
 
+def skipped() -> tuple[int, int]:
+    """Count what was skipped and not purged since.
+
+    Returns:
+        How many deliveries because a row was gone, and how many messages because nobody received them.
+    """
+    rows = Delivery.objects.using(using()).filter(state=State.SKIPPED)
+    nobody = rows.filter(receiver="").count()
+    return rows.count() - nobody, nobody
+
+
 def retry(ids: Sequence[UUID] | None) -> int:
     """Give dead, skipped and waiting deliveries a fresh allowance, due at once.
 

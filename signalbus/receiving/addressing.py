@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from signalbus import ledger
 from signalbus.exceptions import SignalBusError
 from signalbus.receiving.attempt import deliver_one
+from signalbus.receiving.parking import park
 from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.returning import returned_rest
 from signalbus.receiving.runner import Outcome
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from signalbus.registry import Receiver
     from signalbus.wire.message import Message
 
-logger = logging.getLogger("signalbus")
-
 
 def deliver_message(message: Message, queue: str | None, deadline: float, *, redelivered: bool, alone: bool) -> None:
     signal = registry.signal(message.signal)
     if signal is None:
-        _park(message, message.recipients or ("",), queue, f"this worker does not know the signal {message.signal!r}")
+        park(message, message.recipients or ("",), queue, f"this worker does not know the signal {message.signal!r}")
         return
     if message.recipients is None:
         _deliver_open(message, signal.matching(message.sender), queue, redelivered=redelivered)
@@ -37,7 +35,7 @@ def deliver_message(message: Message, queue: str | None, deadline: float, *, red
     found = {recipient: signal.find(recipient, message.sender) for recipient in message.recipients}
     unknown = [recipient for recipient, receiver in found.items() if receiver is None]
     if unknown:
-        _park(
+        park(
             message, unknown, queue, f"this worker does not know the receiver {', '.join(unknown)} of {message.signal}"
         )
     known = {recipient: receiver for recipient, receiver in found.items() if receiver is not None}
@@ -54,12 +52,6 @@ def deliver_message(message: Message, queue: str | None, deadline: float, *, red
         deliver_one(message, recipient, receiver, redelivered=redelivered)
 
 
-def _park(message: Message, receivers: Sequence[str], queue: str | None, reason: str) -> None:
-    logger.warning("signalbus parks message %s: %s", message.id, reason)
-    for receiver in ledger.park(message, receivers, queue, reason):
-        announce(context_of(message, receiver, 0), Outcome("dead", SignalBusError(f"given up: {reason}")))
-
-
 def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -> None:
     """Keep deliveries whose worker was lost in company, so that the one that ended it comes again alone."""
     if message.recorded:
@@ -70,7 +62,11 @@ def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -
 
 def _deliver_open(message: Message, receivers: Sequence[Receiver], queue: str | None, *, redelivered: bool) -> None:
     """Deliver a message whose sender did not know the receivers: each through its own queue, from here on by name."""
-    ids = [receiver.id for receiver in receivers]
+    if not receivers:
+        nobody = SignalBusError("no receiver listens to it here: deploy one, then retry the delivery")
+        ledger.skip(message, queue, str(nobody))
+        announce(context_of(message, "", 0), Outcome("skipped", nobody))
+        return
     if message.recorded or redelivered:
         ledger.expand(message, [(receiver.id, receiver.queue or queue) for receiver in receivers])
         return
@@ -82,6 +78,5 @@ def _deliver_open(message: Message, receivers: Sequence[Receiver], queue: str | 
                 publisher.publish(receiver.queue, [to_body(part)])
             except publisher.PublishError as error:
                 ledger.keep_unpublished([(part, receiver.queue)], str(error))
-    logger.debug("signalbus delivers open message %s to %s", message.id, ids)
     for receiver in here:
         deliver_one(replace(message, recipients=(receiver.id,)), receiver.id, receiver, redelivered=False)

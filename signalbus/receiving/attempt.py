@@ -8,18 +8,20 @@ import logging
 import random
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 
 from signalbus import celery, ledger
 from signalbus.context import running
-from signalbus.exceptions import SignalBusError
+from signalbus.exceptions import SignalBusError, UnknownClass
 from signalbus.models import State
+from signalbus.receiving.ending import is_shutting_down, was_cut_off
 from signalbus.receiving.fetching import payload_for
+from signalbus.receiving.parking import park
 from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.runner import Outcome, call, conclude
-from signalbus.receiving.upkeep import mend_connections, reject_broken
+from signalbus.receiving.upkeep import cancel_queries, mend_connections, open_transactions, reject_broken
 from signalbus.registry import registry
 from signalbus.wire.message import delivery_id
 
@@ -36,6 +38,10 @@ STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING,
 
 class LostClaim(SignalBusError):  # noqa: N818 - says what happened
     """Somebody else runs the delivery now: what this attempt wrote is rolled back."""
+
+
+class NotKnownHere(SignalBusError):  # noqa: N818 - says what happened
+    """The message names what this worker does not have (yet), as the next release's model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,35 +81,56 @@ def _run(attempt: Attempt, recipient: str) -> None:
         lost = SignalBusError(f"its worker was lost in attempt {attempt.number - 1}, the last one")
         _write_down(attempt, recipient, Outcome("dead", lost))
         return
-    try:
-        running(context_of(attempt.message, recipient, attempt.number), _attempt, attempt, recipient)
-    except KeyboardInterrupt:  # the person at the terminal's, not the receiver's
-        raise
-    except LostClaim as error:
+    others = open_transactions()
+    error = running(context_of(attempt.message, recipient, attempt.number), _attempt, attempt, recipient)
+    mend_connections(others)
+    if error is None:
+        return
+    if was_cut_off():
+        _give_up(attempt, recipient)
+        raise error
+    if isinstance(error, LostClaim):
         logger.warning("signalbus rolled back: %s", error)
-    except BaseException as error:  # noqa: BLE001 - a receiver's SystemExit or MemoryError is a failed attempt
-        receiver = attempt.receiver
-        outcome = conclude(
-            error,
-            attempt=attempt.number - attempt.since,
-            retry=receiver.retry,
-            on_missing=receiver.on_missing,
-            spread=random.random(),  # noqa: S311 - spreads retries; guards nothing
-        )
-        mend_connections()
-        _write_down(attempt, recipient, outcome)
+    elif isinstance(error, NotKnownHere):
+        if not attempt.claimed or ledger.give_back(delivery_id(attempt.message.id, recipient), attempt.number):
+            park(attempt.message, [recipient], attempt.receiver.queue, str(error))
+    else:
+        _write_down(attempt, recipient, _conclude(attempt, error))
 
 
-def _attempt(attempt: Attempt, recipient: str) -> None:
-    """Run the receiver; what fails after its commit does not make it run again."""
+def _attempt(attempt: Attempt, recipient: str) -> BaseException | None:
+    """Run the receiver, and return what it raised; what fails after its commit does not make it run again."""
     committed: list[bool] = []
     try:
         _run_receiver(attempt, recipient, partial(committed.append, True))
-    except BaseException as error:
-        if not committed or isinstance(error, KeyboardInterrupt):
-            raise
+    except KeyboardInterrupt:  # the person at the terminal's, not the receiver's
+        raise
+    except BaseException as error:  # a receiver's SystemExit or MemoryError is a failed attempt
+        if not committed:
+            return error
         text = "signalbus: %s to %s is done, but a callback that it left with on_commit failed"
         logger.exception(text, attempt.message.signal, recipient)
+    return None
+
+
+def _give_up(attempt: Attempt, recipient: str) -> None:
+    """Leave a run that was cut off to the next worker, which gets the message from the broker again."""
+    shutdown = is_shutting_down()
+    what = (attempt.message.signal, recipient, attempt.number)
+    why = "the worker shuts down, which is no attempt" if shutdown else "its process was told to end"
+    logger.warning("signalbus: %s to %s was cut off in attempt %s: %s", *what, why)
+    if shutdown and attempt.claimed:
+        ledger.give_back(delivery_id(attempt.message.id, recipient), attempt.number)
+
+
+def _conclude(attempt: Attempt, error: BaseException) -> Outcome:
+    return conclude(
+        error,
+        attempt=attempt.number - attempt.since,
+        retry=attempt.receiver.retry,
+        on_missing=attempt.receiver.on_missing,
+        spread=random.random(),  # noqa: S311 - spreads retries; guards nothing
+    )
 
 
 def _run_receiver(attempt: Attempt, recipient: str, note_commit: Callable[[], None]) -> None:
@@ -117,15 +144,27 @@ def _run_receiver(attempt: Attempt, recipient: str, note_commit: Callable[[], No
         function = receiver.function()
         if function is None:
             raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
-        sender, payload = payload_for(receiver, attempt.message.payload)
-        arguments = {**payload, "signal": registry.signal(attempt.message.signal), "sender": sender}
-        call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
+        arguments = _arguments(receiver, attempt.message)
+        try:
+            call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
+        except BaseException:
+            cancel_queries()  # before the transaction's end closes a connection in mid-query
+            raise
         if receiver.atomic:
             reject_broken(connections[alias])
         if attempt.claimed:
             done = ledger.Settlement(state=State.DONE)
             if not ledger.settle(delivery_id(attempt.message.id, recipient), attempt.number, done):
                 raise LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {receiver.id} lost its claim")
+
+
+def _arguments(receiver: Receiver, message: Message) -> dict[str, Any]:
+    """Decode a message into a receiver's arguments, its rows as they are now."""
+    try:
+        sender, payload = payload_for(receiver, message.payload)
+    except UnknownClass as error:
+        raise NotKnownHere(str(error)) from error
+    return {**payload, "signal": registry.signal(message.signal), "sender": sender}
 
 
 def _write_down(attempt: Attempt, recipient: str, outcome: Outcome) -> None:

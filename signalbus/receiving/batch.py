@@ -10,7 +10,7 @@ from signalbus import conf
 from signalbus.receiving.addressing import deliver_message
 from signalbus.receiving.opening import open_text, refuse
 from signalbus.receiving.returning import returned
-from signalbus.receiving.upkeep import open_caches
+from signalbus.receiving.upkeep import mend_connections, open_caches, open_transactions
 
 
 def deliver(texts: object, *, queue: str | None = None, redelivered: bool = False) -> None:
@@ -28,6 +28,15 @@ def deliver(texts: object, *, queue: str | None = None, redelivered: bool = Fals
         refuse(texts, "not a list of texts", queue)
         return
     open_caches()
+    others = open_transactions()
+    try:
+        _deliver_each(texts, queue, redelivered=redelivered)
+    except BaseException:
+        mend_connections(others)  # a time limit may strike in our own queries as well
+        raise
+
+
+def _deliver_each(texts: list[object], queue: str | None, *, redelivered: bool) -> None:
     deadline = time.monotonic() + conf.get().BATCH_SECONDS
     for index, text in enumerate(texts):
         if index and time.monotonic() > deadline and returned(queue, texts[index:]):

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import signal
 import threading
+import time
 import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgiref.sync import async_to_sync
+from django.core.exceptions import SynchronousOnlyOperation
 
 from signalbus.exceptions import MissingRow, TextError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from types import FrameType
 
     from signalbus.retry import Retry
+
+SYNCHRONOUS = (
+    "(An async receiver cannot fetch a relation when it follows it: connect it with "
+    '`select_related={"instance": ("cohort__academy",)}`, say; query with `aget()` and its like; and send with '
+    "`await signal.asend(…)`.)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +57,9 @@ class Outcome:
 
 
 def describe(error: BaseException) -> str:
-    """Return an error in a line; one whose ``__str__`` fails as well is named by its type alone."""
+    """Return an error in a line, with its notes; one whose ``__str__`` fails is named by its type alone."""
     try:
-        text = str(error)
+        text = " ".join([str(error), *getattr(error, "__notes__", ())]).strip()
     except Exception:  # noqa: BLE001 - a receiver's own exception class may do anything
         text = "(its text could not be read)"
     name = type(error).__name__
@@ -69,11 +79,10 @@ def conclude(error: BaseException, *, attempt: int, retry: Retry, on_missing: st
     Returns:
         The outcome.
     """
-    if isinstance(error, MissingRow) and on_missing == "skip":
+    if isinstance(error, MissingRow) and on_missing != "fail":
         return Outcome("skipped", error)
     if isinstance(error, TextError):  # a payload that cannot be read, or is nested too deep, will not mend itself
         return Outcome("dead", error)
-    # A class that is gone does not come back by waiting, but it may with the next deploy: tried again as any error.
     delay = retry.delay(attempt, error, spread=spread)
     return Outcome("dead", error) if delay is None else Outcome("failed", error, delay)
 
@@ -91,24 +100,31 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], *, is_async: b
         TimeoutError: it took longer.
         BaseException: whatever the receiver raised, `SystemExit` included; only `KeyboardInterrupt` is not its own.
     """
+    started = time.monotonic()
     if is_async:
-        async_to_sync(_awaited)(function, arguments, timeout)
+        async_to_sync(_awaited)(partial(function, **arguments), timeout)
         return
     if timeout is None or threading.current_thread() is not threading.main_thread():
-        function(**arguments)  # the platform lets no other thread be interrupted
-        return
-    with _alarm(timeout):
-        function(**arguments)
+        result = function(**arguments)  # the platform lets no other thread be interrupted
+    else:
+        with _alarm(timeout):
+            result = function(**arguments)
+    if result is not None and inspect.isawaitable(result):  # a plain wrapper around a coroutine function returns one
+        spent = time.monotonic() - started
+        async_to_sync(_awaited)(lambda: result, timeout, spent)
 
 
-async def _awaited(function: Callable[..., Any], arguments: dict[str, Any], timeout: float | None) -> None:
-    clock = asyncio.timeout(timeout)
+async def _awaited(begin: Callable[[], Awaitable[object]], timeout: float | None, spent: float = 0.0) -> None:
+    clock = asyncio.timeout(None if timeout is None else timeout - spent)
     try:
         async with clock:
-            await function(**arguments)
+            await begin()
     except TimeoutError as error:
         if timeout is not None and clock.expired():
             raise TimeoutError(_over(timeout)) from error
+        raise
+    except SynchronousOnlyOperation as error:
+        error.add_note(SYNCHRONOUS)
         raise
 
 

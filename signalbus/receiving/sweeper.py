@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, DataError, Error, connections
+from django.db import DatabaseError, DataError
 
 from signalbus import celery, conf, ledger
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
+from signalbus.receiving.upkeep import close_connections, use_no_pools
 from signalbus.sending import publisher
 from signalbus.wire.message import from_body, to_body
 
@@ -25,6 +28,8 @@ logger = logging.getLogger("signalbus")
 
 BATCH = 100  # rows taken at once
 RETURN_SECONDS = 5.0  # until what could not be published is due again
+BREATH = 0.01  # seconds between two batches, in which a child may be forked
+FORK_SECONDS = 5.0  # that a fork waits for the batch under way: longer than one takes while all is well
 
 
 def sweep() -> int:
@@ -37,13 +42,20 @@ def sweep() -> int:
         PublishError: the broker did not take some; they and what was not tried are due again soon.
         DatabaseError: the ledger could not be read.
     """
-    published = 0
-    while ledger.anything_due():
-        rows = ledger.take_due(BATCH, lease=celery.lease())
-        published += _publish([(row, text) for row in rows if (text := _text(row)) is not None])
-        if len(rows) < BATCH:
-            break
+    published, more = 0, True
+    while more:
+        count, more = _sweep_some()
+        published += count
     return published
+
+
+def _sweep_some() -> tuple[int, bool]:
+    """Publish a batch of what is due; return how many deliveries that were, and whether there may be more."""
+    if not ledger.anything_due():
+        return 0, False
+    rows = ledger.take_due(BATCH, lease=celery.lease())
+    published = _publish([(row, text) for row in rows if (text := _text(row)) is not None])
+    return published, len(rows) == BATCH
 
 
 def _text(row: Delivery) -> str | None:
@@ -94,12 +106,29 @@ def _publish(due: Sequence[tuple[Delivery, str]]) -> int:
     return len(due)
 
 
-def _close_connections() -> None:
-    """Close what a sweep opened: children may be forked at any time, and lack the thread that it belongs to."""
-    try:
-        connections.close_all()
-    except Error:
-        logger.warning("signalbus could not close the sweeper's connection", exc_info=True)
+# Held while a sweep has a connection, so that no child is forked in the midst of it: a child would hold the sweeper's
+# socket, and every lock that the thread had taken, as a logger's, for ever.
+_sweeping = threading.Lock()
+_forking = threading.local()  # held: this thread, which forks, keeps the sweeper from sweeping
+
+
+def _before_fork() -> None:
+    _forking.held = _sweeping.acquire(timeout=FORK_SECONDS)
+
+
+def _after_fork_in_parent() -> None:
+    if _forking.held:
+        _sweeping.release()
+
+
+def _after_fork_in_child() -> None:
+    global _sweeping  # noqa: PLW0603 - whoever held it is not here
+    _sweeping = threading.Lock()
+
+
+@cache
+def _hold_while_forking() -> None:
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 class Sweeper(threading.Thread):
@@ -113,25 +142,32 @@ class Sweeper(threading.Thread):
         super().__init__(name="signalbus-sweeper", daemon=True)
         self._interval = interval
         self._stopped = threading.Event()
+        self._unparked = False
+        _hold_while_forking()
 
     def run(self) -> None:
         """Sweep until stopped; what goes wrong is logged, and tried again."""
-        unparked = False
-        while True:
-            try:
-                if not unparked:
-                    ledger.unpark()
-                    unparked = True
-                sweep()
-            except (DatabaseError, publisher.PublishError) as error:
-                logger.warning("signalbus could not sweep, and will try again: %r", error)
-            except Exception:
-                # Without its sweeper a worker would look well, and lose what failed.
-                logger.exception("signalbus could not sweep, and will try again")
-            _close_connections()
-            if self._stopped.wait(self._interval):
-                return
+        use_no_pools()
+        more = True
+        while not self._stopped.wait(BREATH if more else self._interval):
+            with _sweeping:
+                more = self._sweep()
+                # Children may be forked at any time, and lack the thread that the connection belongs to.
+                close_connections()
+
+    def _sweep(self) -> bool:
+        try:
+            if not self._unparked:
+                ledger.unpark()
+                self._unparked = True
+            return _sweep_some()[1]
+        except (DatabaseError, publisher.PublishError) as error:
+            logger.warning("signalbus could not sweep, and will try again: %r", error)
+        except Exception:
+            # Without its sweeper a worker would look well, and lose what failed.
+            logger.exception("signalbus could not sweep, and will try again")
+        return False
 
     def stop(self) -> None:
-        """Stop after the sweep under way."""
+        """Stop after the batch under way."""
         self._stopped.set()

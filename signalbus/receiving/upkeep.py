@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from django.core.cache import caches, close_caches
-from django.db import close_old_connections, connections
+from django.db import Error, close_old_connections, connections
 from django.db.transaction import TransactionManagementError
 
 from signalbus import conf
+from signalbus.compat.django import close_pools, forget_pools
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from celery import Task
     from django.db.backends.base.base import BaseDatabaseWrapper
 
+logger = logging.getLogger("signalbus")
+
 IDLE = 1.0  # seconds; what was well a moment ago need not be looked at again
-PG_IN_ERROR = 3  # psycopg's TransactionStatus.INERROR
+CANCEL_SECONDS = 5.0  # for a server to hear that nobody waits for its answer any more
+# What libpq calls the states of a connection.
+PG_IDLE, PG_ACTIVE, PG_IN_TRANSACTION = 0, 1, 2
+
+_main = os.getpid()  # the process that forks the others
 
 _reset = threading.local()  # at: when this thread's connections were last looked at
 # The settings of the caches that were made in this context, and the thread that made them.
@@ -40,10 +51,44 @@ def keep_connections() -> None:
             settings |= {"CONN_MAX_AGE": seconds, "CONN_HEALTH_CHECKS": True}
 
 
+def close_connections() -> None:
+    """Close what this thread holds."""
+    try:
+        connections.close_all()
+    except Error:
+        logger.warning("signalbus could not close a connection", exc_info=True)
+
+
+def close_before_fork(**_kwargs: object) -> None:
+    """Close what a worker's main thread and its pools hold: children would inherit it."""
+    close_connections()
+    close_pools()
+
+
+def use_no_pools() -> None:
+    """Let this thread connect by itself, where the settings ask for a pool.
+
+    A pool has threads of its own, which no forked child has; and it holds several connections, of which this thread
+    would need one.
+    """
+    for alias in connections:
+        connection = connections[alias]
+        options = connection.settings_dict["OPTIONS"]
+        if options.get("pool"):
+            alone = {name: value for name, value in options.items() if name != "pool"}
+            connection.settings_dict = {**connection.settings_dict, "OPTIONS": alone}
+
+
 def drop_inherited(**_kwargs: object) -> None:
-    """Forget the parent's connections in a forked child, without a word to the server that they still serve."""
+    """Forget the parent's connections and pools in a forked child, without a word to the server that they still serve.
+
+    Celery calls it in a pool that forks nobody as well, where they are this process's own.
+    """
+    if os.getpid() == _main:
+        return
     for connection in connections.all(initialized_only=True):
         connection.connection = None
+    forget_pools()
 
 
 def reset_before(sender: Task[Any, Any], **_kwargs: object) -> None:
@@ -79,20 +124,67 @@ def open_caches() -> None:
     _caches.set(here)
 
 
-def mend_connections() -> None:
-    """Close what the receiver left dead, or in no state to write anything down; leave alone what is well."""
+def open_transactions() -> frozenset[str]:
+    """Return the databases in whose transactions this runs: a test's, or a sender's in eager mode."""
+    return frozenset([each.alias for each in connections.all(initialized_only=True) if each.in_atomic_block])
+
+
+def cancel_queries() -> None:
+    """Tell PostgreSQL that nobody waits any more for a query that was cut off: what it has locked becomes free."""
     for connection in connections.all(initialized_only=True):
-        if connection.errors_occurred or connection.autocommit != connection.settings_dict["AUTOCOMMIT"]:
+        if _pg_status(connection) == PG_ACTIVE and hasattr(connection.connection, "cancel_safe"):
+            try:
+                with connection.wrap_database_errors:
+                    connection.connection.cancel_safe(timeout=CANCEL_SECONDS)
+            except Error as error:
+                logger.warning("signalbus could not cancel a query that was cut off: %s", error)
+
+
+def mend_connections(others: Collection[str] = ()) -> None:
+    """Close what a receiver left dead, in mid-query or in a transaction; leave alone what is well.
+
+    Args:
+        others: the databases in whose transactions it ran: they are not ours to close.
+    """
+    for connection in connections.all(initialized_only=True):
+        if connection.alias in others:
+            continue
+        if not _is_at_rest(connection):
+            _drop(connection)
+        elif connection.errors_occurred:
             connection.close_if_unusable_or_obsolete()
 
 
+def _is_at_rest(connection: BaseDatabaseWrapper) -> bool:
+    """Whether nothing is under way: no query whose answer nobody has read, and no transaction."""
+    autocommit = connection.settings_dict["AUTOCOMMIT"]
+    if connection.in_atomic_block or (connection.connection is not None and connection.autocommit != autocommit):
+        return False
+    status = _pg_status(connection)
+    return status in {None, PG_IDLE} or (not autocommit and status == PG_IN_TRANSACTION)
+
+
+def _drop(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection, whatever state it and its transactions are in; the next query opens a new one."""
+    with contextlib.suppress(Error):  # it is given up anyway
+        connection.close()
+    connection.connection = None
+    # A block that its receiver was cut out of is nobody's any more; Django resets the rest when it connects.
+    connection.in_atomic_block = connection.closed_in_transaction = False
+
+
+def _pg_status(connection: BaseDatabaseWrapper) -> int | None:
+    """Return libpq's word on a connection; None where there is none."""
+    if connection.connection is None or connection.vendor != "postgresql":
+        return None
+    return int(connection.connection.info.transaction_status)
+
+
 def reject_broken(connection: BaseDatabaseWrapper) -> None:
-    """Fail where a commit would quietly roll back: the receiver caught a database error inside its transaction."""
+    """Fail where a commit would quietly roll back: the receiver caught an error inside its transaction."""
     broken = connection.needs_rollback or connection.connection is None
-    if connection.vendor == "postgresql" and not broken:
-        broken = connection.connection.info.transaction_status == PG_IN_ERROR
-    if broken:
+    if broken or _pg_status(connection) not in {None, PG_IDLE, PG_IN_TRANSACTION}:
         raise TransactionManagementError(
-            "the receiver went on after a database error in its transaction, which cannot be committed any more: put "
-            "what may fail into an atomic() of its own, inside the try"
+            "the receiver went on after a database error in its transaction, or after a timeout in mid-query, so it "
+            "cannot be committed any more: put what may fail into an atomic() of its own, inside the try"
         )

@@ -8,12 +8,12 @@ from typing import Any
 from celery import bootsteps, signals
 from django.core import checks
 from django.core.management.base import SystemCheckError
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import DatabaseError, connections
 
 from signalbus import celery, conf, ledger
 from signalbus.exceptions import ConfigurationError
 from signalbus.models import Delivery
-from signalbus.receiving import upkeep
+from signalbus.receiving import ending, upkeep
 from signalbus.receiving.sweeper import Sweeper
 from signalbus.registry import registry
 
@@ -23,7 +23,9 @@ logger = logging.getLogger("signalbus")
 def connect() -> None:
     """Listen to what Celery announces in its workers."""
     signals.worker_init.connect(_join, dispatch_uid="signalbus.join")
+    signals.worker_before_create_process.connect(upkeep.close_before_fork, dispatch_uid="signalbus.close_before_fork")
     signals.worker_process_init.connect(upkeep.drop_inherited, dispatch_uid="signalbus.drop_inherited")
+    signals.worker_shutting_down.connect(ending.tell_children, dispatch_uid="signalbus.tell_children")
 
 
 def _join(sender: Any, **_kwargs: object) -> None:
@@ -48,7 +50,7 @@ class BusStep(bootsteps.StartStopStep):
         if celery.is_own_app():
             _check()
             _prepare_own(parent)
-        close_old_connections()
+        upkeep.close_before_fork()
         if celery.is_own_app():
             upkeep.keep_connections()
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
+import pytest
 from django.db import connection
 
 from signalbus.models import Delivery
 from tasks.admissions.models import Academy, Cohort
 from tasks.marketing.models import FormEntry
+from tests.misbehaving.signals import connected
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -47,3 +51,53 @@ def test_a_connection_is_kept_and_one_that_died_fails_no_message(start_worker: C
     save_and_wait("third")
     assert not kept & backends()
     assert not Delivery.objects.exists()
+
+
+def connections_told() -> dict[int, set[int]]:
+    """Return which of PostgreSQL's processes served which children."""
+    served: dict[int, set[int]] = {}
+    for kind, pid in FormEntry.objects.filter(kind__startswith="connected ").values_list("kind", "pid"):
+        served.setdefault(int(kind.split()[1]), set()).add(pid)
+    return served
+
+
+@pytest.mark.parametrize("options", [(), ("--max-tasks-per-child", "3")])
+def test_children_have_pools_of_their_own(start_worker: Callable[..., Worker], options: tuple[str, ...]):
+    """With psycopg's pool each child has connections of its own, also one that is forked while the sweeper runs; the
+    main process keeps none, and the worker ends when it is told to.
+    """
+    worker = start_worker(*options, environment={"DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_POOL": "1"})
+
+    for number in range(30):
+        connected.send(None, label=str(number))
+
+    told = FormEntry.objects.filter(kind__startswith="connected ")
+    wait_until(lambda: told.count() == 30, 30, "30 receivers")
+    assert sorted(map(int, told.values_list("subject", flat=True))) == list(range(30))
+    served = connections_told()
+    assert all(len(children) == 1 for children in served.values())
+    assert os.getpid() not in set().union(*served.values())
+    if not options:
+        # Two children, a pool of two each: nobody else's stay open.
+        wait_until(lambda: len(backends()) <= 4, 10, "the main process to close its connections")
+        assert len(worker.children()) >= 2
+    assert not Delivery.objects.exists()
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+
+
+def test_a_pool_is_used_where_nothing_is_forked(start_worker: Callable[..., Worker]):
+    """In a pool of threads the receivers share the process's own, which the sweeper leaves alone."""
+    worker = start_worker(
+        pool="threads", environment={"DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_POOL": "1"}
+    )
+
+    for number in range(10):
+        connected.send(None, label=str(number))
+    wait_until(
+        lambda: sum(1 for _ in FormEntry.objects.filter(kind__startswith="connected ")) == 10, 20, "10 receivers"
+    )
+
+    assert len(connections_told()) <= 4
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(20) == 0

@@ -16,6 +16,7 @@ from django.test import override_settings
 from signalbus import Retry, Signal, ledger
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.batch import deliver
+from tasks.admissions.models import Academy
 from tests.servers import broker
 
 from .bus import QUEUE, Bus, connect, new_signal, only, rows
@@ -82,6 +83,27 @@ def test_failed_is_a_table_with_counts(bus: Bus, dead: Delivery, signal: Signal)
     assert "Traceback" not in shown
     assert "Traceback" in run("failed", "--traceback")
     assert run("failed", "--state", "pending").count("-> failing") == 1
+
+
+def test_failed_ends_with_a_count_of_what_was_skipped(bus: Bus, signal: Signal):
+    """Nothing has failed, and receivers were cancelled all the same: the list says how many, and how to see them."""
+    for number in range(2):
+        academy = Academy.objects.create(name="A", slug=f"a{number}")
+        signal.send(None, instance=academy)
+        academy.delete()
+    bus.work()
+
+    gone = "2 skipped because their row was gone: failed --state skipped lists them\n"
+    assert run("failed") == f"Nothing has failed.\n{gone}"
+    assert run("failed", "--state", "skipped").count("MissingRow") == 2
+    assert "because" not in run("failed", "--state", "skipped").splitlines()[-1]
+    unheard = new_signal(open=True)
+    unheard.send(None)
+    bus.work()
+    deliver(["garbage"], queue=QUEUE)
+    nobody = "1 skipped because nobody received it: failed --state skipped lists them\n"
+    assert run("failed").endswith(f"says more.\n{gone}{nobody}")
+    assert "(whoever listens)" not in run("failed")
 
 
 def test_failed_json_is_a_list_of_objects(bus: Bus, dead: Delivery, signal: Signal):

@@ -15,7 +15,7 @@ from django.utils import timezone, translation
 
 from signalbus import Reject, Retry, RetryLater, Signal, current
 from signalbus.models import Delivery, StoredMessage
-from tasks.admissions.models import Academy
+from tasks.admissions.models import Academy, Cohort
 
 from .bus import Bus, connect, fails, only, rows
 
@@ -138,6 +138,20 @@ def test_retry_later_is_obeyed(bus: Bus, signal: Signal, delay: float, at_least:
     assert (row.state, row.attempts) == ("pending", 1)
     assert row.failed_at is not None
     assert (row.due_at - row.failed_at).total_seconds() >= at_least
+
+
+def test_retry_later_is_a_wish_and_no_error(bus: Bus, signal: Signal, told, caplog):
+    """Logged at INFO, in a line without a traceback; told as any attempt that will come again."""
+    caplog.set_level("INFO", "signalbus")
+    fails(signal, RetryLater(77))
+    signal.send(None)
+    bus.work()
+
+    (record,) = [record for record in caplog.records if record.name == "signalbus"]
+    assert (record.levelname, record.exc_info) == ("INFO", None)
+    assert "failing" in record.getMessage()
+    assert "asked to be run again in 77 s" in record.getMessage()
+    assert [kind for kind, *_ in told] == ["failed"]
 
 
 @pytest.mark.parametrize("error", [MemoryError("all"), SystemExit(3), GeneratorExit(), BaseException("odd")])
@@ -321,6 +335,21 @@ def test_async_receivers_run_in_their_transaction(bus: Bus, signal: Signal):
 
     assert [academy.slug for academy in Academy.objects.all()] == ["async-False"]
     assert rows() == [("async", "pending", 1)]
+
+
+def test_an_async_receiver_that_follows_a_relation_is_told_what_to_do(bus: Bus, signal: Signal):
+    """The ledger's error names the option that fetches the relation along."""
+
+    async def async_receiver(instance, **kwargs):
+        str(instance.academy.name)
+
+    connect(signal, async_receiver)
+    academy = Academy.objects.create(name="A", slug="a")
+    signal.send(None, instance=Cohort.objects.create(academy=academy, name="C", slug="c"))
+    bus.work()
+
+    assert only().error.startswith("SynchronousOnlyOperation")
+    assert "select_related=" in only().error
 
 
 def test_a_timeout_is_a_failure(bus: Bus, signal: Signal):

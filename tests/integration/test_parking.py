@@ -5,15 +5,18 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+from django.apps import apps
 from django.db.models import F
 from django.test import override_settings
 from django.utils import timezone
 
-from signalbus import Signal, delivery_dead, ledger
+from signalbus import Retry, Signal, delivery_dead, ledger
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.batch import deliver
 from signalbus.receiving.sweeper import Sweeper, sweep
 from signalbus.wire.signing import Signer
+from tasks.admissions.models import Academy
 from tests.servers import wait_until
 
 from .bus import QUEUE, Bus, connect, new_signal, only, rows, text_of
@@ -99,6 +102,92 @@ def test_promise_7_an_open_message_of_an_unknown_signal_is_parked(bus: Bus):
 
     assert ran == ["one"]
     assert rows() == [("", "done", 0), ("one", "done", 1)]
+
+
+def send_next_model(signal: Signal, bus: Bus) -> list[str]:
+    """Send a model that only the next release has; returns the texts."""
+    signal.send(None, model=Academy)
+    (texts,) = bus.take()
+    return [text_of(texts[0][74:].replace("admissions.Academy", "admissions.Next"))]
+
+
+@pytest.mark.parametrize("redelivered", [False, True])
+def test_promise_7_a_class_that_this_worker_does_not_have_is_parked(bus: Bus, signal: Signal, told, redelivered: bool):
+    """What a payload names may come with the next release, as a signal does: parked, and no attempt is paid."""
+    ran = []
+    connect(signal, lambda **kwargs: ran.append(1), "to come", retry=Retry(max_attempts=1))
+    deliver(send_next_model(signal, bus), queue=QUEUE, redelivered=redelivered)
+
+    assert rows() == [("to come", "parked", 0)]
+    assert "admissions.Next" in only().error
+    bus.come_again()
+    assert rows() == [("to come", "parked", 0)]
+    assert (ran, told) == ([], [])
+
+
+def test_promise_7_a_class_that_comes_with_the_next_release(bus: Bus, signal: Signal, monkeypatch):
+    """The worker that has it runs the delivery, in its first attempt."""
+    ran = []
+    connect(signal, lambda model, **kwargs: ran.append(model), "to come", retry=Retry(max_attempts=1))
+    deliver(send_next_model(signal, bus), queue=QUEUE)
+
+    monkeypatch.setitem(apps.get_app_config("admissions").models, "next", Academy)
+    bus.come_again()
+
+    assert ran == [Academy]
+    assert rows() == [("to come", "done", 1)]
+    assert only().parked_at is None
+
+
+def test_a_class_that_never_comes_is_dead_after_a_day(bus: Bus, signal: Signal, told):
+    """Its day is counted from when it was parked first, however often it was claimed since."""
+    connect(signal, lambda **kwargs: None, "to come")
+    deliver(send_next_model(signal, bus), queue=QUEUE)
+    parked_for(23 * 3600)
+    bus.come_again()
+    assert rows() == [("to come", "parked", 0)]
+    parked_for(3600)
+    bus.come_again()
+
+    assert rows() == [("to come", "dead", 0)]
+    assert only().error.startswith("given up after 864")
+    assert [(kind, receiver) for kind, receiver, *_ in told] == [("dead", "to come")]
+
+
+@pytest.mark.parametrize("redelivered", [False, True])
+def test_an_open_message_that_nobody_receives_is_skipped_with_the_reason(bus: Bus, caplog, redelivered: bool):
+    """The signal is known here, and no receiver of it: that ends visibly, and can be retried once one is deployed."""
+    signal = new_signal(open=True)
+    signal.send(None)
+    (texts,) = bus.take()
+    deliver(texts, queue=QUEUE, redelivered=redelivered)
+
+    assert rows() == [("", "skipped", 0)]
+    assert "no receiver listens to it here" in only().error
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert signal.name in caplog.text
+    assert bus.come_again() == 0
+
+    ran = []
+    connect(signal, lambda **kwargs: ran.append(1), "one")
+    assert ledger.retry([only().pk]) == 1
+    bus.come_again()
+    bus.come_again()
+    assert ran == [1]
+
+
+def test_a_parked_open_message_that_nobody_receives_is_skipped(bus: Bus):
+    """Its row is the one that was parked."""
+    signal = new_signal(open=True)
+    name = signal.name
+    signal.send(None)
+    (texts,) = bus.take()
+    deliver([text_of(texts[0][74:].replace(name, f"{name}.next"))], queue=QUEUE)
+    following = Signal(f"{name}.next", open=True)
+    bus.come_again()
+
+    assert following.name == f"{name}.next"
+    assert rows() == [("", "skipped", 0)]
 
 
 def test_promise_7_a_newer_version_is_parked_and_kept_as_it_came(bus: Bus, signal: Signal, caplog):

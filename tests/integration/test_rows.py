@@ -10,12 +10,12 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from signalbus import Retry, Signal, current
+from signalbus import Retry, Signal, current, delivery_dead, delivery_failed
 from signalbus.exceptions import CascadeError
 from signalbus.models import Delivery
 from tasks.admissions.models import Academy
 
-from .bus import Bus, connect, new_signal, only, rows
+from .bus import Bus, connect, fails, new_signal, only, rows
 
 ONCE = Retry(max_attempts=1)
 
@@ -35,6 +35,21 @@ def test_bad_input_a_missing_row_is_skipped_or_fails(bus: Bus, signal: Signal, t
     assert rows() == [("fails", "pending", 1), ("skips", "skipped", 1)]
     assert f"admissions.Academy {pk}" in Delivery.objects.get(receiver="skips").error
     assert [(kind, receiver) for kind, receiver, *_ in told] == [("failed", "fails")]
+
+
+def test_a_skipped_delivery_is_warned_of(bus: Bus, signal: Signal, caplog):
+    """The warning names the receiver, the row, and the option that makes it run all the same."""
+    connect(signal, lambda **kwargs: None, "skips")
+    academy = Academy.objects.create(name="A", slug="a")
+    signal.send(None, instance=academy)
+    pk = academy.pk
+    academy.delete()
+    bus.work()
+
+    (record,) = [record for record in caplog.records if record.name == "signalbus"]
+    assert record.levelname == "WARNING"
+    for part in (signal.name, "skips", f"admissions.Academy {pk}", 'on_missing="snapshot"'):
+        assert part in record.getMessage()
 
 
 def test_a_receivers_own_missing_row_is_its_failure(bus: Bus, signal: Signal):
@@ -150,3 +165,54 @@ def test_bad_input_a_cascade_too_deep_is_refused_with_its_path(bus: Bus, signal:
     assert rows() == [("receiver_that_sends_again", "dead", 1)]
     assert only().error.startswith(CascadeError.__name__)
     assert " > ".join([signal.name] * 5) in only().error
+
+
+def test_bad_input_a_cascade_through_announcements_is_refused(bus: Bus, signal: Signal, caplog):
+    """What receivers of delivery_dead send is of the lineage of the delivery that died: the limit holds for it."""
+    seen: list[tuple[str, ...]] = []
+
+    def receiver_that_raises(**kwargs):
+        delivery = current()
+        assert delivery is not None
+        seen.append(delivery.path)
+        raise ValueError
+
+    def send_again(sender, **kwargs):
+        if sender == signal.name:
+            signal.send(None)
+
+    connect(signal, receiver_that_raises, retry=ONCE)
+    delivery_dead.connect(send_again)
+    try:
+        with override_settings(SIGNALBUS={"MAX_CASCADE": 4}):
+            signal.send(None)
+            for _ in range(10):
+                bus.work()
+    finally:
+        delivery_dead.disconnect(send_again)
+
+    assert seen == [(signal.name,) * number for number in range(4)]
+    assert "CascadeError" in caplog.text
+
+
+def test_what_receivers_of_delivery_failed_send_is_of_the_deliverys_lineage(bus: Bus, signal: Signal):
+    """It knows its root, its parent and its path, as what the receiver itself sends does."""
+    told_of = new_signal()
+    seen: list[Any] = []
+    connect(told_of, lambda **kwargs: seen.append(current()), "told")
+    fails(signal, ValueError("no luck"))
+
+    def tell(sender, **kwargs):
+        told_of.send(None)
+
+    delivery_failed.connect(tell)
+    try:
+        sent = signal.send(None)
+        bus.work()
+        bus.work()
+    finally:
+        delivery_failed.disconnect(tell)
+
+    (child,) = seen
+    assert (child.root, child.parent, child.path) == (sent.id, sent.id, (signal.name,))
+    assert current() is None

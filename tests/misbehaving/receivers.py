@@ -7,10 +7,12 @@ import signal as os_signal
 import time
 from typing import Any
 
+from django.db import connection
+
 from signalbus import Reject, Retry, current, receiver
 from tasks.marketing.models import FormEntry
 
-from .signals import announced, arriving, awaited, cascading, endless, killing, mailed, trouble
+from .signals import announced, arriving, awaited, cascading, connected, endless, killing, long, mailed, trouble
 
 TWICE = Retry(max_attempts=2, base_delay=0.05, jitter=False)
 
@@ -97,6 +99,28 @@ def receiver_that_sends_again(sender: Any, label: str, **kwargs: Any) -> None:
 def receiver_of_open_messages(sender: Any, label: str, **kwargs: Any) -> None:
     """Receive what was sent without knowledge of it."""
     leave_trace("announced", label)
+
+
+@receiver(connected)
+def receiver_that_tells_its_connection(sender: Any, label: str, **kwargs: Any) -> None:
+    """Tell which process of PostgreSQL's it talks to."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid(), %s", [label])
+        pid, echo = cursor.fetchone()
+    leave_trace(f"connected {pid}", echo)
+
+
+@receiver(long, retry=Retry(max_attempts=2, base_delay=0.05, jitter=False), atomic=False)
+def receiver_that_is_cut_off(sender: Any, label: str, fail_first: bool, **kwargs: Any) -> None:
+    """Fail at once if asked to, so that it has a row; run until it is cut off; then do its work."""
+    delivery = current()
+    assert delivery is not None
+    if fail_first and delivery.attempt == 1:
+        raise ValueError(label)
+    leave_trace("long", f"{label} {delivery.attempt}")
+    if not FormEntry.objects.filter(kind="long", pid=0).exists():
+        time.sleep(120)
+    leave_trace("long done", f"{label} {delivery.attempt}")
 
 
 # A worker of the version before this receiver was written.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 import threading
 from datetime import timedelta
 
 import pytest
+from django.core.exceptions import SynchronousOnlyOperation
 
 from signalbus import Reject, Retry, RetryLater
 from signalbus.exceptions import MissingRow, TooLarge, UnknownClass
@@ -73,15 +75,15 @@ class TestConclusions:
         outcome = concluded(RetryLater(timedelta(minutes=1)))
         assert (outcome.kind, outcome.delay) == ("failed", 60)
 
-    @pytest.mark.parametrize(("on_missing", "kind"), [("skip", "skipped"), ("fail", "failed")])
+    @pytest.mark.parametrize(("on_missing", "kind"), [("skip", "skipped"), ("fail", "failed"), ("snapshot", "skipped")])
     def test_a_row_that_is_gone(self, on_missing, kind):
         """``on_missing`` decides."""
         outcome = concluded(MissingRow(("admissions.Cohort 7",)), on_missing=on_missing)
         assert outcome.kind == kind
         assert "admissions.Cohort 7" in outcome.reason
 
-    def test_a_class_that_is_gone_may_come_back(self):
-        """It is no missing row: the next deploy may bring it, so it is tried again."""
+    def test_a_class_that_a_receiver_does_not_find(self):
+        """It is no missing row: a receiver's own error is tried again as any other."""
         assert concluded(UnknownClass("shop:Cart", "not here")).kind == "failed"
 
 
@@ -91,6 +93,14 @@ class TestDescriptions:
         outcome = concluded(UnreadableError())
         assert "UnreadableError" in outcome.reason
         assert "UnreadableError" in outcome.traceback
+
+    def test_an_errors_notes_are_told(self):
+        """What was noted of an error stands in its line and in its traceback."""
+        error = ValueError("no luck")
+        error.add_note("Try tomorrow.")
+        outcome = concluded(error)
+        assert outcome.reason == "ValueError: no luck Try tomorrow."
+        assert "Try tomorrow." in outcome.traceback
 
     def test_an_error_without_words(self):
         """An error without a text is its name."""
@@ -121,6 +131,38 @@ class TestCalls:
         call(lambda **kwargs: heard.append(kwargs), {"label": "a"}, is_async=False, timeout=None)
         call(listen, {"label": "b"}, is_async=True, timeout=None)
         assert heard == [{"label": "a"}, {"label": "b"}]
+
+    def test_a_plain_wrapper_around_a_coroutine_function(self):
+        """What it returns is awaited: the receiver is not done before."""
+        heard = []
+
+        async def listen(**kwargs):
+            await asyncio.sleep(0)
+            heard.append(kwargs)
+
+        @functools.wraps(listen)
+        def wrapper(**kwargs):
+            return listen(**kwargs)
+
+        call(wrapper, {"label": "a"}, is_async=False, timeout=None)
+        assert heard == [{"label": "a"}]
+
+    def test_a_timeout_counts_for_what_a_wrapper_returns_too(self):
+        """The awaitable has what is left of the receiver's time."""
+        with pytest.raises(TimeoutError, match=r"the receiver's timeout of 0\.05 s is over"):
+            call(lambda **kwargs: async_receiver_that_waits_for_ever(), {}, is_async=False, timeout=0.05)
+
+    def test_an_async_receiver_that_follows_a_relation_is_told_what_to_do(self):
+        """Django's error says nothing of us: ours names select_related=, and is what the ledger keeps."""
+
+        async def follow(**kwargs):
+            raise SynchronousOnlyOperation("You cannot call this from an async context")
+
+        with pytest.raises(SynchronousOnlyOperation) as caught:
+            call(follow, {}, is_async=True, timeout=None)
+        reason = concluded(caught.value).reason
+        assert reason.startswith("SynchronousOnlyOperation: You cannot call this from an async context (An async")
+        assert 'select_related={"instance": ' in reason
 
     @pytest.mark.parametrize(
         ("receiver", "is_async"), [(receiver_that_waits_for_ever, False), (async_receiver_that_waits_for_ever, True)]

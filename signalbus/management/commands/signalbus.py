@@ -26,10 +26,12 @@ WORDS = {
     State.PUBLISHED: "on its way to a worker",
     State.RUNNING: "running now",
     State.DEAD: "dead: retry or discard it",
-    State.SKIPPED: "skipped",
+    State.SKIPPED: "skipped: its row was gone, or nobody received it",
     State.DISCARDED: "discarded",
     State.DONE: "done",
 }
+
+LISTED = "failed --state skipped lists them"
 
 
 def _uuid(text: str) -> UUID:
@@ -88,8 +90,17 @@ class Command(BaseCommand):
             self.stdout.write(f"    {_one_line(row.error)}")
             if options["traceback"] and row.traceback:
                 self.stdout.write("".join(f"    {line}\n" for line in row.traceback.splitlines()))
+        self._count(states, options["state"])
+        if options["state"] is None:
+            gone, nobody = ledger.skipped()
+            if gone:
+                self.stdout.write(f"{gone} skipped because their row was gone: {LISTED}")
+            if nobody:
+                self.stdout.write(f"{nobody} skipped because nobody received it: {LISTED}")
+
+    def _count(self, states: Counter[str], state: str | None) -> None:
         if not states:
-            self.stdout.write("Nothing has failed." if options["state"] is None else f"Nothing is {options['state']}.")
+            self.stdout.write("Nothing has failed." if state is None else f"Nothing is {state}.")
             return
         counts = "; ".join(f"{count} {state} ({WORDS[State(state)]})" for state, count in states.most_common())
         self.stdout.write(f"\n{sum(states.values())} in all: {counts}.")

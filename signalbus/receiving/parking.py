@@ -1,0 +1,25 @@
+"""What this worker does not know yet waits in the ledger, for a worker that does."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from signalbus import ledger
+from signalbus.exceptions import SignalBusError
+from signalbus.receiving.reporting import announce, context_of
+from signalbus.receiving.runner import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from signalbus.wire.message import Message
+
+logger = logging.getLogger("signalbus")
+
+
+def park(message: Message, receivers: Sequence[str], queue: str | None, reason: str) -> None:
+    """Park deliveries, and tell of those whose day is over."""
+    logger.warning("signalbus parks message %s: %s", message.id, reason)
+    for receiver in ledger.park(message, receivers, queue, reason):
+        announce(context_of(message, receiver, 0), Outcome("dead", SignalBusError(f"given up: {reason}")))

@@ -1,0 +1,82 @@
+"""A run that the worker's own shutdown cut off is no attempt."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from signalbus.models import Delivery
+from tasks.marketing.models import FormEntry
+from tests.misbehaving.signals import long
+from tests.servers import wait_until
+
+from .test_worker import TESTS_SETTINGS, traces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.servers import Worker
+
+
+def let_it_end() -> None:
+    """Let the next run do its work."""
+    FormEntry.objects.create(kind="long", subject="0", pid=0)
+
+
+def children_that_run() -> list[int]:
+    """Return the processes in which the receiver runs."""
+    return list(FormEntry.objects.filter(kind="long").exclude(pid=0).values_list("pid", flat=True))
+
+
+@pytest.mark.parametrize("fail_first", [False, True])
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_a_cold_shutdown_is_no_attempt(start_worker: Callable[..., Worker], pool: str, fail_first: bool):
+    """SIGQUIT, twice to wait no longer: what was cut off runs again under the same number, with a row or without."""
+    number = 2 if fail_first else 1
+    worker = start_worker(pool=pool, environment=TESTS_SETTINGS)
+    long.send(None, label="cut", fail_first=fail_first)
+    wait_until(children_that_run, what="the long run")
+
+    worker.signal(signal.SIGQUIT)
+    worker.wait_for_log("Initiating Soft Shutdown")
+    worker.signal(signal.SIGQUIT)
+    worker.wait(40)
+    let_it_end()
+    start_worker(pool=pool, environment=TESTS_SETTINGS)
+
+    wait_until(lambda: traces("long done"), 40, "the second run")
+    assert traces("long done") == [f"cut {number}"]
+    row = wait_until(Delivery.objects.filter(state="done").first, what="the row to be done")
+    assert row.attempts == number
+
+
+def test_a_service_manager_that_ends_all_processes_at_once(start_worker: Callable[..., Worker]):
+    """As systemd does by default: the children get SIGTERM beside their main process. That is no attempt either."""
+    worker = start_worker(environment=TESTS_SETTINGS, concurrency=1)
+    long.send(None, label="cut", fail_first=True)
+    (child,) = wait_until(children_that_run, what="the long run")
+
+    os.kill(child, signal.SIGTERM)
+    worker.signal(signal.SIGTERM)
+    worker.wait(40)
+    let_it_end()
+    start_worker(environment=TESTS_SETTINGS)
+
+    wait_until(lambda: traces("long done"), 40, "the second run")
+    assert traces("long done") == ["cut 2"]
+
+
+def test_a_child_that_is_told_to_end_alone_pays_its_attempt(start_worker: Callable[..., Worker]):
+    """Its receiver may be the reason: bounded, as if it had been killed."""
+    start_worker(environment=TESTS_SETTINGS, concurrency=1)
+    long.send(None, label="killed", fail_first=True)
+    (child,) = wait_until(children_that_run, what="the long run")
+
+    os.kill(child, signal.SIGTERM)
+
+    dead = wait_until(Delivery.objects.filter(state="dead").first, 40, "its death")
+    assert "worker was lost in attempt 2" in dead.error
+    assert traces("long done") == []

@@ -1,0 +1,202 @@
+"""What a receiver leaves behind when it is cut off: its connections, and those of a test around it."""
+
+from __future__ import annotations
+
+import signal as os_signal
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import connection, transaction
+from django.test import TestCase
+
+from signalbus import Retry, Signal
+from signalbus.receiving.batch import deliver
+from signalbus.testing import DeliveryFailed, captured
+from tasks.admissions.models import Academy
+from tests.servers import wait_until
+
+from .bus import QUEUE, Bus, connect, eager, only, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture
+def database() -> str:
+    """SQLite's queries cannot be interrupted."""
+    return "postgres"
+
+
+def sleep_in_a_query(**kwargs: Any) -> None:
+    """Wait for the server, which does not answer."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(30)")
+
+
+def sleep_and_swallow(**kwargs: Any) -> None:
+    """Go on after what should have ended it."""
+    with suppress(TimeoutError, SoftTimeLimitExceeded):
+        sleep_in_a_query()
+
+
+def sleeping_queries() -> bool:
+    """Whether the server still runs what was interrupted."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(30)'")
+        return bool(cursor.fetchall())
+
+
+@contextmanager
+def soft_limit(seconds: float) -> Iterator[None]:
+    """Raise what Celery's soft time limit raises, in the way that a child's signal handler does it."""
+
+    def ring(number: int, frame: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    former = os_signal.signal(os_signal.SIGALRM, ring)
+    os_signal.setitimer(os_signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        os_signal.setitimer(os_signal.ITIMER_REAL, 0)
+        os_signal.signal(os_signal.SIGALRM, former)
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_timeout_in_mid_query_is_recorded_and_disturbs_nobody(bus: Bus, signal: Signal, atomic: bool):
+    """The failure is written down, the next receiver runs in its first attempt, and the server runs the query no
+    longer: what it locked is free for the next attempt.
+    """
+    ran = []
+    connect(signal, sleep_in_a_query, "interrupted", timeout=0.2, atomic=atomic)
+    connect(signal, lambda **kwargs: ran.append(Academy.objects.count()), "after", atomic=atomic)
+    signal.send(None)
+    bus.work()
+
+    assert rows() == [("interrupted", "pending", 1)]
+    assert only().error.startswith("TimeoutError: the receiver's timeout")
+    assert ran == [0]
+    wait_until(lambda: not sleeping_queries(), 5, "the server to give the query up")
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_soft_time_limit_in_mid_query_is_recorded_and_disturbs_nobody(bus: Bus, signal: Signal, atomic: bool):
+    """Celery's own limit takes the same way as the receiver's."""
+    ran = []
+    connect(signal, sleep_in_a_query, "interrupted", atomic=atomic)
+    connect(signal, lambda **kwargs: ran.append(Academy.objects.count()), "after", atomic=atomic)
+    signal.send(None)
+    with soft_limit(0.3):
+        bus.work()
+
+    assert rows() == [("interrupted", "pending", 1)]
+    assert only().error.startswith("SoftTimeLimitExceeded")
+    assert ran == [0]
+
+
+def test_a_swallowed_timeout_leaves_no_broken_connection_to_the_next(bus: Bus, signal: Signal):
+    """A receiver may go on after its timeout; what it had sent to the server is still no business of the next one."""
+    ran = []
+    connect(signal, sleep_and_swallow, "swallows", timeout=0.2, atomic=False)
+    connect(signal, lambda **kwargs: ran.append(Academy.objects.count()), "after", atomic=False)
+    signal.send(None)
+    bus.work()
+
+    assert ran == [0]
+    assert rows() == []
+
+
+def test_a_swallowed_timeout_in_a_transaction_is_a_failure(bus: Bus, signal: Signal):
+    """What stands in mid-query cannot be committed."""
+    ran = []
+    connect(signal, sleep_and_swallow, "swallows", timeout=0.2)
+    connect(signal, lambda **kwargs: ran.append(Academy.objects.count()), "after")
+    signal.send(None)
+    bus.work()
+
+    assert ran == [0]
+    assert rows() == [("swallows", "pending", 1)]
+
+
+def test_a_limit_that_strikes_in_the_bus_itself_leaves_no_broken_connection(bus: Bus, signal: Signal, monkeypatch):
+    """What comes out of the bus gives the message back, and the next message finds a sound connection."""
+    ran: list[Any] = []
+    connect(signal, lambda **kwargs: ran.append(Academy.objects.count()), "receiver")
+    signal.send(None)
+    (texts,) = bus.take()
+    with monkeypatch.context() as patch:
+        patch.setattr("signalbus.ledger.claim", lambda *args, **kwargs: sleep_in_a_query())
+        with soft_limit(0.3), pytest.raises(SoftTimeLimitExceeded):
+            deliver(texts, queue=QUEUE, redelivered=True)
+
+    deliver(texts, queue=QUEUE, redelivered=True)
+
+    assert ran == [0]
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_an_open_transaction_is_no_business_of_the_next(bus: Bus, signal: Signal, atomic: bool):
+    """A receiver that is cut off between a block's doors leaves it open; nobody works on inside it."""
+    ran = []
+
+    def receiver_that_leaves_a_block_open(**kwargs):
+        transaction.atomic().__enter__()
+        Academy.objects.create(name="phantom", slug="phantom")
+        raise ValueError
+
+    connect(signal, receiver_that_leaves_a_block_open, "open", atomic=atomic)
+    connect(signal, lambda **kwargs: ran.append(Academy.objects.count()), "after", atomic=atomic)
+    signal.send(None)
+    bus.work()
+
+    assert ran == [0]
+    assert rows() == [("open", "pending", 1)]
+
+
+def backend() -> int:
+    """Return the server's process behind this connection."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+        return int(pid)
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_deliver_all_leaves_the_transaction_of_a_test_open(bus: Bus, signal: Signal, atomic: bool):
+    """A receiver that fails inside a TestCase closes nothing of the test's: what the test wrote is still there."""
+
+    def receiver_that_raises(**kwargs):
+        raise ValueError("no luck")
+
+    connect(signal, receiver_that_raises, atomic=atomic, retry=Retry(max_attempts=1))
+    with transaction.atomic(), captured() as sent:
+        before = backend()
+        Academy.objects.create(name="kept", slug="kept")
+        signal.send(None)
+        with pytest.raises(DeliveryFailed, match="no luck"):
+            sent.deliver_all()
+
+        assert Academy.objects.get().slug == "kept"
+        assert backend() == before
+        assert rows() == [("receiver_that_raises", "dead", 1)]
+
+
+def test_eager_mode_leaves_the_transaction_of_a_test_open(bus: Bus, signal: Signal):
+    """As deliver_all(), with CELERY_TASK_ALWAYS_EAGER and Django's captureOnCommitCallbacks."""
+    capture: Callable[..., Any] = TestCase.captureOnCommitCallbacks
+
+    def receiver_that_raises(**kwargs):
+        raise ValueError("no luck")
+
+    connect(signal, receiver_that_raises)
+    with eager(), transaction.atomic():
+        before = backend()
+        Academy.objects.create(name="kept", slug="kept")
+        with capture(execute=True):
+            signal.send(None)
+
+        assert Academy.objects.get().slug == "kept"
+        assert backend() == before
+        assert rows() == [("receiver_that_raises", "pending", 1)]
