@@ -12,6 +12,7 @@ from typing import Any, assert_type
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.utils.functional import SimpleLazyObject
 
 from signalbus import Sent, Signal, Snapshot, receiver
 from signalbus.context import CurrentDelivery, _current, current
@@ -307,10 +308,18 @@ class TestMessages:
 
     @pytest.mark.parametrize(
         ("payload", "key"),
-        [({}, None), ({"account": None}, None), ({"account": "a"}, "a"), ({"account": COHORT}, "admissions.Cohort 7")],
+        [
+            ({}, None),
+            ({"account": None}, None),
+            ({"account": "a"}, "a"),
+            ({"account": COHORT}, "admissions.Cohort 7"),
+            ({"account": Snapshot(COHORT)}, "admissions.Cohort 7"),
+            ({"account": SimpleLazyObject(lambda: COHORT)}, "admissions.Cohort 7"),
+            ({"account": Cohort(name="new")}, None),
+        ],
     )
     def test_the_ordering_key(self, payload, key):
-        """It is the value's text, a row's its reference; without a value there is none."""
+        """It is the value's text, a row's its reference, however it travels; without value or row there is none."""
         signal = Signal("tests.ordered", ordered_by="account")
         signal.connect(on_order)
         with handed_over() as calls:
