@@ -1,1 +1,1 @@
-"""Where we use what Django, Celery and kombu keep private: a module for each, and a test that notices a change."""
+"""Where we use what Django, Celery and kombu keep private: a module for each, and a test in tests/unit/compat that notices a change."""

@@ -1,4 +1,4 @@
-"""What we use of Celery's private parts: each with what would break, and tests/unit/test_compat.py that notices it."""
+"""What we use of Celery's private parts: each with what would break, and tests in tests/unit/compat that notice it."""
 
 from __future__ import annotations
 
