@@ -16,4 +16,4 @@ if "TIME_LIMIT" in os.environ:
 
 # psycopg's pool, on PostgreSQL; this process itself, which is not forked, does without.
 if "DATABASE_POOL" in os.environ:
-    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 2, "max_size": 4}
+    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 2, "max_size": 2}

@@ -23,4 +23,5 @@ def is_worker_terminating() -> bool:
     raises into a receiver of the solo pool looks like the receiver's own error.
     """
     state = sys.modules.get("celery.worker.state")  # never imported by a process that is no worker
-    return getattr(state, "should_terminate", None) not in {None, False}
+    code = getattr(state, "should_terminate", None)
+    return code is not None and code is not False

@@ -1,0 +1,78 @@
+"""What we use of others' private parts is there, and means what we take it for."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from billiard import common
+from celery.worker import state
+from django.db import connections
+from django.db.backends.postgresql.base import DatabaseWrapper
+
+from signalbus.compat.celery import is_child_exiting, is_worker_terminating
+from signalbus.compat.django import close_pools, forget_pools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class TestEnding:
+    def test_a_signal_that_ends_a_child_is_noticed(self, monkeypatch):
+        """The handler that billiard installs in children raises SystemExit, and leaves word of it."""
+        monkeypatch.setattr(common, "_should_have_exited", [False])
+        former = signal.getsignal(signal.SIGUSR2)
+        assert not is_child_exiting()
+        try:
+            with pytest.raises(SystemExit):
+                common._shutdown_cleanup(signal.SIGUSR2, None)  # type: ignore[attr-defined]
+        finally:
+            signal.signal(signal.SIGUSR2, former)
+        assert is_child_exiting()
+
+    @pytest.mark.parametrize(("value", "terminating"), [(None, False), (False, False), (0, True), (1, True)])
+    def test_a_cold_shutdown_is_noticed(self, monkeypatch, value: Any, terminating: bool):
+        """Celery notes the exit code there, and looks for it in the same way."""
+        assert state.should_terminate is None
+        monkeypatch.setattr(state, "should_terminate", value)
+        assert is_worker_terminating() is terminating
+
+
+class TestPools:
+    @pytest.fixture
+    def pooled(self, monkeypatch) -> Iterator[Any]:
+        """A connection to PostgreSQL with a pool, which has not been opened."""
+        monkeypatch.setattr(DatabaseWrapper, "_connection_pools", {})
+        options = {"pool": {"min_size": 1, "max_size": 1}, "host": "/nowhere"}
+        given = {"ENGINE": "django.db.backends.postgresql", "NAME": "none", "OPTIONS": options}
+        connections.settings["pooled"] = connections.configure_settings({"default": given})["default"]
+        connection = connections["pooled"]
+        assert isinstance(connection, DatabaseWrapper)
+        yield connection
+        connections.settings.pop("pooled")
+        del connections["pooled"]
+
+    def test_pools_that_were_opened_are_closed(self, pooled):
+        """Django makes a new one when it is asked for the next connection."""
+        pool = pooled.pool
+        close_pools()
+        assert pool.closed
+        assert pooled.pool is not pool
+
+    def test_pools_that_were_inherited_are_forgotten(self, pooled):
+        """A child makes its own, and closes nothing of its parent's."""
+        pool = pooled.pool
+        pool.open()
+        try:
+            forget_pools()
+            assert not pool.closed
+            assert pooled.pool is not pool
+        finally:
+            pool.close()
+
+    def test_no_pool_is_made_to_be_closed(self, pooled):
+        """Where nobody has asked for one there is none to close, nor to forget."""
+        close_pools()
+        forget_pools()
+        assert pooled._connection_pools == {}

@@ -1,0 +1,150 @@
+"""Connections around forks: what a worker's main process holds, and what its children forget."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from unittest import mock
+
+import pytest
+from django.db import connections
+
+from signalbus.receiving import ending, sweeper, upkeep
+from signalbus.receiving.sweeper import Sweeper
+from tests.servers import wait_until
+
+# These tests fork while threads run, as a worker does.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+def status_of_a_child(check) -> int:
+    """Fork, and return 0 if the check holds in the child."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = 0 if check() else 1
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class TestForks:
+    @pytest.mark.django_db
+    def test_a_process_that_forks_nobody_keeps_its_connections(self):
+        """Celery's solo pool announces a child too, and is the process itself."""
+        connections["default"].ensure_connection()
+        raw = connections["default"].connection
+        upkeep.drop_inherited()
+        assert connections["default"].connection is raw
+
+    @pytest.mark.django_db
+    def test_a_child_forgets_its_parents_connections(self):
+        """They serve the parent still: forgotten, and not closed."""
+        connections["default"].ensure_connection()
+
+        def forgets() -> bool:
+            with mock.patch.object(connections["default"], "close", side_effect=AssertionError):
+                upkeep.drop_inherited()
+            return connections["default"].connection is None
+
+        assert status_of_a_child(forgets) == 0
+
+    def test_a_thread_may_do_without_the_pool(self, monkeypatch):
+        """The sweeper connects by itself; the settings of other threads keep their pool."""
+        options = connections.settings["default"]["OPTIONS"]
+        monkeypatch.setitem(connections.settings["default"], "OPTIONS", {**options, "pool": True})
+        seen: list[object] = []
+
+        def look() -> None:
+            upkeep.use_no_pools()
+            seen.append(connections["default"].settings_dict["OPTIONS"].get("pool"))
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join(10)
+        assert seen == [None]
+        assert connections.settings["default"]["OPTIONS"]["pool"] is True
+
+
+class TestSweeper:
+    def test_no_child_is_forked_in_the_midst_of_a_sweep(self, monkeypatch):
+        """A fork waits for the batch under way, and the sweeper goes on after it."""
+        swept: list[str] = []
+        may_end = threading.Event()
+
+        def slow() -> tuple[int, bool]:
+            swept.append("begun")
+            may_end.wait(10)
+            swept.append("ended")
+            return 0, True
+
+        monkeypatch.setattr(sweeper, "_sweep_some", slow)
+        monkeypatch.setattr("signalbus.ledger.unpark", lambda: 0)
+        thread = Sweeper(0.01)
+        thread.start()
+        try:
+            wait_until(lambda: swept, what="a sweep")
+            threading.Timer(0.2, may_end.set).start()
+            assert status_of_a_child(lambda: swept.count("begun") == swept.count("ended")) == 0
+            before = len(swept)
+            wait_until(lambda: len(swept) > before, what="the next sweep")
+        finally:
+            may_end.set()
+            thread.stop()
+            thread.join(10)
+
+    def test_a_sweep_that_hangs_does_not_keep_children_from_being_forked(self, monkeypatch):
+        """A database that does not answer must not stop the worker: the fork waits a while, and no longer."""
+        monkeypatch.setattr(sweeper, "FORK_SECONDS", 0.1)
+        sweeper._hold_while_forking()
+        release = threading.Event()
+        holds = threading.Event()
+
+        def hang() -> None:
+            with sweeper._sweeping:
+                holds.set()
+                release.wait(10)
+
+        thread = threading.Thread(target=hang)
+        thread.start()
+        holds.wait(10)
+        begun = time.monotonic()
+        try:
+            # The child can fork in turn: the lock is not held by a thread that it does not have.
+            assert status_of_a_child(lambda: sweeper._sweeping.acquire(blocking=False)) == 0
+            assert time.monotonic() - begun < 5
+        finally:
+            release.set()
+            thread.join(10)
+
+
+class TestEnding:
+    @pytest.fixture(autouse=True)
+    def byte(self, monkeypatch):
+        """Nothing has ended yet, and waiting for the main process's word takes no time."""
+        monkeypatch.setattr(ending, "PATIENCE", 0.0)
+        yield
+        ending._shared[0] = 0
+
+    def test_a_child_hears_that_the_worker_shuts_down(self):
+        """The word reaches a child that was forked before."""
+        ready, told = os.pipe(), os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.write(ready[1], b"." if not ending.is_shutting_down() else b"!")
+            os.read(told[0], 1)
+            os._exit(0 if ending.is_shutting_down() else 1)
+        assert os.read(ready[0], 1) == b"."
+        ending.tell_children()
+        os.write(told[1], b".")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        for end in (*ready, *told):
+            os.close(end)
+
+    def test_a_child_that_is_killed_alone_is_no_shutdown(self, monkeypatch):
+        """Whoever ended it did not end the worker."""
+        monkeypatch.setattr(ending, "is_child_exiting", lambda: True)
+        assert ending.was_cut_off()
+        assert not ending.is_shutting_down()
