@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 
 from signalbus import ledger
-from signalbus.sending import publisher
+from signalbus.sending import loops, publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -76,7 +76,11 @@ def add(outgoing: Iterable[Outgoing], *, robust: bool = True) -> None:
         return
     waiting = open_transactions()
     if not waiting:
-        publish(list(outgoing), robust=robust)
+        # What the broker does not take is written, and in eager mode receivers run: not on an event loop's thread.
+        if loops.forbid_databases():
+            loops.call_away(publish, list(outgoing), robust=robust)
+        else:
+            publish(list(outgoing), robust=robust)
     elif len(waiting) == 1:
         _buffer_in(waiting[0]).outgoing.extend(outgoing)
     else:
