@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -157,6 +158,7 @@ class Draft:
         return sent
 
 
+@cache
 def _outbox() -> ModuleType:
     """Import the outbox when something is sent: its tables must wait until the apps are loaded, a Signal must not."""
     from signalbus.sending import outbox  # noqa: PLC0415 - see above

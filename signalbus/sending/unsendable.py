@@ -26,7 +26,7 @@ def keep(signal: str, recipients: Sequence[tuple[str, str | None]], error: Excep
         error: what was raised.
     """
     names = ", ".join(receiver for receiver, _ in recipients) or "whoever listens"
-    logger.error("signalbus could not send %s to %s: %s", signal, names, error, exc_info=error)
+    logger.error("signalbus could not send %s to %s: %s", signal, names, error, exc_info=error, stack_info=True)
     if outbox.diverted.get() is not None:  # a test's: nothing leaves it
         return
 

@@ -85,14 +85,15 @@ def test_it_is_kept_as_dead_deliveries(bus: Bus, signal: Signal, form: str):
     listed = command("failed")
     assert f"{signal.name} -> robust.first" in listed
     assert "PayloadError: context.lock: " in listed
-    first = Delivery.objects.get(receiver="robust.second")
-    assert (first.queue, first.ended_at is None, first.failed_at is None) == ("email", False, False)
-    assert "PayloadError: context.lock" in first.traceback
+    second = Delivery.objects.get(receiver="robust.second")
+    assert (second.queue, second.ended_at is None, second.failed_at is None) == ("email", False, False)
+    assert "PayloadError: context.lock" in second.traceback
     assert ledger.retry(None) == 0
     with pytest.raises(CommandError, match="can only be discarded"):
-        command("retry", first.pk)
-    command("discard", first.pk)
+        command("retry", second.pk)
+    command("discard", second.pk)
     assert rows() == [("robust.first", "dead", 0), ("robust.second", "discarded", 0)]
+    assert ledger.retry([second.pk]) == 0
 
 
 def test_purging_leaves_it(bus: Bus, signal: Signal):
