@@ -5,7 +5,8 @@ from signalbus.context import current
 from signalbus.exceptions import Reject, RetryLater, SignalBusError
 from signalbus.retry import Retry
 from signalbus.sending.bridge import receiver
-from signalbus.sending.signal import Sent, Signal
+from signalbus.sending.draft import Sent
+from signalbus.sending.signal import Signal
 from signalbus.wire.references import Snapshot
 
 __version__ = "0.1.0"

@@ -55,6 +55,13 @@ def check_names(**_kwargs: Any) -> list[checks.CheckMessage]:
     return [found[text] for text in sorted(found)]
 
 
+@checks.register("signalbus")
+def check_refused(**_kwargs: Any) -> list[checks.CheckMessage]:
+    """Check that nothing was refused when it was connected: whoever connected it may have swallowed the error."""
+    found = {text for signal in registry for text in signal.refusals}
+    return [checks.Error(text, id="signalbus.E004") for text in sorted(found)]
+
+
 @checks.register("signalbus", checks.Tags.database)
 def check_sqlite(databases: Any = None, **_kwargs: Any) -> list[checks.CheckMessage]:
     """Check that SQLite lets a worker and a web process write at the same time."""

@@ -13,7 +13,10 @@ from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
 from signalbus.exceptions import ConfigurationError
+from signalbus.retry import Retry
 from signalbus.wire.signing import Signer
+
+DEFAULT_RETRY = Retry()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,10 @@ class Settings:
 
     CELERY_APP: str | None = None  # the host's own app, as "shop.celery:app"
     QUEUE: str | None = None  # None: "signalbus" with our own app, the host's default queue with the host's app
+    # Of receivers that say nothing themselves, as QUEUE.
+    RETRY: Retry = DEFAULT_RETRY  # or a dict of what it takes
+    ATOMIC: bool = True
+    TIMEOUT: float | None = None  # seconds for one run
     SIGNING_KEYS: tuple[str, ...] | None = None  # None: SECRET_KEY, then SECRET_KEY_FALLBACKS
     MAX_BYTES: int = 256 * 1024  # of one message's text
     MAX_NESTING: int = 64  # containers inside containers
@@ -46,10 +53,12 @@ class Settings:
 
 
 TEST_MODES = ("muted", "immediate")  # as the functions of signalbus.testing
-WORDS = {float: "a number", int: "a whole number", str: "a text"}
+WORDS = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
 
 
 def _checked(name: str, value: Any, expected: Any) -> Any:
+    if expected is Retry:
+        return _retry(name, value)
     if name == "SIGNING_KEYS" and value is not None:
         if isinstance(value, (list, tuple)) and value and all(isinstance(key, str) and key for key in value):
             return tuple(value)
@@ -59,18 +68,39 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
         return None
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if not isinstance(value, tuple(allowed)) or isinstance(value, bool):
+    if not isinstance(value, tuple(allowed)) or isinstance(value, bool) is not (bool in allowed):
         kinds = " or ".join("None" if kind is NoneType else WORDS[kind] for kind in allowed)
         raise ConfigurationError(
             f'SIGNALBUS["{name}"] is {value!r}, of type {type(value).__name__}; it must be {kinds}.'
         )
+    _reject_meaningless(name, value)
+    return value
+
+
+def _reject_meaningless(name: str, value: object) -> None:
     if isinstance(value, (int, float)) and not 0 <= value < math.inf:
         raise ConfigurationError(f'SIGNALBUS["{name}"] is {value!r}; it must be a number from 0 up.')
     if name == "TEST_MODE" and value not in TEST_MODES:
         raise ConfigurationError(f'SIGNALBUS["TEST_MODE"] is {value!r}; it must be "muted", "immediate" or None.')
+    if name == "TIMEOUT" and value == 0:
+        raise ConfigurationError('SIGNALBUS["TIMEOUT"] is 0; it must be a number above 0, or None for no limit.')
     if value == "":
         raise ConfigurationError(f'SIGNALBUS["{name}"] is empty; leave it out for the default.')
-    return value
+
+
+def _retry(name: str, value: Any) -> Retry:
+    if isinstance(value, Retry):
+        return value
+    keys = [field.name for field in fields(Retry)]
+    if not isinstance(value, dict) or not value.keys() <= set(keys):
+        raise ConfigurationError(
+            f'SIGNALBUS["{name}"] is {value!r}; it must be a signalbus.Retry, or a dict of what that takes: '
+            f"{', '.join(keys)}."
+        )
+    try:
+        return Retry(**value)
+    except ConfigurationError as error:
+        raise ConfigurationError(f'SIGNALBUS["{name}"]: {error}') from error
 
 
 @cache

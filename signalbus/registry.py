@@ -21,6 +21,45 @@ if TYPE_CHECKING:
 MAX_NAME, MAX_ID, MAX_QUEUE = 255, 512, 255  # characters, as the ledger's columns hold
 
 
+class Defaults(Protocol):
+    """What holds for receivers that do not say it themselves: the project's settings."""
+
+    @property
+    def RETRY(self) -> Retry:  # noqa: N802 - a setting
+        """When to try again."""
+
+    @property
+    def ATOMIC(self) -> bool:  # noqa: N802 - a setting
+        """Run in a transaction."""
+
+    @property
+    def TIMEOUT(self) -> float | None:  # noqa: N802 - a setting
+        """Seconds for one run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What was said when a receiver was connected.
+
+    Args:
+        retry: when to try again, or None for the project's default.
+        queue: the Celery queue it is delivered through, or None for the default one.
+        atomic: run it in a transaction, together with its receipt; None for the project's default.
+        on_missing: "skip" or "fail" when a row of the message is gone, or "snapshot" for its values when it was sent.
+        timeout: seconds for one run, or None for the project's default.
+        was: ids it had before it was renamed.
+        select_related: for payload keys the relations that are fetched along with their rows.
+    """
+
+    retry: Retry | None
+    queue: str | None
+    atomic: bool | None
+    on_missing: str
+    timeout: float | None
+    was: tuple[str, ...]
+    select_related: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Receiver:
     """A connected function with a stable id and a policy.
@@ -30,28 +69,55 @@ class Receiver:
         function: returns the function, or None once it is gone (a weak reference, as Django keeps it).
         sender: the name of the sender it was connected for, or None for any.
         place: where it was defined, for error messages.
-        retry: when to try again.
-        queue: the Celery queue it is delivered through, or None for the default one.
-        atomic: run it in a transaction, together with its receipt.
-        on_missing: "skip" or "fail" when a row of the message is gone, or "snapshot" for its values when it was sent.
-        timeout: seconds for one run, or None.
-        was: ids it had before it was renamed.
+        source: the same, whatever its module was imported as.
+        policy: what was said when it was connected.
+        defaults: returns what holds otherwise; not to be called before there are settings.
         is_async: it is an ``async def``.
-        select_related: for payload keys the relations that are fetched along with their rows.
     """
 
     id: str
     function: Callable[[], Callable[..., Any] | None]
     sender: str | None
     place: str
-    retry: Retry
-    queue: str | None
-    atomic: bool
-    on_missing: str
-    timeout: float | None
-    was: tuple[str, ...]
+    source: str
+    policy: Policy
+    defaults: Callable[[], Defaults]
     is_async: bool
-    select_related: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def retry(self) -> Retry:
+        """When to try again."""
+        return self.defaults().RETRY if self.policy.retry is None else self.policy.retry
+
+    @property
+    def queue(self) -> str | None:
+        """The Celery queue it is delivered through, or None for the default one."""
+        return self.policy.queue
+
+    @property
+    def atomic(self) -> bool:
+        """Whether it runs in a transaction, together with its receipt."""
+        return self.defaults().ATOMIC if self.policy.atomic is None else self.policy.atomic
+
+    @property
+    def on_missing(self) -> str:
+        """What a row of the message that is gone makes of the delivery."""
+        return self.policy.on_missing
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds for one run, or None."""
+        return self.defaults().TIMEOUT if self.policy.timeout is None else self.policy.timeout
+
+    @property
+    def was(self) -> tuple[str, ...]:
+        """Ids it had before it was renamed."""
+        return self.policy.was
+
+    @property
+    def select_related(self) -> Mapping[str, tuple[str, ...]]:
+        """For payload keys the relations that are fetched along with their rows."""
+        return self.policy.select_related
 
 
 class NamedSignal(Protocol):

@@ -21,6 +21,7 @@ from signalbus.ledger.deliveries import (
 )
 from signalbus.ledger.mending import discard, failed, purge, retry, skipped
 from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
+from signalbus.ledger.unsendable import keep_unsendable
 
 __all__ = [
     "Settlement",
@@ -34,6 +35,7 @@ __all__ = [
     "keep",
     "keep_settled",
     "keep_unpublished",
+    "keep_unsendable",
     "open_parked",
     "park",
     "park_text",

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from django.db.models import QuerySet
 
-# A text that was parked may be a good one whose key came too late; one that never was is garbage, or forged.
-REFUSED = Q(state=State.DEAD, message__sealed=True, parked_at=None)
+# A text that was parked may be a good one whose key came too late; one that never was is garbage, or forged, or was
+# never written because its payload could not travel.
+REFUSED = Q(message__sealed=True, parked_at=None)
 TROUBLED = Q(state__in=(State.DEAD, State.PARKED)) | (Q(state__in=OPEN_STATES) & ~Q(error=""))
 
 
@@ -87,7 +88,9 @@ def purge(seconds: float, *, batch: int = 1000) -> int:
         How many deliveries.
     """
     alias = using()
-    over = Q(state__in=(State.DONE, State.SKIPPED, State.DISCARDED)) | Q(state=State.DEAD, message__sealed=True)
+    over = Q(state__in=(State.DONE, State.SKIPPED, State.DISCARDED)) | Q(
+        state=State.DEAD, message__sealed=True, message__signal=""
+    )
     ended = Delivery.objects.using(alias).filter(over, ended_at__lte=later(-seconds))
     purged = 0
     while ids := list(ended.values_list("id", flat=True)[:batch]):

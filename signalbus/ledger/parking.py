@@ -152,7 +152,9 @@ def refuse(text: str, reason: str, queue: str | None) -> None:
     if _count_again(id_):
         return
     most = conf.get().KEEP_REFUSED
-    kept = Delivery.objects.using(using()).filter(state=State.DEAD, receiver="", message__sealed=True, parked_at=None)
+    kept = Delivery.objects.using(using()).filter(
+        state=State.DEAD, receiver="", message__sealed=True, message__signal="", parked_at=None
+    )
     if kept[:most].count() >= most:
         if _count_again(OVERFLOW):
             return

@@ -48,9 +48,10 @@ def route(receivers: Iterable[Receiver]) -> dict[str | None, tuple[str, ...] | N
     """
     routes: dict[str | None, tuple[str, ...] | None] = {}
     for receiver in receivers:
-        ids = routes.get(receiver.queue) or ()
+        queue = receiver.queue
+        ids = routes.get(queue) or ()
         if receiver.id not in ids:
-            routes[receiver.queue] = (*ids, receiver.id)
+            routes[queue] = (*ids, receiver.id)
     return routes
 
 

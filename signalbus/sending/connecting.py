@@ -4,123 +4,40 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
-from django.dispatch.dispatcher import NONE_ID
 
+from signalbus import conf
 from signalbus.exceptions import ConfigurationError, PayloadError
-from signalbus.registry import MAX_ID, MAX_QUEUE, Conflict, Receiver, is_name
+from signalbus.registry import MAX_ID, MAX_QUEUE, Policy, Receiver, is_name
 from signalbus.retry import Retry
 from signalbus.wire.references import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from types import FrameType
 
     AnyReceiver = Callable[..., Any]
-    Key = tuple[Any, Any]  # Django's own: the uid or the receiver's identity, and the sender's
 
 
-class Roster:
-    """The receivers of one signal that travel, each under the key by which Django keeps it."""
+def plain(receiver: Any) -> Any:
+    """Return the function in a ``staticmethod`` object, which decorators below ``@receiver`` leave; else the receiver.
 
-    def __init__(self) -> None:
-        self._entries: dict[Key, Receiver] = {}
-        self._rivals: list[tuple[Receiver, Receiver]] = []
-        self._index: dict[str, list[Receiver]] | None = None
-        self._version = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._entries)
-
-    def __iter__(self) -> Iterator[Receiver]:
-        return (entry for entry in list(self._entries.values()) if entry.function() is not None)
-
-    def get(self, key: Key) -> Receiver | None:
-        """Return the receiver that Django keeps under a key, if it is one of those that travel."""
-        return self._entries.get(key)
-
-    def add(self, key: Key, entry: Receiver, *, known: bool) -> None:
-        """Take in a receiver, and note which other one has its id.
-
-        Args:
-            key: Django's key.
-            entry: the receiver.
-            known: Django has a living receiver under that key, and will ignore this one.
-        """
-        if not known:
-            self._entries.pop(key, None)  # an id() that a dead receiver left behind
-        for other_key, other in self._entries.items():
-            if other.id == entry.id and _rivals(key, entry, other_key, other):
-                self._rivals.append((other, entry))
-        if not known:
-            self._entries[key] = entry
-            self._changed()
-
-    def drop(self, key: Key) -> None:
-        """Forget what is kept under a key, and whose rival it was."""
-        entry = self._entries.pop(key, None)
-        self._changed()
-        self._rivals = [pair for pair in self._rivals if entry not in pair]
-
-    def _changed(self) -> None:
-        self._version += 1
-        self._index = None
-
-    @property
-    def conflicts(self) -> list[Conflict]:
-        """The living receivers that share an id."""
-        if not self._rivals:
-            return []
-        living = [pair for pair in self._rivals if None not in (pair[0].function(), pair[1].function())]
-        return [Conflict("receiver", first.id, (first.place, second.place)) for first, second in living]
-
-    def called(self, id: str) -> list[Receiver]:  # noqa: A002 - a receiver's id, as everywhere
-        """Return the living receivers with an id: those that have it now before those that had it once."""
-        index = self._index
-        if index is None:
-            version = self._version
-            index = {}
-            for entry in reversed(list(self._entries.values())):  # what a reloaded module connected again comes first
-                index.setdefault(entry.id, []).append(entry)
-            for entry in self._entries.values():
-                for former in entry.was:
-                    index.setdefault(former, []).append(entry)
-            if version == self._version:  # else somebody has connected meanwhile
-                self._index = index
-        return [entry for entry in index.get(id, ()) if entry.function() is not None]
-
-
-def _rivals(key: Key, entry: Receiver, other_key: Key, other: Receiver) -> bool:
-    """Whether a message could not tell two receivers with one id apart; a module loaded again has no rivals."""
-    if other.function() is None:
-        return False
-    together = key[1] == other_key[1] or NONE_ID in (key[1], other_key[1])
-    if entry.place != other.place:
-        return together or entry.sender == other.sender
-    # Django would run it twice for one sending; the message names it once.
-    return together and key != other_key and entry.function() is other.function()
-
-
-class SenderCache(weakref.WeakKeyDictionary[Any, Any]):
-    """What is connected for each sending class, for as long as the class lives.
-
-    Django's own cache fails for senders that no weak reference can be made to (None, texts), and takes two model
-    instances of one row for the same sender, which its look-up does not.
+    Raises:
+        ConfigurationError: a ``classmethod`` object.
     """
-
-    data: dict[Any, Any]  # the base class's, asked without the detour of its own get(): it is on every send's way
-
-    def get(self, sender: Any, default: Any = None) -> Any:
-        """Return what is remembered for a sender, if it is a class."""
-        return self.data.get(weakref.ref(sender), default) if isinstance(sender, type) else default
-
-    def __setitem__(self, sender: Any, value: Any) -> None:
-        """Remember something for a sender, if it is a class."""
-        if isinstance(sender, type):
-            super().__setitem__(sender, value)
+    if isinstance(receiver, staticmethod):
+        return receiver.__func__
+    if isinstance(receiver, classmethod):
+        raise ConfigurationError(
+            f"{receiver!r} cannot be called before its class is made: make it a staticmethod, or connect the bound "
+            'method after the class, with a dispatch_uid="…" or with inline=True.'
+        )
+    return receiver
 
 
 def reject_unreachable(receiver: AnyReceiver, dispatch_uid: object) -> None:
@@ -131,25 +48,44 @@ def reject_unreachable(receiver: AnyReceiver, dispatch_uid: object) -> None:
         dispatch_uid: its uid; a text is a name that lasts.
 
     Raises:
-        ConfigurationError: a lambda, a closure, a bound method or an object, with the cure.
+        ConfigurationError: a lambda, a closure, a bound method, an object or what ``__main__`` holds, with the cure.
     """
     if isinstance(dispatch_uid, str) and dispatch_uid:
         return
+    kind = _why_unreachable(receiver)
+    if kind is None:
+        return
+    cure = (
+        'Connect a function of a module, or give it a dispatch_uid="…" that every process uses, or run it in the '
+        "sender's process with inline=True."
+    )
+    if kind == A_MOCK:
+        cure = (
+            "A test sees what is sent with signalbus.testing: captured(), assert_sent() and deliver_all(). A mock that "
+            "is to be called inside send() is connected with inline=True."
+        )
+    raise ConfigurationError(f"{receiver!r} is {kind}: a worker could not find it again by name. {cure}")
+
+
+A_MOCK = "a mock"
+
+
+def _why_unreachable(receiver: AnyReceiver) -> str | None:
+    mock = sys.modules.get("unittest.mock")  # where nobody has imported it, nobody has made one
+    if mock is not None and isinstance(receiver, mock.NonCallableMock):
+        return A_MOCK
     name = getattr(receiver, "__qualname__", None)
     if name is None:
-        kind = "an object"
-    elif name.endswith("<lambda>"):
-        kind = "a lambda"
-    elif "<locals>" in name:
-        kind = "a function inside a function"
-    elif getattr(receiver, "__self__", None) is not None:
-        kind = "a bound method"
-    else:
-        return
-    raise ConfigurationError(
-        f"{receiver!r} is {kind}: a worker could not find it again by name. Connect a function of a module, or give it "
-        'a dispatch_uid="…" that every process uses, or run it in the sender\'s process with inline=True.'
-    )
+        return "an object"
+    if name.endswith("<lambda>"):
+        return "a lambda"
+    if "<locals>" in name:
+        return "a function inside a function"
+    if getattr(receiver, "__self__", None) is not None:
+        return "a bound method"
+    if receiver.__module__ in {"__main__", "__mp_main__"}:
+        return "in __main__, the program that was started here"
+    return None
 
 
 def receiver_id(receiver: AnyReceiver, sender: str | None, dispatch_uid: object) -> str:
@@ -169,12 +105,27 @@ def receiver_id(receiver: AnyReceiver, sender: str | None, dispatch_uid: object)
     return name if sender is None else f"{name}[{sender}]"
 
 
-def _place_of(receiver: AnyReceiver) -> str:
+def source_of(receiver: object) -> str | None:
+    """Return file and line of a function, whatever its module was imported as; None for an object."""
     # A decorator's wrapper stands where the decorator does: what it wraps is the place that a person looks for.
-    code = getattr(inspect.unwrap(receiver), "__code__", None)
+    code = getattr(inspect.unwrap(receiver), "__code__", None)  # type: ignore[arg-type]  # anything goes
+    return None if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def place_of(receiver: object) -> str:
+    """Return the name of a receiver, with file and line of a function."""
+    source = source_of(receiver)
     module = getattr(receiver, "__module__", type(receiver).__module__)
-    name = getattr(receiver, "__qualname__", type(receiver).__qualname__)
-    return f"{module}.{name}" if code is None else f"{module}.{name} ({code.co_filename}:{code.co_firstlineno})"
+    name = f"{module}.{getattr(receiver, '__qualname__', type(receiver).__qualname__)}"
+    return name if source is None else f"{name} ({source})"
+
+
+def site_of_call() -> str:
+    """Return the line of the project that is connecting: the nearest that is neither Django's nor ours."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the caller's module (PEP 667)
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in {"django", "signalbus"}:
+        frame = frame.f_back
+    return "an unknown place" if frame is None else f"{frame.f_globals.get('__name__', '')}:{frame.f_lineno}"
 
 
 def _function_of(receiver: AnyReceiver, weak: bool) -> Callable[[], AnyReceiver | None]:
@@ -223,7 +174,7 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
     *,
     retry: Retry | None,
     queue: str | None,
-    atomic: bool,
+    atomic: bool | None,
     on_missing: str,
     timeout: float | None,
     select_related: Mapping[str, Iterable[str]] | None,
@@ -236,11 +187,11 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
         sender: what it is connected for, or None.
         weak: hold it weakly.
         dispatch_uid: its uid.
-        retry: its retries, or None for the default.
+        retry: its retries, or None for the project's default.
         queue: its Celery queue, or None for the default.
-        atomic: run in a transaction.
+        atomic: run in a transaction; None for the project's default.
         on_missing: "skip", "fail" or "snapshot".
-        timeout: seconds, or None.
+        timeout: seconds, or None for the project's default.
         select_related: for payload keys the relations to fetch along, or None.
         was: former ids.
 
@@ -270,13 +221,17 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
         id=id_,
         function=_function_of(receiver, weak),
         sender=sender_name,
-        place=_place_of(receiver),
-        retry=retry or Retry(),
-        queue=queue,
-        atomic=atomic,
-        on_missing=on_missing,
-        timeout=timeout,
-        select_related=_relations(select_related),
-        was=(was,) if isinstance(was, str) else tuple(was),
+        place=place_of(receiver),
+        source=source_of(receiver) or place_of(receiver),
+        policy=Policy(
+            retry=retry,
+            queue=queue,
+            atomic=atomic,
+            on_missing=on_missing,
+            timeout=timeout,
+            was=(was,) if isinstance(was, str) else tuple(was),
+            select_related=_relations(select_related),
+        ),
+        defaults=conf.get,
         is_async=iscoroutinefunction(receiver) or iscoroutinefunction(getattr(receiver, "__call__", None)),  # noqa: B004 - is it async?
     )

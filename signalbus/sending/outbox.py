@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from signalbus import commits, conf, ledger
 from signalbus.exceptions import SignalBusError
-from signalbus.sending import publisher
+from signalbus.sending import loops, publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +26,11 @@ diverted_everywhere: Divert | None = None
 test_modes: dict[str | None, Divert] = {}
 
 
+def diversion() -> Divert | None:
+    """Return where messages go instead of to the broker, in a test; None outside of one."""
+    return diverted.get() or diverted_everywhere or test_modes.get(conf.get().TEST_MODE)
+
+
 def add(outgoing: Iterable[Outgoing], *, robust: bool = True) -> None:
     """Publish messages after the commit that decides over them; at once if there is none to wait for.
 
@@ -33,11 +38,14 @@ def add(outgoing: Iterable[Outgoing], *, robust: bool = True) -> None:
         outgoing: the messages.
         robust: never raise, whatever happens to the broker and to the ledger.
     """
-    divert = diverted.get() or diverted_everywhere or test_modes.get(conf.get().TEST_MODE)
+    divert = diversion()
     if divert is not None:
         _divert(divert, list(outgoing), robust=robust)
     elif deciders := commits.deciding():
         commits.wait(deciders, outgoing, publish)
+    elif loops.forbid_databases():
+        # What the broker does not take is written, and in eager mode receivers run: not on an event loop's thread.
+        loops.call_away(publish, list(outgoing), robust=robust)
     else:
         publish(list(outgoing), robust=robust)
 

@@ -3,52 +3,30 @@
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
-from django.apps import apps
 from django.dispatch import Signal as DjangoSignal
 from django.dispatch.dispatcher import NONE_ID, _make_id  # type: ignore[attr-defined]
 
-from signalbus.exceptions import ConfigurationError, PayloadError
-from signalbus.registry import registry
-from signalbus.sending.composing import Envelope, Outgoing, route
-from signalbus.sending.connecting import Roster, SenderCache, reject_unreachable, resolve_entry
+from signalbus.sending.connecting import place_of, plain, reject_unreachable, resolve_entry, site_of_call
+from signalbus.sending.draft import Draft, Sent, unheard
 from signalbus.sending.naming import Named
+from signalbus.sending.roster import Refusals, Roster, SenderCache
 from signalbus.wire.references import allow_sender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from types import ModuleType
+    from collections.abc import Callable, Iterable, Mapping
     from uuid import UUID
 
     from signalbus.registry import Conflict, Receiver
     from signalbus.retry import Retry
 
-    Responses = Iterable[tuple[Any, Any]]
-    Split = tuple[Sequence[Receiver], Sequence[Any], Sequence[Any]]
+    Split = tuple[list[Receiver], list[Any], list[Any]]
 
 logger = logging.getLogger("django.dispatch")
-
-NOBODY: Split = ((), (), ())
-RESERVED = ("signal", "sender")  # what a receiver gets beside the payload
-
-
-class Sent(list[tuple[Any, Any]]):
-    """What a send returns: (receiver, response) for each receiver that ran in this process; normally none."""
-
-    id: UUID | None = None  # the message's id, or None if nothing travels
-
-
-def _unheard() -> Sent:
-    """Answer a send that nobody listens to, where somebody could."""
-    if not registry.complete and apps.ready:
-        raise ConfigurationError(
-            'Add "signalbus" to INSTALLED_APPS: without it, nobody looks for the receivers of your apps, and whatever '
-            "you send reaches nobody."
-        )
-    return Sent()
 
 
 class Signal(Named, DjangoSignal):
@@ -82,6 +60,8 @@ class Signal(Named, DjangoSignal):
         self.ordered_by = ordered_by
         if use_caching:
             self.sender_receivers_cache = SenderCache()
+        self.lock = threading.RLock()  # type: ignore[assignment]  # Django's own cannot be held around its connect()
+        self.refusals = Refusals()
         self._roster = Roster()
         self._settle(name, (was,) if isinstance(was, str) else tuple(was))
 
@@ -102,7 +82,7 @@ class Signal(Named, DjangoSignal):
         retry: Retry | None = None,
         queue: str | None = None,
         inline: bool = False,
-        atomic: bool = True,
+        atomic: bool | None = None,
         on_missing: str = "skip",
         timeout: float | None = None,
         select_related: Mapping[str, Iterable[str]] | None = None,
@@ -115,58 +95,81 @@ class Signal(Named, DjangoSignal):
             sender: only what this sender sends; None for any.
             weak: do not keep the receiver alive.
             dispatch_uid: a text becomes the receiver's id.
-            retry: how often and how long apart to try; ``Retry()`` if not given.
-            queue: the Celery queue to deliver through.
+            retry: how often and how long apart to try; ``SIGNALBUS["RETRY"]`` if not given.
+            queue: the Celery queue to deliver through; ``SIGNALBUS["QUEUE"]`` if not given.
             inline: run it in the sender's process, as Django would.
-            atomic: run it in a transaction, together with its receipt.
+            atomic: run it in a transaction, together with its receipt; ``SIGNALBUS["ATOMIC"]`` if not given.
             on_missing: "skip" or "fail" when a row of the message is gone; "snapshot": run with its values as they were
                 when the signal was sent.
-            timeout: seconds for one run.
+            timeout: seconds for one run; ``SIGNALBUS["TIMEOUT"]`` if not given.
             select_related: relations to fetch along, as in ``{"instance": ("cohort__academy",)}``.
             was: ids it had before it was renamed.
 
         Raises:
-            ConfigurationError: a receiver that a worker could not find again, or a policy that means nothing.
+            ConfigurationError: a receiver that a worker could not find again, a policy that means nothing, or another
+                one than this receiver was connected with already. The system checks report it, too.
         """
-        entry = None
-        if not inline:
-            reject_unreachable(receiver, dispatch_uid)
-            entry = resolve_entry(
-                receiver,
-                sender,
-                weak,
-                dispatch_uid,
-                retry=retry,
-                queue=queue,
-                atomic=atomic,
-                on_missing=on_missing,
-                timeout=timeout,
-                select_related=select_related,
-                was=was,
-            )
-            allow_sender(sender)
-        key = (dispatch_uid or _make_id(receiver), _make_id(sender))
-        with self.lock:
-            self._clear_dead_receivers()  # type: ignore[attr-defined]
-            known = any(taken == key for taken, *_ in self.receivers)
-        if entry is not None:
-            # Before Django has it, so that no other thread finds it there and takes it for an inline one.
-            self._roster.add(key, entry, known=known)
-        elif not known:
-            self._roster.drop(key)  # an id() that a dead receiver left behind
+        site = site_of_call()
         try:
-            super().connect(receiver, sender, weak, dispatch_uid)
-        except BaseException:
-            if not known:
-                self._roster.drop(key)
+            receiver = plain(receiver)
+            entry = None
+            if not inline:
+                reject_unreachable(receiver, dispatch_uid)
+                entry = resolve_entry(
+                    receiver,
+                    sender,
+                    weak,
+                    dispatch_uid,
+                    retry=retry,
+                    queue=queue,
+                    atomic=atomic,
+                    on_missing=on_missing,
+                    timeout=timeout,
+                    select_related=select_related,
+                    was=was,
+                )
+                allow_sender(sender)
+            self._take_in(entry, site, receiver=receiver, sender=sender, weak=weak, dispatch_uid=dispatch_uid)
+        except Exception as error:
+            self.refusals.note(receiver, f"{self!r}.connect() at {site} refused {place_of(receiver)}: {error}")
             raise
+        self.refusals.clear(receiver)
+
+    def _take_in(  # noqa: PLR0913 - Django's four, and ours
+        self, entry: Receiver | None, site: str, *, receiver: Any, sender: object, weak: bool, dispatch_uid: Any
+    ) -> None:
+        key = (dispatch_uid or _make_id(receiver), _make_id(sender))
+        # In one step, so that no other thread finds it in Django's list alone, and takes it for an inline one.
+        with self.lock:
+            self._clear_dead_receivers()
+            known = any(taken == key for taken, *_ in self.receivers)
+            if known:
+                self._roster.meet(key, entry, site)
+            super().connect(receiver, sender, weak, dispatch_uid)
+            if not known:
+                self._roster.add(key, entry, site)
 
     def disconnect(self, receiver: Any = None, sender: object = None, dispatch_uid: Any = None) -> bool:
         """Disconnect a receiver, as Django does; return whether there was anything to disconnect."""
-        disconnected = super().disconnect(receiver, sender, dispatch_uid)
-        if disconnected:
-            self._roster.drop((dispatch_uid or _make_id(receiver), _make_id(sender)))
+        receiver = plain(receiver)
+        with self.lock:
+            disconnected = super().disconnect(receiver, sender, dispatch_uid)
+            if disconnected:
+                self._roster.drop((dispatch_uid or _make_id(receiver), _make_id(sender)))
         return bool(disconnected)
+
+    def _clear_dead_receivers(self) -> None:
+        """Forget, with Django, who died. The caller holds the lock."""
+        if self._dead_receivers:
+            super()._clear_dead_receivers()  # type: ignore[misc]
+            self._roster.retain(key for key, *_ in self.receivers)
+            self.sender_receivers_cache.clear()
+
+    def _living(self) -> Roster:
+        if self._dead_receivers:
+            with self.lock:
+                self._clear_dead_receivers()
+        return self._roster
 
     def has_listeners(self, sender: Any = None) -> bool:
         """Whether a send by this sender would reach anyone that is connected in this process."""
@@ -174,7 +177,7 @@ class Signal(Named, DjangoSignal):
 
     def entries(self) -> list[Receiver]:
         """Return the living receivers that travel, in the order of their connection."""
-        return list(self._roster)
+        return list(self._living())
 
     def find(self, receiver: str, sender: str | None) -> Receiver | None:
         """Look a recipient up, as a worker does.
@@ -186,12 +189,12 @@ class Signal(Named, DjangoSignal):
         Returns:
             The receiver connected under that id (or that had it before), or None.
         """
-        found = self._roster.called(receiver)
+        found = self._living().called(receiver)
         return next((entry for entry in found if entry.sender == sender), found[0] if found else None)
 
     def matching(self, sender: str | None) -> list[Receiver]:
         """Return the receivers of an open message from this sender."""
-        return [entry for entry in self._roster if entry.sender in {None, sender}]
+        return [entry for entry in self._living() if entry.sender in {None, sender}]
 
     _dead_receivers: bool  # Django's
 
@@ -201,14 +204,15 @@ class Signal(Named, DjangoSignal):
         if connected is None:
             wanted = (NONE_ID, _make_id(sender))
             with self.lock:
-                self._clear_dead_receivers()  # type: ignore[attr-defined]
+                if self._dead_receivers:
+                    self._clear_dead_receivers()
                 # With what travels, at this moment: a receiver that is disconnected meanwhile must not look like an
                 # inline one.
                 connected = [(each, self._roster.get(each[0])) for each in self.receivers if each[0][1] in wanted]
                 if self.use_caching:
                     self.sender_receivers_cache[sender] = connected
         if not connected:
-            return NOBODY
+            return [], [], []
         travelling: list[Receiver] = []
         sync: list[Any] = []
         asynchronous: list[Any] = []
@@ -225,8 +229,10 @@ class Signal(Named, DjangoSignal):
 
     def _live_receivers(self, sender: Any) -> tuple[list[Any], list[Any]]:
         """Give Django's own methods the receivers that run here: the others are not theirs to call."""
+        if not self._roster and not self.use_caching:
+            return super()._live_receivers(sender)  # all of them run here: the shorter way to the same
         _travelling, sync, asynchronous = self._split(sender)
-        return list(sync), list(asynchronous)
+        return sync, asynchronous
 
     def _log_robust_failure(self, receiver: Any, err: Exception) -> None:
         """Log as Django does, and do not fail for a receiver without a name of its own (a partial, an object)."""
@@ -251,51 +257,54 @@ class Signal(Named, DjangoSignal):
             ConfigurationError: a signal without a name, a name or id that two share, or an app that is not installed.
         """
         if not self.receivers and not self.open:
-            return _unheard()
-        travelling, sync, asynchronous = self._split(sender)
-        messages = self._encode(sender, (payload,), travelling) if travelling or self.open else None
-        if asynchronous:
-            return _publish(messages, super().send(sender, **payload))
-        sent = Sent()
-        for receiver in sync:
-            sent.append((receiver, receiver(signal=self, sender=sender, **payload)))
-        return sent if messages is None else _publish(messages, sent)
+            return unheard()
+        draft = self._draft(sender)
+        if draft is None:
+            return Sent(super().send(sender, **payload))
+        draft.encode((payload,))
+        return draft.hand_over(super().send(sender, **payload) if draft.inline else ())
 
     def send_robust(self, sender: Any, **payload: Any) -> Sent:
-        """Send as `send` does; an inline receiver's exception is its response, and the broker never raises."""
+        """Send as `send` does, and never raise: each receiver's error is its response.
+
+        What cannot be sent, because the payload cannot travel or for whatever other reason, is the response of each
+        receiver in a worker that it was meant for; it is logged, and kept as dead deliveries.
+
+        Returns:
+            The responses, and the message's id; no id if it could not be sent.
+
+        Raises:
+            ConfigurationError: the app is not installed.
+            SignalBusError: under an event loop, inline coroutines cannot be awaited; nothing was sent.
+        """
         if not self.receivers and not self.open:
-            return _unheard()
-        travelling, sync, asynchronous = self._split(sender)
-        messages = self._encode(sender, (payload,), travelling) if travelling or self.open else None
-        if asynchronous:
-            return _publish(messages, super().send_robust(sender, **payload), robust=True)
-        sent = Sent()
-        for receiver in sync:
-            try:
-                response = receiver(signal=self, sender=sender, **payload)
-            except Exception as error:  # noqa: BLE001 - the response, as in Django
-                self._log_robust_failure(receiver, error)
-                response = error
-            sent.append((receiver, response))
-        return sent if messages is None else _publish(messages, sent, robust=True)
+            return unheard()
+        draft = self._draft(sender, robust=True)
+        if draft is None:
+            return Sent(super().send_robust(sender, **payload))
+        draft.encode((payload,))
+        return draft.hand_over(super().send_robust(sender, **payload) if draft.inline else ())
 
     async def asend(self, sender: Any, **payload: Any) -> Sent:
         """Send from a coroutine; as `send` in everything else."""
         if not self.receivers and not self.open:
-            return _unheard()
-        messages = await self._aencode(sender, payload)
-        responses = await super().asend(sender, **payload)
-        return await sync_to_async(_publish)(messages, responses) if messages else _publish(None, responses)
+            return unheard()
+        draft = self._draft(sender)
+        if draft is None:
+            return Sent(await super().asend(sender, **payload))
+        await sync_to_async(draft.encode)((payload,))
+        return await sync_to_async(draft.hand_over)(await super().asend(sender, **payload) if draft.inline else ())
 
     async def asend_robust(self, sender: Any, **payload: Any) -> Sent:
         """Send from a coroutine; as `send_robust` in everything else."""
         if not self.receivers and not self.open:
-            return _unheard()
-        messages = await self._aencode(sender, payload)
-        responses = await super().asend_robust(sender, **payload)
-        if not messages:
-            return _publish(None, responses)
-        return await sync_to_async(_publish)(messages, responses, robust=True)
+            return unheard()
+        draft = self._draft(sender, robust=True)
+        if draft is None:
+            return Sent(await super().asend_robust(sender, **payload))
+        await sync_to_async(draft.encode)((payload,))
+        responses = await super().asend_robust(sender, **payload) if draft.inline else ()
+        return await sync_to_async(draft.hand_over)(responses)
 
     def send_many(self, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[UUID | None]:
         """Send one message for each payload, together.
@@ -314,52 +323,21 @@ class Signal(Named, DjangoSignal):
         """
         payloads = list(payloads)
         if not self.receivers and not self.open:
-            _unheard()
-        travelling, *inline = self._split(sender)
-        messages = self._encode(sender, payloads, travelling) if travelling or self.open else None
-        for payload in payloads if any(inline) else ():
-            super().send(sender, **payload)
-        if messages is None:
-            return [None] * len(payloads)
-        _outbox().add([outgoing for parts in messages for outgoing in parts], robust=False)
-        return [parts[0].message.id for parts in messages]
+            unheard()
+        draft = self._draft(sender)
+        if draft is not None:
+            draft.encode(payloads)
+        if draft is None or draft.inline:
+            for payload in payloads:
+                super().send(sender, **payload)
+        return [None] * len(payloads) if draft is None else draft.publish()
 
-    async def _aencode(self, sender: Any, payload: Mapping[str, Any]) -> list[list[Outgoing]] | None:
-        travelling = self._split(sender)[0]
+    def _draft(self, sender: Any, *, robust: bool = False) -> Draft | None:
+        """Begin a send; None if nothing of it travels, so that it is Django's alone."""
+        if not self._roster and not self.open:
+            return None
+        travelling, sync, asynchronous = self._split(sender)
         if not travelling and not self.open:
-            return None  # nothing that could ask a database: no need for a thread
-        return await sync_to_async(self._encode)(sender, (payload,), travelling)
-
-    def _encode(
-        self, sender: Any, payloads: Iterable[Mapping[str, Any]], travelling: Sequence[Receiver]
-    ) -> list[list[Outgoing]]:
-        """Encode what travels, once it is known that something does."""
-        if self.conflicts:
-            raise ConfigurationError(str(self.conflicts[0]))
-        for key in RESERVED:
-            if any(key in payload for payload in payloads):
-                raise PayloadError("receivers get one beside the payload: call it something else", key)
-        envelope = Envelope(
-            signal=self.name,
-            durable=self.durable,
-            ordered_by=self.ordered_by,
-            ledger=_outbox().ledger.using(),
-            routes={None: None} if self.open else route(travelling),
-            snapshots=any(entry.on_missing == "snapshot" for entry in travelling),
-        )
-        return envelope.messages(sender, payloads)
-
-
-def _publish(messages: list[list[Outgoing]] | None, responses: Responses, *, robust: bool = False) -> Sent:
-    sent = Sent(responses)
-    if messages is not None:
-        _outbox().add(messages[0], robust=robust)
-        sent.id = messages[0][0].message.id
-    return sent
-
-
-def _outbox() -> ModuleType:
-    """Import the outbox when something is sent: its tables must wait until the apps are loaded, a Signal must not."""
-    from signalbus.sending import outbox  # noqa: PLC0415 - see above
-
-    return outbox
+            return None
+        here = bool(sync or asynchronous)
+        return Draft(self, sender, travelling, inline=here, coroutines=bool(asynchronous), robust=robust)

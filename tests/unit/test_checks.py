@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from contextlib import suppress
+from functools import partial
+
 import pytest
 from django.core.checks import run_checks
 from django.core.management import call_command
@@ -9,7 +14,7 @@ from django.core.management.base import SystemCheckError
 from django.db import connection
 
 from signalbus import Signal, celery
-from signalbus.checks import check_names, check_settings, check_sqlite
+from signalbus.checks import check_names, check_refused, check_settings, check_sqlite
 
 
 def on_event(sender, **kwargs):
@@ -27,7 +32,7 @@ def ids(messages):
 
 def test_this_project_is_well():
     """The checkout's own signals and receivers pass."""
-    assert check_names() == []
+    assert check_names() == check_refused() == []
     assert check_settings() == []
 
 
@@ -84,6 +89,119 @@ def test_a_signal_without_a_name(travels):
     assert error.id == "signalbus.E002"
     assert "assign it to a variable" in error.msg
     assert nowhere[0].place in error.msg
+
+
+class Shapeless:
+    """No receiver at all."""
+
+
+class TestRefused:
+    """What ``connect`` refused is reported, although somebody swallowed the error."""
+
+    @pytest.fixture
+    def signal(self):
+        return Signal("tests.picky")
+
+    def swallowed(self, signal, function, **options):
+        """Connect as careless code does."""
+        with suppress(Exception):
+            signal.connect(function, **options)
+
+    def test_it_is_reported(self, signal):
+        """The error names the signal, the receiver, the place and the cure; many from one place are one error."""
+        for _ in range(3):
+
+            def webhook(sender, **kwargs):
+                pass
+
+            self.swallowed(signal, webhook)
+        (error,) = check_refused()
+        assert error.id == "signalbus.E004"
+        assert "tests.picky" in error.msg
+        assert "webhook" in error.msg
+        assert "test_checks:" in error.msg
+        assert "dispatch_uid=" in error.msg
+
+    @pytest.mark.parametrize(
+        ("function", "options", "cure"),
+        [
+            (on_event, {"timeout": 0}, "above 0"),
+            (on_event, {"sender": 17}, "inline=True"),
+            (lambda sender: None, {"inline": True}, "keyword arguments"),
+            (Shapeless(), {"dispatch_uid": "object"}, "callable"),
+        ],
+    )
+    def test_whatever_was_wrong(self, signal, settings, function, options, cure):
+        """Django's own refusals, with DEBUG on, as well as ours."""
+        settings.DEBUG = True
+        self.swallowed(signal, function, **options)
+        (error,) = check_refused()
+        assert cure in error.msg
+
+    def test_connecting_again_with_other_options_too(self, signal):
+        """The first connection stands, and the second is reported."""
+        signal.connect(on_event)
+        self.swallowed(signal, on_event, queue="tills")
+        (error,) = check_refused()
+        assert "queue" in error.msg
+        signal.connect(on_event)
+        assert check_refused() == []
+
+    @pytest.mark.parametrize("cure", [{"dispatch_uid": "webhook", "weak": False}, {"inline": True}])
+    def test_connected_rightly_it_is_not_reported(self, signal, cure):
+        """The same function, or object, that is connected after all."""
+
+        def make():
+            def webhook(sender, **kwargs):
+                pass
+
+            return webhook
+
+        self.swallowed(signal, make())
+        assert check_refused()
+        signal.connect(make(), **cure)
+        assert check_refused() == []
+        caller = partial(on_event)
+        self.swallowed(signal, caller)
+        assert check_refused()
+        signal.connect(caller, **{**cure, "dispatch_uid": "caller"})
+        assert check_refused() == []
+
+    def test_another_receiver_is_no_cure(self, signal):
+        """One that is connected well says nothing of the next."""
+        objects = [Listener(), Listener()]
+        for each in objects:
+            self.swallowed(signal, each.method)
+        assert len(check_refused()) == 2
+        signal.connect(objects[0].method, dispatch_uid="first")
+        assert len(check_refused()) == 1
+
+    def test_what_was_refused_is_not_kept_alive(self, signal):
+        """Only a text is remembered."""
+
+        def webhook(sender, **kwargs):
+            pass
+
+        reference = weakref.ref(webhook)
+        self.swallowed(signal, webhook)
+        del webhook
+        gc.collect()
+        assert reference() is None
+        assert check_refused()
+
+    @pytest.mark.django_db
+    def test_manage_py_check_says_so(self, signal):
+        """It is an error of ``manage.py check``, which a worker's start runs too."""
+        self.swallowed(signal, lambda **kwargs: None)
+        with pytest.raises(SystemCheckError, match="a lambda"):
+            call_command("check")
+
+
+class Listener:
+    """An object whose method is a receiver."""
+
+    def method(self, sender, **kwargs):
+        """Receive."""
 
 
 @pytest.mark.django_db

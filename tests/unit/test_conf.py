@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from signalbus import conf
+from signalbus import Retry, conf
 from signalbus.exceptions import ConfigurationError, Forged, SignalBusError, UnknownKey
 
 
@@ -37,9 +37,16 @@ def test_what_is_said_is_read(given):
     assert type(read.TIME_LIMIT) is float
 
 
+def test_retries_are_read_from_either_form(given):
+    """A policy is a Retry, or a dict of what it takes."""
+    policy = Retry(max_attempts=5, jitter=False)
+    for form in (policy, {"max_attempts": 5, "jitter": False}):
+        assert policy == given({"RETRY": form}).RETRY
+
+
 def test_none_is_a_default_said_aloud(given):
     """Where the default is None, None may be written."""
-    assert given({"CELERY_APP": None, "QUEUE": None, "SIGNING_KEYS": None}) == conf.Settings()
+    assert given({"CELERY_APP": None, "QUEUE": None, "SIGNING_KEYS": None, "TIMEOUT": None}) == conf.Settings()
 
 
 def test_changed_settings_are_read_again(given):
@@ -86,6 +93,14 @@ def test_a_key_like_no_other_is_refused_with_the_list(given):
         ("SIGNING_KEYS", "secret", "list of texts"),
         ("SIGNING_KEYS", [], "list of texts"),
         ("SIGNING_KEYS", ["new", ""], "list of texts"),
+        ("RETRY", 5, "signalbus.Retry"),
+        ("RETRY", None, "signalbus.Retry"),
+        ("RETRY", {"attempts": 5}, "max_attempts, base_delay, max_delay, jitter"),
+        ("RETRY", {"max_attempts": 0}, "at least 1"),
+        ("ATOMIC", "yes", "True or False"),
+        ("ATOMIC", 1, "True or False"),
+        ("TIMEOUT", 0, "above 0"),
+        ("TIMEOUT", "5", "a number"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(given, key, value, cure):

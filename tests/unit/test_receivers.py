@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 import gc
 import math
+import subprocess
+import sys
+import textwrap
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 
 from signalbus import Retry, Signal, receiver
 from signalbus.exceptions import ConfigurationError
-from signalbus.testing import captured
+from signalbus.testing import captured, muted
 from tasks.admissions.models import Academy, Cohort
 
 HERE = "tests.unit.test_receivers"
@@ -219,6 +223,71 @@ class TestUnreachable:
         sale.connect(on_sale, sender=TILL, inline=True)
         assert sale.send(TILL) == [(on_sale, None)]
 
+    def test_what_the_program_itself_holds(self):
+        """A worker cannot import ``__main__``: connecting there is refused, sending from there is not."""
+        program = textwrap.dedent("""
+            import os, django
+            os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+            django.setup()
+            from signalbus import receiver
+            from signalbus.testing import captured, muted
+            from tasks.admissions.models import Academy, Cohort
+            from tasks.admissions.signals import cohort_saved
+            with captured() as sent:
+                cohort_saved.send(sender=Cohort, instance=None, created=False)
+            print(len(sent))
+            @receiver(cohort_saved, inline=True)
+            def here(sender, **kwargs): pass
+            @receiver(cohort_saved, dispatch_uid="connected in every process")
+            def everywhere(sender, **kwargs): pass
+            @receiver(cohort_saved)
+            def nowhere(sender, **kwargs): pass
+        """)
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert ran.stdout == "1\n", ran.stderr
+        last = ran.stderr.splitlines()[-1]
+        assert "ConfigurationError: <function nowhere" in last
+        assert "__main__" in last
+        assert "Connect a function of a module" in last
+
+    @pytest.mark.parametrize("mock", [Mock(), MagicMock(name="till"), AsyncMock()])
+    def test_a_mock_is_refused_with_how_to_test(self, sale, mock):
+        """Who connects a mock wants to see what is sent: there are tools for that."""
+        with pytest.raises(ConfigurationError, match="a mock") as raised:
+            sale.connect(mock)
+        assert "signalbus.testing" in str(raised.value)
+        assert "inline=True" in str(raised.value)
+        sale.connect(mock, inline=True)
+        sale.send_robust(None)
+        assert mock.call_count == 1
+
+    def test_a_staticmethod_object_is_the_function_in_it(self, sale):
+        """``@receiver`` above ``@staticmethod`` works as below it, and disconnects."""
+
+        class Shop:
+            @receiver(sale, dispatch_uid="shop")
+            @staticmethod
+            def travelling(sender, **kwargs):
+                return "from a worker"
+
+            @receiver(sale, inline=True)
+            @staticmethod
+            def inline(sender, **kwargs):
+                return "from here"
+
+        assert recipients(sale) == [["shop"]]
+        assert sale.send_robust(None) == [(Shop.inline, "from here")]
+        assert sale.find("shop", None).function() is Shop.travelling
+        assert sale.disconnect(vars(Shop)["inline"])
+        assert sale.send_robust(None) == []
+
+    @pytest.mark.parametrize("options", [{}, {"inline": True}, {"dispatch_uid": "till"}])
+    def test_a_classmethod_object_says_what_to_do(self, sale, options):
+        """Nobody can call it before its class exists."""
+        with pytest.raises(ConfigurationError, match=r"classmethod.*after the class"):
+            sale.connect(vars(Till)["of_class"], **options)
+        assert not sale.has_listeners()
+
     def test_inline_is_a_cure(self, sale):
         """Inline, anything that Django calls is called."""
         sale.connect(TILL, inline=True)
@@ -292,6 +361,129 @@ class TestConflicts:
             sale.connect(namespace["reloaded"], weak=False)
         assert recipients(sale) == [[f"{HERE}.reloaded"]]
         assert sale.find(f"{HERE}.reloaded", None).function() is namespace["reloaded"]
+
+
+class TestConnectingAgain:
+    """The same receiver with the same options is connected once; other options are not dropped in silence."""
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"retry": Retry(max_attempts=3)},
+            {"queue": "tills"},
+            {"atomic": False},
+            {"on_missing": "fail"},
+            {"timeout": 2},
+            {"was": ["shop.old"]},
+            {"inline": True},
+        ],
+    )
+    @pytest.mark.parametrize("uid", [None, "till"])
+    def test_other_options_are_an_error(self, sale, options, uid):
+        """It names both places and what differs, and the first connection stays as it was."""
+        sale.connect(on_sale, dispatch_uid=uid)
+        here = sys._getframe().f_lineno - 1
+        with pytest.raises(ConfigurationError) as raised:
+            sale.connect(on_sale, dispatch_uid=uid, **options)
+        assert f"{HERE}:{here}" in str(raised.value)
+        assert f"{HERE}:{here + 3}" in str(raised.value)
+        assert next(iter(options)) in str(raised.value)
+        (entry,) = sale.entries()
+        assert (entry.queue, entry.retry, entry.atomic, entry.timeout) == (None, Retry(), True, None)
+
+    def test_from_inline_to_a_worker_is_an_error_too(self, sale):
+        """Whichever comes first, Django would ignore the second."""
+        sale.connect(on_sale, inline=True)
+        with pytest.raises(ConfigurationError, match="inline"):
+            sale.connect(on_sale)
+        assert sale.send(None) == [(on_sale, None)]
+
+    def test_the_same_options_are_silently_the_same(self, sale):
+        """As in Django."""
+        for _ in range(2):
+            sale.connect(on_sale, retry=Retry(max_attempts=3), queue="tills", was="shop.old")
+            sale.connect(on_sale_too, inline=True)
+        assert recipients(sale) == [[f"{HERE}.on_sale"]]
+
+    def test_the_decorators_name_where_they_stand(self, sale):
+        """Both places are the project's, not those of the decorators' own code."""
+        receiver(sale)(on_sale)
+        here = sys._getframe().f_lineno - 1
+        with pytest.raises(ConfigurationError) as raised:
+            receiver(sale, queue="tills")(on_sale)
+        assert f"{HERE}:{here}" in str(raised.value)
+        assert f"{HERE}:{here + 3}" in str(raised.value)
+
+    def test_disconnecting_makes_room(self, sale):
+        """Another policy is a disconnect and a connect."""
+        sale.connect(on_sale)
+        sale.disconnect(on_sale)
+        sale.connect(on_sale, queue="tills")
+        sale.disconnect(on_sale)
+        sale.connect(on_sale, inline=True)
+        sale.disconnect(on_sale)
+        sale.connect(on_sale)
+        assert recipients(sale) == [[f"{HERE}.on_sale"]]
+
+    def test_a_module_under_two_names_connects_a_uid_once(self, sale, tmp_path):
+        """As in Django: a receiver of one file and line is one receiver, whatever its module was imported as."""
+        path = tmp_path / "receivers.py"
+        path.write_text("def on_sale(sender, **kwargs): pass\n")
+        namespaces: list[dict[str, object]] = [{"__name__": name} for name in ("shop.receivers", "receivers")]
+        for namespace in namespaces:
+            exec(compile(path.read_text(), str(path), "exec"), namespace)
+            sale.connect(namespace["on_sale"], dispatch_uid="shop")
+        assert sale.conflicts == []
+        assert recipients(sale) == [["shop"]]
+        with pytest.raises(ConfigurationError, match="queue"):
+            sale.connect(namespaces[1]["on_sale"], dispatch_uid="shop", queue="tills")
+
+
+class TestTheDead:
+    """What is collected leaves nothing behind."""
+
+    @pytest.mark.parametrize("caching", [False, True])
+    @pytest.mark.parametrize("uid", [False, True])
+    def test_thousands_leave_no_entries(self, caching, uid):
+        """5,000 receivers that were connected, and died, are not remembered."""
+        sale = Signal("tests.fleeting_sale", use_caching=caching)
+        sale.connect(on_sale)
+        for number in range(5000):
+
+            def fleeting(sender, **kwargs):
+                pass
+
+            sale.connect(fleeting, **({"dispatch_uid": f"fleeting {number}"} if uid else {"inline": True}))
+            if not number % 1000:
+                with muted():
+                    sale.send(None)
+        del fleeting
+        gc.collect()
+        assert recipients(sale) == [[f"{HERE}.on_sale"]]
+        assert len(sale.receivers) == len(sale._roster) == len(sale._roster._sites) == 1
+        assert sale.conflicts == []
+
+    def test_looking_up_forgets_them_too(self, sale):
+        """A worker never sends: it looks up."""
+
+        def fleeting(sender, **kwargs):
+            pass
+
+        sale.connect(fleeting, dispatch_uid="fleeting")
+        del fleeting
+        gc.collect()
+        assert sale.find("fleeting", None) is None
+        assert len(sale._roster) == 0
+
+    def test_the_dead_are_no_rivals(self, sale):
+        """An id is free again when its receiver is gone."""
+        for line in range(3):
+            namespace: dict[str, object] = {"__name__": HERE}
+            exec("\n" * line + "def twin(sender, **kwargs): pass", namespace)
+            sale.connect(namespace["twin"])
+            del namespace
+            gc.collect()
+            assert sale.conflicts == []
 
 
 class TestWhoReceives:
@@ -374,6 +566,38 @@ class TestPolicies:
             None,
             False,
         )
+
+    def test_a_project_has_defaults_of_its_own(self, sale, settings):
+        """One setting each for retry, queue, atomic and timeout; what a receiver says itself wins."""
+        sale.connect(on_sale)
+        sale.connect(
+            on_sale_too, retry=Retry(max_attempts=2), queue="tills", atomic=True, timeout=2, dispatch_uid="said"
+        )
+        settings.SIGNALBUS = {"RETRY": {"max_attempts": 5}, "ATOMIC": False, "TIMEOUT": 30, "QUEUE": "shop"}
+        silent, said = sale.entries()
+        assert (silent.retry, silent.atomic, silent.timeout) == (Retry(max_attempts=5), False, 30.0)
+        assert (said.retry.max_attempts, said.atomic, said.timeout, said.queue) == (2, True, 2, "tills")
+        settings.SIGNALBUS = {"RETRY": Retry(max_attempts=6)}
+        assert silent.retry.max_attempts == 6
+        assert (silent.atomic, silent.timeout) == (True, None)
+
+    def test_connecting_reads_no_settings(self):
+        """Signals and receivers are made at import, when there may be no settings yet; they hold later."""
+        program = textwrap.dedent("""
+            import sys, types
+            sys.modules["shop"] = shop = types.ModuleType("shop")
+            from signalbus import Signal
+            exec("def on_sale(sender, **kwargs): pass", vars(shop))
+            sale = Signal("shop.sale")
+            sale.connect(shop.on_sale)
+            import django
+            from django.conf import settings
+            settings.configure(INSTALLED_APPS=["django.contrib.contenttypes", "signalbus"], SIGNALBUS={"TIMEOUT": 7})
+            django.setup()
+            print([entry.timeout for entry in sale.entries()])
+        """)
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert ran.stdout == "[7.0]\n", ran.stderr
 
     def test_async_is_seen(self, sale):
         """Coroutine functions are known as such, and objects whose call is one."""

@@ -181,17 +181,15 @@ class TestTypes:
 
 class TestOrder:
     def test_encoding_comes_first(self, order):
-        """What cannot travel raises before an inline receiver has run, in each form."""
+        """What cannot travel raises before an inline receiver has run, in each form that raises."""
         ran = []
         listener = lambda **kwargs: ran.append(1)  # noqa: E731 - it needs a name to live
         order.connect(listener, inline=True)
         with captured() as sent:
-            for method in (order.send, order.send_robust):
-                with pytest.raises(PayloadError, match=r"context\.lock"):
-                    method(None, context={"lock": object()})
-            for method in (order.asend, order.asend_robust):
-                with pytest.raises(PayloadError, match=r"context\.lock"):
-                    asyncio.run(method(None, context={"lock": object()}))
+            with pytest.raises(PayloadError, match=r"context\.lock"):
+                order.send(None, context={"lock": object()})
+            with pytest.raises(PayloadError, match=r"context\.lock"):
+                asyncio.run(order.asend(None, context={"lock": object()}))
             with pytest.raises(PayloadError, match="lock"):
                 order.send_many(None, [{"number": 1}, {"lock": object()}])
         assert ran == []

@@ -1,0 +1,53 @@
+"""What a running event loop forbids on its thread: databases, to Django's mind, and to wait for coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from django.db import connections
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def is_running() -> bool:
+    """Whether an event loop runs on this thread; none does where ``sync_to_async`` calls."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def forbid_databases() -> bool:
+    """Whether Django would refuse a query on this thread, as its ``async_unsafe`` decides."""
+    return is_running() and not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
+
+
+def call_away(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a function on a thread of its own, in this context, and wait for it.
+
+    Args:
+        function: what may ask a database; connections that it opens are its own, and closed.
+        args: its arguments.
+        kwargs: its arguments.
+
+    Returns:
+        What it returns; what it raises comes out.
+    """
+
+    def call() -> R:
+        try:
+            return function(*args, **kwargs)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(copy_context().run, call).result()

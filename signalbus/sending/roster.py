@@ -1,0 +1,200 @@
+"""What is known of one signal's receivers beside Django's own list: those that travel, and what was refused."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from django.dispatch.dispatcher import NONE_ID
+
+from signalbus.exceptions import ConfigurationError
+from signalbus.registry import Conflict, Policy
+from signalbus.sending.connecting import source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from signalbus.registry import Receiver
+
+    Key = tuple[Any, Any]  # Django's own: the uid or the receiver's identity, and the sender's
+
+
+class Roster:
+    """What is known of one signal's receivers, each under the key by which Django keeps it.
+
+    It follows Django's list, under the signal's lock: who is added there is added here, who died or was disconnected is
+    dropped. Looking up takes no lock.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Key, Receiver] = {}  # those that travel
+        self._sites: dict[Key, str] = {}  # where each was connected, inline ones too
+        self._called: dict[str, dict[Key, Receiver]] = {}
+        self._formerly: dict[str, dict[Key, Receiver]] = {}
+        self._rivals: list[tuple[Receiver, Receiver]] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Receiver]:
+        return (entry for entry in list(self._entries.values()) if entry.function() is not None)
+
+    def get(self, key: Key) -> Receiver | None:
+        """Return the receiver that Django keeps under a key, if it is one of those that travel."""
+        return self._entries.get(key)
+
+    def add(self, key: Key, entry: Receiver | None, site: str) -> None:
+        """Take in what Django has just taken in, and note which other one has its id.
+
+        Args:
+            key: Django's key.
+            entry: the receiver, or None if it is an inline one.
+            site: where it was connected.
+        """
+        self._sites[key] = site
+        if entry is None:
+            return
+        namesakes = self._called.setdefault(entry.id, {})
+        self._rivals += [(other, entry) for each, other in namesakes.items() if _rivals(key, entry, each, other)]
+        self._entries[key] = namesakes[key] = entry
+        for former in entry.was:
+            self._formerly.setdefault(former, {})[key] = entry
+
+    def meet(self, key: Key, entry: Receiver | None, site: str) -> None:
+        """Judge a receiver whose key is taken, so that Django will ignore it: the same one again, or another.
+
+        Args:
+            key: Django's key.
+            entry: the receiver, or None if it is an inline one.
+            site: where it is connected.
+
+        Raises:
+            ConfigurationError: the same one with other options.
+        """
+        first = self._entries.get(key)
+        if first is None and entry is None:
+            return  # Django's affair
+        if first is not None and entry is not None and first.source != entry.source:
+            self._rivals.append((first, entry))
+            return
+        differing = _differing(first, entry)
+        if differing:
+            place = (first or entry).place  # type: ignore[union-attr]  # one of them is there
+            raise ConfigurationError(
+                f"{place} is connected twice with other options: at {self._sites[key]} and at {site} ({differing}). "
+                "Say the same in both places, or disconnect() the first."
+            )
+
+    def drop(self, key: Key) -> None:
+        """Forget what is kept under a key, and whose rival it was."""
+        self._sites.pop(key, None)
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
+        for index, ids in ((self._called, (entry.id,)), (self._formerly, entry.was)):
+            for each in ids:
+                namesakes = index[each]
+                namesakes.pop(key, None)
+                if not namesakes:
+                    del index[each]
+        self._rivals = [pair for pair in self._rivals if entry not in pair]
+
+    def retain(self, keys: Iterable[Key]) -> None:
+        """Drop what is kept under any other key."""
+        for key in self._sites.keys() - set(keys):
+            self.drop(key)
+        self._rivals = [pair for pair in self._rivals if _alive(pair)]
+
+    @property
+    def conflicts(self) -> list[Conflict]:
+        """The living receivers that share an id."""
+        if not self._rivals:
+            return []
+        return [
+            Conflict("receiver", pair[0].id, (pair[0].place, pair[1].place)) for pair in self._rivals if _alive(pair)
+        ]
+
+    def called(self, id: str) -> list[Receiver]:  # noqa: A002 - a receiver's id, as everywhere
+        """Return the living receivers with an id: those that have it now before those that had it once."""
+        now = reversed(list(self._called.get(id, {}).values()))  # what a reloaded module connected again comes first
+        return [entry for entry in (*now, *self._formerly.get(id, {}).values()) if entry.function() is not None]
+
+
+def _alive(pair: tuple[Receiver, Receiver]) -> bool:
+    return None not in (pair[0].function(), pair[1].function())
+
+
+def _differing(first: Receiver | None, second: Receiver | None) -> str:
+    """Tell what differs between two connections of a receiver, one of which may be inline."""
+    if first is None or second is None:
+        kinds = ["inline=True" if entry is None else "in a worker" for entry in (first, second)]
+        return f"{kinds[0]}, then {kinds[1]}"
+    pairs = {
+        field.name: (getattr(first.policy, field.name), getattr(second.policy, field.name)) for field in fields(Policy)
+    }
+    return ", ".join(f"{name}={old!r}, then {new!r}" for name, (old, new) in pairs.items() if old != new)
+
+
+def _rivals(key: Key, entry: Receiver, other_key: Key, other: Receiver) -> bool:
+    """Whether a message could not tell two receivers with one id apart; a module loaded again has no rivals."""
+    if other.function() is None:
+        return False
+    together = key[1] == other_key[1] or NONE_ID in (key[1], other_key[1])
+    if entry.source != other.source:
+        return together or entry.sender == other.sender
+    # Django would run it twice for one sending; the message names it once.
+    return together and entry.function() is other.function()
+
+
+class Refusals:
+    """What a signal's ``connect`` refused, for the system checks: somebody may have swallowed the error.
+
+    Texts only, so that nothing refused is kept alive.
+    """
+
+    MOST = 100  # objects made and refused for each request must not fill the memory
+
+    def __init__(self) -> None:
+        self._texts: dict[object, str] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._texts.values()))
+
+    def note(self, receiver: object, text: str) -> None:
+        """Remember that a receiver was refused."""
+        if len(self._texts) < self.MOST:
+            self._texts[_identity(receiver)] = text
+
+    def clear(self, receiver: object) -> None:
+        """Forget it: the receiver was connected after all."""
+        if self._texts:
+            self._texts.pop(_identity(receiver), None)
+
+
+def _identity(receiver: object) -> object:
+    """Tell a receiver from others without holding it: a function by where it is written, an object by itself."""
+    source = source_of(receiver)
+    if source is None:
+        return (type(receiver), id(receiver))
+    owner = getattr(receiver, "__self__", None)
+    return source if owner is None else (source, id(owner))
+
+
+class SenderCache(weakref.WeakKeyDictionary[Any, Any]):
+    """What is connected for each sending class, for as long as the class lives.
+
+    Django's own cache fails for senders that no weak reference can be made to (None, texts), and takes two model
+    instances of one row for the same sender, which its look-up does not.
+    """
+
+    data: dict[Any, Any]  # the base class's, asked without the detour of its own get(): it is on every send's way
+
+    def get(self, sender: Any, default: Any = None) -> Any:
+        """Return what is remembered for a sender, if it is a class."""
+        return self.data.get(weakref.ref(sender), default) if isinstance(sender, type) else default
+
+    def __setitem__(self, sender: Any, value: Any) -> None:
+        """Remember something for a sender, if it is a class."""
+        if isinstance(sender, type):
+            super().__setitem__(sender, value)

@@ -1,0 +1,126 @@
+"""Synchronous sends under a running event loop: what returned normally is not lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connections, transaction
+
+from signalbus.exceptions import SignalBusError
+from tasks.admissions.models import Academy
+from tests.servers import broker
+
+from .bus import Bus, connect, eager, new_signal, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from signalbus import Signal
+
+NOBODY = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+def signal(ran: list[Any]) -> Signal:
+    """A signal with one receiver."""
+    signal = new_signal()
+    connect(signal, lambda number, **kwargs: ran.append(number), "loops.receiver")
+    return signal
+
+
+def under_a_loop(function: Callable[[], Any]) -> Any:
+    """Call a function as a coroutine calls it, on the thread of the running loop."""
+
+    async def main() -> Any:
+        return function()
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("form", ["send", "send_robust"])
+def test_what_the_broker_does_not_take_is_kept(bus: Bus, signal: Signal, ran: list[Any], form: str):
+    """With the broker away the message is in the ledger when the call returns, and arrives later."""
+    with broker(NOBODY):
+        sent = under_a_loop(lambda: getattr(signal, form)(None, number=1))
+        assert sent.id is not None
+        assert rows() == [("loops.receiver", "pending", 0)]
+
+    bus.come_again()
+    assert ran == [1]
+
+
+def test_many_are_kept_too(bus: Bus, signal: Signal):
+    """What send_many hands over is kept as well."""
+    with broker(NOBODY):
+        under_a_loop(lambda: signal.send_many(None, [{"number": 1}, {"number": 2}]))
+    assert rows() == [("loops.receiver", "pending", 0)] * 2
+
+
+def test_with_the_broker_there_it_travels(bus: Bus, signal: Signal, ran: list[Any]):
+    """Nothing is asked of the database, and the message is published before the call returns."""
+    under_a_loop(lambda: signal.send(None, number=1))
+    bus.work()
+    assert ran == [1]
+    assert rows() == []
+
+
+@pytest.mark.parametrize("form", ["send", "send_robust"])
+def test_a_payload_that_asks_the_database_travels(bus: Bus, signal: Signal, ran: list[Any], form: str):
+    """A queryset is read where Django allows it."""
+    academy = Academy.objects.create(name="A", slug="a")
+    under_a_loop(lambda: getattr(signal, form)(None, number=Academy.objects.all()))
+    bus.work()
+    assert ran == [[academy]]
+
+
+def test_eager_mode_delivers(bus: Bus, signal: Signal, ran: list[Any]):
+    """A receiver that runs in this process has its database, as in a worker."""
+    with eager():
+        under_a_loop(lambda: signal.send(None, number=1))
+    assert ran == [1]
+    assert rows() == []
+
+
+def test_where_django_is_told_that_it_is_safe(bus: Bus, signal: Signal, monkeypatch):
+    """With DJANGO_ALLOW_ASYNC_UNSAFE, as in a notebook, it is kept too, and a transaction there is waited for."""
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+
+    def in_a_transaction() -> None:
+        try:
+            with transaction.atomic():
+                signal.send(None, number=1)
+                assert rows() == []
+            assert rows() == [("loops.receiver", "pending", 0)]
+            signal.send(None, number=2)
+        finally:
+            connections.close_all()  # the coroutine's own
+
+    with broker(NOBODY):
+        under_a_loop(in_a_transaction)
+    assert rows() == [("loops.receiver", "pending", 0)] * 2
+
+
+@pytest.mark.parametrize("form", ["send", "send_robust", "send_many"])
+def test_inline_coroutines_cannot_be_waited_for(bus: Bus, signal: Signal, form: str):
+    """Beside an inline ``async def`` receiver it raises before anything ran or was sent, and names ``asend``."""
+    heard = []
+
+    async def inline(**kwargs):
+        heard.append("async")
+
+    signal.connect(lambda **kwargs: heard.append("sync"), inline=True, weak=False)
+    signal.connect(inline, inline=True)
+    payload: Any = {} if form == "send_many" else {"number": 1}
+    arguments = [[{"number": 1}]] if form == "send_many" else []
+    with pytest.raises(SignalBusError, match=r"await .*asend"):
+        under_a_loop(lambda: getattr(signal, form)(None, *arguments, **payload))
+    assert heard == []
+    assert bus.take() == []
+
+
+def test_what_cannot_travel_is_kept_as_dead(bus: Bus, signal: Signal):
+    """The robust form writes down what it could not send."""
+    under_a_loop(lambda: signal.send_robust(None, number=object()))
+    assert rows() == [("loops.receiver", "dead", 0)]

@@ -1,0 +1,261 @@
+"""The robust forms: they never raise, and what could not travel is a response, an error in the log and a dead row."""
+
+from __future__ import annotations
+
+import io
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.management import CommandError, call_command
+from django.db import DatabaseError, connection, transaction
+from django.test import override_settings
+
+from signalbus import Signal, ledger
+from signalbus.exceptions import CascadeError, ConfigurationError, PayloadError
+from signalbus.models import Delivery, State
+from signalbus.testing import captured
+from tasks.admissions.models import Academy
+
+from .bus import Bus, connect, new_signal, only, rows
+from .test_transactions import other, rolled_back
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["other"]
+
+FORMS = pytest.mark.parametrize("form", ["send_robust", "asend_robust"])
+
+
+def on_sale(**kwargs):
+    """Receive in a worker."""
+
+
+def on_sale_too(**kwargs):
+    """Receive through another queue."""
+
+
+@pytest.fixture
+def signal() -> Signal:
+    """A signal with two receivers that travel."""
+    signal = new_signal()
+    connect(signal, on_sale, "robust.first")
+    connect(signal, on_sale_too, "robust.second", queue="email")
+    return signal
+
+
+def send(signal: Signal, form: str = "send_robust", **payload: Any) -> Any:
+    """Send in one of the robust forms."""
+    function = getattr(signal, form)
+    # Not asyncio.run(): asgiref's thread would keep its connection to the database of an earlier test.
+    return (async_to_sync(function) if form == "asend_robust" else function)(None, **payload)
+
+
+def command(*arguments: object) -> str:
+    """Run ``manage.py signalbus``, and return what it prints."""
+    out = io.StringIO()
+    call_command("signalbus", *map(str, arguments), stdout=out)
+    return out.getvalue()
+
+
+@FORMS
+def test_what_cannot_travel_is_the_response_of_each_receiver(bus: Bus, signal: Signal, form: str, caplog):
+    """Each receiver that it was meant for has the PayloadError as its response; nothing travels, and it is logged."""
+    sent = send(signal, form, context={"lock": object()})
+
+    assert [receiver for receiver, _ in sent] == [on_sale, on_sale_too]
+    assert all(isinstance(error, PayloadError) and error.path == "context.lock" for _, error in sent)
+    assert sent.id is None
+    assert bus.take() == bus.take("email") == []
+    (record,) = [record for record in caplog.records if record.name == "signalbus"]
+    assert record.levelno == logging.ERROR
+    assert "context.lock" in record.getMessage()
+    assert "robust.first, robust.second" in record.getMessage()
+    assert record.exc_info is not None
+
+
+@FORMS
+def test_it_is_kept_as_dead_deliveries(bus: Bus, signal: Signal, form: str):
+    """`failed` lists one for each receiver, with signal, path and cure; it can be discarded, and not retried."""
+    send(signal, form, context={"lock": object()})
+
+    assert rows() == [("robust.first", "dead", 0), ("robust.second", "dead", 0)]
+    listed = command("failed")
+    assert f"{signal.name} -> robust.first" in listed
+    assert "PayloadError: context.lock: " in listed
+    second = Delivery.objects.get(receiver="robust.second")
+    assert (second.queue, second.ended_at is None, second.failed_at is None) == ("email", False, False)
+    assert "PayloadError: context.lock" in second.traceback
+    assert ledger.retry(None) == 0
+    with pytest.raises(CommandError, match="can only be discarded"):
+        command("retry", second.pk)
+    command("discard", second.pk)
+    assert rows() == [("robust.first", "dead", 0), ("robust.second", "discarded", 0)]
+    assert ledger.retry([second.pk]) == 0
+
+
+def test_purging_leaves_it(bus: Bus, signal: Signal):
+    """What was lost is not cleared away by itself, as refused texts are: somebody has to discard it."""
+    send(signal, lock=object())
+    assert ledger.purge(0) == 0
+
+
+def test_it_does_not_use_up_what_is_kept_of_refused_texts(bus: Bus):
+    """An open signal's dead row names no receiver, and is no refused text either."""
+    send(new_signal(open=True), lock=object())
+    with override_settings(SIGNALBUS={"KEEP_REFUSED": 1}):
+        ledger.refuse("garbage", "no text of ours", None)
+    assert Delivery.objects.filter(message__signal="", message__text="garbage").count() == 1
+
+
+@FORMS
+def test_inline_receivers_run_all_the_same(bus: Bus, signal: Signal, form: str):
+    """What cannot travel does no harm to those that run here."""
+    signal.connect(echo, inline=True)
+    lock = object()
+    sent = send(signal, form, lock=lock)
+    assert [(receiver, type(response)) for receiver, response in sent] == [
+        (echo, object),
+        (on_sale, PayloadError),
+        (on_sale_too, PayloadError),
+    ]
+    assert sent[0][1] is lock
+
+
+def echo(lock, **kwargs):
+    """Respond with what came."""
+    return lock
+
+
+@FORMS
+def test_a_cascade_too_deep_is_a_response(bus: Bus, signal: Signal, form: str):
+    """The limit of a cascade comes out as a response, too, and is kept."""
+    failures: list[Any] = []
+    outer = new_signal()
+
+    def receiver(**kwargs):
+        failures.extend(error for _, error in send(signal, form))
+
+    connect(outer, receiver, "robust.outer", atomic=False)
+    with override_settings(SIGNALBUS={"MAX_CASCADE": 1}):
+        outer.send(None)
+        bus.work()
+
+    assert [type(error) for error in failures] == [CascadeError, CascadeError]
+    assert rows() == [("robust.first", "dead", 0), ("robust.second", "dead", 0)]
+
+
+@FORMS
+def test_a_wrong_configuration_is_a_response(bus: Bus, form: str):
+    """Two receivers of one id, which `send` refuses, do not end a `save()` that sends robustly."""
+    crowded = new_signal()
+    connect(crowded, on_sale, "robust.same")
+    connect(crowded, on_sale_too, "robust.same")
+    ((receiver, error),) = send(crowded, form)
+    assert receiver is on_sale
+    assert isinstance(error, ConfigurationError)
+    assert rows() == [("robust.same", "dead", 0)]
+
+
+@FORMS
+def test_a_signal_without_a_name_is_a_response(bus: Bus, form: str):
+    """It is kept under the place where it stands."""
+    nameless = [Signal()]
+    connect(nameless[0], on_sale, "robust.nameless")
+    ((_, error),) = send(nameless[0], form)
+    assert isinstance(error, ConfigurationError)
+    assert only().message.signal == nameless[0].place
+
+
+@FORMS
+def test_an_error_of_the_payloads_own_is_a_response(bus: Bus, signal: Signal, form: str):
+    """Whatever a value's own code raises while it is encoded: Django's robust form would not have let it out."""
+
+    queryset = Academy.objects.extra(where=["no_such_column = 1"])
+    responses = send(signal, form, rows=queryset)
+    assert [isinstance(error, DatabaseError) for _, error in responses] == [True, True]
+    assert rows() == [("robust.first", "dead", 0), ("robust.second", "dead", 0)]
+
+
+def test_a_rollback_takes_the_dead_row_away(bus: Bus, signal: Signal):
+    """Promise 1 holds for it: what was not to be sent in the end leaves nothing."""
+    with rolled_back():
+        send(signal, lock=object())
+        assert len(rows()) == 2
+    assert rows() == []
+    with transaction.atomic():
+        send(signal, lock=object())
+    assert len(rows()) == 2
+
+
+def test_a_transaction_elsewhere_is_waited_for(bus: Bus, signal: Signal, other: str):
+    """Where only another database is in a transaction, its commit decides."""
+    with rolled_back(using=other):
+        send(signal, lock=object())
+    assert rows() == []
+    with transaction.atomic(using=other):
+        send(signal, lock=object())
+        assert rows() == []
+    assert len(rows()) == 2
+
+
+def test_a_ledger_that_fails_breaks_nothing(bus: Bus, signal: Signal, caplog):
+    """The sender's transaction goes on, and commits; what could be kept nowhere is named as lost."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE signalbus_delivery RENAME TO gone")
+        sent = send(signal, lock=object())
+        Academy.objects.create(name="A", slug="a")
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE gone RENAME TO signalbus_delivery")
+
+    assert Academy.objects.filter(slug="a").exists()
+    assert len(sent) == 2
+    assert rows() == []
+    assert "robust.first" in next(r.getMessage() for r in caplog.records if r.levelno == logging.CRITICAL)
+
+
+def test_a_broken_transaction_stays_the_senders(bus: Bus, signal: Signal):
+    """In a transaction that an error has broken already nothing can be written, and nothing else is raised."""
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        with pytest.raises(DatabaseError), connection.cursor() as cursor:
+            cursor.execute("SELECT no_such_column")
+        transaction.set_rollback(True)
+        assert len(send(signal, lock=object())) == 2
+        raise ZeroDivisionError
+    assert rows() == []
+
+
+def test_a_manual_transaction_is_a_response_too(bus: Bus, signal: Signal):
+    """Under set_autocommit(False), where nobody knows when to publish, the message is kept as dead with the rest."""
+    transaction.set_autocommit(False)
+    try:
+        sent = send(signal, number=1)
+        transaction.commit()
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+    assert [type(error) for _, error in sent] == [transaction.TransactionManagementError] * 2
+    assert bus.take() == []
+    assert [row.state for row in Delivery.objects.all()] == [State.DEAD, State.DEAD]
+
+
+def test_a_test_that_captures_has_no_dead_rows(bus: Bus, signal: Signal):
+    """Nothing leaves a ``captured()`` block; the response tells of it there."""
+    with captured() as sent:
+        responses = send(signal, lock=object())
+    assert len(responses) == 2
+    assert not sent
+    assert rows() == []
+
+
+@pytest.mark.parametrize(
+    "many", [lambda signal: signal.send(None, lock=object()), lambda signal: signal.send_many(None, [{"lock": 1j}])]
+)
+def test_the_others_still_raise(bus: Bus, signal: Signal, many: Callable[[Signal], Any]):
+    """Who does not ask for the robust form gets the error, and leaves nothing."""
+    with pytest.raises(PayloadError, match="lock"):
+        many(signal)
+    assert rows() == []
