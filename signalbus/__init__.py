@@ -4,7 +4,7 @@ from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.context import current
 from signalbus.exceptions import Reject, RetryLater, SignalBusError
 from signalbus.retry import Retry
-from signalbus.sending.bridge import receiver
+from signalbus.sending.listening import disconnect, receiver
 from signalbus.sending.signal import Sent, Signal
 from signalbus.wire.references import Snapshot
 
@@ -21,5 +21,6 @@ __all__ = [
     "current",
     "delivery_dead",
     "delivery_failed",
+    "disconnect",
     "receiver",
 ]

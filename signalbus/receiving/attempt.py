@@ -120,7 +120,7 @@ def _run_receiver(attempt: Attempt, recipient: str, note_commit: Callable[[], No
             raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
         settings = conf.get()
         sender, payload = codec.decode(attempt.message.payload, fetch, max_depth=settings.MAX_NESTING)
-        arguments = {**payload, "signal": registry.signal(attempt.message.signal), "sender": sender}
+        arguments = {**payload, "signal": registry.presented(attempt.message.signal), "sender": sender}
         call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
         if receiver.atomic:
             reject_broken(connections[alias])

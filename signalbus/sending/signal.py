@@ -90,6 +90,11 @@ class Signal(Named, DjangoSignal):
         """The receivers that share an id."""
         return self._roster.conflicts
 
+    @property
+    def presented(self) -> DjangoSignal:
+        """What receivers get as ``signal``."""
+        return self
+
     # Connecting
 
     def connect(  # noqa: PLR0913 - Django's signature and a receiver's policy
@@ -318,7 +323,7 @@ class Signal(Named, DjangoSignal):
         if messages is None:
             return [None] * len(payloads)
         _outbox().add([outgoing for parts in messages for outgoing in parts], robust=False)
-        return [parts[0].message.id for parts in messages]
+        return [parts[0].message.id if parts else None for parts in messages]
 
     async def _aencode(self, sender: Any, payload: Mapping[str, Any]) -> list[list[Outgoing]] | None:
         travelling = self._split(sender)[0]
@@ -342,12 +347,16 @@ class Signal(Named, DjangoSignal):
             ledger=_outbox().ledger.using(),
             routes={None: None} if self.open else route(travelling),
         )
+        return self.compose(envelope, sender, payloads)
+
+    def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
+        """Encode payloads; a bridge first chooses what of them travels."""
         return envelope.messages(sender, payloads)
 
 
 def _publish(messages: list[list[Outgoing]] | None, responses: Responses, *, robust: bool = False) -> Sent:
     sent = Sent(responses)
-    if messages is not None:
+    if messages is not None and messages[0]:
         _outbox().add(messages[0], robust=robust)
         sent.id = messages[0][0].message.id
     return sent
