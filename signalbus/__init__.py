@@ -4,8 +4,8 @@ from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.context import current
 from signalbus.exceptions import Reject, RetryLater, SignalBusError
 from signalbus.retry import Retry
-from signalbus.sending.bridge import receiver
 from signalbus.sending.draft import Sent
+from signalbus.sending.listening import disconnect, receiver
 from signalbus.sending.signal import Signal
 from signalbus.wire.references import Snapshot
 
@@ -22,5 +22,6 @@ __all__ = [
     "current",
     "delivery_dead",
     "delivery_failed",
+    "disconnect",
     "receiver",
 ]

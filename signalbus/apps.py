@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from django.apps import AppConfig
-from django.utils.module_loading import autodiscover_modules
+from importlib import import_module
+
+from django.apps import AppConfig, apps
+from django.utils.module_loading import module_has_submodule
 
 
 class SignalBusConfig(AppConfig):
@@ -13,14 +15,43 @@ class SignalBusConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Import each app's ``signals`` and ``receivers``, and connect to what Celery and Django announce."""
+        """Import each app's ``signals`` and ``receivers``, and connect to what Celery announces."""
         from signalbus import checks, tasks, testing  # noqa: F401, PLC0415 - models and settings must be loaded before
         from signalbus.receiving import worker  # noqa: PLC0415
         from signalbus.registry import registry  # noqa: PLC0415
-        from signalbus.sending import bridge  # noqa: PLC0415
 
         worker.connect()
-        bridge.connect()
-        autodiscover_modules("signals")
-        autodiscover_modules("receivers")
+        discover("signals")
+        discover("receivers")
         registry.complete = True
+
+
+def discover(module: str) -> None:
+    """Import a module of each installed app that has it, but for those that ``SIGNALBUS["SKIP_APPS"]`` names.
+
+    Args:
+        module: its name inside the apps.
+
+    Raises:
+        ConfigurationError: one failed as it was loaded; the error names it, and the cause is what it raised.
+    """
+    from signalbus import conf  # noqa: PLC0415 - as above
+    from signalbus.exceptions import ConfigurationError, SignalBusError  # noqa: PLC0415
+
+    skipped = conf.get().SKIP_APPS
+    for app in apps.get_app_configs():
+        if app.name in skipped or app.label in skipped:
+            continue
+        name = f"{app.name}.{module}"
+        try:
+            import_module(name)
+        except SignalBusError:
+            raise  # names its place, and what to do, itself
+        except Exception as error:  # whatever an app's module may raise, an optional import's or its own
+            if isinstance(error, ImportError) and not module_has_submodule(app.module, module):
+                continue
+            raise ConfigurationError(
+                f"{name} could not be loaded: {type(error).__name__}: {error}. signalbus loads the signals and "
+                "receivers of every installed app at start-up: install what it needs, guard the import, or leave the "
+                f'app out with SIGNALBUS = {{"SKIP_APPS": ["{app.label}"]}}.'
+            ) from error

@@ -30,6 +30,7 @@ class Settings:
     ATOMIC: bool = True
     TIMEOUT: float | None = None  # seconds for one run
     SIGNING_KEYS: tuple[str, ...] | None = None  # None: SECRET_KEY, then SECRET_KEY_FALLBACKS
+    SKIP_APPS: tuple[str, ...] = ()  # apps, by name or label, whose signals and receivers are not looked for
     MAX_BYTES: int = 256 * 1024  # of one message's text
     MAX_NESTING: int = 64  # containers inside containers
     MAX_CASCADE: int = 32  # messages from the root of a cascade
@@ -63,6 +64,10 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
         if isinstance(value, (list, tuple)) and value and all(isinstance(key, str) and key for key in value):
             return tuple(value)
         raise ConfigurationError('SIGNALBUS["SIGNING_KEYS"] must be a list of texts, the one that signs first.')
+    if name == "SKIP_APPS":
+        if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(app, str) for app in value):
+            return tuple(value)
+        raise ConfigurationError('SIGNALBUS["SKIP_APPS"] must be a list of apps, by their names or labels.')
     allowed = get_args(expected) or (expected,)
     if value is None and NoneType in allowed:
         return None

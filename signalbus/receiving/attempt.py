@@ -164,7 +164,7 @@ def _arguments(receiver: Receiver, message: Message) -> dict[str, Any]:
         sender, payload = payload_for(receiver, message.payload)
     except UnknownClass as error:
         raise NotKnownHere(str(error)) from error
-    return {**payload, "signal": registry.signal(message.signal), "sender": sender}
+    return {**payload, "signal": registry.presented(message.signal), "sender": sender}
 
 
 def _write_down(attempt: Attempt, recipient: str, outcome: Outcome) -> None:

@@ -13,7 +13,7 @@ from signalbus.context import current
 from signalbus.exceptions import CascadeError
 from signalbus.wire import codec
 from signalbus.wire.message import Message, to_body, uuid7
-from signalbus.wire.references import Snapshot, name_of, reference_to, unwrapped
+from signalbus.wire.references import ForeignModel, Snapshot, name_of, reference_to, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -83,7 +83,8 @@ class Envelope:
             payloads: what it sends; a message for each.
 
         Returns:
-            For each payload the parts of its message.
+            For each payload the parts of its message; none where the sender, or an instance, is of a migration's
+            model of the past: no worker has that.
 
         Raises:
             PayloadError: a value that cannot travel.
@@ -93,15 +94,19 @@ class Envelope:
         path, root, parent = _lineage(self.signal, settings.MAX_CASCADE)
         name = name_of(sender)
         first, *others = self.routes
-        messages = []
+        messages: list[list[Outgoing]] = []
         for payload in payloads:
-            text, version = codec.encode(
-                sender,
-                payload,
-                snapshots=self.snapshots,
-                max_depth=settings.MAX_NESTING,
-                max_bytes=settings.MAX_BYTES,
-            )
+            try:
+                text, version = codec.encode(
+                    sender,
+                    payload,
+                    snapshots=self.snapshots,
+                    max_depth=settings.MAX_NESTING,
+                    max_bytes=settings.MAX_BYTES,
+                )
+            except ForeignModel:
+                messages.append([])
+                continue
             id_ = uuid7()
             message = Message(
                 id=id_,

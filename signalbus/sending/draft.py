@@ -111,12 +111,12 @@ class Draft:
             snapshots=any(receiver.on_missing == "snapshot" for receiver in self._receivers),
         )
         try:
-            return envelope.messages(self._sender, payloads)
+            return signal.compose(envelope, self._sender, payloads)
         except Exception:
             # Whatever the encoder makes of it, a payload that asks a database was not allowed to under an event loop.
             if not loops.forbid_databases():
                 raise
-            return loops.call_away(envelope.messages, self._sender, payloads)
+            return loops.call_away(signal.compose, envelope, self._sender, payloads)
 
     def publish(self) -> list[UUID | None]:
         """Hand the messages to the outbox.
@@ -133,7 +133,7 @@ class Draft:
                     raise
                 self._error = error
             else:
-                return [parts[0].message.id for parts in self._messages]
+                return [parts[0].message.id if parts else None for parts in self._messages]
         from signalbus.sending import unsendable  # noqa: PLC0415 - as the outbox
 
         name = self._signal.known_name() or self._signal.place

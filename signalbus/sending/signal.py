@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from signalbus.registry import Conflict, Receiver
     from signalbus.retry import Retry
+    from signalbus.sending.composing import Envelope, Outgoing
 
     Split = tuple[list[Receiver], list[Any], list[Any]]
 
@@ -69,6 +70,11 @@ class Signal(Named, DjangoSignal):
     def conflicts(self) -> list[Conflict]:
         """The receivers that share an id."""
         return self._roster.conflicts
+
+    @property
+    def presented(self) -> DjangoSignal:
+        """What receivers get as ``signal``."""
+        return self
 
     # Connecting
 
@@ -341,3 +347,7 @@ class Signal(Named, DjangoSignal):
             return None
         here = bool(sync or asynchronous)
         return Draft(self, sender, travelling, inline=here, coroutines=bool(asynchronous), robust=robust)
+
+    def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
+        """Encode payloads; a bridge first chooses what of them travels."""
+        return envelope.messages(sender, payloads)

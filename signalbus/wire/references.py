@@ -28,6 +28,10 @@ _models: dict[type[Model], tuple[str, bool]] = {}
 _senders: dict[str, object] = {}
 
 
+class ForeignModel(PayloadError):  # noqa: N818 - says what it is
+    """A model of another registry than the installed apps': a migration's of the past, or its recorder's."""
+
+
 class Reference(NamedTuple):
     """A row, as a message names it.
 
@@ -113,6 +117,8 @@ def _known(model: type[Model]) -> tuple[str, bool]:
     known = _models.get(model)
     if known is None:
         meta = model._meta  # noqa: SLF001  (Django documents _meta)
+        if meta.apps is not apps:
+            raise ForeignModel(f"{meta.label} is a model of another registry than the installed apps'")
         try:
             registered = apps.get_model(meta.label)
         except LookupError:

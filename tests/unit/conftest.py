@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from signalbus.registry import registry
+from signalbus.sending import bridge
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +18,14 @@ def registry_as_it_was():
             del registry._signals[number]
     registry._by_name.clear()
     registry.renamed()
+
+
+@pytest.fixture
+def bridges_as_they_were():
+    """Take down the bridges that a test built."""
+    before = dict(bridge._bridges)
+    yield
+    for key, built in list(bridge._bridges.items()):
+        if key not in before:
+            built.source.disconnect(built, sender=built.sender)
+            del bridge._bridges[key]

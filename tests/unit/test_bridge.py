@@ -1,56 +1,45 @@
-"""Plain Django signals on the bus: what they carry, what stays behind, and when they are quiet."""
+"""Plain Django signals on the bus: what they carry, and what stays behind."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from django.apps import apps
-from django.contrib.auth import authenticate, get_user_model, login
-from django.contrib.auth.models import Group, Permission
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
 from django.contrib.auth.signals import user_logged_in
-from django.core.management import call_command
-from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import got_request_exception
 from django.db import models
 from django.db.models.signals import (
     m2m_changed,
     post_delete,
-    post_migrate,
     post_save,
     pre_delete,
-    pre_migrate,
     pre_save,
 )
 from django.dispatch import Signal as DjangoSignal
-from django.dispatch import receiver as django_receiver
-from django.test import RequestFactory
+from django.http import HttpResponse, StreamingHttpResponse
 
-from signalbus import Signal, delivery_dead, receiver
-from signalbus.exceptions import ConfigurationError, MissingRow, PayloadError
+from signalbus import Signal, receiver
+from signalbus.exceptions import ConfigurationError, MissingRow
 from signalbus.sending import bridge
 from signalbus.testing import captured
-from tasks.admissions.models import Academy, Cohort
+from tasks.admissions.models import Academy
 
-HERE = "tests.unit.test_bridge"
+HERE = __name__
 
 stocktaking = DjangoSignal()
 restocked = Signal()
 
-
-@pytest.fixture(autouse=True)
-def bridges_as_they_were():
-    """Take down the bridges that a test built."""
-    before = dict(bridge._bridges)
-    yield
-    for key, built in list(bridge._bridges.items()):
-        if key not in before:
-            built.source.disconnect(built, sender=built.sender)
-            del bridge._bridges[key]
-    bridge._migrating.clear()
+pytestmark = pytest.mark.usefixtures("bridges_as_they_were")
 
 
-def on_change(sender, **kwargs):
+received: list[DjangoSignal] = []
+
+
+def on_change(sender, signal, **kwargs):
     """Receive."""
+    received.append(signal)
 
 
 def on_change_too(sender, **kwargs):
@@ -119,6 +108,19 @@ class TestModels:
         with pytest.raises(MissingRow, match="Snapshot"):
             payload_of(sent)
 
+    def test_the_receiver_gets_the_plain_signal(self):
+        """A receiver of two signals can tell which fired, in the worker too."""
+        receiver([post_save, post_delete], sender=Academy)(on_change)
+        received.clear()
+        with captured() as sent:
+            Academy.objects.create(name="Web", slug="web").delete()
+            sent.deliver_all()
+        assert received == [post_delete]
+        with captured() as sent:
+            Academy.objects.create(name="Web", slug="web")
+            sent.deliver_all()
+        assert received == [post_delete, post_save]
+
     def test_m2m_changed(self):
         """The through model is the sender; keys arrive as the set they are."""
         staff = Group.objects.create(name="staff")
@@ -152,7 +154,7 @@ class TestModels:
     def test_a_sender_that_comes_later(self):
         """A model that is not there yet is waited for."""
         receiver(post_save, sender="admissions.Latecomer")(on_change)
-        assert not any("Latecomer" in built.signal.name for built in bridge._bridges.values())
+        assert not any("Latecomer" in built.name for built in bridge._bridges.values())
 
         class Latecomer(models.Model):  # noqa: DJ008 - nobody reads it
             class Meta:
@@ -160,7 +162,7 @@ class TestModels:
 
         try:
             built = [each for each in bridge._bridges.values() if each.sender is Latecomer]
-            assert [entry.id for entry in built[0].signal.entries()] == [f"{HERE}.on_change[admissions.Latecomer]"]
+            assert [entry.id for entry in built[0].entries()] == [f"{HERE}.on_change[admissions.Latecomer]"]
         finally:
             del apps.all_models["admissions"]["latecomer"]
             apps.clear_cache()
@@ -184,160 +186,94 @@ class TestModels:
             "django.db.models.signals.post_save[admissions.Academy]-raw,using",
         ]
         assert sent[0].payload.keys() == {"instance", "created", "update_fields"}
-        assert [each.signal.durable for each in bridge._bridges.values() if each.sender is Academy] == [True, False]
-
-    def test_what_cannot_travel_says_so_where_it_is_saved(self):
-        """A payload that cannot travel raises in ``save``: it would never arrive."""
-        academy = Academy.objects.create(name="Web", slug="web")
-        receiver(post_save, sender=Academy)(on_change)
-        with captured() as sent, pytest.raises(PayloadError, match="lock"):
-            post_save.send(Academy, instance=academy, created=True, raw=False, lock=object())
-        assert not sent
-
-
-@pytest.mark.django_db
-class TestMigrations:
-    def test_migrate_is_quiet_and_ends(self):
-        """While ``migrate`` runs nothing is carried; when it is over, it is as before."""
-        heard = []
-
-        def during(sender, **kwargs):
-            with captured() as sent:
-                post_save.send(Permission, instance=Permission(pk=1), created=True, raw=False)
-            heard.append(len(sent))
-
-        receiver(post_save, sender=Permission, exclude=("instance",))(on_change)
-        pre_migrate.connect(during)
-        post_migrate.connect(during)
-        try:
-            call_command("migrate", verbosity=0)
-        finally:
-            pre_migrate.disconnect(during)
-            post_migrate.disconnect(during)
-        assert len(heard) > 2
-        assert set(heard[:-1]) == {0}
-        with captured() as sent:
-            post_save.send(Permission, instance=Permission(pk=1), created=True, raw=False)
-        assert len(sent) == 1
-
-    def test_the_last_app_may_have_no_models(self):
-        """``migrate`` says nothing of apps without models; its end is seen all the same."""
-        assert list(apps.get_app_configs())[-1].models_module is None
-        emit_pre_migrate_signal(0, False, "default")
-        assert bridge._migrating
-        emit_post_migrate_signal(0, False, "default")
-        assert not bridge._migrating
-
-    def test_asked_for(self, monkeypatch):
-        """``migrations=True`` carries what migrations save."""
-        monkeypatch.setattr(bridge, "_migrating", {("default", "admissions")})
-        receiver(post_save, sender=Academy, migrations=True)(on_change)
-        receiver(post_save, sender=Academy)(on_change_too)
-        with captured() as sent:
-            Academy.objects.create(name="Web", slug="web")
-        assert [message.recipients for message in sent] == [(f"{HERE}.on_change[admissions.Academy]",)]
-
-    def test_historical_models_are_quiet(self):
-        """A migration's own model of the past is never carried: no worker has such a class."""
-        receiver(post_save)(on_change)
-        past = type("Academy", (), {"__module__": "__fake__"})
-        with captured() as sent:
-            post_save.send(past, instance=None, created=True)
-        assert not sent
+        assert [each.durable for each in bridge._bridges.values() if each.sender is Academy] == [True, False]
 
 
 @pytest.mark.django_db
 class TestLogin:
-    def test_the_request_stays_behind(self, client):
-        """``exclude`` leaves out what cannot travel."""
-        get_user_model().objects.create_user("ada", password="lovelace")
-        receiver(user_logged_in, exclude=("request",))(on_change)
-        request = RequestFactory().get("/")
-        request.session = client.session
-        user = authenticate(request, username="ada", password="lovelace")
-        assert user is not None
-        with captured() as sent:
-            login(request, user)
-        assert sent[0].signal == "django.contrib.auth.signals.user_logged_in-request"
-        assert payload_of(sent) == {"user": user}
-
-    def test_without_exclude_it_says_what_to_do(self):
-        """A request cannot travel, and the error names it."""
-        user = get_user_model().objects.create_user("ada")
+    def test_a_login_with_nothing_said(self, client, caplog):
+        """The request stays behind by itself."""
+        user = get_user_model().objects.create_user("ada", password="lovelace")
         receiver(user_logged_in)(on_change)
-        with captured(), pytest.raises(PayloadError, match=r"^request: "):
-            user_logged_in.send(get_user_model(), request=RequestFactory().get("/"), user=user)
-
-
-class TestReceiver:
-    def test_a_list_of_both_kinds(self):
-        """One decorator connects to plain signals and to ours; the function is unchanged, and typed as it was."""
-        assert receiver([stocktaking, restocked])(on_change) is on_change
         with captured() as sent:
-            stocktaking.send(None, shelf=1)
-            restocked.send(None, shelf=2)
-        assert [(message.signal, message.payload) for message in sent] == [
-            (f"{HERE}.stocktaking", {"shelf": 1}),
-            (f"{HERE}.restocked", {"shelf": 2}),
-        ]
-        restocked.disconnect(on_change)
+            assert client.login(username="ada", password="lovelace")
+        assert sent[0].signal == "django.contrib.auth.signals.user_logged_in"
+        assert payload_of(sent) == {"user": user}
+        assert not caplog.records
 
-    def test_djangos_decorator_on_ours(self):
-        """``django.dispatch.receiver`` makes a travelling receiver, with a policy if it gives one."""
-        django_receiver([restocked], sender=Cohort, queue="stock")(on_change)
-        (entry,) = restocked.entries()
-        assert (entry.id, entry.queue) == (f"{HERE}.on_change[admissions.Cohort]", "stock")
-        assert restocked.disconnect(on_change, sender=Cohort)
-
-    def test_inline_on_a_plain_signal_is_djangos_own(self):
-        """``inline=True`` connects to the plain signal itself."""
-
-        @receiver(stocktaking, inline=True, dispatch_uid="here", retry=None)
-        def here(sender, **kwargs):
-            return kwargs["shelf"]
-
+    def test_exclude(self, client):
+        """``exclude`` leaves out what is named."""
+        get_user_model().objects.create_user("ada", password="lovelace")
+        receiver(user_logged_in, exclude=("request", "user"))(on_change)
         with captured() as sent:
-            responses: list[Any] = stocktaking.send(None, shelf=object)
-        assert responses[0] == (here, object)
-        assert not sent
-        assert stocktaking.disconnect(dispatch_uid="here")
+            client.login(username="ada", password="lovelace")
+        assert sent[0].signal == "django.contrib.auth.signals.user_logged_in-request,user"
+        assert payload_of(sent) == {}
 
-    @pytest.mark.parametrize("options", [{"exclude": "shelf"}, {"durable": False}, {"raw": True}, {"migrations": True}])
-    def test_options_of_plain_signals_are_refused_for_ours(self, options):
-        """What ours would ignore is refused, and nothing of the list is connected."""
-        with pytest.raises(ConfigurationError, match="are for plain Django signals"):
-            receiver([stocktaking, restocked], **options)(on_change)
-        assert not stocktaking.has_listeners()
+    def test_extract(self, client):
+        """``extract`` sends what a function makes of what the signal sends, beside it or in its place."""
+        get_user_model().objects.create_user("ada", password="lovelace")
+        receiver(
+            user_logged_in,
+            extract={"request": lambda request, **kwargs: request.method, "name": name_of_user},
+        )(on_change)
+        with captured() as sent:
+            client.force_login(get_user_model().objects.get())
+        assert sent[0].signal == "django.contrib.auth.signals.user_logged_in=name,request"
+        payload = payload_of(sent)
+        assert (payload["name"], payload["request"]) == ("ada", None)
 
-    @pytest.mark.parametrize("wrong", [Cohort, "post_save", [post_save, None]])
-    def test_only_signals(self, wrong):
-        """What is no signal is refused by name."""
-        with pytest.raises(ConfigurationError, match="takes a signal"):
-            receiver(wrong)
+    def test_requests_and_responses(self, rf):
+        """Requests and responses stay behind whatever they are called, a framework's request around one too."""
 
-    def test_a_signal_that_stands_nowhere(self):
-        """A worker could not tell which it is."""
-        with pytest.raises(ConfigurationError, match="stands in no module"):
-            receiver([DjangoSignal()][0])(on_change)
+        class Request:
+            _request = rf.get("/")
 
-    def test_announcements_are_for_the_worker_itself(self):
-        """A receiver of failures that travels could fail, and be told of in turn: refused, with the cure."""
-        with pytest.raises(ConfigurationError, match=r"django\.dispatch\.receiver"):
-            receiver(delivery_dead)(on_change)
-
-    def test_a_lambda_is_refused(self):
-        """What cannot be found again is refused on plain signals as on ours."""
-        with pytest.raises(ConfigurationError, match="a lambda"):
-            receiver(stocktaking)(lambda **kwargs: None)
-
-    def test_a_plain_signal_keeps_its_own_receivers(self):
-        """Who is connected with Django's own means runs in process, beside the bridge."""
         receiver(stocktaking)(on_change)
-        stocktaking.connect(on_change_too)
-        try:
-            with captured() as sent:
-                responses = stocktaking.send(None, shelf=1)
-        finally:
-            stocktaking.disconnect(on_change_too)
-        assert (on_change_too, None) in responses
-        assert len(sent) == 1
+        with captured() as sent:
+            stocktaking.send(
+                None, request=Request(), http=rf.get("/"), response=HttpResponse(), file=StreamingHttpResponse()
+            )
+            stocktaking.send(None, request=1, response="no such thing")
+        assert [message.payload for message in sent] == [{}, {"request": 1, "response": "no such thing"}]
+
+    def test_a_sender_that_no_worker_may_look_up(self, rf):
+        """Of a handler's class its name travels."""
+        receiver(got_request_exception)(on_change)
+        with captured() as sent:
+            got_request_exception.send(WSGIHandler, request=rf.get("/"))
+        assert sent[0].sender == "django.core.handlers.wsgi:WSGIHandler"
+        assert payload_of(sent) == {}
+
+
+def name_of_user(user, **kwargs):
+    """Extract a name."""
+    return user.get_username()
+
+
+def name_of_user_too(user, **kwargs):
+    """Extract a name, elsewhere."""
+    return user.get_username()
+
+
+class TestExtract:
+    def test_one_function_for_all_receivers_of_a_key(self):
+        """Receivers share a message, so they share what it holds; who differs is told of both places."""
+        receiver(stocktaking, extract={"name": name_of_user})(on_change)
+        receiver(stocktaking, extract={"name": name_of_user})(on_change_too)
+        assert len(bridge.bridges_of(stocktaking)) == 1
+        with pytest.raises(ConfigurationError, match=r"name_of_user.*name_of_user_too.*the same function"):
+            receiver(stocktaking, extract={"name": name_of_user_too})(on_change_too)
+
+    @pytest.mark.parametrize(
+        ("wrong", "text"),
+        [
+            ({"name": "ada"}, "function"),
+            ({"name": lambda user: user}, r"\*\*kwargs"),
+            ({"sender": name_of_user}, "beside"),
+        ],
+    )
+    def test_what_cannot_be_called(self, wrong, text):
+        """What would fail with each sending is refused where it is connected."""
+        with pytest.raises(ConfigurationError, match=text):
+            receiver(stocktaking, extract=wrong)(on_change)

@@ -1,0 +1,158 @@
+"""``receiver`` and ``disconnect``: for our signals, and for plain Django ones, whose receivers run in workers too."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.apps import apps
+from django.db.models.signals import ModelSignal
+from django.db.models.utils import make_model_tuple
+from django.dispatch import Signal as DjangoSignal
+
+from signalbus.exceptions import ConfigurationError
+from signalbus.sending.bridge import Options, bridge_of, bridges_of
+from signalbus.sending.draft import RESERVED
+from signalbus.sending.signal import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+LOCAL_OPTIONS = {"sender", "weak", "dispatch_uid"}  # those that Django's own connect() takes
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def receiver(  # noqa: PLR0913 - the public API
+    signal: DjangoSignal | Iterable[DjangoSignal],
+    *,
+    exclude: Iterable[str] = (),
+    extract: Mapping[str, Callable[..., Any]] | None = None,
+    durable: bool = True,
+    raw: bool = False,
+    migrations: bool = False,
+    **options: Any,
+) -> Callable[[F], F]:
+    """Connect the decorated function to a signal, or to each of a list of signals; it runs in a worker.
+
+    Args:
+        signal: ours, or a plain Django signal such as ``post_save``.
+        exclude: for plain signals: payload keys that cannot travel. Requests and responses stay behind by themselves.
+        extract: for plain signals: what to send instead, or as well: keys with the functions that give their values,
+            as ``{"ip": lambda request, **kwargs: request.META["REMOTE_ADDR"]}``. They are called where the signal is
+            sent, with what its receivers get there; receivers of one signal and sender share one for each key.
+        durable: for plain signals: as in ``Signal(durable=…)``.
+        raw: for plain signals: also when fixtures are loaded (``raw=True`` in the payload).
+        migrations: for plain signals: also what is saved while the same database is migrated.
+        options: ``sender`` and everything else that ``Signal.connect`` takes.
+
+    Returns:
+        The decorator; it returns the function unchanged.
+
+    Raises:
+        ConfigurationError: options of plain signals for one of ours, or a receiver that a worker could not find.
+    """
+    signals = _listed(signal)
+    extracted = dict(extract or {})
+    _check_extract(extracted)
+    excluded = (exclude,) if isinstance(exclude, str) else tuple(sorted(exclude))
+    plain = Options(exclude=excluded, extract=extracted, durable=durable, raw=raw, migrations=migrations)
+    for each in signals:
+        if isinstance(each, Signal) and plain != Options():
+            raise ConfigurationError(
+                f"exclude=, extract=, durable=, raw= and migrations= are for plain Django signals; {each!r} is one of "
+                "ours: leave the keys out of send(), and say Signal(durable=False) where it is declared."
+            )
+
+    def decorate(function: F) -> F:
+        for each in signals:
+            if isinstance(each, Signal):
+                each.connect(function, **options)
+            elif options.get("inline"):
+                each.connect(function, **{key: options[key] for key in LOCAL_OPTIONS & options.keys()})
+            else:
+                _carry(each, function, plain, options)
+        return function
+
+    return decorate
+
+
+def _listed(signal: DjangoSignal | Iterable[DjangoSignal]) -> list[DjangoSignal]:
+    signals: list[Any] = list(signal) if isinstance(signal, (list, tuple, set, frozenset)) else [signal]
+    for each in signals:
+        if not isinstance(each, DjangoSignal):
+            raise ConfigurationError(f"@receiver takes a signal, or a list of signals, not {each!r}.")
+    return signals
+
+
+def _check_extract(extract: Mapping[str, Callable[..., Any]]) -> None:
+    for key, function in extract.items():
+        if not (isinstance(key, str) and key.isidentifier() and key not in RESERVED):
+            raise ConfigurationError(
+                f"extract={{{key!r}: …}}: a key becomes a keyword of the receiver's, beside {' and '.join(RESERVED)}."
+            )
+        try:
+            kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+        except TypeError as error:
+            raise ConfigurationError(f"extract={{{key!r}: {function!r}}}: give a function to call.") from error
+        except ValueError:  # written in C, and says nothing of what it takes
+            continue
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            raise ConfigurationError(
+                f"extract={{{key!r}: {function!r}}}: it is called with all that the signal sends, so it takes "
+                "**kwargs, as in lambda request, **kwargs: …"
+            )
+
+
+def _carry(source: DjangoSignal, function: Callable[..., Any], plain: Options, options: dict[str, Any]) -> None:
+    """Connect a receiver to the bridge of a plain signal; for a lazy ``"app.Model"``, once there is such a model."""
+
+    def carry(sender: Any = None) -> None:
+        bridge = bridge_of(source, sender, plain)
+        bridge.connect(function, **{**options, "sender": sender})
+        source.connect(bridge, sender=sender, weak=False)
+
+    sender = options.get("sender")
+    if isinstance(sender, str) and isinstance(source, ModelSignal):
+        apps.lazy_model_operation(carry, make_model_tuple(sender))
+    else:
+        carry(sender)
+
+
+def disconnect(
+    signal: DjangoSignal | Iterable[DjangoSignal],
+    receiver: Callable[..., Any] | None = None,
+    *,
+    sender: Any = None,
+    dispatch_uid: Any = None,
+) -> bool:
+    """Disconnect what `receiver` connected; a plain signal's own ``disconnect`` does not know it.
+
+    Args:
+        signal: the signal, or a list of signals, ours or plain ones.
+        receiver: the function; not needed with a ``dispatch_uid``.
+        sender: the sender that it was connected for, as it was given there.
+        dispatch_uid: the uid that it was connected with.
+
+    Returns:
+        Whether there was anything to disconnect.
+
+    Raises:
+        ConfigurationError: what is no signal.
+    """
+    found = [_disconnect(each, receiver, sender, dispatch_uid) for each in _listed(signal)]
+    return any(found)
+
+
+def _disconnect(signal: DjangoSignal, receiver: Callable[..., Any] | None, sender: Any, dispatch_uid: Any) -> bool:
+    if isinstance(signal, Signal):
+        return signal.disconnect(receiver, sender, dispatch_uid)
+    if isinstance(sender, str) and isinstance(signal, ModelSignal):
+        sender = apps.get_model(sender)
+    found = bool(signal.disconnect(receiver, sender, dispatch_uid))  # one that is inline is the plain signal's own
+    for bridge in bridges_of(signal):
+        if bridge.sender is sender and bridge.disconnect(receiver, sender, dispatch_uid):
+            found = True
+            if not bridge.has_listeners(sender):
+                signal.disconnect(bridge, sender)  # else Django's fast deletes would stay off for nobody
+    return found

@@ -1,0 +1,156 @@
+"""``signalbus.receiver`` and ``signalbus.disconnect``: for signals of both kinds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db.models.signals import (
+    post_delete,
+    post_save,
+)
+from django.dispatch import Signal as DjangoSignal
+from django.dispatch import receiver as django_receiver
+
+from signalbus import Signal, delivery_dead, disconnect, receiver
+from signalbus.exceptions import ConfigurationError
+from signalbus.testing import captured
+from tasks.admissions.models import Academy, Cohort
+
+HERE = __name__
+
+stocktaking = DjangoSignal()
+restocked = Signal()
+
+pytestmark = pytest.mark.usefixtures("bridges_as_they_were")
+
+
+def on_change(sender, **kwargs):
+    """Receive."""
+
+
+def on_change_too(sender, **kwargs):
+    """Receive as well."""
+
+
+@pytest.mark.django_db
+class TestDisconnecting:
+    def test_a_bridged_receiver(self):
+        """``signalbus.disconnect`` takes back what ``signalbus.receiver`` connected, with all its options."""
+        receiver(post_save, sender=Academy, exclude=("using",))(on_change)
+        receiver(post_save, sender=Academy)(on_change)
+        receiver(post_save, sender=Academy)(on_change_too)
+        assert disconnect(post_save, on_change, sender=Academy)
+        with captured() as sent:
+            Academy.objects.create(name="Web", slug="web")
+        assert [message.recipients for message in sent] == [(f"{HERE}.on_change_too[admissions.Academy]",)]
+        assert not disconnect(post_save, on_change, sender=Academy)
+
+    def test_the_last_one_takes_the_bridge_down(self):
+        """Where nobody listens any more, Django may delete fast again; a new receiver is heard."""
+        receiver(post_delete, sender=Academy)(on_change)
+        assert disconnect(post_delete, on_change, sender="admissions.Academy")
+        assert not post_delete.has_listeners(Academy)
+        receiver(post_delete, sender=Academy)(on_change)
+        with captured() as sent:
+            Academy.objects.create(name="Web", slug="web").delete()
+        assert len(sent) == 1
+
+    def test_only_for_that_sender(self):
+        """Another sender's receiver stays."""
+        receiver(post_save, sender=Academy)(on_change)
+        assert not disconnect(post_save, on_change)
+        assert not disconnect(post_save, on_change, sender=Cohort)
+        assert post_save.has_listeners(Academy)
+
+    def test_lists_uids_and_the_rest(self):
+        """It takes what ``receiver`` takes: lists, signals of ours, inline receivers, uids."""
+        receiver([stocktaking, restocked], dispatch_uid="a uid")(on_change)
+        receiver(stocktaking, inline=True)(on_change_too)
+        assert disconnect([stocktaking, restocked], dispatch_uid="a uid")
+        assert not restocked.has_listeners()
+        assert disconnect(stocktaking, on_change_too)
+        assert not stocktaking.has_listeners()
+
+
+class TestReceiver:
+    def test_a_list_of_both_kinds(self):
+        """One decorator connects to plain signals and to ours; the function is unchanged, and typed as it was."""
+        assert receiver([stocktaking, restocked])(on_change) is on_change
+        with captured() as sent:
+            stocktaking.send(None, shelf=1)
+            restocked.send(None, shelf=2)
+        assert [(message.signal, message.payload) for message in sent] == [
+            (f"{HERE}.stocktaking", {"shelf": 1}),
+            (f"{HERE}.restocked", {"shelf": 2}),
+        ]
+        restocked.disconnect(on_change)
+
+    def test_djangos_decorator_on_ours(self):
+        """``django.dispatch.receiver`` makes a travelling receiver, with a policy if it gives one."""
+        django_receiver([restocked], sender=Cohort, queue="stock")(on_change)
+        (entry,) = restocked.entries()
+        assert (entry.id, entry.queue) == (f"{HERE}.on_change[admissions.Cohort]", "stock")
+        assert restocked.disconnect(on_change, sender=Cohort)
+
+    def test_inline_on_a_plain_signal_is_djangos_own(self):
+        """``inline=True`` connects to the plain signal itself."""
+
+        @receiver(stocktaking, inline=True, dispatch_uid="here", retry=None)
+        def here(sender, **kwargs):
+            return kwargs["shelf"]
+
+        with captured() as sent:
+            responses: list[Any] = stocktaking.send(None, shelf=object)
+        assert responses[0] == (here, object)
+        assert not sent
+        assert stocktaking.disconnect(dispatch_uid="here")
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"exclude": "shelf"},
+            {"extract": {"shelf": on_change}},
+            {"durable": False},
+            {"raw": True},
+            {"migrations": True},
+        ],
+    )
+    def test_options_of_plain_signals_are_refused_for_ours(self, options):
+        """What ours would ignore is refused, and nothing of the list is connected."""
+        with pytest.raises(ConfigurationError, match="are for plain Django signals"):
+            receiver([stocktaking, restocked], **options)(on_change)
+        assert not stocktaking.has_listeners()
+
+    @pytest.mark.parametrize("wrong", [Cohort, "post_save", [post_save, None]])
+    def test_only_signals(self, wrong):
+        """What is no signal is refused by name."""
+        with pytest.raises(ConfigurationError, match="takes a signal"):
+            receiver(wrong)
+
+    def test_a_signal_that_stands_nowhere(self):
+        """A worker could not tell which it is."""
+        with pytest.raises(ConfigurationError, match="stands in no module"):
+            receiver([DjangoSignal()][0])(on_change)
+
+    def test_announcements_are_for_the_worker_itself(self):
+        """A receiver of failures that travels could fail, and be told of in turn: refused, with the cure."""
+        with pytest.raises(ConfigurationError, match=r"django\.dispatch\.receiver"):
+            receiver(delivery_dead)(on_change)
+
+    def test_a_lambda_is_refused(self):
+        """What cannot be found again is refused on plain signals as on ours."""
+        with pytest.raises(ConfigurationError, match="a lambda"):
+            receiver(stocktaking)(lambda **kwargs: None)
+
+    def test_a_plain_signal_keeps_its_own_receivers(self):
+        """Who is connected with Django's own means runs in process, beside the bridge."""
+        receiver(stocktaking)(on_change)
+        stocktaking.connect(on_change_too)
+        try:
+            with captured() as sent:
+                responses = stocktaking.send(None, shelf=1)
+        finally:
+            stocktaking.disconnect(on_change_too)
+        assert (on_change_too, None) in responses
+        assert len(sent) == 1
