@@ -70,7 +70,7 @@ def unseal(text: object, task: object) -> Sealed:
     return Sealed(headers, reply_to, body)
 
 
-class SealingAMQP(AMQP):  # type: ignore[misc]  # no types
+class SealingAMQP(AMQP):
     """Celery's way to the broker, with a seal at its end."""
 
     @cached_property
@@ -101,7 +101,7 @@ class _SealingProducer:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._producer, name)
 
-    def publish(self, body: object, *, headers: Mapping[str, Any], serializer: object = None, **options: Any) -> Any:
+    def publish(self, body: Any, *, headers: dict[str, Any], serializer: str | None = None, **options: Any) -> Any:
         """Publish, the task's message as one text."""
         if body is not self._body:
             return self._producer.publish(body, headers=headers, serializer=serializer, **options)

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from celery.utils.dispatch import Signal
 
-
-def listeners(signal: Signal, sender: object) -> list[tuple[Callable[..., object], bool]]:
+def listeners(signal: Any, sender: object) -> list[tuple[Callable[..., object], bool]]:
     """Return who listens to one of Celery's signals, and whether each asked for this sender.
 
     Without ``receivers`` and their keys, a listener of everything could not be told from one of our task, and no tracer

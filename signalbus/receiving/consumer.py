@@ -33,10 +33,10 @@ class SealedRequest(Request):
     @property
     def request_dict(self) -> dict[str, Any]:
         """What the child is told beside the body."""
-        return {name: value for name, value in self._request_dict.items() if name not in {"args", "kwargs"}}
+        return {name: value for name, value in super().request_dict.items() if name not in {"args", "kwargs"}}
 
 
-class SealedConsumer(Consumer):  # type: ignore[misc]  # no types
+class SealedConsumer(Consumer):
     """Celery's consumer, which gets to see nothing that nobody vouches for."""
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Message], object]:
@@ -52,7 +52,7 @@ class SealedConsumer(Consumer):  # type: ignore[misc]  # no types
         """Prepare each task, with our request for those that have no other of their own."""
         for task in self.app.tasks.values():
             if symbol_by_name(task.Request) is Request:
-                task.Request = SealedRequest
+                task.Request = f"{SealedRequest.__module__}:{SealedRequest.__name__}"
         super().update_strategies()
 
 

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from celery._state import _task_stack
+from celery import _state
 from celery.signals import after_task_publish, before_task_publish
 
 from signalbus import Signal, celery
@@ -146,7 +146,7 @@ def test_what_a_host_s_tasks_travel_as_is_nothing_to_a_signal(
     bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch, serializer: str
 ):
     """CELERY_TASK_SERIALIZER, and CELERY_TASK_PROTOCOL too."""
-    monkeypatch.setitem(celery.get_app().conf, "task_serializer", serializer)
+    monkeypatch.setattr(celery.get_app().tasks[celery.TASK_NAME], "serializer", serializer)
     monkeypatch.setitem(celery.get_app().conf, "task_protocol", 1)
 
     signal.send(None, number=1)
@@ -160,11 +160,12 @@ def test_a_receiver_s_messages_belong_to_the_tree_of_its_task(bus: Bus, signal: 
     """As those that Celery's own call publishes."""
     task = celery.get_app().tasks[celery.TASK_NAME]
     task.push_request(id="child", root_id="root", called_directly=False)
-    _task_stack.push(task)
+    stack: Any = _state
+    stack._task_stack.push(task)
     try:
         signal.send(None, number=1)
     finally:
-        _task_stack.pop()
+        stack._task_stack.pop()
         task.pop_request()
 
     headers = item(bus)["headers"]

@@ -10,3 +10,4 @@ awaited = Signal()  # to an async one
 cascading = Signal()  # to one that sends it again
 announced = Signal(open=True)  # sent by a process that does not know who receives
 arriving = Signal()  # to one that a worker may lack (see receivers.py)
+handing_on = Signal()

@@ -39,7 +39,7 @@ def request(headers=None, body=None, payload=None, **properties):
         delivery_info=info | properties.get("delivery_info", {}),
         accept={"application/json"},
     )
-    message._decoded_cache = payload
+    message._decoded_cache = payload  # type: ignore[attr-defined]
     app = celery.get_app()
     return DeliverRequest(message, app=app, task=app.tasks[celery.TASK_NAME], hostname="here")
 
