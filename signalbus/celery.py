@@ -48,20 +48,17 @@ def defaults() -> dict[str, Any]:
     Returns:
         The settings, with the reasons beside them.
     """
-    settings = conf.get()
-    limit = settings.TIME_LIMIT
+    limit = _host("task_time_limit", conf.get().TIME_LIMIT)
     return {
         # A failover or a full disk of the broker must not end the worker (celery#7946).
         "broker_channel_error_retry": True,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "accept_content": ["json"],
-        "task_serializer": "json",
         "result_backend": None,
         "task_ignore_result": True,
         "task_time_limit": limit,
         # The receiver is told a little before its process is killed, so that the failure can be written down.
-        "task_soft_time_limit": limit * 0.9,
+        "task_soft_time_limit": limit and limit * 0.9,
         # What is prefetched is what a crash disturbs; more (Celery's 4) brought nothing in `make bench`.
         "worker_prefetch_multiplier": 2,
         "worker_soft_shutdown_timeout": 10.0,
@@ -74,6 +71,29 @@ def defaults() -> dict[str, Any]:
     }
 
 
+def _fixed() -> dict[str, Any]:
+    """Return what our own app needs, whatever a host's CELERY_* say."""
+    queue = conf.get().QUEUE or OWN_QUEUE
+    return {
+        # Never the host's queue: two apps that share one discard each other's unknown tasks.
+        "task_default_queue": queue,
+        "task_default_exchange": queue,
+        "task_default_routing_key": queue,
+        "task_queues": [Queue(queue)],
+        "task_routes": None,
+        # What we write, our workers have to read; and pickle on a broker is a shell.
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "task_protocol": 2,
+        "worker_consumer": "signalbus.receiving.consumer:SealedConsumer",
+    }
+
+
+def _host(name: str, default: Any) -> Any:
+    """Return what the host's settings say of one of Celery's."""
+    return getattr(django.conf.settings, f"CELERY_{name.upper()}", default)
+
+
 def _redis_options() -> dict[str, Any]:
     """Return the transport options of our own app on Redis; a host's CELERY_BROKER_TRANSPORT_OPTIONS come on top."""
     settings = conf.get()
@@ -83,10 +103,10 @@ def _redis_options() -> dict[str, Any]:
         "socket_connect_timeout": settings.CONNECT_TIMEOUT,
         "socket_keepalive": True,
         # A message whose worker is gone comes back after this; shorter than the work, it would run twice at once.
-        "visibility_timeout": 3 * settings.TIME_LIMIT,
+        "visibility_timeout": 3 * max(settings.TIME_LIMIT, _host("task_time_limit", 0) or 0),
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
-        **getattr(django.conf.settings, "CELERY_BROKER_TRANSPORT_OPTIONS", {}),
+        **_host("broker_transport_options", {}),
     }
 
 
@@ -95,21 +115,19 @@ def lease() -> float:
     return 3 * max(conf.get().TIME_LIMIT, get_app().conf.task_time_limit or 0)
 
 
-def _own_queue() -> str:
-    return conf.get().QUEUE or OWN_QUEUE
-
-
 def _own_app() -> Celery:
     # Not current, and without Celery's Django fixup, which would make it the default: a process whose own app is
     # imported later must find that one, not ours. What the fixup does for a worker, `receiving.worker` does.
-    own = Celery("signalbus", set_as_current=False, fixups=[])
+    own = Celery(
+        "signalbus",
+        set_as_current=False,
+        fixups=[],
+        amqp="signalbus.sealing:SealingAMQP",
+        task_cls="celery.contrib.django.task:DjangoTask",
+    )
     own.config_from_object("django.conf:settings", namespace="CELERY")
-    own.add_defaults(defaults)
-    # Never the host's queue, whatever its CELERY_* say: two apps that share one discard each other's unknown tasks.
-    for setting in ("task_default_queue", "task_default_exchange", "task_default_routing_key"):
-        setattr(own.conf, setting, _own_queue())
-    own.conf.task_queues = [Queue(_own_queue())]
-    own.conf.task_routes = None
+    # Celery's `add_defaults` would put them before the configuration.
+    own.conf.update({name: _host(name, default) for name, default in defaults().items()} | _fixed())
     if "redis" in str(own.connection_for_write().transport.driver_type):
         own.conf.broker_transport_options = _redis_options()
     signals.import_modules.connect(_set_up_django, sender=own, weak=False)

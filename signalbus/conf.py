@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from dataclasses import dataclass, fields
 from functools import cache
 from types import NoneType
@@ -36,7 +37,7 @@ class Settings:
     MAX_CASCADE: int = 32  # messages from the root of a cascade
     PUBLISH_TIMEOUT: float = 5.0  # seconds for the broker to answer
     CONNECT_TIMEOUT: float = 2.0  # seconds for a connection to the broker
-    TIME_LIMIT: float = 300.0  # seconds for one Celery message, before its process is killed; our own app only
+    TIME_LIMIT: float = 300.0  # seconds for one Celery message, then its process is killed (our own app only); never 0
     BATCH_SECONDS: float = 10.0  # seconds after which a batch gives its worker back
     CONNECTION_SECONDS: float = 60.0  # that a worker keeps a connection where CONN_MAX_AGE is 0; our own app only
     SWEEP_SECONDS: float = 1.0  # seconds between two looks for what is due; 0: this process has no sweeper
@@ -89,6 +90,12 @@ def _reject_meaningless(name: str, value: object) -> None:
         raise ConfigurationError(f'SIGNALBUS["TEST_MODE"] is {value!r}; it must be "muted", "immediate" or None.')
     if name == "TIMEOUT" and value == 0:
         raise ConfigurationError('SIGNALBUS["TIMEOUT"] is 0; it must be a number above 0, or None for no limit.')
+    if name == "TIME_LIMIT" and not value:
+        raise ConfigurationError(
+            'SIGNALBUS["TIME_LIMIT"] must be more than 0: after three times that, what a lost worker had is given out '
+            "again. Set it to more than your longest receiver takes; to never end one, set CELERY_TASK_TIME_LIMIT = "
+            "None beside it."
+        )
     if value == "":
         raise ConfigurationError(f'SIGNALBUS["{name}"] is empty; leave it out for the default.')
 
@@ -137,10 +144,18 @@ def signer() -> Signer:
     return Signer(get().keys(), get().MAX_BYTES)
 
 
+@cache
+def task_signer() -> Signer:
+    """Return the signer of a host's tasks: with keys of its own, so that no text of one kind passes for the other."""
+    keys = get().keys()
+    return Signer([f"task {key}" for key in keys], sys.maxsize)
+
+
 def _forget(*, setting: str, **_kwargs: object) -> None:
     if setting in {"SIGNALBUS", "SECRET_KEY", "SECRET_KEY_FALLBACKS"}:
         get.cache_clear()
         signer.cache_clear()
+        task_signer.cache_clear()
 
 
 setting_changed.connect(_forget)

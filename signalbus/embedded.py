@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import os
 import shutil
@@ -54,16 +55,19 @@ def _make_directory() -> Path:
 class EmbeddedValkey:
     """A Valkey server of one's own, as a context manager.
 
-    It keeps nothing on disk, listens on no port and never adopts a server that runs already. It ends with ``stop``, at
-    the latest with the process that started it, even if that is killed.
+    It keeps nothing on disk, listens on no port unless asked to, and never adopts a server that runs already. It ends
+    with ``stop``, at the latest with the process that started it, even if that is killed.
 
     Args:
         options: more of the server's command line, as in ``EmbeddedValkey("--maxmemory", "2mb")``.
+        port: a port of 127.0.0.1 to listen on as well, for a cache that knows no sockets. Everybody on this machine
+            can reach it.
         timeout: seconds that the server may take to answer, and to end.
     """
 
-    def __init__(self, *options: str, timeout: float = 10.0) -> None:
+    def __init__(self, *options: str, port: int | None = None, timeout: float = 10.0) -> None:
         self._options = options
+        self._port = port
         self._timeout = timeout
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -96,6 +100,13 @@ class EmbeddedValkey:
         return f"unix://{self.socket}"
 
     @property
+    def tcp_url(self) -> str:
+        """The address on its port, for both."""
+        if self._port is None:
+            raise SignalBusError("The embedded server listens on no port: make it with one, as EmbeddedValkey(port=…).")
+        return f"redis://127.0.0.1:{self._port}/0"
+
+    @property
     def pid(self) -> int | None:
         """The server's process id; None if it does not run."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
@@ -125,7 +136,8 @@ class EmbeddedValkey:
             self._owner = os.getpid()
             atexit.register(self.stop)
         self.socket.unlink(missing_ok=True)
-        command = [str(binary), "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"]
+        command = [str(binary), "--bind", "127.0.0.1", "--port", str(self._port or 0)]
+        command += ["--unixsocket", str(self.socket), "--unixsocketperm", "700"]
         command += ["--save", "", "--appendonly", "no", "--dir", str(self._directory), *self._options]
         # Sessions of their own: Ctrl-C is for the process that started them, which may need its broker to end well.
         with (self._directory / "valkey.log").open("ab") as log:
@@ -201,10 +213,14 @@ class EmbeddedValkey:
 
 def main() -> None:
     """Run a server until Ctrl-C, and print the line that tells other terminals where it is."""
-    with EmbeddedValkey() as valkey:
+    parser = argparse.ArgumentParser(prog="python -m signalbus.embedded", description="Run a private Valkey.")
+    parser.add_argument("--port", type=int, help="a port of 127.0.0.1 to listen on as well, as for a cache")
+    port = parser.parse_args().port
+    with EmbeddedValkey(port=port) as valkey:
+        on_port = f"Everybody on this machine can reach it as {valkey.tcp_url} too.\n\n" if port is not None else ""
         sys.stdout.write(
             f"A private Valkey runs as process {valkey.pid}. Ctrl-C ends it, with all that it holds.\n"
-            f"In each of your other terminals:\n\n    export CELERY_BROKER_URL={valkey.url}\n\n"
+            f"In each of your other terminals:\n\n    export CELERY_BROKER_URL={valkey.url}\n\n{on_port}"
         )
         sys.stdout.flush()
         try:

@@ -21,6 +21,7 @@ class DeliverTask(Task):  # type: ignore[type-arg]  # generic in its stubs alone
 
     # By name: a process that only sends need not import a worker's machinery.
     Request = "signalbus.receiving.request:DeliverRequest"
+    Strategy = "signalbus.receiving.request:strategy"
 
 
 @shared_task(
@@ -28,6 +29,7 @@ class DeliverTask(Task):  # type: ignore[type-arg]  # generic in its stubs alone
     base=DeliverTask,
     bind=True,
     ignore_result=True,
+    serializer="json",  # whatever a host's tasks travel as
     # Where no row remembers a message, only the broker does: acknowledged when it is done, given out again when its
     # process is killed or overruns its time. On the task, so that host apps have it too.
     acks_late=True,

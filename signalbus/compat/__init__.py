@@ -1,1 +1,4 @@
-"""Where we use what Django, Celery and kombu keep private: a module for each, and a test in tests/unit/compat that notices a change."""
+"""Where we use what Django, Celery and kombu keep private: a module for each.
+
+Each use says what would break without it; tests in tests/unit/compat notice a change.
+"""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 from billiard import common
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def is_child_exiting() -> bool:
@@ -25,3 +29,20 @@ def is_worker_terminating() -> bool:
     state = sys.modules.get("celery.worker.state")  # never imported by a process that is no worker
     code = getattr(state, "should_terminate", None)
     return code is not None and code is not False
+
+
+def listeners(signal: Any, sender: object) -> list[tuple[Callable[..., object], bool]]:
+    """Return who listens to one of Celery's signals, and whether each asked for this sender.
+
+    Without ``receivers`` and their keys, a listener of everything could not be told from one of our task, and no tracer
+    would hear of a message.
+
+    Args:
+        signal: such as ``celery.signals.before_task_publish``.
+        sender: what it would be sent from.
+    """
+    live: list[Any] = signal._live_receivers(sender)  # noqa: SLF001 - the reason of this module
+    if not live:
+        return []
+    everybody = {id(receiver) for receiver in signal._live_receivers(None)}  # noqa: SLF001 - as above
+    return [(receiver, id(receiver) not in everybody) for receiver in live]

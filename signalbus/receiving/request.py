@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 from celery.app.task import Context
 from celery.exceptions import InvalidTaskError
 from celery.worker.request import Request
+from celery.worker.strategy import default
 
 from signalbus import celery
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Celery, Task
     from kombu.message import Message
 
 MALFORMED = (AttributeError, KeyError, LookupError, OverflowError, TypeError, ValueError)
@@ -25,6 +29,30 @@ IDS = frozenset({"id", "root_id", "parent_id"})
 # What means something to Celery: limits, a time to wait for or to expire at, callbacks, a result to keep.
 NOT_OURS = frozenset(vars(Context)) - IDS
 ORIGIN = ("exchange", "routing_key", "redelivered")
+
+
+def strategy(task: Task[Any, Any], app: Celery, consumer: Any, **options: Any) -> Callable[..., object]:
+    """Make what a worker calls with each message for our task: Celery's own, for what has a body that it can take.
+
+    Args:
+        task: our task.
+        app: the worker's app.
+        consumer: the worker's.
+        options: as Celery gives them.
+    """
+    handle = default(task, app, consumer, **options)
+
+    def take(message: Message, body: object, *args: Any, **named: Any) -> object:
+        try:
+            payload = message.payload
+        except MALFORMED as error:
+            raise InvalidTaskError(f"not a message for {celery.TASK_NAME!r}: {error!r}") from error
+        if not isinstance(payload, (list, tuple, dict)):
+            # Celery looks for "args" in it, whatever it is; a number ends the worker.
+            raise InvalidTaskError(f"a body is a list or a mapping, not a {type(payload).__name__}")
+        return handle(message, body, *args, **named)
+
+    return take
 
 
 class DeliverRequest(Request):
@@ -58,6 +86,8 @@ class DeliverRequest(Request):
         if not self._is_flat():
             # The child refuses it, and keeps what it is shown here as a dead letter.
             self._args = [[reprlib.repr((self._args, self._kwargs))]]
+        # What another serializer made of it may be a tuple.
+        self._args = [list(self._args[0])]
         self._kwargs = {}
         # As arguments, not as a text that the child would read once more; without callbacks, chains and chords, which
         # are not ours: anybody may have added them.
@@ -77,9 +107,9 @@ class DeliverRequest(Request):
     def _is_flat(self) -> bool:
         arguments = self._args
         return (
-            isinstance(arguments, list)
+            isinstance(arguments, (list, tuple))
             and len(arguments) == 1
-            and isinstance(arguments[0], list)
+            and isinstance(arguments[0], (list, tuple))
             and TEXT.issuperset(map(type, arguments[0]))
             and not self._kwargs
         )

@@ -46,6 +46,7 @@ class BusStep(bootsteps.StartStopStep):
         super().__init__(parent, **options)
         self._sweeper: Sweeper | None = None
         _warn_of_async(parent)
+        _check_content(parent)
         _check_tables()
         if celery.is_own_app():
             _check()
@@ -69,6 +70,16 @@ class BusStep(bootsteps.StartStopStep):
             self._sweeper = None
 
     terminate = stop
+
+
+def _check_content(worker: Any) -> None:
+    """Refuse to run where Celery would drop each signal, unread."""
+    accepted = worker.app.conf.accept_content
+    if not {"json", "application/json"} & set(accepted):
+        raise ConfigurationError(
+            f"CELERY_ACCEPT_CONTENT is {accepted!r}, so this worker would drop every signal, which travels as JSON: "
+            'add "json" to it.'
+        )
 
 
 def _check_tables() -> None:
@@ -104,7 +115,8 @@ def _prepare_own(worker: Any) -> None:
     if not worker.app.conf.worker_enable_remote_control:
         # Both listen to what any writer on the broker says, and one such message can end a worker.
         worker.options["without_gossip"] = worker.options["without_mingle"] = True
-    # A host's app has Celery's own fixup for what these two do.
+    # A host's app has Celery's own fixup for what these do.
+    signals.beat_embedded_init.connect(upkeep.drop_inherited, dispatch_uid="signalbus.drop_inherited")
     signals.task_prerun.connect(upkeep.reset_before, dispatch_uid="signalbus.reset_before")
     signals.task_postrun.connect(upkeep.reset_after, dispatch_uid="signalbus.reset_after")
 

@@ -6,12 +6,12 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from celery.signals import before_task_publish
 from kombu.exceptions import LimitExceeded, OperationalError
 from kombu.pools import ProducerPool
 
 from signalbus import celery, conf
 from signalbus.exceptions import SignalBusError
+from signalbus.sending import envelope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,17 +22,6 @@ if TYPE_CHECKING:
 MAX_TEXTS = 100  # in one Celery message: what a lost claim disturbs
 MAX_BATCH_BYTES = 1024 * 1024
 POOL_SIZE = 10
-# Headers that may stay out. Celery itself reads "eta" and "group" for those who listen to its `task_sent`.
-EMPTY_UNLESS_SET = (
-    "expires",
-    "group_index",
-    "parent_id",
-    "replaced_task_nesting",
-    "retries",
-    "shadow",
-    "stamped_headers",
-    "stamps",
-)
 
 
 class PublishError(SignalBusError):
@@ -111,27 +100,14 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 def _hand_over(queue: str, texts: Sequence[str]) -> None:
     app = celery.get_app()
-    task = app.tasks[celery.TASK_NAME]
-    options: dict[str, Any] = {
-        "args": (list(texts),),
-        "queue": queue,
-        # Celery would repeat the texts in a header and in its logs; payloads do not belong there.
-        "argsrepr": f"({len(texts)} texts)",
-        "kwargsrepr": "{}",
-        "retry": False,
-        # Else what the host sets for all tasks would travel along: limits that override those of the worker, and a
-        # time after which brokers drop the message.
-        "time_limit": None,
-        "soft_time_limit": None,
-        "expires": None,
-    }
     if app.conf.task_always_eager:
-        task.apply_async(**options)
+        app.tasks[celery.TASK_NAME].apply_async(args=(list(texts),))
         return
+    message = envelope.envelope(app, texts) | envelope.address(app, queue)
     pool = _pool(app, os.getpid())
     with pool.acquire(block=True, timeout=conf.get().CONNECT_TIMEOUT) as producer:
         try:
-            task.apply_async(producer=producer, **options)
+            envelope.publish(producer, message)
         except _broker_errors() as error:
             if _is_timeout(error):
                 # It may have been taken: publishing again at once would only add a duplicate and another wait.
@@ -139,21 +115,7 @@ def _hand_over(queue: str, texts: Sequence[str]) -> None:
             # A pooled connection that the broker closed while it was idle says so only now: once more, on a new one.
             producer.connection.collect()
             producer.revive(producer.connection)
-            task.apply_async(producer=producer, **options)
-
-
-@before_task_publish.connect(sender=celery.TASK_NAME)
-def _slim(headers: dict[str, Any], body: Any, properties: dict[str, Any], **_kwargs: object) -> None:
-    """Leave out what Celery takes for granted: a quarter of a small message, which is written, kept and read."""
-    for name in EMPTY_UNLESS_SET:
-        if not headers.get(name):
-            headers.pop(name, None)
-    if not any(headers.get("timelimit", ())):
-        headers.pop("timelimit", None)
-    for name in ("argsrepr", "kwargsrepr", "reply_to"):  # the first two are headers already; nobody replies
-        properties.pop(name, None)
-    if isinstance(body, tuple):  # else the host's CELERY_TASK_PROTOCOL is 1
-        body[2].clear()  # no callbacks, chain or chord: the worker takes none
+            envelope.publish(producer, message)
 
 
 def _is_timeout(error: BaseException) -> bool:

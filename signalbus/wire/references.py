@@ -117,7 +117,7 @@ def _known(model: type[Model]) -> tuple[str, bool]:
     known = _models.get(model)
     if known is None:
         meta = model._meta  # noqa: SLF001  (Django documents _meta)
-        if meta.apps is not apps:
+        if is_foreign(model):
             raise ForeignModel(f"{meta.label} is a model of another registry than the installed apps'")
         try:
             registered = apps.get_model(meta.label)

@@ -69,6 +69,32 @@ def test_the_hosts_app_carries_the_signals(
     assert ".> host " in worker.log
 
 
+@pytest.mark.parametrize("app", [None, "tests.host.celery:app"])
+def test_a_host_s_tasks_may_travel_as_pickles(
+    app: str | None, start_worker: Callable[..., Worker], broker_url: str, database_url: str
+):
+    """A signal travels as JSON all the same, with the host's app and with ours."""
+    settings = {"DJANGO_SETTINGS_MODULE": "tests.host.pickling", "CARRIED_BY": app or "", "C_FORCE_ROOT": "1"}
+    start_worker(environment=settings)
+
+    run(SEND, **settings, CELERY_BROKER_URL=broker_url, DATABASE_URL=database_url)
+
+    wait_until(FormEntry.objects.filter(kind="arrived").first, what="the receiver")
+
+
+def test_a_worker_that_takes_no_json_refuses_to_run(broker_url: str, database_url: str):
+    """It would drop every signal."""
+    said = refused_worker(
+        CHECKOUT,
+        C_FORCE_ROOT="1",
+        DJANGO_SETTINGS_MODULE="tests.host.pickles_only",
+        CELERY_BROKER_URL=broker_url,
+        DATABASE_URL=database_url,
+    )
+
+    assert "CELERY_ACCEPT_CONTENT" in said
+
+
 def test_signalbus_celery_app_is_the_hosts_app():
     """What `celery -A signalbus` finds is the very app that the host made."""
     run(IDENTITY, **HOST_SETTINGS)

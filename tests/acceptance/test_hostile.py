@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from signalbus import conf
+from signalbus import celery, conf, sealing
 from signalbus.models import Delivery, State
 from signalbus.wire.signing import Signer
 from tasks.marketing.models import FormEntry
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from signalbus.embedded import EmbeddedValkey
     from tests.servers import Worker
 
+TAG = "tasks.marketing.tasks.add_cohort_slug_as_acp_tag"
 TESTS_SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.settings"}
 
 
@@ -56,6 +57,81 @@ def with_arguments(envelope: dict[str, Any], arguments: list[Any], keywords: dic
     forged["headers"]["id"] = forged["properties"]["correlation_id"] = str(uuid.uuid4())
     forged["properties"]["delivery_tag"] = str(uuid.uuid4())
     return json.dumps(forged)
+
+
+def edited(item: str, **headers: Any) -> str:
+    """Return an item with other headers; None removes one."""
+    envelope = json.loads(item)
+    merged = envelope["headers"] | headers
+    envelope["headers"] = {name: value for name, value in merged.items() if value is not None}
+    return json.dumps(envelope)
+
+
+def with_body(item: str, body: bytes) -> str:
+    """Return an item with another body."""
+    return json.dumps(json.loads(item) | {"body": base64.b64encode(body).decode()})
+
+
+def nested(levels: int) -> Any:
+    """Nest lists."""
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def sealed_item(queue: redis.Redis) -> str:
+    """Publish a task of the checkout's as its own app does, and take what that put on the queue."""
+    celery.get_app().send_task(TAG, args=[1, "sealed"])
+    item: Any = queue.lpop("signalbus")
+    return str(item.decode())
+
+
+def items_for_other_tasks(text: str, envelope: dict[str, Any], sealed: str) -> dict[str, str]:
+    """Make items for tasks of our own app's worker that are not its one of ours; none is what a key holder wrote."""
+    signal = with_arguments(envelope, [[text]])
+    tag = with_arguments(envelope, [1, "unsigned"])
+    deep = with_arguments(envelope, [nested(600)])
+    triple: Any = base64.b64decode(json.loads(tag)["body"])
+    other = sealing.seal({"task": "celery.backend_cleanup", "id": "x"}, "", [[], {}, {}]).encode()
+    mac = json.loads(sealed)["body"]
+    return {
+        "a built-in": edited(with_arguments(envelope, []), task="celery.backend_cleanup"),
+        "a built-in, nested": edited(deep, task="celery.backend_cleanup"),
+        "a shared task": edited(tag, task=TAG),
+        "a shared task, nested": edited(deep, task=TAG),
+        "a shared task, nested headers": edited(tag, task=TAG, stamps=nested(600), mine=nested(600)),
+        "a shared task without an id": edited(tag, task=TAG, id=None),
+        "a signal's text as a seal": with_body(edited(signal, task=TAG), text.encode()),
+        "another task's seal": with_body(edited(sealed, task=TAG), other),
+        "a broken seal": with_body(sealed, base64.b64decode(mac).replace(b"sealed", b"broken")),
+        "a seal cut short": with_body(sealed, base64.b64decode(mac)[:-3]),
+        "a seal that claims to be JSON": json.dumps(
+            json.loads(edited(sealed, task="tasks.other")) | {"content-type": "application/json"}
+        ),
+        "a list for a task": edited(tag, task=["x"]),
+        "no task": edited(tag, task=None),
+        "the first protocol": with_body(
+            edited(tag, task=None), json.dumps({"task": TAG, "id": "x", "args": [1, "first"], "kwargs": {}}).encode()
+        ),
+        "the hybrid protocol": with_body(
+            edited(tag, task=TAG), json.dumps({"task": TAG, "id": "x", "args": [1, "hybrid"], "kwargs": {}}).encode()
+        ),
+        "an unsealed triple": with_body(edited(sealed), triple),
+        "callbacks": with_body(
+            edited(signal),
+            json.dumps(
+                [
+                    [[text]],
+                    {},
+                    {
+                        "callbacks": [{"task": TAG, "args": [1, "callback"]}],
+                        "errbacks": [{"task": TAG, "args": [1, "errback"]}],
+                    },
+                ]
+            ).encode(),
+        ),
+    }
 
 
 def hostile_items(text: str, envelope: dict[str, Any]) -> dict[str, str]:
@@ -107,6 +183,12 @@ def hostile_items(text: str, envelope: dict[str, Any]) -> dict[str, str]:
         "a body that is no triple": json.dumps(
             {**json.loads(other_task), "body": base64.b64encode(b'[["x"]]').decode()}
         ),
+        "a body that is a number": with_body(other_task, b"7"),
+        "a body that is nothing": with_body(other_task, b"null"),
+        "a body that is no JSON": with_body(other_task, b"{"),
+        "a body nested beyond reading": with_body(other_task, b"[" * 100_000),
+        "another encoding": json.dumps({**json.loads(other_task), "content-encoding": 7}),
+        "another serializer": json.dumps({**json.loads(other_task), "content-type": "application/x-python-serialize"}),
         "a body that is a text": json.dumps({**json.loads(other_task), "body": base64.b64encode(b'"abc"').decode()}),
     }
 
@@ -142,6 +224,29 @@ def test_promise_6_bad_input_forged_and_garbage_items_run_nothing_and_end_nobody
     assert refused.count() >= 10
     parked = Delivery.objects.get(state=State.PARKED)
     assert parked.message.sealed
+
+
+def test_promise_6_bad_input_nothing_unsigned_runs_in_our_own_worker(
+    queue: redis.Redis, start_worker: Callable[..., Worker]
+):
+    """Not a shared task, not one of Celery's own; each is counted, nobody ends, and what one of us sealed runs."""
+    text, envelope = good_text(queue)
+    sealed = sealed_item(queue)
+    items = items_for_other_tasks(text, envelope, sealed)
+    worker = start_worker(environment=TESTS_SETTINGS)
+    main, children = worker.pid, worker.children()
+
+    for item in items.values():
+        queue.lpush("signalbus", item)
+    wait_until(lambda: not queue.llen("signalbus") and not queue.hlen("unacked"), what="an empty queue")
+    queue.lpush("signalbus", sealed)
+    wait_until(FormEntry.objects.filter(kind="tag").exists, what="the sealed task")
+
+    assert list(FormEntry.objects.filter(kind="tag").values_list("subject", flat=True)) == ["1:sealed"]
+    assert (worker.pid, worker.children()) == (main, children)
+    refused = Delivery.objects.filter(state=State.DEAD, message__sealed=True)
+    # All but one, whose text is good, and whose callbacks are left out.
+    assert sum(refused.values_list("attempts", flat=True)) == len(items) - 1
 
 
 def test_promise_6_a_signed_text_can_be_replayed_but_not_altered(

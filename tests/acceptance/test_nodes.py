@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from signalbus.celery import get_app
 from tasks.marketing.models import FormEntry
 from tests.acceptance.nodes import WorkerNode
 from tests.servers import wait_until
@@ -21,7 +22,7 @@ def test_the_worker_runs_a_task_in_a_process_of_its_own(celery_setup: CeleryTest
     worker = celery_setup.worker.container
     assert isinstance(worker, WorkerNode)
 
-    celery_setup.app.send_task(TAG, args=[1, "berlin"], queue=worker.worker_queue(), ignore_result=True)
+    get_app().send_task(TAG, args=[1, "berlin"], queue=worker.worker_queue())
 
     entry = wait_until(FormEntry.objects.filter(kind="tag").first, what="the task's row")
     assert entry.subject == "1:berlin"

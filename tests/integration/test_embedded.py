@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,48 @@ def test_redis_and_kombu_reach_the_same_server():
         assert client.llen("letters") == 1
         assert client.info("server")["process_id"] == server.pid
         assert client.info("server")["tcp_port"] == 0
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_port_leads_to_the_same_server(free_port: int):
+    """For a cache that knows no sockets; only this machine reaches it."""
+    with EmbeddedValkey(port=free_port) as server, redis.Redis.from_url(server.tcp_url) as client:
+        info = client.info("server")
+        assert (info["process_id"], info["tcp_port"]) == (server.pid, free_port)
+        assert client.config_get("bind") == {"bind": "127.0.0.1"}
+
+
+def test_without_a_port_there_is_no_tcp_address():
+    """Asked for all the same, it says how to get one."""
+    with pytest.raises(SignalBusError, match="port="):
+        _ = EmbeddedValkey().tcp_url
+
+
+def test_a_port_that_is_taken_is_an_error(free_port: int):
+    """It never adopts a server that runs already."""
+    with EmbeddedValkey(port=free_port), pytest.raises(SignalBusError, match=r"(?i)address already in use"):
+        EmbeddedValkey(port=free_port).start()
+
+
+@pytest.mark.parametrize("with_port", [True, False])
+def test_the_command_prints_its_addresses(free_port: int, with_port: bool, tmp_path: Path):
+    """`python -m signalbus.embedded --port 6399` says both; without a port, only the socket's."""
+    options = ["--port", str(free_port)] if with_port else []
+    command = [sys.executable, "-m", "signalbus.embedded", *options]
+    said = tmp_path / "said"
+    with said.open("w") as out, subprocess.Popen(command, stdout=out) as server:
+        wait_until(lambda: "export CELERY_BROKER_URL=redis+socket://" in said.read_text(), what="the address")
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 0
+
+    assert (f"redis://127.0.0.1:{free_port}/0" in said.read_text()) == with_port
 
 
 def test_stop_leaves_nothing():

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from celery import Celery
 from django.db import connection
 
+from signalbus.celery import get_app
 from tasks.admissions.models import Academy
 from tasks.marketing.models import FormEntry
 from tests.integration.test_embedded import is_gone
@@ -26,8 +26,7 @@ TAG = "tasks.marketing.tasks.add_cohort_slug_as_acp_tag"
 
 def send_tag(broker_url: str, number: int) -> None:
     """Send a plain task of the checkout, past the bus."""
-    with Celery(set_as_current=False, broker=broker_url) as app:
-        app.send_task(TAG, args=[number, "berlin"], queue="signalbus", ignore_result=True)
+    get_app().send_task(TAG, args=[number, "berlin"])
 
 
 @pytest.mark.parametrize("database", ["postgres", "sqlite"])

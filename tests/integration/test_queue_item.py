@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from celery.app.amqp import AMQP
-from celery.signals import task_sent
+from celery import _state
+from celery.signals import after_task_publish, before_task_publish
 
 from signalbus import Signal, celery
+
+if TYPE_CHECKING:
+    from celery.utils.dispatch import Signal as CelerySignal
 
 from .bus import QUEUE, Bus, connect, rows
 
@@ -41,8 +44,6 @@ def test_only_what_a_worker_needs(bus: Bus, signal: Signal):
     headers = published["headers"]
     assert set(headers) == {
         "argsrepr",
-        "eta",
-        "group",
         "id",
         "ignore_result",
         "kwargsrepr",
@@ -65,22 +66,66 @@ def test_only_what_a_worker_needs(bus: Bus, signal: Signal):
     assert '"number":1' in text.replace(" ", "")
 
 
-def test_who_listens_to_task_sent_still_hears(bus: Bus, signal: Signal):
-    """Celery tells them after it has published, out of the headers: an error there would publish it twice."""
-    heard: list[Any] = []
+SIGNALS = [before_task_publish, after_task_publish]
 
-    def on_sent(sender, **kwargs):
-        heard.append((sender, kwargs["eta"], kwargs["taskset"]))
 
-    task_sent.connect(on_sent, weak=False)
-    try:
-        signal.send(None, number=1)
-    finally:
-        task_sent.disconnect(on_sent)
+@pytest.mark.parametrize("heard", SIGNALS)
+def test_who_listens_to_all_publications_hears_nothing_of_a_signal_s(bus: Bus, signal: Signal, heard: CelerySignal):
+    """Some store a result for each, in the middle of a `send()`."""
+    calls: list[Any] = []
 
-    assert heard == [(celery.TASK_NAME, None, None)]
+    def listener(sender, **kwargs):
+        calls.append(sender)
+
+    heard.connect(listener)
+    signal.send(None, number=1)
+
+    assert calls == []
+    assert item(bus)
+
+
+@pytest.mark.parametrize("heard", SIGNALS)
+def test_who_asks_for_our_task_hears_of_it(bus: Bus, signal: Signal, heard: CelerySignal):
+    """A host that means it, with what Celery would have said, but no texts but those in the body."""
+    calls: list[Any] = []
+
+    def listener(sender, headers, body, exchange, routing_key, **kwargs):
+        calls.append((sender, headers["id"], routing_key))
+
+    heard.connect(listener, sender=celery.TASK_NAME)
+    signal.send(None, number=1)
+
+    assert calls == [(celery.TASK_NAME, item(bus)["headers"]["id"], QUEUE)]
+
+
+def test_a_tracer_s_headers_travel(bus: Bus, signal: Signal):
+    """OpenTelemetry and others listen to everything, and write their context into the headers."""
+
+    def inject(headers, **kwargs):
+        headers["traceparent"] = "00-1-2-01"
+
+    inject.__module__ = "opentelemetry.instrumentation.celery"
+    before_task_publish.connect(inject)
+    signal.send(None, number=1)
+
+    assert item(bus)["headers"]["traceparent"] == "00-1-2-01"
+
+
+@pytest.mark.parametrize("heard", SIGNALS)
+def test_a_listener_that_raises_breaks_no_send(
+    bus: Bus, signal: Signal, heard: CelerySignal, caplog: pytest.LogCaptureFixture
+):
+    """Its error is logged, and the message goes out, once."""
+
+    def listener_that_raises(**kwargs):
+        raise ValueError("mine")
+
+    heard.connect(listener_that_raises, sender=celery.TASK_NAME)
+    signal.send(None, number=1)
+
     assert item(bus)
     assert rows() == []
+    assert "listener" in caplog.text
 
 
 def test_nothing_expires(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch):
@@ -96,14 +141,32 @@ def test_nothing_expires(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPat
     assert "expiration" not in published["properties"]
 
 
-def test_a_host_may_still_speak_celery_s_first_protocol(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch):
-    """CELERY_TASK_PROTOCOL = 1: its body is a mapping."""
-    app = celery.get_app()
-    amqp = AMQP(app)
-    monkeypatch.setattr(amqp, "create_task_message", amqp.as_task_v1)
-    monkeypatch.setattr(app, "amqp", amqp)
+@pytest.mark.parametrize("serializer", ["pickle", "yaml", "msgpack"])
+def test_what_a_host_s_tasks_travel_as_is_nothing_to_a_signal(
+    bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch, serializer: str
+):
+    """CELERY_TASK_SERIALIZER, and CELERY_TASK_PROTOCOL too."""
+    monkeypatch.setattr(celery.get_app().tasks[celery.TASK_NAME], "serializer", serializer)
+    monkeypatch.setitem(celery.get_app().conf, "task_protocol", 1)
 
     signal.send(None, number=1)
 
-    body = body_of(item(bus))
-    assert (body["task"], len(body["args"][0])) == (celery.TASK_NAME, 1)
+    published = item(bus)
+    assert published["content-type"] == "application/json"
+    assert len(body_of(published)[0][0]) == 1
+
+
+def test_a_receiver_s_messages_belong_to_the_tree_of_its_task(bus: Bus, signal: Signal):
+    """As those that Celery's own call publishes."""
+    task = celery.get_app().tasks[celery.TASK_NAME]
+    task.push_request(id="child", root_id="root", called_directly=False)
+    stack: Any = _state
+    stack._task_stack.push(task)
+    try:
+        signal.send(None, number=1)
+    finally:
+        stack._task_stack.pop()
+        task.pop_request()
+
+    headers = item(bus)["headers"]
+    assert (headers["root_id"], headers["parent_id"]) == ("root", "child")

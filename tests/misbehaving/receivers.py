@@ -5,14 +5,29 @@ from __future__ import annotations
 import os
 import signal as os_signal
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from celery import chain, group
 from django.db import connection
 
 from signalbus import Reject, Retry, current, receiver
 from tasks.marketing.models import FormEntry
 
-from .signals import announced, arriving, awaited, cascading, connected, endless, killing, long, mailed, trouble
+from .signals import (
+    announced,
+    arriving,
+    awaited,
+    cascading,
+    connected,
+    endless,
+    handing_on,
+    killing,
+    long,
+    mailed,
+    trouble,
+)
+from .tasks import note, note_at_the_second_try, task_that_fails
 
 TWICE = Retry(max_attempts=2, base_delay=0.05, jitter=False)
 
@@ -130,3 +145,21 @@ if "WITHOUT_NEW_RECEIVER" not in os.environ:
     def new_receiver(sender: Any, label: str, **kwargs: Any) -> None:
         """Do its work, once it is deployed."""
         leave_trace("arrived", label)
+
+
+@receiver(handing_on)
+def receiver_that_hands_on(sender: Any, **kwargs: Any) -> None:
+    """Hand work to shared tasks in all the ways that Celery has."""
+    nested: list[Any] = []
+    for _ in range(600):
+        nested = [nested]
+    note.delay("delay")
+    note.delay_on_commit("on commit")  # type: ignore[attr-defined]  # of Celery's Django task class
+    note.delay("nested", nested)
+    note.apply_async(("countdown",), countdown=0.1)
+    note.apply_async(("eta",), eta=datetime.now(UTC) + timedelta(seconds=0.1))
+    note.apply_async(("links",), link=note.si("link"))
+    task_that_fails.apply_async(link_error=note.si("errback"))
+    chain(note.si("chain 1"), note.si("chain 2")).delay()
+    group(note.si("group 1"), note.si("group 2")).delay()
+    note_at_the_second_try.delay("retry")

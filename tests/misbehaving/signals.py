@@ -12,3 +12,4 @@ announced = Signal(open=True)  # sent by a process that does not know who receiv
 arriving = Signal()  # to one that a worker may lack (see receivers.py)
 connected = Signal()  # to one that tells which connection it has
 long = Signal()  # to one whose first run lasts until it is cut off
+handing_on = Signal()

@@ -88,6 +88,7 @@ def test_a_key_like_no_other_is_refused_with_the_list(given):
         ("TIME_LIMIT", "300", "it must be a number"),
         ("TIME_LIMIT", math.nan, "from 0 up"),
         ("TIME_LIMIT", math.inf, "from 0 up"),
+        ("TIME_LIMIT", 0, "more than your longest receiver"),
         ("QUEUE", 7, "it must be a text or None"),
         ("QUEUE", "", "leave it out"),
         ("SIGNING_KEYS", "secret", "list of texts"),
@@ -125,6 +126,20 @@ def test_a_wrong_configuration_is_also_djangos():
 
 
 class TestKeys:
+    def test_no_text_of_a_signal_passes_for_a_task_s(self, settings):
+        """Nor the other way round: what a receiver's payload says must never be read as a call."""
+        with pytest.raises(UnknownKey):
+            conf.task_signer().verify(conf.signer().sign("body"))
+        with pytest.raises(UnknownKey):
+            conf.signer().verify(conf.task_signer().sign("body"))
+
+    def test_a_task_s_key_rotates_with_the_others(self, settings):
+        """What was sealed with the old key opens while it is a fallback."""
+        settings.SECRET_KEY = "old"
+        text = conf.task_signer().sign("body")
+        settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "new", ["old"]
+        assert conf.task_signer().verify(text) == "body"
+
     def test_djangos_keys_sign_and_verify(self, settings):
         """SECRET_KEY signs; its fallbacks verify, so that a rotated key strands nothing."""
         settings.SECRET_KEY = "old"

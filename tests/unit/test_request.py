@@ -27,7 +27,7 @@ def deep(levels):
     return value
 
 
-def request(headers=None, body=None, **properties):
+def request(headers=None, body=None, payload=None, **properties):
     """Make a request of a message, as a worker does."""
     info = {"exchange": "", "routing_key": "signalbus"}
     message = Message(
@@ -39,6 +39,7 @@ def request(headers=None, body=None, **properties):
         delivery_info=info | properties.get("delivery_info", {}),
         accept={"application/json"},
     )
+    message._decoded_cache = payload  # type: ignore[attr-defined]
     app = celery.get_app()
     return DeliverRequest(message, app=app, task=app.tasks[celery.TASK_NAME], hostname="here")
 
@@ -73,6 +74,12 @@ class TestAnHonestMessage:
     def test_flat_headers_of_others_go_along(self):
         """Instrumentation finds its trace context among the attributes of the task's request."""
         assert context(request({"traceparent": "00-1-2-01"})).traceparent == "00-1-2-01"
+
+    @pytest.mark.parametrize("arguments", [([TEXT],), [(TEXT,)], ((TEXT,),)])
+    def test_a_tuple_is_as_good_as_a_list(self, arguments):
+        """Serializers other than JSON keep what it was."""
+        made = request(body=[[[TEXT]], {}, EMBEDDED], payload=(arguments, {}, EMBEDDED))
+        assert made.body == ([[TEXT]], {}, {})
 
 
 class TestAHostileMessage:

@@ -1,0 +1,119 @@
+"""The Celery message around texts, and its way to the broker: written here, for Celery's own calls in everybody's code.
+
+`Task.apply_async` tells all who listen to `before_task_publish` and `after_task_publish`, in the middle of a `send()`:
+some store a result for each publication. Who has no business with a signal's texts is not called.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from celery.signals import after_task_publish, before_task_publish
+from celery.utils.nodenames import anon_nodename
+
+from signalbus import celery
+from signalbus.compat.celery import listeners
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celery import Celery
+    from kombu import Producer
+
+logger = logging.getLogger("signalbus")
+
+# They add their context to a message's headers, which a worker hands on to them.
+TRACERS = frozenset({"ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk"})
+
+
+@cache
+def _origin() -> str:
+    return str(anon_nodename())
+
+
+def envelope(app: Celery, texts: Sequence[str]) -> dict[str, Any]:
+    """Make what `kombu.Producer.publish` takes, but for the queue.
+
+    Args:
+        app: the app whose worker will take it.
+        texts: signed texts.
+    """
+    id_ = str(uuid.uuid4())
+    headers = {
+        "lang": "py",
+        "task": celery.TASK_NAME,
+        "id": id_,
+        "root_id": id_,
+        # Celery would repeat the texts in a header and in its logs; payloads do not belong there.
+        "argsrepr": f"({len(texts)} texts)",
+        "kwargsrepr": "{}",
+        "origin": _origin(),
+        "ignore_result": True,
+    }
+    parent = app.current_worker_task
+    if parent is not None:
+        headers |= {"root_id": parent.request.root_id or parent.request.id, "parent_id": parent.request.id}
+    return {
+        # No callbacks, chain or chord, limits or times: the worker takes none.
+        "body": [[list(texts)], {}, {}],
+        "serializer": "json",
+        "compression": app.conf.task_compression,
+        "headers": headers,
+        "correlation_id": id_,
+        "priority": app.tasks[celery.TASK_NAME].priority,
+        "retry": False,
+    }
+
+
+def address(app: Celery, name: str) -> dict[str, Any]:
+    """Make the rest: where a queue of an app is, as Celery would find it.
+
+    Args:
+        app: the app.
+        name: the queue's name.
+    """
+    queue = app.amqp.queues[name]
+    direct = queue.exchange.type == "direct"
+    return {
+        # A direct exchange needs no binding that somebody else might have changed.
+        "exchange": "" if direct else queue.exchange.name,
+        "routing_key": queue.name if direct else queue.routing_key,
+        "declare": [queue],
+        "delivery_mode": queue.exchange.delivery_mode or app.conf.task_default_delivery_mode,
+    }
+
+
+def publish(producer: Producer, message: dict[str, Any]) -> None:
+    """Publish a message.
+
+    Args:
+        producer: the producer; what the broker says goes through.
+        message: what `envelope` and `address` made.
+    """
+    _announce(before_task_publish, message)
+    producer.publish(**message)
+    _announce(after_task_publish, message)
+
+
+def _announce(signal: Any, message: dict[str, Any]) -> None:
+    """Tell tracers, and who asked for our task by its name. Their errors are theirs: the message goes out."""
+    for receiver, asked in listeners(signal, celery.TASK_NAME):
+        if not asked and str(getattr(receiver, "__module__", "")).partition(".")[0] not in TRACERS:
+            continue
+        try:
+            receiver(
+                signal=signal,
+                sender=celery.TASK_NAME,
+                body=message["body"],
+                headers=message["headers"],
+                exchange=message["exchange"],
+                routing_key=message["routing_key"],
+                declare=message["declare"],
+                properties={"correlation_id": message["correlation_id"]},
+                retry_policy=None,
+            )
+        except Exception:
+            logger.exception("signalbus goes on: a listener to Celery's %s raised", signal.name)

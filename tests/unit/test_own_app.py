@@ -1,0 +1,89 @@
+"""Our own Celery app: a bus's defaults, which a host's CELERY_* override but where two apps would harm each other."""
+
+from __future__ import annotations
+
+import pytest
+from celery.contrib.django.task import DjangoTask
+
+from signalbus import celery
+
+
+@pytest.fixture
+def made(settings):
+    """Make our own app as a project with these settings would get it."""
+
+    def make(**given):
+        for name, value in given.items():
+            setattr(settings, name, value)
+        return celery._own_app()
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("broker_channel_error_retry", False),
+        ("broker_connection_max_retries", 7),
+        ("broker_connection_retry_on_startup", False),
+        ("result_backend", "redis://localhost/7"),
+        ("task_ignore_result", False),
+        ("task_soft_time_limit", 11),
+        ("task_time_limit", 12),
+        ("worker_cancel_long_running_tasks_on_connection_loss", True),
+        ("worker_enable_remote_control", True),
+        ("worker_prefetch_multiplier", 5),
+        ("worker_soft_shutdown_timeout", 1.0),
+    ],
+)
+def test_a_host_s_settings_override_our_defaults(made, name, value):
+    """What docs/settings.md says of each."""
+    assert made().conf[name] != value
+    assert made(**{f"CELERY_{name.upper()}": value}).conf[name] == value
+
+
+def test_what_a_host_does_not_say_is_our_default(made):
+    """Not Celery's, where they differ."""
+    conf = made(CELERY_TASK_TIME_LIMIT=12).conf
+    assert (conf.task_soft_time_limit, conf.worker_prefetch_multiplier) == (12 * 0.9, 2)
+
+
+def test_without_a_hard_limit_there_is_no_soft_one_of_ours(made):
+    """Who takes the limit away means both."""
+    conf = made(CELERY_TASK_TIME_LIMIT=None).conf
+    assert (conf.task_time_limit, conf.task_soft_time_limit) == (None, None)
+
+
+def test_the_broker_waits_longer_than_a_host_s_own_limit(made):
+    """A message that runs for as long as it may must not be given out again."""
+    conf = made(CELERY_BROKER_URL="redis://localhost/7", CELERY_TASK_TIME_LIMIT=1000).conf
+    assert conf.broker_transport_options["visibility_timeout"] == 3000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("task_default_queue", "celery"),
+        ("task_default_exchange", "celery"),
+        ("task_default_routing_key", "celery"),
+        ("task_routes", {"*": "elsewhere"}),
+        ("accept_content", ["pickle", "yaml"]),
+        ("task_serializer", "pickle"),
+        ("task_protocol", 1),
+        ("worker_consumer", "shop.worker:Consumer"),
+    ],
+)
+def test_what_would_harm_is_not_the_host_s_to_override(made, name, value):
+    """Two apps on one queue discard each other's tasks; and what our worker takes off it, it has to be able to open."""
+    assert made(**{f"CELERY_{name.upper()}": value}).conf[name] == made().conf[name] != value
+
+
+def test_a_shared_task_waits_for_the_commit(made, monkeypatch):
+    """`delay_on_commit` comes with Celery's Django task class, which its fixup would have given a host's app."""
+    app = made()
+
+    @app.task(name="tests.shared")
+    def shared():
+        pass
+
+    assert isinstance(app.tasks["tests.shared"], DjangoTask)

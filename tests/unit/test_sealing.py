@@ -1,0 +1,131 @@
+"""Seals: what our own app publishes is one text, and what a worker sees of a message was under its seal."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from celery.signals import before_task_publish
+from kombu import Message
+from kombu.utils import json as kombu_json
+
+from signalbus import celery, sealing
+from signalbus.exceptions import Forged, TextError, UnknownKey
+from signalbus.receiving.consumer import opened
+
+NAME = "tests.somebody_s"
+
+
+@pytest.fixture
+def published(settings):
+    """Publish a task through our own app, and take what the broker got."""
+    settings.CELERY_BROKER_URL = "memory://"
+
+    def publish(*args, **options):
+        app = celery._own_app()
+        app.send_task(NAME, args=args, **options)
+        with app.connection_for_read() as connection:
+            message = connection.SimpleQueue("signalbus").get(block=False)
+        message.ack()
+        return message
+
+    return publish
+
+
+def test_what_was_sealed_arrives(published):
+    """Arguments as kombu's JSON brings them, headers, callbacks and who waits for the result."""
+    when = datetime(2026, 1, 2, tzinfo=UTC)
+    message = opened(published(when, Decimal("1.5"), headers={"mine": 7}, countdown=5, reply_to="answers"))
+
+    args, kwargs, embedded = message.decode()
+    assert (args, kwargs, embedded["chain"]) == ([when, Decimal("1.5")], {}, None)
+    assert (message.headers["task"], message.headers["mine"], bool(message.headers["eta"])) == (NAME, 7, True)
+    assert message.properties == {"correlation_id": message.headers["id"], "reply_to": "answers"}
+
+
+def test_nothing_but_the_seal_is_read(published):
+    """Outside of it there are the names that Celery's own tools look for, and no arguments."""
+    message = published("secret")
+    assert set(message.headers) == {"task", "id"}
+    assert message.content_type == sealing.CONTENT_TYPE
+    message.headers |= {"retries": 9, "mine": [[]], "chain": "x"}
+    message.properties["reply_to"] = "elsewhere"
+    assert not {"mine", "chain"} & set(opened(message).headers)
+    assert opened(message).headers["retries"] == 0
+    assert opened(message).properties["reply_to"] != "elsewhere"
+
+
+def test_who_listens_before_a_publication_adds_to_what_is_sealed(published):
+    """Tracers write into the headers; they are signed with the rest."""
+
+    def inject(headers, **kwargs):
+        headers["traceparent"] = "00-1-2-01"
+
+    before_task_publish.connect(inject)
+    assert opened(published()).headers["traceparent"] == "00-1-2-01"
+
+
+def test_an_event_about_a_publication_is_no_task():
+    """Celery publishes `task-sent` with the same producer."""
+
+    class Producer:
+        def publish(self, body, **options):
+            return body, options
+
+    sent = sealing._SealingProducer(Producer(), ([], {}, {})).publish(
+        {"type": "task-sent"}, headers={"hostname": "here"}
+    )
+    assert sent == ({"type": "task-sent"}, {"headers": {"hostname": "here"}, "serializer": None})
+
+
+def test_another_task_s_seal_is_forged(published):
+    """A seal names the task that it is for."""
+    with pytest.raises(Forged, match="somebody_s"):
+        sealing.unseal(published().body.decode(), "tests.another")
+
+
+def test_a_stranger_s_seal_opens_nothing(published, settings):
+    """Nor one of a key that was dropped."""
+    text = published().body.decode()
+    settings.SECRET_KEY = "another"
+    with pytest.raises(UnknownKey):
+        sealing.unseal(text, NAME)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"task": NAME, "id": "x"}, b"[[], {}, {}]"),
+        ({"task": ["x"], "id": "x"}, b"[[], {}, {}]"),
+        ({}, b'{"task": "tests.somebody_s", "args": []}'),
+        ("text", b"\xff\xfe"),
+        (None, 7),
+        ({"task": NAME}, None),
+    ],
+)
+def test_what_nobody_sealed_is_a_text_to_refuse(headers, body):
+    """It is acknowledged as the message that it came in, and shown as far as a dead letter shows it."""
+    given = Message(body=body, delivery_tag="tag", delivery_info={"routing_key": "signalbus", "exchange": [[]]})
+    given.headers = headers
+    message = opened(given)
+
+    (((text,),), kwargs, embedded) = kombu_json.loads(message.body)
+    assert (message.headers["task"], message.delivery_tag) == (celery.TASK_NAME, "tag")
+    assert message.delivery_info == {"routing_key": "signalbus"}
+    assert text.startswith("a message for the task ")
+    assert (kwargs, embedded) == ({}, {})
+
+
+def test_our_task_s_messages_are_left_to_it():
+    """Their texts are verified one by one."""
+    given = Message(body="[]", headers={"task": celery.TASK_NAME})
+    assert opened(given) is given
+
+
+@pytest.mark.parametrize("given", ["", "x", 7, None, json.dumps([[], {}, {}])])
+def test_garbage_is_no_seal(given):
+    """Whatever came out of the queue."""
+    with pytest.raises(TextError):
+        sealing.unseal(given, NAME)
