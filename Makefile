@@ -8,10 +8,10 @@ READY := $(VENV)/.ready
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration acceptance check format bench fuzz matrix wheel clean
+.PHONY: help demo test test-mariadb test-rabbitmq test-sentinel unit integration acceptance check format bench fuzz matrix wheel clean
 
 help:  ## Explain every target
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "signalbus needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 …")'
@@ -33,6 +33,20 @@ integration: $(READY)  ## Run the tests that need a real broker and real databas
 
 acceptance: $(READY)  ## Run the tests that drive real workers
 	$(BIN)/python -m pytest tests/acceptance
+
+# These say so if the server is missing, and install nothing; what they start is private, and gone afterwards.
+WORKERS := tests/acceptance/test_story.py tests/acceptance/test_worker.py tests/acceptance/test_host_app.py
+
+test-mariadb: $(READY)  ## Run the tests of the ledger, and real workers, on MariaDB (Debian: mariadb-server)
+	SIGNALBUS_TEST_DATABASE=mariadb $(BIN)/python -m pytest tests/integration $(WORKERS) tests/acceptance/test_connections.py
+
+test-rabbitmq: $(READY)  ## Run real workers on RabbitMQ with quorum queues (Debian: rabbitmq-server)
+	SIGNALBUS_TEST_BROKER=rabbitmq CELERY_TASK_DEFAULT_QUEUE_TYPE=quorum \
+		$(BIN)/python -m pytest $(WORKERS) tests/acceptance/brokers
+
+test-sentinel: $(READY)  ## Run real workers on Valkey behind a Sentinel, through a fail-over
+	SIGNALBUS_TEST_BROKER=sentinel CELERY_BROKER_TRANSPORT_OPTIONS='{"master_name": "signalbus"}' \
+		$(BIN)/python -m pytest $(WORKERS) tests/acceptance/brokers
 
 check: $(READY)  ## Lint, check the types, hold the import contract, and look for missing migrations
 	$(BIN)/ruff check

@@ -1,9 +1,12 @@
 """The Django project of this checkout: the library's first customer.
 
 Everything that differs between machines comes from the environment: DATABASE_URL, CELERY_BROKER_URL, SECRET_KEY,
-SECRET_KEY_FALLBACKS (comma-separated), DEBUG, ALLOWED_HOSTS (comma-separated).
+SECRET_KEY_FALLBACKS (comma-separated), DEBUG, ALLOWED_HOSTS (comma-separated); on RabbitMQ
+CELERY_TASK_DEFAULT_QUEUE_TYPE; for Redis Sentinel, the master's name in CELERY_BROKER_TRANSPORT_OPTIONS (JSON).
 """
 
+import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -49,6 +52,14 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
+elif DATABASES["default"]["ENGINE"].endswith("mysql"):
+    # What the database's clock says is kept as UTC, and the server's own zone may be another.
+    DATABASES["default"].setdefault("OPTIONS", {})["init_command"] = "SET time_zone = '+00:00'"
+    if importlib.util.find_spec("MySQLdb") is None:
+        # The same interface in pure Python: nothing to compile.
+        import pymysql
+
+        pymysql.install_as_MySQLdb()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 USE_TZ = True
@@ -56,5 +67,7 @@ TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 
 CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "redis://127.0.0.1:6379/0")
+CELERY_BROKER_TRANSPORT_OPTIONS = json.loads(os.environ.get("CELERY_BROKER_TRANSPORT_OPTIONS") or "{}")
+CELERY_TASK_DEFAULT_QUEUE_TYPE = os.environ.get("CELERY_TASK_DEFAULT_QUEUE_TYPE") or "classic"
 
 SIGNALBUS: dict[str, object] = {}

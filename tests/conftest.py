@@ -1,1 +1,41 @@
 """What all tests share. Unit tests need no server; integration and acceptance tests start theirs themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.others import BROKER, BROKERS, DATABASE, DATABASES, programs
+
+
+def pytest_configure() -> None:
+    """Refuse a run on a server that this checkout does not know, or this machine does not have."""
+    for variable, chosen, known in (
+        ("SIGNALBUS_TEST_DATABASE", DATABASE, DATABASES),
+        ("SIGNALBUS_TEST_BROKER", BROKER, BROKERS),
+    ):
+        if chosen is not None and chosen not in known:
+            raise pytest.UsageError(f"{variable} is {chosen!r}; it may be one of {', '.join(known)}, or not set.")
+        if chosen is not None:
+            try:
+                programs.find(chosen)
+            except programs.MissingProgramError as error:
+                raise pytest.UsageError(str(error)) from error
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a run on other servers, leave out what does not use them, or is for another server alone."""
+    if DATABASE is None and BROKER is None:
+        return
+    chosen = [item for item in items if isinstance(item, pytest.Function) and _uses_the_others(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+def _uses_the_others(item: pytest.Function) -> bool:
+    asked = set(item.fixturenames)
+    if DATABASE is not None:
+        given = getattr(item, "callspec", None)
+        kind = DATABASE if given is None else given.params.get("database", DATABASE)
+        if kind != DATABASE or "database_url" not in asked:
+            return False
+    return BROKER is None or ("valkey" not in asked and bool(asked & {"broker_url", "celery_broker"}))

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from signalbus.embedded import EmbeddedValkey
+from tests.others import BROKER, DATABASE
 from tests.servers import Postgres, Worker, broker, default_database, migrate
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_django.plugin import DjangoDbBlocker
+
+    from tests.others.mariadb import MariaDB
+    from tests.others.rabbitmq import RabbitMQ
+    from tests.others.sentinel import Sentinel
 
 
 @pytest.fixture(scope="session")
@@ -60,10 +65,39 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory, django_db_blocker:
     return path
 
 
+@pytest.fixture(scope="session")
+def mariadb(django_db_blocker: DjangoDbBlocker) -> Iterator[MariaDB]:
+    """A private MariaDB with all tables, for all tests; ``database_url`` empties it."""
+    from tests.others.mariadb import MariaDB
+
+    with MariaDB() as server:
+        with django_db_blocker.unblock():
+            migrate(server.url)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """A private RabbitMQ."""
+    from tests.others.rabbitmq import RabbitMQ
+
+    with RabbitMQ() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sentinel() -> Iterator[Sentinel]:
+    """A private Valkey behind a Sentinel."""
+    from tests.others.sentinel import Sentinel
+
+    with Sentinel() as server:
+        yield server
+
+
 @pytest.fixture
 def database() -> str:
-    """Which kind ``database_url`` is: "postgres", or "sqlite" where a test is parametrized so."""
-    return "postgres"
+    """Which kind ``database_url`` is: the run's, or "sqlite" where a test is parametrized so."""
+    return DATABASE or "postgres"
 
 
 @pytest.fixture
@@ -75,6 +109,10 @@ def database_url(
     if database == "postgres":
         server = request.getfixturevalue("postgres_server")
         url = server.create(template=request.getfixturevalue("migrated_postgres"))
+    elif database == "mariadb":
+        mariadb: MariaDB = request.getfixturevalue("mariadb")
+        mariadb.empty()
+        url = mariadb.url
     else:
         path = tmp_path / "db.sqlite3"
         shutil.copyfile(request.getfixturevalue("migrated_sqlite"), path)
@@ -86,14 +124,19 @@ def database_url(
 
 
 @pytest.fixture
-def broker_url(valkey: EmbeddedValkey) -> Iterator[str]:
+def broker_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """The broker, empty and running; this process's bus publishes to it."""
-    if valkey.pid is None:
-        valkey.start()
-    with redis.Redis.from_url(valkey.redis_url) as client:
-        client.flushall()
-    with broker(valkey.url):
-        yield valkey.url
+    # By name: who asks for Valkey as well needs that one, and is left out where the broker is another.
+    server = request.getfixturevalue(BROKER or "valkey")
+    if server.pid is None:
+        server.start()
+    if isinstance(server, EmbeddedValkey):
+        with redis.Redis.from_url(server.redis_url) as client:
+            client.flushall()
+    else:
+        server.empty()
+    with broker(server.url):
+        yield server.url
 
 
 @pytest.fixture

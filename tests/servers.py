@@ -161,6 +161,8 @@ def default_database(url: str) -> Iterator[None]:
     parsed = dict(dj_database_url.parse(url))
     if "sqlite" in str(parsed["ENGINE"]):
         parsed["OPTIONS"] = dict(settings.DATABASES["default"].get("OPTIONS", {}))
+    elif "mysql" in str(parsed["ENGINE"]):
+        parsed["OPTIONS"] = {"init_command": "SET time_zone = '+00:00'"}
     before, connection = connections.settings["default"], connections["default"]
     connections.settings["default"] = connections.configure_settings({"default": parsed})["default"]
     del connections["default"]

@@ -6,33 +6,44 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import _state
+from pytest_celery import CeleryTestBroker
 
-from tests.acceptance.nodes import ValkeyNode, WorkerNode
+from tests.acceptance.nodes import OtherBrokerNode, ValkeyNode, WorkerNode
 from tests.fixtures import (
     broker_url,
     database,
     database_url,
+    mariadb,
     migrated_postgres,
     migrated_sqlite,
     postgres_server,
+    rabbitmq,
+    sentinel,
     start_worker,
     valkey,
 )
+from tests.others import BROKER, BROKERS
 from tests.servers import broker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_celery import CeleryTestBroker, CeleryTestWorker
+    from pytest_celery import CeleryTestWorker
+
+# Each is for one broker alone, and runs where the run is for that one.
+collect_ignore = [f"brokers/test_{name}.py" for name in BROKERS if name != BROKER]
 
 __all__ = [
     "broker_url",
     "database",
     "database_url",
+    "mariadb",
     "migrated_postgres",
     "migrated_sqlite",
     "postgres_server",
+    "rabbitmq",
+    "sentinel",
     "start_worker",
     "valkey",
 ]
@@ -55,10 +66,15 @@ def default_redis_backend() -> Iterator[ValkeyNode]:
 
 
 @pytest.fixture
-def celery_broker(celery_redis_broker: CeleryTestBroker) -> Iterator[CeleryTestBroker]:
+def celery_broker(request: pytest.FixtureRequest) -> Iterator[CeleryTestBroker]:
     """The one broker that runs as a process here; this process's bus publishes to it as well."""
-    with broker(celery_redis_broker.config()["host_url"]):
-        yield celery_redis_broker
+    if BROKER is None:
+        node = request.getfixturevalue("celery_redis_broker")
+    else:
+        request.getfixturevalue("broker_url")  # which starts it, and empties it
+        node = CeleryTestBroker(OtherBrokerNode(request.getfixturevalue(BROKER), BROKER))
+    with broker(node.config()["host_url"]):
+        yield node
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import redis
-from pytest_celery import CeleryWorkerContainer, RedisContainer
+from pytest_celery import CeleryTestContainer, CeleryWorkerContainer, RedisContainer
 from pytest_celery.vendors.worker import content
 
 from signalbus.embedded import EmbeddedValkey
@@ -19,6 +19,9 @@ from tests.servers import CHECKOUT, Worker, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from tests.others.rabbitmq import RabbitMQ
+    from tests.others.sentinel import Sentinel
 
 READY_TIMEOUT = 30.0
 
@@ -36,6 +39,9 @@ class Server(Protocol):
 
     def start(self) -> Any:
         """Start it."""
+
+    def kill(self) -> object:
+        """End it as ``kill -9`` does."""
 
 
 class ProcessHandle:
@@ -78,10 +84,10 @@ class ProcessHandle:
         """Send a signal, SIGKILL if none is given."""
         name = signal_name or "SIGKILL"
         number = signal.Signals[name] if isinstance(name, str) else signal.Signals(name)
-        if self.server.pid is not None:
-            os.kill(self.server.pid, number)
         if number == signal.SIGKILL:
-            wait_until(lambda: self.status == "exited", what=f"{self.name} to be gone")
+            self.server.kill()
+        elif self.server.pid is not None:
+            os.kill(self.server.pid, number)
 
     def restart(self, timeout: float = READY_TIMEOUT) -> None:
         """End it, and start it at the same address."""
@@ -152,6 +158,22 @@ class ValkeyNode(RedisContainer):  # type: ignore[misc]
     def teardown(self) -> None:
         """End the server; called by each fixture that hands the node on."""
         self.server.stop()
+
+
+class OtherBrokerNode(CeleryTestContainer):  # type: ignore[misc]
+    """A broker of another kind, which runs already, and serves one test after another."""
+
+    def __init__(self, server: RabbitMQ | Sentinel, name: str) -> None:
+        super().__init__(ProcessHandle(name, server, server.kill))
+        self._url = server.url
+
+    @property
+    def celeryconfig(self) -> dict[str, Any]:
+        """What Celery needs to know."""
+        return {"url": self._url, "host_url": self._url}
+
+    def _wait_ready(self, timeout: float = READY_TIMEOUT) -> bool:
+        return self.status == "running"
 
 
 class WorkerNode(CeleryWorkerContainer):  # type: ignore[misc]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from signalbus.models import Delivery
 from tasks.admissions.models import Academy, Cohort
@@ -20,14 +21,26 @@ if TYPE_CHECKING:
 
     from tests.servers import Worker
 
-OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+OTHERS = {
+    "postgresql": "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    "mysql": "SELECT id FROM information_schema.processlist WHERE db = database() AND id <> connection_id()",
+}
+END = {"postgresql": "SELECT pg_terminate_backend(%s)", "mysql": "KILL %s"}
 
 
 def backends() -> set[int]:
-    """Return the process ids of PostgreSQL's that serve others than this test."""
+    """Return the server's numbers of the connections of others than this test."""
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT pid {OTHERS}")
-        return {pid for (pid,) in cursor.fetchall()}
+        cursor.execute(OTHERS[connection.vendor])
+        return {number for (number,) in cursor.fetchall()}
+
+
+def end_backends() -> None:
+    """End the connections of others, as a server does that restarts."""
+    for number in backends():
+        # A sweeper's may have ended meanwhile.
+        with suppress(OperationalError), connection.cursor() as cursor:
+            cursor.execute(END[connection.vendor], [number])
 
 
 def save_and_wait(slug: str) -> None:
@@ -46,8 +59,7 @@ def test_a_connection_is_kept_and_one_that_died_fails_no_message(start_worker: C
     save_and_wait("second")
 
     assert kept & backends()
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT pg_terminate_backend(pid) {OTHERS}")
+    end_backends()
     save_and_wait("third")
     assert not kept & backends()
     assert not Delivery.objects.exists()

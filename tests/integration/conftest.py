@@ -10,6 +10,7 @@ from signalbus import Signal, delivery_dead, delivery_failed
 from tests.fixtures import (
     broker_url,
     database_url,
+    mariadb,
     migrated_postgres,
     migrated_sqlite,
     postgres,
@@ -17,6 +18,7 @@ from tests.fixtures import (
     start_worker,
     valkey,
 )
+from tests.others import DATABASE
 
 from .bus import Bus, new_signal
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "broker_url",
     "database_url",
+    "mariadb",
     "migrated_postgres",
     "migrated_sqlite",
     "postgres",
@@ -37,9 +40,9 @@ __all__ = [
 ]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=[DATABASE] if DATABASE else ["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest) -> str:
-    """What asks for a database runs on both databases."""
+    """What asks for a database runs on both databases, or on the one that the run is for."""
     return str(request.param)
 
 

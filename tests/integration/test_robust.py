@@ -19,7 +19,8 @@ from signalbus.testing import captured
 from tasks.admissions.models import Academy
 
 from .bus import Bus, connect, new_signal, only, rows
-from .test_transactions import other, rolled_back
+from .test_several_databases import other
+from .test_transactions import rolled_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable

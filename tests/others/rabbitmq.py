@@ -1,0 +1,97 @@
+"""A private RabbitMQ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kombu import Connection
+
+from signalbus.celery import default_queue
+from signalbus.registry import registry
+from tests.others import programs
+from tests.others.daemon import Daemon, free_port
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+CONFIGURATION = """\
+log.console = true
+log.console.level = info
+log.file = false
+"""
+
+
+class RabbitMQ:
+    """A private node of RabbitMQ on loopback, as a context manager.
+
+    Its queues survive ``kill`` and the next ``start``, as they do on a real one.
+    """
+
+    def __enter__(self) -> Self:
+        self._server, epmd = programs.find("rabbitmq")
+        self._node = Daemon("rabbitmq")
+        self._port, self._epmd_port, self._distribution_port = free_port(), free_port(), free_port()
+        (self._node.directory / "rabbitmq.conf").write_text(CONFIGURATION)
+        for name in ("env.conf", "plugins"):
+            (self._node.directory / name).touch()
+        # Erlang's register of nodes. Else the node would start the machine's own one, and leave it behind.
+        self._epmd = Daemon("epmd")
+        command = [epmd, "-debug", "-address", "127.0.0.1", "-port", str(self._epmd_port)]
+        self._epmd.start(command, lambda: "epmd running" in self._epmd.log)
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._node.stop()
+        self._epmd.stop()
+
+    @property
+    def url(self) -> str:
+        """The address for Celery and kombu."""
+        return f"amqp://guest:guest@127.0.0.1:{self._port}//"
+
+    @property
+    def pid(self) -> int | None:
+        """The node's process id; None if it does not run."""
+        return self._node.pid
+
+    @property
+    def log(self) -> str:
+        """What the node has written since its last start."""
+        return self._node.log
+
+    def start(self) -> None:
+        """Start the node, and wait until it listens."""
+        directory = self._node.directory
+        environment = {
+            "HOME": str(directory),  # of Erlang's cookie
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "RABBITMQ_NODENAME": "signalbus@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self._port),
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(directory / "env.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+            "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(directory / "log"),
+            "RABBITMQ_PID_FILE": str(directory / "pid"),
+            # Its script then becomes the node, instead of a shell that waits for it.
+            "RABBITMQ_ALLOW_INPUT": "1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput -kernel inet_dist_use_interface {127,0,0,1}",
+        }
+        self._node.start([self._server], lambda: "Server startup complete" in self.log, environment)
+
+    def kill(self) -> None:
+        """End the node as a crash would."""
+        self._node.kill()
+
+    def empty(self) -> None:
+        """Remove the queues of this checkout, with what they hold."""
+        with Connection(self.url) as connection, connection.channel() as channel:
+            for queue in {default_queue(), *registry.queues(), "host"}:
+                channel.queue_delete(queue)
