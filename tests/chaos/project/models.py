@@ -1,6 +1,11 @@
-"""What is committed together with a send, and what receivers leave; the suite makes the tables without migrations."""
+"""What is committed together with a send, and what receivers leave; the suite makes the tables without migrations.
+
+The managers are named, because the type checker looks at another settings module, which lacks this app.
+"""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from django.db import models
 
@@ -9,6 +14,8 @@ class Sending(models.Model):
     """The sender's own row, in the transaction of its ``send()``: whether it is there tells whether it committed."""
 
     message = models.UUIDField(primary_key=True)
+
+    objects: ClassVar[models.Manager[Sending]] = models.Manager()
 
     def __str__(self) -> str:
         return str(self.message)
@@ -21,6 +28,8 @@ class Effect(models.Model):
     receiver = models.TextField()
     at = models.FloatField(help_text="time.monotonic(), which is one clock for the machine")
 
+    objects: ClassVar[models.Manager[Effect]] = models.Manager()
+
     def __str__(self) -> str:
         return f"{self.message} to {self.receiver}"
 
@@ -29,6 +38,8 @@ class Account(models.Model):
     """A row that receivers lock, in orders that cross."""
 
     balance = models.IntegerField(default=0)
+
+    objects: ClassVar[models.Manager[Account]] = models.Manager()
 
     def __str__(self) -> str:
         return f"account {self.pk}"

@@ -4,8 +4,8 @@ from config.settings import *  # noqa: F403 - settings built on settings
 
 INSTALLED_APPS = ["signalbus", "tests.chaos.project"]
 
-# A lost delivery comes back after three times TIME_LIMIT, 15 minutes by default: 9 s here. A run that says "within 30 s"
-# speaks of this setting.
+# What a worker was given and lost comes back after three times TIME_LIMIT: 15 minutes by default, 9 s here. A run that
+# says "within 30 s" speaks of this setting.
 TIME_LIMIT = 3.0
 SIGNALBUS = {"TIME_LIMIT": TIME_LIMIT, "SWEEP_SECONDS": 0.5, "PUBLISH_TIMEOUT": 1.0, "CONNECT_TIMEOUT": 1.0}
 
