@@ -186,16 +186,27 @@ def run(name: str, plan: Plan, postgres: MortalPostgres) -> list[Result]:
     """
     results = []
     for label, side in (("signalbus", Bus), ("procrastinate", Procrastinate)):
-        with running.stage(name, "postgres", postgres) as stage:
-            figures = _measure(CELLS[name], side(stage), plan, postgres)
-            # What somebody else's queue does is shown, and not judged.
-            wrong = broken(HOLDS[name], figures) if side is Bus else []
-            if wrong:
-                (stage.directory / "kept").touch()
-            kept = str(stage.directory) if wrong else ""
         title = (CELLS[name].press.__doc__ or "").strip()
-        results.append(Result(name, title, label, 1, plan.seconds, RATE, figures, wrong, kept=kept))
+        try:
+            figures, wrong, kept = _run(name, side, plan, postgres)
+        except AssertionError as error:
+            results.append(Result(name, title, label, skipped=running.stopped(error), broken=["not run"]))
+        else:
+            results.append(Result(name, title, label, 1, plan.seconds, RATE, figures, wrong, kept=kept))
     return results
+
+
+def _run(
+    name: str, side: type[Bus | Procrastinate], plan: Plan, postgres: MortalPostgres
+) -> tuple[dict[str, float], list[str], str]:
+    """Run a cell for one side; return its figures, what is broken of ours, and where the logs are."""
+    with running.stage(name, "postgres", postgres) as stage:
+        figures = _measure(CELLS[name], side(stage), plan, postgres)
+        # What somebody else's queue does is shown, and not judged.
+        wrong = broken(HOLDS[name], figures) if side is Bus else []
+        if wrong:
+            (stage.directory / "kept").touch()
+        return figures, wrong, str(stage.directory) if wrong else ""
 
 
 def _measure(cell: Cell, side: Contestant, plan: Plan, postgres: MortalPostgres) -> dict[str, float]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ENDED = frozenset({"dead", "skipped", "discarded"})  # visibly, without success
 
+WRONG = ("lost", "duplicate", "repeated", "phantom", "stuck", "dead")
+
 Pair = tuple[str, str]  # a message, and a receiver
 
 
@@ -81,8 +83,13 @@ class Verdict:
 
     def figures(self) -> dict[str, float]:
         """Return the counts and the delays, by name."""
-        counted = ("owed", "lost", "duplicate", "repeated", "phantom", "stuck", "dead")
-        return {name: len(getattr(self, name)) for name in counted} | delay_figures(self.delays.values())
+        counts = {"owed": len(self.owed)} | {name: len(getattr(self, name)) for name in WRONG}
+        return counts | delay_figures(self.delays.values())
+
+    def examples(self, limit: int = 5) -> dict[str, list[str]]:
+        """Return some of what is wrong, by kind, to be looked up in journal and logs."""
+        found = {name: sorted(getattr(self, name))[:limit] for name in WRONG}
+        return {name: [" to ".join(pair) for pair in pairs] for name, pairs in found.items() if pairs}
 
 
 def delay_figures(delays: Iterable[float]) -> dict[str, float]:

@@ -99,7 +99,7 @@ class Procrastinate:
 
     @staticmethod
     def _command(*words: str) -> list[str]:
-        return [sys.executable, "-m", "procrastinate.cli", "--app=tests.chaos.rival.app", *words]
+        return [sys.executable, "-m", "procrastinate", "--app=tests.chaos.rival.app", *words]
 
     def start(self) -> None:
         """Make its tables, and start its workers."""

@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +21,10 @@ from tests.chaos import journal
 from tests.chaos.checker import delay_figures, judge
 from tests.chaos.roles import FATAL
 from tests.chaos.stage import LEASE, Crew, Span, Stage
-from tests.servers import wait_until
+from tests.servers import Worker, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 BOTH = ("postgres", "sqlite")
 SERVER = ("postgres",)
@@ -45,6 +45,7 @@ class Fault:
         databases: where it can happen.
         kills: it ends processes, so that the long form wants a hundred of it.
         broker: options of the broker.
+        die_after: the step at which senders kill themselves; empty for never.
         missing: why it cannot happen on this machine, or nothing.
     """
 
@@ -55,8 +56,8 @@ class Fault:
     databases: tuple[str, ...] = BOTH
     kills: bool = False
     broker: tuple[str, ...] = ()
+    die_after: str = ""
     missing: str = ""
-    senders: tuple[Mapping[str, str], ...] = field(default=({},))
 
 
 # Workers
@@ -141,9 +142,17 @@ def skew_clock(stage: Stage, span: Span) -> None:
 def deploy(stage: Stage, span: Span) -> None:
     """Old and new workers by turns, while new senders send what the old ones do not know; new ones in the end."""
     for number in span.turns(1.0, 2.0):
-        stage.replace(stage.workers[0], OLD if number % 2 else Crew())
+        _relieve(stage, stage.workers[0], OLD if number % 2 else Crew())
     for worker in list(stage.workers):
-        stage.replace(worker, Crew())
+        _relieve(stage, worker, Crew())
+
+
+def _relieve(stage: Stage, worker: Worker, crew: Crew) -> None:
+    """Let a worker finish what it has begun, as a deploy does, and start another in its place."""
+    if worker.pid is not None:
+        worker.signal(signal.SIGTERM)
+        worker.wait(30.0)
+    stage.replace(worker, crew)
 
 
 # Senders
@@ -291,13 +300,13 @@ FAULTS: dict[str, Fault] = {
     "worker_stopped": Fault("SIGSTOP of a worker for twice its lease, then CONT", stop_worker),
     "sender_killed": Fault("a sender killed at random moments", kill_sender, kills=True),
     "sender_killed_after_insert": Fault(
-        "a sender killed between insert and commit", await_suicide, kills=True, senders=({"--die-after": "insert"},)
+        "a sender killed between insert and commit", await_suicide, kills=True, die_after="insert"
     ),
     "sender_killed_after_commit": Fault(
-        "a sender killed between commit and publish", await_suicide, kills=True, senders=({"--die-after": "commit"},)
+        "a sender killed between commit and publish", await_suicide, kills=True, die_after="commit"
     ),
     "sender_killed_after_publish": Fault(
-        "a sender killed after publish", await_suicide, kills=True, senders=({"--die-after": "publish"},)
+        "a sender killed after publish", await_suicide, kills=True, die_after="publish"
     ),
     "sweepers_killed": Fault(
         "three sweepers, killed while they publish what a broker's outage left",
@@ -313,7 +322,7 @@ FAULTS: dict[str, Fault] = {
     "database_restarted": Fault(
         "PostgreSQL restarted, by turns gently and by a crash", restart_database, databases=SERVER, kills=True
     ),
-    "deadlocks": Fault("receivers that deadlock", deadlock, kinds=("steady", "steady", "crossing"), databases=SERVER),
+    "deadlocks": Fault("receivers that deadlock", deadlock, kinds=("steady",) * 9 + ("crossing",), databases=SERVER),
     "clock_skewed": Fault(
         "the clock two hours ahead on one of two workers (libfaketime)",
         skew_clock,

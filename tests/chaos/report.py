@@ -22,12 +22,13 @@ class Result:
     Args:
         name: of the fault or cell.
         title: what happened.
-        database: on what.
+        database: on what; in a cell, whose queue.
         injections: how often.
         seconds: that it went on.
         rate: messages sent a second, as asked for.
         figures: what was measured, by name.
         broken: a sentence for each expectation that did not hold.
+        examples: some of what was wrong, by kind.
         skipped: why it was not run; empty if it was.
         kept: where the logs are, if something was broken.
     """
@@ -40,6 +41,7 @@ class Result:
     rate: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    examples: dict[str, list[str]] = field(default_factory=dict)
     skipped: str = ""
     kept: str = ""
 

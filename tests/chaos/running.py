@@ -56,6 +56,11 @@ def stage(name: str, database: str, postgres: MortalPostgres | None, *broker: st
             with Stage(directory, url, server, *broker) as made:
                 yield made
             connection.close()
+    except AssertionError as error:
+        # What did not come in time. One row that says so is worth more than hours of rows that nobody sees.
+        error.add_note(f"logs: {directory}")
+        (directory / "kept").touch()
+        raise
     finally:
         if server is not None:
             server.drop(url)
@@ -75,6 +80,19 @@ def run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) -
     fault = FAULTS[name]
     if fault.missing:
         return Result(name, fault.title, database, skipped=fault.missing)
+    try:
+        return _run(name, database, plan, postgres)
+    except AssertionError as error:
+        return Result(name, fault.title, database, broken=[stopped(error)])
+
+
+def stopped(error: AssertionError) -> str:
+    """Return a sentence for a run that could not go on."""
+    return " ".join([str(error).splitlines()[0], *getattr(error, "__notes__", [])[-1:]])
+
+
+def _run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) -> Result:
+    fault = FAULTS[name]
     with stage(name, database, postgres, *fault.broker) as ground:
         span = Span(plan.seconds, plan.kills if fault.kills else 1)
         began = time.monotonic()
@@ -84,13 +102,13 @@ def run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) -
         if name in MEASURES:
             MEASURES[name](ground)
         evidence = ground.evidence()
-        waits = evidence.notes.waits or [0.0]
+        verdict = judge(evidence)
         figures = {
-            **judge(evidence).figures(),
+            **verdict.figures(),
             **ground.figures,
             "sent": len(evidence.notes.sent),
             "sends_raised": len(evidence.notes.raised),
-            "longest_send": max(waits),
+            "longest_send": max(evidence.notes.waits, default=0.0),
             "workers_died": ground.died,
             "settled_after": settled,
         }
@@ -98,15 +116,15 @@ def run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) -
         if wrong:
             (ground.directory / "kept").touch()
         kept = str(ground.directory) if wrong else ""
-    return Result(name, fault.title, database, span.injections, lasted, plan.rate, figures, wrong, kept=kept)
+    examples = verdict.examples()
+    return Result(name, fault.title, database, span.injections, lasted, plan.rate, figures, wrong, examples, kept=kept)
 
 
 def _act(ground: Stage, fault: Fault, span: Span, rate: float) -> None:
     """Bring everything up, wait until it works, and break it."""
     ground.hire(*fault.workers)
-    for extra in fault.senders:
-        options = [word for pair in extra.items() for word in pair]
-        ground.send("--kinds", ",".join(fault.kinds), "--rate", str(rate / len(fault.senders)), *options)
-    if not any(fault.senders):
+    doom = ("--die-after", fault.die_after) if fault.die_after else ()
+    ground.send("--kinds", ",".join(fault.kinds), "--rate", str(rate), *doom)
+    if not doom:
         wait_until(lambda: ground.effects() >= WARM_UP, 60.0, "the first effects")
     fault.inject(ground, span)

@@ -195,3 +195,11 @@ def test_a_broken_bound_is_named():
 def test_a_figure_that_was_not_measured_breaks_its_bound():
     """A run that measured nothing has shown nothing."""
     assert broken({"p99": Bound(most=1)}, {}) == ["p99 was not measured"]
+
+
+def test_a_verdict_names_some_of_what_is_wrong():
+    """Who reads the report can look a loss up."""
+    verdict = judge(evidence("paired", effects=(BESIDE, BESIDE)))
+
+    assert verdict.examples() == {"lost": [f"m to {OUTSIDE}"], "duplicate": [f"m to {BESIDE}"]}
+    assert verdict.figures()["lost"] == verdict.figures()["duplicate"] == 1
