@@ -260,7 +260,8 @@ def deadlock(stage: Stage, span: Span) -> None:
 def pile_up(stage: Stage, span: Span) -> None:
     """A slow receiver's queue grows for as long as the run takes; another worker's queue goes on beside it."""
     next(span.turns(0.0, 0.0))
-    stage.send("--kinds", "slow", "--limit", str(int(SLOW_TRANSACTIONS * span.seconds)))
+    pid = stage.send("--kinds", "slow", "--limit", str(int(SLOW_TRANSACTIONS * span.seconds)))
+    wait_until(partial(stage.sender_ended, pid), 60.0 + span.seconds, "the backlog")
     memory: list[int] = []
     end = time.monotonic() + span.seconds
     while time.monotonic() < end:

@@ -33,7 +33,8 @@ def _connection() -> psycopg.Connection:
     return found
 
 
-@app.task(retry=procrastinate.RetryStrategy(max_attempts=20, wait=1))
+# Named, because the module has another name where it is run as a program.
+@app.task(name="record_after_work", retry=procrastinate.RetryStrategy(max_attempts=20, wait=1))
 def record_after_work(message: str) -> None:
     """Leave an effect after the same work as the bus's receiver."""
     time.sleep(WORK_SECONDS)
@@ -44,16 +45,13 @@ def main() -> None:
     """Defer a task at a steady rate until told to stop."""
     options = arguments()
     journal = Journal(Path(os.environ["CHAOS_JOURNAL"]))
-    # A connector of its own: a pool that is broken by a cell must mend itself, as the bus's connections must.
-    sending = app.with_connector(procrastinate.SyncPsycopgConnector(conninfo=URL))
-    with sending.open():
-        task = sending.tasks[record_after_work.name]
+    with app.open():
         for _ in paced(options.rate, options.limit):
             message = str(uuid.uuid4())
             began = time.monotonic()
             journal.note("sent", message, "working")
             try:
-                task.defer(message=message)
+                record_after_work.defer(message=message)
             except (procrastinate.exceptions.ConnectorException, psycopg.Error) as error:
                 journal.note("raised", f"{type(error).__name__}: {error}")
                 time.sleep(0.1)
