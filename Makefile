@@ -4,11 +4,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+FORM ?= long
+JSON ?= chaos.json
 READY := $(VENV)/.ready
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mariadb test-rabbitmq test-sentinel unit integration acceptance check format bench fuzz matrix wheel clean
+.PHONY: help demo test test-mariadb test-rabbitmq test-sentinel unit integration acceptance check format bench chaos fuzz matrix wheel clean
 
 help:  ## Explain every target
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -18,6 +20,10 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(READY)
+
+$(VENV)/.chaos: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[chaos]'
+	@touch $@
 
 demo: $(READY)  ## Show the main job: a private Valkey, SQLite, a real worker, and signals through all of it
 	$(BIN)/python -m tasks.demo
@@ -62,6 +68,10 @@ format: $(READY)  ## Format the code, and mend what the linter can mend
 
 bench: $(READY)  ## Measure send() and a worker's rate beside Celery's own, in the same run
 	$(BIN)/python -m benchmarks.bench
+
+chaos: $(VENV)/.chaos  ## Break the bus on purpose, and count what is lost (hours). FORM=short takes minutes; FAULTS=a,b CELLS=c SECONDS=9
+	$(BIN)/python -m tests.chaos --form $(FORM) --json $(JSON) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CELLS),--cells $(CELLS)) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE)) $(if $(KILLS),--kills $(KILLS)) $(if $(DATABASES),--databases $(DATABASES))
 
 fuzz: $(READY)  ## Throw a million mutated texts at the verifier (minutes)
 	SIGNALBUS_FUZZ=1000000 $(BIN)/python -m pytest tests/unit/test_signing.py

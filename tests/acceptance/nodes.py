@@ -173,7 +173,7 @@ class OtherBrokerNode(CeleryTestContainer):  # type: ignore[misc]
         return {"url": self._url, "host_url": self._url}
 
     def _wait_ready(self, timeout: float = READY_TIMEOUT) -> bool:
-        return self.status == "running"
+        return bool(self.status == "running")
 
 
 class WorkerNode(CeleryWorkerContainer):  # type: ignore[misc]

@@ -94,4 +94,4 @@ class RabbitMQ:
         """Remove the queues of this checkout, with what they hold."""
         with Connection(self.url) as connection, connection.channel() as channel:
             for queue in {default_queue(), *registry.queues(), "host"}:
-                channel.queue_delete(queue)
+                channel.queue_delete(queue)  # type: ignore[attr-defined]  # its stubs lack it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from celery.signals import before_task_publish
@@ -13,9 +14,14 @@ from kombu.utils import json as kombu_json
 
 from signalbus import celery, sealing
 from signalbus.exceptions import Forged, TextError, UnknownKey
-from signalbus.receiving.consumer import opened
+from signalbus.receiving import consumer
 
 NAME = "tests.somebody_s"
+
+
+def opened(message: Any) -> Any:
+    """Open a message, as a worker's consumer does."""
+    return consumer.opened(message)
 
 
 @pytest.fixture
@@ -74,9 +80,8 @@ def test_an_event_about_a_publication_is_no_task():
         def publish(self, body, **options):
             return body, options
 
-    sent = sealing._SealingProducer(Producer(), ([], {}, {})).publish(
-        {"type": "task-sent"}, headers={"hostname": "here"}
-    )
+    producer: Any = Producer()
+    sent = sealing._SealingProducer(producer, ([], {}, {})).publish({"type": "task-sent"}, headers={"hostname": "here"})
     assert sent == ({"type": "task-sent"}, {"headers": {"hostname": "here"}, "serializer": None})
 
 

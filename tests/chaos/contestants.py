@@ -1,0 +1,175 @@
+"""The two sides of a cell: the bus, and procrastinate beside it; each with a database of its own on one server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from django.db import connection
+
+from tests.chaos.stage import Crew, Stage
+from tests.servers import CHECKOUT, Leash, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WORKERS = 2
+SLOTS = 2  # of each worker
+
+
+class Contestant(Protocol):
+    """What a cell needs of a side.
+
+    Args:
+        stage: its database and its journal.
+        tables: what a reader of its queue scans.
+    """
+
+    stage: Stage
+    tables: tuple[str, ...]
+
+    def start(self) -> None:
+        """Start its workers."""
+
+    def send(self, rate: float) -> None:
+        """Start a sender."""
+
+    def kill(self) -> None:
+        """Kill one of its workers; nothing if it is dead already."""
+
+    def revive(self) -> None:
+        """Start the worker that was killed."""
+
+    def dead(self) -> int:
+        """Return how many workers have ended by themselves, and start none."""
+
+    def stop(self) -> None:
+        """End its workers."""
+
+
+class Bus:
+    """Ours."""
+
+    tables: tuple[str, ...] = ("signalbus_message", "signalbus_delivery")
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def start(self) -> None:
+        """Start its workers."""
+        self.stage.hire(*[Crew(concurrency=SLOTS)] * WORKERS)
+
+    def send(self, rate: float) -> None:
+        """Start a sender."""
+        self.stage.send("--kinds", "working", "--rate", str(rate))
+
+    def kill(self) -> None:
+        """Kill one worker with all its processes."""
+        worker = self.stage.workers[0]
+        if worker.pid is not None:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+
+    def revive(self) -> None:
+        """Replace it."""
+        if self.stage.workers[0].pid is None:
+            worker = self.stage.replace(self.stage.workers[0])
+            self.stage.workers.remove(worker)
+            self.stage.workers.insert(0, worker)
+
+    def dead(self) -> int:
+        """Count those that do not run."""
+        return sum(worker.pid is None for worker in self.stage.workers)
+
+    def stop(self) -> None:
+        """The stage ends them."""
+
+
+class Procrastinate:
+    """Theirs: two worker processes, as many slots, by its command line."""
+
+    tables: tuple[str, ...] = ("procrastinate_jobs", "procrastinate_events")
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self._workers: list[tuple[subprocess.Popen[bytes], Leash]] = []
+
+    @staticmethod
+    def _command(*words: str) -> list[str]:
+        return [sys.executable, "-m", "procrastinate", "--app=tests.chaos.rival.app", *words]
+
+    def start(self) -> None:
+        """Make its tables, and start its workers."""
+        environment = {**os.environ, **self.stage.environment}
+        subprocess.run(
+            self._command("schema", "--apply"), cwd=CHECKOUT, env=environment, check=True, capture_output=True
+        )
+        for _ in range(WORKERS):
+            self._workers.append(self._start())
+
+    def _start(self) -> tuple[subprocess.Popen[bytes], Leash]:
+        log_path: Path = self.stage.directory / "procrastinate.log"
+        with log_path.open("ab") as log:
+            process = subprocess.Popen(
+                self._command("worker", "--concurrency", str(SLOTS)),
+                cwd=CHECKOUT,
+                env={**os.environ, **self.stage.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return process, Leash(-process.pid)
+
+    def send(self, rate: float) -> None:
+        """Start a sender."""
+        self.stage.send("--rate", str(rate), module="tests.chaos.rival")
+
+    def kill(self) -> None:
+        """Kill one worker."""
+        process, _ = self._workers[0]
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+    def revive(self) -> None:
+        """Start another in its place."""
+        process, leash = self._workers[0]
+        if process.poll() is not None:
+            leash.release()
+            self._workers[0] = self._start()
+
+    def dead(self) -> int:
+        """Count those that do not run."""
+        return sum(process.poll() is not None for process, _ in self._workers)
+
+    def stop(self) -> None:
+        """End them at once: one that lost its database may wait for ever."""
+        for process, leash in self._workers:
+            process.kill()
+            process.wait()
+            leash.release()
+        self._workers.clear()
+
+
+def cut_off(stage: Stage, *, all_but: str) -> None:
+    """Terminate all of a database's connections but those of one application.
+
+    Args:
+        stage: whose database.
+        all_but: the application_name of who asks.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> %s",
+            [all_but],
+        )
+
+
+def ready(contestant: Contestant, effects: int) -> None:
+    """Wait until a side has shown that it works."""
+    wait_until(lambda: contestant.stage.effects() >= effects, 90.0, f"the first effects of {type(contestant).__name__}")

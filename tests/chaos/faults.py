@@ -1,0 +1,353 @@
+"""The faults: what each does to the processes of a stage. What must hold meanwhile stands in ``expectations``."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil  # type: ignore[import-untyped]  # it ships no types
+import psycopg
+import redis
+
+from tests.chaos import journal
+from tests.chaos.checker import delay_figures, judge
+from tests.chaos.roles import FATAL
+from tests.chaos.stage import LEASE, Crew, Span, Stage
+from tests.servers import Worker, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BOTH = ("postgres", "sqlite")
+SERVER = ("postgres",)
+MIXED = ("steady", "paired", "flaky")
+LIBFAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+SLOW_TRANSACTIONS = 40  # for each second of a run: a backlog that outlasts it
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A row of the table.
+
+    Args:
+        title: what happens.
+        inject: does it, until the span is over; what it broke, it mends.
+        kinds: what is sent meanwhile.
+        workers: who receives.
+        databases: where it can happen.
+        kills: it ends processes, so that the long form wants a hundred of it.
+        broker: options of the broker.
+        die_after: the step at which senders kill themselves; empty for never.
+        missing: why it cannot happen on this machine, or nothing.
+    """
+
+    title: str
+    inject: Callable[[Stage, Span], None]
+    kinds: tuple[str, ...] = MIXED
+    workers: tuple[Crew, ...] = (Crew(), Crew())
+    databases: tuple[str, ...] = BOTH
+    kills: bool = False
+    broker: tuple[str, ...] = ()
+    die_after: str = ""
+    missing: str = ""
+
+
+# Workers
+
+
+def kill_worker(stage: Stage, span: Span) -> None:
+    """By turns the main process alone, whose children go on for a moment, and all of its container."""
+    for number in span.turns(0.2, 1.5):
+        worker = random.choice(stage.workers)
+        if number % 2 and worker.pid is not None:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+        elif worker.pid is not None:
+            worker.kill()
+        stage.replace(worker)
+
+
+def kill_child(stage: Stage, span: Span) -> None:
+    """As an out-of-memory kill does it; the main process makes another."""
+    for _ in span.turns(0.1, 0.6):
+        worker = random.choice(stage.workers)
+        children = [process for process in stage.processes(worker)[1:] if process.ppid() == worker.pid]
+        if children:
+            with suppress(psutil.NoSuchProcess):
+                random.choice(children).kill()
+        stage.revive()
+
+
+def send_poison(stage: Stage, span: Span) -> None:
+    """Among what is well: messages whose receivers kill their process, eat its memory, exit."""
+    for _ in span.turns(0.5, 1.0):
+        pid = stage.send("--kinds", "deadly", "--limit", "1")
+        wait_until(partial(stage.sender_ended, pid), 30.0, "a sender")
+        stage.kill_sender(pid)
+        stage.revive()
+
+
+def measure_poison(stage: Stage) -> None:
+    """Count the runs of what never succeeds, and what of it still lives."""
+    runs = Counter(journal.read(stage.journal).runs)
+    evidence = stage.evidence()
+    owed = {pair for pair in judge(evidence).owed if pair[1] in FATAL}
+    stage.figures["poison_runs"] = max(runs.values(), default=0)
+    stage.figures["poison_alive"] = sum(evidence.states.get(pair) != "dead" for pair in owed)
+
+
+def stop_worker(stage: Stage, span: Span) -> None:
+    """As a machine that sleeps: all processes of a worker stand still for twice the lease, and go on."""
+    for _ in span.turns(0.5, 2.0):
+        processes = stage.processes(random.choice(stage.workers))
+        for process in processes:
+            process.suspend()
+        try:
+            time.sleep(2 * LEASE)
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+        stage.revive()
+
+
+def terminate_worker(stage: Stage, span: Span) -> None:
+    """By turns warm (SIGTERM), soft (SIGQUIT) and cold (SIGQUIT again and again)."""
+    for number in span.turns(0.2, 1.5):
+        worker = random.choice(stage.workers)
+        if worker.pid is not None:
+            worker.signal(signal.SIGTERM if number % 3 == 0 else signal.SIGQUIT)
+            for _ in range(2 if number % 3 == 2 else 0):
+                time.sleep(0.3)
+                with suppress(ProcessLookupError):
+                    worker.signal(signal.SIGQUIT)
+            worker.wait(30.0)
+        stage.replace(worker)
+
+
+def skew_clock(stage: Stage, span: Span) -> None:
+    """Nothing more: the clock of one worker is two hours off from its start."""
+    next(span.turns(0.0, 0.0))
+    time.sleep(span.seconds)
+
+
+def deploy(stage: Stage, span: Span) -> None:
+    """Old and new workers by turns, while new senders send what the old ones do not know; new ones in the end."""
+    for number in span.turns(1.0, 2.0):
+        _relieve(stage, stage.workers[0], OLD if number % 2 else Crew())
+    for worker in list(stage.workers):
+        _relieve(stage, worker, Crew())
+
+
+def _relieve(stage: Stage, worker: Worker, crew: Crew) -> None:
+    """Let a worker finish what it has begun, as a deploy does, and start another in its place."""
+    if worker.pid is not None:
+        worker.signal(signal.SIGTERM)
+        worker.wait(30.0)
+    stage.replace(worker, crew)
+
+
+# Senders
+
+
+def kill_sender(stage: Stage, span: Span) -> None:
+    """At random moments, in a loop of transactions."""
+    for _ in span.turns(0.8, 2.0):
+        stage.send(*stage.kill_sender(random.choice(stage.senders)))
+
+
+def await_suicide(stage: Stage, span: Span) -> None:
+    """Senders kill themselves at the step that they were told; each gets a successor."""
+    for _ in span.turns(0.0, 0.1):
+        ended = wait_until(lambda: [pid for pid in stage.senders if stage.sender_ended(pid)], 60.0, "a suicide")
+        for pid in ended:
+            stage.send(*stage.kill_sender(pid))
+
+
+# The broker
+
+
+def kill_sweeper(stage: Stage, span: Span) -> None:
+    """Let rows pile up while the broker is away; when it is back, kill a worker while the sweepers publish them."""
+    for _ in span.turns(0.2, 0.5):
+        stage.broker.kill()
+        time.sleep(1.5)
+        stage.broker.start()
+        time.sleep(random.uniform(0.0, 1.0))
+        worker = random.choice(stage.workers)
+        if worker.pid is not None:
+            worker.kill()
+        stage.replace(worker)
+        stage.revive()
+
+
+def kill_broker(stage: Stage, span: Span) -> None:
+    """It has a file (appendonly), and comes back with what the file holds."""
+    for _ in span.turns(0.5, 2.5):
+        stage.broker.kill()
+        time.sleep(random.uniform(0.0, 1.0))
+        stage.broker.start()
+        stage.revive()
+
+
+def wipe_broker(stage: Stage, span: Span) -> None:
+    """FLUSHALL, with a backlog: the workers stand still for a moment before."""
+    for _ in span.turns(0.5, 2.0):
+        processes = [process for worker in stage.workers for process in stage.processes(worker)]
+        for process in processes:
+            process.suspend()
+        time.sleep(0.5)
+        with redis.Redis.from_url(stage.broker.redis_url) as client:
+            client.flushall()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+        stage.revive()
+
+
+def fill_broker(stage: Stage, span: Span) -> None:
+    """It has reached its maxmemory, and evicts nothing: it takes nothing more."""
+    for _ in span.turns(0.5, 1.5):
+        with redis.Redis.from_url(stage.broker.redis_url) as client:
+            client.config_set("maxmemory", "1mb")
+            time.sleep(2.0)
+            client.config_set("maxmemory", "0")
+        stage.revive()
+
+
+def stop_broker(stage: Stage, span: Span) -> None:
+    """It does not answer, and closes nothing: 30 seconds, or half of a shorter run."""
+    for _ in span.turns(0.5, 1.0):
+        assert stage.broker.pid is not None
+        os.kill(stage.broker.pid, signal.SIGSTOP)
+        time.sleep(min(30.0, max(3.0, span.seconds / 2)))
+        os.kill(stage.broker.pid, signal.SIGCONT)
+        stage.revive()
+
+
+# The database
+
+
+def restart_database(stage: Stage, span: Span) -> None:
+    """By turns in good order, and by a crash with a recovery."""
+    for number in span.turns(0.5, 2.5):
+        stage.postgres.end(crash=bool(number % 2))
+        time.sleep(random.uniform(0.0, 1.0))
+        stage.postgres.begin()
+        stage.revive()
+
+
+def deadlock(stage: Stage, span: Span) -> None:
+    """Two receivers lock the same rows in orders that cross; the database breaks the tie, and one is tried again."""
+    time.sleep(span.seconds)
+    with psycopg.connect(stage.database_url) as connection:
+        row = connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()
+    assert row is not None
+    span.injections = row[0]
+
+
+# Load
+
+
+def pile_up(stage: Stage, span: Span) -> None:
+    """A slow receiver's queue grows for as long as the run takes; another worker's queue goes on beside it."""
+    next(span.turns(0.0, 0.0))
+    pid = stage.send("--kinds", "slow", "--limit", str(int(SLOW_TRANSACTIONS * span.seconds)))
+    wait_until(partial(stage.sender_ended, pid), 60.0 + span.seconds, "the backlog")
+    memory: list[int] = []
+    end = time.monotonic() + span.seconds
+    while time.monotonic() < end:
+        time.sleep(0.5)
+        memory.append(sum(process.memory_info().rss for worker in stage.workers for process in stage.processes(worker)))
+    # Against the first third: imports and caches are done by then.
+    early, late = memory[: max(1, len(memory) // 3)], memory[-max(1, len(memory) // 3) :]
+    stage.figures["memory_growth"] = max(late) / max(early)
+
+
+def measure_steady(stage: Stage) -> None:
+    """Tell apart how long the other receivers' deliveries took."""
+    evidence = stage.evidence()
+    steady = {message for message, (kind, _) in evidence.notes.sent.items() if kind == "steady"}
+    delays = delay_figures(delay for (message, _), delay in judge(evidence).delays.items() if message in steady)
+    stage.figures |= {f"{name}_steady": value for name, value in delays.items()}
+
+
+OLD = Crew(environment={"CHAOS_OLD": "1"})
+SKEWED = Crew(
+    environment={
+        "LD_PRELOAD": str(LIBFAKETIME[0]) if LIBFAKETIME else "",
+        "FAKETIME": "+2h",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+)
+KEPT = ("--appendonly", "yes", "--appendfsync", "everysec")
+
+FAULTS: dict[str, Fault] = {
+    "worker_killed": Fault("worker main `kill -9` at random moments, prefork", kill_worker, kills=True),
+    "worker_killed_threads": Fault(
+        "the same, threads", kill_worker, workers=(Crew("threads"), Crew("threads")), kills=True
+    ),
+    "worker_killed_solo": Fault("the same, solo", kill_worker, workers=(Crew("solo"), Crew("solo")), kills=True),
+    "child_killed": Fault("a child of the pool SIGKILLed at random moments", kill_child, kills=True),
+    "poison": Fault("receivers that SIGKILL their process, raise MemoryError, SystemExit", send_poison, kills=True),
+    "worker_stopped": Fault("SIGSTOP of a worker for twice its lease, then CONT", stop_worker),
+    "sender_killed": Fault("a sender killed at random moments", kill_sender, kills=True),
+    "sender_killed_after_insert": Fault(
+        "a sender killed between insert and commit", await_suicide, kills=True, die_after="insert"
+    ),
+    "sender_killed_after_commit": Fault(
+        "a sender killed between commit and publish", await_suicide, kills=True, die_after="commit"
+    ),
+    "sender_killed_after_publish": Fault(
+        "a sender killed after publish", await_suicide, kills=True, die_after="publish"
+    ),
+    "sweepers_killed": Fault(
+        "three sweepers, killed while they publish what a broker's outage left",
+        kill_sweeper,
+        workers=(Crew(concurrency=1),) * 3,
+        kills=True,
+        broker=KEPT,
+    ),
+    "broker_killed": Fault("broker `kill -9` and restart, appendonly", kill_broker, kills=True, broker=KEPT),
+    "broker_wiped": Fault("FLUSHALL with a backlog", wipe_broker),
+    "broker_full": Fault("maxmemory reached, noeviction", fill_broker),
+    "broker_stopped": Fault("SIGSTOP of the broker", stop_broker),
+    "database_restarted": Fault(
+        "PostgreSQL restarted, by turns gently and by a crash", restart_database, databases=SERVER, kills=True
+    ),
+    "deadlocks": Fault("receivers that deadlock", deadlock, kinds=("steady",) * 9 + ("crossing",), databases=SERVER),
+    "clock_skewed": Fault(
+        "the clock two hours ahead on one of two workers (libfaketime)",
+        skew_clock,
+        kinds=("steady", "flaky", "flaky", "pausing"),
+        workers=(SKEWED, Crew()),
+        missing="" if LIBFAKETIME else "libfaketime is not installed: apt-get install libfaketime",
+    ),
+    "slow_backlog": Fault(
+        "a slow receiver with a long backlog on a queue of its own",
+        pile_up,
+        kinds=("steady",),
+        workers=(Crew(queues="slow"), Crew(queues="signalbus")),
+    ),
+    "rolling_deploy": Fault(
+        "old and new workers by turns, with a signal and a receiver that the old do not know",
+        deploy,
+        kinds=("steady", "young", "grown"),
+        workers=(OLD, Crew()),
+        kills=True,
+    ),
+    "worker_terminated": Fault("warm, soft and cold shutdown by turns", terminate_worker, kills=True),
+}
+
+# After the run, of what only some faults leave behind.
+MEASURES: dict[str, Callable[[Stage], None]] = {"poison": measure_poison, "slow_backlog": measure_steady}
+# What CI has the time for.
+SHORT = ("worker_killed", "child_killed", "poison", "sender_killed_after_insert", "broker_stopped", "rolling_deploy")

@@ -1,0 +1,1 @@
+"""A Django app of signals and receivers that leave traces: what the chaos suite runs."""

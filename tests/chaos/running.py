@@ -1,0 +1,130 @@
+"""Runs faults one after the other, each on a stage of its own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from django.core.management import call_command
+from django.db import connection
+
+from tests.chaos.checker import judge
+from tests.chaos.expectations import HOLDS, broken
+from tests.chaos.faults import FAULTS, MEASURES
+from tests.chaos.report import Result
+from tests.chaos.stage import Span, Stage
+from tests.servers import default_database, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.chaos.faults import Fault
+    from tests.chaos.servers import MortalPostgres
+
+WARM_UP = 20  # effects before a fault begins
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How hard and how long.
+
+    Args:
+        seconds: for each fault, at least.
+        rate: messages a second.
+        kills: injections of each fault that ends processes, at least.
+    """
+
+    seconds: float
+    rate: float
+    kills: int
+
+
+@contextmanager
+def stage(name: str, database: str, postgres: MortalPostgres | None, *broker: str) -> Iterator[Stage]:
+    """Set up a stage with an empty database; its directory stays if somebody marks it as ``kept``."""
+    directory = Path(tempfile.mkdtemp(prefix=f"signalbus-chaos-{name}-"))
+    server = postgres if database == "postgres" else None
+    url = server.create() if server is not None else f"sqlite:///{directory / 'db.sqlite3'}"
+    try:
+        with default_database(url):
+            call_command("migrate", run_syncdb=True, verbosity=0)
+            with Stage(directory, url, server, *broker) as made:
+                yield made
+            connection.close()
+    except AssertionError as error:
+        # What did not come in time. One row that says so is worth more than hours of rows that nobody sees.
+        error.add_note(f"logs: {directory}")
+        (directory / "kept").touch()
+        raise
+    finally:
+        if server is not None:
+            server.drop(url)
+        if not (directory / "kept").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) -> Result:
+    """Let a fault happen, and judge what came of it.
+
+    Args:
+        name: of the fault.
+        database: "postgres" or "sqlite".
+        plan: how hard and how long.
+        postgres: the server; None where only SQLite is asked for.
+    """
+    fault = FAULTS[name]
+    if fault.missing:
+        return Result(name, fault.title, database, skipped=fault.missing)
+    try:
+        return _run(name, database, plan, postgres)
+    except AssertionError as error:
+        return Result(name, fault.title, database, broken=[stopped(error)])
+
+
+def stopped(error: AssertionError) -> str:
+    """Return a sentence for a run that could not go on."""
+    return " ".join([str(error).splitlines()[0], *getattr(error, "__notes__", [])[-1:]])
+
+
+def _run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) -> Result:
+    fault = FAULTS[name]
+    with stage(name, database, postgres, *fault.broker) as ground:
+        span = Span(plan.seconds, plan.kills if fault.kills else 1)
+        began = time.monotonic()
+        _act(ground, fault, span, plan.rate)
+        lasted = time.monotonic() - began
+        settled = ground.settle()
+        if name in MEASURES:
+            MEASURES[name](ground)
+        evidence = ground.evidence()
+        verdict = judge(evidence)
+        figures = {
+            **verdict.figures(),
+            **ground.figures,
+            "sent": len(evidence.notes.sent),
+            "sends_raised": len(evidence.notes.raised),
+            "longest_send": max(evidence.notes.waits, default=0.0),
+            "workers_died": ground.died,
+            "settled_after": settled,
+        }
+        wrong = broken(HOLDS[name], figures)
+        if wrong:
+            (ground.directory / "kept").touch()
+        kept = str(ground.directory) if wrong else ""
+    examples = verdict.examples()
+    return Result(name, fault.title, database, span.injections, lasted, plan.rate, figures, wrong, examples, kept=kept)
+
+
+def _act(ground: Stage, fault: Fault, span: Span, rate: float) -> None:
+    """Bring everything up, wait until it works, and break it."""
+    ground.hire(*fault.workers)
+    doom = ("--die-after", fault.die_after) if fault.die_after else ()
+    ground.send("--kinds", ",".join(fault.kinds), "--rate", str(rate), *doom)
+    if not doom:
+        wait_until(lambda: ground.effects() >= WARM_UP, 60.0, "the first effects")
+    fault.inject(ground, span)

@@ -1,0 +1,151 @@
+"""A process that sends at a steady rate until it is told to stop, or dies at a step of its own: sends, and notes it.
+
+``python -m tests.chaos.sender --kinds steady,flaky --rate 50``, with CHAOS_JOURNAL in the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import django
+from django.db import Error, connection, transaction
+
+from tests.chaos.journal import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from uuid import UUID
+
+ROLLED_BACK = 0.05  # of the transactions, on purpose
+STEPS = ("insert", "commit", "publish")  # after which a sender may kill itself
+
+
+class RolledBack(Exception):
+    """Ends a transaction on purpose."""
+
+
+class Sender:
+    """Sends, and notes what it did before anybody can judge it.
+
+    Args:
+        kinds: signals of the project, by their variables; one that is named twice is sent twice as often.
+        journal: where it is noted.
+        step: after which it kills itself, sometimes; None for never.
+    """
+
+    def __init__(self, kinds: Sequence[str], journal: Journal, step: str | None) -> None:
+        from tests.chaos.project import signals
+
+        self._kinds = kinds
+        self._signals: dict[str, Any] = {kind: getattr(signals, kind) for kind in kinds}
+        self._journal = journal
+        self._step = step
+        self._doomed = False
+        self._warm = False
+        if step == "commit":
+            self._die_between_commit_and_publication()
+
+    def send(self) -> int:
+        """Send one to three messages in one transaction; return how many."""
+        # Decided before, so that what the transaction held does not matter.
+        self._doomed = random.random() < 0.05
+        began = time.monotonic()
+        ids: list[UUID] = []
+        try:
+            with transaction.atomic():
+                kinds = random.choices(self._kinds, k=random.choice((1, 1, 2, 3)))
+                ids.extend(self._send_one(kind) for kind in kinds)
+                self._die_after("insert")
+                if random.random() < ROLLED_BACK:
+                    raise RolledBack
+        except RolledBack:
+            self._note_all("rolled back", ids)
+            return len(ids)
+        except Error as error:
+            self._journal.note("raised", f"{type(error).__name__}: {error}")
+            connection.close()
+            time.sleep(0.1)
+            return len(ids) or 1
+        finally:
+            if self._warm:  # else it has imported what a first send() imports
+                self._journal.note("waited", f"{time.monotonic() - began:.6f}")
+            self._warm = True
+        self._die_after("publish")
+        self._note_all("acknowledged", ids)
+        return len(ids)
+
+    def _send_one(self, kind: str) -> UUID:
+        from tests.chaos.project.models import Sending
+
+        message: UUID = self._signals[kind].send(sender=None, label=kind).id
+        # Before the commit: an effect that nobody announced would be a phantom that nobody can explain.
+        self._journal.note("sent", message, kind)
+        Sending.objects.create(message=message)
+        return message
+
+    def _note_all(self, fact: str, ids: Sequence[UUID]) -> None:
+        for message in ids:
+            self._journal.note(fact, message)
+
+    def _die_after(self, step: str) -> None:
+        if self._doomed and self._step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _die_between_commit_and_publication(self) -> None:
+        """Stand behind the connection's own commit(): a callback might run after those that publish."""
+        connection.ensure_connection()
+        commit = connection.commit
+
+        def commit_and_die() -> None:
+            commit()
+            self._die_after("commit")
+
+        connection.commit = commit_and_die  # type: ignore[method-assign]
+
+
+def paced(rate: float, limit: int | None) -> Iterator[None]:
+    """Yield so that what is sent between comes to a rate, until SIGTERM or a limit; what was missed is not made up.
+
+    Args:
+        rate: times a second; 0 for as fast as it goes.
+        limit: how many times at most.
+    """
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    due, count = time.monotonic(), 0
+    while not stopped and (limit is None or count < limit):
+        yield
+        count += 1
+        if rate:
+            due = max(due + 1 / rate, time.monotonic() - 0.5)
+            time.sleep(max(0.0, due - time.monotonic()))
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line, which a rival's sender shares."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kinds", default="steady", help="signals, with commas")
+    parser.add_argument("--rate", type=float, default=0.0, help="messages a second; 0: as fast as it goes")
+    parser.add_argument("--limit", type=int, help="transactions")
+    parser.add_argument("--die-after", choices=STEPS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Send until told to stop."""
+    options = arguments()
+    django.setup()
+    sender = Sender(options.kinds.split(","), Journal(Path(os.environ["CHAOS_JOURNAL"])), options.die_after)
+    # 1.75 messages in a transaction, on average.
+    for _ in paced(options.rate / 1.75, options.limit):
+        sender.send()
+
+
+if __name__ == "__main__":
+    main()

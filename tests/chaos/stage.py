@@ -1,0 +1,323 @@
+"""Where a fault happens: a database, a broker, workers and senders, all of them processes that this one started."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psutil  # type: ignore[import-untyped]  # it ships no types
+from django.db import Error, connection
+
+from signalbus.embedded import EmbeddedValkey
+from tests.chaos import journal
+from tests.chaos.checker import Effect, Evidence
+from tests.chaos.project.settings import TIME_LIMIT
+from tests.chaos.roles import RECIPIENTS
+from tests.servers import CHECKOUT, Leash, Worker, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from tests.chaos.servers import MortalPostgres
+
+SETTINGS = "tests.chaos.project.settings"
+LEASE = 3 * TIME_LIMIT  # seconds after which what a worker was given is given out again
+PATIENCE = 2 * LEASE + 2.0  # seconds without any progress after which nothing more is expected
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """One worker.
+
+    Args:
+        pool: Celery's name of it.
+        concurrency: how many at once.
+        queues: what it consumes; None for all.
+        environment: what differs from the other workers'.
+    """
+
+    pool: str = "prefork"
+    concurrency: int = 2
+    queues: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Span:
+    """How long a fault goes on, and how often it has struck.
+
+    Args:
+        seconds: at least.
+        least: injections, at least.
+    """
+
+    seconds: float
+    least: int = 1
+    injections: int = 0
+    _end: float = 0.0
+
+    def turns(self, low: float, high: float) -> Iterator[int]:
+        """Yield at random moments until time and number are reached; each is an injection.
+
+        Args:
+            low: seconds between two, at least.
+            high: at most.
+        """
+        self._end = time.monotonic() + self.seconds
+        while time.monotonic() < self._end or self.injections < self.least:
+            time.sleep(random.uniform(low, high))
+            self.injections += 1
+            yield self.injections
+
+
+class Stage:
+    """The processes of one run, as a context manager; what it starts, it ends.
+
+    Args:
+        directory: for logs and the journal.
+        database_url: a database with all tables, which is also this process's default one.
+        postgres: its server, or None for SQLite.
+        broker_options: of Valkey's command line.
+    """
+
+    def __init__(
+        self, directory: Path, database_url: str, postgres: MortalPostgres | None, *broker_options: str
+    ) -> None:
+        self.directory = directory
+        self.database_url = database_url
+        self._postgres = postgres
+        self.broker = EmbeddedValkey(*broker_options)
+        self.journal = directory / "journal"
+        self.workers: list[Worker] = []
+        self.died = 0  # workers that ended by themselves
+        self.figures: dict[str, float] = {}  # what a fault measures beside the verdict
+        self._crews: dict[str, Crew] = {}  # by a worker's name
+        self._senders: dict[int, tuple[subprocess.Popen[bytes], Leash, tuple[str, ...]]] = {}
+
+    def __enter__(self) -> Self:
+        self.broker.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for pid in list(self._senders):
+            self.kill_sender(pid)
+        for worker in self.workers:
+            self._end(worker)
+        self.broker.stop()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What all processes of the run are told."""
+        return {
+            "DJANGO_SETTINGS_MODULE": SETTINGS,
+            "DATABASE_URL": self.database_url,
+            "CELERY_BROKER_URL": self.broker.url,
+            "CHAOS_JOURNAL": str(self.journal),
+            "PYTHONPATH": str(CHECKOUT),
+        }
+
+    @property
+    def postgres(self) -> MortalPostgres:
+        """The database's server."""
+        assert self._postgres is not None, "this fault needs PostgreSQL"
+        return self._postgres
+
+    # Workers
+
+    def hire(self, *crews: Crew) -> None:
+        """Start workers, and return when they are ready."""
+        hired = [self._start(crew) for crew in crews]
+        for worker in hired:
+            worker.wait_until_ready()
+
+    def _start(self, crew: Crew) -> Worker:
+        options = ("-Q", crew.queues) if crew.queues else ()
+        environment = {**self.environment, **crew.environment}
+        worker = Worker(self.directory, *options, pool=crew.pool, concurrency=crew.concurrency, environment=environment)
+        self._crews[worker.name] = crew
+        self.workers.append(worker.start())
+        return worker
+
+    def replace(self, worker: Worker, crew: Crew | None = None) -> Worker:
+        """Start a worker in the place of one that is dead or dying.
+
+        What is left of the old one's processes goes on until the new one is ready, and is ended then.
+
+        Args:
+            worker: the old one.
+            crew: what the new one is; as the old one was if None.
+        """
+        self.workers.remove(worker)
+        fresh = self._start(crew or self._crews[worker.name])
+        fresh.wait_until_ready()
+        self._end(worker)
+        return fresh
+
+    def _end(self, worker: Worker) -> None:
+        """End a worker and all of its processes, at once."""
+        for process in self.processes(worker):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
+        if worker.pid is not None:
+            worker.kill()
+        worker.stop()
+
+    def revive(self) -> None:
+        """Do what a supervisor does: start what has ended by itself, and count it."""
+        for worker in list(self.workers):
+            if worker.pid is None:
+                self.died += 1
+                log = self.directory / f"died-{worker.log_path.name}"
+                log.write_text(worker.log)
+                self.replace(worker)
+
+    @staticmethod
+    def processes(worker: Worker) -> list[psutil.Process]:
+        """Return a worker's processes, the main one first."""
+        if worker.pid is None:
+            return []
+        with suppress(psutil.NoSuchProcess):
+            main = psutil.Process(worker.pid)
+            return [main, *main.children(recursive=True)]
+        return []
+
+    # Senders
+
+    def send(self, *options: str, module: str = "tests.chaos.sender") -> int:
+        """Start a process that sends; return its id."""
+        command = [sys.executable, "-m", module, *options]
+        with (self.directory / "senders.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=CHECKOUT,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._senders[process.pid] = (process, Leash(-process.pid), options)
+        return process.pid
+
+    @property
+    def senders(self) -> list[int]:
+        """The ids of the processes that send."""
+        return list(self._senders)
+
+    def sender_ended(self, pid: int) -> bool:
+        """Whether a sender has ended by itself."""
+        return self._senders[pid][0].poll() is not None
+
+    def kill_sender(self, pid: int) -> tuple[str, ...]:
+        """End a sender as ``kill -9`` does, if it has not ended; return its options."""
+        return self._end_sender(pid, signal.SIGKILL)
+
+    def stop_sender(self, pid: int) -> None:
+        """Let a sender finish the transaction under way."""
+        self._end_sender(pid, signal.SIGTERM)
+
+    def stop_senders(self) -> None:
+        """Let all senders finish."""
+        for pid in self.senders:
+            self.stop_sender(pid)
+
+    def _end_sender(self, pid: int, number: signal.Signals) -> tuple[str, ...]:
+        process, leash, options = self._senders.pop(pid)
+        process.send_signal(number)  # none where it has ended by itself
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        leash.release()
+        return options
+
+    # What is known
+
+    def asked(self, ask: Callable[[], Any]) -> Any:
+        """Ask the database, which may have been away since this process asked it last."""
+        try:
+            return ask()
+        except Error:
+            connection.close()
+            return wait_until(lambda: self._answered(ask), 30.0, "the database")[0]
+
+    @staticmethod
+    def _answered(ask: Callable[[], Any]) -> tuple[Any] | None:
+        try:
+            return (ask(),)
+        except Error:
+            connection.close()
+            return None
+
+    def effects(self) -> int:
+        """Return how many effects there are."""
+        from tests.chaos.project.models import Effect as Row
+
+        return int(self.asked(Row.objects.count))
+
+    def progress(self) -> tuple[int, int]:
+        """Return how many effects there are, and how many deliveries are open."""
+        from signalbus.models import OPEN_STATES, Delivery
+
+        opened = self.asked(Delivery.objects.filter(state__in=OPEN_STATES).count)
+        return self.effects(), opened
+
+    def settle(self) -> float:
+        """Stop sending, and wait until all is done, or nothing moves any more.
+
+        Returns:
+            The seconds that it took.
+        """
+        self.stop_senders()
+        self.revive()
+        began = moved = time.monotonic()
+        before = self.progress()
+        while time.monotonic() - moved < PATIENCE:
+            time.sleep(0.5)
+            self.revive()
+            now = self.progress()
+            if now != before:
+                before, moved = now, time.monotonic()
+            elif not now[1] and time.monotonic() - moved > 1 and self._complete():
+                break
+        return moved - began
+
+    def _complete(self) -> bool:
+        """Whether each delivery that was acknowledged or committed has an effect or an end."""
+        evidence = self.evidence()
+        bound = evidence.committed | evidence.notes.acknowledged.keys()
+        have = {(effect.message, effect.receiver) for effect in evidence.effects} | evidence.states.keys()
+        sent = evidence.notes.sent
+        return all((m, r) in have for m in bound if m in sent for r in RECIPIENTS[sent[m][0]])
+
+    def evidence(self) -> Evidence:
+        """Gather what the run has left behind."""
+        from signalbus.models import Delivery
+        from tests.chaos.project.models import Effect as Row
+        from tests.chaos.project.models import Sending
+
+        def ask() -> tuple[list[Any], list[Any], list[Any]]:
+            states = Delivery.objects.values_list("message_id", "receiver", "state")
+            effects = Row.objects.values_list("message", "receiver", "at")
+            return list(states), list(effects), list(Sending.objects.values_list("message", flat=True))
+
+        states, effects, committed = self.asked(ask)
+        return Evidence(
+            notes=journal.read(self.journal),
+            committed=frozenset(map(str, committed)),
+            effects=[Effect(str(message), receiver, at) for message, receiver, at in effects],
+            states={(str(message), receiver): state for message, receiver, state in states},
+        )
