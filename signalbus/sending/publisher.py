@@ -34,8 +34,8 @@ class PublishError(SignalBusError):
 
     def __init__(self, unsent: range, cause: BaseException) -> None:
         super().__init__(
-            f"The broker did not take {len(unsent)} message(s): {cause!r}. Is CELERY_BROKER_URL right, and does the "
-            "broker run?"
+            f"The broker did not take {len(unsent)} message(s): {type(cause).__name__}: {cause}. Is CELERY_BROKER_URL "
+            "right, and does the broker run?"
         )
         self.unsent = unsent
 

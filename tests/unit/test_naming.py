@@ -291,7 +291,7 @@ assert early.name == "shop.early"
 assert nameless.send_robust(None, value=1) == [(hear, 1)]
 assert cached.send("nobody") == []
 
-@receiver(nameless, retry=Retry(max_attempts=3))
+@receiver(nameless, retry=Retry(max_attempts=3), dispatch_uid="travels")
 def travels(sender, **kwargs):
     pass
 
