@@ -9,7 +9,7 @@ from signalbus.sending.listening import disconnect, receiver
 from signalbus.sending.signal import Signal
 from signalbus.wire.references import Snapshot
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Reject",
