@@ -189,18 +189,22 @@ def settle(delivery: UUID, attempt: int, settlement: Settlement) -> bool:
     return bool(rows.update(**settlement.fields()))
 
 
-def give_back(delivery: UUID, attempt: int) -> bool:
+def give_back(delivery: UUID, attempt: int, *, lease: float) -> bool:
     """Undo a claim whose run does not count: what it was for is not known here, or the worker itself cut it off.
+
+    The broker has its message still, and gives it out again: if the sweeper published a second one, whoever got the
+    later of the two would take the claim away from the other.
 
     Args:
         delivery: its id.
         attempt: the number that its claim gave.
+        lease: seconds after which the broker's message is taken for lost.
 
     Returns:
         False if the claim is not this attempt's any more: somebody else runs it.
     """
     rows = Delivery.objects.using(using()).filter(id=delivery, attempts=attempt, state=State.RUNNING)
-    return bool(rows.update(state=State.PENDING, attempts=F("attempts") - 1, due_at=Now()))
+    return bool(rows.update(state=State.PUBLISHED, attempts=F("attempts") - 1, due_at=later(lease)))
 
 
 def anything_due() -> bool:

@@ -92,7 +92,7 @@ def _run(attempt: Attempt, recipient: str) -> None:
     if isinstance(error, LostClaim):
         logger.warning("signalbus rolled back: %s", error)
     elif isinstance(error, NotKnownHere):
-        if not attempt.claimed or ledger.give_back(delivery_id(attempt.message.id, recipient), attempt.number):
+        if not attempt.claimed or _give_back(attempt, recipient):
             park(attempt.message, [recipient], attempt.receiver.queue, str(error))
     else:
         _write_down(attempt, recipient, _conclude(attempt, error))
@@ -120,7 +120,11 @@ def _give_up(attempt: Attempt, recipient: str) -> None:
     why = "the worker shuts down, which is no attempt" if shutdown else "its process was told to end"
     logger.warning("signalbus: %s to %s was cut off in attempt %s: %s", *what, why)
     if shutdown and attempt.claimed:
-        ledger.give_back(delivery_id(attempt.message.id, recipient), attempt.number)
+        _give_back(attempt, recipient)
+
+
+def _give_back(attempt: Attempt, recipient: str) -> bool:
+    return ledger.give_back(delivery_id(attempt.message.id, recipient), attempt.number, lease=celery.lease())
 
 
 def _conclude(attempt: Attempt, error: BaseException) -> Outcome:

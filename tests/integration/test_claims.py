@@ -206,6 +206,26 @@ def test_an_overdue_claim_is_published_again(bus: Bus, signal: Signal):
     assert rows() == [("receiver", "done", 2)]
 
 
+def test_a_claim_that_is_given_back_waits_for_the_broker(bus: Bus, signal: Signal):
+    """The broker has the message still: a second one would take the claim away from the first. No attempt is paid."""
+    ran = []
+    connect(signal, lambda **kwargs: ran.append(1), "receiver", retry=Retry(max_attempts=1))
+    signal.send(None)
+    (texts,) = bus.take()
+    ledger.keep(from_body(conf.signer().verify(texts[0])), ["receiver"], QUEUE)
+    sweep()
+    (texts,) = bus.take()
+    assert ledger.claim(only().pk, redelivered=False, lease=100) == (1, 0)
+    assert not ledger.give_back(only().pk, 2, lease=100)
+    assert ledger.give_back(only().pk, 1, lease=100)
+
+    assert sweep() == 0
+    deliver(texts, queue=QUEUE, redelivered=True)
+
+    assert ran == [1]
+    assert rows() == [("receiver", "done", 1)]
+
+
 def test_two_sweepers_at_once_publish_no_row_twice(bus: Bus, signal: Signal):
     """However the sweepers of several workers meet, each row goes out once."""
     connect(signal, lambda **kwargs: None, "receiver")
