@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from django.db import DatabaseError, DataError, Error, connections
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("signalbus")
 
 BATCH = 100  # rows taken at once
+FORK_SECONDS = 5.0  # that a fork waits for a sweep under way
 RETURN_SECONDS = 5.0  # until what could not be published is due again
 
 
@@ -102,6 +105,35 @@ def _close_connections() -> None:
         logger.warning("signalbus could not close the sweeper's connection", exc_info=True)
 
 
+class _ForkGuard:
+    """Lets a process fork between two sweeps only: a child inherits the locks, but not the thread that would free them.
+
+    kombu guards each cached property with a lock, which a child of Celery's would then wait for, for ever, with the
+    first message.
+    """
+
+    def __init__(self) -> None:
+        self.sweeping = threading.Lock()
+        self._waited = False
+        os.register_at_fork(before=self._wait, after_in_parent=self._go_on, after_in_child=self._start_anew)
+
+    def _wait(self) -> None:
+        # Not for ever: a database that hangs must not stop the main process too.
+        self._waited = self.sweeping.acquire(timeout=FORK_SECONDS)
+
+    def _go_on(self) -> None:
+        if self._waited:
+            self.sweeping.release()
+
+    def _start_anew(self) -> None:
+        self.sweeping = threading.Lock()
+
+
+@cache
+def _fork_guard() -> _ForkGuard:
+    return _ForkGuard()
+
+
 class Sweeper(threading.Thread):
     """The thread of a worker's main process that sweeps.
 
@@ -111,6 +143,7 @@ class Sweeper(threading.Thread):
 
     def __init__(self, interval: float) -> None:
         super().__init__(name="signalbus-sweeper", daemon=True)
+        self._guard = _fork_guard()
         self._interval = interval
         self._stopped = threading.Event()
 
@@ -118,19 +151,24 @@ class Sweeper(threading.Thread):
         """Sweep until stopped; what goes wrong is logged, and tried again."""
         unparked = False
         while True:
-            try:
-                if not unparked:
-                    ledger.unpark()
-                    unparked = True
-                sweep()
-            except (DatabaseError, publisher.PublishError) as error:
-                logger.warning("signalbus could not sweep, and will try again: %r", error)
-            except Exception:
-                # Without its sweeper a worker would look well, and lose what failed.
-                logger.exception("signalbus could not sweep, and will try again")
-            _close_connections()
+            with self._guard.sweeping:
+                unparked = self._sweep_once(unparked=unparked)
             if self._stopped.wait(self._interval):
                 return
+
+    def _sweep_once(self, *, unparked: bool) -> bool:
+        try:
+            if not unparked:
+                ledger.unpark()
+                unparked = True
+            sweep()
+        except (DatabaseError, publisher.PublishError) as error:
+            logger.warning("signalbus could not sweep, and will try again: %r", error)
+        except Exception:
+            # Without its sweeper a worker would look well, and lose what failed.
+            logger.exception("signalbus could not sweep, and will try again")
+        _close_connections()
+        return unparked
 
     def stop(self) -> None:
         """Stop after the sweep under way."""

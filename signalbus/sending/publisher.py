@@ -34,8 +34,9 @@ class PublishError(SignalBusError):
 
     def __init__(self, unsent: range, cause: BaseException) -> None:
         super().__init__(
-            f"The broker did not take {len(unsent)} message(s): {cause!r}. Is CELERY_BROKER_URL right, and does the "
-            "broker run?"
+            # Not its repr: redis-py's leaves the words out.
+            f"The broker did not take {len(unsent)} message(s): {type(cause).__name__}: {cause}. Is CELERY_BROKER_URL "
+            "right, and does the broker run?"
         )
         self.unsent = unsent
 

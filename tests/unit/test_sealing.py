@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from celery.signals import before_task_publish
@@ -41,7 +42,8 @@ def test_what_was_sealed_arrives(published):
 
     args, kwargs, embedded = message.decode()
     assert (args, kwargs, embedded["chain"]) == ([when, Decimal("1.5")], {}, None)
-    assert (message.headers["task"], message.headers["mine"], bool(message.headers["eta"])) == (NAME, 7, True)
+    headers: Any = message.headers
+    assert (headers["task"], headers["mine"], bool(headers["eta"])) == (NAME, 7, True)
     assert message.properties == {"correlation_id": message.headers["id"], "reply_to": "answers"}
 
 
@@ -53,7 +55,8 @@ def test_nothing_but_the_seal_is_read(published):
     message.headers |= {"retries": 9, "mine": [[]], "chain": "x"}
     message.properties["reply_to"] = "elsewhere"
     assert not {"mine", "chain"} & set(opened(message).headers)
-    assert opened(message).headers["retries"] == 0
+    headers: Any = opened(message).headers
+    assert headers["retries"] == 0
     assert opened(message).properties["reply_to"] != "elsewhere"
 
 
@@ -70,11 +73,12 @@ def test_who_listens_before_a_publication_adds_to_what_is_sealed(published):
 def test_an_event_about_a_publication_is_no_task():
     """Celery publishes `task-sent` with the same producer."""
 
-    class Producer:
+    class Underlying:
         def publish(self, body, **options):
             return body, options
 
-    sent = sealing._SealingProducer(Producer(), ([], {}, {})).publish(
+    underlying: Any = Underlying()
+    sent = sealing._SealingProducer(underlying, ([], {}, {})).publish(
         {"type": "task-sent"}, headers={"hostname": "here"}
     )
     assert sent == ({"type": "task-sent"}, {"headers": {"hostname": "here"}, "serializer": None})
@@ -111,7 +115,7 @@ def test_what_nobody_sealed_is_a_text_to_refuse(headers, body):
     given.headers = headers
     message = opened(given)
 
-    (((text,),), kwargs, embedded) = kombu_json.loads(message.body)
+    (((text,),), kwargs, embedded) = kombu_json.loads(str(message.body))
     assert (message.headers["task"], message.delivery_tag) == (celery.TASK_NAME, "tag")
     assert message.delivery_info == {"routing_key": "signalbus"}
     assert text.startswith("a message for the task ")
