@@ -103,7 +103,7 @@ def test_promise_7_an_open_message_of_an_unknown_signal_is_parked(bus: Bus):
 
 def test_promise_7_a_newer_version_is_parked_and_kept_as_it_came(bus: Bus, signal: Signal, caplog):
     """Correctly signed, but of a version that this worker does not read."""
-    body = '2\n{"of": "a format to come"}\n[]'
+    body = '99\n{"of": "a format to come"}\n[]'
     deliver([text_of(body)], queue=QUEUE)
     deliver([text_of(body)], queue=QUEUE)
 
@@ -227,7 +227,7 @@ def test_a_row_of_a_newer_release_does_not_stop_the_sweeper(bus: Bus, signal: Si
     deliver(send_to(signal, bus, "to come"), queue=QUEUE)
     foreign = Signer(["to come"], 1000).sign(f'1\n{{"i":"{"7" * 32}","s":"x","t":1,"r":["\\u0000"]}}\n[]')
     deliver([foreign], queue=QUEUE)  # once its key is known, it names a receiver that PostgreSQL cannot hold
-    newer = StoredMessage.objects.create(id="0" * 31 + "1", signal="x", text="2\n{}\n", created_at=timezone.now())
+    newer = StoredMessage.objects.create(id="0" * 31 + "1", signal="x", text="99\n{}\n", created_at=timezone.now())
     broken = StoredMessage.objects.create(id="0" * 31 + "2", signal="x", text="ö", created_at=timezone.now())
     template = Delivery.objects.get(receiver="to come")
     for message, receiver in ((newer, "newer"), (broken, "broken")):
