@@ -190,9 +190,13 @@ def run(name: str, plan: Plan, postgres: MortalPostgres) -> list[Result]:
         try:
             figures, wrong, kept = _run(name, side, plan, postgres)
         except AssertionError as error:
-            results.append(Result(name, title, label, skipped=running.stopped(error), broken=["not run"]))
+            results.append(
+                Result(name, title, label, skipped=running.stopped(error), broken=["not run"])
+            )  # the harness's fault
         else:
-            results.append(Result(name, title, label, 1, plan.seconds, RATE, figures, wrong, kept=kept))
+            results.append(
+                Result(name, title, label, 1, plan.seconds, RATE, figures, wrong, judged=side is Bus, kept=kept)
+            )
     return results
 
 
