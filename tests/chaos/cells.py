@@ -190,9 +190,7 @@ def run(name: str, plan: Plan, postgres: MortalPostgres) -> list[Result]:
         try:
             figures, wrong, kept = _run(name, side, plan, postgres)
         except AssertionError as error:
-            results.append(
-                Result(name, title, label, skipped=running.stopped(error), broken=["not run"])
-            )  # the harness's fault
+            results.append(Result(name, title, label, skipped=running.stopped(error), broken=["not run"]))
         else:
             results.append(
                 Result(name, title, label, 1, plan.seconds, RATE, figures, wrong, judged=side is Bus, kept=kept)
