@@ -192,7 +192,9 @@ def run(name: str, plan: Plan, postgres: MortalPostgres) -> list[Result]:
         except AssertionError as error:
             results.append(Result(name, title, label, skipped=running.stopped(error), broken=["not run"]))
         else:
-            results.append(Result(name, title, label, 1, plan.seconds, RATE, figures, wrong, kept=kept))
+            results.append(
+                Result(name, title, label, 1, plan.seconds, RATE, figures, wrong, judged=side is Bus, kept=kept)
+            )
     return results
 
 

@@ -21,11 +21,13 @@ from tests.chaos import journal
 from tests.chaos.checker import delay_figures, judge
 from tests.chaos.roles import FATAL
 from tests.chaos.stage import LEASE, Crew, Span, Stage
-from tests.servers import Worker, wait_until
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Warm, soft, cold.
+SHUTDOWNS = ((signal.SIGTERM,), (signal.SIGQUIT,), (signal.SIGQUIT, signal.SIGQUIT, signal.SIGQUIT))
 BOTH = ("postgres", "sqlite")
 SERVER = ("postgres",)
 MIXED = ("steady", "paired", "flaky")
@@ -123,13 +125,7 @@ def terminate_worker(stage: Stage, span: Span) -> None:
     """By turns warm (SIGTERM), soft (SIGQUIT) and cold (SIGQUIT again and again)."""
     for number in span.turns(0.2, 1.5):
         worker = random.choice(stage.workers)
-        if worker.pid is not None:
-            worker.signal(signal.SIGTERM if number % 3 == 0 else signal.SIGQUIT)
-            for _ in range(2 if number % 3 == 2 else 0):
-                time.sleep(0.3)
-                with suppress(ProcessLookupError):
-                    worker.signal(signal.SIGQUIT)
-            worker.wait(30.0)
+        stage.dismiss(worker, *SHUTDOWNS[number % len(SHUTDOWNS)])
         stage.replace(worker)
 
 
@@ -142,17 +138,11 @@ def skew_clock(stage: Stage, span: Span) -> None:
 def deploy(stage: Stage, span: Span) -> None:
     """Old and new workers by turns, while new senders send what the old ones do not know; new ones in the end."""
     for number in span.turns(1.0, 2.0):
-        _relieve(stage, stage.workers[0], OLD if number % 2 else Crew())
+        stage.dismiss(stage.workers[0], signal.SIGTERM)
+        stage.replace(stage.workers[0], OLD if number % 2 else Crew())
     for worker in list(stage.workers):
-        _relieve(stage, worker, Crew())
-
-
-def _relieve(stage: Stage, worker: Worker, crew: Crew) -> None:
-    """Let a worker finish what it has begun, as a deploy does, and start another in its place."""
-    if worker.pid is not None:
-        worker.signal(signal.SIGTERM)
-        worker.wait(30.0)
-    stage.replace(worker, crew)
+        stage.dismiss(worker, signal.SIGTERM)
+        stage.replace(worker, Crew())
 
 
 # Senders

@@ -30,6 +30,7 @@ class Result:
         broken: a sentence for each expectation that did not hold.
         examples: some of what was wrong, by kind.
         skipped: why it was not run; empty if it was.
+        judged: whether anything was expected.
         kept: where the logs are, if something was broken.
     """
 
@@ -43,6 +44,7 @@ class Result:
     broken: list[str] = field(default_factory=list)
     examples: dict[str, list[str]] = field(default_factory=dict)
     skipped: str = ""
+    judged: bool = True
     kept: str = ""
 
     @property
@@ -50,7 +52,7 @@ class Result:
         """One word, or the reasons why not."""
         if self.skipped:
             return f"not run: {self.skipped}"
-        return "; ".join(self.broken) or "held"
+        return "; ".join(self.broken) or ("held" if self.judged else "measured")
 
 
 def _number(value: float | None) -> str:

@@ -110,6 +110,7 @@ def _run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) 
             "sends_raised": len(evidence.notes.raised),
             "longest_send": max(evidence.notes.waits, default=0.0),
             "workers_died": ground.died,
+            "workers_hung": ground.hung,
             "settled_after": settled,
         }
         wrong = broken(HOLDS[name], figures)

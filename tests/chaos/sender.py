@@ -19,7 +19,7 @@ from django.db import Error, connection, transaction
 from tests.chaos.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
 ROLLED_BACK = 0.05  # of the transactions, on purpose
@@ -52,7 +52,7 @@ class Sender:
             self._die_between_commit_and_publication()
 
     def send(self) -> int:
-        """Send one to three messages in one transaction; return how many."""
+        """Send one to three messages in one transaction; return how many are to be delivered."""
         # Decided before, so that what the transaction held does not matter.
         self._doomed = random.random() < 0.05
         began = time.monotonic()
@@ -66,12 +66,12 @@ class Sender:
                     raise RolledBack
         except RolledBack:
             self._note_all("rolled back", ids)
-            return len(ids)
+            return 0
         except Error as error:
             self._journal.note("raised", f"{type(error).__name__}: {error}")
             connection.close()
             time.sleep(0.1)
-            return len(ids) or 1
+            return 0
         finally:
             if self._warm:  # else it has imported what a first send() imports
                 self._journal.note("waited", f"{time.monotonic() - began:.6f}")
@@ -109,22 +109,39 @@ class Sender:
         connection.commit = commit_and_die  # type: ignore[method-assign]
 
 
-def paced(rate: float, limit: int | None) -> Iterator[None]:
-    """Yield so that what is sent between comes to a rate, until SIGTERM or a limit; what was missed is not made up.
+class Pace:
+    """Holds a loop to a rate until SIGTERM or a limit; what was missed for longer than half a second is not made up.
 
     Args:
-        rate: times a second; 0 for as fast as it goes.
-        limit: how many times at most.
+        rate: messages a second; 0 for as fast as it goes.
+        limit: turns of the loop, at most.
     """
-    stopped: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    due, count = time.monotonic(), 0
-    while not stopped and (limit is None or count < limit):
-        yield
-        count += 1
-        if rate:
-            due = max(due + 1 / rate, time.monotonic() - 0.5)
-            time.sleep(max(0.0, due - time.monotonic()))
+
+    def __init__(self, rate: float, limit: int | None) -> None:
+        self._rate = rate
+        self._left = limit
+        self._due = time.monotonic()
+        self._stopped = False
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        self._stopped = True
+
+    def goes_on(self) -> bool:
+        """Whether there is to be another turn."""
+        return not self._stopped and self._left != 0
+
+    def wait(self, count: int) -> None:
+        """Wait for as long as this many messages are to take.
+
+        Args:
+            count: what a turn has sent.
+        """
+        if self._left is not None:
+            self._left -= 1
+        if self._rate:
+            self._due = max(self._due + count / self._rate, time.monotonic() - 0.5)
+            time.sleep(max(0.0, self._due - time.monotonic()))
 
 
 def arguments() -> argparse.Namespace:
@@ -142,9 +159,9 @@ def main() -> None:
     options = arguments()
     django.setup()
     sender = Sender(options.kinds.split(","), Journal(Path(os.environ["CHAOS_JOURNAL"])), options.die_after)
-    # 1.75 messages in a transaction, on average.
-    for _ in paced(options.rate / 1.75, options.limit):
-        sender.send()
+    pace = Pace(options.rate, options.limit)
+    while pace.goes_on():
+        pace.wait(sender.send())
 
 
 if __name__ == "__main__":

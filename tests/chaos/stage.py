@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SETTINGS = "tests.chaos.project.settings"
 LEASE = 3 * TIME_LIMIT  # seconds after which what a worker was given is given out again
+GRACE = 30.0  # seconds that a worker gets to end
 PATIENCE = 2 * LEASE + 2.0  # seconds without any progress after which nothing more is expected
 
 
@@ -100,6 +101,7 @@ class Stage:
         self.journal = directory / "journal"
         self.workers: list[Worker] = []
         self.died = 0  # workers that ended by themselves
+        self.hung = 0  # workers that did not end when they were asked to
         self.figures: dict[str, float] = {}  # what a fault measures beside the verdict
         self._crews: dict[str, Crew] = {}  # by a worker's name
         self._senders: dict[int, tuple[subprocess.Popen[bytes], Leash, tuple[str, ...]]] = {}
@@ -165,6 +167,29 @@ class Stage:
         self._end(worker)
         return fresh
 
+    def dismiss(self, worker: Worker, *numbers: signal.Signals) -> None:
+        """Ask a worker to end, and wait as an orchestrator does before it kills; one that has not ended is counted.
+
+        Args:
+            worker: who must go; ``replace`` clears up.
+            numbers: the signals that it gets, a moment between two.
+        """
+        began = time.monotonic()
+        for number in numbers:
+            if worker.pid is not None:
+                worker.signal(number)
+                time.sleep(0.3)
+        try:
+            worker.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self.hung += 1
+            self._keep_log(worker, "hung")
+        took = time.monotonic() - began
+        self.figures["longest_shutdown"] = max(took, self.figures.get("longest_shutdown", 0.0))
+
+    def _keep_log(self, worker: Worker, why: str) -> None:
+        (self.directory / f"{why}-{worker.log_path.name}").write_text(worker.log)
+
     def _end(self, worker: Worker) -> None:
         """End a worker and all of its processes, at once."""
         for process in self.processes(worker):
@@ -179,8 +204,7 @@ class Stage:
         for worker in list(self.workers):
             if worker.pid is None:
                 self.died += 1
-                log = self.directory / f"died-{worker.log_path.name}"
-                log.write_text(worker.log)
+                self._keep_log(worker, "died")
                 self.replace(worker)
 
     @staticmethod
