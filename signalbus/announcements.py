@@ -6,5 +6,5 @@ name.
 
 from django.dispatch import Signal
 
-delivery_failed = Signal()  # an attempt failed; the delivery will be tried again
-delivery_dead = Signal()  # the last attempt failed: `manage.py signalbus failed` lists it
+delivery_failed: Signal = Signal()  # an attempt failed; the delivery will be tried again
+delivery_dead: Signal = Signal()  # the last attempt failed: `manage.py signalbus failed` lists it

@@ -11,7 +11,7 @@ from celery.exceptions import Reject
 from signalbus import celery
 from signalbus.receiving import batch
 
-logger = logging.getLogger("signalbus")
+logger: logging.Logger = logging.getLogger("signalbus")
 
 PAUSE = 1.0  # seconds before a message goes back to the broker, as while the database is away
 

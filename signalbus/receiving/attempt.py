@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from signalbus.registry import Receiver
     from signalbus.wire.message import Message
 
-logger = logging.getLogger("signalbus")
+logger: logging.Logger = logging.getLogger("signalbus")
 
 STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING, "dead": State.DEAD}
 

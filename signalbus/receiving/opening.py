@@ -13,7 +13,7 @@ from signalbus.wire.message import from_body
 if TYPE_CHECKING:
     from signalbus.wire.message import Message
 
-logger = logging.getLogger("signalbus")
+logger: logging.Logger = logging.getLogger("signalbus")
 
 
 def open_text(text: object, queue: str | None) -> Message | None:

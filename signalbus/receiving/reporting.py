@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from signalbus.receiving.runner import Outcome
     from signalbus.wire.message import Message
 
-logger = logging.getLogger("signalbus")
+logger: logging.Logger = logging.getLogger("signalbus")
 
 SNAPSHOT = ' If the receiver can do without the row, connect it with on_missing="snapshot".'
 

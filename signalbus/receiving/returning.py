@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from signalbus.wire.message import Message
 
-logger = logging.getLogger("signalbus")
+logger: logging.Logger = logging.getLogger("signalbus")
 
 
 def returned(queue: str | None, texts: Sequence[Any]) -> bool:

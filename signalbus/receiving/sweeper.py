@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from signalbus.models import Delivery
 
-logger = logging.getLogger("signalbus")
+logger: logging.Logger = logging.getLogger("signalbus")
 
 BATCH = 100  # rows taken at once
 RETURN_SECONDS = 5.0  # until what could not be published is due again

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from celery import Task
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-logger = logging.getLogger("signalbus")
+logger: logging.Logger = logging.getLogger("signalbus")
 
 IDLE = 1.0  # seconds; what was well a moment ago need not be looked at again
 CANCEL_SECONDS = 5.0  # for a server to hear that nobody waits for its answer any more

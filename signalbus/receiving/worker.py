@@ -17,7 +17,7 @@ from signalbus.receiving import ending, upkeep
 from signalbus.receiving.sweeper import Sweeper
 from signalbus.registry import registry
 
-logger = logging.getLogger("signalbus")
+logger: logging.Logger = logging.getLogger("signalbus")
 
 
 def connect() -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from signalbus.sending.composing import Envelope, Outgoing
 
-logger = logging.getLogger("signalbus")
+logger: logging.Logger = logging.getLogger("signalbus")
 
 # What Django's signals carry about themselves; it means nothing in another process.
 NEVER_TRAVELS = frozenset({"signal", "origin"})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from kombu import Producer
 
-logger = logging.getLogger("signalbus")
+logger: logging.Logger = logging.getLogger("signalbus")
 
 # They add their context to a message's headers, which a worker hands on to them.
 TRACERS = frozenset({"ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk"})

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Divert = Callable[[list[Outgoing]], None]
 
-logger = logging.getLogger("signalbus")
+logger: logging.Logger = logging.getLogger("signalbus")
 
 # Where messages go instead, in a test (signalbus.testing): in this context, else in every thread, else for as long as
 # the settings say so.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Split = tuple[list[Receiver], list[Any], list[Any]]
 
-logger = logging.getLogger("django.dispatch")
+logger: logging.Logger = logging.getLogger("django.dispatch")
 
 
 class Signal(Named, DjangoSignal):

@@ -12,7 +12,7 @@ from signalbus.sending import loops, outbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-logger = logging.getLogger("signalbus")
+logger: logging.Logger = logging.getLogger("signalbus")
 
 
 def keep(signal: str, recipients: Sequence[tuple[str, str | None]], error: Exception) -> None:
