@@ -18,8 +18,6 @@ from signalbus import conf
 from signalbus.compat.django import close_pools, forget_pools
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from celery import Task
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -33,6 +31,8 @@ PG_IDLE, PG_ACTIVE, PG_IN_TRANSACTION = 0, 1, 2
 _main = os.getpid()  # the process that forks the others
 
 _reset = threading.local()  # at: when this thread's connections were last looked at
+# The databases in whose transactions others run what is delivered in this context.
+_others: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("signalbus_others", default=frozenset())
 # The settings of the caches that were made in this context, and the thread that made them.
 _caches: contextvars.ContextVar[object] = contextvars.ContextVar("signalbus_caches", default=None)
 
@@ -104,6 +104,8 @@ def reset_after(sender: Task[Any, Any], **_kwargs: object) -> None:
         return
     for connection in connections.all(initialized_only=True):
         connection.queries_log.clear()
+        if not _is_at_rest(connection):
+            _drop(connection)
         connection.close_if_unusable_or_obsolete()
     close_caches()
     _reset.at = time.monotonic()
@@ -124,9 +126,9 @@ def open_caches() -> None:
     _caches.set(here)
 
 
-def open_transactions() -> frozenset[str]:
-    """Return the databases in whose transactions this runs: a test's, or a sender's in eager mode."""
-    return frozenset([each.alias for each in connections.all(initialized_only=True) if each.in_atomic_block])
+def note_transactions() -> None:
+    """Note in whose transactions this context delivers: a test's, or a sender's in eager mode; none in a worker."""
+    _others.set(frozenset([each.alias for each in connections.all(initialized_only=True) if each.in_atomic_block]))
 
 
 def cancel_queries() -> None:
@@ -140,12 +142,9 @@ def cancel_queries() -> None:
                 logger.warning("signalbus could not cancel a query that was cut off: %s", error)
 
 
-def mend_connections(others: Collection[str] = ()) -> None:
-    """Close what a receiver left dead, in mid-query or in a transaction; leave alone what is well.
-
-    Args:
-        others: the databases in whose transactions it ran: they are not ours to close.
-    """
+def mend_connections() -> None:
+    """Close what a receiver left dead, in mid-query or in a transaction; leave alone what is well, or not ours."""
+    others = _others.get()
     for connection in connections.all(initialized_only=True):
         if connection.alias in others:
             continue
