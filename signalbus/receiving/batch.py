@@ -10,7 +10,7 @@ from signalbus import conf
 from signalbus.receiving.addressing import deliver_message
 from signalbus.receiving.opening import open_text, refuse
 from signalbus.receiving.returning import returned
-from signalbus.receiving.upkeep import mend_connections, note_transactions, open_caches
+from signalbus.receiving.upkeep import mend_connections, open_caches
 
 
 def deliver(texts: object, *, queue: str | None = None, redelivered: bool = False) -> None:
@@ -28,7 +28,6 @@ def deliver(texts: object, *, queue: str | None = None, redelivered: bool = Fals
         refuse(texts, "not a list of texts", queue)
         return
     open_caches()
-    note_transactions()
     try:
         _deliver_each(texts, queue, redelivered=redelivered)
     except BaseException:

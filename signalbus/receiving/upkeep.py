@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from celery import current_task
 from django.core.cache import caches, close_caches
 from django.db import Error, close_old_connections, connections
 from django.db.transaction import TransactionManagementError
@@ -31,8 +32,6 @@ PG_IDLE, PG_ACTIVE, PG_IN_TRANSACTION = 0, 1, 2
 _main = os.getpid()  # the process that forks the others
 
 _reset = threading.local()  # at: when this thread's connections were last looked at
-# The databases in whose transactions others run what is delivered in this context.
-_others: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("signalbus_others", default=frozenset())
 # The settings of the caches that were made in this context, and the thread that made them.
 _caches: contextvars.ContextVar[object] = contextvars.ContextVar("signalbus_caches", default=None)
 
@@ -126,11 +125,6 @@ def open_caches() -> None:
     _caches.set(here)
 
 
-def note_transactions() -> None:
-    """Note in whose transactions this context delivers: a test's, or a sender's in eager mode; none in a worker."""
-    _others.set(frozenset([each.alias for each in connections.all(initialized_only=True) if each.in_atomic_block]))
-
-
 def cancel_queries() -> None:
     """Tell PostgreSQL that nobody waits any more for a query that was cut off: what it has locked becomes free."""
     for connection in connections.all(initialized_only=True):
@@ -144,14 +138,19 @@ def cancel_queries() -> None:
 
 def mend_connections() -> None:
     """Close what a receiver left dead, in mid-query or in a transaction; leave alone what is well, or not ours."""
-    others = _others.get()
+    ours = _is_worker()
     for connection in connections.all(initialized_only=True):
-        if connection.alias in others:
-            continue
+        if connection.in_atomic_block and not ours:
+            continue  # a test's transaction, or a sender's in eager mode
         if not _is_at_rest(connection):
             _drop(connection)
         elif connection.errors_occurred:
             connection.close_if_unusable_or_obsolete()
+
+
+def _is_worker() -> bool:
+    """Whether this is a task in a worker, around which nobody has a transaction."""
+    return bool(current_task) and not current_task.request.is_eager
 
 
 def _is_at_rest(connection: BaseDatabaseWrapper) -> bool:
