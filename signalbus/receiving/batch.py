@@ -10,7 +10,7 @@ from signalbus import conf
 from signalbus.receiving.addressing import deliver_message
 from signalbus.receiving.opening import open_text, refuse
 from signalbus.receiving.returning import returned
-from signalbus.receiving.upkeep import mend_connections, open_caches, open_transactions
+from signalbus.receiving.upkeep import mend_connections, open_caches
 
 
 def deliver(texts: object, *, queue: str | None = None, redelivered: bool = False) -> None:
@@ -28,11 +28,10 @@ def deliver(texts: object, *, queue: str | None = None, redelivered: bool = Fals
         refuse(texts, "not a list of texts", queue)
         return
     open_caches()
-    others = open_transactions()
     try:
         _deliver_each(texts, queue, redelivered=redelivered)
     except BaseException:
-        mend_connections(others)  # a time limit may strike in our own queries as well
+        mend_connections()  # a time limit may strike in our own queries as well
         raise
 
 

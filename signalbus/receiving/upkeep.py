@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from celery import current_task
 from django.core.cache import caches, close_caches
 from django.db import Error, close_old_connections, connections
 from django.db.transaction import TransactionManagementError
@@ -18,8 +19,6 @@ from signalbus import conf
 from signalbus.compat.django import close_pools, forget_pools
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from celery import Task
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -104,6 +103,8 @@ def reset_after(sender: Task[Any, Any], **_kwargs: object) -> None:
         return
     for connection in connections.all(initialized_only=True):
         connection.queries_log.clear()
+        if not _is_at_rest(connection):
+            _drop(connection)
         connection.close_if_unusable_or_obsolete()
     close_caches()
     _reset.at = time.monotonic()
@@ -124,11 +125,6 @@ def open_caches() -> None:
     _caches.set(here)
 
 
-def open_transactions() -> frozenset[str]:
-    """Return the databases in whose transactions this runs: a test's, or a sender's in eager mode."""
-    return frozenset([each.alias for each in connections.all(initialized_only=True) if each.in_atomic_block])
-
-
 def cancel_queries() -> None:
     """Tell PostgreSQL that nobody waits any more for a query that was cut off: what it has locked becomes free."""
     for connection in connections.all(initialized_only=True):
@@ -140,19 +136,21 @@ def cancel_queries() -> None:
                 logger.warning("signalbus could not cancel a query that was cut off: %s", error)
 
 
-def mend_connections(others: Collection[str] = ()) -> None:
-    """Close what a receiver left dead, in mid-query or in a transaction; leave alone what is well.
-
-    Args:
-        others: the databases in whose transactions it ran: they are not ours to close.
-    """
+def mend_connections() -> None:
+    """Close what a receiver left dead, in mid-query or in a transaction; leave alone what is well, or not ours."""
+    ours = _is_worker()
     for connection in connections.all(initialized_only=True):
-        if connection.alias in others:
-            continue
+        if connection.in_atomic_block and not ours:
+            continue  # a test's transaction, or a sender's in eager mode
         if not _is_at_rest(connection):
             _drop(connection)
         elif connection.errors_occurred:
             connection.close_if_unusable_or_obsolete()
+
+
+def _is_worker() -> bool:
+    """Whether this is a task in a worker, around which nobody has a transaction."""
+    return bool(current_task) and not current_task.request.is_eager
 
 
 def _is_at_rest(connection: BaseDatabaseWrapper) -> bool:

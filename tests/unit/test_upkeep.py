@@ -8,6 +8,8 @@ import time
 from unittest import mock
 
 import pytest
+from celery import Celery
+from celery.app.trace import build_tracer
 from django.db import connections
 
 from signalbus.receiving import ending, sweeper, upkeep
@@ -148,3 +150,15 @@ class TestEnding:
         monkeypatch.setattr(ending, "is_child_exiting", lambda: True)
         assert ending.was_cut_off()
         assert not ending.is_shutting_down()
+
+
+def test_a_task_in_a_worker_is_told_from_one_that_runs_where_it_was_called():
+    """Around the second there may be somebody's transaction."""
+
+    @Celery(set_as_current=False).task(bind=True)
+    def look(self):
+        return upkeep._is_worker()
+
+    assert not upkeep._is_worker()
+    assert look.apply().get() is False
+    assert build_tracer(look.name, look, app=look.app)("id", [], {}, {"is_eager": False}).retval is True
