@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+CANARY := .venv-canary
 BIN := $(VENV)/bin
 FORM ?= long
 JSON ?= chaos.json
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mariadb test-rabbitmq test-sentinel unit integration acceptance check format bench chaos fuzz matrix wheel clean
+.PHONY: help demo test test-mariadb test-rabbitmq test-sentinel unit integration acceptance check format bench chaos fuzz matrix wheel canary clean
 
 help:  ## Explain every target
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -59,6 +60,8 @@ check: $(READY)  ## Lint, check the types, hold the import contract, and look fo
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	# From elsewhere: in the checkout's root it would find the folder, not the installed package.
+	cd docs && PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes signalbus --ignoreexternal
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py check
 
@@ -84,5 +87,12 @@ wheel: $(READY)  ## Build the wheel, and test it in an empty environment
 	$(BIN)/python -m build --wheel --outdir dist
 	$(BIN)/python -m pytest tests/wheel
 
+canary:  ## Run the tests against the newest pre-releases of Django, Celery, kombu and redis that the registry has
+	$(PYTHON) -m venv --clear $(CANARY)
+	$(CANARY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(CANARY)/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade Django celery kombu redis
+	$(CANARY)/bin/python -m pip list --disable-pip-version-check | grep -iE '^(django|celery|kombu|redis) '
+	$(CANARY)/bin/python -m pytest tests/unit tests/integration
+
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache db.sqlite3*
+	rm -rf $(VENV) $(CANARY) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache db.sqlite3*

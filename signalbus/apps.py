@@ -12,7 +12,7 @@ class SignalBusConfig(AppConfig):
     """Signals that run out of process."""
 
     name = "signalbus"
-    default_auto_field = "django.db.models.BigAutoField"
+    default_auto_field: str = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Import each app's ``signals`` and ``receivers``, and connect to what Celery announces."""

@@ -50,8 +50,8 @@ class Hold:
     """
 
     def __init__(self) -> None:
-        self.committed = False
-        self.__qualname__ = type(self).__qualname__  # by which Django 5.2 names a callback that failed
+        self.committed: bool = False
+        self.__qualname__: str = type(self).__qualname__  # by which Django 5.2 names a callback that failed
 
     def __call__(self) -> None:
         """Note the commit."""

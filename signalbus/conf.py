@@ -55,7 +55,7 @@ class Settings:
 
 
 TEST_MODES = ("muted", "immediate")  # as the functions of signalbus.testing
-WORDS = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
+WORDS: dict[type, str] = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
 
 
 def _checked(name: str, value: Any, expected: Any) -> Any:

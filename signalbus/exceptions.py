@@ -28,8 +28,8 @@ class PayloadError(SignalBusError):
 
     def __init__(self, reason: str, path: str = "") -> None:
         super().__init__(f"{path}: {reason}" if path else reason)
-        self.reason = reason
-        self.path = path
+        self.reason: str = reason
+        self.path: str = path
 
     def inside(self, step: str) -> None:
         """Put a step in front of the path, as the error leaves the container that it was raised in.
@@ -38,7 +38,7 @@ class PayloadError(SignalBusError):
             step: a name, or an index as in ``[3]``.
         """
         self.path = f"{step}.{self.path}" if self.path and not self.path.startswith("[") else step + self.path
-        self.args = (f"{self.path}: {self.reason}",)
+        self.args: tuple[object, ...] = (f"{self.path}: {self.reason}",)
 
 
 class CascadeError(SignalBusError):
@@ -141,7 +141,7 @@ class RetryLater(SignalBusError):
     def __init__(self, delay: float | timedelta) -> None:
         seconds = delay if isinstance(delay, (int, float)) else delay.total_seconds()
         super().__init__(f"asked to be run again in {seconds:g} s")
-        self.delay = float(seconds)
+        self.delay: float = float(seconds)
 
 
 class Reject(SignalBusError):

@@ -179,8 +179,8 @@ class Registry:
         )  # in the order of their making
         self._by_name: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         self._unindexed = False
-        self.complete = False  # whether every app's receivers have been looked for
-        self.size = 0  # how many there ever were: who saw no rival among so many need not look again
+        self.complete: bool = False  # whether every app's receivers have been looked for
+        self.size: int = 0  # how many there ever were: who saw no rival among so many need not look again
 
     def add(self, signal: NamedSignal) -> None:
         """Take in a new signal; its name is asked for later, when the apps are loaded."""
@@ -259,7 +259,7 @@ class Registry:
         return sorted({entry.queue for signal in self for entry in signal.entries() if entry.queue is not None})
 
 
-registry = Registry()
+registry: Registry = Registry()
 
 
 def app_label_of(module: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import TYPE_CHECKING, Any
 
 from celery import Task, shared_task
 from celery.exceptions import Reject
@@ -16,7 +17,13 @@ logger: logging.Logger = logging.getLogger("signalbus")
 PAUSE = 1.0  # seconds before a message goes back to the broker, as while the database is away
 
 
-class DeliverTask(Task):  # type: ignore[type-arg]  # generic in its stubs alone
+if TYPE_CHECKING:
+    _Task = Task[Any, Any]
+else:
+    _Task = Task  # generic in its stubs alone
+
+
+class DeliverTask(_Task):
     """A task whose messages are looked at before they go to a child."""
 
     # By name: a process that only sends need not import a worker's machinery.

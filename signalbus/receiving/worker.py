@@ -40,7 +40,7 @@ class BusStep(bootsteps.StartStopStep):
     Celery's signals it would vanish.
     """
 
-    requires = ("celery.worker.components:Pool",)
+    requires: tuple[str, ...] = ("celery.worker.components:Pool",)
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)

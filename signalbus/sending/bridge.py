@@ -81,7 +81,7 @@ class Bridge(Signal):
         self.source = source
         self.sender = sender  # kept, so that no other object gets its id()
         self.options = options
-        self.place = f"the bridge of {name}"
+        self.place: str = f"the bridge of {name}"
         self._left_behind = NEVER_TRAVELS | frozenset(options.exclude)
         self._snapshot = source in SNAPSHOT_SIGNALS
 

@@ -29,7 +29,7 @@ class Named:
                 f"A signal's name is a text such as 'admissions.cohort_saved', printable and of at most {MAX_NAME} "
                 f"characters, not {name!r} (was={was!r})."
             )
-        self.was = was
+        self.was: tuple[str, ...] = was
         self._name = name
         self._attribute: str | None = None
         self._checked_at = -1  # how many signals there were when this one had no rival
@@ -37,7 +37,8 @@ class Named:
         while frame.f_back and frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is self:
             frame = frame.f_back  # a subclass's __init__ is not where the signal stands
         self.module: str = frame.f_globals.get("__name__", "")
-        self.place = self.site = f"{self.module}:{frame.f_lineno}"
+        self.site: str = f"{self.module}:{frame.f_lineno}"
+        self.place: str = self.site
         if frame.f_back and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
             # A function makes many signals in one place; who called it tells them apart.
             self.site += f", called at {frame.f_back.f_globals.get('__name__', '')}:{frame.f_back.f_lineno}"

@@ -60,9 +60,9 @@ class Signal(Named, DjangoSignal):
         self.open = open
         self.ordered_by = ordered_by
         if use_caching:
-            self.sender_receivers_cache = SenderCache()
-        self.lock = threading.RLock()  # type: ignore[assignment]  # Django's own cannot be held around its connect()
-        self.refusals = Refusals()
+            self.sender_receivers_cache: Any = SenderCache()
+        self.lock: Any = threading.RLock()  # Django's own cannot be held around its connect()
+        self.refusals: Refusals = Refusals()
         self._roster = Roster()
         self._settle(name, (was,) if isinstance(was, str) else tuple(was))
 

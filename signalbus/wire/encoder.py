@@ -50,7 +50,7 @@ class Encoder:
         self._max_bytes = max_bytes
         self._room = max_bytes
         self._snapshots = snapshots
-        self.version = VERSION
+        self.version: str = VERSION
 
     def payload(self, payload: Mapping[str, object]) -> Any:
         """Encode a payload; the dict itself does not count as nesting."""

@@ -66,7 +66,7 @@ class Snapshot:
         plain = unwrapped(instance)
         if not isinstance(plain, Model):
             raise PayloadError(f"signalbus.Snapshot takes a model instance, not {type(plain).__qualname__}")
-        self.instance = plain
+        self.instance: Model = plain
 
     def __repr__(self) -> str:
         return f"Snapshot({self.instance!r})"
