@@ -519,6 +519,7 @@ class TestModeOfARun:
         with pytest.raises(ConfigurationError, match='"muted", "immediate" or None'):
             parcel.send(None, label=1)
 
+    @pytest.mark.django_db  # since 6.1 Django's checks look at databases unless told which
     @pytest.mark.parametrize(("mode", "warnings"), [(None, []), ("muted", ["signalbus.W004"])])
     def test_a_deployment_with_one_is_warned(self, settings, mode, warnings):
         """``check --deploy`` tells that nothing reaches a worker."""
