@@ -17,7 +17,7 @@ from signalbus.exceptions import SignalBusError
 from signalbus.receiving import batch
 from signalbus.receiving.fetching import fetch
 from signalbus.registry import registry
-from signalbus.sending import outbox
+from signalbus.sending import loops, outbox
 from signalbus.sending.bridge import names_of
 from signalbus.sending.signal import Signal
 from signalbus.wire import codec
@@ -54,7 +54,7 @@ class SentMessage:
 
     @property
     def payload(self) -> dict[str, Any]:
-        """The payload as a receiver would get it: decoded, its rows fetched."""
+        """The payload as a receiver would get it: decoded, its rows fetched, or the values that travel beside them."""
         return self._payload(fetch)
 
     def fits(self, wanted: Mapping[str, Any]) -> bool:
@@ -67,7 +67,7 @@ class SentMessage:
     def _payload(
         self, fetch: Callable[[Mapping[Reference, Collection[str]]], Mapping[Reference, Model]]
     ) -> dict[str, Any]:
-        return codec.decode(self.text, fetch, max_depth=conf.get().MAX_NESTING)[1]
+        return codec.decode(self.text, fetch, snapshots=True, max_depth=conf.get().MAX_NESTING)[1]
 
     def __str__(self) -> str:
         to = ", ".join(self.recipients) or "whoever listens"
@@ -160,8 +160,14 @@ class Captured(Sequence[SentMessage]):
 
         Raises:
             DeliveryFailed: a receiver failed; every other one ran.
-            SignalBusError: a receiver, or the signal, is gone since the signal was sent; a worker would wait for it.
+            SignalBusError: a receiver, or the signal, is gone since the signal was sent; a worker would wait for it. Or
+                an event loop runs on this thread, where receivers cannot; nothing was delivered.
         """
+        if loops.forbid_databases():
+            raise SignalBusError(
+                "Receivers cannot be run while an event loop runs on this thread: send with `await signal.asend(…)`, "
+                "and deliver what was captured with `await sync_to_async(sent.deliver_all)()`. Nothing was delivered."
+            )
         delivered: set[UUID] = set()
         with _failures() as failures, _diverted(self.take):
             while self._delivered < len(self._outgoing):

@@ -79,7 +79,7 @@ def conclude(error: BaseException, *, attempt: int, retry: Retry, on_missing: st
     Returns:
         The outcome.
     """
-    if isinstance(error, MissingRow) and on_missing != "fail":
+    if isinstance(error, MissingRow) and on_missing == "skip":
         return Outcome("skipped", error)
     if isinstance(error, TextError):  # a payload that cannot be read, or is nested too deep, will not mend itself
         return Outcome("dead", error)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import IntegrityError, transaction
 
+from signalbus.exceptions import SignalBusError
 from signalbus.testing import DeliveryFailed, captured, immediate
 from tasks.admissions.models import Academy
 
 from .bus import Bus, connect, new_signal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from signalbus import Signal
 
 
@@ -77,3 +81,48 @@ def test_immediate_in_a_transaction_is_a_part_of_it(signal: Signal, ran: list[An
 
     assert ran == ["a", "b"]
     assert sorted(Academy.objects.values_list("slug", flat=True)) == ["a", "b"]
+
+
+def under_a_loop(function: Callable[[], Any]) -> Any:
+    """Call a function as a coroutine calls it, on the thread of the running loop."""
+
+    async def main() -> Any:
+        return function()
+
+    return async_to_sync(main)()
+
+
+@pytest.mark.usefixtures("unreached")
+def test_under_an_event_loop_nothing_is_delivered_at_once(signal: Signal, ran: list[Any], caplog):
+    """A plain send() there says asend(), before any receiver runs; a robust one logs it; asend() delivers."""
+    with immediate():
+        with pytest.raises(SignalBusError, match="asend"):
+            under_a_loop(lambda: signal.send(None, slug="a"))
+        under_a_loop(lambda: signal.send_robust(None, slug="a"))
+        assert "asend" in caplog.text
+        assert ran == []
+        async_to_sync(signal.asend)(None, slug="b")
+    assert ran == ["b"]
+
+
+@pytest.mark.usefixtures("unreached")
+def test_under_an_event_loop_what_was_captured_waits(signal: Signal, ran: list[Any]):
+    """deliver_all() says how a coroutine delivers, and loses nothing of what it holds."""
+    with captured() as sent:
+        signal.send(None, slug="a")
+        with pytest.raises(SignalBusError, match="sync_to_async"):
+            under_a_loop(sent.deliver_all)
+        assert async_to_sync(sync_to_async(sent.deliver_all))() == 2
+    assert ran == ["a"]
+
+
+@pytest.mark.usefixtures("unreached")
+def test_the_payload_of_a_row_that_is_gone_has_its_values():
+    """As the receiver gets it that is connected with on_missing="snapshot"."""
+    signal = new_signal()
+    connect(signal, lambda **kwargs: None, on_missing="snapshot", uid="tools.snapshot")
+    with captured() as sent:
+        academy = Academy.objects.create(name="Web", slug="web")
+        signal.send(None, instance=academy)
+        academy.delete()
+    assert sent.of(signal)[0].payload["instance"].name == "Web"

@@ -243,3 +243,16 @@ def test_a_wrong_relation_names_receiver_and_option(bus: Bus):
     assert "select_related={'instance': ('academi',)}" in error
     assert "Invalid field name(s) given in select_related: 'academi'" in error
     assert Delivery.objects.get().state == "dead"
+
+
+def test_a_message_without_values_fails_where_they_are_needed(bus: Bus):
+    """Its sender did not have the receiver's code: who asks for values never loses a delivery as skipped."""
+    signal = new_signal(open=True)
+    academy = Academy.objects.create(name="A", slug="a")
+    with transaction.atomic():
+        signal.send(None, instance=academy)
+        academy.delete()
+    connect(signal, lambda **kwargs: None, "stands in", on_missing="snapshot")
+    bus.work()
+
+    assert rows() == [("stands in", "pending", 1)]

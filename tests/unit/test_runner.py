@@ -75,7 +75,7 @@ class TestConclusions:
         outcome = concluded(RetryLater(timedelta(minutes=1)))
         assert (outcome.kind, outcome.delay) == ("failed", 60)
 
-    @pytest.mark.parametrize(("on_missing", "kind"), [("skip", "skipped"), ("fail", "failed"), ("snapshot", "skipped")])
+    @pytest.mark.parametrize(("on_missing", "kind"), [("skip", "skipped"), ("fail", "failed"), ("snapshot", "failed")])
     def test_a_row_that_is_gone(self, on_missing, kind):
         """``on_missing`` decides."""
         outcome = concluded(MissingRow(("admissions.Cohort 7",)), on_missing=on_missing)
