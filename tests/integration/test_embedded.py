@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
@@ -18,6 +19,9 @@ from kombu import Connection
 from signalbus.embedded import MAX_SOCKET_PATH, EmbeddedValkey
 from signalbus.exceptions import ConfigurationError, SignalBusError
 from tests.servers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def is_gone(pid: int) -> bool:
@@ -66,6 +70,15 @@ def test_a_port_that_is_taken_is_an_error(free_port: int):
         EmbeddedValkey(port=free_port).start()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let children hear of Ctrl-C also where these tests run in the background, and a shell has them ignore it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("with_port", [True, False])
 def test_the_command_prints_its_addresses(free_port: int, with_port: bool, tmp_path: Path):
     """`python -m signalbus.embedded --port 6399` says both; without a port, only the socket's."""
