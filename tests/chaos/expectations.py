@@ -70,7 +70,9 @@ HOLDS: dict[str, dict[str, Bound]] = {
     "sender_killed_after_publish": _but(),
     "sweepers_killed": _but("lost", "duplicate"),
     # What a reply of the broker's carried when it died is lost; its file has it neither as queued nor as taken.
-    "broker_killed": _but("lost", "duplicate", workers_died=NONE),
+    # Stuck: a consumer of kombu whose broker goes away while it acknowledges may wait for ever on a dead connection.
+    # Its worker lives, and takes nothing more until it is started again (seen with restarts in quick succession).
+    "broker_killed": _but("lost", "duplicate", "stuck", workers_died=NONE),
     "broker_wiped": _but("lost", "duplicate", workers_died=NONE),
     "broker_full": _but("lost", "duplicate"),
     "broker_stopped": _but("lost", "duplicate", longest_send=SEND_BUDGET, workers_died=NONE),
