@@ -49,12 +49,14 @@ class Evidence:
         committed: the messages whose sender's own row, written in the same transaction, is in the database.
         effects: what the receivers wrote.
         states: what the ledger says of each delivery that it knows.
+        held: the messages that the broker still holds, waiting or given out.
     """
 
     notes: Notes
     committed: frozenset[str]
     effects: Sequence[Effect]
     states: Mapping[Pair, str]
+    held: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -63,11 +65,11 @@ class Verdict:
 
     Args:
         owed: what had to happen.
-        lost: owed, without an effect, and nothing remembers it; or done, by the ledger's word, without an effect.
+        lost: owed, without an effect, and neither ledger nor broker remembers it; or the ledger says that it is done.
         duplicate: more than one effect in the receipt's own database, of an atomic receiver.
         repeated: more than one effect of a receiver that is promised at least once only.
         phantom: an effect of what was never committed.
-        stuck: still open when the run was over.
+        stuck: still open in the ledger, or in the broker and without an effect, when the run was over.
         dead: ended without success, though it could have succeeded.
         delays: seconds from ``send()`` to the first effect, by pair.
     """
@@ -132,6 +134,8 @@ def judge(evidence: Evidence) -> Verdict:
         elif state in ENDED:
             if pair[1] not in FATAL:
                 verdict.dead.add(pair)
+        elif state is None and pair[0] in evidence.held:
+            verdict.stuck.add(pair)
         else:
             verdict.lost.add(pair)
     for effect in evidence.effects:

@@ -98,7 +98,7 @@ def _run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) 
         began = time.monotonic()
         _act(ground, fault, span, plan.rate)
         lasted = time.monotonic() - began
-        settled = ground.settle()
+        settled = ground.settle(fault.patience)
         if name in MEASURES:
             MEASURES[name](ground)
         evidence = ground.evidence()

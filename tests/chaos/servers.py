@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 import signal
+from typing import Any
+from uuid import UUID
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
+import redis
 
 from tests.servers import Leash, Postgres
 
+ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")  # as a message's header writes it
 CONNECTIONS = 400  # room for the 300 that a cell holds
 
 
@@ -45,3 +52,25 @@ class MortalPostgres(Postgres):
         pid = self._server.get_pid()
         assert pid is not None
         self._leash = Leash(pid, "QUIT")
+
+
+def held(url: str) -> frozenset[str]:
+    """Return the ids that stand in what a broker holds: messages, and whatever else has such an id.
+
+    Args:
+        url: the broker's, as redis-py takes it.
+    """
+    found: set[str] = set()
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        for key in client.scan_iter():
+            kind = client.type(key)
+            values = client.lrange(key, 0, -1) if kind == "list" else client.hvals(key) if kind == "hash" else []
+            for value in values:
+                found.update(str(UUID(hex=id_)) for id_ in ID.findall(_body(json.loads(value))))
+    return frozenset(found)
+
+
+def _body(envelope: Any) -> str:
+    """Return what a Celery message carries; one that was given out stands in a list with its queue."""
+    message = envelope[0] if isinstance(envelope, list) else envelope
+    return base64.b64decode(message["body"]).decode()

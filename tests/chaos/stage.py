@@ -20,6 +20,7 @@ from tests.chaos import journal
 from tests.chaos.checker import Effect, Evidence
 from tests.chaos.project.settings import TIME_LIMIT
 from tests.chaos.roles import RECIPIENTS
+from tests.chaos.servers import held
 from tests.servers import CHECKOUT, Leash, Worker, wait_until
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ SETTINGS = "tests.chaos.project.settings"
 LEASE = 3 * TIME_LIMIT  # seconds after which what a worker was given is given out again
 GRACE = 30.0  # seconds that a worker gets to end
 PATIENCE = 2 * LEASE + 2.0  # seconds without any progress after which nothing more is expected
+LONGER = 60.0  # the same where workers have to find the way back to their broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,8 +301,11 @@ class Stage:
         opened = self.asked(Delivery.objects.filter(state__in=OPEN_STATES).count)
         return self.effects(), opened
 
-    def settle(self) -> float:
+    def settle(self, patience: float = PATIENCE) -> float:
         """Stop sending, and wait until all is done, or nothing moves any more.
+
+        Args:
+            patience: seconds.
 
         Returns:
             The seconds that it took.
@@ -309,7 +314,7 @@ class Stage:
         self.revive()
         began = moved = time.monotonic()
         before = self.progress()
-        while time.monotonic() - moved < PATIENCE:
+        while time.monotonic() - moved < patience:
             time.sleep(0.5)
             self.revive()
             now = self.progress()
@@ -344,4 +349,5 @@ class Stage:
             committed=frozenset(map(str, committed)),
             effects=[Effect(str(message), receiver, at) for message, receiver, at in effects],
             states={(str(message), receiver): state for message, receiver, state in states},
+            held=held(self.broker.redis_url) if self.broker.pid is not None else frozenset(),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -203,3 +204,15 @@ def test_a_verdict_names_some_of_what_is_wrong():
 
     assert verdict.examples() == {"lost": [f"m to {OUTSIDE}"], "duplicate": [f"m to {BESIDE}"]}
     assert verdict.figures()["lost"] == verdict.figures()["duplicate"] == 1
+
+
+def test_what_the_broker_still_holds_is_stuck():
+    """Without a row and without an effect, but on a queue still: late, and not lost."""
+    found = evidence(effects=())
+
+    assert faults(judge(replace(found, held=frozenset({"m"})))) == {"stuck": {("m", RECORD)}}
+
+
+def test_what_the_broker_still_holds_may_be_done():
+    """What was done and not yet acknowledged is there twice for a while."""
+    assert faults(judge(replace(evidence(), held=frozenset({"m"})))) == {}
