@@ -87,7 +87,7 @@ wheel: $(READY)  ## Build the wheel, and test it in an empty environment
 	$(BIN)/python -m build --wheel --outdir dist
 	$(BIN)/python -m pytest tests/wheel
 
-canary:  ## Run the tests against the newest pre-releases of Django, Celery, kombu and redis that the registry has
+canary:  ## Run the tests against the newest pre-releases of Django, Celery, kombu and redis that this Python can have (PYTHON=python3.13: Django 6 needs 3.12)
 	$(PYTHON) -m venv --clear $(CANARY)
 	$(CANARY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	$(CANARY)/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade Django celery kombu redis
