@@ -62,7 +62,7 @@ class Delivery(models.Model):
     publications = models.PositiveSmallIntegerField(
         db_default=0, default=0, help_text="how often it was published again because it was lost"
     )
-    due_at = models.DateTimeField(null=True, help_text="when the sweeper looks at it next; never, if it is dead")
+    due_at = models.DateTimeField(help_text="when the sweeper looks at it next")
     parked_at = models.DateTimeField(null=True, help_text="since when it has been unknown")
     error = models.TextField(blank=True)
     traceback = models.TextField(blank=True)

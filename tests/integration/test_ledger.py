@@ -11,9 +11,9 @@ import pytest
 from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from signalbus.ledger import recording, taking
+from signalbus.ledger import due, recording, taking
 from signalbus.ledger.recording import Part, record
-from signalbus.models import Delivery, State, StoredMessage
+from signalbus.models import Delivery, Lane, State, StoredMessage
 from signalbus.wire.message import Message, delivery_id, to_body, uuid7
 
 if TYPE_CHECKING:
@@ -202,3 +202,145 @@ def test_what_waits_for_its_next_attempt_is_not_taken_early(database_url: str):
 
     with transaction.atomic():
         assert taking.take(delivery, worker="w1", using=DEFAULT) is None
+
+
+def let_wait(seconds: float) -> None:
+    """Let time pass: all that was published was published so much earlier."""
+    from datetime import timedelta
+
+    from django.db.models import F
+
+    Delivery.objects.update(due_at=F("due_at") - timedelta(seconds=seconds))
+
+
+def test_a_backlog_that_waits_is_not_published_again(database_url: str):
+    """What is overdue, while no marker has come back, is late, and nobody touches it."""
+    recorded()
+    let_wait(3600)
+
+    assert not due.anything_due()
+    assert due.take_due(100) == []
+
+
+def test_what_was_published_before_a_marker_that_came_back_is_lost(database_url: str):
+    """The marker was behind it in the queue: what did not run by now will not; what was published later is late."""
+    lost = recorded()
+    let_wait(recording.WAIT + 1)
+    ((queue, marked_at),) = due.mark()
+    recorded()
+
+    due.marker_returned(queue, marked_at)
+
+    (row,) = due.take_due(100)
+    assert (row.id, row.state, row.publications) == (lost, "published", 1)
+    assert due.take_due(100) == []
+
+
+def test_a_delivery_that_runs_is_not_lost(database_url: str):
+    """Whoever runs it holds its row; the sweeper passes over it."""
+    delivery = recorded()
+    let_wait(recording.WAIT + 1)
+    ((queue, marked_at),) = due.mark()
+    due.marker_returned(queue, marked_at)
+    if connections[DEFAULT].vendor == "sqlite":
+        return  # one writer at a time: the sweeper waits until the receiver has ended
+
+    with transaction.atomic():
+        taking.take(delivery, worker="w1", using=DEFAULT)
+        assert elsewhere(lambda: due.take_due(100)) == [[]]
+
+
+def test_a_marker_is_sent_only_while_something_is_open_and_one_at_a_time(database_url: str):
+    """An idle bus sends none; two sweepers send one."""
+    assert due.mark() == []
+    delivery = recorded()
+    assert due.mark() == []  # too young
+    let_wait(recording.WAIT)
+
+    assert [queue for queue, _ in due.mark()] == [""]
+    assert due.mark() == []
+
+    with transaction.atomic():
+        taking.take(delivery, worker="w1", using=DEFAULT)
+    Lane.objects.update(marked_at=None)
+    assert due.mark() == []
+
+
+def test_a_marker_that_does_not_come_back_is_sent_again(database_url: str):
+    """A marker may be lost as everything else."""
+    from datetime import timedelta
+
+    from django.db.models import F
+
+    recorded()
+    let_wait(recording.WAIT)
+    assert len(due.mark()) == 1
+    Lane.objects.update(marked_at=F("marked_at") - timedelta(seconds=due.MARK_AGAIN + 1))
+
+    assert len(due.mark()) == 1
+
+
+def test_each_queue_has_its_own_marker(database_url: str):
+    """A slow queue says nothing about another."""
+    for queue in (None, "email", "slow"):
+        record([new_part(queue=queue)], using=DEFAULT)
+    let_wait(recording.WAIT + 1)
+
+    marked = dict(due.mark())
+    assert sorted(marked) == ["", "email", "slow"]
+
+    due.marker_returned("email", marked["email"])
+    assert [row.queue for row in due.take_due(100)] == ["email"]
+
+
+def test_an_old_marker_changes_nothing(database_url: str):
+    """Whoever replays a marker tells only what was true before."""
+    from datetime import timedelta
+
+    recorded()
+    let_wait(recording.WAIT)
+    ((queue, marked_at),) = due.mark()
+    due.marker_returned(queue, marked_at)
+
+    due.marker_returned(queue, marked_at - timedelta(seconds=60))
+
+    assert Lane.objects.get().returned_at == marked_at
+
+
+def test_the_interval_doubles_with_each_publication(database_url: str):
+    """What is lost again and again does not fill the broker."""
+    delivery = recorded()
+    waits = []
+    for _ in range(3):
+        let_wait(3600)
+        Lane.objects.update_or_create(queue="", defaults={"returned_at": Delivery.objects.get().created_at})
+        (row,) = due.take_due(100)
+        waits.append((row.due_at - row.clock).total_seconds())
+
+    assert row.id == delivery
+    assert waits == pytest.approx([2 * recording.WAIT, 4 * recording.WAIT, 8 * recording.WAIT], abs=0.5)
+
+
+def test_a_claim_that_was_lost_is_published_as_suspect(database_url: str):
+    """A worker that died in a claimed run leaves an overdue claim, which the next one claims as well."""
+    delivery = recorded()
+    taking.claim(delivery, worker="w1", lease=0, using=DEFAULT)
+
+    (row,) = due.take_due(100)
+
+    assert (row.publications, row.attempts) == (1, 1)
+    with transaction.atomic():
+        taken = taking.take(delivery, worker="w2", using=DEFAULT)
+    assert taken is not None
+    assert taken.publications == 1
+
+
+def test_a_retry_is_published_without_suspicion(database_url: str):
+    """What failed by itself did not end its worker."""
+    recorded()
+    Delivery.objects.update(state=State.PENDING)
+    let_wait(recording.WAIT)
+
+    (row,) = due.take_due(100)
+
+    assert (row.state, row.publications) == ("published", 0)
