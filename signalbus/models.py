@@ -51,9 +51,7 @@ class Delivery(models.Model):
 
     id = models.UUIDField(primary_key=True, help_text="follows from the message and the receiver: the idempotency key")
     # No constraint: it would cost a fifth of the insert, and a lock on the message. Whoever deletes looks after both.
-    message = models.ForeignKey(
-        StoredMessage, on_delete=models.CASCADE, related_name="deliveries", db_constraint=False
-    )
+    message = models.ForeignKey(StoredMessage, on_delete=models.CASCADE, related_name="deliveries", db_constraint=False)
     receiver = models.TextField(blank=True, help_text="empty: the whole message, its recipients unknown")
     queue = models.TextField(blank=True, help_text="empty: the default queue")
     state = models.CharField(max_length=10, choices=State, default=State.PENDING)

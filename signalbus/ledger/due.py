@@ -72,7 +72,7 @@ def _take(rows: QuerySet[Delivery], limit: int) -> list[Delivery]:
     by_publications: dict[int, list[UUID]] = {}
     for id_, state, publications in rows.order_by("due_at").values_list("id", "state", "publications")[:limit]:
         suspect = state in {State.PUBLISHED, State.RUNNING}
-        by_publications.setdefault(publications + 1 if suspect else 0, []).append(id_)
+        by_publications.setdefault(publications + suspect, []).append(id_)
     taken: list[Delivery] = []
     for publications, ids in by_publications.items():
         mine = Delivery.objects.using(alias).filter(id__in=ids)

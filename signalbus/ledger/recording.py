@@ -20,7 +20,8 @@ CHUNK = 250  # rows of one INSERT with a list of values
 
 MESSAGE_COLUMNS = "id, signal, text, sealed, subject, created_at"
 DELIVERY_COLUMNS = (
-    "id, message_id, receiver, queue, state, attempts, allowance, publications, due_at, error, traceback, created_at, worker"
+    "id, message_id, receiver, queue, state, attempts, allowance, publications, due_at, error, traceback, created_at, "
+    "worker"
 )
 
 
@@ -49,10 +50,11 @@ class _Statements(NamedTuple):
 
 @cache
 def _statements(dialect: Dialect) -> _Statements:
+    due = dialect.later.replace("%s", str(WAIT))
     unsealed = "false" if dialect.vendor == "postgresql" else "0"
     return _Statements(
         message=f"(%s, %s, %s, {unsealed}, %s, {dialect.now})",
-        delivery=f"(%s, %s, %s, %s, 'published', 0, 0, 0, {dialect.later.replace('%s', str(WAIT))}, '', '', {dialect.now}, '')",
+        delivery=f"(%s, %s, %s, %s, 'published', 0, 0, 0, {due}, '', '', {dialect.now}, '')",
         head=f"INSERT INTO {MESSAGES} ({MESSAGE_COLUMNS}) VALUES ",
         tail=f"INSERT INTO {DELIVERIES} ({DELIVERY_COLUMNS}) VALUES ",
     )

@@ -35,7 +35,7 @@ class Taken(NamedTuple):
 
 @cache
 def _update(dialect: Dialect, changes: str, condition: str) -> tuple[str, str]:
-    """Write the statement that takes a row, and the SELECT that has to come before it where an UPDATE returns nothing."""
+    """Write the statement that takes a row, and the SELECT before it where an UPDATE returns nothing."""
     columns = "attempts, allowance, publications"
     update = f"UPDATE {DELIVERIES} SET {changes} WHERE "
     if dialect.returns:
@@ -45,9 +45,8 @@ def _update(dialect: Dialect, changes: str, condition: str) -> tuple[str, str]:
 
 def _runnable(dialect: Dialect) -> str:
     # What waits for its next attempt is not due for every late copy of its message.
-    return (
-        f"id = %s AND (state IN ('published', 'parked') OR (state IN ('pending', 'running') AND due_at <= {dialect.now}))"
-    )
+    due = f"state IN ('pending', 'running') AND due_at <= {dialect.now}"
+    return f"id = %s AND (state IN ('published', 'parked') OR ({due}))"
 
 
 def _done(dialect: Dialect) -> str:
@@ -128,3 +127,19 @@ def confirm(delivery: UUID, attempt: int, *, worker: str, using: str) -> bool:
 def _taken(dialect: Dialect, found: Any) -> Taken:
     attempts, allowance, publications = found
     return Taken(attempts if dialect.returns else attempts + 1, allowance, publications)
+
+
+def tell_runtime(delivery: UUID, seconds: float, *, using: str) -> None:
+    """Write down how long a run took, at the end of its transaction.
+
+    Args:
+        delivery: its id.
+        seconds: how long.
+        using: the ledger's alias.
+    """
+    dialect = dialect_of(using)
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {DELIVERIES} SET runtime_ms = %s, ended_at = {dialect.now} WHERE id = %s",
+            (round(seconds * 1000), dialect.key(delivery)),
+        )

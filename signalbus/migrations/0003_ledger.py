@@ -5,64 +5,77 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('signalbus', '0002_stored_message'),
+        ("signalbus", "0002_stored_message"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Lane',
+            name="Lane",
             fields=[
-                ('queue', models.CharField(max_length=255, primary_key=True, serialize=False)),
-                ('marked_at', models.DateTimeField(help_text='when the last marker was sent', null=True)),
-                ('returned_at', models.DateTimeField(help_text='when the last marker that came back had been sent', null=True)),
+                ("queue", models.CharField(max_length=255, primary_key=True, serialize=False)),
+                ("marked_at", models.DateTimeField(help_text="when the last marker was sent", null=True)),
+                (
+                    "returned_at",
+                    models.DateTimeField(help_text="when the last marker that came back had been sent", null=True),
+                ),
             ],
         ),
         migrations.RemoveIndex(
-            model_name='delivery',
-            name='signalbus_due',
+            model_name="delivery",
+            name="signalbus_due",
         ),
         migrations.RemoveIndex(
-            model_name='delivery',
-            name='signalbus_ended',
+            model_name="delivery",
+            name="signalbus_ended",
         ),
         migrations.AddField(
-            model_name='delivery',
-            name='publications',
-            field=models.PositiveSmallIntegerField(db_default=0, default=0, help_text='how often it was published again because it was lost'),
+            model_name="delivery",
+            name="publications",
+            field=models.PositiveSmallIntegerField(
+                db_default=0, default=0, help_text="how often it was published again because it was lost"
+            ),
         ),
         migrations.AddField(
-            model_name='delivery',
-            name='runtime_ms',
-            field=models.PositiveIntegerField(help_text='of a run that took 10 ms and more', null=True),
+            model_name="delivery",
+            name="runtime_ms",
+            field=models.PositiveIntegerField(help_text="of a run that took 10 ms and more", null=True),
         ),
         migrations.AddField(
-            model_name='delivery',
-            name='started_at',
+            model_name="delivery",
+            name="started_at",
             field=models.DateTimeField(null=True),
         ),
         migrations.AddField(
-            model_name='delivery',
-            name='worker',
-            field=models.TextField(blank=True, db_default='', default=''),
+            model_name="delivery",
+            name="worker",
+            field=models.TextField(blank=True, db_default="", default=""),
         ),
         migrations.AddField(
-            model_name='storedmessage',
-            name='subject',
-            field=models.TextField(blank=True, db_default='', default='', help_text='what it is about: label and key'),
+            model_name="storedmessage",
+            name="subject",
+            field=models.TextField(blank=True, db_default="", default="", help_text="what it is about: label and key"),
         ),
         migrations.AlterField(
-            model_name='delivery',
-            name='message',
-            field=models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='signalbus.storedmessage'),
+            model_name="delivery",
+            name="message",
+            field=models.ForeignKey(
+                db_constraint=False,
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="deliveries",
+                to="signalbus.storedmessage",
+            ),
         ),
         migrations.AddIndex(
-            model_name='delivery',
-            index=models.Index(condition=models.Q(('ended_at', None)), fields=['state', 'queue', 'due_at'], name='signalbus_open'),
+            model_name="delivery",
+            index=models.Index(
+                condition=models.Q(("ended_at", None)), fields=["state", "queue", "due_at"], name="signalbus_open"
+            ),
         ),
         migrations.AddIndex(
-            model_name='delivery',
-            index=models.Index(condition=models.Q(('ended_at', None), _negated=True), fields=['ended_at'], name='signalbus_over'),
+            model_name="delivery",
+            index=models.Index(
+                condition=models.Q(("ended_at", None), _negated=True), fields=["ended_at"], name="signalbus_over"
+            ),
         ),
     ]

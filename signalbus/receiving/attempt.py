@@ -1,22 +1,32 @@
-"""One attempt of a delivery: take its row, run the receiver, commit its effects together with its receipt."""
+"""One attempt of a delivery: take its row, run the receiver, commit its effects together with its receipt.
+
+There are three ways. A delivery without a row runs, and gets one only if it fails. One that is recorded is settled as
+done by the first statement of its receiver's transaction: whatever ends the worker rolls that back. One that is suspect
+(given out again, published again), or whose receiver has no transaction, is claimed by a commit of its own first, so
+that what ends its worker is counted.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
 import logging
+import os
 import random
-from dataclasses import dataclass
-from functools import partial
+import socket
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from django.db import connections, transaction
 
-from signalbus import celery, conf, ledger
+from signalbus import conf, ledger
 from signalbus.context import running
 from signalbus.exceptions import SignalBusError
 from signalbus.models import State
 from signalbus.receiving.fetching import fetch
+from signalbus.receiving.leases import LEASE, leases
 from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.runner import Outcome, call, conclude
 from signalbus.receiving.upkeep import mend_connections, reject_broken
@@ -25,18 +35,32 @@ from signalbus.wire import codec
 from signalbus.wire.message import delivery_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from uuid import UUID
 
     from signalbus.registry import Receiver
     from signalbus.wire.message import Message
 
-logger = logging.getLogger("signalbus")
+logger: logging.Logger = logging.getLogger("signalbus")
 
+CLAIM_LEASE = 10.0  # seconds; from then on the receiver's transaction locks the row, and nobody takes it
+WORTH_TELLING = 0.01  # seconds that a run must have taken to be worth a statement that says so
 STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING, "dead": State.DEAD}
 
 
-class LostClaim(SignalBusError):  # noqa: N818 - says what happened
-    """Somebody else runs the delivery now: what this attempt wrote is rolled back."""
+class NotRun(SignalBusError):  # noqa: N818 - says what happened
+    """The receiver was not run, or what it wrote was rolled back, and nothing is written down."""
+
+
+class Dropped(NotRun):
+    """The delivery is done, runs elsewhere, or is not due."""
+
+
+class LostClaim(NotRun):
+    """Somebody else has claimed the delivery since."""
+
+
+class Suspect(NotRun):
+    """The delivery was lost before: it may be what ended its worker, and is to be claimed before it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,44 +69,97 @@ class Attempt:
 
     Args:
         message: what is delivered.
-        receiver: to whom.
-        number: 1 for the first.
+        recipient: the receiver's id, as the message has it.
+        receiver: the receiver.
+        recorded: it has a row in the ledger.
+        number: 1 for the first; 0 while the row has not been asked.
         since: attempts made before the last retry by hand; the policy counts from there.
-        claimed: it has a row in the ledger, and this attempt's number fences it.
+        claimed: its number was committed before it runs.
     """
 
     message: Message
+    recipient: str
     receiver: Receiver
+    recorded: bool = False
     number: int = 1
     since: int = 0
     claimed: bool = False
 
+    @property
+    def id(self) -> UUID:
+        """The delivery's id."""
+        return delivery_id(self.message.id, self.recipient)
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far an attempt has come, for whoever has to write down how it ended."""
+
+    attempt: Attempt
+    begun: bool = False
+    committed: bool = False
+
+    def note_commit(self) -> None:
+        """Take note of the commit: what fails after it does not make the receiver run again."""
+        self.committed = True
+
 
 def deliver_one(message: Message, recipient: str, receiver: Receiver, *, redelivered: bool) -> None:
-    """Claim where there is a row, and run in a context of its own: what a receiver activates ends with it."""
-    attempt = Attempt(message, receiver)
-    if message.recorded or redelivered:
-        lease = celery.lease()
-        claim = ledger.claim(delivery_id(message.id, recipient), redelivered=redelivered, lease=lease)
-        if claim is None:
-            logger.info("signalbus: %s to %s was delivered already", message.id, recipient)
-            return
-        attempt = Attempt(message, receiver, number=claim[0], since=claim[1], claimed=True)
-    contextvars.copy_context().run(_run, attempt, recipient)
-
-
-def _run(attempt: Attempt, recipient: str) -> None:
-    if attempt.number - attempt.since > attempt.receiver.retry.max_attempts:
-        lost = SignalBusError(f"its worker was lost in attempt {attempt.number - 1}, the last one")
-        _write_down(attempt, recipient, Outcome("dead", lost))
-        return
+    """Run a receiver in a context of its own: what it activates ends with it."""
+    attempt = Attempt(message, recipient, receiver, recorded=message.recorded or redelivered)
     try:
-        running(context_of(attempt.message, recipient, attempt.number), _attempt, attempt, recipient)
-    except KeyboardInterrupt:  # the person at the terminal's, not the receiver's
-        raise
+        if attempt.recorded and (redelivered or not receiver.atomic):
+            _run_claimed(attempt)
+            return
+        try:
+            contextvars.copy_context().run(_run, attempt)
+        except Suspect:
+            _run_claimed(attempt)
+    except Dropped:
+        logger.info("signalbus: %s to %s runs elsewhere, or was delivered already", message.id, recipient)
     except LostClaim as error:
         logger.warning("signalbus rolled back: %s", error)
-    except BaseException as error:  # noqa: BLE001 - a receiver's SystemExit or MemoryError is a failed attempt
+
+
+def _run_claimed(attempt: Attempt) -> None:
+    """Count the attempt before it runs: a delivery that ends its worker is bounded."""
+    lease = CLAIM_LEASE if attempt.receiver.atomic else LEASE
+    taken = ledger.claim(attempt.id, worker=worker_name(), lease=lease, using=ledger.using())
+    if taken is None:
+        raise Dropped
+    attempt = replace(attempt, number=taken.attempt, since=taken.allowance, claimed=True)
+    if taken.attempt - taken.allowance > attempt.receiver.retry.max_attempts:
+        lost = SignalBusError(f"its worker was lost in attempt {taken.attempt - 1}, the last one")
+        _write_down(attempt, Outcome("dead", lost))
+        return
+    contextvars.copy_context().run(_run, attempt)
+
+
+def worker_name() -> str:
+    """Return what the ledger calls this process."""
+    return _name_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _name_of(pid: int) -> str:
+    return f"{socket.gethostname()}:{pid}"
+
+
+def _run(attempt: Attempt) -> None:
+    """Run, and write down what did not succeed."""
+    progress = Progress(attempt)
+    try:
+        _execute(progress)
+    except (KeyboardInterrupt, NotRun):  # the first is the person's at the terminal, not the receiver's
+        raise
+    except BaseException as error:  # a receiver's SystemExit or MemoryError is a failed attempt
+        if not progress.begun:
+            raise  # the ledger's own: the broker keeps the message
+        if progress.committed:
+            text = "signalbus: %s to %s is done, but a callback that it left with on_commit failed"
+            logger.exception(text, attempt.message.signal, attempt.recipient)
+            return
+        attempt = progress.attempt
         receiver = attempt.receiver
         outcome = conclude(
             error,
@@ -92,56 +169,81 @@ def _run(attempt: Attempt, recipient: str) -> None:
             spread=random.random(),  # noqa: S311 - spreads retries; guards nothing
         )
         mend_connections()
-        _write_down(attempt, recipient, outcome)
+        _write_down(attempt, outcome)
 
 
-def _attempt(attempt: Attempt, recipient: str) -> None:
-    """Run the receiver; what fails after its commit does not make it run again."""
-    committed: list[bool] = []
-    try:
-        _run_receiver(attempt, recipient, partial(committed.append, True))
-    except BaseException as error:
-        if not committed or isinstance(error, KeyboardInterrupt):
-            raise
-        text = "signalbus: %s to %s is done, but a callback that it left with on_commit failed"
-        logger.exception(text, attempt.message.signal, recipient)
-
-
-def _run_receiver(attempt: Attempt, recipient: str, note_commit: Callable[[], None]) -> None:
-    """Run the receiver, its rows fetched and its receipt written in its own transaction if it is atomic."""
-    receiver = attempt.receiver
-    alias = ledger.using()
-    outermost = receiver.atomic and not connections[alias].in_atomic_block  # else in a test, whose commit never comes
-    with transaction.atomic(using=alias) if receiver.atomic else contextlib.nullcontext():
+def _execute(progress: Progress) -> None:
+    """Run the receiver; if it is atomic, its effects and its receipt are one commit."""
+    attempt, alias = progress.attempt, ledger.using()
+    if not attempt.receiver.atomic:
+        progress.begun = True
+        with leases.held(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext():
+            _call(attempt)
+        if attempt.claimed and not ledger.settle(
+            attempt.id, ledger.Settlement(state=State.DONE), seen=attempt.number, attempt=attempt.number
+        ):
+            raise _lost(attempt)
+        return
+    outermost = not connections[alias].in_atomic_block  # else in a test, whose commit never comes
+    with transaction.atomic(using=alias):
         if outermost:
-            transaction.on_commit(note_commit, using=alias, robust=True)
-        function = receiver.function()
-        if function is None:
-            raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
-        settings = conf.get()
-        sender, payload = codec.decode(attempt.message.payload, fetch, max_depth=settings.MAX_NESTING)
-        arguments = {**payload, "signal": registry.signal(attempt.message.signal), "sender": sender}
-        call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
-        if receiver.atomic:
-            reject_broken(connections[alias])
-        if attempt.claimed:
-            done = ledger.Settlement(state=State.DONE)
-            if not ledger.settle(delivery_id(attempt.message.id, recipient), attempt.number, done):
-                raise LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {receiver.id} lost its claim")
+            transaction.on_commit(progress.note_commit, using=alias, robust=True)
+        if attempt.recorded:
+            attempt = progress.attempt = _settle_first(attempt, alias)
+        progress.begun = True
+        began = time.monotonic()
+        _call(attempt)
+        reject_broken(connections[alias])
+        took = time.monotonic() - began
+        if attempt.recorded and took >= WORTH_TELLING:
+            ledger.tell_runtime(attempt.id, took, using=alias)
 
 
-def _write_down(attempt: Attempt, recipient: str, outcome: Outcome) -> None:
+def _settle_first(attempt: Attempt, alias: str) -> Attempt:
+    """Settle the delivery as done: the transaction's first statement, taken back by whatever ends it."""
+    if attempt.claimed:
+        if not ledger.confirm(attempt.id, attempt.number, worker=worker_name(), using=alias):
+            raise _lost(attempt)
+        return attempt
+    taken = ledger.take(attempt.id, worker=worker_name(), using=alias)
+    if taken is None:
+        raise Dropped
+    if taken.publications:
+        raise Suspect
+    return replace(attempt, number=taken.attempt, since=taken.allowance)
+
+
+def _lost(attempt: Attempt) -> LostClaim:
+    return LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {attempt.recipient} lost its claim")
+
+
+def _call(attempt: Attempt) -> None:
+    """Fetch the rows, and call the receiver as the current delivery."""
+    running(context_of(attempt.message, attempt.recipient, attempt.number), _call_receiver, attempt)
+
+
+def _call_receiver(attempt: Attempt) -> None:
+    receiver = attempt.receiver
+    function = receiver.function()
+    if function is None:
+        raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
+    sender, payload = codec.decode(attempt.message.payload, fetch, max_depth=conf.get().MAX_NESTING)
+    arguments = {**payload, "signal": registry.signal(attempt.message.signal), "sender": sender}
+    call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
+
+
+def _write_down(attempt: Attempt, outcome: Outcome) -> None:
     """Settle an attempt that did not succeed, and tell of it."""
-    message = attempt.message
+    message, recipient = attempt.message, attempt.recipient
     settlement = ledger.Settlement(
         state=STATES[outcome.kind], error=outcome.reason, traceback=outcome.traceback, delay=outcome.delay
     )
-    if attempt.claimed:
-        if not ledger.settle(delivery_id(message.id, recipient), attempt.number, settlement):
-            # Lost, or settled by a commit whose on_commit callback has failed since.
+    if not attempt.recorded:
+        ledger.keep_settled(message, recipient, attempt.receiver.queue, settlement)
+    else:
+        seen = attempt.number if attempt.claimed else attempt.number - 1
+        if not ledger.settle(attempt.id, settlement, seen=seen, attempt=attempt.number):
             text = "signalbus: %s to %s failed after its claim was lost, or was done"
             logger.warning(text, message.id, recipient, exc_info=outcome.error)
             return
-    else:
-        ledger.keep_settled(message, recipient, attempt.receiver.queue, settlement)
     announce(context_of(message, recipient, attempt.number), outcome)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import pytest
 from django.db import connections, transaction
@@ -18,6 +17,7 @@ from signalbus.wire.message import Message, delivery_id, to_body, uuid7
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
 DEFAULT = "default"
 
@@ -25,7 +25,11 @@ DEFAULT = "default"
 def new_part(*recipients: str, queue: str | None = None) -> Part:
     id_ = uuid7()
     message = Message(
-        id=id_, signal="admissions.cohort_saved", payload="[null,{}]", recipients=recipients or ("tag",), root=id_,
+        id=id_,
+        signal="admissions.cohort_saved",
+        payload="[null,{}]",
+        recipients=recipients or ("tag",),
+        root=id_,
         sent_at=datetime.now(UTC),
     )
     return Part(message, to_body(message), queue)
@@ -67,7 +71,10 @@ def test_what_is_sent_is_a_row_and_one_for_each_recipient(database_url: str):
     message = StoredMessage.objects.get()
     assert (message.id, message.text, message.sealed) == (part.message.id, part.body, False)
     deliveries = Delivery.objects.order_by("receiver")
-    assert [(row.receiver, row.state, row.attempts) for row in deliveries] == [("mail", "published", 0), ("tag", "published", 0)]
+    assert [(row.receiver, row.state, row.attempts) for row in deliveries] == [
+        ("mail", "published", 0),
+        ("tag", "published", 0),
+    ]
     for row in deliveries:
         assert row.id == delivery_id(part.message.id, row.receiver)
         assert (row.due_at - row.created_at).total_seconds() == pytest.approx(recording.WAIT, abs=0.1)
