@@ -43,14 +43,19 @@ def _update(dialect: Dialect, changes: str, condition: str) -> tuple[str, str]:
     return f"SELECT {columns} FROM {DELIVERIES} WHERE {condition} {dialect.skip_locked}", f"{update}id = %s"
 
 
-def _runnable(dialect: Dialect) -> str:
+def _runnable(dialect: Dialect, *, overtake: bool = False) -> str:
     # What waits for its next attempt is not due for every late copy of its message.
-    due = f"state IN ('pending', 'running') AND due_at <= {dialect.now}"
-    return f"id = %s AND (state IN ('published', 'parked') OR ({due}))"
+    free, when_due = "'published', 'parked'", "'pending', 'running'"
+    if overtake:
+        free, when_due = f"{free}, 'running'", "'pending'"
+    return f"id = %s AND (state IN ({free}) OR (state IN ({when_due}) AND due_at <= {dialect.now}))"
 
 
 def _done(dialect: Dialect) -> str:
-    return f"state = 'done', started_at = {dialect.now}, ended_at = {dialect.now}, worker = %s"
+    return (
+        f"state = 'done', error = '', traceback = '', parked_at = NULL, "
+        f"started_at = {dialect.now}, ended_at = {dialect.now}, worker = %s"
+    )
 
 
 def _take(using: str, changes: str, values: tuple[Any, ...], condition: str, where: tuple[Any, ...]) -> Any:
@@ -84,13 +89,15 @@ def take(delivery: UUID, *, worker: str, using: str) -> Taken | None:
     return None if found is None else _taken(dialect, found)
 
 
-def claim(delivery: UUID, *, worker: str, lease: float, using: str) -> Taken | None:
+def claim(delivery: UUID, *, worker: str, lease: float, overtake: bool = False, using: str) -> Taken | None:
     """Count an attempt before it runs, and commit that: a delivery that ends its worker is bounded.
 
     Args:
         delivery: its id.
         worker: who runs it.
         lease: seconds after which it is taken for lost, unless somebody holds its row.
+        overtake: also from one who has claimed it and does not hold its row: where the broker gives it out again, and a
+            receiver's transaction would hold the row, that one is gone.
         using: the ledger's alias.
 
     Returns:
@@ -102,7 +109,8 @@ def claim(delivery: UUID, *, worker: str, lease: float, using: str) -> Taken | N
         f"started_at = {dialect.now}, due_at = {dialect.later}, worker = %s"
     )
     with transaction.atomic(using=using):
-        found = _take(using, changes, (lease, worker), _runnable(dialect), (dialect.key(delivery),))
+        runnable = _runnable(dialect, overtake=overtake)
+        found = _take(using, changes, (lease, worker), runnable, (dialect.key(delivery),))
     return None if found is None else _taken(dialect, found)
 
 

@@ -109,7 +109,7 @@ def deliver_one(message: Message, recipient: str, receiver: Receiver, *, redeliv
     attempt = Attempt(message, recipient, receiver, recorded=message.recorded or redelivered)
     try:
         if attempt.recorded and (redelivered or not receiver.atomic):
-            _run_claimed(attempt)
+            _run_claimed(attempt, overtake=redelivered and receiver.atomic)
             return
         try:
             contextvars.copy_context().run(_run, attempt)
@@ -121,10 +121,11 @@ def deliver_one(message: Message, recipient: str, receiver: Receiver, *, redeliv
         logger.warning("signalbus rolled back: %s", error)
 
 
-def _run_claimed(attempt: Attempt) -> None:
+def _run_claimed(attempt: Attempt, *, overtake: bool = False) -> None:
     """Count the attempt before it runs: a delivery that ends its worker is bounded."""
     lease = CLAIM_LEASE if attempt.receiver.atomic else LEASE
-    taken = ledger.claim(attempt.id, worker=worker_name(), lease=lease, using=ledger.using())
+    alias = ledger.using()
+    taken = ledger.claim(attempt.id, worker=worker_name(), lease=lease, overtake=overtake, using=alias)
     if taken is None:
         raise Dropped
     attempt = replace(attempt, number=taken.attempt, since=taken.allowance, claimed=True)
