@@ -14,7 +14,7 @@ class SignalBusConfig(AppConfig):
 
     def ready(self) -> None:
         """Import each app's ``signals`` and ``receivers``, and connect to what Celery and Django announce."""
-        from signalbus import checks, tasks  # noqa: F401, PLC0415 - models and settings must be loaded before them
+        from signalbus import checks, tasks, testing  # noqa: F401, PLC0415 - models and settings must be loaded before
         from signalbus.receiving import worker  # noqa: PLC0415
         from signalbus.registry import registry  # noqa: PLC0415
         from signalbus.sending import bridge  # noqa: PLC0415

@@ -7,7 +7,7 @@ from typing import Any
 from django.core import checks
 from django.db import DatabaseError, connections
 
-from signalbus import celery, ledger
+from signalbus import celery, conf, ledger
 from signalbus.exceptions import ConfigurationError
 from signalbus.registry import registry
 
@@ -24,6 +24,19 @@ def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
         hint = "Set it in the environment or the settings, as redis://127.0.0.1:6379/0."
         return [checks.Warning(text, hint=hint, id="signalbus.W003")]
     return []
+
+
+@checks.register("signalbus", deploy=True)
+def check_test_mode(**_kwargs: Any) -> list[checks.CheckMessage]:
+    """Check that nothing is delivered, or dropped, as in a test."""
+    try:
+        mode = conf.get().TEST_MODE
+    except ConfigurationError:
+        return []  # check_settings() tells of it
+    if mode is None:
+        return []
+    text = f'SIGNALBUS["TEST_MODE"] is "{mode}": nothing that is sent reaches a worker.'
+    return [checks.Warning(text, hint="Set it in the settings of a test run only.", id="signalbus.W004")]
 
 
 @checks.register("signalbus")

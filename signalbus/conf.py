@@ -36,6 +36,7 @@ class Settings:
     KEEP_REFUSED: int = 100  # texts that were refused, kept one by one; the rest are counted
     KEEP_SECONDS: float = 7 * 24 * 3600.0  # how long `purge` keeps what has ended well
     TRACEBACK_CHARS: int = 8000  # of a traceback, its end
+    TEST_MODE: str | None = None  # in a test run's settings: one of TEST_MODES
 
     def keys(self) -> tuple[str, ...]:
         """Return the signing keys: the first signs, each verifies."""
@@ -44,6 +45,7 @@ class Settings:
         return (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS)
 
 
+TEST_MODES = ("muted", "immediate")  # as the functions of signalbus.testing
 WORDS = {float: "a number", int: "a whole number", str: "a text"}
 
 
@@ -64,6 +66,8 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
         )
     if isinstance(value, (int, float)) and not 0 <= value < math.inf:
         raise ConfigurationError(f'SIGNALBUS["{name}"] is {value!r}; it must be a number from 0 up.')
+    if name == "TEST_MODE" and value not in TEST_MODES:
+        raise ConfigurationError(f'SIGNALBUS["TEST_MODE"] is {value!r}; it must be "muted", "immediate" or None.')
     if value == "":
         raise ConfigurationError(f'SIGNALBUS["{name}"] is empty; leave it out for the default.')
     return value

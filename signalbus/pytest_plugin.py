@@ -1,4 +1,4 @@
-"""A pytest fixture, found by itself: ``sent_signals``."""
+"""Pytest fixtures, found by themselves, with the names of the functions in ``signalbus.testing``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,47 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from signalbus.testing import Captured
 
+# Each imports signalbus.testing when it is used: pytest loads plugins before Django is set up.
+
 
 @pytest.fixture
-def sent_signals() -> Iterator[Captured]:
+def captured() -> Iterator[Captured]:
     """Capture what a test sends: see ``signalbus.testing.captured``."""
-    from signalbus.testing import captured  # noqa: PLC0415 - pytest loads plugins before Django is set up
+    from signalbus import testing  # noqa: PLC0415 - see above
 
-    with captured() as capture:
+    with testing.captured() as capture:
         yield capture
+
+
+@pytest.fixture
+def sent_signals(captured: Captured) -> Captured:
+    """Capture what a test sends: another name of ``captured``."""
+    return captured
+
+
+@pytest.fixture
+def deliver_all(captured: Captured) -> Callable[[], int]:
+    """Capture what a test sends, to be delivered by a call: see ``signalbus.testing.deliver_all``."""
+    return captured.deliver_all
+
+
+@pytest.fixture
+def muted() -> Iterator[None]:
+    """Let nothing out of a test: see ``signalbus.testing.muted``."""
+    from signalbus import testing  # noqa: PLC0415 - see above
+
+    with testing.muted():
+        yield
+
+
+@pytest.fixture
+def immediate() -> Iterator[None]:
+    """Deliver each send of a test at once: see ``signalbus.testing.immediate``."""
+    from signalbus import testing  # noqa: PLC0415 - see above
+
+    with testing.immediate():
+        yield

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
+
+from django.apps import apps
+from django.db.models import Model
 
 from signalbus import conf
 from signalbus.announcements import delivery_dead, delivery_failed
+from signalbus.commits import Fate, deciding
 from signalbus.exceptions import SignalBusError
 from signalbus.receiving import batch
 from signalbus.receiving.fetching import fetch
@@ -17,17 +21,17 @@ from signalbus.sending import outbox
 from signalbus.sending.bridge import names_of
 from signalbus.sending.signal import Signal
 from signalbus.wire import codec
+from signalbus.wire.message import to_body
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from uuid import UUID
 
-    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.dispatch import Signal as DjangoSignal
 
     from signalbus.context import CurrentDelivery
     from signalbus.sending.composing import Outgoing
-    from signalbus.wire.message import Message
+    from signalbus.wire.references import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,17 @@ class SentMessage:
     @property
     def payload(self) -> dict[str, Any]:
         """The payload as a receiver would get it: decoded, its rows fetched."""
-        _sender, payload = codec.decode(self.text, fetch, max_depth=conf.get().MAX_NESTING)
-        return dict(payload)
+        return self._payload(fetch)
+
+    def fits(self, wanted: Mapping[str, Any]) -> bool:
+        """Whether the payload has these keys, with equal values; rows are equal to instances with their key."""
+        if not wanted:
+            return True
+        payload = self._payload(_unfetched)
+        return all(key in payload and payload[key] == value for key, value in wanted.items())
+
+    def _payload(self, fetch: Callable[[set[Reference]], Mapping[Reference, Model]]) -> dict[str, Any]:
+        return codec.decode(self.text, fetch, max_depth=conf.get().MAX_NESTING)[1]
 
     def __str__(self) -> str:
         to = ", ".join(self.recipients) or "whoever listens"
@@ -60,45 +73,16 @@ class SentMessage:
         return f"{self.signal} from {self.sender} to {to}: {shown}"
 
 
-class _Commit:
-    """A callback that waits for a commit, and so shares the fate of what was sent beside it."""
-
-    def __init__(self, connection: BaseDatabaseWrapper) -> None:
-        self._connection = connection
-        self._called = False
-        connection.on_commit(self, robust=True)
-
-    def __call__(self) -> None:
-        self._called = True
-
-    @property
-    def stands(self) -> bool:
-        """False once the transaction, or a savepoint around it, was rolled back."""
-        return self._called or any(waiting[1] is self for waiting in self._connection.run_on_commit)
-
-
-class _Fate:
-    """The commits of all transactions that were open, as the outbox waits for them."""
-
-    def __init__(self) -> None:
-        self._commits = [_Commit(connection) for connection in outbox.open_transactions()]
-
-    @property
-    def stands(self) -> bool:
-        """False once any of them was rolled back."""
-        return all(commit.stands for commit in self._commits)
-
-
 class Captured(Sequence[SentMessage]):
     """The messages sent inside ``captured()``, in order, without those that a rollback took back."""
 
-    def __init__(self) -> None:
-        self._outgoing: list[tuple[_Fate, Outgoing]] = []
+    def __init__(self, outgoing: Iterable[Outgoing] = ()) -> None:
+        self._outgoing = [(Fate(()), item) for item in outgoing]
         self._delivered = 0
 
     def take(self, outgoing: list[Outgoing]) -> None:
         """Take in what would have been published."""
-        fate = _Fate()
+        fate = Fate(deciding())
         self._outgoing.extend((fate, item) for item in outgoing)
 
     def _messages(self) -> list[SentMessage]:
@@ -134,7 +118,8 @@ class Captured(Sequence[SentMessage]):
         Args:
             signal: the signal, ours or a plain one.
             times: how often exactly; at least once if not given.
-            payload: keys that a message must have, with equal values.
+            payload: keys that a message must have, with equal values. Model instances are compared by model and key,
+                without a look at the database.
 
         Returns:
             The messages that fit.
@@ -142,14 +127,13 @@ class Captured(Sequence[SentMessage]):
         Raises:
             AssertionError: it was not; the message lists what was sent instead.
         """
-        fitting = [sent for sent in self.of(signal) if _fits(sent, payload)]
+        fitting = [sent for sent in self.of(signal) if sent.fits(payload)]
         if (times is None and not fitting) or (times is not None and len(fitting) != times):
             wanted = f"{_shown(signal)}" + (f" with {payload!r}" if payload else "")
             often = "at least once" if times is None else f"{times} time(s)"
-            hint = (
-                "" if _travels(signal) else "\nNo receiver that runs in a worker is connected to it: nothing travels."
+            raise AssertionError(
+                f"{wanted} should have been sent {often}, was {len(fitting)} time(s).\n{self}{_hints(signal, payload)}"
             )
-            raise AssertionError(f"{wanted} should have been sent {often}, was {len(fitting)} time(s).\n{self}{hint}")
         return fitting
 
     def assert_not_sent(self, signal: DjangoSignal, /) -> None:
@@ -176,26 +160,14 @@ class Captured(Sequence[SentMessage]):
             DeliveryFailed: a receiver failed; every other one ran.
             SignalBusError: a receiver, or the signal, is gone since the signal was sent; a worker would wait for it.
         """
-        failures: list[tuple[CurrentDelivery, BaseException]] = []
-
-        def note(sender: str, delivery: CurrentDelivery, error: BaseException, **_kwargs: Any) -> None:  # noqa: ARG001 - a receiver
-            failures.append((delivery, error))
-
-        announcements: list[DjangoSignal] = [delivery_failed, delivery_dead]
-        for announcement in announcements:
-            announcement.connect(note, weak=False)
         delivered: set[UUID] = set()
-        try:
+        with _failures() as failures, _diverted(self.take):
             while self._delivered < len(self._outgoing):
                 fate, item = self._outgoing[self._delivered]
                 self._delivered += 1
                 if fate.stands:
-                    _look_up(item.message)
-                    batch.deliver([conf.signer().sign(item.body)], queue=item.queue)
+                    _deliver(item)
                     delivered.add(item.message.id)
-        finally:
-            for announcement in announcements:
-                announcement.disconnect(note)
         if failures:
             raise DeliveryFailed(failures) from failures[0][1]
         return len(delivered)
@@ -205,29 +177,71 @@ class Captured(Sequence[SentMessage]):
         return "\n".join(["What was sent:", *lines]) if lines else "Nothing was sent."
 
 
-def _look_up(message: Message) -> None:
+@contextmanager
+def _failures() -> Iterator[list[tuple[CurrentDelivery, BaseException]]]:
+    """Collect what receivers raise inside the block."""
+    failures: list[tuple[CurrentDelivery, BaseException]] = []
+
+    def note(sender: str, delivery: CurrentDelivery, error: BaseException, **_kwargs: Any) -> None:  # noqa: ARG001 - a receiver
+        failures.append((delivery, error))
+
+    announcements: list[DjangoSignal] = [delivery_failed, delivery_dead]
+    for announcement in announcements:
+        announcement.connect(note, weak=False)
+    try:
+        yield failures
+    finally:
+        for announcement in announcements:
+            announcement.disconnect(note)
+
+
+def _deliver(item: Outgoing) -> None:
+    """Deliver to each recipient by itself, whatever its queue: so nothing is handed on through a broker."""
+    message = item.message
     signal = registry.signal(message.signal)
-    for recipient in message.recipients or ():
-        if signal is None or signal.find(recipient, message.sender) is None:
+    if signal is None:
+        raise SignalBusError(
+            f"{message.signal} was there when it was sent, and is not any more: keep a reference to it."
+        )
+    recipients = message.recipients
+    if recipients is None:
+        recipients = tuple(receiver.id for receiver in signal.matching(message.sender))
+    for recipient in recipients:
+        if signal.find(recipient, message.sender) is None:
             raise SignalBusError(
                 f"{recipient} was connected to {message.signal} when it was sent, and is not any more: keep a "
                 "reference to it, or connect it with weak=False, until it is delivered."
             )
+    parts = [to_body(replace(message, recipients=(recipient,))) for recipient in recipients]
+    for body in parts or [item.body]:
+        batch.deliver([conf.signer().sign(body)], queue=item.queue)
 
 
 def _shown(signal: DjangoSignal) -> str:
     return ", ".join(sorted(names_of(signal))) or repr(signal)
 
 
+def _hints(signal: DjangoSignal, wanted: Mapping[str, Any]) -> str:
+    hints = [] if _travels(signal) else ["No receiver that runs in a worker is connected to it: nothing travels."]
+    hints += [
+        f"{key}= has no primary key: delete() takes it away. Note it before, and compare with an instance that has it."
+        for key, value in wanted.items()
+        if isinstance(value, Model) and value.pk is None
+    ]
+    return "".join(f"\n{hint}" for hint in hints)
+
+
 def _travels(signal: DjangoSignal) -> bool:
     return bool(signal.open or signal.entries()) if isinstance(signal, Signal) else bool(names_of(signal))
 
 
-def _fits(sent: SentMessage, wanted: dict[str, Any]) -> bool:
-    if not wanted:
-        return True
-    payload = sent.payload
-    return all(key in payload and payload[key] == value for key, value in wanted.items())
+def _unfetched(references: set[Reference]) -> dict[Reference, Model]:
+    """Make instances that know no more than their keys, by which Django compares: the rows may be gone since."""
+    instances: dict[Reference, Model] = {}
+    for reference in references:
+        instance = instances[reference] = apps.get_model(reference.label).from_db(None, (), ())  # all fields deferred
+        instance.pk = reference.pk
+    return instances
 
 
 class DeliveryFailed(SignalBusError):  # noqa: N818 - says what happened
@@ -247,22 +261,38 @@ _captures: list[Captured] = []
 
 
 @contextmanager
-def captured() -> Iterator[Captured]:
+def _diverted(divert: Callable[[list[Outgoing]], None], *, all_threads: bool = False) -> Iterator[None]:
+    token, before = outbox.diverted.set(divert), outbox.diverted_everywhere
+    if all_threads:
+        outbox.diverted_everywhere = divert
+    try:
+        yield
+    finally:
+        if all_threads:
+            outbox.diverted_everywhere = before
+        outbox.diverted.reset(token)
+
+
+@contextmanager
+def captured(*, all_threads: bool = False) -> Iterator[Captured]:
     """Capture what is sent inside the block, at once: also inside a ``TestCase``, where a commit never comes.
 
     Nothing reaches a broker. What a rollback takes back is not in the list.
+
+    Args:
+        all_threads: also what other threads send meanwhile, such as a ``LiveServerTestCase``'s server. Without it, only
+            what this context sends: this thread, with the coroutines and ``sync_to_async`` calls that it starts.
 
     Returns:
         The list of messages, which also asserts and delivers.
     """
     capture = Captured()
-    token = outbox.diverted.set(capture.take)
     _captures.append(capture)
     try:
-        yield capture
+        with _diverted(capture.take, all_threads=all_threads):
+            yield capture
     finally:
         _captures.remove(capture)
-        outbox.diverted.reset(token)
 
 
 def deliver_all() -> int:
@@ -283,8 +313,27 @@ def deliver_all() -> int:
 @contextmanager
 def muted() -> Iterator[None]:
     """Let nothing out of the block: what is sent is still encoded, so that what cannot travel still raises."""
-    token = outbox.diverted.set(lambda _outgoing: None)
-    try:
+    with _diverted(_drop):
         yield
-    finally:
-        outbox.diverted.reset(token)
+
+
+@contextmanager
+def immediate() -> Iterator[None]:
+    """Deliver each send at once, in this process: for suites that assert right after a ``save()``.
+
+    Also inside a ``TestCase``: where a transaction is open, the receivers run in it. What they send in turn is
+    delivered when they are done. What they raise comes out of ``send()`` as `DeliveryFailed`; robust forms log it.
+    """
+    with _diverted(_deliver_now):
+        yield
+
+
+def _drop(outgoing: list[Outgoing]) -> None:
+    """Let nothing out."""
+
+
+def _deliver_now(outgoing: list[Outgoing]) -> None:
+    Captured(outgoing).deliver_all()
+
+
+outbox.test_modes.update(muted=_drop, immediate=_deliver_now)

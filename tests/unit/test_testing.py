@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+from django.core.checks import run_checks
 from django.db import transaction
 from django.db.models.signals import post_save
 from django.dispatch import Signal as DjangoSignal
-from django.test import TestCase, TransactionTestCase
+from django.test import TestCase, TransactionTestCase, modify_settings
 from django.utils.translation import gettext_lazy
 
 from signalbus import Retry, Signal, current, receiver
-from signalbus.exceptions import PayloadError, SignalBusError
-from signalbus.sending import bridge, outbox, publisher
-from signalbus.testing import DeliveryFailed, SentMessage, captured, deliver_all, muted
+from signalbus.exceptions import ConfigurationError, PayloadError, SignalBusError
+from signalbus.sending import bridge, publisher
+from signalbus.testing import DeliveryFailed, SentMessage, captured, deliver_all, immediate, muted
 from tasks.admissions.models import Academy
+
+from .wire_app import models
+from .wire_values import saved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HERE = "tests.unit.test_testing"
 
@@ -31,11 +40,25 @@ unheard = DjangoSignal()
 heard: list[tuple[str, Any]] = []
 
 
+def in_a_thread(function: Callable[[], object]) -> None:
+    """Run something in a thread of its own, to its end."""
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(function).result()
+
+
+@contextmanager
+def muted_everywhere():
+    """Let nothing out of any thread."""
+    with captured(all_threads=True):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def nothing_heard(monkeypatch):
     """Begin with silence; nothing may reach a broker."""
     heard.clear()
-    monkeypatch.setattr(publisher, "publish", lambda *args: pytest.fail("something was published"))
+    for name in ("publish", "publish_texts"):
+        monkeypatch.setattr(publisher, name, lambda *args: pytest.fail("something was published"))
 
 
 @receiver(parcel, atomic=False)
@@ -62,6 +85,19 @@ async def follow(sender, label, **kwargs):
 
 
 broken = Signal()
+opened = Signal(open=True)
+
+
+@receiver(opened, atomic=False)
+def open_receiver(sender, label, **kwargs):
+    """Receive what any sender sends."""
+    heard.append(("open", label))
+
+
+@receiver(opened, atomic=False, queue="email")
+def open_receiver_elsewhere(sender, label, **kwargs):
+    """Receive through another queue."""
+    heard.append(("open elsewhere", label))
 
 
 @receiver(broken, atomic=False, retry=Retry(max_attempts=3))
@@ -145,11 +181,35 @@ class TestCaptured:
             asyncio.run(parcel.asend(None, label=1))
         assert len(sent) == 1
 
-    def test_as_a_fixture(self, sent_signals):
-        """``sent_signals`` is captured() around a test, found by itself."""
-        parcel.send(None, label=1)
-        assert len(sent_signals) == 1
-        sent_signals.assert_sent(parcel, label=1)
+    def test_it_sees_what_its_context_sends(self):
+        """A thread of its own has a context of its own, and is not heard."""
+        with muted_everywhere(), captured() as sent:
+            in_a_thread(lambda: parcel.send(None, label=1))
+        assert not sent
+
+    def test_it_can_be_asked_to_see_all_threads(self):
+        """As a LiveServerTestCase needs it, whose server is another thread; inside of another block as well."""
+        with captured() as outer:
+            with captured(all_threads=True) as sent:
+                in_a_thread(lambda: parcel.send(None, label=1))
+                parcel.send(None, label=2)
+            parcel.send(None, label=3)
+        assert [message.payload["label"] for message in sent] == [1, 2]
+        assert [message.payload["label"] for message in outer] == [3]
+
+    def test_a_block_of_a_threads_own_comes_first(self):
+        """What a thread captures by itself is not taken from it."""
+        inner: list[SentMessage] = []
+
+        def capture() -> None:
+            with captured() as sent:
+                parcel.send(None, label=1)
+            inner.extend(sent)
+
+        with captured(all_threads=True) as outer:
+            in_a_thread(capture)
+        assert len(inner) == 1
+        assert not outer
 
 
 class TestAssertions:
@@ -212,6 +272,37 @@ class TestAssertions:
             parcel.send(None, label="x" * 5000)
         assert len(str(sent)) < 1000
 
+    @pytest.mark.django_db
+    def test_rows_that_are_gone_since_are_compared_by_their_key(self):
+        """The test may have deleted the row: an instance is a model and a key, wherever it stands in the payload."""
+        academy, other = (Academy.objects.create(name=slug, slug=slug) for slug in ("one", "two"))
+        with captured() as sent:
+            parcel.send(None, label=academy, more=[academy, {"deep": academy}])
+        Academy.objects.all().delete()
+
+        sent.assert_sent(parcel, label=academy, more=[academy, {"deep": academy}])
+        sent.assert_sent(parcel, times=0, label=other)
+
+    @pytest.mark.parametrize(
+        ("model", "key"),
+        [(models.Line, (1, 2)), (models.SpecialThing, 4), (models.Named, "red"), (models.ThingProxy, 7)],
+    )
+    def test_keys_of_any_kind_are_compared(self, model, key):
+        """Composite ones, those of a parent, and those that are all there is to a row; without a query."""
+        with modify_settings(INSTALLED_APPS={"append": "tests.unit.wire_app"}), captured() as sent:
+            parcel.send(None, label=saved(model, pk=key))
+            sent.assert_sent(parcel, times=1, label=saved(model, pk=key))
+
+    @pytest.mark.django_db
+    def test_an_instance_that_lost_its_key_is_explained(self):
+        """``instance.delete()`` takes the key away: the failure says so."""
+        academy = Academy.objects.create(name="one", slug="one")
+        with captured() as sent:
+            parcel.send(None, label=academy)
+        academy.delete()
+        with pytest.raises(AssertionError, match=r"label= has no primary key: delete\(\) takes it away"):
+            sent.assert_sent(parcel, label=academy)
+
 
 class TestMuted:
     def test_nothing_gets_out(self):
@@ -248,6 +339,40 @@ class TestDelivering:
             assert sent.deliver_all() == 1
         assert heard == [("follow", 1), ("follow", 2)]
 
+    def test_delivering_after_the_block(self):
+        """What the receivers send in turn is delivered too then, and does not go to a broker."""
+        with captured() as sent:
+            parcel.send(None, label=1)
+        assert sent.deliver_all() == 2
+        assert sorted(heard) == [("follow", 1), ("track", 1), ("write", 1)]
+        sent.assert_sent(parcel_tracked, label=1)
+
+    def test_an_outer_block_keeps_what_its_receivers_send(self):
+        """What is sent in turn belongs to the messages that are delivered, not to whoever captures just then."""
+        with captured() as outer:
+            parcel.send(None, label=1)
+        with captured() as inner:
+            assert outer.deliver_all() == 2
+        assert not inner
+
+    def test_an_open_signal_reaches_all_queues(self):
+        """Its receivers are found here, whatever queue they are on; nothing is handed on through a broker."""
+        with captured() as sent:
+            opened.send(None, label=1)
+        assert sent.deliver_all() == 1
+        assert sorted(heard) == [("open", 1), ("open elsewhere", 1)]
+
+    def test_a_slow_receiver_hands_nothing_on(self, settings):
+        """A worker gives the rest of a batch back when its time is over; here there is nobody to give it to."""
+        settings.SIGNALBUS = {"BATCH_SECONDS": 0.0}
+        with captured() as sent:
+            parcel.send(None, label=1)
+            broken.send(None)
+            with pytest.raises(DeliveryFailed):
+                sent.deliver_all()
+        assert ("write", 1) in heard
+        assert ("healthy", None) in heard
+
     def test_failures_come_out_after_everybody_ran(self):
         """A receiver's error fails the test, with the receiver's name and its own traceback; the others ran."""
         with captured() as sent:
@@ -278,6 +403,128 @@ class TestDelivering:
             signal.disconnect(dispatch_uid="fleeting")
             with pytest.raises(SignalBusError, match="fleeting"):
                 sent.deliver_all()
+
+
+@pytest.mark.django_db
+class TestImmediate:
+    def test_a_send_delivers_before_it_returns(self):
+        """The receivers have run, sync and async and on whatever queue, and what they sent in turn is delivered too."""
+        with immediate():
+            parcel.send(None, label=1)
+            assert sorted(heard) == [("follow", 1), ("track", 1), ("write", 1)]
+            opened.send(None, label=2)
+            assert heard[3:] == [("open", 2), ("open elsewhere", 2)]
+
+    def test_all_forms_of_sending(self):
+        """``send_many`` and the robust form as well."""
+        with immediate():
+            parcel_tracked.send_many(None, [{"label": 1}, {"label": 2}])
+            parcel_tracked.send_robust(None, label=3)
+        assert heard == [("follow", 1), ("follow", 2), ("follow", 3)]
+
+    def test_through_the_codec(self):
+        """A receiver gets a copy; what cannot travel raises."""
+        sent = ["a list"]
+        with immediate():
+            parcel_tracked.send(None, label=sent)
+            with pytest.raises(PayloadError):
+                parcel.send(None, label=object())
+        ((_, arrived),) = heard
+        assert arrived == sent
+        assert arrived is not sent
+
+    def test_a_receiver_sees_what_was_written_before(self):
+        """It runs in the transaction that is open: that of the test, or of the code under test."""
+        with immediate(), transaction.atomic():
+            academy = Academy.objects.create(name="one", slug="one")
+            parcel_tracked.send(None, label=academy)
+        assert heard == [("follow", academy)]
+
+    def test_a_failure_comes_out_of_send(self):
+        """It fails the test, after every other receiver has run; the robust form logs it."""
+        with immediate():
+            with pytest.raises(DeliveryFailed, match="no luck"):
+                broken.send(None)
+            assert broken.send_robust(None).id is not None
+        assert heard == [("healthy", None)] * 2
+
+    def test_it_ends_with_its_block(self):
+        """Afterwards sends go where they went before."""
+        with captured() as sent:
+            with immediate():
+                parcel_tracked.send(None, label=1)
+            parcel_tracked.send(None, label=2)
+        assert heard == [("follow", 1)]
+        assert [message.payload["label"] for message in sent] == [2]
+
+
+class TestFixtures:
+    """They have the names of the functions, and come with the package."""
+
+    def test_captured(self, captured):
+        """The list of what a test sends."""
+        parcel.send(None, label=1)
+        captured.assert_sent(parcel, times=1, label=1)
+
+    def test_sent_signals(self, sent_signals, captured):
+        """The same, under its older name."""
+        parcel.send(None, label=1)
+        assert len(sent_signals) == 1
+        assert sent_signals is captured
+
+    def test_deliver_all(self, db, deliver_all):
+        """A call delivers what the test has sent."""
+        parcel_tracked.send(None, label=1)
+        assert heard == []
+        assert deliver_all() == 1
+        assert heard == [("follow", 1)]
+
+    def test_muted(self, muted):
+        """Nothing gets out, or else it would be published."""
+        assert parcel.send(None, label=1).id is not None
+
+    def test_immediate(self, db, immediate):
+        """Each send is delivered."""
+        parcel_tracked.send(None, label=1)
+        assert heard == [("follow", 1)]
+
+
+class TestModeOfARun:
+    """``SIGNALBUS["TEST_MODE"]`` switches one on for a whole run, in all threads."""
+
+    def test_muted(self, settings):
+        """Nothing gets out."""
+        settings.SIGNALBUS = {"TEST_MODE": "muted"}
+        in_a_thread(lambda: parcel.send(None, label=1))
+        assert parcel.send(None, label=1).id is not None
+
+    @pytest.mark.django_db
+    def test_immediate(self, settings):
+        """Each send is delivered."""
+        settings.SIGNALBUS = {"TEST_MODE": "immediate"}
+        parcel_tracked.send(None, label=1)
+        assert heard == [("follow", 1)]
+
+    def test_a_block_of_its_own_comes_first(self, settings):
+        """A test may capture, or mute, all the same."""
+        settings.SIGNALBUS = {"TEST_MODE": "immediate"}
+        with captured() as sent:
+            parcel.send(None, label=1)
+        assert len(sent) == 1
+        assert heard == []
+
+    def test_a_word_that_means_nothing_is_refused(self, settings):
+        """The error lists those that do."""
+        settings.SIGNALBUS = {"TEST_MODE": "silent"}
+        with pytest.raises(ConfigurationError, match='"muted", "immediate" or None'):
+            parcel.send(None, label=1)
+
+    @pytest.mark.parametrize(("mode", "warnings"), [(None, []), ("muted", ["signalbus.W004"])])
+    def test_a_deployment_with_one_is_warned(self, settings, mode, warnings):
+        """``check --deploy`` tells that nothing reaches a worker."""
+        settings.SIGNALBUS = {"TEST_MODE": mode}
+        found = run_checks(tags=["signalbus"], include_deployment_checks=True)
+        assert [warning.id for warning in found if warning.id == "signalbus.W004"] == warnings
 
 
 @pytest.mark.django_db
@@ -338,34 +585,28 @@ class InATestCase(TestCase):
             parcel.send(None, label=1)
         sent.assert_sent(parcel, times=1)
 
+    def test_immediate(self) -> None:
+        """Each send is delivered although no commit comes, and leaves nothing behind that waits for one."""
+        with self.captureOnCommitCallbacks() as callbacks, immediate():
+            parcel_tracked.send(None, label=1)
+            with transaction.atomic():
+                parcel_tracked.send(None, label=2)
+            assert heard == [("follow", 1), ("follow", 2)]
+        assert callbacks == []
+
+    def test_a_failed_receiver_leaves_the_transaction_usable(self) -> None:
+        """A database error of an atomic receiver's is rolled back with its savepoint."""
+        with immediate():
+            parcel.send(None, label=1)
+            with pytest.raises(DeliveryFailed, match="IntegrityError"):
+                parcel.send(None, label=1)
+        assert Academy.objects.filter(slug="academy-1").count() == 1
+
     def test_muted(self) -> None:
         """Nothing waits for the commit either."""
         with self.captureOnCommitCallbacks() as callbacks, muted():
             parcel.send(None, label=1)
         assert callbacks == []
-
-
-class Database:
-    """A connection in a transaction."""
-
-    def __init__(self) -> None:
-        self.run_on_commit: list[Any] = []
-
-    def on_commit(self, callback: Any, robust: bool = False) -> None:
-        """Keep a callback, as Django does."""
-        self.run_on_commit.append((set(), callback, robust))
-
-
-def test_several_databases(monkeypatch):
-    """A message of transactions in two databases was sent only if both commit."""
-    first, second = Database(), Database()
-    monkeypatch.setattr(outbox, "open_transactions", lambda: [first, second])
-    with captured() as sent:
-        parcel.send(None, label=1)
-    first.run_on_commit.pop()[1]()
-    assert len(sent) == 1
-    second.run_on_commit.clear()
-    assert len(sent) == 0
 
 
 class InATransactionTestCase(TransactionTestCase):
@@ -381,3 +622,11 @@ class InATransactionTestCase(TransactionTestCase):
                 parcel_tracked.send(None, label="lost")
                 transaction.set_rollback(True)
         assert [message.payload["label"] for message in sent] == ["autocommit", "committed"]
+
+    def test_what_receivers_send_in_turn_after_the_block(self) -> None:
+        """The receivers commit for real here, and still nothing of it goes to a broker."""
+        heard.clear()
+        with captured() as sent:
+            parcel.send(None, label=1)
+        assert sent.deliver_all() == 2
+        assert ("follow", 1) in heard

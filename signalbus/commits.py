@@ -1,0 +1,183 @@
+"""Which commits decide over what is sent now, and how they are waited for: all that is known here of transactions.
+
+The ledger's transaction decides, if one is open; else all others that are. A savepoint that is rolled back takes what
+was sent in it. In a ``TestCase`` what the test has opened itself does not count beside what the code under test opens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from django.db import connections
+
+from signalbus import ledger
+from signalbus.compat.django import callbacks_of, in_testcase, only_testcases, open_savepoints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from signalbus.compat.django import Waiting
+
+T = TypeVar("T")
+
+
+def deciding() -> list[BaseDatabaseWrapper]:
+    """Return the connections whose commits decide over what is sent now; none, if it is not to wait."""
+    opened = [c for c in connections.all(initialized_only=True) if c.in_atomic_block or _is_manual(c)]
+    if len(opened) < 2:  # noqa: PLR2004 - nearly always
+        return opened
+    alias = ledger.using()
+    counted = [connection for connection in opened if not only_testcases(connection)] or opened
+    return [connection for connection in counted if connection.alias == alias] or counted
+
+
+def _is_manual(connection: BaseDatabaseWrapper) -> bool:
+    """Whether ``set_autocommit(False)`` opened a transaction: Django's on_commit() then raises, and so must send().
+
+    A database whose settings say ``AUTOCOMMIT: False`` is always in one; such a legacy one beside ours decides nothing.
+    """
+    if connection.connection is None or connection.autocommit or connection.in_atomic_block:
+        return False
+    return bool(connection.settings_dict["AUTOCOMMIT"]) or connection.alias == ledger.using()
+
+
+class Hold:
+    """A place in Django's list of what waits for a commit, from which a rollback takes it.
+
+    In a list of ours beside it, it would survive the rollback, and swallow the next commit.
+    """
+
+    def __init__(self) -> None:
+        self.committed = False
+        self.__qualname__ = type(self).__qualname__  # by which Django 5.2 names a callback that failed
+
+    def __call__(self) -> None:
+        """Note the commit."""
+        self.committed = True
+
+
+class Fate:
+    """What becomes of what is sent now.
+
+    Args:
+        deciders: connections in transactions; what `deciding` returned.
+
+    Raises:
+        TransactionManagementError: one of them was opened by ``set_autocommit(False)``: nobody says when it commits.
+    """
+
+    def __init__(self, deciders: Sequence[BaseDatabaseWrapper]) -> None:
+        self._holds = [(connection, Hold()) for connection in deciders]
+        for connection, hold in self._holds:
+            connection.on_commit(hold, robust=True)
+
+    @property
+    def stands(self) -> bool:
+        """False once a transaction that decides over it, or a savepoint around it, was rolled back."""
+        return all(hold.committed or _waits(connection, hold) for connection, hold in self._holds)
+
+
+def _waits(connection: BaseDatabaseWrapper, hold: Hold) -> bool:
+    return any(callback is hold for _, callback, _ in tuple(callbacks_of(connection)))
+
+
+class Joint(Generic[T]):
+    """What waits for several commits, and is released by the last of them.
+
+    Args:
+        items: what waits.
+        commits: how many it waits for; a rollback drops one, so that the count is never full.
+    """
+
+    def __init__(self, items: Iterable[T], commits: int) -> None:
+        self._items = list(items)
+        self._missing = commits
+
+    def after_a_commit(self) -> list[T]:
+        """Return what waits for nothing more."""
+        self._missing -= 1
+        return [] if self._missing else self._items
+
+
+class Buffer(Hold, Generic[T]):
+    """What shares one fate, and is released together.
+
+    Args:
+        release: takes it after the commit, and does not fail.
+    """
+
+    def __init__(self, release: Callable[[Sequence[T]], None]) -> None:
+        super().__init__()
+        self._release = release
+        self.items: list[T] = []
+        self.joints: list[Joint[T]] = []
+
+    def __call__(self) -> None:
+        """Release it."""
+        super().__call__()
+        items = [*self.items, *(item for joint in self.joints for item in joint.after_a_commit())]
+        if items:
+            self._release(items)
+
+    def absorb(self, other: Buffer[T]) -> None:
+        """Take over what has come to share this one's fate."""
+        self.items += other.items
+        self.joints += other.joints
+
+
+def wait(deciders: Sequence[BaseDatabaseWrapper], items: Iterable[T], release: Callable[[Sequence[T]], None]) -> None:
+    """Release something after all of these commits; it is dropped by any rollback.
+
+    Args:
+        deciders: connections in transactions; what `deciding` returned.
+        items: what waits.
+        release: takes all that a commit releases at once.
+
+    Raises:
+        TransactionManagementError: one of them was opened by ``set_autocommit(False)``: nobody says when it commits.
+    """
+    if len(deciders) == 1:
+        _buffer_in(deciders[0], release).items.extend(items)
+        return
+    joint = Joint(items, len(deciders))
+    for connection in deciders:
+        _buffer_in(connection, release).joints.append(joint)
+
+
+def _buffer_in(connection: BaseDatabaseWrapper, release: Callable[[Sequence[T]], None]) -> Buffer[T]:
+    """Find or make the buffer for the savepoints that are open now.
+
+    Ours stand in the front of Django's list: a callback of another's that raises makes Django skip those after it.
+    There they are a stack: each is in more of the open savepoints than the one before it.
+    """
+    buffer: Buffer[T] = Buffer(release)
+    if in_testcase(connection):
+        # captureOnCommitCallbacks() takes what was added to the end in its block; no commit comes, nobody is skipped.
+        connection.on_commit(buffer, robust=True)
+        return buffer
+    entries, savepoints = callbacks_of(connection), open_savepoints(connection)
+    height = _merge_released(entries, savepoints)
+    if height and entries[height - 1][0] >= savepoints:
+        last: Buffer[T] = entries[height - 1][1]  # type: ignore[assignment]  # what stands in front is ours
+        return last
+    connection.on_commit(buffer, robust=True)
+    entries.insert(height, entries.pop())
+    return buffer
+
+
+def _merge_released(entries: list[Waiting], savepoints: set[Any]) -> int:
+    """Merge the buffers that have come to share a fate; return how many are left.
+
+    A savepoint that is not open any more, and whose callbacks Django still holds, was released: what waits for it now
+    shares the fate of what is around it. Without this, a loop of ``atomic()`` blocks would publish once for each.
+    """
+    height = 0
+    while height < len(entries) and isinstance(entries[height][1], Buffer):
+        height += 1
+    stack: list[tuple[set[Any], Any, bool]] = entries[:height]
+    while len(stack) > 1 and stack[-2][0] & savepoints == stack[-1][0] & savepoints:
+        stack[-2][1].absorb(stack.pop()[1])
+    entries[:height] = stack
+    return len(stack)

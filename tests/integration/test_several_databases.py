@@ -1,0 +1,151 @@
+"""Which commit decides where transactions of several databases are open: the table in docs/operating.md."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connections, transaction
+
+from .bus import QUEUE, Bus, connect, new_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from signalbus import Signal
+
+LEDGER = "default"  # on SQLite and on PostgreSQL; the others are SQLite
+
+
+@pytest.fixture
+def other(database_url: str, tmp_path: Path) -> Iterator[str]:
+    """A database beside the ledger's."""
+    yield from _added("other", tmp_path)
+
+
+@pytest.fixture
+def third(database_url: str, tmp_path: Path) -> Iterator[str]:
+    """One more."""
+    yield from _added("third", tmp_path)
+
+
+def _added(alias: str, directory: Path) -> Iterator[str]:
+    settings = {"default": {}, alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": str(directory / alias)}}
+    connections.settings[alias] = connections.configure_settings(settings)[alias]
+    yield alias
+    connections[alias].close()
+    del connections[alias]
+    del connections.settings[alias]
+
+
+@pytest.fixture
+def signal(ran: list[Any]) -> Signal:
+    """A signal with one receiver."""
+    signal = new_signal()
+    connect(signal, lambda number, **kwargs: ran.append(number), "databases.receiver")
+    return signal
+
+
+class Open:
+    """An open transaction, which can end before one that was opened after it.
+
+    Args:
+        alias: of which database.
+    """
+
+    def __init__(self, alias: str) -> None:
+        self._atomic = transaction.atomic(using=alias)
+        self._atomic.__enter__()
+
+    def end(self, *, commits: bool) -> None:
+        """Commit or roll back."""
+        error = None if commits else ZeroDivisionError()
+        self._atomic.__exit__(type(error) if error else None, error, None)
+
+
+ENDS = [(True, True), (True, False), (False, True), (False, False)]  # whether the first commits, and the second
+
+
+@pytest.mark.parametrize("commit", ENDS, ids=["both-commit", "first-commits", "second-commits", "none-commits"])
+@pytest.mark.parametrize("first", [LEDGER, "other"], ids=["ledger-ends-first", "other-ends-first"])
+@pytest.mark.parametrize("opened", [(LEDGER, "other"), ("other", LEDGER)], ids=["ledger-outside", "other-outside"])
+@pytest.mark.usefixtures("other")
+def test_the_ledgers_commit_decides(
+    opened: tuple[str, str], first: str, commit: tuple[bool, bool], bus: Bus, signal: Signal
+):
+    """The message is published at the ledger's commit, and gone with its rollback, whatever becomes of the other."""
+    transactions = {alias: Open(alias) for alias in opened}
+    second = next(alias for alias in opened if alias != first)
+    signal.send(None, number=1)
+    published = []
+
+    for alias, commits in zip((first, second), commit, strict=True):
+        transactions[alias].end(commits=commits)
+        published.append(bus.client.llen(QUEUE))
+
+    if first == LEDGER:
+        assert published == [commit[0], commit[0]]
+    else:
+        assert published == [0, commit[1]]
+
+
+@pytest.mark.parametrize("alias", [LEDGER, "other"])
+@pytest.mark.parametrize("commits", [True, False], ids=["commits", "rolls-back"])
+def test_one_that_is_open_alone_decides(alias: str, commits: bool, bus: Bus, signal: Signal, other: str):
+    """Where only one is in a transaction, the ledger's or another, what is sent waits for that one."""
+    alone = Open(alias)
+    signal.send(None, number=1)
+    before = bus.client.llen(QUEUE)
+    alone.end(commits=commits)
+
+    assert (before, bus.client.llen(QUEUE)) == (0, commits)
+
+
+@pytest.mark.parametrize("commit", ENDS)
+def test_without_the_ledgers_all_decide(commit: tuple[bool, bool], bus: Bus, signal: Signal, other: str, third: str):
+    """Of several others none is more than the rest: the message waits for all, and is gone with one."""
+    transactions = [Open(other), Open(third)]
+    signal.send(None, number=1)
+    signal.send(None, number=2)
+
+    transactions[0].end(commits=commit[0])
+    before = bus.client.llen(QUEUE)
+    transactions[1].end(commits=commit[1])
+
+    assert before == 0
+    assert [len(texts) for texts in bus.take()] == ([2] if all(commit) else [])
+
+
+def test_without_the_ledgers_a_savepoint_of_one_takes_its_own(
+    bus: Bus, signal: Signal, ran: list[Any], other: str, third: str
+):
+    """A savepoint of either that is rolled back takes what was sent in it, and nothing else."""
+    with transaction.atomic(using=other), transaction.atomic(using=third):
+        signal.send(None, number=1)
+        with suppress(ZeroDivisionError), transaction.atomic(using=third):
+            signal.send(None, number=2)
+            raise ZeroDivisionError
+        with transaction.atomic(using=other):
+            signal.send(None, number=3)
+
+    bus.work()
+    assert sorted(ran) == [1, 3]
+
+
+def test_a_savepoint_of_the_ledgers_takes_its_own_whatever_the_other_does(
+    bus: Bus, signal: Signal, ran: list[Any], other: str
+):
+    """With two databases as with one: what was sent before, beside and after it travels."""
+    with transaction.atomic(using=other), transaction.atomic(using=LEDGER):
+        signal.send(None, number=1)
+        with suppress(ZeroDivisionError), transaction.atomic(using=LEDGER):
+            signal.send(None, number=2)
+            raise ZeroDivisionError
+        with suppress(ZeroDivisionError), transaction.atomic(using=other):
+            signal.send(None, number=3)
+            raise ZeroDivisionError
+
+    bus.work()
+    assert sorted(ran) == [1, 3]
