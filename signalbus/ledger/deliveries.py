@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from signalbus.wire.message import Message
 
+CHUNK = 500  # ids in one statement: SQLite takes a limited number of parameters
 ERROR_CHARS = 2000  # kept of an error's text
 LATEST = 10 * 365 * 86400.0  # seconds from now that every database can count to
 
@@ -80,12 +81,24 @@ def keep_unpublished(items: Sequence[tuple[Message, str | None]], error: str) ->
         items: messages with their queues.
         error: what the broker said.
     """
-    rows = [
-        new_delivery(message.id, receiver, queue, error=shorten(error))
-        for message, queue in items
+    noted = shorten(error)
+    unrecorded = [(message, queue) for message, queue in items if not message.recorded]
+    if unrecorded:
+        rows = [
+            new_delivery(message.id, receiver, queue, error=noted)
+            for message, queue in unrecorded
+            for receiver in receivers_of(message)
+        ]
+        insert([row_of(message) for message, _ in unrecorded], rows)
+    recorded = [
+        delivery_id(message.id, receiver)
+        for message, _ in items
+        if message.recorded
         for receiver in receivers_of(message)
     ]
-    insert([row_of(message) for message, _ in items], rows)
+    for start in range(0, len(recorded), CHUNK):
+        waiting = Delivery.objects.using(using()).filter(id__in=recorded[start : start + CHUNK], state=State.PUBLISHED)
+        waiting.update(state=State.PENDING, due_at=Now(), error=noted)
 
 
 def receivers_of(message: Message) -> tuple[str, ...]:

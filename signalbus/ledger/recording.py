@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.db import connections
+from django.db import connections, transaction
 
 from signalbus.ledger.dialect import DELIVERIES, MESSAGES, Dialect, dialect_of
 from signalbus.wire.message import delivery_id
@@ -73,8 +74,10 @@ def record(parts: Sequence[Part], *, using: str) -> None:
     dialect = dialect_of(using)
     messages, deliveries = _rows(parts, dialect)
     statements = _statements(dialect)
-    with connections[using].cursor() as cursor:
-        if dialect.vendor == "postgresql" and len(deliveries) <= CHUNK:
+    one = dialect.vendor == "postgresql" and len(deliveries) <= CHUNK
+    together = contextlib.nullcontext() if one else transaction.atomic(using=using, savepoint=False)
+    with together, connections[using].cursor() as cursor:
+        if one:
             # One round trip.
             sql = (
                 f"WITH sent AS ({statements.head}{_list(statements.message, messages)}) "

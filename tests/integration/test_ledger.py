@@ -39,6 +39,7 @@ def recorded(*recipients: str) -> UUID:
     """Record a message to one recipient or more; return the id of its first delivery."""
     part = new_part(*recipients)
     record([part], using=DEFAULT)
+    assert part.message.recipients is not None
     return delivery_id(part.message.id, part.message.recipients[0])
 
 
@@ -322,7 +323,7 @@ def test_the_interval_doubles_with_each_publication(database_url: str):
         let_wait(3600)
         Lane.objects.update_or_create(queue="", defaults={"returned_at": Delivery.objects.get().created_at})
         (row,) = due.take_due(100)
-        waits.append((row.due_at - row.clock).total_seconds())
+        waits.append((row.due_at - row.clock).total_seconds())  # type: ignore[attr-defined]  # annotated
 
     assert row.id == delivery
     assert waits == pytest.approx([2 * recording.WAIT, 4 * recording.WAIT, 8 * recording.WAIT], abs=0.5)
