@@ -110,11 +110,6 @@ def _redis_options() -> dict[str, Any]:
     }
 
 
-def lease() -> float:
-    """Return after how many seconds a delivery that was given out is taken for lost: longer than any may take."""
-    return 3 * max(conf.get().TIME_LIMIT, get_app().conf.task_time_limit or 0)
-
-
 def _own_app() -> Celery:
     # Not current, and without Celery's Django fixup, which would make it the default: a process whose own app is
     # imported later must find that one, not ours. What the fixup does for a worker, `receiving.worker` does.

@@ -43,6 +43,20 @@ def _is_manual(connection: BaseDatabaseWrapper) -> bool:
     return bool(connection.settings_dict["AUTOCOMMIT"]) or connection.alias == ledger.using()
 
 
+def refuse_manual(deciders: Iterable[BaseDatabaseWrapper]) -> None:
+    """Refuse transactions that nobody says the end of, before anything is written in them.
+
+    Args:
+        deciders: what `deciding` returned.
+
+    Raises:
+        TransactionManagementError: one of them was opened by ``set_autocommit(False)``.
+    """
+    for connection in deciders:
+        if not connection.in_atomic_block:
+            connection.on_commit(Hold(), robust=True)  # Django's own words for it
+
+
 class Hold:
     """A place in Django's list of what waits for a commit, from which a rollback takes it.
 

@@ -220,7 +220,8 @@ def _deliver(item: Outgoing) -> None:
                 f"{recipient} was connected to {message.signal} when it was sent, and is not any more: keep a "
                 "reference to it, or connect it with weak=False, until it is delivered."
             )
-    parts = [to_body(replace(message, recipients=(recipient,))) for recipient in recipients]
+    # Not recorded: what is captured has no rows.
+    parts = [to_body(replace(message, recipients=(recipient,), recorded=False)) for recipient in recipients]
     for body in parts or [item.body]:
         batch.deliver([conf.signer().sign(body)], queue=item.queue)
 

@@ -5,29 +5,33 @@ Only the database's clock decides what is due. Times that people read come from 
 
 from signalbus.ledger.deliveries import (
     Settlement,
-    anything_due,
-    claim,
     expand,
     give_back,
     keep,
     keep_settled,
     keep_unpublished,
     release,
+    renew,
     return_due,
     settle,
     skip,
-    take_due,
     using,
 )
+from signalbus.ledger.due import anything_due, mark, marker_returned, take_due
 from signalbus.ledger.mending import discard, failed, purge, retry, skipped
 from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
+from signalbus.ledger.recording import Part, record
+from signalbus.ledger.taking import Taken, claim, confirm, take, tell_runtime
 from signalbus.ledger.unsendable import keep_unsendable
 
 __all__ = [
+    "Part",
     "Settlement",
+    "Taken",
     "anything_due",
     "bury",
     "claim",
+    "confirm",
     "discard",
     "expand",
     "failed",
@@ -36,19 +40,25 @@ __all__ = [
     "keep_settled",
     "keep_unpublished",
     "keep_unsendable",
+    "mark",
+    "marker_returned",
     "open_parked",
     "park",
     "park_text",
     "postpone_row",
     "purge",
+    "record",
     "refuse",
     "release",
+    "renew",
     "retry",
     "return_due",
     "settle",
     "skip",
     "skipped",
+    "take",
     "take_due",
+    "tell_runtime",
     "unpark",
     "using",
 ]

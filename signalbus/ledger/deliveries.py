@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, router, transaction
-from django.db.models import DateTimeField, ExpressionWrapper, F, Q
+from django.db.models import DateTimeField, ExpressionWrapper, F
 from django.db.models.functions import Now
 
 from signalbus import conf
+from signalbus.ledger.recording import WAIT
 from signalbus.models import OPEN_STATES, Delivery, State, StoredMessage
 from signalbus.wire.message import delivery_id, to_body
 
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from uuid import UUID
 
+    from django.db.models import QuerySet
+
     from signalbus.wire.message import Message
 
+CHUNK = 500  # ids in one statement: SQLite takes a limited number of parameters
 ERROR_CHARS = 2000  # kept of an error's text
 LATEST = 10 * 365 * 86400.0  # seconds from now that every database can count to
 
@@ -78,12 +82,24 @@ def keep_unpublished(items: Sequence[tuple[Message, str | None]], error: str) ->
         items: messages with their queues.
         error: what the broker said.
     """
-    rows = [
-        new_delivery(message.id, receiver, queue, error=shorten(error))
-        for message, queue in items
+    noted = shorten(error)
+    unrecorded = [(message, queue) for message, queue in items if not message.recorded]
+    if unrecorded:
+        rows = [
+            new_delivery(message.id, receiver, queue, error=noted)
+            for message, queue in unrecorded
+            for receiver in receivers_of(message)
+        ]
+        insert([row_of(message) for message, _ in unrecorded], rows)
+    recorded = [
+        delivery_id(message.id, receiver)
+        for message, _ in items
+        if message.recorded
         for receiver in receivers_of(message)
     ]
-    insert([row_of(message) for message, _ in items], rows)
+    for start in range(0, len(recorded), CHUNK):
+        waiting = Delivery.objects.using(using()).filter(id__in=recorded[start : start + CHUNK], state=State.PUBLISHED)
+        waiting.update(state=State.PENDING, due_at=Now(), error=noted)
 
 
 def receivers_of(message: Message) -> tuple[str, ...]:
@@ -151,85 +167,60 @@ def keep_settled(message: Message, receiver: str, queue: str | None, settlement:
     insert([row_of(message)], [new_delivery(message.id, receiver, queue, attempts=1, **settlement.fields())])
 
 
-def claim(delivery: UUID, *, redelivered: bool, lease: float) -> tuple[int, int] | None:
-    """Take the right to run a delivery, and count the attempt before it runs: a poison message is bounded.
+def settle(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int) -> bool:
+    """Write down how an attempt ended that did not commit by itself.
 
     Args:
         delivery: its id.
-        redelivered: the broker gives it out again, so whoever had claimed it is gone.
-        lease: seconds after which the claim is taken for lost.
+        settlement: how it ended.
+        seen: how many attempts its row counts, if this one still has the say.
+        attempt: this one's number.
 
     Returns:
-        The attempt's number, which fences the settlement, and the allowance; None if there is nothing to run.
+        False if somebody else runs it now, or has settled it.
     """
-    # What waits for its next attempt is not due for every late copy of its message.
-    free = Q(state__in=(State.PUBLISHED, State.PARKED)) | Q(state__in=(State.PENDING, State.RUNNING), due_at__lte=Now())
-    if redelivered:
-        free |= Q(state=State.RUNNING)
     alias = using()
     with transaction.atomic(using=alias):
-        mine = Delivery.objects.using(alias).filter(free, id=delivery)
-        if not mine.update(state=State.RUNNING, attempts=F("attempts") + 1, due_at=later(lease)):
-            return None
-        return Delivery.objects.using(alias).values_list("attempts", "allowance").get(id=delivery)
+        rows = Delivery.objects.using(alias).filter(id=delivery, attempts=seen, state__in=OPEN_STATES)
+        return bool(unlocked(rows).update(attempts=attempt, publications=0, **settlement.fields()))
 
 
-def settle(delivery: UUID, attempt: int, settlement: Settlement) -> bool:
-    """Write down how an attempt ended.
+def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
+    """Return those rows that nobody runs at this moment, locked until the transaction ends; nobody waits for a row."""
+    alias = rows.db
+    features = connections[alias].features
+    if not features.has_select_for_update_skip_locked:
+        return rows  # one writer at a time: whoever runs one has ended by now
+    locked = rows.select_for_update(skip_locked=True, no_key=features.has_select_for_no_key_update)
+    return Delivery.objects.using(alias).filter(id__in=list(locked.values_list("id", flat=True)))
+
+
+def renew(claims: Iterable[tuple[UUID, int]], lease: float) -> None:
+    """Prolong claims whose receivers still run, and hold no lock on their rows.
 
     Args:
-        delivery: its id.
-        attempt: the number that its claim gave.
-        settlement: how it ended.
-
-    Returns:
-        False if the claim is not this attempt's any more: somebody else runs it.
+        claims: deliveries, each with the number of its attempt.
+        lease: seconds from now.
     """
-    rows = Delivery.objects.using(using()).filter(id=delivery, attempts=attempt, state=State.RUNNING)
-    return bool(rows.update(**settlement.fields()))
+    for delivery, attempt in claims:
+        rows = Delivery.objects.using(using()).filter(id=delivery, attempts=attempt, state=State.RUNNING)
+        rows.update(due_at=later(lease))
 
 
-def give_back(delivery: UUID, attempt: int, *, lease: float) -> bool:
+def give_back(delivery: UUID, attempt: int) -> bool:
     """Undo a claim whose run does not count: what it was for is not known here, or the worker itself cut it off.
 
-    The broker has its message still, and gives it out again: if the sweeper published a second one, whoever got the
-    later of the two would take the claim away from the other.
+    The broker has its message still, and gives it out again.
 
     Args:
         delivery: its id.
         attempt: the number that its claim gave.
-        lease: seconds after which the broker's message is taken for lost.
 
     Returns:
         False if the claim is not this attempt's any more: somebody else runs it.
     """
     rows = Delivery.objects.using(using()).filter(id=delivery, attempts=attempt, state=State.RUNNING)
-    return bool(rows.update(state=State.PUBLISHED, attempts=F("attempts") - 1, due_at=later(lease)))
-
-
-def anything_due() -> bool:
-    """Whether `take_due` would find anything: a read that takes no lock, for the many times that it would not."""
-    return Delivery.objects.using(using()).filter(state__in=OPEN_STATES, due_at__lte=Now()).exists()
-
-
-def take_due(limit: int, lease: float) -> list[Delivery]:
-    """Take deliveries that are due to be published; no other sweeper gets them meanwhile.
-
-    Args:
-        limit: how many at most.
-        lease: seconds after which they are taken for lost.
-
-    Returns:
-        The deliveries with their messages, and the database's time as ``clock``.
-    """
-    alias = using()
-    with transaction.atomic(using=alias):
-        due = Delivery.objects.using(alias).filter(state__in=OPEN_STATES, due_at__lte=Now()).order_by("due_at")
-        if connections[alias].features.has_select_for_update_skip_locked:
-            due = due.select_for_update(skip_locked=True)
-        taken = Delivery.objects.using(alias).filter(id__in=list(due.values_list("id", flat=True)[:limit]))
-        taken.update(state=State.PUBLISHED, due_at=later(lease))
-        return list(taken.select_related("message").annotate(clock=Now()).order_by("created_at"))
+    return bool(rows.update(state=State.PUBLISHED, attempts=F("attempts") - 1, due_at=later(WAIT)))
 
 
 def return_due(deliveries: Iterable[UUID], delay: float) -> None:
@@ -244,13 +235,15 @@ def return_due(deliveries: Iterable[UUID], delay: float) -> None:
 
 
 def release(deliveries: Iterable[UUID]) -> None:
-    """Give up claims that were lost in company; the sweeper publishes each again, and alone what had begun to run.
+    """Give up what was lost in company: the sweeper publishes each again, alone, because one of them ended the worker.
 
     Args:
         deliveries: their ids.
     """
-    rows = Delivery.objects.using(using()).filter(id__in=list(deliveries), state__in=(State.PUBLISHED, State.RUNNING))
-    rows.update(state=State.PENDING, due_at=Now())
+    alias = using()
+    with transaction.atomic(using=alias):
+        rows = Delivery.objects.using(alias).filter(id__in=list(deliveries), state__in=(State.PUBLISHED, State.RUNNING))
+        unlocked(rows).update(state=State.PENDING, publications=F("publications") + 1, due_at=Now())
 
 
 def skip(message: Message, queue: str | None, reason: str) -> None:

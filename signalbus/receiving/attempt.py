@@ -1,24 +1,33 @@
-"""One attempt of a delivery: take its row, run the receiver, commit its effects together with its receipt."""
+"""One attempt of a delivery: take its row, run the receiver, commit its effects together with its receipt.
+
+There are three ways. A delivery without a row runs, and gets one only if it fails. One that is recorded is settled as
+done by the first statement of its receiver's transaction: whatever ends the worker rolls that back. One that is suspect
+(given out again, published again), or whose receiver has no transaction, is claimed by a commit of its own first, so
+that what ends its worker is counted.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
 import logging
+import os
 import random
+import socket
 import time
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 
-from signalbus import celery, ledger
+from signalbus import ledger
 from signalbus.context import running
 from signalbus.exceptions import SignalBusError, UnknownClass
 from signalbus.models import State
 from signalbus.receiving.ending import is_shutting_down, was_cut_off
 from signalbus.receiving.fetching import payload_for
+from signalbus.receiving.leases import LEASE, leases
 from signalbus.receiving.parking import park
 from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.runner import Outcome, call, conclude
@@ -27,7 +36,7 @@ from signalbus.registry import registry
 from signalbus.wire.message import delivery_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from uuid import UUID
 
     from signalbus.registry import Receiver
     from signalbus.wire.message import Message
@@ -35,11 +44,25 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("signalbus")
 
 BRIEF = 0.05  # seconds: shorter than any time limit
+CLAIM_LEASE = 10.0  # seconds; from then on the receiver's transaction locks the row, and nobody takes it
+WORTH_TELLING = 0.01  # seconds that a run must have taken to be worth a statement that says so
 STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING, "dead": State.DEAD}
 
 
-class LostClaim(SignalBusError):  # noqa: N818 - says what happened
-    """Somebody else runs the delivery now: what this attempt wrote is rolled back."""
+class NotRun(SignalBusError):  # noqa: N818 - says what happened
+    """The receiver was not run, or what it wrote was rolled back, and nothing is written down."""
+
+
+class Dropped(NotRun):
+    """The delivery is done, runs elsewhere, or is not due."""
+
+
+class LostClaim(NotRun):
+    """Somebody else has claimed the delivery since."""
+
+
+class Suspect(NotRun):
+    """The delivery was lost before: it may be what ended its worker, and is to be claimed before it runs."""
 
 
 class NotKnownHere(SignalBusError):  # noqa: N818 - says what happened
@@ -52,83 +75,132 @@ class Attempt:
 
     Args:
         message: what is delivered.
-        receiver: to whom.
-        number: 1 for the first.
+        recipient: the receiver's id, as the message has it.
+        receiver: the receiver.
+        recorded: it has a row in the ledger.
+        number: 1 for the first; 0 while the row has not been asked.
         since: attempts made before the last retry by hand; the policy counts from there.
-        claimed: it has a row in the ledger, and this attempt's number fences it.
+        claimed: its number was committed before it runs.
     """
 
     message: Message
+    recipient: str
     receiver: Receiver
+    recorded: bool = False
     number: int = 1
     since: int = 0
     claimed: bool = False
 
+    @property
+    def id(self) -> UUID:
+        """The delivery's id."""
+        return delivery_id(self.message.id, self.recipient)
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far an attempt has come, for whoever has to write down how it ended."""
+
+    attempt: Attempt
+    begun: bool = False
+    committed: bool = False
+
+    def note_commit(self) -> None:
+        """Take note of the commit: what fails after it does not make the receiver run again."""
+        self.committed = True
+
 
 def deliver_one(message: Message, recipient: str, receiver: Receiver, *, redelivered: bool) -> None:
-    """Claim where there is a row, and run in a context of its own: what a receiver activates ends with it."""
-    attempt = Attempt(message, receiver)
-    if message.recorded or redelivered:
-        lease = celery.lease()
-        claim = ledger.claim(delivery_id(message.id, recipient), redelivered=redelivered, lease=lease)
-        if claim is None:
-            logger.info("signalbus: %s to %s was delivered already", message.id, recipient)
+    """Run a receiver in a context of its own: what it activates ends with it."""
+    attempt = Attempt(message, recipient, receiver, recorded=message.recorded or redelivered)
+    try:
+        if attempt.recorded and (redelivered or not receiver.atomic):
+            _run_claimed(attempt, overtake=redelivered and receiver.atomic)
             return
-        attempt = Attempt(message, receiver, number=claim[0], since=claim[1], claimed=True)
-    contextvars.copy_context().run(_run, attempt, recipient)
+        try:
+            contextvars.copy_context().run(_run, attempt)
+        except Suspect:
+            _run_claimed(attempt)
+    except Dropped:
+        logger.info("signalbus: %s to %s runs elsewhere, or was delivered already", message.id, recipient)
+    except LostClaim as error:
+        logger.warning("signalbus rolled back: %s", error)
 
 
-def _run(attempt: Attempt, recipient: str) -> None:
-    if attempt.number - attempt.since > attempt.receiver.retry.max_attempts:
-        lost = SignalBusError(f"its worker was lost in attempt {attempt.number - 1}, the last one")
-        _write_down(attempt, recipient, Outcome("dead", lost))
+def _run_claimed(attempt: Attempt, *, overtake: bool = False) -> None:
+    """Count the attempt before it runs: a delivery that ends its worker is bounded."""
+    lease = CLAIM_LEASE if attempt.receiver.atomic else LEASE
+    alias = ledger.using()
+    taken = ledger.claim(attempt.id, worker=worker_name(), lease=lease, overtake=overtake, using=alias)
+    if taken is None:
+        raise Dropped
+    attempt = replace(attempt, number=taken.attempt, since=taken.allowance, claimed=True)
+    if taken.attempt - taken.allowance > attempt.receiver.retry.max_attempts:
+        lost = SignalBusError(f"its worker was lost in attempt {taken.attempt - 1}, the last one")
+        _write_down(attempt, Outcome("dead", lost))
         return
+    contextvars.copy_context().run(_run, attempt)
+
+
+def worker_name() -> str:
+    """Return what the ledger calls this process."""
+    return _name_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _name_of(pid: int) -> str:
+    return f"{socket.gethostname()}:{pid}"
+
+
+def _run(attempt: Attempt) -> None:
+    """Run, and write down what did not succeed."""
+    progress = Progress(attempt)
     started = time.monotonic()
-    error = running(context_of(attempt.message, recipient, attempt.number), _attempt, attempt, recipient)
+    error = _attempt(progress)
     # A time limit may have struck, and the receiver have gone on after it; what was brief is not looked at.
     if error is not None or attempt.receiver.timeout is not None or time.monotonic() - started > BRIEF:
         mend_connections()
     if error is None:
         return
+    attempt = progress.attempt
     if was_cut_off():
-        _give_up(attempt, recipient)
+        _give_up(attempt)
         raise error
-    if isinstance(error, LostClaim):
-        logger.warning("signalbus rolled back: %s", error)
-    elif isinstance(error, NotKnownHere):
-        if not attempt.claimed or _give_back(attempt, recipient):
-            park(attempt.message, [recipient], attempt.receiver.queue, str(error))
+    if isinstance(error, NotKnownHere):
+        if not attempt.claimed or _give_back(attempt):
+            park(attempt.message, [attempt.recipient], attempt.receiver.queue, str(error))
     else:
-        _write_down(attempt, recipient, _conclude(attempt, error))
+        _write_down(attempt, _conclude(attempt, error))
 
 
-def _attempt(attempt: Attempt, recipient: str) -> BaseException | None:
+def _attempt(progress: Progress) -> BaseException | None:
     """Run the receiver, and return what it raised; what fails after its commit does not make it run again."""
-    committed: list[bool] = []
     try:
-        _run_receiver(attempt, recipient, partial(committed.append, True))
-    except KeyboardInterrupt:  # the person at the terminal's, not the receiver's
+        _execute(progress)
+    except (KeyboardInterrupt, NotRun):  # the first is the person's at the terminal, not the receiver's
         raise
     except BaseException as error:  # a receiver's SystemExit or MemoryError is a failed attempt
-        if not committed:
+        if not progress.begun:
+            raise  # the ledger's own: the broker keeps the message
+        if not progress.committed:
             return error
         text = "signalbus: %s to %s is done, but a callback that it left with on_commit failed"
-        logger.exception(text, attempt.message.signal, recipient)
+        logger.exception(text, progress.attempt.message.signal, progress.attempt.recipient)
     return None
 
 
-def _give_up(attempt: Attempt, recipient: str) -> None:
+def _give_up(attempt: Attempt) -> None:
     """Leave a run that was cut off to the next worker, which gets the message from the broker again."""
     shutdown = is_shutting_down()
-    what = (attempt.message.signal, recipient, attempt.number)
+    what = (attempt.message.signal, attempt.recipient, attempt.number)
     why = "the worker shuts down, which is no attempt" if shutdown else "its process was told to end"
     logger.warning("signalbus: %s to %s was cut off in attempt %s: %s", *what, why)
     if shutdown and attempt.claimed:
-        _give_back(attempt, recipient)
+        _give_back(attempt)
 
 
-def _give_back(attempt: Attempt, recipient: str) -> bool:
-    return ledger.give_back(delivery_id(attempt.message.id, recipient), attempt.number, lease=celery.lease())
+def _give_back(attempt: Attempt) -> bool:
+    return ledger.give_back(attempt.id, attempt.number)
 
 
 def _conclude(attempt: Attempt, error: BaseException) -> Outcome:
@@ -141,29 +213,67 @@ def _conclude(attempt: Attempt, error: BaseException) -> Outcome:
     )
 
 
-def _run_receiver(attempt: Attempt, recipient: str, note_commit: Callable[[], None]) -> None:
-    """Run the receiver, its rows fetched and its receipt written in its own transaction if it is atomic."""
-    receiver = attempt.receiver
-    alias = ledger.using()
-    outermost = receiver.atomic and not connections[alias].in_atomic_block  # else in a test, whose commit never comes
-    with transaction.atomic(using=alias) if receiver.atomic else contextlib.nullcontext():
+def _execute(progress: Progress) -> None:
+    """Run the receiver; if it is atomic, its effects and its receipt are one commit."""
+    attempt, alias = progress.attempt, ledger.using()
+    if not attempt.receiver.atomic:
+        progress.begun = True
+        with leases.held(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext():
+            _call(attempt)
+        if attempt.claimed and not ledger.settle(
+            attempt.id, ledger.Settlement(state=State.DONE), seen=attempt.number, attempt=attempt.number
+        ):
+            raise _lost(attempt)
+        return
+    outermost = not connections[alias].in_atomic_block  # else in a test, whose commit never comes
+    with transaction.atomic(using=alias):
         if outermost:
-            transaction.on_commit(note_commit, using=alias, robust=True)
-        function = receiver.function()
-        if function is None:
-            raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
-        arguments = _arguments(receiver, attempt.message)
-        try:
-            call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
-        except BaseException:
-            cancel_queries()  # before the transaction's end closes a connection in mid-query
-            raise
-        if receiver.atomic:
-            reject_broken(connections[alias])
-        if attempt.claimed:
-            done = ledger.Settlement(state=State.DONE)
-            if not ledger.settle(delivery_id(attempt.message.id, recipient), attempt.number, done):
-                raise LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {receiver.id} lost its claim")
+            transaction.on_commit(progress.note_commit, using=alias, robust=True)
+        if attempt.recorded:
+            attempt = progress.attempt = _settle_first(attempt, alias)
+        progress.begun = True
+        began = time.monotonic()
+        _call(attempt)
+        reject_broken(connections[alias])
+        took = time.monotonic() - began
+        if attempt.recorded and took >= WORTH_TELLING:
+            ledger.tell_runtime(attempt.id, took, using=alias)
+
+
+def _settle_first(attempt: Attempt, alias: str) -> Attempt:
+    """Settle the delivery as done: the transaction's first statement, taken back by whatever ends it."""
+    if attempt.claimed:
+        if not ledger.confirm(attempt.id, attempt.number, worker=worker_name(), using=alias):
+            raise _lost(attempt)
+        return attempt
+    taken = ledger.take(attempt.id, worker=worker_name(), using=alias)
+    if taken is None:
+        raise Dropped
+    if taken.publications:
+        raise Suspect
+    return replace(attempt, number=taken.attempt, since=taken.allowance)
+
+
+def _lost(attempt: Attempt) -> LostClaim:
+    return LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {attempt.recipient} lost its claim")
+
+
+def _call(attempt: Attempt) -> None:
+    """Fetch the rows, and call the receiver as the current delivery."""
+    running(context_of(attempt.message, attempt.recipient, attempt.number), _call_receiver, attempt)
+
+
+def _call_receiver(attempt: Attempt) -> None:
+    receiver = attempt.receiver
+    function = receiver.function()
+    if function is None:
+        raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
+    arguments = _arguments(receiver, attempt.message)
+    try:
+        call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
+    except BaseException:
+        cancel_queries()  # before the transaction's end closes a connection in mid-query
+        raise
 
 
 def _arguments(receiver: Receiver, message: Message) -> dict[str, Any]:
@@ -175,18 +285,18 @@ def _arguments(receiver: Receiver, message: Message) -> dict[str, Any]:
     return {**payload, "signal": registry.presented(message.signal), "sender": sender}
 
 
-def _write_down(attempt: Attempt, recipient: str, outcome: Outcome) -> None:
+def _write_down(attempt: Attempt, outcome: Outcome) -> None:
     """Settle an attempt that did not succeed, and tell of it."""
-    message = attempt.message
+    message, recipient = attempt.message, attempt.recipient
     settlement = ledger.Settlement(
         state=STATES[outcome.kind], error=outcome.reason, traceback=outcome.traceback, delay=outcome.delay
     )
-    if attempt.claimed:
-        if not ledger.settle(delivery_id(message.id, recipient), attempt.number, settlement):
-            # Lost, or settled by a commit whose on_commit callback has failed since.
+    if not attempt.recorded:
+        ledger.keep_settled(message, recipient, attempt.receiver.queue, settlement)
+    else:
+        seen = attempt.number if attempt.claimed else attempt.number - 1
+        if not ledger.settle(attempt.id, settlement, seen=seen, attempt=attempt.number):
             text = "signalbus: %s to %s failed after its claim was lost, or was done"
             logger.warning(text, message.id, recipient, exc_info=outcome.error)
             return
-    else:
-        ledger.keep_settled(message, recipient, attempt.receiver.queue, settlement)
     announce(context_of(message, recipient, attempt.number), outcome)

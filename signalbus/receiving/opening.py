@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from signalbus import conf, ledger
 from signalbus.exceptions import TextError, UnknownKey, UnknownVersion
+from signalbus.wire.marker import marker_from
 from signalbus.wire.message import from_body
 
 if TYPE_CHECKING:
@@ -23,7 +24,11 @@ def open_text(text: object, queue: str | None) -> Message | None:
         refuse(text, "Garbage: it holds a NUL character", queue)
         return None
     try:
-        return from_body(conf.signer().verify(text))
+        body = conf.signer().verify(text)
+        marker = marker_from(body)
+        if marker is None:
+            return from_body(body)
+        ledger.marker_returned(marker.queue, marker.marked_at)
     except UnknownKey as error:
         logger.warning("signalbus parks a text: %s", error)
         ledger.park_text(str(text), sealed=True, queue=queue, reason=str(error))

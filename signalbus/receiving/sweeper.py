@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from django.db import DatabaseError, DataError
 
-from signalbus import celery, conf, ledger
+from signalbus import conf, ledger
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
 from signalbus.receiving.upkeep import close_connections, use_no_pools
 from signalbus.sending import publisher
+from signalbus.wire.marker import Marker, marker_from
 from signalbus.wire.message import from_body, to_body
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _sweep_some() -> tuple[int, bool]:
     """Publish a batch of what is due; return how many deliveries that were, and whether there may be more."""
     if not ledger.anything_due():
         return 0, False
-    rows = ledger.take_due(BATCH, lease=celery.lease())
+    rows = ledger.take_due(BATCH)
     published = _publish([(row, text) for row in rows if (text := _text(row)) is not None])
     return published, len(rows) == BATCH
 
@@ -62,6 +63,9 @@ def _text(row: Delivery) -> str | None:
     """Return what to publish for a row; None if it has been dealt with here. One bad row must not stop the others."""
     try:
         body = conf.signer().verify(row.message.text) if row.message.sealed else row.message.text
+        if marker_from(body) is not None:  # parked by a worker of 0.1, which could not read it
+            ledger.discard([row.pk])
+            return None
         message = from_body(body)
         if not row.message.signal:  # opened at last: by now this worker holds the key, or reads the version
             ledger.open_parked(row, message)
@@ -81,7 +85,7 @@ def _publish(due: Sequence[tuple[Delivery, str]]) -> int:
     """Publish rows by queue; each that has run before alone, so that one that ends its worker takes no other along."""
     groups: dict[tuple[str, UUID | None], list[tuple[Delivery, str]]] = {}
     for row, text in due:
-        alone = row.pk if row.attempts else None
+        alone = row.pk if row.attempts or row.publications else None
         groups.setdefault((row.queue, alone), []).append((row, text))
     unsent = {row.pk for row, _ in due}
     patience = time.monotonic() + conf.get().PUBLISH_TIMEOUT
@@ -104,6 +108,17 @@ def _publish(due: Sequence[tuple[Delivery, str]]) -> int:
     if failure is not None:
         raise failure
     return len(due)
+
+
+def mark() -> None:
+    """Send a marker through each queue that needs one; who gets it back learns what is lost.
+
+    Raises:
+        PublishError: the broker did not take it.
+        DatabaseError: the ledger could not be read.
+    """
+    for queue, marked_at in ledger.mark():
+        publisher.publish(queue or None, [Marker(queue, marked_at).to_body()])
 
 
 # Held while a sweep has a connection, so that no child is forked in the midst of it: a child would hold the sweeper's
@@ -160,6 +175,7 @@ class Sweeper(threading.Thread):
             if not self._unparked:
                 ledger.unpark()
                 self._unparked = True
+            mark()
             return _sweep_some()[1]
         except (DatabaseError, publisher.PublishError) as error:
             logger.warning("signalbus could not sweep, and will try again: %r", error)

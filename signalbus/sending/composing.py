@@ -117,6 +117,7 @@ class Envelope:
                 recipients=self.routes[first],
                 ledger=self.ledger,
                 durable=self.durable,
+                recorded=self.durable,
                 sent_at=datetime.now(UTC),
                 path=path,
                 root=root or id_,

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
+
+from django.db import DatabaseError
 
 from signalbus import commits, conf, ledger
 from signalbus.exceptions import SignalBusError
 from signalbus.sending import loops, publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from signalbus.sending.composing import Outgoing
 
     Divert = Callable[[list[Outgoing]], None]
 
 logger: logging.Logger = logging.getLogger("signalbus")
+
+MOMENT = 1.0  # seconds after a failure in which the broker is not even tried
 
 # Where messages go instead, in a test (signalbus.testing): in this context, else in every thread, else for as long as
 # the settings say so.
@@ -31,23 +37,55 @@ def diversion() -> Divert | None:
     return diverted.get() or diverted_everywhere or test_modes.get(conf.get().TEST_MODE)
 
 
-def add(outgoing: Iterable[Outgoing], *, robust: bool = True) -> None:
-    """Publish messages after the commit that decides over them; at once if there is none to wait for.
+def add(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
+    """Record what is durable, and publish after the commit that decides over it; at once if there is none to wait for.
 
     Args:
         outgoing: the messages.
         robust: never raise, whatever happens to the broker and to the ledger.
+
+    Raises:
+        DatabaseError: the ledger did not take what is durable; nothing was sent.
     """
     divert = diversion()
     if divert is not None:
         _divert(divert, list(outgoing), robust=robust)
-    elif deciders := commits.deciding():
+        return
+    deciders = commits.deciding()
+    commits.refuse_manual(deciders)
+    if not deciders:
+        if loops.forbid_databases():
+            # Rows are written, and in eager mode receivers run: not on an event loop's thread.
+            loops.call_away(_send_now, outgoing, robust=robust)
+        else:
+            _send_now(outgoing, robust=robust)
+    elif deciders[0].alias == ledger.using():
+        _record(outgoing)
         commits.wait(deciders, outgoing, publish)
-    elif loops.forbid_databases():
-        # What the broker does not take is written, and in eager mode receivers run: not on an event loop's thread.
-        loops.call_away(publish, list(outgoing), robust=robust)
     else:
-        publish(list(outgoing), robust=robust)
+        commits.wait(deciders, outgoing, _record_and_publish)
+
+
+def _send_now(outgoing: Sequence[Outgoing], *, robust: bool) -> None:
+    _record(outgoing)
+    publish(outgoing, robust=robust)
+
+
+def _record(outgoing: Sequence[Outgoing]) -> None:
+    durable = [ledger.Part(item.message, item.body, item.queue) for item in outgoing if item.message.recorded]
+    if durable:
+        ledger.record(durable, using=ledger.using())
+
+
+def _record_and_publish(outgoing: Sequence[Outgoing]) -> None:
+    """Record what only transactions of other databases decided over, after their commits; this never raises."""
+    try:
+        _record(outgoing)
+    except DatabaseError:
+        ids = ", ".join(str(item.message.id) for item in outgoing)
+        logger.critical("signalbus LOST what the ledger did not take after the commit: %s", ids, exc_info=True)
+        return
+    publish(outgoing)
 
 
 def _divert(divert: Divert, outgoing: list[Outgoing], *, robust: bool) -> None:
@@ -59,10 +97,51 @@ def _divert(divert: Divert, outgoing: list[Outgoing], *, robust: bool) -> None:
         logger.exception("signalbus: what was delivered at once, in a test, failed")
 
 
+class Outage:
+    """The time in which the broker takes nothing: told of when it begins and when it ends, not for each message."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._again_at = 0.0
+        self._kept = 0
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the broker failed a moment ago: each try may last for the whole timeout, and somebody waits."""
+        return self._since is not None and time.monotonic() < self._again_at
+
+    def goes_on(self, kept: int, error: publisher.PublishError | None) -> None:
+        """Note that something was kept, and why, unless it was not tried."""
+        with self._lock:
+            self._kept += kept
+            if error is None:
+                return
+            self._again_at = time.monotonic() + MOMENT
+            if self._since is None:
+                self._since = time.monotonic()
+                logger.warning("signalbus keeps messages for later, until the broker is back: %s", error)
+
+    def is_over(self) -> None:
+        """Note that the broker took something."""
+        if self._since is None:
+            return
+        with self._lock:
+            if self._since is not None:
+                lasted = time.monotonic() - self._since
+                logger.warning(
+                    "signalbus: the broker is back after %.1f s; %d message(s) were kept", lasted, self._kept
+                )
+            self._since, self._kept = None, 0
+
+
+outage = Outage()
+
+
 def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
     """Publish messages, those for a queue together; what the broker does not take is kept in the ledger.
 
-    After a failure nothing more is tried: each try may last for the whole timeout, and somebody waits for this.
+    After a failure nothing more is tried for a moment: each try may last for the whole timeout, and somebody waits.
 
     Args:
         outgoing: the messages.
@@ -77,7 +156,7 @@ def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
     unsent: list[Outgoing] = []
     failure: publisher.PublishError | None = None
     for queue, items in by_queue.items():
-        if failure is not None:
+        if failure is not None or outage.is_fresh:
             unsent += items
             continue
         try:
@@ -85,16 +164,22 @@ def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
         except publisher.PublishError as error:
             failure = error
             unsent += [items[index] for index in error.unsent]
-    if failure is not None:
+        else:
+            outage.is_over()
+    if unsent:
+        outage.goes_on(len(unsent), failure)
         _keep(unsent, failure, robust=robust)
 
 
-def _keep(items: Sequence[Outgoing], error: publisher.PublishError, *, robust: bool) -> None:
-    logger.warning("signalbus keeps %d message(s) for later: %s", len(items), error)
+def _keep(items: Sequence[Outgoing], error: publisher.PublishError | None, *, robust: bool) -> None:
+    reason = "the broker is away" if error is None else str(error)
     try:
-        ledger.keep_unpublished([(item.message, item.queue) for item in items], str(error))
+        ledger.keep_unpublished([(item.message, item.queue) for item in items], reason)
     except Exception:  # whatever it is: what was committed, and has nowhere to go, must be named
-        ids = ", ".join(str(item.message.id) for item in items)
+        ids = ", ".join(str(item.message.id) for item in items if not item.message.recorded)
+        if not ids:  # the rows are there, and the sweeper will find that they were never published
+            logger.warning("signalbus could not note what the broker did not take", exc_info=True)
+            return
         logger.critical("signalbus LOST what neither the broker nor the ledger took: %s", ids, exc_info=True)
         if not robust:
             raise

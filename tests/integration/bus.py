@@ -69,8 +69,11 @@ def only() -> Delivery:
 
 
 def new_signal(**options: Any) -> Signal:
-    """Make a signal that no other test has had: a worker looks it up by name, and a dead one may linger."""
-    return Signal(f"tests.{next(NUMBERS)}", **options)
+    """Make a signal that no other test has had: a worker looks it up by name, and a dead one may linger.
+
+    Not durable if nothing is said: its deliveries have rows only once something has gone wrong.
+    """
+    return Signal(f"tests.{next(NUMBERS)}", **{"durable": False, **options})
 
 
 def connect(signal: Signal, function: Callable[..., Any], uid: str | None = None, **options: Any) -> Callable[..., Any]:

@@ -1,0 +1,127 @@
+"""What is to be published now: what is due, and what was published and is lost.
+
+A row that waits in a long queue is late, and to publish it again would feed the fire; one that is not in the queue any
+more is lost. Markers tell the two apart, signed messages of our own through each queue: what was published before one
+that came back, and is still open and held by nobody, is not in the queue.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.db import connections, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from signalbus.ledger.deliveries import later, using
+from signalbus.ledger.recording import WAIT
+from signalbus.models import Delivery, Lane, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+    from uuid import UUID
+
+    from django.db.models import QuerySet
+
+MARK_EVERY = 5.0  # seconds between two markers of a queue, while something published is open in it
+MARK_AGAIN = 15.0  # seconds after which a marker that did not come back may be lost itself
+LONGEST_WAIT = 600.0  # seconds until what was published again and again is asked for
+
+DUE_STATES = (State.PENDING, State.PARKED, State.RUNNING)
+
+
+def anything_due() -> bool:
+    """Whether `take_due` would find anything: a read that takes no lock, for the many times that it would not."""
+    return any(rows.exists() for rows in _to_publish())
+
+
+def take_due(limit: int) -> list[Delivery]:
+    """Take deliveries that are to be published now; no other sweeper gets them meanwhile.
+
+    Args:
+        limit: how many at most.
+
+    Returns:
+        The deliveries with their messages, and the database's time as ``clock``. What was lost has ``publications``
+        above 0, and is to be published alone: it may be what ended its worker.
+    """
+    taken: list[Delivery] = []
+    with transaction.atomic(using=using()):
+        for rows in _to_publish():
+            if len(taken) < limit:
+                taken += _take(rows, limit - len(taken))
+    return taken
+
+
+def _to_publish() -> Iterator[QuerySet[Delivery]]:
+    open_ = Delivery.objects.using(using()).filter(ended_at=None, due_at__lte=Now())
+    yield open_.filter(state__in=DUE_STATES)
+    # One range of the index for each queue: a backlog is never scanned.
+    for lane in Lane.objects.using(using()).exclude(returned_at=None):
+        marked: datetime = lane.returned_at  # type: ignore[assignment]  # excluded above
+        yield open_.filter(state=State.PUBLISHED, queue=lane.queue, due_at__lte=marked + timedelta(seconds=WAIT))
+
+
+def _take(rows: QuerySet[Delivery], limit: int) -> list[Delivery]:
+    alias = using()
+    features = connections[alias].features
+    if features.has_select_for_update_skip_locked:
+        rows = rows.select_for_update(skip_locked=True, no_key=features.has_select_for_no_key_update)
+    by_publications: dict[int, list[UUID]] = {}
+    for id_, state, publications in rows.order_by("due_at").values_list("id", "state", "publications")[:limit]:
+        suspect = state in {State.PUBLISHED, State.RUNNING}
+        by_publications.setdefault(publications + suspect, []).append(id_)
+    taken: list[Delivery] = []
+    for publications, ids in by_publications.items():
+        mine = Delivery.objects.using(alias).filter(id__in=ids)
+        wait = min(LONGEST_WAIT, WAIT * 2.0 ** min(publications, 16))
+        mine.update(state=State.PUBLISHED, publications=publications, due_at=later(wait))
+        taken += mine.select_related("message").annotate(clock=Now())
+    return sorted(taken, key=lambda row: row.created_at)
+
+
+def mark() -> list[tuple[str, datetime]]:
+    """Note for each queue that needs one that a marker is being sent through it.
+
+    Returns:
+        Queues, empty for the default one, with the time to write on the marker.
+    """
+    return [(queue, marked) for queue in _queues() if (marked := _mark(queue)) is not None]
+
+
+def _queues() -> Iterator[str]:
+    """Walk over the queues in which something published has been open for a while, by one look-up for each."""
+    waiting = Delivery.objects.using(using()).filter(
+        state=State.PUBLISHED, ended_at=None, due_at__lte=later(WAIT - MARK_EVERY)
+    )
+    names = Delivery.objects.using(using()).filter(state=State.PUBLISHED, ended_at=None).order_by("queue")
+    queue = names.values_list("queue", flat=True).first()
+    while queue is not None:
+        if waiting.filter(queue=queue).exists():
+            yield queue
+        queue = names.filter(queue__gt=queue).values_list("queue", flat=True).first()
+
+
+def _mark(queue: str) -> datetime | None:
+    alias = using()
+    lanes = Lane.objects.using(alias)
+    lanes.get_or_create(queue=queue)
+    back = Q(returned_at__gte=F("marked_at")) & Q(marked_at__lte=later(-MARK_EVERY))
+    with transaction.atomic(using=alias):
+        due = lanes.filter(Q(marked_at=None) | back | Q(marked_at__lte=later(-MARK_AGAIN)), queue=queue)
+        if not due.update(marked_at=Now()):  # another sweeper's, or still under way
+            return None
+        return lanes.values_list("marked_at", flat=True).get(queue=queue)
+
+
+def marker_returned(queue: str, marked_at: datetime) -> None:
+    """Note that a marker came back through its queue; an old copy of one changes nothing.
+
+    Args:
+        queue: the lane that it was sent through.
+        marked_at: what was written on it.
+    """
+    lane = Lane.objects.using(using()).filter(queue=queue)
+    lane.filter(Q(returned_at=None) | Q(returned_at__lt=marked_at)).update(returned_at=marked_at)

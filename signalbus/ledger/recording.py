@@ -1,0 +1,113 @@
+"""The rows of what is sent: written at send(), in the sender's transaction."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.db import connections, transaction
+
+from signalbus.ledger.dialect import DELIVERIES, MESSAGES, Dialect, dialect_of
+from signalbus.wire.message import delivery_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from signalbus.wire.message import Message
+
+WAIT = 10.0  # seconds after its publication that the sweeper first asks whether a delivery was lost
+CHUNK = 250  # rows of one INSERT with a list of values
+
+MESSAGE_COLUMNS = "id, signal, text, sealed, subject, created_at"
+DELIVERY_COLUMNS = (
+    "id, message_id, receiver, queue, state, attempts, allowance, publications, due_at, error, traceback, created_at, "
+    "worker"
+)
+
+
+class Part(NamedTuple):
+    """A message, or the part of it that goes through one queue, as it is recorded.
+
+    Args:
+        message: with the recipients of that queue.
+        body: its text.
+        queue: the Celery queue, or None for the default one.
+        subject: what it is about.
+    """
+
+    message: Message
+    body: str
+    queue: str | None
+    subject: str = ""
+
+
+class _Statements(NamedTuple):
+    message: str  # the values of a row
+    delivery: str
+    head: str
+    tail: str
+
+
+@cache
+def _statements(dialect: Dialect) -> _Statements:
+    due = dialect.later.replace("%s", str(WAIT))
+    unsealed = "false" if dialect.vendor == "postgresql" else "0"
+    return _Statements(
+        message=f"(%s, %s, %s, {unsealed}, %s, {dialect.now})",
+        delivery=f"(%s, %s, %s, %s, 'published', 0, 0, 0, {due}, '', '', {dialect.now}, '')",
+        head=f"INSERT INTO {MESSAGES} ({MESSAGE_COLUMNS}) VALUES ",
+        tail=f"INSERT INTO {DELIVERIES} ({DELIVERY_COLUMNS}) VALUES ",
+    )
+
+
+def record(parts: Sequence[Part], *, using: str) -> None:
+    """Write the rows of messages that are about to be published: one for each message, one for each recipient.
+
+    They are written as published, so that nothing is left to do after the commit; a publication that never came is
+    found as one that was lost.
+
+    Args:
+        parts: the messages.
+        using: the ledger's alias; its transaction, if one is open, decides over the rows.
+    """
+    dialect = dialect_of(using)
+    messages, deliveries = _rows(parts, dialect)
+    statements = _statements(dialect)
+    one = dialect.vendor == "postgresql" and len(deliveries) <= CHUNK
+    together = contextlib.nullcontext() if one else transaction.atomic(using=using, savepoint=False)
+    with together, connections[using].cursor() as cursor:
+        if one:
+            # One round trip.
+            sql = (
+                f"WITH sent AS ({statements.head}{_list(statements.message, messages)}) "
+                f"{statements.tail}{_list(statements.delivery, deliveries)}"
+            )
+            cursor.execute(sql, [value for row in (*messages, *deliveries) for value in row])
+            return
+        for head, values, rows in (
+            (statements.head, statements.message, messages),
+            (statements.tail, statements.delivery, deliveries),
+        ):
+            for start in range(0, len(rows), CHUNK):
+                chunk = rows[start : start + CHUNK]
+                cursor.execute(head + _list(values, chunk), [value for row in chunk for value in row])
+
+
+def _list(values: str, rows: Sequence[Any]) -> str:
+    return ", ".join([values] * len(rows))
+
+
+def _rows(parts: Sequence[Part], dialect: Dialect) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    messages: dict[Any, tuple[Any, ...]] = {}
+    deliveries: list[tuple[Any, ...]] = []
+    for part in parts:
+        message = part.message
+        key = dialect.key(message.id)
+        messages.setdefault(key, (key, message.signal, part.body, part.subject))
+        recipients = ("",) if message.recipients is None else message.recipients
+        deliveries += [
+            (dialect.key(delivery_id(message.id, recipient)), key, recipient, part.queue or "")
+            for recipient in recipients
+        ]
+    return list(messages.values()), deliveries

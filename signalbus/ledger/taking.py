@@ -1,0 +1,153 @@
+"""The worker's right to run a delivery: the lock on its row; under suspicion, a claim that is committed before.
+
+An atomic receiver's first statement says that its delivery is done, which is true once its transaction commits. If the
+worker dies, the database takes the word back, and gives the row free.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.db import connections, transaction
+
+from signalbus.ledger.dialect import DELIVERIES, Dialect, dialect_of
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+LEASE = 10.0  # seconds after which a committed claim whose row nobody holds is taken for lost
+
+
+class Taken(NamedTuple):
+    """A delivery that this worker may run.
+
+    Args:
+        attempt: the number of this attempt, 1 for the first.
+        allowance: attempts made before the last retry by hand; the policy counts from there.
+        publications: how often it was published again because it was lost; above 0 it is suspect.
+    """
+
+    attempt: int
+    allowance: int
+    publications: int
+
+
+@cache
+def _update(dialect: Dialect, changes: str, condition: str) -> tuple[str, str]:
+    """Write the statement that takes a row, and the SELECT before it where an UPDATE returns nothing."""
+    columns = "attempts, allowance, publications"
+    update = f"UPDATE {DELIVERIES} SET {changes} WHERE "
+    if dialect.returns:
+        return "", f"{update}{dialect.free(condition)} RETURNING {columns}"
+    return f"SELECT {columns} FROM {DELIVERIES} WHERE {condition} {dialect.skip_locked}", f"{update}id = %s"
+
+
+def _runnable(dialect: Dialect, *, overtake: bool = False) -> str:
+    # What waits for its next attempt is not due for every late copy of its message.
+    free, when_due = "'published', 'parked'", "'pending', 'running'"
+    if overtake:
+        free, when_due = f"{free}, 'running'", "'pending'"
+    return f"id = %s AND (state IN ({free}) OR (state IN ({when_due}) AND due_at <= {dialect.now}))"
+
+
+def _done(dialect: Dialect) -> str:
+    return (
+        f"state = 'done', error = '', traceback = '', parked_at = NULL, "
+        f"started_at = {dialect.now}, ended_at = {dialect.now}, worker = %s"
+    )
+
+
+def _take(using: str, changes: str, values: tuple[Any, ...], condition: str, where: tuple[Any, ...]) -> Any:
+    dialect = dialect_of(using)
+    look, update = _update(dialect, changes, condition)
+    with connections[using].cursor() as cursor:
+        if not look:
+            cursor.execute(update, (*values, *where))
+            return cursor.fetchone()
+        cursor.execute(look, where)
+        found = cursor.fetchone()
+        if found is not None:
+            cursor.execute(update, (*values, where[0]))
+        return found
+
+
+def take(delivery: UUID, *, worker: str, using: str) -> Taken | None:
+    """Settle a delivery as done, at the beginning of the transaction in which its receiver is about to run.
+
+    Args:
+        delivery: its id.
+        worker: who runs it.
+        using: the ledger's alias, in a transaction.
+
+    Returns:
+        What was taken, or None: it is done, somebody runs it now, or it is not due.
+    """
+    dialect = dialect_of(using)
+    changes = f"attempts = attempts + 1, {_done(dialect)}"
+    found = _take(using, changes, (worker,), _runnable(dialect), (dialect.key(delivery),))
+    return None if found is None else _taken(dialect, found)
+
+
+def claim(delivery: UUID, *, worker: str, lease: float, overtake: bool = False, using: str) -> Taken | None:
+    """Count an attempt before it runs, and commit that: a delivery that ends its worker is bounded.
+
+    Args:
+        delivery: its id.
+        worker: who runs it.
+        lease: seconds after which it is taken for lost, unless somebody holds its row.
+        overtake: also from one who has claimed it and does not hold its row: where the broker gives it out again, and a
+            receiver's transaction would hold the row, that one is gone.
+        using: the ledger's alias.
+
+    Returns:
+        What was taken, or None.
+    """
+    dialect = dialect_of(using)
+    changes = (
+        f"state = 'running', attempts = attempts + 1, publications = 0, parked_at = NULL, "
+        f"started_at = {dialect.now}, due_at = {dialect.later}, worker = %s"
+    )
+    with transaction.atomic(using=using):
+        runnable = _runnable(dialect, overtake=overtake)
+        found = _take(using, changes, (lease, worker), runnable, (dialect.key(delivery),))
+    return None if found is None else _taken(dialect, found)
+
+
+def confirm(delivery: UUID, attempt: int, *, worker: str, using: str) -> bool:
+    """Settle a claimed delivery as done, at the beginning of the transaction in which its receiver is about to run.
+
+    Args:
+        delivery: its id.
+        attempt: the number that its claim gave.
+        worker: who runs it.
+        using: the ledger's alias, in a transaction.
+
+    Returns:
+        False if somebody else has claimed it since.
+    """
+    dialect = dialect_of(using)
+    claimed = "id = %s AND state = 'running' AND attempts = %s"
+    where = (dialect.key(delivery), attempt)
+    return _take(using, _done(dialect), (worker,), claimed, where) is not None
+
+
+def _taken(dialect: Dialect, found: Any) -> Taken:
+    attempts, allowance, publications = found
+    return Taken(attempts if dialect.returns else attempts + 1, allowance, publications)
+
+
+def tell_runtime(delivery: UUID, seconds: float, *, using: str) -> None:
+    """Write down how long a run took, at the end of its transaction.
+
+    Args:
+        delivery: its id.
+        seconds: how long.
+        using: the ledger's alias.
+    """
+    dialect = dialect_of(using)
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {DELIVERIES} SET runtime_ms = %s, ended_at = {dialect.now} WHERE id = %s",
+            (round(seconds * 1000), dialect.key(delivery)),
+        )

@@ -1,0 +1,70 @@
+"""Claims that no lock shows: while a receiver runs outside of a transaction, its lease is renewed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from django.db import DatabaseError, connections
+
+from signalbus import ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+LEASE = 20.0  # seconds after which a delivery whose process is gone runs again
+RENEW_EVERY = 5.0  # seconds
+
+
+class Leases:
+    """The claims of this process, renewed by one thread that lives while there are any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: set[tuple[UUID, int]] = set()
+        self._pause = threading.Event()  # never set: waiting for it lets other threads run
+        self._pid = 0  # of the process that the thread runs in: a forked child has none
+
+    @contextmanager
+    def held(self, delivery: UUID, attempt: int) -> Iterator[None]:
+        """Keep a claim for as long as the block takes.
+
+        Args:
+            delivery: its id.
+            attempt: the number that its claim gave.
+        """
+        claim = (delivery, attempt)
+        with self._lock:
+            self._held.add(claim)
+            if self._pid != os.getpid():
+                self._held = {claim}
+                self._pid = os.getpid()
+                threading.Thread(target=self._renew, name="signalbus-leases", daemon=True).start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.discard(claim)
+
+    def _renew(self) -> None:
+        while not self._pause.wait(RENEW_EVERY):
+            with self._lock:
+                held = sorted(self._held, key=str)
+                if not held:
+                    self._pid = 0  # the next claim starts another thread
+                    return
+            try:
+                ledger.renew(held, LEASE)
+            except DatabaseError as error:
+                logger.warning("signalbus could not renew %d lease(s), and will try again: %r", len(held), error)
+            finally:
+                connections.close_all()
+
+
+leases = Leases()

@@ -1,0 +1,329 @@
+"""Promises 2 and 3: what is committed is delivered, whatever is lost; and what a receiver wrote is there once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import DatabaseError, connection, connections, transaction
+from django.db.models import F
+from django.test.utils import CaptureQueriesContext
+
+from signalbus import Retry, Signal, ledger
+from signalbus.models import Delivery, Lane, StoredMessage
+from signalbus.receiving.batch import deliver
+from signalbus.receiving.sweeper import mark, sweep
+from signalbus.sending import outbox, publisher
+from tasks.admissions.models import Academy
+
+from .bus import QUEUE, Bus, connect, new_signal, only, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def durable() -> Signal:
+    """A durable signal without receivers."""
+    return new_signal(durable=True)
+
+
+@pytest.fixture(autouse=True)
+def broker_is_well() -> Iterator[None]:
+    """No test begins in another's outage."""
+    outbox.outage.is_over()
+    yield
+    outbox.outage.is_over()
+
+
+def let_wait(seconds: float = 3600) -> None:
+    """Let time pass since everything was published."""
+    Delivery.objects.update(due_at=F("due_at") - timedelta(seconds=seconds))
+    Lane.objects.update(marked_at=F("marked_at") - timedelta(seconds=seconds))
+
+
+def write_academy(**kwargs: Any) -> None:
+    """Leave an effect in the database."""
+    Academy.objects.create(name="A", slug=f"a{Academy.objects.count()}")
+
+
+def recover(bus: Bus) -> int:
+    """Let the sweeper find what was lost, and deliver it; return how many were published again."""
+    let_wait()
+    mark()
+    bus.work()
+    published = sweep()
+    bus.work()
+    return published
+
+
+def test_promise_2_rows_are_written_with_the_senders_own(bus: Bus, durable: Signal):
+    """A durable send in a transaction leaves its rows if it commits, and nothing if it rolls back."""
+    connect(durable, write_academy, "receiver")
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        durable.send(None)
+        raise ZeroDivisionError
+    assert rows() == []
+    assert not StoredMessage.objects.exists()
+
+    with transaction.atomic():
+        durable.send(None)
+        assert rows() == [("receiver", "published", 0)]
+        assert bus.client.llen(QUEUE) == 0
+
+    assert bus.client.llen(QUEUE) == 1
+
+
+def test_promise_3_the_effect_and_the_receipt_are_one_commit(bus: Bus, durable: Signal):
+    """A delivery is done when its effects are there, and twice the message is once the effect."""
+    connect(durable, write_academy, "receiver")
+    durable.send(None)
+    (texts,) = bus.take()
+
+    deliver(texts, queue=QUEUE)
+    deliver(texts, queue=QUEUE)
+    deliver(texts, queue=QUEUE, redelivered=True)
+
+    assert Academy.objects.count() == 1
+    assert rows() == [("receiver", "done", 1)]
+
+
+def test_promise_3_a_worker_that_dies_in_the_receiver_leaves_nothing(bus: Bus, durable: Signal):
+    """What an interrupted run wrote is rolled back, and it runs again."""
+    runs: list[int] = []
+
+    def receiver_that_dies_once(**kwargs):
+        write_academy()
+        runs.append(1)
+        if len(runs) == 1:
+            raise KeyboardInterrupt  # ends this process as a kill would, without settling anything
+
+    connect(durable, receiver_that_dies_once, "receiver")
+    durable.send(None)
+    (texts,) = bus.take()
+    with pytest.raises(KeyboardInterrupt):
+        deliver(texts, queue=QUEUE)
+    assert rows() == [("receiver", "published", 0)]
+    assert not Academy.objects.exists()
+
+    deliver(texts, queue=QUEUE, redelivered=True)
+
+    assert Academy.objects.count() == 1
+    assert rows() == [("receiver", "done", 1)]
+
+
+def test_promise_2_a_wiped_broker_loses_nothing(bus: Bus, durable: Signal):
+    """What the broker forgot is published again, once a marker has come back."""
+    connect(durable, write_academy, "receiver")
+    durable.send(None)
+    bus.client.flushall()
+
+    assert recover(bus) == 1
+
+    assert Academy.objects.count() == 1
+    assert [state for _, state, _ in rows()] == ["done"]
+
+
+def test_promise_2_a_sender_that_dies_before_it_publishes_loses_nothing(bus: Bus, durable: Signal, monkeypatch):
+    """Between the commit and the publication stands only the row, and it suffices."""
+
+    def die(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    connect(durable, write_academy, "receiver")
+    monkeypatch.setattr(publisher, "publish", die)
+    with pytest.raises(KeyboardInterrupt):
+        durable.send(None)
+    monkeypatch.undo()
+
+    assert recover(bus) == 1
+
+    assert Academy.objects.count() == 1
+
+
+def test_a_backlog_is_not_published_again(bus: Bus, durable: Signal):
+    """What waits in the queue is late, not lost, however long it waits."""
+    connect(durable, write_academy, "receiver")
+    for _ in range(5):
+        durable.send(None)
+    let_wait()
+    mark()
+    waiting = bus.client.llen(QUEUE)
+
+    assert sweep() == 0
+
+    assert waiting == bus.client.llen(QUEUE) == 6
+    bus.work()
+    assert sweep() == 0
+    assert Academy.objects.count() == 5
+
+
+def test_a_failure_is_settled_and_tried_again(bus: Bus, durable: Signal):
+    """An attempt that failed is counted once, and the next one is settled first again."""
+    runs: list[int] = []
+
+    def receiver_that_fails_once(**kwargs):
+        runs.append(1)
+        write_academy()
+        if len(runs) == 1:
+            raise ValueError
+
+    connect(durable, receiver_that_fails_once, "receiver")
+    durable.send(None)
+    bus.work()
+    assert rows() == [("receiver", "pending", 1)]
+    assert not Academy.objects.exists()
+
+    bus.come_again()
+
+    assert rows() == [("receiver", "done", 2)]
+    assert Academy.objects.count() == 1
+
+
+def test_one_failing_receiver_disturbs_no_other(bus: Bus, durable: Signal):
+    """Promise 5: of a message's receivers, those that succeed are done, and do not run again."""
+
+    def receiver_that_raises(**kwargs):
+        raise ValueError
+
+    connect(durable, receiver_that_raises, "bad", retry=Retry(max_attempts=2))
+    connect(durable, write_academy, "good")
+    durable.send(None)
+    bus.work()
+    bus.come_again()
+
+    assert rows() == [("bad", "dead", 2), ("good", "done", 1)]
+    assert Academy.objects.count() == 1
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_poison_message_runs_at_most_once_more_than_its_attempts(bus: Bus, durable: Signal, atomic: bool):
+    """What ends its worker is counted by commits of its own, and dead at last."""
+    runs: list[int] = []
+
+    def receiver_that_kills_its_worker(**kwargs):
+        runs.append(1)
+        raise KeyboardInterrupt
+
+    connect(durable, receiver_that_kills_its_worker, "killer", retry=Retry(max_attempts=3), atomic=atomic)
+    durable.send(None)
+    for _ in range(8):
+        let_wait()
+        mark()
+        sweep()
+        for texts in bus.take():
+            try:
+                deliver(texts, queue=QUEUE)
+            except KeyboardInterrupt:
+                continue
+
+    assert len(runs) == (4 if atomic else 3)
+    assert [(receiver, state) for receiver, state, _ in rows()] == [("killer", "dead")]
+    assert "its worker was lost" in only().error
+
+
+def test_a_healthy_receiver_without_a_transaction_keeps_its_claim(bus: Bus, durable: Signal, monkeypatch):
+    """While it runs its lease is renewed: nobody takes it for lost, however long it takes."""
+    from signalbus.receiving import leases
+
+    monkeypatch.setattr(leases, "RENEW_EVERY", 0.02)
+    monkeypatch.setattr(leases, "LEASE", 30.0)
+    renewed: list[float] = []
+
+    def receiver_that_takes_long(**kwargs):
+        from tests.servers import wait_until
+
+        Delivery.objects.update(due_at=F("created_at"))
+        wait_until(lambda: Delivery.objects.filter(due_at__gt=F("created_at")).exists())
+        renewed.append(1)
+        assert sweep() == 0
+
+    connect(durable, receiver_that_takes_long, "slow", atomic=False)
+    durable.send(None)
+    bus.work()
+
+    assert renewed == [1]
+    assert rows() == [("slow", "done", 1)]
+
+
+def test_what_the_broker_does_not_take_waits_in_its_row(bus: Bus, durable: Signal, monkeypatch, caplog):
+    """With the broker away send() does not raise, and does not try again for a moment; the outage is told of once."""
+    tried: list[int] = []
+
+    def refuse(queue: str | None, bodies: Any) -> None:
+        tried.append(1)
+        raise publisher.PublishError(range(len(bodies)), OSError("away"))
+
+    connect(durable, write_academy, "receiver")
+    monkeypatch.setattr(publisher, "publish", refuse)
+    for _ in range(3):
+        durable.send(None)
+    monkeypatch.undo()
+
+    assert tried == [1]
+    assert rows() == [("receiver", "pending", 0)] * 3
+    assert [record.levelname for record in caplog.records if "until the broker is back" in record.message] == [
+        "WARNING"
+    ]
+
+    assert sweep() == 3
+    bus.work()
+    assert Academy.objects.count() == 3
+
+
+def test_without_its_database_send_raises_and_publishes_nothing(bus: Bus, durable: Signal, monkeypatch):
+    """A durable message that cannot be recorded is not sent."""
+
+    def away(*args: Any, **kwargs: Any) -> None:
+        raise DatabaseError("away")
+
+    connect(durable, write_academy, "receiver")
+    monkeypatch.setattr(ledger, "record", away)
+
+    with pytest.raises(DatabaseError):
+        durable.send(None)
+
+    assert bus.client.llen(QUEUE) == 0
+
+
+def test_a_durable_send_is_one_statement_on_postgresql_and_two_elsewhere(bus: Bus, durable: Signal):
+    """Statements are counted: a send in a transaction, and a delivery."""
+    connect(durable, lambda **kwargs: None, "receiver")
+    one = 1 if connection.vendor == "postgresql" else 2
+
+    with transaction.atomic(), CaptureQueriesContext(connections["default"]) as sending:
+        durable.send(None)
+    ((text,),) = bus.take()
+    with CaptureQueriesContext(connections["default"]) as receiving:
+        deliver([text], queue=QUEUE)
+
+    assert len(sending) == one
+    statements = [query["sql"].split()[0] for query in receiving]
+    assert statements.count("UPDATE") == 1
+    assert len(statements) <= 3  # with BEGIN and COMMIT, where the database shows them
+
+
+def test_a_batch_of_durable_messages_is_published_together(bus: Bus, durable: Signal):
+    """Messages of one transaction travel in one Celery message, and each has its row."""
+    connect(durable, write_academy, "receiver")
+
+    with transaction.atomic():
+        for _ in range(20):
+            durable.send(None)
+
+    assert bus.client.llen(QUEUE) == 1
+    bus.work()
+    assert rows() == [("receiver", "done", 1)] * 20
+    assert Academy.objects.count() == 20
+
+
+def test_send_many_records_together(bus: Bus, durable: Signal):
+    """A send_many outside of a transaction records all or nothing, and publishes it."""
+    connect(durable, write_academy, "receiver")
+
+    durable.send_many(None, [{"number": number} for number in range(30)])
+
+    assert Delivery.objects.count() == 30
+    bus.work()
+    assert Academy.objects.count() == 30

@@ -1,0 +1,355 @@
+"""The ledger's statements, on each database: what is written at send(), and who may run it."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from django.db import connections, transaction
+from django.test.utils import CaptureQueriesContext
+
+from signalbus.ledger import due, recording, taking
+from signalbus.ledger.recording import Part, record
+from signalbus.models import Delivery, Lane, State, StoredMessage
+from signalbus.wire.message import Message, delivery_id, to_body, uuid7
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+DEFAULT = "default"
+
+
+def new_part(*recipients: str, queue: str | None = None) -> Part:
+    id_ = uuid7()
+    message = Message(
+        id=id_,
+        signal="admissions.cohort_saved",
+        payload="[null,{}]",
+        recipients=recipients or ("tag",),
+        root=id_,
+        sent_at=datetime.now(UTC),
+    )
+    return Part(message, to_body(message), queue)
+
+
+def recorded(*recipients: str) -> UUID:
+    """Record a message to one recipient or more; return the id of its first delivery."""
+    part = new_part(*recipients)
+    record([part], using=DEFAULT)
+    assert part.message.recipients is not None
+    return delivery_id(part.message.id, part.message.recipients[0])
+
+
+def elsewhere(work: Callable[[], object]) -> list[object]:
+    """Do something on another connection, as another process would, and return what came out."""
+    results: list[object] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(timeout=30)
+    return results
+
+
+def state_of(delivery: UUID) -> tuple[str, int]:
+    return Delivery.objects.values_list("state", "attempts").get(id=delivery)
+
+
+def test_what_is_sent_is_a_row_and_one_for_each_recipient(database_url: str):
+    """A recorded message stands in the ledger as published, and is looked at after its wait."""
+    part = new_part("tag", "mail")
+
+    record([part], using=DEFAULT)
+
+    message = StoredMessage.objects.get()
+    assert (message.id, message.text, message.sealed) == (part.message.id, part.body, False)
+    deliveries = Delivery.objects.order_by("receiver")
+    assert [(row.receiver, row.state, row.attempts) for row in deliveries] == [
+        ("mail", "published", 0),
+        ("tag", "published", 0),
+    ]
+    for row in deliveries:
+        assert row.id == delivery_id(part.message.id, row.receiver)
+        assert (row.due_at - row.created_at).total_seconds() == pytest.approx(recording.WAIT, abs=0.1)
+
+
+def test_parts_of_a_message_share_its_row(database_url: str):
+    """A message that goes through two queues is one message."""
+    part = new_part("tag")
+
+    record([part, part._replace(message=new_like(part, "mail"), queue="slow")], using=DEFAULT)
+
+    assert StoredMessage.objects.count() == 1
+    assert set(Delivery.objects.values_list("receiver", "queue")) == {("tag", ""), ("mail", "slow")}
+
+
+def new_like(part: Part, *recipients: str) -> Message:
+    from dataclasses import replace
+
+    return replace(part.message, recipients=recipients)
+
+
+@pytest.mark.parametrize("count", [1, 3, 600])
+def test_many_messages_are_recorded_together(database_url: str, count: int):
+    """All messages of a send_many are written by few statements."""
+    parts = [new_part() for _ in range(count)]
+
+    with CaptureQueriesContext(connections[DEFAULT]) as queries:
+        record(parts, using=DEFAULT)
+
+    assert Delivery.objects.count() == StoredMessage.objects.count() == count
+    chunks = -(-count // recording.CHUNK)
+    one_statement = connections[DEFAULT].vendor == "postgresql" and count <= recording.CHUNK
+    statements = [query for query in queries if "INSERT" in query["sql"]]
+    assert len(statements) == (1 if one_statement else 2 * chunks)
+
+
+def test_a_rollback_takes_the_rows_back(database_url: str):
+    """The rows share the fate of the sender's transaction."""
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        record([new_part()], using=DEFAULT)
+        raise ZeroDivisionError
+
+    assert not Delivery.objects.exists()
+    assert not StoredMessage.objects.exists()
+
+
+def test_a_take_is_one_statement_and_stands_once_it_commits(database_url: str):
+    """The receiver's transaction settles first: after its commit the delivery is done, attempt one."""
+    delivery = recorded()
+
+    with transaction.atomic(), CaptureQueriesContext(connections[DEFAULT]) as queries:
+        taken = taking.take(delivery, worker="w1", using=DEFAULT)
+
+    assert taken == taking.Taken(attempt=1, allowance=0, publications=0)
+    assert len(queries) == 1
+    assert state_of(delivery) == ("done", 1)
+    row = Delivery.objects.get()
+    assert row.worker == "w1"
+    assert row.started_at is not None
+    assert row.ended_at is not None
+
+
+def test_a_take_that_rolls_back_leaves_the_delivery_as_it_was(database_url: str):
+    """A worker that dies gives the row back, and no attempt is counted."""
+    delivery = recorded()
+
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        taking.take(delivery, worker="w1", using=DEFAULT)
+        raise ZeroDivisionError
+
+    assert state_of(delivery) == ("published", 0)
+
+
+def test_what_was_taken_is_not_taken_again(database_url: str):
+    """A second copy of a message finds nothing to run."""
+    delivery = recorded()
+    with transaction.atomic():
+        taking.take(delivery, worker="w1", using=DEFAULT)
+
+    with transaction.atomic():
+        assert taking.take(delivery, worker="w2", using=DEFAULT) is None
+    assert taking.claim(delivery, worker="w2", lease=10, using=DEFAULT) is None
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_nobody_waits_for_a_row_that_is_being_run(database_url: str):
+    """While a receiver runs, whoever else asks for its delivery gets nothing, at once."""
+    delivery = recorded()
+
+    def attempts_to_take() -> list[object]:
+        with transaction.atomic():
+            first = taking.take(delivery, worker="w2", using=DEFAULT)
+        return [first, taking.claim(delivery, worker="w2", lease=10, using=DEFAULT)]
+
+    with transaction.atomic():
+        taking.take(delivery, worker="w1", using=DEFAULT)
+        assert elsewhere(attempts_to_take) == [[None, None]]
+
+    assert state_of(delivery) == ("done", 1)
+
+
+def test_a_claim_counts_before_the_run_and_is_confirmed_by_its_number(database_url: str):
+    """A committed claim survives its worker; who claims later makes the former one void."""
+    delivery = recorded()
+
+    first = taking.claim(delivery, worker="w1", lease=0, using=DEFAULT)
+    assert state_of(delivery) == ("running", 1)
+    second = taking.claim(delivery, worker="w2", lease=10, using=DEFAULT)
+
+    assert first is not None
+    assert second is not None
+    assert (first.attempt, second.attempt) == (1, 2)
+    with transaction.atomic():
+        assert not taking.confirm(delivery, 1, worker="w1", using=DEFAULT)
+        assert taking.confirm(delivery, 2, worker="w2", using=DEFAULT)
+    assert state_of(delivery) == ("done", 2)
+
+
+def test_a_claim_that_is_not_overdue_is_nobody_elses(database_url: str):
+    """A delivery that runs is not claimed before its lease is over."""
+    delivery = recorded()
+    taking.claim(delivery, worker="w1", lease=60, using=DEFAULT)
+
+    assert taking.claim(delivery, worker="w2", lease=60, using=DEFAULT) is None
+    with transaction.atomic():
+        assert taking.take(delivery, worker="w2", using=DEFAULT) is None
+
+
+def test_what_waits_for_its_next_attempt_is_not_taken_early(database_url: str):
+    """A late copy of a message does not hurry a retry."""
+    delivery = recorded()
+    Delivery.objects.update(state=State.PENDING)
+
+    with transaction.atomic():
+        assert taking.take(delivery, worker="w1", using=DEFAULT) is None
+
+
+def let_wait(seconds: float) -> None:
+    """Let time pass: all that was published was published so much earlier."""
+    from datetime import timedelta
+
+    from django.db.models import F
+
+    Delivery.objects.update(due_at=F("due_at") - timedelta(seconds=seconds))
+
+
+def test_a_backlog_that_waits_is_not_published_again(database_url: str):
+    """What is overdue, while no marker has come back, is late, and nobody touches it."""
+    recorded()
+    let_wait(3600)
+
+    assert not due.anything_due()
+    assert due.take_due(100) == []
+
+
+def test_what_was_published_before_a_marker_that_came_back_is_lost(database_url: str):
+    """The marker was behind it in the queue: what did not run by now will not; what was published later is late."""
+    lost = recorded()
+    let_wait(recording.WAIT + 1)
+    ((queue, marked_at),) = due.mark()
+    recorded()
+
+    due.marker_returned(queue, marked_at)
+
+    (row,) = due.take_due(100)
+    assert (row.id, row.state, row.publications) == (lost, "published", 1)
+    assert due.take_due(100) == []
+
+
+def test_a_delivery_that_runs_is_not_lost(database_url: str):
+    """Whoever runs it holds its row; the sweeper passes over it."""
+    delivery = recorded()
+    let_wait(recording.WAIT + 1)
+    ((queue, marked_at),) = due.mark()
+    due.marker_returned(queue, marked_at)
+    if connections[DEFAULT].vendor == "sqlite":
+        return  # one writer at a time: the sweeper waits until the receiver has ended
+
+    with transaction.atomic():
+        taking.take(delivery, worker="w1", using=DEFAULT)
+        assert elsewhere(lambda: due.take_due(100)) == [[]]
+
+
+def test_a_marker_is_sent_only_while_something_is_open_and_one_at_a_time(database_url: str):
+    """An idle bus sends none; two sweepers send one."""
+    assert due.mark() == []
+    delivery = recorded()
+    assert due.mark() == []  # too young
+    let_wait(recording.WAIT)
+
+    assert [queue for queue, _ in due.mark()] == [""]
+    assert due.mark() == []
+
+    with transaction.atomic():
+        taking.take(delivery, worker="w1", using=DEFAULT)
+    Lane.objects.update(marked_at=None)
+    assert due.mark() == []
+
+
+def test_a_marker_that_does_not_come_back_is_sent_again(database_url: str):
+    """A marker may be lost as everything else."""
+    from datetime import timedelta
+
+    from django.db.models import F
+
+    recorded()
+    let_wait(recording.WAIT)
+    assert len(due.mark()) == 1
+    Lane.objects.update(marked_at=F("marked_at") - timedelta(seconds=due.MARK_AGAIN + 1))
+
+    assert len(due.mark()) == 1
+
+
+def test_each_queue_has_its_own_marker(database_url: str):
+    """A slow queue says nothing about another."""
+    for queue in (None, "email", "slow"):
+        record([new_part(queue=queue)], using=DEFAULT)
+    let_wait(recording.WAIT + 1)
+
+    marked = dict(due.mark())
+    assert sorted(marked) == ["", "email", "slow"]
+
+    due.marker_returned("email", marked["email"])
+    assert [row.queue for row in due.take_due(100)] == ["email"]
+
+
+def test_an_old_marker_changes_nothing(database_url: str):
+    """Whoever replays a marker tells only what was true before."""
+    from datetime import timedelta
+
+    recorded()
+    let_wait(recording.WAIT)
+    ((queue, marked_at),) = due.mark()
+    due.marker_returned(queue, marked_at)
+
+    due.marker_returned(queue, marked_at - timedelta(seconds=60))
+
+    assert Lane.objects.get().returned_at == marked_at
+
+
+def test_the_interval_doubles_with_each_publication(database_url: str):
+    """What is lost again and again does not fill the broker."""
+    delivery = recorded()
+    waits = []
+    for _ in range(3):
+        let_wait(3600)
+        Lane.objects.update_or_create(queue="", defaults={"returned_at": Delivery.objects.get().created_at})
+        (row,) = due.take_due(100)
+        waits.append((row.due_at - row.clock).total_seconds())  # type: ignore[attr-defined]  # annotated
+
+    assert row.id == delivery
+    assert waits == pytest.approx([2 * recording.WAIT, 4 * recording.WAIT, 8 * recording.WAIT], abs=0.5)
+
+
+def test_a_claim_that_was_lost_is_published_as_suspect(database_url: str):
+    """A worker that died in a claimed run leaves an overdue claim, which the next one claims as well."""
+    delivery = recorded()
+    taking.claim(delivery, worker="w1", lease=0, using=DEFAULT)
+
+    (row,) = due.take_due(100)
+
+    assert (row.publications, row.attempts) == (1, 1)
+    with transaction.atomic():
+        taken = taking.take(delivery, worker="w2", using=DEFAULT)
+    assert taken is not None
+    assert taken.publications == 1
+
+
+def test_a_retry_is_published_without_suspicion(database_url: str):
+    """What failed by itself did not end its worker."""
+    recorded()
+    Delivery.objects.update(state=State.PENDING)
+    let_wait(recording.WAIT)
+
+    (row,) = due.take_due(100)
+
+    assert (row.state, row.publications) == ("published", 0)
