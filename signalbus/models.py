@@ -52,6 +52,7 @@ class State(models.TextChoices):
     DISCARDED = "discarded"
 
 
+CLOSED_STATES = (State.DONE, State.SKIPPED, State.DISCARDED)  # for good; dead ones wait for a person
 OPEN_STATES = (State.PENDING, State.PARKED, State.PUBLISHED, State.RUNNING)
 
 
@@ -83,6 +84,12 @@ class Delivery(models.Model):
     due_at: models.DateTimeField[datetime | Combinable, datetime] = models.DateTimeField(
         help_text="when the sweeper looks at it next"
     )
+    ordering_key: models.TextField[str, str] = models.TextField(
+        db_default="", default="", blank=True, help_text="with one key, one at a time, by position"
+    )
+    position: models.BigIntegerField[int, int] = models.BigIntegerField(
+        db_default=0, default=0, help_text="in the order of its key's commits"
+    )
     parked_at: models.DateTimeField[datetime | Combinable | None, datetime | None] = models.DateTimeField(
         null=True, help_text="since when it has been unknown"
     )
@@ -103,6 +110,12 @@ class Delivery(models.Model):
             # What the sweeper asks each second, and what `failed` and `purge` ask.
             models.Index(fields=["state", "queue", "due_at"], name="signalbus_open", condition=Q(ended_at=None)),
             models.Index(fields=["ended_at"], name="signalbus_over", condition=~Q(ended_at=None)),
+            # What stands at the head of an ordering key.
+            models.Index(
+                fields=["receiver", "ordering_key", "position"],
+                name="signalbus_order",
+                condition=~Q(ordering_key="") & ~Q(state__in=CLOSED_STATES),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -123,3 +136,24 @@ class Lane(models.Model):
 
     def __str__(self) -> str:
         return self.queue or "the default queue"
+
+
+class Key(models.Model):
+    """What is one at a time: a row to lock, for an ordering key, or for messages that stand for equal ones."""
+
+    id: models.UUIDField[UUID | str, UUID] = models.UUIDField(
+        primary_key=True, help_text="follows from the signal, the sender and the key"
+    )
+    position: models.BigIntegerField[int, int] = models.BigIntegerField(
+        db_default=0, default=0, help_text="of the last delivery in its order"
+    )
+    message: models.UUIDField[UUID | None, UUID | None] = models.UUIDField(
+        null=True, help_text="the message that stands for equal ones while it waits"
+    )
+    since: models.DateTimeField[datetime | Combinable | None, datetime | None] = models.DateTimeField(
+        null=True, help_text="when the burst began that is being waited out"
+    )
+    used_at: models.DateTimeField[datetime | Combinable, datetime] = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return str(self.pk)

@@ -5,6 +5,7 @@ Only the database's clock decides what is due. Times that people read come from 
 
 from signalbus.ledger.deliveries import (
     Settlement,
+    earlier_id,
     expand,
     give_back,
     keep,
@@ -33,6 +34,7 @@ __all__ = [
     "claim",
     "confirm",
     "discard",
+    "earlier_id",
     "expand",
     "failed",
     "give_back",

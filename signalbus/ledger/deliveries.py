@@ -49,12 +49,33 @@ def shorten(error: str) -> str:
     return storable(error if len(error) <= ERROR_CHARS else f"{error[:ERROR_CHARS]}…")
 
 
-def insert(messages: Iterable[StoredMessage], deliveries: Iterable[Delivery]) -> None:
-    """Insert rows, without those that are there already."""
+def insert(messages: Sequence[StoredMessage], deliveries: Sequence[Delivery]) -> None:
+    """Insert rows, without those that are there already; a delivery that 0.1 gave another id takes that over."""
     alias = using()
     with transaction.atomic(using=alias):
+        there = Delivery.objects.using(alias).filter(message__in=[message.pk for message in messages])
+        ids = {(message, receiver): id_ for message, receiver, id_ in there.values_list("message", "receiver", "id")}
+        for delivery in deliveries:
+            delivery.id = ids.get((delivery.message_id, delivery.receiver), delivery.id)
         StoredMessage.objects.using(alias).bulk_create(messages, ignore_conflicts=True)
         Delivery.objects.using(alias).bulk_create(deliveries, ignore_conflicts=True)
+
+
+def earlier_id(message: UUID, receiver: str) -> UUID | None:
+    """Return the id that 0.1 gave a delivery; None if it has none but ours.
+
+    Args:
+        message: the message's id.
+        receiver: the receiver's, as the message carries it.
+    """
+    rows = Delivery.objects.using(using()).filter(message=message, receiver=receiver)
+    ids = set(rows.values_list("id", flat=True))
+    ours = delivery_id(message, receiver)
+    if ours not in ids:
+        return ids.pop() if ids else None
+    if len(ids) > 1:  # a worker of 0.1 parked what a newer sender had recorded
+        rows.exclude(id=ours).delete()
+    return None
 
 
 def row_of(message: Message) -> StoredMessage:
@@ -270,5 +291,5 @@ def expand(message: Message, receivers: Iterable[tuple[str, str | None]]) -> Non
     """
     with transaction.atomic(using=using()):
         insert([row_of(message)], [new_delivery(message.id, receiver, queue) for receiver, queue in receivers])
-        whole = Delivery.objects.using(using()).filter(id=delivery_id(message.id, ""))
+        whole = Delivery.objects.using(using()).filter(message=message.id, receiver="")
         whole.update(state=State.DONE, error="", ended_at=Now())

@@ -74,6 +74,7 @@ class Attempt:
     """One run of a delivery.
 
     Args:
+        id: the delivery's.
         message: what is delivered.
         recipient: the receiver's id, as the message has it.
         receiver: the receiver.
@@ -83,6 +84,7 @@ class Attempt:
         claimed: its number was committed before it runs.
     """
 
+    id: UUID
     message: Message
     recipient: str
     receiver: Receiver
@@ -90,11 +92,6 @@ class Attempt:
     number: int = 1
     since: int = 0
     claimed: bool = False
-
-    @property
-    def id(self) -> UUID:
-        """The delivery's id."""
-        return delivery_id(self.message.id, self.recipient)
 
 
 @dataclass(slots=True)
@@ -112,19 +109,31 @@ class Progress:
 
 def deliver_one(message: Message, recipient: str, receiver: Receiver, *, redelivered: bool) -> None:
     """Run a receiver in a context of its own: what it activates ends with it."""
-    attempt = Attempt(message, recipient, receiver, recorded=message.recorded or redelivered)
+    id_ = delivery_id(message.id, recipient)
+    attempt = Attempt(id_, message, recipient, receiver, recorded=message.recorded or redelivered)
     try:
-        if attempt.recorded and (redelivered or not receiver.atomic):
-            _run_claimed(attempt, overtake=redelivered and receiver.atomic)
-            return
         try:
-            contextvars.copy_context().run(_run, attempt)
-        except Suspect:
-            _run_claimed(attempt)
+            _run_as_due(attempt, redelivered=redelivered)
+        except Dropped:
+            earlier = ledger.earlier_id(message.id, recipient)
+            if earlier is None:
+                raise
+            _run_as_due(replace(attempt, id=earlier), redelivered=redelivered)
     except Dropped:
         logger.info("signalbus: %s to %s runs elsewhere, or was delivered already", message.id, recipient)
     except LostClaim as error:
         logger.warning("signalbus rolled back: %s", error)
+
+
+def _run_as_due(attempt: Attempt, *, redelivered: bool) -> None:
+    atomic = attempt.receiver.atomic
+    if attempt.recorded and (redelivered or not atomic):
+        _run_claimed(attempt, overtake=redelivered and atomic)
+        return
+    try:
+        contextvars.copy_context().run(_run, attempt)
+    except Suspect:
+        _run_claimed(attempt)
 
 
 def _run_claimed(attempt: Attempt, *, overtake: bool = False) -> None:

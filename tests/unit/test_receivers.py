@@ -276,10 +276,12 @@ class TestUnreachable:
                 return "from here"
 
         assert recipients(sale) == [["shop"]]
-        assert sale.send_robust(None) == [(Shop.inline, "from here")]
+        with captured():
+            assert sale.send_robust(None) == [(Shop.inline, "from here")]
         assert sale.find("shop", None).function() is Shop.travelling
         assert sale.disconnect(vars(Shop)["inline"])
-        assert sale.send_robust(None) == []
+        with captured():
+            assert sale.send_robust(None) == []
 
     @pytest.mark.parametrize("options", [{}, {"inline": True}, {"dispatch_uid": "till"}])
     def test_a_classmethod_object_says_what_to_do(self, sale, options):

@@ -83,6 +83,7 @@ class TestSweeper:
             return 0, True
 
         monkeypatch.setattr(sweeper, "_sweep_some", slow)
+        monkeypatch.setattr(sweeper, "mark", lambda: None)
         monkeypatch.setattr("signalbus.ledger.unpark", lambda: 0)
         thread = Sweeper(0.01)
         thread.start()

@@ -1,0 +1,101 @@
+"""Deliveries that 0.1 has written: another id, and still one row for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid5
+
+import pytest
+from django.db.models import F
+
+from signalbus import Retry, ledger
+from signalbus.models import Delivery, State
+from signalbus.receiving.batch import deliver
+from signalbus.receiving.sweeper import sweep
+from signalbus.wire.message import delivery_id
+
+from .bus import QUEUE, Bus, connect, new_signal, only, rows
+
+if TYPE_CHECKING:
+    from signalbus import Signal
+
+
+@pytest.fixture
+def durable() -> Signal:
+    """A durable signal without receivers."""
+    return new_signal(durable=True)
+
+
+def as_of_0_1() -> None:
+    """Give the only delivery the id that 0.1 would have computed."""
+    row = only()
+    Delivery.objects.filter(id=row.pk).update(id=uuid5(row.message_id, row.receiver))
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_delivery_that_0_1_recorded_runs_once(bus: Bus, durable: Signal, atomic: bool):
+    """It is found by its message and receiver."""
+    ran: list[int] = []
+    connect(durable, lambda **kwargs: ran.append(1), "receiver", atomic=atomic)
+    durable.send(None)
+    as_of_0_1()
+
+    ((text,),) = bus.take()
+    deliver([text], queue=QUEUE)
+    deliver([text], queue=QUEUE)
+
+    assert ran == [1]
+    assert rows() == [("receiver", "done", 1)]
+
+
+def test_what_0_1_recorded_is_parked_in_its_row(bus: Bus, durable: Signal):
+    """A worker that does not know the receiver makes no second row."""
+    connect(durable, lambda **kwargs: None, "receiver")
+    durable.send(None)
+    as_of_0_1()
+    durable.disconnect(dispatch_uid="receiver")
+
+    bus.work()
+
+    assert rows() == [("receiver", "parked", 0)]
+
+
+def test_a_failure_is_written_in_its_row(bus: Bus, durable: Signal):
+    """And the next attempt finds it again."""
+    ran: list[int] = []
+
+    def fail_once(**kwargs: object) -> None:
+        ran.append(1)
+        if len(ran) == 1:
+            raise ValueError("once")
+
+    connect(durable, fail_once, "receiver", retry=Retry(base_delay=0.001, jitter=False))
+    durable.send(None)
+    as_of_0_1()
+    bus.work()
+    Delivery.objects.update(due_at=F("created_at"))
+    sweep()
+    bus.work()
+
+    assert rows() == [("receiver", "done", 2)]
+
+
+def test_what_0_1_parked_of_a_recorded_message_goes_with_its_double(bus: Bus, durable: Signal):
+    """It inserted a row beside the sender's: whoever runs the delivery clears it away, and runs it once."""
+    ran: list[int] = []
+    connect(durable, lambda **kwargs: ran.append(1), "receiver")
+    durable.send(None)
+    ((text,),) = bus.take()
+    row = only()
+    double = uuid5(row.message_id, "receiver")
+    Delivery.objects.create(
+        id=double, message_id=row.message_id, receiver="receiver", queue=QUEUE, state=State.PUBLISHED,
+        due_at=row.due_at, created_at=row.created_at,
+    )  # fmt: skip
+
+    deliver([text], queue=QUEUE)
+    deliver([text], queue=QUEUE)
+
+    assert ran == [1]
+    assert ledger.earlier_id(row.message_id, "receiver") is None
+    assert [each.pk for each in Delivery.objects.all()] == [delivery_id(row.message_id, "receiver")]
