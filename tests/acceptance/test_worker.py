@@ -9,7 +9,17 @@ import pytest
 
 from signalbus.models import Delivery, State
 from tasks.marketing.models import FormEntry
-from tests.misbehaving.signals import announced, arriving, awaited, cascading, endless, killing, mailed, trouble
+from tests.misbehaving.signals import (
+    announced,
+    arriving,
+    awaited,
+    cascading,
+    endless,
+    fleeting,
+    killing,
+    mailed,
+    trouble,
+)
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -185,8 +195,8 @@ def test_a_rotated_key_strands_nothing(start_worker: Callable[..., Worker]):
 
 
 def test_promise_4_no_row_is_written_unless_something_goes_wrong(worker: Worker):
-    """A message that is delivered at the first attempt leaves nothing in the ledger."""
-    arriving.send(sender=None, label="fine")
+    """A message that is not durable, and is delivered at the first attempt, leaves nothing in the ledger."""
+    fleeting.send(sender=None, label="fine")
 
     wait_until(lambda: traces("arrived") == ["fine"], what="the message")
     assert not Delivery.objects.exists()

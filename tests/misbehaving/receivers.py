@@ -21,6 +21,7 @@ from .signals import (
     cascading,
     connected,
     endless,
+    fleeting,
     handing_on,
     killing,
     long,
@@ -141,7 +142,7 @@ def receiver_that_is_cut_off(sender: Any, label: str, fail_first: bool, **kwargs
 # A worker of the version before this receiver was written.
 if "WITHOUT_NEW_RECEIVER" not in os.environ:
 
-    @receiver(arriving)
+    @receiver([arriving, fleeting])
     def new_receiver(sender: Any, label: str, **kwargs: Any) -> None:
         """Do its work, once it is deployed."""
         leave_trace("arrived", label)

@@ -9,6 +9,7 @@ mailed = Signal()  # through a queue of its own
 awaited = Signal()  # to an async one
 cascading = Signal()  # to one that sends it again
 announced = Signal(open=True)  # sent by a process that does not know who receives
+fleeting = Signal(durable=False)
 arriving = Signal()  # to one that a worker may lack (see receivers.py)
 connected = Signal()  # to one that tells which connection it has
 long = Signal()  # to one whose first run lasts until it is cut off
