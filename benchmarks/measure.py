@@ -65,6 +65,7 @@ def compare(  # noqa: PLR0913 - a measurement has these
     rounds: int,
     per_call: int = 1,
     target: float | None = None,
+    before: Callable[[], object] = int,
     between: Callable[[], object] = int,
 ) -> Line:
     """Time two functions by turns.
@@ -77,10 +78,12 @@ def compare(  # noqa: PLR0913 - a measurement has these
         rounds: how many.
         per_call: operations in one call.
         target: the highest ratio that was promised.
+        before: prepares each round.
         between: cleans up after each round.
     """
     pairs = []
     for round_ in range(rounds + 1):
+        before()
         if round_ % 2:
             mine = _time(ours, calls)
             theirs = _time(other, calls)

@@ -32,6 +32,20 @@ def fetch(sender: type[Model], instance: Cohort, created: bool, **kwargs: Any) -
     tally()
 
 
+@receiver(signals.kept, sender=Cohort)
+def nothing_kept(sender: type[Model], **kwargs: Any) -> None:
+    """Do nothing, with a receipt."""
+    tally()
+
+
+def _third(sender: type[Model], **kwargs: Any) -> None:
+    """Be one of three."""
+
+
+for _number in range(3):
+    signals.kept_by_three.connect(_third, sender=Cohort, dispatch_uid=f"benchmarks.third_{_number}")
+
+
 def here(sender: type[Model], **kwargs: Any) -> None:
     """Run in the sender's process."""
 

@@ -4,9 +4,11 @@ from django.dispatch import Signal as DjangoSignal
 
 from signalbus import Signal
 
-plain = Signal()  # its receiver asks for no transaction
-atomic = Signal()  # its receiver has the default policy
-fetched = Signal()  # its message refers to a row
+plain = Signal(durable=False)  # its receiver asks for no transaction
+atomic = Signal(durable=False)  # its receiver has the default policy
+fetched = Signal(durable=False)  # its message refers to a row
+kept = Signal()  # durable, to one receiver
+kept_by_three = Signal()
 unheard = Signal()
 inline = Signal()
 both = Signal()

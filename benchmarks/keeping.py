@@ -1,0 +1,201 @@
+"""What the ledger costs: its rows at a send, its receipt at a delivery."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from benchmarks import signals
+from benchmarks.measure import compare
+from signalbus import conf, ledger
+from signalbus.models import Delivery, State, StoredMessage
+from signalbus.receiving.batch import deliver
+from signalbus.sending import outbox
+from signalbus.wire.message import delivery_id, uuid7
+from tasks.admissions.models import Academy, Cohort
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import redis
+
+    from benchmarks.measure import Line
+    from signalbus import Signal
+    from signalbus.sending.composing import Outgoing
+
+ROWS = 1000
+BATCH = 100
+SETTLED = 1_000_000
+
+
+class Keeping:
+    """Measures what is written, beside ordinary rows.
+
+    Args:
+        cohort: the row that messages refer to.
+        broker: a client of the server that the messages go to.
+        scale: how many times as many calls as a quick look takes.
+    """
+
+    def __init__(self, cohort: Cohort, broker: redis.Redis, scale: float) -> None:
+        self.cohort = cohort
+        self.broker = broker
+        self.calls = max(1, int(100 * scale))
+        self.settled = int(SETTLED * min(1.0, scale))
+
+    def lines(self) -> Iterator[Line]:
+        """Measure sends and deliveries, in an empty ledger and beside a million rows that are settled."""
+        yield from self._sends("")
+        yield from self._deliveries("")
+        _settle(self.settled)
+        suffix = f" [{self.settled:,} settled rows]"
+        yield from self._sends(suffix)
+        yield from self._deliveries(suffix)
+
+    def _sends(self, suffix: str) -> Iterator[Line]:
+        for title, signal, target in (
+            ("durable send(), and one row created", signals.kept, 1.3),
+            ("durable send() to three, and one row created", signals.kept_by_three, 1.5),
+        ):
+            ours = partial(signal.send, sender=Cohort, cohort_id=self.cohort.pk, created=True)
+            yield compare(
+                title + suffix,
+                _in_a_transaction(ours, self.calls),
+                _in_a_transaction(_create, self.calls),
+                calls=1,
+                per_call=self.calls,
+                rounds=15,
+                target=target,
+            )
+        yield from self._many(suffix)
+
+    def _many(self, suffix: str) -> Iterator[Line]:
+        payloads = [{"cohort_id": self.cohort.pk, "created": True}] * ROWS
+
+        def record() -> None:
+            ledger.record([_part(item) for item in outgoing], using=ledger.using())
+
+        def create() -> None:
+            Academy.objects.bulk_create([_ordinary() for _ in range(ROWS)])
+
+        outgoing = _captured(lambda: signals.kept.send_many(Cohort, payloads))
+        send = partial(signals.kept.send_many, Cohort, payloads)
+        for title, ours, target in (("rows of", record, 1.0), ("whole", send, 3.0)):
+            yield compare(
+                f"{title} send_many() of {ROWS:,}, and bulk_create(); each{suffix}",
+                _in_a_transaction(ours, 1),
+                _in_a_transaction(create, 1),
+                calls=1,
+                per_call=ROWS,
+                rounds=9,
+                target=target,
+            )
+
+    def _deliveries(self, suffix: str) -> Iterator[Line]:
+        target = 0.9 if connection.vendor == "postgresql" else None
+        for size, bound in ((1, 1.4), (BATCH, target)):
+            stocks = Stock(signals.kept, size), Stock(signals.atomic, size)
+            calls = max(1, self.calls // size)
+            yield compare(
+                f"durable delivery of {size}, and durable=False; each{suffix}",
+                *stocks,
+                calls=calls,
+                per_call=size,
+                rounds=15,
+                target=bound,
+                before=partial(_fill, stocks, calls),
+            )
+
+
+def _in_a_transaction(function: Callable[[], object], times: int) -> Callable[[], None]:
+    """Call a function in a transaction that leaves nothing."""
+
+    def call() -> None:
+        with transaction.atomic():
+            for _ in range(times):
+                function()
+            transaction.set_rollback(True)
+
+    return call
+
+
+def _ordinary() -> Academy:
+    return Academy(name="an ordinary row", slug=uuid7().hex)
+
+
+def _create() -> None:
+    _ordinary().save(force_insert=True)
+
+
+def _captured(send: Callable[[], object]) -> list[Outgoing]:
+    sent: list[Outgoing] = []
+    token = outbox.diverted.set(sent.extend)
+    try:
+        send()
+    finally:
+        outbox.diverted.reset(token)
+    return sent
+
+
+def _part(item: Outgoing) -> ledger.Part:
+    return ledger.Part(item.message, item.body, item.queue)
+
+
+class Stock:
+    """Celery messages that wait to be delivered: made before the time is taken.
+
+    Args:
+        signal: what is delivered; its rows are written if it is durable, as its sender would have.
+        size: how many texts a Celery message holds.
+    """
+
+    def __init__(self, signal: Signal, size: int) -> None:
+        self._signal = signal
+        self._size = size
+        self._waiting: list[list[str]] = []
+
+    def fill(self, count: int) -> None:
+        """Make so many Celery messages."""
+        payload = {"cohort_id": 1, "created": True}
+        outgoing = _captured(lambda: self._signal.send_many(Cohort, [payload] * (count * self._size)))
+        recorded = [_part(item) for item in outgoing if item.message.recorded]
+        if recorded:
+            ledger.record(recorded, using=ledger.using())
+        texts = [conf.signer().sign(item.body) for item in outgoing]
+        self._waiting = [texts[start : start + self._size] for start in range(0, len(texts), self._size)]
+
+    def __call__(self) -> None:
+        """Deliver one."""
+        deliver(self._waiting.pop())
+
+
+def _fill(stocks: tuple[Stock, ...], count: int) -> None:
+    for stock in stocks:
+        stock.fill(count)
+
+
+def _settle(count: int) -> None:
+    """Fill the ledger with what is done."""
+    now = timezone.now()
+    for _ in range(count // 10_000):
+        messages = [
+            StoredMessage(id=uuid7(), signal="benchmarks.old", text="x" * 300, created_at=now) for _ in range(10_000)
+        ]
+        deliveries = [
+            Delivery(
+                id=delivery_id(message.pk, "old"),
+                message=message,
+                receiver="old",
+                state=State.DONE,
+                attempts=1,
+                due_at=now,
+                created_at=now,
+                ended_at=now,
+            )
+            for message in messages
+        ]
+        StoredMessage.objects.bulk_create(messages, batch_size=1000)
+        Delivery.objects.bulk_create(deliveries, batch_size=1000)
