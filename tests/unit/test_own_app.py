@@ -60,6 +60,14 @@ def test_the_broker_waits_longer_than_a_host_s_own_limit(made):
     assert conf.broker_transport_options["visibility_timeout"] == 3000
 
 
+def test_a_host_s_transport_options_come_on_top(made):
+    """Where it names one, it counts; the others stay ours."""
+    options = made(
+        CELERY_BROKER_URL="redis://localhost/7", CELERY_BROKER_TRANSPORT_OPTIONS={"socket_timeout": 1, "mine": 2}
+    ).conf.broker_transport_options
+    assert (options["socket_timeout"], options["mine"], options["unacked_restore_interval"]) == (1, 2, 5)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
