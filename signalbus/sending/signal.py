@@ -148,7 +148,7 @@ class Signal(Named, DjangoSignal):
         # In one step, so that no other thread finds it in Django's list alone, and takes it for an inline one.
         with self.lock:
             self._clear_dead_receivers()
-            known = any(taken == key for taken, *_ in self.receivers)
+            known = key in self._roster and any(each[0] == key for each in self.receivers)
             if known:
                 self._roster.meet(key, entry, site)
             super().connect(receiver, sender, weak, dispatch_uid)
@@ -167,8 +167,9 @@ class Signal(Named, DjangoSignal):
     def _clear_dead_receivers(self) -> None:
         """Forget, with Django, who died. The caller holds the lock."""
         if self._dead_receivers:
+            before = {each[0] for each in self.receivers}
             super()._clear_dead_receivers()  # type: ignore[misc]
-            self._roster.retain(key for key, *_ in self.receivers)
+            self._roster.bury(before - {each[0] for each in self.receivers})
             self.sender_receivers_cache.clear()
 
     def _living(self) -> Roster:
