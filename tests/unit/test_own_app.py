@@ -86,6 +86,14 @@ def test_what_would_harm_is_not_the_host_s_to_override(made, name, value):
     assert made(**{f"CELERY_{name.upper()}": value}).conf[name] == made().conf[name] != value
 
 
+def test_annotations_of_all_tasks_leave_ours_safe(made):
+    """An annotation of ``"*"`` must not acknowledge a message before it is delivered, nor pickle it; others hold."""
+    careless = {"acks_late": False, "reject_on_worker_lost": False, "serializer": "pickle", "rate_limit": "9/s"}
+    task = made(CELERY_TASK_ANNOTATIONS={"*": careless}).tasks[celery.TASK_NAME]
+    assert (task.acks_late, task.reject_on_worker_lost, task.serializer) == (True, True, "json")
+    assert task.rate_limit == "9/s"
+
+
 def test_a_shared_task_waits_for_the_commit(made, monkeypatch):
     """`delay_on_commit` comes with Celery's Django task class, which its fixup would have given a host's app."""
     app = made()
