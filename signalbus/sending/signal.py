@@ -236,8 +236,10 @@ class Signal(Named, DjangoSignal):
 
     def _live_receivers(self, sender: Any) -> tuple[list[Any], list[Any]]:
         """Give Django's own methods the receivers that run here: the others are not theirs to call."""
-        if not self._roster and not self.use_caching:
-            return super()._live_receivers(sender)  # all of them run here: the shorter way to the same
+        if not self.use_caching:
+            with self.lock:  # so that nobody connects one that travels between the question and Django's answer
+                if not self._roster:
+                    return super()._live_receivers(sender)  # all of them run here: the shorter way to the same
         _travelling, sync, asynchronous = self._split(sender)
         return sync, asynchronous
 
