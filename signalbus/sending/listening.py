@@ -12,6 +12,7 @@ from django.dispatch import Signal as DjangoSignal
 
 from signalbus.exceptions import ConfigurationError
 from signalbus.sending.bridge import Options, bridge_of, bridges_of
+from signalbus.sending.connecting import place_of
 from signalbus.sending.draft import RESERVED
 from signalbus.sending.signal import Signal
 
@@ -114,6 +115,7 @@ def _carry(source: DjangoSignal, function: Callable[..., Any], plain: Options, o
 
     sender = options.get("sender")
     if isinstance(sender, str) and isinstance(source, ModelSignal):
+        carry.__qualname__ = place_of(function)  # what Django's check says of a model that nobody has
         apps.lazy_model_operation(carry, make_model_tuple(sender))
     else:
         carry(sender)
@@ -135,7 +137,8 @@ def disconnect(
         dispatch_uid: the uid that it was connected with.
 
     Returns:
-        Whether there was anything to disconnect.
+        Whether there was anything to disconnect. What waits for an ``"app.Model"`` that is not loaded yet is
+        disconnected when it is loaded, and not counted.
 
     Raises:
         ConfigurationError: what is no signal.
@@ -147,12 +150,18 @@ def disconnect(
 def _disconnect(signal: DjangoSignal, receiver: Callable[..., Any] | None, sender: Any, dispatch_uid: Any) -> bool:
     if isinstance(signal, Signal):
         return signal.disconnect(receiver, sender, dispatch_uid)
+    found: list[bool] = []
+
+    def take_back(sender: Any = None) -> None:
+        found.append(bool(signal.disconnect(receiver, sender, dispatch_uid)))  # one that is inline is Django's own
+        for bridge in bridges_of(signal):
+            if bridge.sender is sender and bridge.disconnect(receiver, sender, dispatch_uid):
+                found.append(True)
+                if not bridge.has_listeners(sender):
+                    signal.disconnect(bridge, sender)  # else Django's fast deletes would stay off for nobody
+
     if isinstance(sender, str) and isinstance(signal, ModelSignal):
-        sender = apps.get_model(sender)
-    found = bool(signal.disconnect(receiver, sender, dispatch_uid))  # one that is inline is the plain signal's own
-    for bridge in bridges_of(signal):
-        if bridge.sender is sender and bridge.disconnect(receiver, sender, dispatch_uid):
-            found = True
-            if not bridge.has_listeners(sender):
-                signal.disconnect(bridge, sender)  # else Django's fast deletes would stay off for nobody
-    return found
+        apps.lazy_model_operation(take_back, make_model_tuple(sender))
+    else:
+        take_back(sender)
+    return any(found)
