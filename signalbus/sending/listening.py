@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.apps import apps
@@ -18,6 +19,10 @@ from signalbus.sending.signal import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+# Held while a bridge and its receivers are connected or taken down: two threads that build it at once would make two,
+# and one that takes it down would not see the receiver that another has just given it.
+_building = threading.RLock()
 
 LOCAL_OPTIONS = {"sender", "weak", "dispatch_uid"}  # those that Django's own connect() takes
 
@@ -109,9 +114,10 @@ def _carry(source: DjangoSignal, function: Callable[..., Any], plain: Options, o
     """Connect a receiver to the bridge of a plain signal; for a lazy ``"app.Model"``, once there is such a model."""
 
     def carry(sender: Any = None) -> None:
-        bridge = bridge_of(source, sender, plain)
-        bridge.connect(function, **{**options, "sender": sender})
-        source.connect(bridge, sender=sender, weak=False)
+        with _building:
+            bridge = bridge_of(source, sender, plain)
+            bridge.connect(function, **{**options, "sender": sender})
+            source.connect(bridge, sender=sender, weak=False)
 
     sender = options.get("sender")
     if isinstance(sender, str) and isinstance(source, ModelSignal):
@@ -154,11 +160,12 @@ def _disconnect(signal: DjangoSignal, receiver: Callable[..., Any] | None, sende
 
     def take_back(sender: Any = None) -> None:
         found.append(bool(signal.disconnect(receiver, sender, dispatch_uid)))  # one that is inline is Django's own
-        for bridge in bridges_of(signal):
-            if bridge.sender is sender and bridge.disconnect(receiver, sender, dispatch_uid):
-                found.append(True)
-                if not bridge.has_listeners(sender):
-                    signal.disconnect(bridge, sender)  # else Django's fast deletes would stay off for nobody
+        with _building:
+            for bridge in bridges_of(signal):
+                if bridge.sender is sender and bridge.disconnect(receiver, sender, dispatch_uid):
+                    found.append(True)
+                    if not bridge.has_listeners(sender):
+                        signal.disconnect(bridge, sender)  # else Django's fast deletes would stay off for nobody
 
     if isinstance(sender, str) and isinstance(signal, ModelSignal):
         apps.lazy_model_operation(take_back, make_model_tuple(sender))

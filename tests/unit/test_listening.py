@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from django.dispatch import receiver as django_receiver
 
 from signalbus import Signal, delivery_dead, disconnect, receiver
 from signalbus.exceptions import ConfigurationError
+from signalbus.sending import bridge, origin
 from signalbus.sending.bridge import bridges_of
 from signalbus.testing import captured
 from tasks.admissions.models import Academy, Cohort
@@ -92,6 +94,25 @@ class TestDisconnecting:
         finally:
             del apps.all_models["admissions"]["latecomer"]
             apps.clear_cache()
+
+    def test_two_threads_that_build_one_bridge(self, monkeypatch):
+        """Receivers that are connected at the same time share the bridge that their signal is carried by."""
+        second = threading.Thread(target=lambda: receiver(stocktaking)(on_change_too))
+
+        def name_slowly(source):
+            if not second.ident:
+                second.start()
+                second.join(0.2)  # it ends at once, if nothing keeps it from building another one
+            return origin.name_of_plain(source)
+
+        monkeypatch.setattr(bridge, "name_of_plain", name_slowly)
+        receiver(stocktaking)(on_change)
+        second.join()
+        with captured() as sent:
+            stocktaking.send(None, shelf=1)
+        assert [set(message.recipients) for message in sent] == [{f"{HERE}.on_change", f"{HERE}.on_change_too"}]
+        assert disconnect(stocktaking, on_change)
+        assert disconnect(stocktaking, on_change_too)
 
 
 class TestReceiver:
