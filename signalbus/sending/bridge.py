@@ -110,7 +110,7 @@ class Bridge(Signal):
                 raise response
 
     def _is_quiet(self, sender: Any, payload: Mapping[str, Any]) -> bool:
-        raw = loads_a_fixture() if self.source is m2m_changed else payload.get("raw")
+        raw = payload.get("raw") or (self.source is m2m_changed and loads_a_fixture())
         if raw and not self.options.raw:
             return True
         if is_model(sender):
