@@ -94,6 +94,12 @@ def _host(name: str, default: Any) -> Any:
     return getattr(django.conf.settings, f"CELERY_{name.upper()}", default)
 
 
+def _impose(own: Celery, settings: dict[str, Any]) -> None:
+    # Under the host's names too: Celery 5.6 looks for these in all places before it looks for its own in any. After the
+    # configuration was read (by whoever asked for a connection), which renames what it finds.
+    own.conf.update(settings | {f"CELERY_{name.upper()}": value for name, value in settings.items()})
+
+
 def _redis_options() -> dict[str, Any]:
     """Return the transport options of our own app on Redis; a host's CELERY_BROKER_TRANSPORT_OPTIONS come on top."""
     settings = conf.get()
@@ -122,9 +128,9 @@ def _own_app() -> Celery:
     )
     own.config_from_object("django.conf:settings", namespace="CELERY")
     # Celery's `add_defaults` would put them before the configuration.
-    own.conf.update({name: _host(name, default) for name, default in defaults().items()} | _fixed())
-    if "redis" in str(own.connection_for_write().transport.driver_type):
-        own.conf.broker_transport_options = _redis_options()
+    own.conf.update({name: _host(name, default) for name, default in defaults().items()})
+    on_redis = "redis" in str(own.connection_for_write().transport.driver_type)
+    _impose(own, _fixed() | ({"broker_transport_options": _redis_options()} if on_redis else {}))
     signals.import_modules.connect(_set_up_django, sender=own, weak=False)
     own.autodiscover_tasks(lambda: [config.name for config in apps.get_app_configs()])
     return own

@@ -14,6 +14,20 @@ from signalbus.receiving import batch
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
+# On the task, so that host apps have it too.
+SAFE: dict[str, Any] = {
+    "ignore_result": True,
+    "serializer": "json",  # whatever a host's tasks travel as
+    # Where no row remembers a message, only the broker does: acknowledged when it is done, given out again when its
+    # process is killed or overruns its time.
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    "acks_on_failure_or_timeout": False,
+    # Celery 5.7 has a setting of its own for each, which would count for more.
+    "acks_on_failure": False,
+    "acks_on_timeout": False,
+    "retry_on_worker_lost": False,
+}
 PAUSE = 1.0  # seconds before a message goes back to the broker, as while the database is away
 
 
@@ -30,22 +44,19 @@ class DeliverTask(_Task):
     Request = "signalbus.receiving.request:DeliverRequest"
     Strategy = "signalbus.receiving.request:strategy"
 
+    @classmethod
+    def annotate(cls) -> None:
+        """Take a host's annotations of all tasks, but for what would lose messages."""
+        super().annotate()
+        for name, value in SAFE.items():
+            setattr(cls, name, value)
+
 
 @shared_task(
     name=celery.TASK_NAME,
     base=DeliverTask,
     bind=True,
-    ignore_result=True,
-    serializer="json",  # whatever a host's tasks travel as
-    # Where no row remembers a message, only the broker does: acknowledged when it is done, given out again when its
-    # process is killed or overruns its time. On the task, so that host apps have it too.
-    acks_late=True,
-    reject_on_worker_lost=True,
-    acks_on_failure_or_timeout=False,
-    # Celery 5.7 has a setting of its own for each, which would count for more.
-    acks_on_failure=False,
-    acks_on_timeout=False,
-    retry_on_worker_lost=False,
+    **SAFE,
 )
 def deliver(self: DeliverTask, texts: object) -> None:
     """Deliver the texts of one Celery message.

@@ -82,6 +82,12 @@ class Captured(Sequence[SentMessage]):
         self._outgoing = [(Fate(()), item) for item in outgoing]
         self._delivered = 0
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Captured:
+        """Give each test of a ``TestCase`` its own of what ``setUpTestData()`` captured; the commits are the same."""
+        copied = Captured()
+        copied._outgoing, copied._delivered = [*self._outgoing], self._delivered
+        return copied
+
     def take(self, outgoing: list[Outgoing]) -> None:
         """Take in what would have been published."""
         fate = Fate(deciding())

@@ -9,6 +9,7 @@ from django.db import connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 EXECUTOR = "django.db.migrations.executor"
 COMMAND = "django.core.management.commands.migrate"
+SERIALIZERS = "django.core.serializers.base"
 # What a child inherited. Kept for ever: a pool that is collected would wait for threads that no child has.
 _forgotten: list[Any] = []
 
@@ -105,3 +107,18 @@ def databases_being_migrated() -> Iterator[str]:
         elif name == "handle" and frame.f_globals.get("__name__") == COMMAND:
             yield frame.f_locals["options"]["database"]
         frame = frame.f_back
+
+
+def loads_a_fixture() -> bool:
+    """Whether this thread is saving an object of a fixture: it stands on its stack.
+
+    Django's ``m2m_changed`` does not say that it is raw, as its ``post_save`` does.
+
+    Would break if ``DeserializedObject.save`` had another name or module: bridges would then carry what fixtures link.
+    """
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - documented (PEP 667)
+    while frame is not None:
+        if frame.f_code.co_name == "save" and frame.f_globals.get("__name__") == SERIALIZERS:
+            return True
+        frame = frame.f_back
+    return False

@@ -10,12 +10,12 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.apps import apps
 from django.db import DatabaseError, connections
 from django.db.models import Model
-from django.db.models.signals import post_delete, pre_delete, pre_save
+from django.db.models.signals import m2m_changed, post_delete, pre_delete, pre_save
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from signalbus.announcements import delivery_dead, delivery_failed
-from signalbus.compat.django import databases_being_migrated
+from signalbus.compat.django import databases_being_migrated, loads_a_fixture
 from signalbus.exceptions import ConfigurationError, PayloadError
 from signalbus.sending.origin import name_of_plain
 from signalbus.sending.signal import Signal
@@ -110,7 +110,8 @@ class Bridge(Signal):
                 raise response
 
     def _is_quiet(self, sender: Any, payload: Mapping[str, Any]) -> bool:
-        if payload.get("raw") and not self.options.raw:
+        raw = payload.get("raw") or (self.source is m2m_changed and loads_a_fixture())
+        if raw and not self.options.raw:
             return True
         if is_model(sender):
             meta = sender._meta  # noqa: SLF001 - Django documents _meta

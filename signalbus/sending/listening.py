@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.apps import apps
@@ -12,11 +13,16 @@ from django.dispatch import Signal as DjangoSignal
 
 from signalbus.exceptions import ConfigurationError
 from signalbus.sending.bridge import Options, bridge_of, bridges_of
+from signalbus.sending.connecting import place_of
 from signalbus.sending.draft import RESERVED
 from signalbus.sending.signal import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+# Held while a bridge and its receivers are connected or taken down: two threads that build it at once would make two,
+# and one that takes it down would not see the receiver that another has just given it.
+_building = threading.RLock()
 
 LOCAL_OPTIONS = {"sender", "weak", "dispatch_uid"}  # those that Django's own connect() takes
 
@@ -108,12 +114,14 @@ def _carry(source: DjangoSignal, function: Callable[..., Any], plain: Options, o
     """Connect a receiver to the bridge of a plain signal; for a lazy ``"app.Model"``, once there is such a model."""
 
     def carry(sender: Any = None) -> None:
-        bridge = bridge_of(source, sender, plain)
-        bridge.connect(function, **{**options, "sender": sender})
-        source.connect(bridge, sender=sender, weak=False)
+        with _building:
+            bridge = bridge_of(source, sender, plain)
+            bridge.connect(function, **{**options, "sender": sender})
+            source.connect(bridge, sender=sender, weak=False)
 
     sender = options.get("sender")
     if isinstance(sender, str) and isinstance(source, ModelSignal):
+        carry.__qualname__ = place_of(function)  # what Django's check says of a model that nobody has
         apps.lazy_model_operation(carry, make_model_tuple(sender))
     else:
         carry(sender)
@@ -135,7 +143,8 @@ def disconnect(
         dispatch_uid: the uid that it was connected with.
 
     Returns:
-        Whether there was anything to disconnect.
+        Whether there was anything to disconnect. What waits for an ``"app.Model"`` that is not loaded yet is
+        disconnected when it is loaded, and not counted.
 
     Raises:
         ConfigurationError: what is no signal.
@@ -147,12 +156,19 @@ def disconnect(
 def _disconnect(signal: DjangoSignal, receiver: Callable[..., Any] | None, sender: Any, dispatch_uid: Any) -> bool:
     if isinstance(signal, Signal):
         return signal.disconnect(receiver, sender, dispatch_uid)
+    found: list[bool] = []
+
+    def take_back(sender: Any = None) -> None:
+        found.append(bool(signal.disconnect(receiver, sender, dispatch_uid)))  # one that is inline is Django's own
+        with _building:
+            for bridge in bridges_of(signal):
+                if bridge.sender is sender and bridge.disconnect(receiver, sender, dispatch_uid):
+                    found.append(True)
+                    if not bridge.has_listeners(sender):
+                        signal.disconnect(bridge, sender)  # else Django's fast deletes would stay off for nobody
+
     if isinstance(sender, str) and isinstance(signal, ModelSignal):
-        sender = apps.get_model(sender)
-    found = bool(signal.disconnect(receiver, sender, dispatch_uid))  # one that is inline is the plain signal's own
-    for bridge in bridges_of(signal):
-        if bridge.sender is sender and bridge.disconnect(receiver, sender, dispatch_uid):
-            found = True
-            if not bridge.has_listeners(sender):
-                signal.disconnect(bridge, sender)  # else Django's fast deletes would stay off for nobody
-    return found
+        apps.lazy_model_operation(take_back, make_model_tuple(sender))
+    else:
+        take_back(sender)
+    return any(found)

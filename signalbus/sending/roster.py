@@ -34,6 +34,10 @@ class Roster:
         self._formerly: dict[str, dict[Key, Receiver]] = {}
         self._rivals: list[tuple[Receiver, Receiver]] = []
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether anything is kept under a key, inline receivers too."""
+        return key in self._sites
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -52,6 +56,7 @@ class Roster:
             entry: the receiver, or None if it is an inline one.
             site: where it was connected.
         """
+        self.drop(key)  # what somebody who replaced Django's list has left behind
         self._sites[key] = site
         if entry is None:
             return
@@ -100,9 +105,9 @@ class Roster:
                     del index[each]
         self._rivals = [pair for pair in self._rivals if entry not in pair]
 
-    def retain(self, keys: Iterable[Key]) -> None:
-        """Drop what is kept under any other key."""
-        for key in self._sites.keys() - set(keys):
+    def bury(self, keys: Iterable[Key]) -> None:
+        """Drop what is kept under the keys of those who died; not what is merely missing, as a test's tool may ask."""
+        for key in keys:
             self.drop(key)
         self._rivals = [pair for pair in self._rivals if _alive(pair)]
 

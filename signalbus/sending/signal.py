@@ -148,7 +148,7 @@ class Signal(Named, DjangoSignal):
         # In one step, so that no other thread finds it in Django's list alone, and takes it for an inline one.
         with self.lock:
             self._clear_dead_receivers()
-            known = any(taken == key for taken, *_ in self.receivers)
+            known = key in self._roster and any(each[0] == key for each in self.receivers)
             if known:
                 self._roster.meet(key, entry, site)
             super().connect(receiver, sender, weak, dispatch_uid)
@@ -167,8 +167,9 @@ class Signal(Named, DjangoSignal):
     def _clear_dead_receivers(self) -> None:
         """Forget, with Django, who died. The caller holds the lock."""
         if self._dead_receivers:
+            before = {each[0] for each in self.receivers}
             super()._clear_dead_receivers()  # type: ignore[misc]
-            self._roster.retain(key for key, *_ in self.receivers)
+            self._roster.bury(before - {each[0] for each in self.receivers})
             self.sender_receivers_cache.clear()
 
     def _living(self) -> Roster:
@@ -235,8 +236,10 @@ class Signal(Named, DjangoSignal):
 
     def _live_receivers(self, sender: Any) -> tuple[list[Any], list[Any]]:
         """Give Django's own methods the receivers that run here: the others are not theirs to call."""
-        if not self._roster and not self.use_caching:
-            return super()._live_receivers(sender)  # all of them run here: the shorter way to the same
+        if not self.use_caching:
+            with self.lock:  # so that nobody connects one that travels between the question and Django's answer
+                if not self._roster:
+                    return super()._live_receivers(sender)  # all of them run here: the shorter way to the same
         _travelling, sync, asynchronous = self._split(sender)
         return sync, asynchronous
 

@@ -7,7 +7,9 @@ from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.contrib.auth.signals import user_logged_in
+from django.core import serializers
 from django.core.handlers.wsgi import WSGIHandler
+from django.core.management import call_command
 from django.core.signals import got_request_exception
 from django.db import models
 from django.db.models.signals import (
@@ -143,6 +145,20 @@ class TestModels:
         with captured() as sent:
             Academy(name="Data", slug="data").save_base(raw=True)
         assert [message.recipients for message in sent] == [(f"{HERE}.on_change_too[admissions.Academy]",)]
+
+    def test_links_of_fixtures_are_quiet(self, tmp_path):
+        """So is what ``loaddata`` links, of which Django's ``m2m_changed`` does not say that it is raw."""
+        staff = Group.objects.create(name="staff")
+        user = get_user_model().objects.create_user("ada")
+        user.groups.add(staff)
+        fixture = tmp_path / "users.json"
+        fixture.write_text(serializers.serialize("json", [user]))
+        for raw, carried in ((False, 0), (True, 2)):
+            user.groups.clear()
+            receiver(m2m_changed, sender=get_user_model().groups.through, raw=raw)(on_change)
+            with captured() as sent:
+                call_command("loaddata", fixture, verbosity=0)
+            assert len(sent) == carried
 
     def test_a_lazy_sender(self):
         """A model may be named as a text, as Django's model signals take it."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
+from django.apps import apps
+from django.core.checks import run_checks
+from django.db import models
 from django.db.models.signals import (
     post_delete,
     post_save,
@@ -14,6 +18,8 @@ from django.dispatch import receiver as django_receiver
 
 from signalbus import Signal, delivery_dead, disconnect, receiver
 from signalbus.exceptions import ConfigurationError
+from signalbus.sending import bridge, origin
+from signalbus.sending.bridge import bridges_of
 from signalbus.testing import captured
 from tasks.admissions.models import Academy, Cohort
 
@@ -72,8 +78,53 @@ class TestDisconnecting:
         assert disconnect(stocktaking, on_change_too)
         assert not stocktaking.has_listeners()
 
+    def test_a_sender_that_comes_later(self):
+        """What waits for a model is taken back when the model comes, as with Django's own signals."""
+        receiver(post_save, sender="admissions.Latecomer")(on_change)
+        receiver(post_save, sender="admissions.Latecomer")(on_change_too)
+        assert not disconnect(post_save, on_change, sender="admissions.Latecomer")
+
+        class Latecomer(models.Model):  # noqa: DJ008 - nobody reads it
+            class Meta:
+                app_label = "admissions"
+
+        try:
+            (built,) = [each for each in bridges_of(post_save) if each.sender is Latecomer]
+            assert [entry.id for entry in built.entries()] == [f"{HERE}.on_change_too[admissions.Latecomer]"]
+        finally:
+            del apps.all_models["admissions"]["latecomer"]
+            apps.clear_cache()
+
+    def test_two_threads_that_build_one_bridge(self, monkeypatch):
+        """Receivers that are connected at the same time share the bridge that their signal is carried by."""
+        second = threading.Thread(target=lambda: receiver(stocktaking)(on_change_too))
+
+        def name_slowly(source):
+            if not second.ident:
+                second.start()
+                second.join(0.2)  # it ends at once, if nothing keeps it from building another one
+            return origin.name_of_plain(source)
+
+        monkeypatch.setattr(bridge, "name_of_plain", name_slowly)
+        receiver(stocktaking)(on_change)
+        second.join()
+        with captured() as sent:
+            stocktaking.send(None, shelf=1)
+        assert [set(message.recipients) for message in sent] == [{f"{HERE}.on_change", f"{HERE}.on_change_too"}]
+        assert disconnect(stocktaking, on_change)
+        assert disconnect(stocktaking, on_change_too)
+
 
 class TestReceiver:
+    def test_a_lazy_sender_that_nobody_has(self):
+        """The system check that reports the model names the receiver that waits for it."""
+        try:
+            receiver(post_save, sender="admissions.Typo")(on_change)
+            (error,) = [found for found in run_checks() if "admissions.typo" in found.msg]
+        finally:
+            apps._pending_operations.pop(("admissions", "typo"))
+        assert f"{HERE}.on_change" in error.msg
+
     def test_a_list_of_both_kinds(self):
         """One decorator connects to plain signals and to ours; the function is unchanged, and typed as it was."""
         assert receiver([stocktaking, restocked])(on_change) is on_change

@@ -60,6 +60,14 @@ def test_the_broker_waits_longer_than_a_host_s_own_limit(made):
     assert conf.broker_transport_options["visibility_timeout"] == 3000
 
 
+def test_a_host_s_transport_options_come_on_top(made):
+    """Where it names one, it counts; the others stay ours."""
+    options = made(
+        CELERY_BROKER_URL="redis://localhost/7", CELERY_BROKER_TRANSPORT_OPTIONS={"socket_timeout": 1, "mine": 2}
+    ).conf.broker_transport_options
+    assert (options["socket_timeout"], options["mine"], options["unacked_restore_interval"]) == (1, 2, 5)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -76,6 +84,14 @@ def test_the_broker_waits_longer_than_a_host_s_own_limit(made):
 def test_what_would_harm_is_not_the_host_s_to_override(made, name, value):
     """Two apps on one queue discard each other's tasks; and what our worker takes off it, it has to be able to open."""
     assert made(**{f"CELERY_{name.upper()}": value}).conf[name] == made().conf[name] != value
+
+
+def test_annotations_of_all_tasks_leave_ours_safe(made):
+    """An annotation of ``"*"`` must not acknowledge a message before it is delivered, nor pickle it; others hold."""
+    careless = {"acks_late": False, "reject_on_worker_lost": False, "serializer": "pickle", "rate_limit": "9/s"}
+    task = made(CELERY_TASK_ANNOTATIONS={"*": careless}).tasks[celery.TASK_NAME]
+    assert (task.acks_late, task.reject_on_worker_lost, task.serializer) == (True, True, "json")
+    assert task.rate_limit == "9/s"
 
 
 def test_a_shared_task_waits_for_the_commit(made, monkeypatch):

@@ -427,6 +427,16 @@ class TestConnectingAgain:
         sale.connect(on_sale)
         assert recipients(sale) == [[f"{HERE}.on_sale"]]
 
+    def test_so_does_a_list_that_was_emptied(self, sale):
+        """Some test tools take Django's list away for a while: what it does not hold is not connected."""
+        sale.connect(on_sale, was=["shop.old"])
+        sale.receivers = []
+        sale.connect(on_sale, queue="tills")
+        (entry,) = sale.entries()
+        assert entry.queue == "tills"
+        assert sale.find("shop.old", None) is None
+        assert recipients(sale) == [[f"{HERE}.on_sale"]]
+
     def test_a_module_under_two_names_connects_a_uid_once(self, sale, tmp_path):
         """As in Django: a receiver of one file and line is one receiver, whatever its module was imported as."""
         path = tmp_path / "receivers.py"
@@ -464,6 +474,21 @@ class TestTheDead:
         assert recipients(sale) == [[f"{HERE}.on_sale"]]
         assert len(sale.receivers) == len(sale._roster) == len(sale._roster._sites) == 1
         assert sale.conflicts == []
+
+    def test_those_that_are_away_are_not_dead(self, sale):
+        """Some test tools take Django's list away and give it back: who is in it still travels, whoever died then."""
+
+        def fleeting(sender, **kwargs):
+            pass
+
+        sale.connect(on_sale)
+        away, sale.receivers = sale.receivers, []
+        sale.connect(fleeting, inline=True)
+        del fleeting
+        gc.collect()
+        assert sale.send(None) == []
+        sale.receivers = away
+        assert recipients(sale) == [[f"{HERE}.on_sale"]]
 
     def test_looking_up_forgets_them_too(self, sale):
         """A worker never sends: it looks up."""

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+import threading
 import uuid
 from contextlib import contextmanager
 from typing import Any, assert_type
@@ -18,6 +19,7 @@ from signalbus import Sent, Signal, Snapshot, receiver
 from signalbus.context import CurrentDelivery, _current, current
 from signalbus.exceptions import CascadeError, ConfigurationError, PayloadError
 from signalbus.sending import outbox
+from signalbus.sending.roster import Roster
 from signalbus.testing import captured, muted
 from signalbus.wire.message import from_body
 from tasks.admissions.models import Cohort
@@ -148,6 +150,25 @@ class TestWhatComesBack:
         response = signal.send(None, lock=lock)
         assert response == [(identity, {"lock": lock})]
         assert response.id is None
+
+    def test_what_travels_is_not_run_here_while_it_connects(self):
+        """A receiver that another thread connects in the midst of a ``send()`` is not taken for an inline one."""
+        signal = Signal("tests.inline")
+        other = threading.Thread(target=lambda: signal.connect(on_order))
+
+        class SlowRoster(Roster):
+            def __bool__(self) -> bool:
+                answer = len(self) > 0
+                if not other.ident:
+                    other.start()
+                    other.join(0.2)  # it ends at once, if nothing keeps it from connecting now
+                return answer
+
+        signal._roster = SlowRoster()
+        signal.connect(identity, inline=True)
+        assert signal._live_receivers(None) == ([identity], [])
+        other.join()
+        assert len(signal.entries()) == 1
 
 
 def identity(sender, signal, **kwargs):

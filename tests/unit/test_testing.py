@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy
 from signalbus import Retry, Signal, current, receiver
 from signalbus.exceptions import ConfigurationError, PayloadError, SignalBusError
 from signalbus.sending import bridge, publisher
-from signalbus.testing import DeliveryFailed, SentMessage, captured, deliver_all, immediate, muted
+from signalbus.testing import Captured, DeliveryFailed, SentMessage, captured, deliver_all, immediate, muted
 from tasks.admissions.models import Academy
 
 from .wire_app import models
@@ -552,8 +552,25 @@ def test_plain_signals_are_found_by_themselves():
 class InATestCase(TestCase):
     """A commit never comes here."""
 
+    sent_for_all: Captured
+
     def setUp(self) -> None:
         heard.clear()
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        """Send for all tests of the class; each test gets a copy of what is set here, as Django makes it."""
+        with captured() as cls.sent_for_all:
+            parcel.send(None, label="for all")
+
+    def test_captured_for_the_class(self) -> None:
+        """What was captured in ``setUpTestData()`` is there in each test, to be looked at and delivered."""
+        self.sent_for_all.assert_sent(parcel, times=1, label="for all")
+        assert self.sent_for_all.deliver_all() == 2
+
+    def test_captured_for_the_class_again(self) -> None:
+        """What one test has delivered, the next one finds undelivered."""
+        self.test_captured_for_the_class()
 
     def test_sent_at_once(self) -> None:
         """What is sent counts although the test's transaction stays open."""

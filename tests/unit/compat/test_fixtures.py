@@ -1,0 +1,33 @@
+"""What we use of Django's way to load fixtures is there, and means what we take it for."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.core import serializers
+from django.db.models.signals import m2m_changed
+
+from signalbus.compat.django import loads_a_fixture
+
+
+@pytest.mark.django_db
+def test_what_a_fixture_links_is_found():
+    """While an object of a fixture is saved, it is told from what anybody else links."""
+    found: list[bool] = []
+
+    def look(**kwargs):
+        found.append(loads_a_fixture())
+
+    user = get_user_model().objects.create_user("ada")
+    user.groups.add(Group.objects.create(name="staff"))
+    text = serializers.serialize("json", [user])
+    user.groups.clear()
+    m2m_changed.connect(look, sender=get_user_model().groups.through)
+    try:
+        for loaded in serializers.deserialize("json", text):
+            loaded.save()
+        user.groups.clear()
+    finally:
+        m2m_changed.disconnect(look, sender=get_user_model().groups.through)
+    assert found == [True, True, False, False]
