@@ -96,7 +96,7 @@ def delivery_id(message: UUID, receiver: str) -> UUID:
     """Return the id of a delivery: it follows from what is delivered to whom, so it is the same over all attempts.
 
     It begins as the message's, and so is in the order of time: a database that is asked for keys without order grows
-    slower with what it holds (docs/decisions/0007).
+    slower with what it holds (docs/decisions/0027).
     """
     rest = int.from_bytes(blake2b(message.bytes + receiver.encode("utf-8", "surrogatepass"), digest_size=8).digest())
     return UUID(int=message.int & _BEGINNING | 0b10 << 62 | rest >> 2)
