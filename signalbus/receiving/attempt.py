@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import logging
 import random
@@ -22,7 +21,7 @@ from signalbus.receiving.fetching import payload_for
 from signalbus.receiving.parking import park
 from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.runner import Outcome, call, conclude
-from signalbus.receiving.upkeep import cancel_queries, mend_connections, reject_broken
+from signalbus.receiving.upkeep import cancel_queries, kept_usable, mend_connections, reject_broken
 from signalbus.registry import registry
 from signalbus.wire.message import delivery_id
 
@@ -145,9 +144,10 @@ def _run_receiver(attempt: Attempt, recipient: str, note_commit: Callable[[], No
     """Run the receiver, its rows fetched and its receipt written in its own transaction if it is atomic."""
     receiver = attempt.receiver
     alias = ledger.using()
-    outermost = receiver.atomic and not connections[alias].in_atomic_block  # else in a test, whose commit never comes
-    with transaction.atomic(using=alias) if receiver.atomic else contextlib.nullcontext():
-        if outermost:
+    connection = connections[alias]
+    borrowed = connection.in_atomic_block  # in a test, whose commit never comes
+    with transaction.atomic(using=alias) if receiver.atomic else kept_usable(connection):
+        if receiver.atomic and not borrowed:
             transaction.on_commit(note_commit, using=alias, robust=True)
         function = receiver.function()
         if function is None:
@@ -158,8 +158,8 @@ def _run_receiver(attempt: Attempt, recipient: str, note_commit: Callable[[], No
         except BaseException:
             cancel_queries()  # before the transaction's end closes a connection in mid-query
             raise
-        if receiver.atomic:
-            reject_broken(connections[alias])
+        if receiver.atomic or borrowed:
+            reject_broken(connection)
         if attempt.claimed:
             done = ledger.Settlement(state=State.DONE)
             if not ledger.settle(delivery_id(attempt.message.id, recipient), attempt.number, done):
