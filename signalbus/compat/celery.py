@@ -10,6 +10,17 @@ from billiard import common
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from celery import Celery
+
+
+def names_queues(app: Celery) -> bool:
+    """Whether a worker was told what to consume (``-Q``).
+
+    Uses ``Queues._consume_from``, which is None until it is told; the public ``consume_from`` does not say. Without it,
+    receivers' own queues would be consumed where only others were asked for, or nowhere.
+    """
+    return app.amqp.queues._consume_from is not None  # type: ignore[attr-defined]  # noqa: SLF001 - as it says
+
 
 def is_child_exiting() -> bool:
     """Whether a signal has told this child of a prefork pool to end.

@@ -2,24 +2,126 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connections
+from django.dispatch import Signal
+from django.dispatch.dispatcher import NONE_ID, _make_id  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
     from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.utils.functional import LazyObject
 
     Waiting = tuple[set[Any], Callable[[], None], bool]
+    Key = tuple[Any, Any]  # the uid or the receiver's identity, and the sender's
+    Here = tuple[list[Any], list[Any]]  # functions, and coroutine functions
+
+T = TypeVar("T")
+
+logger: logging.Logger = logging.getLogger("django.dispatch")
 
 EXECUTOR = "django.db.migrations.executor"
 COMMAND = "django.core.management.commands.migrate"
 SERIALIZERS = "django.core.serializers.base"
 # What a child inherited. Kept for ever: a pool that is collected would wait for threads that no child has.
 _forgotten: list[Any] = []
+
+# Signals
+
+
+def key_of(receiver: object, sender: object, dispatch_uid: object) -> Key:
+    """Return the key under which ``connect`` keeps a receiver, the first part of its entry in ``Signal.receivers``.
+
+    Uses ``dispatcher._make_id``. Were keys made otherwise, receivers that travel would be run in the sender's process.
+    """
+    return (dispatch_uid or _make_id(receiver), _make_id(sender))
+
+
+def may_hear_together(key: Key, other: Key) -> bool:
+    """Whether there is a sender that reaches those under both keys.
+
+    Uses ``dispatcher.NONE_ID``. Were it another, two receivers with one id would not be found out.
+    """
+    return key[1] == other[1] or NONE_ID in (key[1], other[1])
+
+
+class HookedSignal(Signal):
+    """Django's signal, with hooks of ours where it has private methods: ``_here`` and ``_buried``.
+
+    Reads ``receivers``, a list of (key, receiver or weak reference, …, is it async): since Django 6.0 with a reference
+    to the sender between. Were a key not the receiver's and then the sender's, a send would reach others.
+
+    Overrides ``_live_receivers``, which each form of ``send`` asks whom to call; ``_clear_dead_receivers``, which
+    ``connect`` and ``disconnect`` call with the lock held; ``_log_robust_failure``. Were they not called any more,
+    Django would call the receivers that travel, and the dead would be kept for ever.
+    """
+
+    # Django sets it where a receiver or, since 6.0, its sender is collected.
+    _dead_receivers: bool
+
+    def __init__(self, *, use_caching: bool = False) -> None:
+        super().__init__(use_caching=use_caching)
+        self.lock: Any = threading.RLock()  # Django's own cannot be held around its methods
+
+    @property
+    def _someone_died(self) -> bool:
+        return self._dead_receivers
+
+    def _bury_the_dead(self) -> None:
+        """Forget who died. The caller holds the lock."""
+        self._clear_dead_receivers()
+
+    def _hearing(self, sender: object, known: Callable[[Key], T]) -> list[tuple[Any, T]]:
+        """Pair the entries of those who hear a sender with what is known of their keys. The caller holds the lock."""
+        if self._dead_receivers:
+            self._clear_dead_receivers()
+        heard = (NONE_ID, _make_id(sender))
+        return [(each, known(each[0])) for each in self.receivers if each[0][1] in heard]
+
+    def _buried(self, keys: set[Key]) -> None:
+        """Hear, with the lock held, whom Django has just forgotten."""
+
+    def _here(self, sender: object) -> Here | None:  # noqa: ARG002 - for those who override it
+        """Return who is Django's to call for a sender; None: all that are connected."""
+        return None
+
+    def _clear_dead_receivers(self) -> None:
+        if self._dead_receivers:
+            before = {each[0] for each in self.receivers}
+            super()._clear_dead_receivers()  # type: ignore[misc]
+            self._buried(before - {each[0] for each in self.receivers})
+
+    def _live_receivers(self, sender: Any) -> Here:
+        with self.lock:  # so that nobody connects one that travels between our answer and Django's
+            here = self._here(sender)
+            return super()._live_receivers(sender) if here is None else here
+
+    def _log_robust_failure(self, receiver: Any, err: Exception) -> None:
+        """Log as Django does, and do not fail for a receiver without a name of its own (a partial, an object)."""
+        name = getattr(receiver, "__qualname__", type(receiver).__qualname__)
+        logger.error("Error calling %s in Signal.send_robust() (%s)", name, err, exc_info=err)
+
+
+# Values
+
+
+def wrapped_in(lazy: LazyObject[Any]) -> Any:
+    """Return what a lazy object, as ``request.user``, stands for.
+
+    Uses ``LazyObject._wrapped``, which reading any attribute fills. Without it, the row of the user could not be told
+    from its wrapper, which is not an instance of any model.
+    """
+    lazy.__class__  # noqa: B018 - fills it
+    return lazy._wrapped  # noqa: SLF001 - the reason for this module
+
+
+# Transactions and connections
 
 
 def callbacks_of(connection: BaseDatabaseWrapper) -> list[Waiting]:

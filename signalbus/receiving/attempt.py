@@ -31,7 +31,7 @@ from signalbus.receiving.leases import LEASE, leases
 from signalbus.receiving.parking import park
 from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.runner import Outcome, call, conclude
-from signalbus.receiving.upkeep import cancel_queries, mend_connections, reject_broken
+from signalbus.receiving.upkeep import cancel_queries, kept_usable, mend_connections, reject_broken
 from signalbus.registry import registry
 from signalbus.wire.message import delivery_id
 
@@ -227,8 +227,12 @@ def _execute(progress: Progress) -> None:
     attempt, alias = progress.attempt, ledger.using()
     if not attempt.receiver.atomic:
         progress.begun = True
-        with leases.held(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext():
+        borrowed = connections[alias].in_atomic_block  # a test's
+        held = leases.held(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext()
+        with held, kept_usable(connections[alias]):
             _call(attempt)
+            if borrowed:
+                reject_broken(connections[alias])
         if attempt.claimed and not ledger.settle(
             attempt.id, ledger.Settlement(state=State.DONE), seen=attempt.number, attempt=attempt.number
         ):

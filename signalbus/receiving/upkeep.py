@@ -19,6 +19,8 @@ from signalbus import conf
 from signalbus.compat.django import close_pools, forget_pools
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from celery import Task
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -180,9 +182,34 @@ def _pg_status(connection: BaseDatabaseWrapper) -> int | None:
 
 def reject_broken(connection: BaseDatabaseWrapper) -> None:
     """Fail where a commit would quietly roll back: the receiver caught an error inside its transaction."""
-    broken = connection.needs_rollback or connection.connection is None
-    if broken or _pg_status(connection) not in {None, PG_IDLE, PG_IN_TRANSACTION}:
+    if _is_broken(connection):
         raise TransactionManagementError(
             "the receiver went on after a database error in its transaction, or after a timeout in mid-query, so it "
             "cannot be committed any more: put what may fail into an atomic() of its own, inside the try"
         )
+
+
+@contextlib.contextmanager
+def kept_usable(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Run a receiver that asked for no transaction where one is open, a test's, which its failed query must not end.
+
+    By a savepoint of its own, which it is rolled back to only then: an ``atomic()`` block would take back what stays
+    in a worker, and forbid the receiver an ``atomic(durable=True)``.
+    """
+    savepoint = connection.savepoint() if connection.in_atomic_block else None
+    if savepoint is None:
+        yield
+        return
+    try:
+        yield
+    finally:
+        if _is_broken(connection):
+            connection.set_rollback(False)
+            connection.savepoint_rollback(savepoint)
+        connection.savepoint_commit(savepoint)
+
+
+def _is_broken(connection: BaseDatabaseWrapper) -> bool:
+    """Whether an open transaction can only be rolled back, or is in mid-query."""
+    broken = connection.needs_rollback or connection.connection is None
+    return broken or _pg_status(connection) not in {None, PG_IDLE, PG_IN_TRANSACTION}

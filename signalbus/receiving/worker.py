@@ -11,6 +11,7 @@ from django.core.management.base import SystemCheckError
 from django.db import DatabaseError, connections
 
 from signalbus import celery, conf, ledger
+from signalbus.compat.celery import names_queues
 from signalbus.exceptions import ConfigurationError
 from signalbus.models import Delivery
 from signalbus.receiving import ending, upkeep
@@ -30,9 +31,8 @@ def connect() -> None:
 
 def _join(sender: Any, **_kwargs: object) -> None:
     """Add our step to a worker of the app that carries the messages, whoever made that app."""
-    app = sender.app._get_current_object() if hasattr(sender.app, "_get_current_object") else sender.app  # noqa: SLF001 - Celery's proxies
-    if app is celery.get_app():
-        app.steps["worker"].add(BusStep)
+    if sender.app == celery.get_app():  # either may be one of Celery's proxies
+        sender.app.steps["worker"].add(BusStep)
 
 
 class BusStep(bootsteps.StartStopStep):
@@ -109,7 +109,7 @@ def _check() -> None:
 
 def _prepare_own(worker: Any) -> None:
     """Set up a worker of our own app."""
-    if worker.app.amqp.queues._consume_from is None:  # noqa: SLF001 - no -Q was given
+    if not names_queues(worker.app):
         for queue in registry.queues():
             worker.app.amqp.queues.select_add(queue)
     if not worker.app.conf.worker_enable_remote_control:

@@ -6,18 +6,16 @@ import weakref
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from django.dispatch.dispatcher import NONE_ID
-
+from signalbus.compat.django import may_hear_together
 from signalbus.exceptions import ConfigurationError
 from signalbus.registry import Conflict, Policy
 from signalbus.sending.connecting import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from signalbus.compat.django import Key
     from signalbus.registry import Receiver
-
-    Key = tuple[Any, Any]  # Django's own: the uid or the receiver's identity, and the sender's
 
 
 class Roster:
@@ -29,6 +27,8 @@ class Roster:
 
     def __init__(self) -> None:
         self._entries: dict[Key, Receiver] = {}  # those that travel
+        # The one under a key, if it travels: the table's own method, because each send asks it for each receiver.
+        self.get: Callable[[Key], Receiver | None] = self._entries.get
         self._sites: dict[Key, str] = {}  # where each was connected, inline ones too
         self._called: dict[str, dict[Key, Receiver]] = {}
         self._formerly: dict[str, dict[Key, Receiver]] = {}
@@ -43,10 +43,6 @@ class Roster:
 
     def __iter__(self) -> Iterator[Receiver]:
         return (entry for entry in list(self._entries.values()) if entry.function() is not None)
-
-    def get(self, key: Key) -> Receiver | None:
-        """Return the receiver that Django keeps under a key, if it is one of those that travel."""
-        return self._entries.get(key)
 
     def add(self, key: Key, entry: Receiver | None, site: str) -> None:
         """Take in what Django has just taken in, and note which other one has its id.
@@ -145,7 +141,7 @@ def _rivals(key: Key, entry: Receiver, other_key: Key, other: Receiver) -> bool:
     """Whether a message could not tell two receivers with one id apart; a module loaded again has no rivals."""
     if other.function() is None:
         return False
-    together = key[1] == other_key[1] or NONE_ID in (key[1], other_key[1])
+    together = may_hear_together(key, other_key)
     if entry.source != other.source:
         return together or entry.sender == other.sender
     # Django would run it twice for one sending; the message names it once.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
-from django.dispatch import Signal as DjangoSignal
-from django.dispatch.dispatcher import NONE_ID, _make_id  # type: ignore[attr-defined]
 
+from signalbus.compat.django import HookedSignal, key_of
 from signalbus.sending.connecting import place_of, plain, reject_unreachable, resolve_entry, site_of_call
 from signalbus.sending.draft import Draft, Sent, unheard
 from signalbus.sending.naming import Named
@@ -21,16 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from uuid import UUID
 
+    from django.dispatch import Signal as DjangoSignal
+
+    from signalbus.compat.django import Here, Key
     from signalbus.registry import Conflict, Receiver
     from signalbus.retry import Retry
     from signalbus.sending.composing import Envelope, Outgoing
 
     Split = tuple[list[Receiver], list[Any], list[Any]]
 
-logger: logging.Logger = logging.getLogger("django.dispatch")
 
-
-class Signal(Named, DjangoSignal):
+class Signal(Named, HookedSignal):
     """A channel with a stable name, whose receivers run in workers.
 
     Args:
@@ -61,7 +59,6 @@ class Signal(Named, DjangoSignal):
         self.ordered_by = ordered_by
         if use_caching:
             self.sender_receivers_cache: Any = SenderCache()
-        self.lock: Any = threading.RLock()  # Django's own cannot be held around its connect()
         self.refusals: Refusals = Refusals()
         self._roster = Roster()
         self._settle(name, (was,) if isinstance(was, str) else tuple(was))
@@ -144,10 +141,10 @@ class Signal(Named, DjangoSignal):
     def _take_in(  # noqa: PLR0913 - Django's four, and ours
         self, entry: Receiver | None, site: str, *, receiver: Any, sender: object, weak: bool, dispatch_uid: Any
     ) -> None:
-        key = (dispatch_uid or _make_id(receiver), _make_id(sender))
+        key = key_of(receiver, sender, dispatch_uid)
         # In one step, so that no other thread finds it in Django's list alone, and takes it for an inline one.
         with self.lock:
-            self._clear_dead_receivers()
+            self._bury_the_dead()
             known = key in self._roster and any(each[0] == key for each in self.receivers)
             if known:
                 self._roster.meet(key, entry, site)
@@ -161,21 +158,17 @@ class Signal(Named, DjangoSignal):
         with self.lock:
             disconnected = super().disconnect(receiver, sender, dispatch_uid)
             if disconnected:
-                self._roster.drop((dispatch_uid or _make_id(receiver), _make_id(sender)))
+                self._roster.drop(key_of(receiver, sender, dispatch_uid))
         return bool(disconnected)
 
-    def _clear_dead_receivers(self) -> None:
-        """Forget, with Django, who died. The caller holds the lock."""
-        if self._dead_receivers:
-            before = {each[0] for each in self.receivers}
-            super()._clear_dead_receivers()  # type: ignore[misc]
-            self._roster.bury(before - {each[0] for each in self.receivers})
-            self.sender_receivers_cache.clear()
+    def _buried(self, keys: set[Key]) -> None:
+        self._roster.bury(keys)
+        self.sender_receivers_cache.clear()
 
     def _living(self) -> Roster:
-        if self._dead_receivers:
+        if self._someone_died:
             with self.lock:
-                self._clear_dead_receivers()
+                self._bury_the_dead()
         return self._roster
 
     def has_listeners(self, sender: Any = None) -> bool:
@@ -203,19 +196,14 @@ class Signal(Named, DjangoSignal):
         """Return the receivers of an open message from this sender."""
         return [entry for entry in self._living() if entry.sender in {None, sender}]
 
-    _dead_receivers: bool  # Django's
-
     def _split(self, sender: object) -> Split:
         """Sort what is connected for a sender: what travels, and the functions and coroutines that run here."""
-        connected = self.sender_receivers_cache.get(sender) if self.use_caching and not self._dead_receivers else None
+        connected = self.sender_receivers_cache.get(sender) if self.use_caching and not self._someone_died else None
         if connected is None:
-            wanted = (NONE_ID, _make_id(sender))
             with self.lock:
-                if self._dead_receivers:
-                    self._clear_dead_receivers()
                 # With what travels, at this moment: a receiver that is disconnected meanwhile must not look like an
                 # inline one.
-                connected = [(each, self._roster.get(each[0])) for each in self.receivers if each[0][1] in wanted]
+                connected = self._hearing(sender, self._roster.get)
                 if self.use_caching:
                     self.sender_receivers_cache[sender] = connected
         if not connected:
@@ -234,19 +222,11 @@ class Signal(Named, DjangoSignal):
                 (asynchronous if each[-1] else sync).append(function)
         return travelling, sync, asynchronous
 
-    def _live_receivers(self, sender: Any) -> tuple[list[Any], list[Any]]:
-        """Give Django's own methods the receivers that run here: the others are not theirs to call."""
-        if not self.use_caching:
-            with self.lock:  # so that nobody connects one that travels between the question and Django's answer
-                if not self._roster:
-                    return super()._live_receivers(sender)  # all of them run here: the shorter way to the same
+    def _here(self, sender: object) -> Here | None:
+        if not self._roster and not self.use_caching:
+            return None  # all of them run here: the shorter way to the same
         _travelling, sync, asynchronous = self._split(sender)
         return sync, asynchronous
-
-    def _log_robust_failure(self, receiver: Any, err: Exception) -> None:
-        """Log as Django does, and do not fail for a receiver without a name of its own (a partial, an object)."""
-        name = getattr(receiver, "__qualname__", type(receiver).__qualname__)
-        logger.error("Error calling %s in Signal.send_robust() (%s)", name, err, exc_info=err)
 
     # Sending
 

@@ -14,6 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.db.models import AutoField, BigAutoField, Field, Model, SmallAutoField
 from django.utils.functional import LazyObject
 
+from signalbus.compat.django import wrapped_in
 from signalbus.exceptions import Garbage, MissingRow, PayloadError, UnknownClass
 
 _AUTO_FIELDS: Final = frozenset({AutoField, BigAutoField, SmallAutoField})
@@ -74,10 +75,7 @@ class Snapshot:
 
 def unwrapped(value: Any) -> Any:
     """Give what a lazy wrapper (``request.user``) wraps, and anything else as it is."""
-    if not issubclass(type(value), LazyObject):
-        return value
-    value.__class__  # noqa: B018  (fills the wrapper)
-    return unwrapped(value._wrapped)  # noqa: SLF001  (Django has no public way to look inside)
+    return unwrapped(wrapped_in(value)) if issubclass(type(value), LazyObject) else value
 
 
 def shown(text: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from signalbus.exceptions import SignalBusError
 from signalbus.testing import DeliveryFailed, captured, immediate
@@ -81,6 +82,63 @@ def test_immediate_in_a_transaction_is_a_part_of_it(signal: Signal, ran: list[An
 
     assert ran == ["a", "b"]
     assert sorted(Academy.objects.values_list("slug", flat=True)) == ["a", "b"]
+
+
+@pytest.mark.usefixtures("unreached")
+@pytest.mark.parametrize(
+    "query",
+    [
+        lambda: Academy.objects.create(name="taken", slug="taken"),
+        lambda: connection.cursor().execute("SELECT no_such_column"),
+    ],
+    ids=["of a model", "by hand"],
+)
+def test_a_failed_query_of_a_receiver_without_a_transaction_leaves_the_tests_usable(query: Callable[[], Any]):
+    """The receiver's own error comes out, and what the test wrote, and writes, is committed."""
+    signal = new_signal()
+    connect(signal, lambda **kwargs: query(), "tools.unprotected", atomic=False)
+    with immediate(), transaction.atomic():
+        Academy.objects.create(name="taken", slug="taken")
+        with pytest.raises(DeliveryFailed, match=r"IntegrityError|OperationalError|ProgrammingError"):
+            signal.send(None)
+        Academy.objects.create(name="after", slug="after")
+
+    assert sorted(Academy.objects.values_list("slug", flat=True)) == ["after", "taken"]
+
+
+@pytest.mark.usefixtures("unreached")
+def test_what_a_receiver_without_a_transaction_wrote_before_it_failed_stays():
+    """As it does in a worker: only a failed query takes it back, with which nothing could be committed any more."""
+    signal = new_signal()
+
+    def receiver_that_fails_after_writing(**kwargs):
+        Academy.objects.create(name="a", slug="a")
+        raise ValueError("no luck")
+
+    connect(signal, receiver_that_fails_after_writing, "tools.unprotected", atomic=False)
+    with immediate(), transaction.atomic(), pytest.raises(DeliveryFailed, match="no luck"):
+        signal.send(None)
+
+    assert Academy.objects.get().slug == "a"
+
+
+@pytest.mark.usefixtures("unreached")
+def test_a_receiver_without_a_transaction_that_goes_on_after_a_failed_query_is_told():
+    """In a worker it may; in a test's transaction it could not be committed, and the error says what to do."""
+    signal = new_signal()
+
+    def receiver_that_goes_on(**kwargs):
+        with suppress(IntegrityError):
+            Academy.objects.create(name="taken", slug="taken")
+
+    connect(signal, receiver_that_goes_on, "tools.unprotected", atomic=False)
+    with immediate(), transaction.atomic():
+        Academy.objects.create(name="taken", slug="taken")
+        with pytest.raises(DeliveryFailed, match=r"put what may fail into an atomic\(\) of its own"):
+            signal.send(None)
+        Academy.objects.create(name="after", slug="after")
+
+    assert sorted(Academy.objects.values_list("slug", flat=True)) == ["after", "taken"]
 
 
 def under_a_loop(function: Callable[[], Any]) -> Any:

@@ -620,6 +620,19 @@ class InATestCase(TestCase):
                 parcel.send(None, label=1)
         assert Academy.objects.filter(slug="academy-1").count() == 1
 
+    def test_a_receiver_without_a_transaction_may_begin_one_that_has_to_be_the_outermost(self) -> None:
+        """As it may in a worker: ``atomic(durable=True)`` is what ``atomic=False`` is for."""
+
+        def insist(**kwargs: object) -> None:
+            with transaction.atomic(durable=True):
+                heard.append(("insist", 1))
+
+        signal = Signal("tests.insisting")
+        signal.connect(insist, dispatch_uid="tests.insist", atomic=False)
+        with immediate():
+            signal.send(None)
+        assert ("insist", 1) in heard
+
     def test_muted(self) -> None:
         """Nothing waits for the commit either."""
         with self.captureOnCommitCallbacks() as callbacks, muted():

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from celery.utils.dispatch import Signal
+from types import SimpleNamespace
+from typing import Any
 
-from signalbus.compat.celery import listeners
+import pytest
+from celery import Celery
+from celery.local import Proxy
+from celery.utils.dispatch import Signal
+from kombu import Queue
+
+from signalbus import celery
+from signalbus.compat.celery import listeners, names_queues
+from signalbus.receiving import worker
 
 
 class TestListeners:
@@ -29,3 +38,38 @@ class TestListeners:
     def test_nobody(self):
         """As it is nearly always."""
         assert listeners(Signal(name="tests"), "mine") == []
+
+
+class TestNamesQueues:
+    def test_a_worker_that_was_told_of_no_queue(self):
+        """It consumes all that are declared, also one that is added."""
+        app = Celery("tests", set_as_current=False)
+        assert not names_queues(app)
+        app.amqp.queues.select_add(Queue("added"))
+        assert not names_queues(app)
+
+    def test_a_worker_that_was_told_of_queues(self):
+        """As ``-Q`` tells it."""
+        app = Celery("tests", set_as_current=False)
+        app.amqp.queues.select(["mail"])
+        assert names_queues(app)
+        assert list(app.amqp.queues.consume_from) == ["mail"]
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+def test_an_app_equals_its_proxies(monkeypatch, given, proxied):
+    """So a worker of the app that carries the messages gets our step, whichever the settings name and Celery gives."""
+    app = Celery("tests", set_as_current=False)
+    proxy: Any = Proxy(lambda: app)
+    monkeypatch.setattr(celery, "get_app", lambda: proxy if proxied else app)
+    worker._join(SimpleNamespace(app=proxy if given else app))
+    assert app.steps["worker"] == {worker.BusStep}
+
+
+def test_an_app_equals_no_other(monkeypatch):
+    """A worker of another app is none of our business."""
+    app, other = (Celery("tests", set_as_current=False) for _ in range(2))
+    monkeypatch.setattr(celery, "get_app", lambda: app)
+    worker._join(SimpleNamespace(app=Proxy(lambda: other)))
+    assert not other.steps["worker"]

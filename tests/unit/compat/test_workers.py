@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from billiard import common
 from celery.worker import state
+from celery.worker.request import Request
 from django.db import connections
 from django.db.backends.postgresql.base import DatabaseWrapper
+from kombu.message import Message
 
+from signalbus.celery import TASK_NAME, get_app
 from signalbus.compat.celery import is_child_exiting, is_worker_terminating
 from signalbus.compat.django import close_pools, forget_pools
 
@@ -37,6 +41,39 @@ class TestEnding:
         assert state.should_terminate is None
         monkeypatch.setattr(state, "should_terminate", value)
         assert is_worker_terminating() is terminating
+
+
+class TestRequests:
+    def test_celery_gives_the_pool_what_we_replace(self):
+        """What a child gets is the body, its type, and the dict; what runs here and is logged, the arguments."""
+        message = Message(
+            body='[["theirs"], {}, {}]',
+            content_type="application/json",
+            content_encoding="utf-8",
+            headers={"task": TASK_NAME, "id": "an id"},
+            delivery_info={},
+            accept={"application/json"},
+        )
+        app = get_app()
+        request = Request(message, app=app, task=app.tasks[TASK_NAME])
+        ours: dict[str, Any] = {
+            "args": ["ours"],
+            "kwargs": {"kept": False},
+            "body": (["ours"], {}, {}),
+            "content_type": None,
+            "content_encoding": None,
+            "request_dict": {"id": "an id"},
+        }
+        for name, value in ours.items():
+            assert getattr(request, name) != value
+            assert hasattr(request, f"_{name}")
+            setattr(request, f"_{name}", value)
+        assert {name: getattr(request, name) for name in ours} == ours
+
+        given: dict[str, Any] = {}
+        pool: Any = SimpleNamespace(apply_async=lambda *_args, **options: given.update(options))
+        request.execute_using_pool(pool)
+        assert given["args"] == (TASK_NAME, "an id", ours["request_dict"], ours["body"], None, None)
 
 
 class TestPools:

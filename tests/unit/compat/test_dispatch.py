@@ -1,0 +1,183 @@
+"""What we override and read of Django's signals is there, and means what we take it for."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.utils.functional import SimpleLazyObject
+
+from signalbus.compat.django import HookedSignal, key_of, may_hear_together, wrapped_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from signalbus.compat.django import Here, Key
+
+
+class Mine:
+    """A sender."""
+
+
+class Another:
+    """Another sender."""
+
+
+def function(**kwargs: object) -> str:
+    """Receive."""
+    return "function"
+
+
+def named(name: str, **kwargs: object) -> str:
+    """Receive, and tell a name."""
+    return name
+
+
+async def coroutine(**kwargs: object) -> str:
+    """Receive."""
+    return "coroutine"
+
+
+class Holder:
+    """Has a method that receives."""
+
+    def method(self, **kwargs: object) -> None:
+        """Receive."""
+
+
+HOLDER = Holder()
+FORMS: dict[str, Callable[[HookedSignal], list[Any]]] = {
+    "send": lambda signal: signal.send(Mine),
+    "send_robust": lambda signal: signal.send_robust(Mine),
+    "asend": lambda signal: async_to_sync(signal.asend)(Mine),
+    "asend_robust": lambda signal: async_to_sync(signal.asend_robust)(Mine),
+}
+
+
+@pytest.mark.parametrize("sender", [None, Mine, HOLDER.method])
+@pytest.mark.parametrize("uid", [None, "", "uid"])
+@pytest.mark.parametrize("receiver", [function, coroutine, HOLDER.method])
+def test_django_keeps_a_receiver_under_the_key_that_we_look_for(receiver, sender, uid):
+    """Its entry begins with the key, and a reference to the receiver; its end says whether that is async."""
+    signal = HookedSignal()
+    signal.connect(receiver, sender=sender, dispatch_uid=uid)
+    ((key, reference, *_, is_async),) = signal.receivers
+    assert key == key_of(receiver, sender, uid)
+    assert reference() == receiver
+    assert is_async is (receiver is coroutine)
+
+
+@pytest.mark.parametrize("sender", [None, Mine])
+def test_who_hears_a_sender_is_whom_django_calls(sender):
+    """Those who asked for it, and those who asked for nobody."""
+    signal = HookedSignal()
+    listeners = {"any": None, "mine": Mine, "another": Another}
+    for name, heard in listeners.items():
+        signal.connect(partial(named, name), sender=heard, weak=False, dispatch_uid=name)
+    hearing = [name for _entry, name in signal._hearing(sender, lambda key: key[0])]
+    assert hearing == [response for _receiver, response in signal.send(sender)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"), [(Mine, Mine, True), (None, Mine, True), (Mine, None, True), (Mine, Another, False)]
+)
+def test_who_may_hear_one_sending_together(one, other, together):
+    """Listeners of one sender, and of any sender with everybody."""
+    assert may_hear_together(key_of(function, one, None), key_of(coroutine, other, None)) is together
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_send_asks_whom_to_call(form):
+    """Who is not named is not called, whatever the form."""
+
+    class Chosen(HookedSignal):
+        def _here(self, sender: object) -> Here:
+            assert sender is Mine
+            return [function], [coroutine]
+
+    signal = Chosen()
+    signal.connect(HOLDER.method)
+    assert FORMS[form](signal) == [(function, "function"), (coroutine, "coroutine")]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_without_a_choice_all_that_are_connected_are_called(form):
+    """As Django does."""
+    signal = HookedSignal()
+    signal.connect(function)
+    signal.connect(coroutine, sender=Mine)
+    signal.connect(HOLDER.method, sender=Another)
+    assert FORMS[form](signal) == [(function, "function"), (coroutine, "coroutine")]
+
+
+class Burials(HookedSignal):
+    """A signal that notes who died."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.noted: list[set[Key]] = []
+
+    def _buried(self, keys: set[Key]) -> None:
+        self.noted.append(keys)
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        lambda signal: signal.connect(function),
+        lambda signal: signal.disconnect(function),
+        lambda signal: signal.send(None),
+        lambda signal: signal._bury_the_dead(),
+        lambda signal: signal._hearing(None, repr),
+    ],
+    ids=["connect", "disconnect", "send", "by name", "look-up"],
+)
+def test_who_died_is_told_of_once(notice):
+    """When somebody connects, disconnects or sends; and that somebody died is known before."""
+    signal, mortal = Burials(), Holder()
+    signal.connect(mortal.method)
+    (entry,) = signal.receivers
+    known = [signal._someone_died]
+    del mortal
+    gc.collect()
+    known.append(signal._someone_died)
+    for _ in range(2):
+        notice(signal)
+    assert signal.noted == [{entry[0]}]
+    assert [*known, signal._someone_died] == [False, True, False]
+
+
+@pytest.mark.parametrize("form", ["send_robust", "asend_robust"])
+def test_a_robust_form_lets_us_log_for_a_receiver_without_a_name(form, caplog):
+    """In Django's words, by Django's logger, with the error."""
+    error = ValueError("no luck")
+
+    class Nameless:
+        def __call__(self, **kwargs: object) -> None:
+            raise error
+
+    signal, nameless = HookedSignal(), Nameless()
+    signal.connect(nameless)
+    with caplog.at_level(logging.ERROR, "django.dispatch"):
+        assert FORMS[form](signal) == [(nameless, error)]
+    (record,) = caplog.records
+    assert record.getMessage().endswith("Nameless in Signal.send_robust() (no luck)")
+    assert record.exc_info
+    assert record.exc_info[1] is error
+
+
+def test_what_a_lazy_object_stands_for_is_inside():
+    """Whether anybody has looked at it before, or not; it is made once."""
+    made: list[Holder] = []
+
+    def make() -> Holder:
+        made.append(Holder())
+        return made[-1]
+
+    lazy = SimpleLazyObject(make)
+    assert wrapped_in(lazy) is wrapped_in(lazy) is made[0]
+    assert len(made) == 1
