@@ -78,10 +78,10 @@ def discard(ids: Sequence[UUID]) -> int:
     alias = using()
     rows = Delivery.objects.using(alias).filter(id__in=ids).exclude(state__in=(State.DONE, State.RUNNING))
     with transaction.atomic(using=alias):
-        orders = set(rows.exclude(ordering_key="").values_list("receiver", "ordering_key"))
+        keys = set(rows.exclude(ordering_key="").values_list("ordering_key", flat=True))
         discarded = rows.update(state=State.DISCARDED, ended_at=Now())
-        for receiver, key in orders:
-            wake(receiver, key)
+        for key in keys:
+            wake(key)
     return discarded
 
 

@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 KEYS: Final = Key._meta.db_table  # noqa: SLF001 - Django documents it
 CHUNK = 250  # keys of one statement
 
-Place = tuple[str, int]  # a delivery's ordering key and position
-NOWHERE: Final[Place] = ("", 0)
+NOWHERE: Final = ("", 0)
 
 
-def order_of(message: Message) -> str:
-    """Return what a message's deliveries have as their ordering key: of a fixed length, whatever the key is.
+def order_of(message: Message, receiver: str = "") -> str:
+    """Return what stands for a message's key in the ledger, of one length whatever the key is.
 
     Args:
         message: of an ordered signal.
+        receiver: whose deliveries they are, in the rows of which it stands; empty for the key's own row.
     """
-    named = f"order\0{message.signal}\0{message.ordering_key}"
+    named = f"order\0{message.signal}\0{receiver}\0{message.ordering_key}"
     return blake2b(named.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def take_places(messages: Iterable[Message], *, using: str) -> dict[Any, Place]:
+def take_places(messages: Iterable[Message], *, using: str) -> dict[UUID, int]:
     """Give messages the next positions of their keys, which are locked until the transaction ends.
 
     Args:
@@ -46,21 +46,20 @@ def take_places(messages: Iterable[Message], *, using: str) -> dict[Any, Place]:
         using: the ledger's alias, in a transaction.
 
     Returns:
-        By the ids of those with a key, as the driver takes them, the place of their deliveries.
+        The positions, by the ids of the messages that have a key.
     """
-    dialect = dialect_of(using)
-    by_key: dict[str, dict[Any, None]] = {}
+    by_key: dict[str, dict[UUID, None]] = {}
     for message in messages:
         if message.ordering_key is not None:
-            by_key.setdefault(order_of(message), {})[dialect.key(message.id)] = None  # once, however many parts
-    places: dict[Any, Place] = {}
+            by_key.setdefault(order_of(message), {})[message.id] = None  # once, however many parts
+    places: dict[UUID, int] = {}
     # Sorted: two that send for the same keys must not wait for each other in a circle.
     keys = sorted(by_key)
     for start in range(0, len(keys), CHUNK):
         chunk = keys[start : start + CHUNK]
         for key, last in _advance([(key, len(by_key[key])) for key in chunk], using).items():
             first = last - len(by_key[key]) + 1
-            places |= {message: (key, first + index) for index, message in enumerate(by_key[key])}
+            places |= {message: first + index for index, message in enumerate(by_key[key])}
     return places
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import connections, transaction
 
 from signalbus.ledger.dialect import DELIVERIES, MESSAGES, Dialect, dialect_of
-from signalbus.ledger.ordering import NOWHERE, take_places
+from signalbus.ledger.ordering import NOWHERE, order_of, take_places
 from signalbus.wire.message import delivery_id
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def record(parts: Sequence[Part], *, using: str) -> None:
     together = contextlib.nullcontext() if one and not ordered else transaction.atomic(using=using, savepoint=False)
     with together, connections[using].cursor() as cursor:
         if ordered:
-            places = take_places([part.message for part in parts], using=using)
-            deliveries = [(*row, *places.get(row[1], NOWHERE)) for row in deliveries]
+            deliveries = _placed(deliveries, parts, using)
         if one:
             # One round trip.
             sql = (
@@ -102,6 +101,18 @@ def record(parts: Sequence[Part], *, using: str) -> None:
 
 def _list(values: str, rows: Sequence[Any]) -> str:
     return ", ".join([values] * len(rows))
+
+
+def _placed(deliveries: Sequence[tuple[Any, ...]], parts: Sequence[Part], using: str) -> list[tuple[Any, ...]]:
+    """Add their places to rows, in the parts' order."""
+    messages = [part.message for part in parts]
+    positions = take_places(messages, using=using)
+    places = [
+        (order_of(message, receiver), positions[message.id]) if message.id in positions else NOWHERE
+        for message in messages
+        for receiver in (("",) if message.recipients is None else message.recipients)
+    ]
+    return [(*row, *place) for row, place in zip(deliveries, places, strict=True)]
 
 
 def _rows(parts: Sequence[Part], dialect: Dialect) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:

@@ -41,12 +41,11 @@ class Head(NamedTuple):
     ready: bool
 
 
-def head(receiver: str, key: str) -> Head | None:
+def head(key: str) -> Head | None:
     """Return the delivery whose turn it is.
 
     Args:
-        receiver: the receiver's id, as the deliveries have it.
-        key: their ordering key.
+        key: the deliveries' ordering key.
 
     Returns:
         The one with the lowest position that is not over, or None.
@@ -58,8 +57,8 @@ def head(receiver: str, key: str) -> Head | None:
             f"SELECT d.id, m.text, (d.state IN ('published', 'parked') "
             f"OR (d.state IN ('pending', 'running') AND d.due_at <= {now})) "
             f"FROM {DELIVERIES} d JOIN {MESSAGES} m ON m.id = d.message_id "
-            f"WHERE d.receiver = %s AND d.ordering_key = %s AND {_OPEN.format('d')} ORDER BY d.position LIMIT 1",
-            (receiver, key),
+            f"WHERE d.ordering_key = %s AND {_OPEN.format('d')} ORDER BY d.position LIMIT 1",
+            (key,),
         )
         found = cursor.fetchone()
     if found is None:
@@ -76,18 +75,17 @@ def behind(row: Delivery) -> int:
     """
     if not row.ordering_key:
         return 0
-    rows = Delivery.objects.using(using()).filter(receiver=row.receiver, ordering_key=row.ordering_key)
-    return rows.filter(position__gt=row.position).exclude(state__in=CLOSED_STATES).count()
+    rows = Delivery.objects.using(using()).filter(ordering_key=row.ordering_key, position__gt=row.position)
+    return rows.exclude(state__in=CLOSED_STATES).count()
 
 
-def wake(receiver: str, key: str) -> None:
+def wake(key: str) -> None:
     """Let the sweeper publish the delivery whose turn it is now, if nobody runs it.
 
     Args:
-        receiver: the receiver's id.
         key: the ordering key.
     """
-    following = head(receiver, key)
+    following = head(key)
     if following is not None:
         alias = using()
         with transaction.atomic(using=alias):
@@ -107,8 +105,8 @@ def hold_back(ids: Sequence[UUID]) -> set[UUID]:
     alias = using()
     dialect = dialect_of(alias)
     first = (
-        f"SELECT e.state FROM {DELIVERIES} e WHERE e.receiver = d.receiver AND e.ordering_key = d.ordering_key "
-        f"AND e.position < d.position AND {_OPEN.format('e')} ORDER BY e.position LIMIT 1"
+        f"SELECT e.state FROM {DELIVERIES} e WHERE e.ordering_key = d.ordering_key AND e.position < d.position "
+        f"AND {_OPEN.format('e')} ORDER BY e.position LIMIT 1"
     )
     marks = ", ".join(["%s"] * len(ids))
     with connections[alias].cursor() as cursor:

@@ -41,9 +41,9 @@ def turns(message: Message, recipient: str, queue: str | None) -> Iterator[Messa
         recipient: the receiver's id, as the message has it.
         queue: the queue of its receiver.
     """
-    key, deadline = ledger.order_of(message), time.monotonic() + KEY_SECONDS
+    key, deadline = ledger.order_of(message, recipient), time.monotonic() + KEY_SECONDS
     last: UUID | None = None
-    while (head := ledger.head(recipient, key)) is not None:
+    while (head := ledger.head(key)) is not None:
         # The same one again: it is locked, or did not succeed.
         if not head.ready or head.id == last:
             return
@@ -67,4 +67,4 @@ def _pass_on(message: Message, recipient: str, queue: str | None, key: str) -> N
         publisher.publish(queue, [to_body(replace(message, recipients=(recipient,)))])
     except publisher.PublishError as error:
         logger.warning("signalbus leaves the rest of an ordering key to the sweeper: %s", error)
-        ledger.wake(recipient, key)
+        ledger.wake(key)

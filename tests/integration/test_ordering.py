@@ -391,7 +391,7 @@ def test_a_worker_that_dies_between_two_of_a_key_strands_none(
 
     send(ordered, 1, 2, 3)
     first, *_ = texts(bus)
-    heads = [ledger_turns.head("note", Delivery.objects.values_list("ordering_key", flat=True)[0])]
+    heads = [ledger_turns.head(Delivery.objects.values_list("ordering_key", flat=True)[0])]
     monkeypatch.setattr(ledger, "head", lambda *args: heads.pop() if heads else die())
     with pytest.raises(KeyboardInterrupt):
         deliver([first], queue=QUEUE)
@@ -486,7 +486,7 @@ def test_a_head_is_found_by_its_index(bus: Bus, ordered: Signal, numbers: list[i
     """However long a key's past, and however many wait."""
     send(ordered, 1)
     with CaptureQueriesContext(connection) as queries:
-        ledger.head("note", Delivery.objects.values_list("ordering_key", flat=True)[0])
+        ledger.head(Delivery.objects.values_list("ordering_key", flat=True)[0])
         ledger_turns.hold_back(list(Delivery.objects.values_list("id", flat=True)))
     asked = [query["sql"] for query in queries if "position" in query["sql"]]
     assert len(asked) == 2
