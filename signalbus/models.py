@@ -84,8 +84,12 @@ class Delivery(models.Model):
     due_at: models.DateTimeField[datetime | Combinable, datetime] = models.DateTimeField(
         help_text="when the sweeper looks at it next"
     )
-    ordering_key: models.TextField[str, str] = models.TextField(
-        db_default="", default="", blank=True, help_text="with one key, one at a time, by position"
+    ordering_key: models.CharField[str, str] = models.CharField(
+        max_length=32,
+        db_default="",
+        default="",
+        blank=True,
+        help_text="follows from signal, receiver and key; with one, one at a time, by position",
     )
     position: models.BigIntegerField[int, int] = models.BigIntegerField(
         db_default=0, default=0, help_text="in the order of its key's commits"
@@ -112,7 +116,7 @@ class Delivery(models.Model):
             models.Index(fields=["ended_at"], name="signalbus_over", condition=~Q(ended_at=None)),
             # What stands at the head of an ordering key.
             models.Index(
-                fields=["receiver", "ordering_key", "position"],
+                fields=["ordering_key", "position"],
                 name="signalbus_order",
                 condition=~Q(ordering_key="") & ~Q(state__in=CLOSED_STATES),
             ),

@@ -20,9 +20,11 @@ from signalbus.ledger.deliveries import (
 )
 from signalbus.ledger.due import anything_due, mark, marker_returned, take_due
 from signalbus.ledger.mending import discard, failed, purge, retry, skipped
+from signalbus.ledger.ordering import order_of
 from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
 from signalbus.ledger.recording import Part, record
 from signalbus.ledger.taking import Taken, claim, confirm, take, tell_runtime
+from signalbus.ledger.turns import behind, head, wake
 from signalbus.ledger.unsendable import keep_unsendable
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "Settlement",
     "Taken",
     "anything_due",
+    "behind",
     "bury",
     "claim",
     "confirm",
@@ -38,6 +41,7 @@ __all__ = [
     "expand",
     "failed",
     "give_back",
+    "head",
     "keep",
     "keep_settled",
     "keep_unpublished",
@@ -45,6 +49,7 @@ __all__ = [
     "mark",
     "marker_returned",
     "open_parked",
+    "order_of",
     "park",
     "park_text",
     "postpone_row",
@@ -63,4 +68,5 @@ __all__ = [
     "tell_runtime",
     "unpark",
     "using",
+    "wake",
 ]

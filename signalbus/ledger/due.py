@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 
 from signalbus.ledger.deliveries import later, using
 from signalbus.ledger.recording import WAIT
+from signalbus.ledger.turns import hold_back
 from signalbus.models import Delivery, Lane, State
 
 if TYPE_CHECKING:
@@ -70,7 +71,12 @@ def _take(rows: QuerySet[Delivery], limit: int) -> list[Delivery]:
     if features.has_select_for_update_skip_locked:
         rows = rows.select_for_update(skip_locked=True, no_key=features.has_select_for_no_key_update)
     by_publications: dict[int, list[UUID]] = {}
-    for id_, state, publications in rows.order_by("due_at").values_list("id", "state", "publications")[:limit]:
+    due = list(rows.order_by("due_at").values_list("id", "state", "publications", "ordering_key")[:limit])
+    ordered = [id_ for id_, *_, key in due if key]
+    waiting = hold_back(ordered) if ordered else ()
+    for id_, state, publications, _ in due:
+        if id_ in waiting:
+            continue
         suspect = state in {State.PUBLISHED, State.RUNNING}
         by_publications.setdefault(publications + suspect, []).append(id_)
     taken: list[Delivery] = []

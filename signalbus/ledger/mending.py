@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.db import transaction
 from django.db.models import Case, F, Q, When
 from django.db.models.functions import Now
 
 from signalbus.ledger.deliveries import later, using
+from signalbus.ledger.turns import wake
 from signalbus.models import OPEN_STATES, Delivery, State, StoredMessage
 
 if TYPE_CHECKING:
@@ -73,8 +75,14 @@ def discard(ids: Sequence[UUID]) -> int:
     Returns:
         How many; those that have ended well, or run now, are left alone.
     """
-    rows = Delivery.objects.using(using()).filter(id__in=ids).exclude(state__in=(State.DONE, State.RUNNING))
-    return rows.update(state=State.DISCARDED, ended_at=Now())
+    alias = using()
+    rows = Delivery.objects.using(alias).filter(id__in=ids).exclude(state__in=(State.DONE, State.RUNNING))
+    with transaction.atomic(using=alias):
+        keys = set(rows.exclude(ordering_key="").values_list("ordering_key", flat=True))
+        discarded = rows.update(state=State.DISCARDED, ended_at=Now())
+        for key in keys:
+            wake(key)
+    return discarded
 
 
 def purge(seconds: float, *, batch: int = 1000) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import connections, transaction
 
 from signalbus.ledger.dialect import DELIVERIES, MESSAGES, Dialect, dialect_of
+from signalbus.ledger.ordering import NOWHERE, order_of, take_places
 from signalbus.wire.message import delivery_id
 
 if TYPE_CHECKING:
@@ -50,14 +51,15 @@ class _Statements(NamedTuple):
 
 
 @cache
-def _statements(dialect: Dialect) -> _Statements:
+def _statements(dialect: Dialect, *, ordered: bool) -> _Statements:
     due = dialect.later.replace("%s", str(WAIT))
+    columns, place = (", ordering_key, position", ", %s, %s") if ordered else ("", "")
     unsealed = "false" if dialect.vendor == "postgresql" else "0"
     return _Statements(
         message=f"(%s, %s, %s, {unsealed}, %s, {dialect.now})",
-        delivery=f"(%s, %s, %s, %s, 'published', 0, 0, 0, {due}, '', '', {dialect.now}, '')",
+        delivery=f"(%s, %s, %s, %s, 'published', 0, 0, 0, {due}, '', '', {dialect.now}, ''{place})",
         head=f"INSERT INTO {MESSAGES} ({MESSAGE_COLUMNS}) VALUES ",
-        tail=f"INSERT INTO {DELIVERIES} ({DELIVERY_COLUMNS}) VALUES ",
+        tail=f"INSERT INTO {DELIVERIES} ({DELIVERY_COLUMNS}{columns}) VALUES ",
     )
 
 
@@ -73,10 +75,13 @@ def record(parts: Sequence[Part], *, using: str) -> None:
     """
     dialect = dialect_of(using)
     messages, deliveries = _rows(parts, dialect)
-    statements = _statements(dialect)
+    ordered = any(part.message.ordering_key is not None for part in parts)
+    statements = _statements(dialect, ordered=ordered)
     one = dialect.vendor == "postgresql" and len(deliveries) <= CHUNK
-    together = contextlib.nullcontext() if one else transaction.atomic(using=using, savepoint=False)
+    together = contextlib.nullcontext() if one and not ordered else transaction.atomic(using=using, savepoint=False)
     with together, connections[using].cursor() as cursor:
+        if ordered:
+            deliveries = _placed(deliveries, parts, using)
         if one:
             # One round trip.
             sql = (
@@ -96,6 +101,18 @@ def record(parts: Sequence[Part], *, using: str) -> None:
 
 def _list(values: str, rows: Sequence[Any]) -> str:
     return ", ".join([values] * len(rows))
+
+
+def _placed(deliveries: Sequence[tuple[Any, ...]], parts: Sequence[Part], using: str) -> list[tuple[Any, ...]]:
+    """Add their places to rows, in the parts' order."""
+    messages = [part.message for part in parts]
+    positions = take_places(messages, using=using)
+    places = [
+        (order_of(message, receiver), positions[message.id]) if message.id in positions else NOWHERE
+        for message in messages
+        for receiver in (("",) if message.recipients is None else message.recipients)
+    ]
+    return [(*row, *place) for row, place in zip(deliveries, places, strict=True)]
 
 
 def _rows(parts: Sequence[Part], dialect: Dialect) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:

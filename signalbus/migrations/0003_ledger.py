@@ -54,8 +54,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="delivery",
             name="ordering_key",
-            field=models.TextField(
-                blank=True, db_default="", default="", help_text="with one key, one at a time, by position"
+            field=models.CharField(
+                blank=True,
+                db_default="",
+                default="",
+                help_text="follows from signal, receiver and key; with one, one at a time, by position",
+                max_length=32,
             ),
         ),
         migrations.AddField(
@@ -119,7 +123,7 @@ class Migration(migrations.Migration):
                     models.Q(("ordering_key", ""), _negated=True),
                     models.Q(("state__in", ("done", "skipped", "discarded")), _negated=True),
                 ),
-                fields=["receiver", "ordering_key", "position"],
+                fields=["ordering_key", "position"],
                 name="signalbus_order",
             ),
         ),

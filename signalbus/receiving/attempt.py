@@ -28,6 +28,7 @@ from signalbus.models import State
 from signalbus.receiving.ending import is_shutting_down, was_cut_off
 from signalbus.receiving.fetching import payload_for
 from signalbus.receiving.leases import LEASE, leases
+from signalbus.receiving.ordering import is_ordered, turns
 from signalbus.receiving.parking import park
 from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.runner import Outcome, call, conclude
@@ -108,26 +109,37 @@ class Progress:
 
 
 def deliver_one(message: Message, recipient: str, receiver: Receiver, *, redelivered: bool) -> None:
+    """Run a receiver, of an ordered signal for the message whose turn it is."""
+    if not is_ordered(message):
+        _deliver(message, recipient, receiver, redelivered=redelivered)
+        return
+    for turn in turns(message, recipient, receiver.queue):
+        own = turn.id == message.id
+        # What another message's worker dies of is not seen when its own comes again: counted before it runs.
+        _deliver(turn, recipient, receiver, redelivered=redelivered and own, claim=redelivered or not own)
+
+
+def _deliver(message: Message, recipient: str, receiver: Receiver, *, redelivered: bool, claim: bool = False) -> None:
     """Run a receiver in a context of its own: what it activates ends with it."""
     id_ = delivery_id(message.id, recipient)
     attempt = Attempt(id_, message, recipient, receiver, recorded=message.recorded or redelivered)
     try:
         try:
-            _run_as_due(attempt, redelivered=redelivered)
+            _run_as_due(attempt, redelivered=redelivered, claim=claim)
         except Dropped:
             earlier = ledger.earlier_id(message.id, recipient)
             if earlier is None:
                 raise
-            _run_as_due(replace(attempt, id=earlier), redelivered=redelivered)
+            _run_as_due(replace(attempt, id=earlier), redelivered=redelivered, claim=claim)
     except Dropped:
         logger.info("signalbus: %s to %s runs elsewhere, or was delivered already", message.id, recipient)
     except LostClaim as error:
         logger.warning("signalbus rolled back: %s", error)
 
 
-def _run_as_due(attempt: Attempt, *, redelivered: bool) -> None:
+def _run_as_due(attempt: Attempt, *, redelivered: bool, claim: bool) -> None:
     atomic = attempt.receiver.atomic
-    if attempt.recorded and (redelivered or not atomic):
+    if attempt.recorded and (redelivered or claim or not atomic):
         _run_claimed(attempt, overtake=redelivered and atomic)
         return
     try:

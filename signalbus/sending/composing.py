@@ -16,10 +16,12 @@ from signalbus.wire.message import Message, to_body, uuid7
 from signalbus.wire.references import ForeignModel, Snapshot, name_of, reference_to, unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from uuid import UUID
 
     from signalbus.registry import Receiver
+
+    OrderedBy = str | Callable[[Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Envelope:
     Args:
         signal: the signal's name.
         durable: as the signal says.
-        ordered_by: the payload key to order by, or None.
+        ordered_by: the payload key to order by, or what makes one of the payload; or None.
         ledger: the alias of the database that would keep it.
         routes: the recipients by queue; ``{None: None}`` for an open signal.
         snapshots: whether a recipient wants field values where a row is gone.
@@ -70,7 +72,7 @@ class Envelope:
 
     signal: str
     durable: bool
-    ordered_by: str | None
+    ordered_by: OrderedBy | None
     ledger: str
     routes: Mapping[str | None, tuple[str, ...] | None]
     snapshots: bool = False
@@ -122,15 +124,16 @@ class Envelope:
                 path=path,
                 root=root or id_,
                 parent=parent,
-                ordering_key=None if self.ordered_by is None else _ordering_key(payload.get(self.ordered_by)),
+                ordering_key=None if self.ordered_by is None else _ordering_key(self.ordered_by, payload),
             )
             parts = [(first, message), *((queue, replace(message, recipients=self.routes[queue])) for queue in others)]
             messages.append([Outgoing(queue, part, to_body(part)) for queue, part in parts])
         return messages
 
 
-def _ordering_key(value: Any) -> str | None:
+def _ordering_key(ordered_by: OrderedBy, payload: Mapping[str, Any]) -> str | None:
     """Give a value's text; a row's is its reference, because what it prints as may change."""
+    value = payload.get(ordered_by) if isinstance(ordered_by, str) else ordered_by(payload)
     value = value.instance if type(value) is Snapshot else unwrapped(value)
     if isinstance(value, Model):
         value = reference_to(value)  # None without a row: nothing else can be ordered with it

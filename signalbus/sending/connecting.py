@@ -88,6 +88,52 @@ def _why_unreachable(receiver: AnyReceiver) -> str | None:
     return None
 
 
+def reject_unordered(ordered_by: object, *, durable: bool, is_open: bool) -> None:
+    """Refuse an order that nobody can keep.
+
+    Args:
+        ordered_by: what the signal is ordered by, or None.
+        durable: what is sent has rows.
+        is_open: its senders do not know its receivers.
+
+    Raises:
+        ConfigurationError: with the cure.
+    """
+    if ordered_by is None:
+        return
+    if not ((isinstance(ordered_by, str) and ordered_by) or callable(ordered_by)):
+        raise ConfigurationError(
+            f'ordered_by={ordered_by!r}: give a key of the payload, as in ordered_by="cohort_id", or a function of it.'
+        )
+    if not durable:
+        raise ConfigurationError(
+            "ordered_by= needs durable=True: the order stands in the ledger's rows, and a broker keeps none. Leave "
+            "durable=False out, or ordered_by=."
+        )
+    if is_open:
+        raise ConfigurationError(
+            "ordered_by= and open=True do not go together: a receiver's place in the order is given where its message "
+            "is sent, and the senders of an open signal do not know its receivers. Leave one of them out."
+        )
+
+
+def in_order(atomic: bool | None) -> bool:
+    """Return what an ordered signal's receiver has as ``atomic``, whatever the project's default is.
+
+    Args:
+        atomic: what was said when it was connected.
+
+    Raises:
+        ConfigurationError: it does without a transaction.
+    """
+    if atomic is False:
+        raise ConfigurationError(
+            "atomic=False at an ordered signal: the lock of its transaction is what keeps two from running at once. "
+            "Leave it out, and hand slow work on from the receiver, by sending a durable signal."
+        )
+    return True
+
+
 def receiver_id(receiver: AnyReceiver, sender: str | None, dispatch_uid: object) -> str:
     """Return the id that messages call a receiver by.
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 
 from signalbus.compat.django import HookedSignal, key_of
-from signalbus.sending.connecting import place_of, plain, reject_unreachable, resolve_entry, site_of_call
+from signalbus.sending.connecting import (
+    in_order,
+    place_of,
+    plain,
+    reject_unordered,
+    reject_unreachable,
+    resolve_entry,
+    site_of_call,
+)
 from signalbus.sending.draft import Draft, Sent, unheard
 from signalbus.sending.naming import Named
 from signalbus.sending.roster import Refusals, Roster, SenderCache
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
     from signalbus.compat.django import Here, Key
     from signalbus.registry import Conflict, Receiver
     from signalbus.retry import Retry
-    from signalbus.sending.composing import Envelope, Outgoing
+    from signalbus.sending.composing import Envelope, OrderedBy, Outgoing
 
     Split = tuple[list[Receiver], list[Any], list[Any]]
 
@@ -36,11 +44,12 @@ class Signal(Named, HookedSignal):
         durable: False: no ledger row unless something goes wrong, for the hottest signals.
         was: names it had before; messages under those still arrive.
         open: the senders do not have the receivers' code: workers look receivers up by the signal's name and sender.
-        ordered_by: a payload key; carried in the header for transports that keep an order.
+        ordered_by: a payload key, or a function of the payload: what has the same value there is delivered to a
+            receiver one at a time, in the order of the commits; what has none, as if nothing was said.
         use_caching: remember the receivers of each sender, as Django does.
 
     Raises:
-        ConfigurationError: a name that is not a non-empty text.
+        ConfigurationError: a name that is not a non-empty text; an order that nobody can keep.
     """
 
     def __init__(  # noqa: PLR0913 - the public API
@@ -50,12 +59,13 @@ class Signal(Named, HookedSignal):
         durable: bool = True,
         was: Iterable[str] = (),
         open: bool = False,  # noqa: A002 - the API
-        ordered_by: str | None = None,
+        ordered_by: OrderedBy | None = None,
         use_caching: bool = False,
     ) -> None:
         super().__init__(use_caching=use_caching)
         self.durable = durable
         self.open = open
+        reject_unordered(ordered_by, durable=durable, is_open=open)
         self.ordered_by = ordered_by
         if use_caching:
             self.sender_receivers_cache: Any = SenderCache()
@@ -125,7 +135,7 @@ class Signal(Named, HookedSignal):
                     dispatch_uid,
                     retry=retry,
                     queue=queue,
-                    atomic=atomic,
+                    atomic=atomic if self.ordered_by is None else in_order(atomic),
                     on_missing=on_missing,
                     timeout=timeout,
                     select_related=select_related,

@@ -26,6 +26,7 @@ from .signals import (
     killing,
     long,
     mailed,
+    stepping,
     trouble,
 )
 from .tasks import note, note_at_the_second_try, task_that_fails
@@ -146,6 +147,16 @@ if "WITHOUT_NEW_RECEIVER" not in os.environ:
     def new_receiver(sender: Any, label: str, **kwargs: Any) -> None:
         """Do its work, once it is deployed."""
         leave_trace("arrived", label)
+
+
+@receiver(stepping, retry=Retry(max_attempts=20, base_delay=0.05, jitter=False))
+def receiver_in_order(sender: Any, key: str, number: int, **kwargs: Any) -> None:
+    """Do its work, at the second try if the number is a round one."""
+    delivery = current()
+    assert delivery is not None
+    leave_trace(f"step {key}", number)
+    if number % 10 == 0 and delivery.attempt == 1:
+        raise ValueError(number)
 
 
 @receiver(handing_on)

@@ -14,3 +14,4 @@ arriving = Signal()  # to one that a worker may lack (see receivers.py)
 connected = Signal()  # to one that tells which connection it has
 long = Signal()  # to one whose first run lasts until it is cut off
 handing_on = Signal()
+stepping = Signal(ordered_by="key")  # to one that fails now and then

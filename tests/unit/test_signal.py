@@ -311,19 +311,19 @@ class TestMessages:
 
     def test_the_header_says_what_the_signal_says(self):
         """Name, durability and ordering key come from the signal."""
-        signal = Signal("tests.ticks", durable=False, ordered_by="account")
+        signal = Signal("tests.ticks", ordered_by="account")
         signal.connect(on_order)
         with handed_over() as calls:
             signal.send(Cohort, account=17)
         message = calls[0][0].message
         assert (message.signal, message.durable, message.ordering_key, message.sender, message.ledger) == (
             "tests.ticks",
-            False,
+            True,
             "17",
             "admissions.Cohort",
             "default",
         )
-        assert (message.root, message.parent, message.path, message.recorded) == (message.id, None, (), False)
+        assert (message.root, message.parent, message.path, message.recorded) == (message.id, None, (), True)
 
     @pytest.mark.parametrize(
         ("payload", "key"),
@@ -344,6 +344,29 @@ class TestMessages:
         with handed_over() as calls:
             signal.send(None, **payload)
         assert calls[0][0].message.ordering_key == key
+
+    def test_a_function_gives_the_ordering_key(self):
+        """It gets the payload; a row that it returns stands for itself, and None for no order."""
+        signal = Signal("tests.ordered_by_function", ordered_by=lambda payload: payload["order"]["account"])
+        signal.connect(on_order)
+        with handed_over() as calls:
+            for account in (COHORT, 17, None):
+                signal.send(None, order={"account": account})
+        assert [parts[0].message.ordering_key for parts in calls] == ["admissions.Cohort 7", "17", None]
+
+    @pytest.mark.parametrize(
+        ("options", "cure"),
+        [
+            ({"ordered_by": "account", "durable": False}, "needs durable=True"),
+            ({"ordered_by": "account", "open": True}, "Leave one of them out"),
+            ({"ordered_by": ""}, "give a key of the payload"),
+            ({"ordered_by": 7}, "give a key of the payload"),
+        ],
+    )
+    def test_an_order_that_nobody_can_keep_is_refused(self, options, cure):
+        """The error says what to do."""
+        with pytest.raises(ConfigurationError, match=cure):
+            Signal("tests.refused_order", **options)
 
     def test_async_receivers_travel_as_others(self, order):
         """A coroutine function is a recipient."""

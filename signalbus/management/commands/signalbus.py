@@ -88,6 +88,8 @@ class Command(BaseCommand):
             what = f"{row.message.signal or 'refused or unopened text'} -> {row.receiver or '(everyone it names)'}"
             self.stdout.write(_line(str(row.pk), row.state, str(row.attempts), _time(row.failed_at), what))
             self.stdout.write(f"    {_one_line(row.error)}")
+            if waiting := ledger.behind(row):
+                self.stdout.write(f"    {waiting} of its ordering key wait behind it")
             if options["traceback"] and row.traceback:
                 self.stdout.write("".join(f"    {line}\n" for line in row.traceback.splitlines()))
         self._count(states, options["state"])
@@ -150,6 +152,7 @@ def _as_json(row: Delivery) -> dict[str, Any]:
         "failed_at": None if row.failed_at is None else row.failed_at.isoformat(),
         "due_at": row.due_at.isoformat() if row.ended_at is None else None,
         "traceback": row.traceback,
+        "waiting_behind": ledger.behind(row),
     }
 
 

@@ -1,0 +1,124 @@
+"""Whose turn it is, where a signal asks for order: with one key to one receiver, one at a time.
+
+Who may run is the head, the lowest position that is not over, whatever message is at hand; the lock on its row is the
+key's lock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+from django.db import connections, transaction
+from django.db.models.functions import Now
+
+from signalbus.ledger.deliveries import later, unlocked, using
+from signalbus.ledger.dialect import DELIVERIES, MESSAGES, dialect_of
+from signalbus.models import CLOSED_STATES, Delivery, State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# What waits for its turn is looked after by who ends before it; if that one dies in between, after these seconds.
+BEHIND = 20.0
+BEHIND_DEAD = 120.0  # where nothing goes on before a person says so
+
+# To the letter as the index signalbus_order has it, or SQLite does not use that.
+_OPEN: Final = "NOT ({0}.ordering_key = '') AND NOT ({0}.state IN ('done', 'skipped', 'discarded'))"
+
+
+class Head(NamedTuple):
+    """The delivery whose turn it is.
+
+    Args:
+        id: the delivery's.
+        text: its message's body.
+        ready: it may run now; else it waits for its next attempt, runs, or is dead.
+    """
+
+    id: UUID
+    text: str
+    ready: bool
+
+
+def head(key: str) -> Head | None:
+    """Return the delivery whose turn it is.
+
+    Args:
+        key: the deliveries' ordering key.
+
+    Returns:
+        The one with the lowest position that is not over, or None.
+    """
+    alias = using()
+    now = dialect_of(alias).now
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            f"SELECT d.id, m.text, (d.state IN ('published', 'parked') "
+            f"OR (d.state IN ('pending', 'running') AND d.due_at <= {now})) "
+            f"FROM {DELIVERIES} d JOIN {MESSAGES} m ON m.id = d.message_id "
+            f"WHERE d.ordering_key = %s AND {_OPEN.format('d')} ORDER BY d.position LIMIT 1",
+            (key,),
+        )
+        found = cursor.fetchone()
+    if found is None:
+        return None
+    id_, text, ready = found
+    return Head(UUID(str(id_)), text, bool(ready))
+
+
+def behind(row: Delivery) -> int:
+    """Count what waits for a delivery to end.
+
+    Args:
+        row: a delivery.
+    """
+    if not row.ordering_key:
+        return 0
+    rows = Delivery.objects.using(using()).filter(ordering_key=row.ordering_key, position__gt=row.position)
+    return rows.exclude(state__in=CLOSED_STATES).count()
+
+
+def wake(key: str) -> None:
+    """Let the sweeper publish the delivery whose turn it is now, if nobody runs it.
+
+    Args:
+        key: the ordering key.
+    """
+    following = head(key)
+    if following is not None:
+        alias = using()
+        with transaction.atomic(using=alias):
+            waiting = Delivery.objects.using(alias).filter(id=following.id, state=State.PUBLISHED)
+            unlocked(waiting).update(state=State.PENDING, due_at=Now())
+
+
+def hold_back(ids: Sequence[UUID]) -> set[UUID]:
+    """Let deliveries wait whose turn it is not: published, they could only be put away again.
+
+    Args:
+        ids: deliveries that are about to be published, locked.
+
+    Returns:
+        Those that wait.
+    """
+    alias = using()
+    dialect = dialect_of(alias)
+    first = (
+        f"SELECT e.state FROM {DELIVERIES} e WHERE e.ordering_key = d.ordering_key AND e.position < d.position "
+        f"AND {_OPEN.format('e')} ORDER BY e.position LIMIT 1"
+    )
+    marks = ", ".join(["%s"] * len(ids))
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            f"SELECT d.id, ({first}) FROM {DELIVERIES} d WHERE d.id IN ({marks})", [dialect.key(id_) for id_ in ids]
+        )
+        before = {UUID(str(id_)): state for id_, state in cursor.fetchall() if state is not None}
+    for wait, waiting in (
+        (BEHIND_DEAD, [id_ for id_, state in before.items() if state == State.DEAD]),
+        (BEHIND, [id_ for id_, state in before.items() if state != State.DEAD]),
+    ):
+        if waiting:
+            rows = Delivery.objects.using(alias).filter(id__in=waiting)
+            rows.update(state=State.PUBLISHED, due_at=later(wait))
+    return set(before)
