@@ -22,7 +22,17 @@ from signalbus.ledger.due import anything_due, mark, marker_returned, take_due
 from signalbus.ledger.mending import discard, failed, purge, retry, skipped
 from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
 from signalbus.ledger.recording import Part, record
-from signalbus.ledger.taking import Taken, claim, confirm, take, tell_runtime
+from signalbus.ledger.taking import (
+    Taken,
+    can_share,
+    claim,
+    confirm,
+    settle_taken,
+    take,
+    take_back,
+    take_together,
+    tell_runtime,
+)
 from signalbus.ledger.unsendable import keep_unsendable
 
 __all__ = [
@@ -31,6 +41,7 @@ __all__ = [
     "Taken",
     "anything_due",
     "bury",
+    "can_share",
     "claim",
     "confirm",
     "discard",
@@ -56,10 +67,13 @@ __all__ = [
     "retry",
     "return_due",
     "settle",
+    "settle_taken",
     "skip",
     "skipped",
     "take",
+    "take_back",
     "take_due",
+    "take_together",
     "tell_runtime",
     "unpark",
     "using",
