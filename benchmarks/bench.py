@@ -45,7 +45,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--messages", type=int, default=1200, help="in a worker's slice (default: 1200)")
     parser.add_argument("--rounds", type=int, default=12, help="slices for each worker (default: 12)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of sends (default: 1)")
-    parser.add_argument("--part", choices=["sending", "receiving", "all"], default="all")
+    parser.add_argument("--part", choices=["sending", "receiving", "deliveries", "all"], default="all")
     parser.add_argument("--only", default="", help="of the workers' races: those whose title begins so")
     return parser.parse_args()
 
@@ -61,6 +61,7 @@ def _postgres(stack: ExitStack) -> str:
 def _measure(options: argparse.Namespace, broker: redis.Redis) -> None:
     from django.core.management import call_command  # noqa: PLC0415 - needs Django's apps, as all below
 
+    from benchmarks.deliveries import Deliveries  # noqa: PLC0415
     from benchmarks.receiving import Receiving  # noqa: PLC0415
     from benchmarks.sending import Sending  # noqa: PLC0415
     from tasks.admissions.models import Academy, Cohort  # noqa: PLC0415
@@ -72,12 +73,15 @@ def _measure(options: argparse.Namespace, broker: redis.Redis) -> None:
     receiving = Receiving(cohort, broker, options.messages, options.rounds)
     title = f"ours and the other, {options.database}"
     print(f"  {title:<58} {'ours':>10} {'other':>10}      ratio (lowest to highest)")
-    if options.part != "sending":
+    if options.part in {"deliveries", "all"}:
+        for line in Deliveries(broker, options.rounds).lines():
+            print(line, flush=True)
+    if options.part in {"receiving", "all"}:
         for line in receiving.lines(lambda title: title.startswith(options.only)):
             print(line, flush=True)
         for cost in receiving.costs():
             print(f"  {cost}")
-    if options.part != "receiving":
+    if options.part in {"sending", "all"}:
         for cost in sending.costs():
             print(f"  {cost}")
         for line in sending.lines():

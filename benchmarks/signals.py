@@ -7,6 +7,8 @@ from signalbus import Signal
 plain = Signal()  # its receiver asks for no transaction
 atomic = Signal()  # its receiver has the default policy
 fetched = Signal()  # its message refers to a row
+durable = Signal()  # its receiver writes a row
+fleeting = Signal(durable=False)  # as well
 unheard = Signal()
 inline = Signal()
 both = Signal()

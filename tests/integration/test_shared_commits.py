@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 def brief(monkeypatch):
     """What a busy machine makes slow is brief all the same, in a process that has learned nothing."""
     monkeypatch.setattr(sharing, "BRIEF", 5.0)
+    monkeypatch.setattr(sharing, "WORTH_TELLING", 5.0)
     monkeypatch.setattr(pace, "_alone_until", {})
     monkeypatch.setattr(Pace, "expected", lambda self, receiver: 0.001)
 

@@ -13,3 +13,4 @@ arriving = Signal()  # to one that a worker may lack (see receivers.py)
 connected = Signal()  # to one that tells which connection it has
 long = Signal()  # to one whose first run lasts until it is cut off
 handing_on = Signal()
+poisoned = Signal()  # to one that kills its process at one number
