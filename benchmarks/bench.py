@@ -84,7 +84,7 @@ def _measure(options: argparse.Namespace, broker: redis.Redis) -> None:
         for line in sending.lines():
             print(line, flush=True)
     if options.part in {"keeping", "all"}:
-        for line in Keeping(cohort, broker, options.scale).lines():
+        for line in Keeping(cohort, broker, options.scale, options.rounds).lines():
             print(line, flush=True)
 
 

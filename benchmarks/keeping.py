@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from benchmarks import signals
+from benchmarks.deliveries import Deliveries
 from benchmarks.measure import compare
-from signalbus import conf, ledger
+from signalbus import ledger
 from signalbus.models import Delivery, State, StoredMessage
-from signalbus.receiving.batch import deliver
 from signalbus.sending import outbox
 from signalbus.wire.message import delivery_id, uuid7
 from tasks.admissions.models import Academy, Cohort
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import redis
 
     from benchmarks.measure import Line
-    from signalbus import Signal
     from signalbus.sending.composing import Outgoing
 
 ROWS = 1000
@@ -38,22 +37,23 @@ class Keeping:
         cohort: the row that messages refer to.
         broker: a client of the server that the messages go to.
         scale: how many times as many calls as a quick look takes.
+        rounds: of deliveries.
     """
 
-    def __init__(self, cohort: Cohort, broker: redis.Redis, scale: float) -> None:
+    def __init__(self, cohort: Cohort, broker: redis.Redis, scale: float, rounds: int) -> None:
         self.cohort = cohort
-        self.broker = broker
+        self.deliveries = Deliveries(broker, rounds)
         self.calls = max(1, int(100 * scale))
         self.settled = int(SETTLED * min(1.0, scale))
 
     def lines(self) -> Iterator[Line]:
         """Measure sends and deliveries, in an empty ledger and beside a million rows that are settled."""
         yield from self._sends("")
-        yield from self._deliveries("")
+        yield from self.deliveries.lines("")
         _settle(self.settled)
-        suffix = f" [{self.settled:,} settled rows]"
+        suffix = f" [{self.settled:,} settled]"
         yield from self._sends(suffix)
-        yield from self._deliveries(suffix)
+        yield from self.deliveries.lines(suffix)
 
     def _sends(self, suffix: str) -> Iterator[Line]:
         for title, signal, target in (
@@ -94,21 +94,6 @@ class Keeping:
                 target=target,
             )
 
-    def _deliveries(self, suffix: str) -> Iterator[Line]:
-        target = 0.9 if connection.vendor == "postgresql" else None
-        for size, bound in ((1, 1.4), (BATCH, target)):
-            stocks = Stock(signals.kept, size), Stock(signals.atomic, size)
-            calls = max(1, self.calls // size)
-            yield compare(
-                f"durable delivery of {size}, and durable=False; each{suffix}",
-                *stocks,
-                calls=calls,
-                per_call=size,
-                rounds=15,
-                target=bound,
-                before=partial(_fill, stocks, calls),
-            )
-
 
 def _in_a_transaction(function: Callable[[], object], times: int) -> Callable[[], None]:
     """Call a function in a transaction that leaves nothing."""
@@ -142,39 +127,6 @@ def _captured(send: Callable[[], object]) -> list[Outgoing]:
 
 def _part(item: Outgoing) -> ledger.Part:
     return ledger.Part(item.message, item.body, item.queue)
-
-
-class Stock:
-    """Celery messages that wait to be delivered: made before the time is taken.
-
-    Args:
-        signal: what is delivered; its rows are written if it is durable, as its sender would have.
-        size: how many texts a Celery message holds.
-    """
-
-    def __init__(self, signal: Signal, size: int) -> None:
-        self._signal = signal
-        self._size = size
-        self._waiting: list[list[str]] = []
-
-    def fill(self, count: int) -> None:
-        """Make so many Celery messages."""
-        payload = {"cohort_id": 1, "created": True}
-        outgoing = _captured(lambda: self._signal.send_many(Cohort, [payload] * (count * self._size)))
-        recorded = [_part(item) for item in outgoing if item.message.recorded]
-        if recorded:
-            ledger.record(recorded, using=ledger.using())
-        texts = [conf.signer().sign(item.body) for item in outgoing]
-        self._waiting = [texts[start : start + self._size] for start in range(0, len(texts), self._size)]
-
-    def __call__(self) -> None:
-        """Deliver one."""
-        deliver(self._waiting.pop())
-
-
-def _fill(stocks: tuple[Stock, ...], count: int) -> None:
-    for stock in stocks:
-        stock.fill(count)
 
 
 def _settle(count: int) -> None:

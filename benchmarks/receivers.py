@@ -8,6 +8,7 @@ from benchmarks import signals
 from benchmarks.tally import tally
 from signalbus import receiver
 from tasks.admissions.models import Cohort
+from tasks.marketing.models import FormEntry
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -32,18 +33,19 @@ def fetch(sender: type[Model], instance: Cohort, created: bool, **kwargs: Any) -
     tally()
 
 
-@receiver(signals.kept, sender=Cohort)
-def nothing_kept(sender: type[Model], **kwargs: Any) -> None:
-    """Do nothing, with a receipt."""
-    tally()
-
-
 def _third(sender: type[Model], **kwargs: Any) -> None:
     """Be one of three."""
 
 
+signals.kept.connect(_third, sender=Cohort, dispatch_uid="benchmarks.kept")
 for _number in range(3):
     signals.kept_by_three.connect(_third, sender=Cohort, dispatch_uid=f"benchmarks.third_{_number}")
+
+
+@receiver([signals.durable, signals.fleeting])
+def write(sender: None, number: int, **kwargs: Any) -> None:
+    """Write a row."""
+    FormEntry.objects.create(kind="benchmark", subject=str(number), pid=0)
 
 
 def here(sender: type[Model], **kwargs: Any) -> None:

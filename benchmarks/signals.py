@@ -9,6 +9,8 @@ atomic = Signal(durable=False)  # its receiver has the default policy
 fetched = Signal(durable=False)  # its message refers to a row
 kept = Signal()  # durable, to one receiver
 kept_by_three = Signal()
+durable = Signal()  # its receiver writes a row
+fleeting = Signal(durable=False)  # as well
 unheard = Signal()
 inline = Signal()
 both = Signal()

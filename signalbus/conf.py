@@ -39,6 +39,8 @@ class Settings:
     CONNECT_TIMEOUT: float = 2.0  # seconds for a connection to the broker
     TIME_LIMIT: float = 300.0  # seconds for one Celery message, then its process is killed (our own app only); never 0
     BATCH_SECONDS: float = 10.0  # seconds after which a batch gives its worker back
+    SHARE_COMMITS: bool = True  # among the brief deliveries of one Celery message
+    SLOW_SECONDS: float = 5.0  # that an atomic receiver may run without a warning; 0: none
     CONNECTION_SECONDS: float = 60.0  # that a worker keeps a connection where CONN_MAX_AGE is 0; our own app only
     SWEEP_SECONDS: float = 1.0  # seconds between two looks for what is due; 0: this process has no sweeper
     PARK_SECONDS: float = 24 * 3600.0  # how long what is unknown is kept and tried again

@@ -23,7 +23,17 @@ from signalbus.ledger.mending import discard, failed, purge, retry, skipped
 from signalbus.ledger.ordering import order_of
 from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
 from signalbus.ledger.recording import Part, record
-from signalbus.ledger.taking import Taken, claim, confirm, take, tell_runtime
+from signalbus.ledger.taking import (
+    Taken,
+    can_share,
+    claim,
+    confirm,
+    settle_taken,
+    take,
+    take_back,
+    take_together,
+    tell_runtime,
+)
 from signalbus.ledger.turns import behind, head, wake
 from signalbus.ledger.unsendable import keep_unsendable
 
@@ -34,6 +44,7 @@ __all__ = [
     "anything_due",
     "behind",
     "bury",
+    "can_share",
     "claim",
     "confirm",
     "discard",
@@ -61,10 +72,13 @@ __all__ = [
     "retry",
     "return_due",
     "settle",
+    "settle_taken",
     "skip",
     "skipped",
     "take",
+    "take_back",
     "take_due",
+    "take_together",
     "tell_runtime",
     "unpark",
     "using",

@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import connections, transaction
 
 from signalbus.ledger.dialect import DELIVERIES, Dialect, dialect_of
+from signalbus.models import Delivery
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
+
+    from signalbus.ledger.deliveries import Settlement
 
 LEASE = 10.0  # seconds after which a committed claim whose row nobody holds is taken for lost
 
@@ -44,11 +48,15 @@ def _update(dialect: Dialect, changes: str, condition: str) -> tuple[str, str]:
 
 
 def _runnable(dialect: Dialect, *, overtake: bool = False) -> str:
+    return f"id = %s AND {_free(dialect, overtake=overtake)}"
+
+
+def _free(dialect: Dialect, *, overtake: bool = False) -> str:
     # What waits for its next attempt is not due for every late copy of its message.
     free, when_due = "'published', 'parked'", "'pending', 'running'"
     if overtake:
         free, when_due = f"{free}, 'running'", "'pending'"
-    return f"id = %s AND (state IN ({free}) OR (state IN ({when_due}) AND due_at <= {dialect.now}))"
+    return f"(state IN ({free}) OR (state IN ({when_due}) AND due_at <= {dialect.now}))"
 
 
 def _done(dialect: Dialect) -> str:
@@ -87,6 +95,80 @@ def take(delivery: UUID, *, worker: str, using: str) -> Taken | None:
     changes = f"attempts = attempts + 1, {_done(dialect)}"
     found = _take(using, changes, (worker,), _runnable(dialect), (dialect.key(delivery),))
     return None if found is None else _taken(dialect, found)
+
+
+def can_share(using: str) -> bool:
+    """Whether several deliveries may share a commit: not where one of them may wait for others' locks without a limit.
+
+    Args:
+        using: the ledger's alias.
+    """
+    return dialect_of(using).returns  # MySQL counts the time to wait for a lock in whole seconds
+
+
+def take_together(
+    deliveries: Sequence[UUID], *, worker: str, patience: float, using: str
+) -> tuple[dict[UUID, Taken], Any]:
+    """Settle several deliveries as done, at the beginning of the transaction in which all their receivers will run.
+
+    Suspects are not taken: they are to be claimed, and to run alone.
+
+    Args:
+        deliveries: their ids.
+        worker: who runs them.
+        patience: seconds that a statement of this transaction may wait for a lock.
+        using: the ledger's alias, in a transaction, where `can_share` says so.
+
+    Returns:
+        What was taken of them, and when the last of it was, as the driver has it.
+    """
+    dialect = dialect_of(using)
+    condition = f"id IN {_places(deliveries)} AND {_free(dialect)} AND publications = 0"
+    update = (
+        f"UPDATE {DELIVERIES} SET attempts = attempts + 1, {_done(dialect)} WHERE {dialect.free(condition)} "
+        "RETURNING id, started_at, attempts, allowance, publications"
+    )
+    by_key = {dialect.key(delivery): delivery for delivery in deliveries}
+    with connections[using].cursor() as cursor:
+        if dialect.vendor == "postgresql":
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{patience * 1000:.0f}ms",))
+        cursor.execute(update, (worker, *by_key))
+        found = cursor.fetchall()
+    return {by_key[key]: Taken(*counts) for key, _, *counts in found}, max((row[1] for row in found), default=None)
+
+
+def take_back(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str) -> None:
+    """Undo what `take_together` did to those that were not run, or were rolled back, and are to run alone.
+
+    Args:
+        deliveries: their ids.
+        worker: who took them.
+        until: when; what was taken since is somebody else's.
+        using: the ledger's alias.
+    """
+    dialect = dialect_of(using)
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {DELIVERIES} SET state = 'published', attempts = attempts - 1, started_at = NULL, "
+            f"ended_at = NULL, worker = '' WHERE id IN {_places(deliveries)} AND state = 'done' AND worker = %s "
+            "AND started_at <= %s",
+            (*map(dialect.key, deliveries), worker, until),
+        )
+
+
+def settle_taken(delivery: UUID, settlement: Settlement, *, using: str) -> None:
+    """Write down that what this transaction took failed, and was rolled back to before it ran.
+
+    Args:
+        delivery: its id.
+        settlement: how it ended.
+        using: the ledger's alias, in the transaction that took it.
+    """
+    Delivery.objects.using(using).filter(id=delivery).update(**settlement.fields())
+
+
+def _places(deliveries: Sequence[UUID]) -> str:
+    return f"({', '.join(['%s'] * len(deliveries))})"
 
 
 def claim(delivery: UUID, *, worker: str, lease: float, overtake: bool = False, using: str) -> Taken | None:

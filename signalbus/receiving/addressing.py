@@ -20,11 +20,14 @@ from signalbus.wire.message import delivery_id, to_body
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from signalbus.receiving.group import Group
     from signalbus.registry import Receiver
     from signalbus.wire.message import Message
 
 
-def deliver_message(message: Message, queue: str | None, deadline: float, *, redelivered: bool, alone: bool) -> None:
+def deliver_message(  # noqa: PLR0913 - what the Celery message and its batch say
+    message: Message, queue: str | None, deadline: float, group: Group, *, redelivered: bool, alone: bool
+) -> None:
     signal = registry.signal(message.signal)
     if signal is None:
         park(message, message.recipients or ("",), queue, f"this worker does not know the signal {message.signal!r}")
@@ -49,7 +52,8 @@ def deliver_message(message: Message, queue: str | None, deadline: float, *, red
         rest = list(known)[index:]
         if index and time.monotonic() > deadline and returned_rest(message, rest, queue):
             return
-        deliver_one(message, recipient, receiver, redelivered=redelivered)
+        if redelivered or not group.add(message, recipient, receiver):
+            deliver_one(message, recipient, receiver, redelivered=redelivered)
 
 
 def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -> None:

@@ -29,6 +29,7 @@ from signalbus.receiving.ending import is_shutting_down, was_cut_off
 from signalbus.receiving.fetching import payload_for
 from signalbus.receiving.leases import LEASE, leases
 from signalbus.receiving.ordering import is_ordered, turns
+from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.parking import park
 from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.runner import Outcome, call, conclude
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-BRIEF = 0.05  # seconds: shorter than any time limit
 CLAIM_LEASE = 10.0  # seconds; from then on the receiver's transaction locks the row, and nobody takes it
 WORTH_TELLING = 0.01  # seconds that a run must have taken to be worth a statement that says so
 STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING, "dead": State.DEAD}
@@ -102,6 +102,7 @@ class Progress:
     attempt: Attempt
     begun: bool = False
     committed: bool = False
+    took: float = 0.0  # seconds, in the receiver
 
     def note_commit(self) -> None:
         """Take note of the commit: what fails after it does not make the receiver run again."""
@@ -158,7 +159,7 @@ def _run_claimed(attempt: Attempt, *, overtake: bool = False) -> None:
     attempt = replace(attempt, number=taken.attempt, since=taken.allowance, claimed=True)
     if taken.attempt - taken.allowance > attempt.receiver.retry.max_attempts:
         lost = SignalBusError(f"its worker was lost in attempt {taken.attempt - 1}, the last one")
-        _write_down(attempt, Outcome("dead", lost))
+        write_down(attempt, Outcome("dead", lost))
         return
     contextvars.copy_context().run(_run, attempt)
 
@@ -178,6 +179,9 @@ def _run(attempt: Attempt) -> None:
     progress = Progress(attempt)
     started = time.monotonic()
     error = _attempt(progress)
+    if attempt.receiver.atomic:
+        pace.learn(attempt.receiver.id, progress.took)
+        pace.warn(attempt.receiver.id, progress.took)
     # A time limit may have struck, and the receiver have gone on after it; what was brief is not looked at.
     if error is not None or attempt.receiver.timeout is not None or time.monotonic() - started > BRIEF:
         mend_connections()
@@ -185,13 +189,13 @@ def _run(attempt: Attempt) -> None:
         return
     attempt = progress.attempt
     if was_cut_off():
-        _give_up(attempt)
+        give_up(attempt)
         raise error
     if isinstance(error, NotKnownHere):
         if not attempt.claimed or _give_back(attempt):
             park(attempt.message, [attempt.recipient], attempt.receiver.queue, str(error))
     else:
-        _write_down(attempt, _conclude(attempt, error))
+        write_down(attempt, conclude_attempt(attempt, error))
 
 
 def _attempt(progress: Progress) -> BaseException | None:
@@ -210,7 +214,7 @@ def _attempt(progress: Progress) -> BaseException | None:
     return None
 
 
-def _give_up(attempt: Attempt) -> None:
+def give_up(attempt: Attempt) -> None:
     """Leave a run that was cut off to the next worker, which gets the message from the broker again."""
     shutdown = is_shutting_down()
     what = (attempt.message.signal, attempt.recipient, attempt.number)
@@ -224,7 +228,8 @@ def _give_back(attempt: Attempt) -> bool:
     return ledger.give_back(attempt.id, attempt.number)
 
 
-def _conclude(attempt: Attempt, error: BaseException) -> Outcome:
+def conclude_attempt(attempt: Attempt, error: BaseException) -> Outcome:
+    """Decide what a receiver's error means for its delivery."""
     return conclude(
         error,
         attempt=attempt.number - attempt.since,
@@ -238,11 +243,10 @@ def _execute(progress: Progress) -> None:
     """Run the receiver; if it is atomic, its effects and its receipt are one commit."""
     attempt, alias = progress.attempt, ledger.using()
     if not attempt.receiver.atomic:
-        progress.begun = True
         borrowed = connections[alias].in_atomic_block  # a test's
         held = leases.held(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext()
         with held, kept_usable(connections[alias]):
-            _call(attempt)
+            _call_timed(progress)
             if borrowed:
                 reject_broken(connections[alias])
         if attempt.claimed and not ledger.settle(
@@ -256,13 +260,19 @@ def _execute(progress: Progress) -> None:
             transaction.on_commit(progress.note_commit, using=alias, robust=True)
         if attempt.recorded:
             attempt = progress.attempt = _settle_first(attempt, alias)
-        progress.begun = True
-        began = time.monotonic()
-        _call(attempt)
+        _call_timed(progress)
         reject_broken(connections[alias])
-        took = time.monotonic() - began
-        if attempt.recorded and took >= WORTH_TELLING:
-            ledger.tell_runtime(attempt.id, took, using=alias)
+        if attempt.recorded and progress.took >= WORTH_TELLING:
+            ledger.tell_runtime(attempt.id, progress.took, using=alias)
+
+
+def _call_timed(progress: Progress) -> None:
+    progress.begun = True
+    began = time.monotonic()
+    try:
+        call_receiver(progress.attempt)
+    finally:
+        progress.took = time.monotonic() - began
 
 
 def _settle_first(attempt: Attempt, alias: str) -> Attempt:
@@ -276,6 +286,11 @@ def _settle_first(attempt: Attempt, alias: str) -> Attempt:
         raise Dropped
     if taken.publications:
         raise Suspect
+    return taken_as(attempt, taken)
+
+
+def taken_as(attempt: Attempt, taken: ledger.Taken) -> Attempt:
+    """Return an attempt as its row counts it."""
     return replace(attempt, number=taken.attempt, since=taken.allowance)
 
 
@@ -283,7 +298,7 @@ def _lost(attempt: Attempt) -> LostClaim:
     return LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {attempt.recipient} lost its claim")
 
 
-def _call(attempt: Attempt) -> None:
+def call_receiver(attempt: Attempt) -> None:
     """Fetch the rows, and call the receiver as the current delivery."""
     running(context_of(attempt.message, attempt.recipient, attempt.number), _call_receiver, attempt)
 
@@ -310,12 +325,17 @@ def _arguments(receiver: Receiver, message: Message) -> dict[str, Any]:
     return {**payload, "signal": registry.presented(message.signal), "sender": sender}
 
 
-def _write_down(attempt: Attempt, outcome: Outcome) -> None:
-    """Settle an attempt that did not succeed, and tell of it."""
-    message, recipient = attempt.message, attempt.recipient
-    settlement = ledger.Settlement(
+def settlement_of(outcome: Outcome) -> ledger.Settlement:
+    """Return what the ledger is told of an outcome."""
+    return ledger.Settlement(
         state=STATES[outcome.kind], error=outcome.reason, traceback=outcome.traceback, delay=outcome.delay
     )
+
+
+def write_down(attempt: Attempt, outcome: Outcome) -> None:
+    """Settle an attempt that did not succeed, and tell of it."""
+    message, recipient = attempt.message, attempt.recipient
+    settlement = settlement_of(outcome)
     if not attempt.recorded:
         ledger.keep_settled(message, recipient, attempt.receiver.queue, settlement)
     else:

@@ -8,6 +8,7 @@ from django.db import DataError
 
 from signalbus import conf
 from signalbus.receiving.addressing import deliver_message
+from signalbus.receiving.group import Group
 from signalbus.receiving.opening import open_text, refuse
 from signalbus.receiving.returning import returned
 from signalbus.receiving.upkeep import mend_connections, open_caches
@@ -37,17 +38,18 @@ def deliver(texts: object, *, queue: str | None = None, redelivered: bool = Fals
 
 def _deliver_each(texts: list[object], queue: str | None, *, redelivered: bool) -> None:
     deadline = time.monotonic() + conf.get().BATCH_SECONDS
+    group = Group()
+    alone = len(texts) == 1
     for index, text in enumerate(texts):
         if index and time.monotonic() > deadline and returned(queue, texts[index:]):
-            return
+            break
         try:
-            _deliver_text(text, queue, deadline, redelivered=redelivered, alone=len(texts) == 1)
+            message = open_text(text, queue)
+            if message is not None:
+                deliver_message(message, queue, deadline, group, redelivered=redelivered, alone=alone)
         except (DataError, UnicodeError) as error:
             # The database's word on this text, not on its own state: to try again would be to try for ever.
             refuse(text, f"the ledger cannot hold it: {error}", queue)
-
-
-def _deliver_text(text: object, queue: str | None, deadline: float, *, redelivered: bool, alone: bool) -> None:
-    message = open_text(text, queue)
-    if message is not None:
-        deliver_message(message, queue, deadline, redelivered=redelivered, alone=alone)
+        if group.is_full:
+            group.deliver()
+    group.deliver()

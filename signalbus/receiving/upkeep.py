@@ -138,11 +138,15 @@ def cancel_queries() -> None:
                 logger.warning("signalbus could not cancel a query that was cut off: %s", error)
 
 
-def mend_connections() -> None:
-    """Close what a receiver left dead, in mid-query or in a transaction; leave alone what is well, or not ours."""
+def mend_connections(*, but: str | None = None) -> None:
+    """Close what a receiver left dead, in mid-query or in a transaction; leave alone what is well, or not ours.
+
+    Args:
+        but: the alias of one that is somebody's who goes on.
+    """
     ours = _is_worker()
     for connection in connections.all(initialized_only=True):
-        if connection.in_atomic_block and not ours:
+        if connection.alias == but or (connection.in_atomic_block and not ours):
             continue  # a test's transaction, or a sender's in eager mode
         if not _is_at_rest(connection):
             _drop(connection)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
 from django.db.models import F
+from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from signalbus import Retry, Signal, ledger
 from signalbus.models import Delivery, Lane, StoredMessage
 from signalbus.receiving.batch import deliver
+from signalbus.receiving.pace import pace
 from signalbus.receiving.sweeper import mark, sweep
 from signalbus.sending import outbox, publisher
 from tasks.admissions.models import Academy
@@ -327,3 +329,21 @@ def test_send_many_records_together(bus: Bus, durable: Signal):
     assert Delivery.objects.count() == 30
     bus.work()
     assert Academy.objects.count() == 30
+
+
+@pytest.mark.parametrize(("atomic", "warned"), [(True, True), (False, False)])
+def test_a_slow_atomic_receiver_is_warned_of(
+    bus: Bus, durable: Signal, monkeypatch, caplog, atomic: bool, warned: bool
+):
+    """SLOW_SECONDS: who keeps a transaction open for so long is told what to do, also if it fails in the end."""
+
+    def receiver_that_takes_its_time(**kwargs):
+        raise ValueError
+
+    monkeypatch.setattr(pace, "_warned_at", {})
+    connect(durable, receiver_that_takes_its_time, f"slow {atomic}", atomic=atomic)
+    durable.send(None)
+    with override_settings(SIGNALBUS={"SLOW_SECONDS": 1e-9}):
+        bus.work()
+
+    assert ("connect it with atomic=False" in caplog.text) is warned

@@ -26,6 +26,7 @@ from .signals import (
     killing,
     long,
     mailed,
+    poisoned,
     stepping,
     trouble,
 )
@@ -80,6 +81,16 @@ def receiver_that_kills_its_process(sender: Any, label: str, **kwargs: Any) -> N
 def healthy_beside_the_killer(sender: Any, label: str, **kwargs: Any) -> None:
     """Do its work, perhaps after a neighbour's death."""
     leave_trace("healthy beside the killer", label)
+
+
+@receiver(poisoned, retry=TWICE)
+def receiver_that_exits_its_process(sender: Any, number: int, poison: int, **kwargs: Any) -> None:
+    """Do its work; at one number die, and leave nothing but a line in a file."""
+    leave_trace("poisoned", number)
+    if number == poison:
+        with open(os.environ["POISON_LOG"], "a", encoding="utf-8") as log:  # noqa: PTH123 - it is the last thing it does
+            log.write(f"{os.getpid()}\n")
+        os._exit(1)
 
 
 @receiver(endless, retry=Retry(max_attempts=1))

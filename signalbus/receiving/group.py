@@ -1,0 +1,97 @@
+"""Brief deliveries of one Celery message that share a commit: a savepoint each, and one statement that takes them all.
+
+What one of them does is undone to its savepoint, and is no other's business. What ends the whole transaction has cost
+nobody but its author anything: the others run again, each by itself, as they would have without company.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db import connections
+
+from signalbus import conf, ledger
+from signalbus.receiving.attempt import Attempt, deliver_one
+from signalbus.receiving.pace import BRIEF, pace
+from signalbus.receiving.sharing import SharedCommit
+from signalbus.wire.message import delivery_id
+
+if TYPE_CHECKING:
+    from signalbus.registry import Receiver
+    from signalbus.wire.message import Message
+
+MOST = 32  # deliveries in a commit
+
+
+class Group:
+    """Deliveries that have been put off, to be run together."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[object, Attempt] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many as share a commit."""
+        return len(self._waiting) >= MOST
+
+    def add(self, message: Message, recipient: str, receiver: Receiver) -> bool:
+        """Put a delivery off until the others of its commit are there.
+
+        Args:
+            message: what is delivered; nothing suspicious is known of it.
+            recipient: the receiver's id, as the message has it.
+            receiver: the receiver.
+
+        Returns:
+            False if it must run alone, and now.
+        """
+        if not message.recorded or message.ordering_key is not None or not _is_sociable(receiver):
+            return False
+        id_ = delivery_id(message.id, recipient)
+        if id_ in self._waiting:
+            return False
+        self._waiting[id_] = Attempt(id_, message, recipient, receiver, recorded=True)
+        return True
+
+    def deliver(self) -> None:
+        """Run what waits, in as few commits as they can share."""
+        waiting = list(self._waiting.values())
+        self._waiting.clear()
+        while waiting:
+            some = _first(waiting)
+            waiting = waiting[len(some) :]
+            if len(some) == 1:
+                _deliver_alone(some[0])
+                continue
+            shared = SharedCommit(some, ledger.using())
+            shared.run()
+            for attempt in shared.alone:
+                _deliver_alone(attempt)
+            waiting = shared.late + waiting
+
+
+def _is_sociable(receiver: Receiver) -> bool:
+    """Whether a receiver is fit for company at all, and has been brief so far."""
+    if not receiver.atomic or receiver.is_async or receiver.timeout is not None or not pace.may_share(receiver.id):
+        return False
+    alias = ledger.using()
+    connection = connections[alias]
+    alone = connection.in_atomic_block or not connection.settings_dict["AUTOCOMMIT"]  # in a test's, or in the host's
+    return conf.get().SHARE_COMMITS and not alone and ledger.can_share(alias)
+
+
+def _first(waiting: list[Attempt]) -> list[Attempt]:
+    """Choose the first of those that wait: as many as are brief together."""
+    seconds = 0.0
+    for count, attempt in enumerate(waiting[:MOST]):
+        receiver = attempt.receiver.id
+        seconds += pace.expected(receiver)
+        if count and (seconds > BRIEF or not pace.may_share(receiver)):
+            return waiting[:count]
+        if not pace.may_share(receiver):
+            return waiting[:1]
+    return waiting[:MOST]
+
+
+def _deliver_alone(attempt: Attempt) -> None:
+    deliver_one(attempt.message, attempt.recipient, attempt.receiver, redelivered=False)

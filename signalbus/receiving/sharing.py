@@ -1,0 +1,248 @@
+"""One commit that several deliveries share."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from django.db import DatabaseError, connections, transaction
+from django.db.transaction import TransactionManagementError
+
+from signalbus import ledger
+from signalbus.commits import Hold
+from signalbus.compat.django import callbacks_of
+from signalbus.exceptions import SignalBusError
+from signalbus.receiving.attempt import (
+    WORTH_TELLING,
+    NotKnownHere,
+    call_receiver,
+    conclude_attempt,
+    give_up,
+    settlement_of,
+    taken_as,
+    worker_name,
+    write_down,
+)
+from signalbus.receiving.ending import was_cut_off
+from signalbus.receiving.pace import BRIEF, pace
+from signalbus.receiving.reporting import announce, context_of
+from signalbus.receiving.upkeep import mend_connections, reject_broken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from signalbus.ledger import Taken
+    from signalbus.receiving.attempt import Attempt
+    from signalbus.receiving.runner import Outcome
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+PATIENCE = 0.02  # seconds to wait for another's lock; who would wait longer runs alone
+# PostgreSQL's codes for a lock that was not to be had, a deadlock, and a transaction that another has overtaken.
+OTHERS_LOCK = frozenset({"55P03", "40P01", "40001"})
+ENDS = re.compile(
+    r"(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b))\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class Unfit(SignalBusError):  # noqa: N818 - says what happened
+    """A receiver has done what only one that runs alone may do, whatever it made of the error."""
+
+
+class Broken(SignalBusError):  # noqa: N818 - says what happened
+    """A receiver has ended the transaction that it shared, or its connection."""
+
+
+class Watch:
+    """Looks at the statements of a shared transaction: which waits for a lock, and which would end it for everybody."""
+
+    def __init__(self) -> None:
+        self.unfit = False
+
+    def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
+        """Run a statement, as Django's ``execute_wrapper()`` asks for it."""
+        if ENDS.search(sql if isinstance(sql, str) else repr(sql)):
+            self.unfit = True
+            raise TransactionManagementError("a transaction that others share is not to be ended; alone it may be")
+        try:
+            return execute(sql, params, many, context)
+        except DatabaseError as error:
+            self.unfit = self.unfit or met_a_lock(error)
+            raise
+
+
+def met_a_lock(error: BaseException) -> bool:
+    """Whether an error says that another transaction was in the way."""
+    cause = error.__cause__
+    code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg 3, and 2
+    return isinstance(error, DatabaseError) and code in OTHERS_LOCK
+
+
+class Callback:
+    """What a receiver left with ``on_commit``: if it fails, those of the others are called all the same.
+
+    Args:
+        function: the callback.
+        attempt: whose it is.
+        context: the receiver's.
+    """
+
+    def __init__(self, function: Callable[[], object], attempt: Attempt, context: contextvars.Context) -> None:
+        self._function = function
+        self._attempt = attempt
+        self._context = context
+        self.__qualname__ = type(self).__qualname__
+
+    def __call__(self) -> None:
+        """Call it after the shared commit."""
+        try:
+            self._context.run(self._function)
+        except KeyboardInterrupt:  # the person's at the terminal
+            raise
+        except BaseException:  # as of a receiver that runs alone
+            text = "signalbus: %s to %s is done, but a callback that it left with on_commit failed"
+            logger.exception(text, self._attempt.message.signal, self._attempt.recipient)
+
+
+class SharedCommit:
+    """Several deliveries, of which none is suspect, in one transaction.
+
+    Args:
+        attempts: the deliveries.
+        alias: the ledger's.
+    """
+
+    def __init__(self, attempts: list[Attempt], alias: str) -> None:
+        self.alone: list[Attempt] = []  # are to run by themselves
+        self.late: list[Attempt] = []  # the time was over before they began
+        self._attempts = attempts
+        self._alias = alias
+        self._connection = connections[alias]
+        self._watch = Watch()
+        self._back: list[UUID] = []  # taken, and to be given back
+        self._ended: list[tuple[Attempt, Outcome]] = []  # to be told after the commit
+        self._culprit: tuple[Attempt, BaseException] | None = None
+        self._not_begun: list[UUID] = []
+        self._committed = self._cut_off = False
+        self._taken_at: Any = None  # by the database's clock
+
+    def run(self) -> None:
+        """Run them, and tell of those that failed; who is to run again stands in `alone` and `late`."""
+        try:
+            with transaction.atomic(using=self._alias), self._connection.execute_wrapper(self._watch):
+                transaction.on_commit(self._note_commit, using=self._alias, robust=True)
+                self._run_all()
+        except (DatabaseError, Broken) as error:
+            if self._committed or self._cut_off:
+                raise
+            self._dissolve(error)
+            return
+        mend_connections()  # of what callbacks did as well
+        for attempt, outcome in self._ended:
+            announce(context_of(attempt.message, attempt.recipient, attempt.number), outcome)
+
+    def _note_commit(self) -> None:
+        self._committed = True
+
+    def _run_all(self) -> None:
+        ids = [attempt.id for attempt in self._attempts]
+        taken, self._taken_at = ledger.take_together(ids, worker=worker_name(), patience=PATIENCE, using=self._alias)
+        deadline = time.monotonic() + BRIEF
+        self._not_begun = list(taken)
+        for attempt in self._attempts:
+            found = taken.get(attempt.id)
+            if found is None:  # suspect, or with another: a look at it alone tells
+                self.alone.append(attempt)
+            elif len(self._not_begun) < len(taken) and time.monotonic() > deadline:
+                self.late.append(attempt)
+            else:
+                self._not_begun.remove(attempt.id)
+                if not self._run_one(attempt, found):
+                    deadline = 0.0  # what this one waited for may wait for what the others have locked
+        back = [*self._back, *(attempt.id for attempt in self.late)]
+        if back:
+            self._take_back(back)
+
+    def _take_back(self, deliveries: list[UUID]) -> None:
+        ledger.take_back(deliveries, worker=worker_name(), until=self._taken_at, using=self._alias)
+
+    def _run_one(self, attempt: Attempt, taken: Taken) -> bool:
+        """Run a receiver up to its savepoint's end; return whether the others may go on."""
+        running = taken_as(attempt, taken)
+        context = contextvars.copy_context()
+        self._watch.unfit = False
+        began = time.monotonic()
+        try:
+            with transaction.atomic(using=self._alias):
+                context.run(call_receiver, running)
+                reject_broken(self._connection)
+                if self._watch.unfit:
+                    raise Unfit
+        except KeyboardInterrupt:  # the person's at the terminal
+            raise
+        except BaseException as error:  # noqa: BLE001 - a receiver's SystemExit or MemoryError is a failed attempt
+            took = self._learn(attempt, began)
+            return self._fail(attempt, running, error)
+        took = self._learn(attempt, began)
+        if took >= WORTH_TELLING:
+            ledger.tell_runtime(attempt.id, took, using=self._alias)
+        if took > BRIEF:
+            mend_connections(but=self._alias)
+        self._guard_callbacks(running, context)
+        return True
+
+    def _learn(self, attempt: Attempt, began: float) -> float:
+        took = time.monotonic() - began
+        pace.learn(attempt.receiver.id, took)
+        pace.warn(attempt.receiver.id, took)
+        return took
+
+    def _fail(self, attempt: Attempt, running: Attempt, error: BaseException) -> bool:
+        if was_cut_off():
+            self._cut_off = True
+            give_up(running)
+            raise error
+        unfit = self._watch.unfit or met_a_lock(error)
+        if unfit:
+            pace.keep_alone(attempt.receiver.id)
+        try:
+            reject_broken(self._connection)
+        except TransactionManagementError:
+            self._culprit = None if unfit else (running, error)
+            raise Broken(f"{attempt.recipient} ended the transaction, or its connection") from error
+        mend_connections(but=self._alias)
+        if unfit or isinstance(error, NotKnownHere):
+            self._back.append(attempt.id)
+            self.alone.append(attempt)
+            return not unfit
+        outcome = conclude_attempt(running, error)
+        ledger.settle_taken(attempt.id, settlement_of(outcome), using=self._alias)
+        self._ended.append((running, outcome))
+        return True
+
+    def _guard_callbacks(self, attempt: Attempt, context: contextvars.Context) -> None:
+        entries = callbacks_of(self._connection)
+        for index, (savepoints, callback, robust) in enumerate(entries):
+            if not isinstance(callback, (Hold, Callback)) and callback != self._note_commit:
+                entries[index] = (savepoints, Callback(callback, attempt, context), robust)
+
+    def _dissolve(self, error: BaseException) -> None:
+        """Let each run by itself, after the transaction is lost; only who ended it has failed."""
+        logger.warning(
+            "signalbus: %d deliveries could not share a commit, and run one by one: %s", len(self._attempts), error
+        )
+        mend_connections()
+        if self._not_begun:  # nothing, unless a receiver has committed behind Django's back
+            self._take_back(self._not_begun)
+        culprit = self._culprit and self._culprit[0].id
+        self.late = []
+        self.alone = [attempt for attempt in self._attempts if attempt.id != culprit]
+        if self._culprit is not None:
+            attempt, failure = self._culprit
+            write_down(attempt, conclude_attempt(attempt, failure))

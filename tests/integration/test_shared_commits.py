@@ -1,0 +1,450 @@
+"""Brief deliveries of one Celery message share a commit, and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import DatabaseError, connection, connections, transaction
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+
+from signalbus import Reject, Signal, ledger
+from signalbus.models import Delivery, State
+from signalbus.receiving import group, sharing
+from signalbus.receiving.batch import deliver
+from signalbus.receiving.pace import Pace, pace
+from tasks.admissions.models import Academy
+
+from .bus import QUEUE, Bus, connect, new_signal, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    """What a busy machine makes slow is brief all the same, in a process that has learned nothing."""
+    monkeypatch.setattr(sharing, "BRIEF", 5.0)
+    monkeypatch.setattr(sharing, "WORTH_TELLING", 5.0)
+    monkeypatch.setattr(pace, "_alone_until", {})
+    monkeypatch.setattr(Pace, "expected", lambda self, receiver: 0.001)
+
+
+@pytest.fixture
+def durable() -> Signal:
+    """A durable signal without receivers."""
+    return new_signal(durable=True)
+
+
+def write(number: int, **kwargs: Any) -> None:
+    """Leave an effect in the database."""
+    Academy.objects.create(name="A", slug=f"a{number}")
+
+
+def written() -> list[int]:
+    """Return whose effects are there."""
+    return sorted(int(slug[1:]) for slug in Academy.objects.values_list("slug", flat=True))
+
+
+def send(signal: Signal, count: int) -> None:
+    """Send numbered messages that travel together."""
+    signal.send_many(None, [{"number": number} for number in range(count)])
+
+
+def statements(run: Callable[[], object]) -> list[str]:
+    """Return the first word of each statement."""
+    with CaptureQueriesContext(connection) as queries:
+        run()
+    return [query["sql"].split()[0] for query in queries]
+
+
+def states() -> dict[int, tuple[str, int]]:
+    """Return (state, attempts) of the deliveries, by their order."""
+    return dict(enumerate(Delivery.objects.order_by("id").values_list("state", "attempts")))
+
+
+def at(position: int, misbehave: Callable[[], object]) -> Callable[..., None]:
+    """Make a receiver that writes, and at one number misbehaves."""
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        write(number)
+        if number == position:
+            misbehave()
+
+    return receiver
+
+
+def test_one_statement_takes_all_and_one_commit_ends_it(bus: Bus, durable: Signal):
+    """Of 32 deliveries each costs its savepoint and what it does itself."""
+    connect(durable, write, "receiver")
+    send(durable, 32)
+
+    seen = statements(bus.work)
+
+    assert written() == list(range(32))
+    assert rows() == [("receiver", "done", 1)] * 32
+    assert seen.count("UPDATE") == 1
+    assert seen.count("SAVEPOINT") == seen.count("RELEASE") == 32
+    assert len(seen) <= 1 + 1 + 3 * 32 + 2  # the take, the limit for locks; with BEGIN and COMMIT
+
+
+def test_at_most_32_share_a_commit(bus: Bus, durable: Signal, monkeypatch):
+    """A batch of 70 is three commits."""
+    sizes: list[int] = []
+    real = ledger.take_together
+    monkeypatch.setattr(ledger, "take_together", lambda ids, **more: (sizes.append(len(ids)), real(ids, **more))[1])
+    connect(durable, write, "receiver")
+    send(durable, 70)
+
+    bus.work()
+
+    assert sizes == [32, 32, 6]
+    assert written() == list(range(70))
+
+
+def test_the_time_of_a_commit_is_limited(bus: Bus, durable: Signal, monkeypatch):
+    """Those that the time does not suffice for are given back, and share the next one."""
+    monkeypatch.setattr(sharing, "BRIEF", 0.0)
+    connect(durable, write, "receiver")
+    send(durable, 4)
+
+    bus.work()
+
+    assert written() == [0, 1, 2, 3]
+    assert rows() == [("receiver", "done", 1)] * 4
+
+
+def test_a_failure_is_rolled_back_alone_and_settled_in_the_same_commit(bus: Bus, durable: Signal, told):
+    """Promise 5: of ten that share a commit one fails; its effect is gone, the others' stay, and it is told of."""
+
+    def fail() -> None:
+        raise ValueError("no luck")
+
+    connect(durable, at(4, fail), "receiver")
+    send(durable, 10)
+    bus.work()
+
+    assert written() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert states() == {number: ("pending" if number == 4 else "done", 1) for number in range(10)}
+    assert told == [("failed", "receiver", 1, "ValueError('no luck')")]
+    assert Delivery.objects.get(state=State.PENDING).error == "ValueError: no luck"
+
+    bus.come_again()
+    assert states()[4] == ("pending", 2)
+
+
+def test_what_is_rejected_is_dead_in_the_same_commit(bus: Bus, durable: Signal, told):
+    """Every outcome that is no success can be settled in company."""
+
+    def reject() -> None:
+        raise Reject("never")
+
+    connect(durable, at(0, reject), "receiver")
+    send(durable, 3)
+    bus.work()
+
+    assert states() == {0: ("dead", 1), 1: ("done", 1), 2: ("done", 1)}
+    assert [which for which, *_ in told] == ["dead"]
+
+
+def test_announcements_come_after_the_commit(bus: Bus, durable: Signal, monkeypatch):
+    """Who hears of a failure finds it written down."""
+    open_ = []
+    monkeypatch.setattr(sharing, "announce", lambda *args: open_.append(connection.in_atomic_block))
+
+    def fail() -> None:
+        raise ValueError
+
+    connect(durable, at(0, fail), "receiver")
+    send(durable, 3)
+    bus.work()
+
+    assert open_ == [False]
+
+
+def swallow_an_error() -> None:
+    """Go on after a database error."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT nothing FROM nowhere")
+    except DatabaseError:
+        transaction.set_rollback(True)  # which Django does for errors of the ORM
+
+
+def raw(sql: str) -> Callable[[], None]:
+    """Make what runs a statement through Django's cursor."""
+
+    def run() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+
+    return run
+
+
+def driver(name: str) -> Callable[[], object]:
+    """Make what ends the transaction behind Django's back."""
+
+    def run() -> None:
+        getattr(connection.connection, name)()
+
+    return run
+
+
+def close() -> None:
+    """Close the connection that all share."""
+    connections["default"].close()
+
+
+BREAKS: dict[str, tuple[Callable[[], object], tuple[str, int]]] = {
+    # how, and what has become of its own delivery: as if it had run alone
+    "set_rollback": (lambda: transaction.set_rollback(True), ("pending", 1)),
+    "commit": (transaction.commit, ("pending", 1)),
+    "swallowed error": (swallow_an_error, ("pending", 1)),
+    "close": (close, ("pending", 1)),
+    "raw rollback": (raw("/* a */ ROLLBACK"), ("published", 0)),
+    "raw commit": (raw("commit"), ("done", 1)),
+    "driver's rollback": (driver("rollback"), ("pending", 1)),
+    "driver's commit": (driver("commit"), ("done", 1)),
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_who_breaks_the_transaction_takes_nobody_along(bus: Bus, durable: Signal, how: str):
+    """What was not committed runs again alone, pays no attempt, and has its effect once."""
+    misbehave, end = BREAKS[how]
+    connect(durable, at(3, misbehave), "receiver")
+    send(durable, 8)
+
+    bus.work()
+
+    assert [number for number in written() if number != 3] == [0, 1, 2, 4, 5, 6, 7]
+    others = {number: state for number, state in states().items() if number != 3}
+    assert others == dict.fromkeys(others, ("done", 1))
+    if how not in {"raw rollback", "raw commit"}:  # which run alone, as they always have
+        assert states()[3] == end
+
+
+def test_a_savepoint_by_hand_is_no_end_of_the_transaction(bus: Bus, durable: Signal):
+    """A receiver may go back to a savepoint of its own."""
+
+    def go_back() -> None:
+        savepoint = transaction.savepoint()
+        Academy.objects.create(name="B", slug="b99")
+        transaction.savepoint_rollback(savepoint)
+
+    connect(durable, at(1, go_back), "receiver")
+    send(durable, 3)
+    bus.work()
+
+    assert written() == [0, 1, 2]
+    assert rows() == [("receiver", "done", 1)] * 3
+
+
+def test_a_commit_that_fails_lets_each_run_alone(bus: Bus, durable: Signal):
+    """A constraint that is looked at in the end, at the commit, fails only who has broken it."""
+
+    def orphan() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO admissions_cohort (academy_id, name, slug) VALUES (999999, 'orphan', 'orphan')")
+
+    connect(durable, at(2, orphan), "receiver")
+    send(durable, 6)
+    bus.work()
+
+    assert written() == [0, 1, 3, 4, 5]
+    assert states() == {number: ("pending" if number == 2 else "done", 1) for number in range(6)}
+
+
+def test_callbacks_run_after_the_shared_commit_and_one_that_fails_disturbs_nobody(bus: Bus, durable: Signal, caplog):
+    """on_commit: all of them are called, in order, outside of the transaction; those of a failure are not."""
+    called: list[tuple[int, bool]] = []
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        def callback() -> None:
+            called.append((number, connection.in_atomic_block))
+            if number == 1:
+                raise ValueError("too late")
+
+        transaction.on_commit(callback)
+        if number == 2:
+            raise ValueError
+
+    connect(durable, receiver, "receiver")
+    send(durable, 5)
+    bus.work()
+
+    assert called == [(0, False), (1, False), (3, False), (4, False)]
+    assert states() == {number: ("pending" if number == 2 else "done", 1) for number in range(5)}
+    assert "a callback that it left with on_commit failed" in caplog.text
+
+
+def test_what_a_receiver_sends_goes_out_with_the_shared_commit(bus: Bus, durable: Signal):
+    """Messages of those that succeeded are published; of one that failed none is."""
+    other = new_signal(durable=True)
+    heard: list[int] = []
+    connect(other, lambda number, **kwargs: heard.append(number), "hears")
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        other.send(None, number=number)
+        if number == 1:
+            raise ValueError
+
+    connect(durable, receiver, "sends")
+    send(durable, 4)
+    bus.work()
+    assert bus.work() <= 2  # Celery messages
+
+    assert sorted(heard) == [0, 2, 3]
+
+
+def test_what_comes_twice_in_a_batch_runs_once(bus: Bus, durable: Signal):
+    """A copy, in the same Celery message or another, finds its delivery done."""
+    connect(durable, write, "receiver")
+    send(durable, 3)
+    (texts,) = bus.take()
+
+    deliver([*texts, *texts], queue=QUEUE)
+    deliver(texts, queue=QUEUE)
+
+    assert written() == [0, 1, 2]
+    assert rows() == [("receiver", "done", 1)] * 3
+
+
+def test_suspects_are_claimed_and_run_alone(bus: Bus, durable: Signal, monkeypatch):
+    """What was lost before may be what ended its worker: its attempt is committed before it runs."""
+    claimed: list[object] = []
+    real = ledger.claim
+    monkeypatch.setattr(ledger, "claim", lambda id_, **more: (claimed.append(id_), real(id_, **more))[1])
+    connect(durable, write, "receiver")
+    send(durable, 4)
+    suspect = Delivery.objects.order_by("id")[1].pk
+    Delivery.objects.filter(pk=suspect).update(publications=1)
+    bus.work()
+
+    assert claimed == [suspect]
+    assert rows() == [("receiver", "done", 1)] * 4
+
+
+@pytest.mark.parametrize("options", [{"atomic": False}, {"timeout": 5}])
+def test_who_is_not_fit_for_company_runs_alone(bus: Bus, durable: Signal, monkeypatch, options: dict[str, Any]):
+    """No transaction to share, or a limit that would strike in it."""
+    monkeypatch.delattr(ledger, "take_together")
+    connect(durable, write, "receiver", **options)
+    send(durable, 3)
+    bus.work()
+
+    assert written() == [0, 1, 2]
+
+
+def test_share_commits_can_be_switched_off(bus: Bus, durable: Signal, monkeypatch):
+    """SHARE_COMMITS=False: each delivery has its own commit."""
+    monkeypatch.delattr(ledger, "take_together")
+    connect(durable, write, "receiver")
+    send(durable, 3)
+    with override_settings(SIGNALBUS={"SHARE_COMMITS": False}):
+        bus.work()
+
+    assert written() == [0, 1, 2]
+
+
+def test_in_a_transaction_that_is_open_already_nothing_is_shared(bus: Bus, durable: Signal, monkeypatch):
+    """The transaction of a test never commits; there, each delivery is settled as ever."""
+    monkeypatch.delattr(ledger, "take_together")
+    connect(durable, write, "receiver")
+    send(durable, 3)
+    with transaction.atomic():
+        bus.work()
+
+    assert written() == [0, 1, 2]
+
+
+def test_a_kill_in_company_costs_the_others_no_attempt(bus: Bus, durable: Signal):
+    """Nothing of the commit is there; the broker gives all out again, and each comes back alone."""
+
+    def die() -> None:
+        raise KeyboardInterrupt  # ends this process as a kill would, without settling anything
+
+    connect(durable, at(3, die), "receiver")
+    send(durable, 6)
+    (texts,) = bus.take()
+    with pytest.raises(KeyboardInterrupt):
+        deliver(texts, queue=QUEUE)
+    assert written() == []
+    assert rows() == [("receiver", "published", 0)] * 6
+
+    deliver(texts, queue=QUEUE, redelivered=True)
+    assert rows() == [("receiver", "pending", 0)] * 6
+
+
+def test_who_waits_for_anothers_lock_runs_alone_from_then_on(bus: Bus, durable: Signal, monkeypatch):
+    """Nobody in a shared commit waits longer than 20 ms, even if it swallows the error; no attempt is paid for that."""
+    if connection.vendor != "postgresql":
+        pytest.skip("one writer at a time: nobody waits for a row")
+    Academy.objects.create(name="hot", slug="a100")
+    locked, release = threading.Event(), threading.Event()
+    monkeypatch.setattr(group, "_deliver_alone", _after(release, group._deliver_alone))
+
+    def holder() -> None:
+        try:
+            with transaction.atomic():
+                Academy.objects.select_for_update().get(slug="a100")
+                locked.set()
+                assert release.wait(20)
+        finally:
+            connections.close_all()
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        if number == 2:
+            Academy.objects.filter(slug="a100").update(name="touched")
+        write(number)
+
+    connect(durable, receiver, "receiver")
+    send(durable, 5)
+    thread = threading.Thread(target=holder)
+    thread.start()
+    try:
+        assert locked.wait(20)
+        bus.work()
+    finally:
+        release.set()
+        thread.join(20)
+
+    assert rows() == [("receiver", "done", 1)] * 5
+    assert written() == [0, 1, 2, 3, 4, 100]
+    assert Academy.objects.get(slug="a100").name == "touched"
+    assert not pace.may_share("receiver")
+
+
+def _after(event: threading.Event, function: Callable[..., None]) -> Callable[..., None]:
+    def run(*args: Any) -> None:
+        event.set()
+        function(*args)
+
+    return run
+
+
+def test_a_lock_error_that_a_receiver_swallows_counts_as_well(bus: Bus, durable: Signal):
+    """It was short of patience only because of its company, and is asked again without."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has no such error")
+    runs: list[int] = []
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        runs.append(number)
+        if number == 1 and runs.count(1) == 1:
+            try:
+                with transaction.atomic(), connection.cursor() as cursor:
+                    cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '55P03'; END $$")
+            except DatabaseError:
+                return
+        write(number)
+
+    connect(durable, receiver, "receiver")
+    send(durable, 3)
+    bus.work()
+
+    assert written() == [0, 1, 2]
+    assert runs.count(1) == 2
+    assert rows() == [("receiver", "done", 1)] * 3
