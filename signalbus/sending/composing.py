@@ -30,11 +30,13 @@ class Outgoing:
         queue: the Celery queue, or None for the default one.
         message: with the recipients of that queue.
         body: the message's text, not signed yet.
+        subject: what it is about: label and key of its ``instance``.
     """
 
     queue: str | None
     message: Message
     body: str
+    subject: str = ""
 
 
 def route(receivers: Iterable[Receiver]) -> dict[str | None, tuple[str, ...] | None]:
@@ -125,8 +127,20 @@ class Envelope:
                 ordering_key=None if self.ordered_by is None else _ordering_key(payload.get(self.ordered_by)),
             )
             parts = [(first, message), *((queue, replace(message, recipients=self.routes[queue])) for queue in others)]
-            messages.append([Outgoing(queue, part, to_body(part)) for queue, part in parts])
+            subject = _subject_of(payload) if self.durable else ""
+            messages.append([Outgoing(queue, part, to_body(part), subject) for queue, part in parts])
         return messages
+
+
+def _subject_of(payload: Mapping[str, Any]) -> str:
+    """Say what a message is about, for people who look at the ledger."""
+    instance = payload.get("instance")
+    if type(instance) is Snapshot:
+        instance = instance.instance
+    if not isinstance(instance, Model):
+        return ""
+    meta = instance._meta  # noqa: SLF001 - Django documents it
+    return f"{meta.label} {instance.pk}" if instance.pk is not None else meta.label
 
 
 def _ordering_key(value: Any) -> str | None:
