@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-# Any role may set these for its own sessions. Keepalives find who vanished from an idle connection, the user timeout who
-# did not take an answer, and the interval who vanished while a query runs; on a unix socket only that one means anything.
+# Any role may set these for its own sessions. Keepalives find who vanished from an idle connection, the user timeout
+# who did not take an answer, the interval who vanished while a query runs; on a unix socket only that one means anything.
 SETTINGS = {
     "tcp_keepalives_idle": "10s",
     "tcp_keepalives_interval": "5s",

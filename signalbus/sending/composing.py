@@ -13,7 +13,7 @@ from signalbus.context import current
 from signalbus.exceptions import CascadeError
 from signalbus.wire import codec
 from signalbus.wire.message import Message, to_body, uuid7
-from signalbus.wire.references import ForeignModel, Snapshot, name_of, reference_to, unwrapped
+from signalbus.wire.references import ForeignModel, Snapshot, name_of, reference_to, shown, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -140,7 +140,7 @@ def _subject_of(payload: Mapping[str, Any]) -> str:
     if not isinstance(instance, Model):
         return ""
     meta = instance._meta  # noqa: SLF001 - Django documents it
-    return f"{meta.label} {instance.pk}" if instance.pk is not None else meta.label
+    return meta.label if instance.pk is None else f"{meta.label} {shown(str(instance.pk))}"
 
 
 def _ordering_key(value: Any) -> str | None:
