@@ -45,7 +45,7 @@ class Settings:
     SWEEP_SECONDS: float = 1.0  # seconds between two looks for what is due; 0: this process has no sweeper
     PARK_SECONDS: float = 24 * 3600.0  # how long what is unknown is kept and tried again
     KEEP_REFUSED: int = 100  # texts that were refused, kept one by one; the rest are counted
-    KEEP_SECONDS: float = 7 * 24 * 3600.0  # how long `purge` keeps what has ended well
+    KEEP_SECONDS: float = 24 * 3600.0  # how long what was done, skipped or discarded is kept
     TRACEBACK_CHARS: int = 8000  # of a traceback, its end
     TEST_MODE: str | None = None  # in a test run's settings: one of TEST_MODES
 

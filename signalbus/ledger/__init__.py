@@ -3,6 +3,17 @@
 Only the database's clock decides what is due. Times that people read come from it as well.
 """
 
+from signalbus.ledger.accounts import (
+    Account,
+    Audit,
+    Evidence,
+    audit,
+    mark_now,
+    repair,
+    returned,
+    undecided,
+    waiting_queues,
+)
 from signalbus.ledger.deliveries import (
     Settlement,
     earlier_id,
@@ -19,9 +30,10 @@ from signalbus.ledger.deliveries import (
     using,
 )
 from signalbus.ledger.due import anything_due, mark, marker_returned, take_due
-from signalbus.ledger.mending import discard, failed, purge, retry, skipped
+from signalbus.ledger.mending import discard, failed, retry, skipped
 from signalbus.ledger.ordering import order_of
 from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
+from signalbus.ledger.purging import purge, purge_keys, purge_some, take_turn
 from signalbus.ledger.recording import Part, record
 from signalbus.ledger.taking import (
     Taken,
@@ -38,10 +50,14 @@ from signalbus.ledger.turns import behind, head, wake
 from signalbus.ledger.unsendable import keep_unsendable
 
 __all__ = [
+    "Account",
+    "Audit",
+    "Evidence",
     "Part",
     "Settlement",
     "Taken",
     "anything_due",
+    "audit",
     "behind",
     "bury",
     "can_share",
@@ -58,6 +74,7 @@ __all__ = [
     "keep_unpublished",
     "keep_unsendable",
     "mark",
+    "mark_now",
     "marker_returned",
     "open_parked",
     "order_of",
@@ -65,12 +82,16 @@ __all__ = [
     "park_text",
     "postpone_row",
     "purge",
+    "purge_keys",
+    "purge_some",
     "record",
     "refuse",
     "release",
     "renew",
+    "repair",
     "retry",
     "return_due",
+    "returned",
     "settle",
     "settle_taken",
     "skip",
@@ -79,8 +100,11 @@ __all__ = [
     "take_back",
     "take_due",
     "take_together",
+    "take_turn",
     "tell_runtime",
+    "undecided",
     "unpark",
     "using",
+    "waiting_queues",
     "wake",
 ]

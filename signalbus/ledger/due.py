@@ -98,15 +98,19 @@ def mark() -> list[tuple[str, datetime]]:
 
 
 def _queues() -> Iterator[str]:
-    """Walk over the queues in which something published has been open for a while, by one look-up for each."""
+    """Walk over the queues in which something published has been open for a while."""
     waiting = Delivery.objects.using(using()).filter(
         state=State.PUBLISHED, ended_at=None, due_at__lte=later(WAIT - MARK_EVERY)
     )
+    return (queue for queue in open_queues() if waiting.filter(queue=queue).exists())
+
+
+def open_queues() -> Iterator[str]:
+    """Walk over the queues in which something published is open, by one look-up for each."""
     names = Delivery.objects.using(using()).filter(state=State.PUBLISHED, ended_at=None).order_by("queue")
     queue = names.values_list("queue", flat=True).first()
     while queue is not None:
-        if waiting.filter(queue=queue).exists():
-            yield queue
+        yield queue
         queue = names.filter(queue__gt=queue).values_list("queue", flat=True).first()
 
 

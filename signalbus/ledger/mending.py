@@ -1,4 +1,4 @@
-"""What people do with what failed: list it, try it again, give it up, clear it away."""
+"""What people do with what failed: list it, try it again, give it up."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from django.db import transaction
 from django.db.models import Case, F, Q, When
 from django.db.models.functions import Now
 
-from signalbus.ledger.deliveries import later, using
+from signalbus.ledger.deliveries import using
 from signalbus.ledger.turns import wake
-from signalbus.models import OPEN_STATES, Delivery, State, StoredMessage
+from signalbus.models import OPEN_STATES, Delivery, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,29 +83,3 @@ def discard(ids: Sequence[UUID]) -> int:
         for key in keys:
             wake(key)
     return discarded
-
-
-def purge(seconds: float, *, batch: int = 1000) -> int:
-    """Delete what ended well, was skipped or discarded, or never verified, and is old; in small batches.
-
-    Args:
-        seconds: how old.
-        batch: how many rows a transaction deletes.
-
-    Returns:
-        How many deliveries.
-    """
-    alias = using()
-    over = Q(state__in=(State.DONE, State.SKIPPED, State.DISCARDED)) | Q(
-        state=State.DEAD, message__sealed=True, message__signal=""
-    )
-    ended = Delivery.objects.using(alias).filter(over, ended_at__lte=later(-seconds))
-    purged = 0
-    while ids := list(ended.values_list("id", flat=True)[:batch]):
-        messages = list(
-            StoredMessage.objects.using(alias).filter(deliveries__in=ids).values_list("id", flat=True).distinct()
-        )
-        # Not the ids alone: what was given a fresh allowance in the meantime stays.
-        purged += ended.filter(id__in=ids).delete()[0]
-        StoredMessage.objects.using(alias).filter(id__in=messages, deliveries=None).delete()
-    return purged

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connections, transaction
 
+from signalbus.exceptions import PayloadError
 from signalbus.ledger.dialect import DELIVERIES, MESSAGES, Dialect, dialect_of
 from signalbus.ledger.ordering import NOWHERE, order_of, take_places
-from signalbus.wire.message import delivery_id
+from signalbus.wire.message import delivery_id, to_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,13 +120,27 @@ def _placed(deliveries: Sequence[tuple[Any, ...]], parts: Sequence[Part], using:
 def _rows(parts: Sequence[Part], dialect: Dialect) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     messages: dict[Any, tuple[Any, ...]] = {}
     deliveries: list[tuple[Any, ...]] = []
+    whole: Message | None = None  # of the last part; the parts of a message follow each other
     for part in parts:
         message = part.message
         key = dialect.key(message.id)
-        messages.setdefault(key, (key, message.signal, part.body, part.subject))
+        if whole is None or whole.id != message.id:
+            whole, body = message, part.body
+        else:
+            whole, body = _together(whole, message, messages[key][2])
+        messages[key] = (key, message.signal, body, part.subject)
         recipients = ("",) if message.recipients is None else message.recipients
         deliveries += [
             (dialect.key(delivery_id(message.id, recipient)), key, recipient, part.queue or "")
             for recipient in recipients
         ]
     return list(messages.values()), deliveries
+
+
+def _together(whole: Message, part: Message, body: str) -> tuple[Message, str]:
+    """Let a message's row name all whom it is for, so that an audit can tell whose rows are missing."""
+    whole = replace(whole, recipients=(*(whole.recipients or ()), *(part.recipients or ())))
+    try:
+        return whole, to_body(whole)
+    except PayloadError:  # a header beyond all measure: each part fits by itself, and is what travels
+        return whole, body

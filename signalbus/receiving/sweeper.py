@@ -30,6 +30,9 @@ logger: logging.Logger = logging.getLogger("signalbus")
 BATCH = 100  # rows taken at once
 RETURN_SECONDS = 5.0  # until what could not be published is due again
 BREATH = 0.01  # seconds between two batches, in which a child may be forked
+PURGE_SECONDS = 60.0  # between two looks for what has been kept for long enough; one sweeper's turn
+PURGE_BATCH = 200  # deliveries of one transaction, so that nobody waits for it long where there is one writer at a time
+PURGE_PAUSE = 0.1  # seconds between two of them
 FORK_SECONDS = 5.0  # that a fork waits for the batch under way: longer than one takes while all is well
 
 
@@ -121,6 +124,33 @@ def mark() -> None:
         publisher.publish(queue or None, [Marker(queue, marked_at).to_body()])
 
 
+class Purge:
+    """One of the sweepers at a time clears away what is over, a batch after each sweep, until its turn ends."""
+
+    def __init__(self) -> None:
+        self._next_at = 0.0
+        self._until = 0.0
+
+    def step(self) -> bool:
+        """Delete a batch, if it is this one's turn.
+
+        Returns:
+            Whether there may be more.
+
+        Raises:
+            DatabaseError: the ledger could not be reached.
+        """
+        now = time.monotonic()
+        if now >= self._next_at:
+            self._next_at = now + PURGE_SECONDS
+            if ledger.take_turn(PURGE_SECONDS):
+                self._until = self._next_at
+                ledger.purge_keys(conf.get().KEEP_SECONDS)
+        if now < self._until and not ledger.purge_some(conf.get().KEEP_SECONDS, batch=PURGE_BATCH):
+            self._until = 0.0
+        return now < self._until
+
+
 # Held while a sweep has a connection, so that no child is forked in the midst of it: a child would hold the sweeper's
 # socket, and every lock that the thread had taken, as a logger's, for ever.
 _sweeping = threading.Lock()
@@ -158,31 +188,36 @@ class Sweeper(threading.Thread):
         self._interval = interval
         self._stopped = threading.Event()
         self._unparked = False
+        self._purge = Purge()
         _hold_while_forking()
 
     def run(self) -> None:
         """Sweep until stopped; what goes wrong is logged, and tried again."""
         use_no_pools()
-        more = True
-        while not self._stopped.wait(BREATH if more else self._interval):
+        pause = BREATH
+        while not self._stopped.wait(pause):
             with _sweeping:
-                more = self._sweep()
+                pause = self._sweep()
                 # Children may be forked at any time, and lack the thread that the connection belongs to.
                 close_connections()
 
-    def _sweep(self) -> bool:
+    def _sweep(self) -> float:
+        """Publish a batch; return in how many seconds to go on."""
         try:
             if not self._unparked:
                 ledger.unpark()
                 self._unparked = True
             mark()
-            return _sweep_some()[1]
+            if _sweep_some()[1]:
+                return BREATH
+            if self._purge.step():
+                return min(PURGE_PAUSE, self._interval)
         except (DatabaseError, publisher.PublishError) as error:
             logger.warning("signalbus could not sweep, and will try again: %r", error)
         except Exception:
             # Without its sweeper a worker would look well, and lose what failed.
             logger.exception("signalbus could not sweep, and will try again")
-        return False
+        return self._interval
 
     def stop(self) -> None:
         """Stop after the batch under way."""

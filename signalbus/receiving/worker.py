@@ -14,7 +14,7 @@ from signalbus import celery, conf, ledger
 from signalbus.compat.celery import names_queues
 from signalbus.exceptions import ConfigurationError
 from signalbus.models import Delivery
-from signalbus.receiving import ending, upkeep
+from signalbus.receiving import ending, sessions, upkeep
 from signalbus.receiving.sweeper import Sweeper
 from signalbus.registry import registry
 
@@ -45,6 +45,7 @@ class BusStep(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._sweeper: Sweeper | None = None
+        sessions.listen()
         _warn_of_async(parent)
         _check_content(parent)
         _check_tables()

@@ -13,7 +13,7 @@ from signalbus.context import current
 from signalbus.exceptions import CascadeError
 from signalbus.wire import codec
 from signalbus.wire.message import Message, to_body, uuid7
-from signalbus.wire.references import ForeignModel, Snapshot, name_of, reference_to, unwrapped
+from signalbus.wire.references import ForeignModel, Snapshot, name_of, reference_to, shown, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -32,11 +32,13 @@ class Outgoing:
         queue: the Celery queue, or None for the default one.
         message: with the recipients of that queue.
         body: the message's text, not signed yet.
+        subject: what it is about: label and key of its ``instance``.
     """
 
     queue: str | None
     message: Message
     body: str
+    subject: str = ""
 
 
 def route(receivers: Iterable[Receiver]) -> dict[str | None, tuple[str, ...] | None]:
@@ -127,8 +129,20 @@ class Envelope:
                 ordering_key=None if self.ordered_by is None else _ordering_key(self.ordered_by, payload),
             )
             parts = [(first, message), *((queue, replace(message, recipients=self.routes[queue])) for queue in others)]
-            messages.append([Outgoing(queue, part, to_body(part)) for queue, part in parts])
+            subject = _subject_of(payload) if self.durable else ""
+            messages.append([Outgoing(queue, part, to_body(part), subject) for queue, part in parts])
         return messages
+
+
+def _subject_of(payload: Mapping[str, Any]) -> str:
+    """Say what a message is about, for people who look at the ledger."""
+    instance = payload.get("instance")
+    if type(instance) is Snapshot:
+        instance = instance.instance
+    if not isinstance(instance, Model):
+        return ""
+    meta = instance._meta  # noqa: SLF001 - Django documents it
+    return meta.label if instance.pk is None else f"{meta.label} {shown(str(instance.pk))}"
 
 
 def _ordering_key(ordered_by: OrderedBy, payload: Mapping[str, Any]) -> str | None:

@@ -72,7 +72,9 @@ def _send_now(outgoing: Sequence[Outgoing], *, robust: bool) -> None:
 
 
 def _record(outgoing: Sequence[Outgoing]) -> None:
-    durable = [ledger.Part(item.message, item.body, item.queue) for item in outgoing if item.message.recorded]
+    durable = [
+        ledger.Part(item.message, item.body, item.queue, item.subject) for item in outgoing if item.message.recorded
+    ]
     if durable:
         ledger.record(durable, using=ledger.using())
 

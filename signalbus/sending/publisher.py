@@ -130,11 +130,16 @@ def _is_timeout(error: BaseException) -> bool:
 @lru_cache(maxsize=4)
 def _pool(app: Celery, pid: int) -> Any:  # noqa: ARG001 - a forked child must not write to its parent's sockets
     """Return this process's producers, whose every wait has an end; the host's own pool may have none."""
-    connection = app.connection_for_write(transport_options=_transport_options(app))
+    connection = app.connection_for_write(transport_options=transport_options(app))
     return ProducerPool(connection.Pool(limit=POOL_SIZE), limit=POOL_SIZE)
 
 
-def _transport_options(app: Celery) -> dict[str, Any]:
+def transport_options(app: Celery) -> dict[str, Any]:
+    """Return the options of a connection whose every wait has an end.
+
+    Args:
+        app: whose broker it is.
+    """
     settings = conf.get()
     options = dict(app.conf.broker_transport_options or {})
     driver = app.connection_for_write().transport.driver_type

@@ -116,6 +116,28 @@ def test_failed_json_is_a_list_of_objects(bus: Bus, dead: Delivery, signal: Sign
     assert dead.failed_at is not None
     assert shown["failed_at"] == dead.failed_at.isoformat()
     assert shown["state"] == "dead"
+    assert (shown["subject"], shown["runtime_ms"]) == ("", None)
+    assert {"started_at", "worker"} <= shown.keys()
+
+
+def test_failed_shows_what_a_message_is_about(bus: Bus, mended: list[Any]):
+    """Label and key of its instance, where that is a row; for programs too, with when and where it ran."""
+    durable = new_signal(durable=True)
+
+    def receiver_that_raises(**kwargs):
+        raise ValueError
+
+    connect(durable, receiver_that_raises, "failing", atomic=False)
+    academy = Academy.objects.create(name="A", slug="a")
+    durable.send(None, instance=academy)
+    durable.send(None, instance="none")
+    bus.work()
+
+    assert f"{durable.name} -> failing about admissions.Academy {academy.pk}\n" in run("failed")
+    shown = {item["subject"]: item for item in json.loads(run("failed", "--json"))}
+    assert shown.keys() == {"", f"admissions.Academy {academy.pk}"}
+    assert shown[""]["worker"]
+    assert shown[""]["started_at"]
 
 
 def test_promise_5_retry_gives_a_fresh_allowance(bus: Bus, dead: Delivery, mended: list[Any]):
@@ -216,19 +238,24 @@ def test_purge_takes_what_ended_and_is_old(bus: Bus, dead: Delivery, signal: Sig
     assert StoredMessage.objects.count() == 1
 
 
-def test_purge_goes_in_small_batches(bus: Bus, signal: Signal):
-    """Nobody waits long for it; a message stays as long as one of its deliveries does."""
+def test_purge_goes_in_small_batches(bus: Bus, signal: Signal, mended: list[Any]):
+    """Nobody waits long for it; a message stays, with all its deliveries, as long as one of them is not over."""
     connect(signal, lambda **kwargs: None, "beside")
     with broker("redis://127.0.0.1:1/0"):
         for _ in range(5):
             signal.send(None)
     bus.come_again()
     Delivery.objects.update(ended_at=F("ended_at") - timedelta(days=8))
+    assert ledger.purge(3600, batch=2) == 0
+    assert rows() == [("beside", "done", 1)] * 5 + [("failing", "pending", 1)] * 5
 
-    assert ledger.purge(3600, batch=2) == 5
+    mended.append(1)
+    bus.come_again()
+    Delivery.objects.update(ended_at=F("ended_at") - timedelta(days=8))
+    assert ledger.purge(3600, batch=2) == 10
 
-    assert rows() == [("failing", "pending", 1)] * 5
-    assert StoredMessage.objects.count() == 5
+    assert rows() == []
+    assert not StoredMessage.objects.exists()
 
 
 def test_sweep_without_a_broker_is_an_error(bus: Bus, dead: Delivery):

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
 
 from signalbus import conf, ledger
+from signalbus.management import books
 from signalbus.models import Delivery, State
+from signalbus.receiving.auditing import ask_queues
 from signalbus.receiving.sweeper import sweep
 from signalbus.sending.publisher import PublishError
 
@@ -31,6 +34,7 @@ WORDS = {
     State.DONE: "done",
 }
 
+AUDIT_WAIT = 15.0  # seconds: longer than a young publication takes to be looked at
 LISTED = "failed --state skipped lists them"
 
 
@@ -42,9 +46,9 @@ def _uuid(text: str) -> UUID:
 
 
 class Command(BaseCommand):
-    """List, retry, discard, purge, sweep."""
+    """List, retry, discard, purge, sweep, audit."""
 
-    help = "Shows deliveries that failed, retries or discards them, and does the sweeper's work by hand."
+    help = "Shows what failed, retries or discards it, finds what is missing, and does the sweeper's work by hand."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the sub-commands."""
@@ -62,6 +66,11 @@ class Command(BaseCommand):
         discard.add_argument("ids", nargs="+", type=_uuid, metavar="ID")
         purge = commands.add_parser("purge", help="delete what ended well, was skipped or discarded, and is old")
         purge.add_argument("--days", type=float, help='how old; SIGNALBUS["KEEP_SECONDS"] if not given')
+        audit = commands.add_parser("audit", help="add up what became of all that was sent, and find what is missing")
+        audit.add_argument("--since", default="24h", help="how far back, as 90m, 24h or 7d (24h)")
+        audit.add_argument("--json", action="store_true", help="an object, for programs")
+        audit.add_argument("--repair", action="store_true", help="publish again what is missing")
+        audit.add_argument("--wait", type=float, default=AUDIT_WAIT, metavar="SECONDS", help="for the queues to answer")
         commands.add_parser("sweep", help="publish what is due now, as the sweeper in each worker does")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -72,6 +81,7 @@ class Command(BaseCommand):
             "discard": self._discard,
             "purge": self._purge,
             "sweep": self._sweep,
+            "audit": self._audit,
         }
         commands[options["command"]](options)
 
@@ -86,6 +96,8 @@ class Command(BaseCommand):
                 self.stdout.write(_line("ID", "STATE", "TRIES", "FAILED AT (UTC)", "WHAT"))
             states[row.state] += 1
             what = f"{row.message.signal or 'refused or unopened text'} -> {row.receiver or '(everyone it names)'}"
+            if row.message.subject:
+                what += f" about {_one_line(row.message.subject)}"
             self.stdout.write(_line(str(row.pk), row.state, str(row.attempts), _time(row.failed_at), what))
             self.stdout.write(f"    {_one_line(row.error)}")
             if waiting := ledger.behind(row):
@@ -133,10 +145,27 @@ class Command(BaseCommand):
         self.stdout.write(f"{ledger.purge(seconds)} deliveries purged.")
 
     def _sweep(self, _options: dict[str, Any]) -> None:
+        self.stdout.write(f"{self._publish_due()} deliveries published.")
+
+    def _publish_due(self) -> int:
         try:
-            self.stdout.write(f"{sweep()} deliveries published.")
+            return sweep()
         except PublishError as error:
             raise CommandError(str(error)) from error
+
+    def _audit(self, options: dict[str, Any]) -> None:
+        since = timezone.now() - books.window(options["since"])
+        evidence, silent = ask_queues(options["wait"])
+        found = ledger.audit(since, evidence)
+        self.stdout.write(books.as_json(since, found, silent) if options["json"] else books.as_table(found))
+        for queue in silent:
+            self.stderr.write(books.silence(queue))
+        if found.missing_total and not options["repair"]:
+            raise CommandError(f"{found.missing_total} missing: `manage.py signalbus audit --repair` brings them back.")
+        if found.missing_total:
+            repaired = ledger.repair(found)
+            self.stderr.write(f"{repaired} due again.")
+            self._publish_due()
 
 
 def _as_json(row: Delivery) -> dict[str, Any]:
@@ -144,12 +173,16 @@ def _as_json(row: Delivery) -> dict[str, Any]:
         "id": str(row.pk),
         "message": str(row.message_id),
         "signal": row.message.signal,
+        "subject": row.message.subject,
         "receiver": row.receiver,
         "queue": row.queue,
         "state": row.state,
         "attempts": row.attempts,
         "error": row.error,
         "failed_at": None if row.failed_at is None else row.failed_at.isoformat(),
+        "started_at": None if row.started_at is None else row.started_at.isoformat(),
+        "runtime_ms": row.runtime_ms,
+        "worker": row.worker,
         "due_at": row.due_at.isoformat() if row.ended_at is None else None,
         "traceback": row.traceback,
         "waiting_behind": ledger.behind(row),

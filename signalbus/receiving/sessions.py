@@ -1,0 +1,53 @@
+"""What a worker asks PostgreSQL to do about a machine that vanishes: free what it had locked, within half a minute.
+
+Without this its locks, and so what it was running, stay for as long as the operating system keeps a dead connection:
+two hours.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from django.db import Error
+from django.db.backends.signals import connection_created
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+# Any role may set these for its own sessions. Keepalives find who vanished from an idle connection, the user timeout
+# who did not take an answer, the interval who vanished while a query runs; on a unix socket only that one means
+# anything.
+SETTINGS = {
+    "tcp_keepalives_idle": "10s",
+    "tcp_keepalives_interval": "5s",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "20s",
+    "client_connection_check_interval": "5s",
+}
+# Those that this server has, and that nobody has chosen for this client, role or database.
+STATEMENT = """
+    SELECT set_config(asked.name, asked.wanted, false)
+    FROM unnest(%s::text[], %s::text[]) AS asked(name, wanted) JOIN pg_settings USING (name)
+    WHERE source NOT IN ('client', 'session', 'user', 'database', 'database user')
+"""
+
+
+def listen() -> None:
+    """Prepare each connection that this process, and those that it forks, open from now on."""
+    connection_created.connect(_prepare, dispatch_uid="signalbus.sessions")
+
+
+def _prepare(connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:
+    """Set what makes a server notice that its client is gone; all else works without it."""
+    if connection.vendor != "postgresql":
+        return
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(STATEMENT, [list(SETTINGS), list(SETTINGS.values())])
+        if not connection.get_autocommit():
+            connection.commit()  # else it would end with the first rollback
+    except Error as error:
+        logger.warning("signalbus could not set keepalives for the database %r: %s", connection.alias, error)

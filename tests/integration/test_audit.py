@@ -1,0 +1,326 @@
+"""Conservation: what was sent is done, skipped, dead, discarded, waiting or running, or it is found to be missing."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connections, transaction
+from django.db.models import F
+
+from signalbus import Reject, Retry, Signal, ledger
+from signalbus.ledger import accounts
+from signalbus.models import Delivery, Lane, StoredMessage
+from signalbus.receiving.sweeper import mark
+from signalbus.wire.message import delivery_id
+from tasks.admissions.models import Academy
+
+from .bus import QUEUE, Bus, connect, new_signal, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WORDS = ("done", "skipped", "dead", "discarded", "waiting", "running")
+
+
+@pytest.fixture
+def durable() -> Signal:
+    """A durable signal without receivers."""
+    return new_signal(durable=True)
+
+
+@pytest.fixture
+def received(durable: Signal) -> list[int]:
+    """The numbers that a receiver of it got."""
+    numbers: list[int] = []
+    connect(durable, lambda number, **kwargs: numbers.append(number), "receiver")
+    return numbers
+
+
+def let_wait(seconds: float = 3600) -> None:
+    """Let time pass since everything was published."""
+    Delivery.objects.update(due_at=F("due_at") - timedelta(seconds=seconds))
+
+
+def audit(*arguments: object, fails: bool = False) -> dict[str, Any]:
+    """Run the command, and return its object."""
+    out = io.StringIO()
+    expected = pytest.raises(CommandError, match="missing") if fails else nullcontext()
+    with expected as raised:
+        call_command("signalbus", "audit", "--json", *map(str, arguments), stdout=out, stderr=io.StringIO())
+    assert raised is None or raised.value.returncode == 1
+    books: dict[str, Any] = json.loads(out.getvalue())
+    for row in books["rows"]:
+        assert row["sent"] == sum(row[word] for word in WORDS) + len(row["missing"])
+    assert books["missing_total"] == sum(len(row["missing"]) for row in books["rows"])
+    return books
+
+
+@contextmanager
+def working(bus: Bus) -> Iterator[None]:
+    """Have a worker beside the test."""
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            while not stop.wait(0.02):
+                bus.work()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+def test_books_of_nothing(bus: Bus):
+    """An idle bus has an empty list, and nothing is missing."""
+    books = audit()
+
+    assert books["schema"] == 1
+    assert books["rows"] == []
+    assert books["missing_total"] == 0
+
+
+def test_each_delivery_stands_under_one_word(bus: Bus, durable: Signal):
+    """For each signal and receiver, the words add up to what was sent."""
+
+    def receiver_that_rejects(**kwargs):
+        raise Reject("no")
+
+    def receiver_that_fails(**kwargs):
+        raise ValueError
+
+    connect(durable, lambda **kwargs: None, "good")
+    connect(durable, receiver_that_rejects, "bad")
+    connect(durable, receiver_that_fails, "slow", retry=Retry(max_attempts=3))
+    durable.send_many(None, [{}, {}])
+    bereft = new_signal(durable=True)
+    connect(bereft, lambda **kwargs: None, "gone")
+    academy = Academy.objects.create(name="A", slug="a")
+    bereft.send_many(None, [{"instance": academy}, {"instance": academy}])
+    academy.delete()
+    bus.work()
+    ledger.discard([Delivery.objects.filter(receiver="bad").values_list("id", flat=True)[0]])
+
+    books = audit()
+
+    found = {row["receiver"]: row for row in books["rows"]}
+    assert {row["signal"] for row in books["rows"]} == {durable.name, bereft.name}
+    assert all(row["sent"] == 2 for row in books["rows"])
+    assert (found["bad"]["dead"], found["bad"]["discarded"]) == (1, 1)
+    assert (found["good"]["done"], found["slow"]["waiting"], found["gone"]["skipped"]) == (2, 2, 2)
+    assert books["missing_total"] == 0
+
+
+def test_what_was_deleted_from_a_broker_without_workers_is_found_and_brought_back(
+    bus: Bus, durable: Signal, received: list[int]
+):
+    """The queue is empty, and nobody holds what came out of it: all that was published is missing, each by its id."""
+    ids = {str(delivery_id(durable.send(None, number=number).id, "receiver")) for number in range(3)}  # type: ignore[arg-type]  # it was sent
+    bus.client.delete(QUEUE)
+    let_wait()
+
+    books = audit(fails=True)
+
+    (row,) = books["rows"]
+    assert set(row["missing"]) == ids
+    assert (row["sent"], row["waiting"]) == (3, 0)
+
+    audit("--repair")
+    bus.work()
+
+    assert sorted(received) == [0, 1, 2]
+    assert audit()["rows"][0]["done"] == 3
+
+
+def test_some_that_were_deleted_among_others_are_found(bus: Bus, durable: Signal, received: list[int]):
+    """A marker that a worker sends back tells the lost from the late."""
+    for number in range(5):
+        durable.send(None, number=number)
+    for _ in range(2):
+        bus.client.rpop(QUEUE)
+    let_wait()
+
+    with working(bus):
+        books = audit(fails=True)
+
+    (row,) = books["rows"]
+    assert (row["sent"], row["done"], len(row["missing"])) == (5, 3, 2)
+    assert books["silent"] == []
+    audit("--repair")
+    bus.work()
+    assert sorted(received) == [0, 1, 2, 3, 4]
+
+
+def test_what_waits_in_a_queue_is_not_missing(bus: Bus, durable: Signal, received: list[int]):
+    """Without a worker nobody can say what a queue that is not empty has lost; the audit says so."""
+    for number in range(3):
+        durable.send(None, number=number)
+    let_wait()
+
+    books = audit("--wait", 0.3)
+
+    assert books["rows"][0]["waiting"] == 3
+    assert books["silent"] == [""]
+    err = io.StringIO()
+    call_command("signalbus", "audit", "--wait", "0.1", stdout=io.StringIO(), stderr=err)
+    assert "The default queue did not answer" in err.getvalue()
+
+
+def test_what_a_worker_holds_is_not_missing(bus: Bus, durable: Signal, received: list[int]):
+    """A queue is empty, and a worker has yet to run what it took out of it."""
+    durable.send(None, number=1)
+    bus.client.rename(QUEUE, "elsewhere")
+    bus.client.hset("unacked", "tag", "[]")
+    let_wait()
+
+    assert audit("--wait", 0.2)["rows"][0]["waiting"] == 1
+
+
+def test_what_was_just_published_is_not_missing(bus: Bus, durable: Signal, received: list[int]):
+    """Between a commit and its publication, or in a worker's hands, it gets a moment."""
+    durable.send(None, number=1)
+    bus.client.delete(QUEUE)
+
+    assert audit("--wait", 0)["missing_total"] == 0
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_what_runs_is_not_missing(bus: Bus, durable: Signal):
+    """A receiver's transaction holds its row."""
+    seen: list[dict[str, Any]] = []
+
+    def elsewhere() -> None:
+        try:
+            seen.append(audit("--wait", 0))
+        finally:
+            connections.close_all()
+
+    def receiver_that_takes_long(**kwargs):
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join(30)
+
+    connect(durable, receiver_that_takes_long, "receiver")
+    durable.send(None)
+    let_wait()
+    mark()
+    Lane.objects.update(returned_at=F("marked_at"))
+
+    bus.work()
+
+    assert [books["missing_total"] for books in seen] == [0]
+
+
+def test_a_row_that_a_message_should_have_is_missing(bus: Bus, durable: Signal, received: list[int], monkeypatch):
+    """A message names whom it is for, through whichever queue; what has no row is found by its id."""
+    monkeypatch.setattr(accounts, "CHUNK", 2)
+    connect(durable, lambda **kwargs: None, "mail", queue="email")
+    ids = [durable.send(None, number=number).id for number in range(5)]
+    bus.work()
+    bus.work("email")
+    (mail, receiver) = (delivery_id(ids[3], "mail"), delivery_id(ids[4], "receiver"))  # type: ignore[arg-type]  # sent
+    Delivery.objects.filter(id__in=[mail, receiver]).delete()
+
+    books = audit(fails=True)
+
+    assert {row["receiver"]: row["missing"] for row in books["rows"]} == {
+        "mail": [str(mail)],
+        "receiver": [str(receiver)],
+    }
+    assert all(row["sent"] == 5 for row in books["rows"])
+
+    audit("--repair")
+
+    assert bus.client.llen("email") == 1
+    bus.work("email")
+    bus.work()
+    assert received == [0, 1, 2, 3, 4, 4]
+    assert audit()["missing_total"] == 0
+
+
+def test_what_has_rows_only_after_a_failure_misses_none(bus: Bus, signal: Signal):
+    """Of a message that is not durable, only what failed has a row."""
+
+    def receiver_that_raises(**kwargs):
+        raise ValueError
+
+    connect(signal, lambda **kwargs: None, "good")
+    connect(signal, receiver_that_raises, "bad")
+    signal.send(None)
+    bus.work()
+
+    assert rows() == [("bad", "pending", 1)]
+    assert audit()["missing_total"] == 0
+
+
+def test_a_purge_leaves_no_message_half(bus: Bus, durable: Signal, received: list[int]):
+    """What was done stays while another delivery of its message is dead: else it would be taken for missing."""
+
+    def receiver_that_rejects(**kwargs):
+        raise Reject("no")
+
+    connect(durable, receiver_that_rejects, "bad")
+    durable.send(None, number=1)
+    bus.work()
+    Delivery.objects.update(ended_at=F("ended_at") - timedelta(days=8))
+
+    assert ledger.purge(3600) == 0
+    assert audit()["missing_total"] == 0
+    ledger.discard(list(Delivery.objects.filter(receiver="bad").values_list("id", flat=True)))
+    assert ledger.purge(0) == 2
+    assert not StoredMessage.objects.exists()
+
+
+def test_what_is_older_is_not_looked_at(bus: Bus, durable: Signal, received: list[int]):
+    """--since says how far back; a wrong one is told of."""
+    durable.send(None, number=1)
+    StoredMessage.objects.update(created_at=F("created_at") - timedelta(hours=3))
+
+    assert audit("--since", "2h")["rows"] == []
+    assert audit("--since", "1d")["rows"][0]["sent"] == 1
+    with pytest.raises(CommandError, match="as 90m, 24h or 7d"):
+        call_command("signalbus", "audit", "--since", "yesterday")
+
+
+def test_the_table_is_for_people(bus: Bus, durable: Signal, received: list[int]):
+    """A line for each signal and receiver, and the ids of what is missing."""
+    sent = durable.send(None, number=1)
+    bus.client.delete(QUEUE)
+    let_wait()
+    out = io.StringIO()
+
+    with pytest.raises(CommandError, match="1 missing"):
+        call_command("signalbus", "audit", stdout=out)
+
+    assert f"{durable.name} -> receiver" in out.getvalue()
+    assert f"missing: {delivery_id(sent.id, 'receiver')}" in out.getvalue()  # type: ignore[arg-type]  # it was sent
+
+
+def test_a_repair_that_comes_late_does_no_harm(bus: Bus, durable: Signal, received: list[int]):
+    """What ran between the audit and the repair does not run again."""
+    durable.send(None, number=1)
+    let_wait()
+    texts = bus.take()
+    found = ledger.audit(StoredMessage.objects.get().created_at, ledger.Evidence(frozenset({""}), time.monotonic()))
+    assert found.missing_total == 1
+    for item in texts:
+        from signalbus.receiving.batch import deliver
+
+        deliver(item, queue=QUEUE)
+
+    ledger.repair(found)
+    with transaction.atomic():
+        assert [state for _, state, _ in rows()] == ["done"]

@@ -1,0 +1,199 @@
+"""What is over is kept for a while, and then cleared away by the sweepers, without being asked."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.db import connections, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from signalbus import Reject, Signal, conf, ledger
+from signalbus.models import Delivery, Key, State, StoredMessage
+from signalbus.receiving import sweeper
+from signalbus.receiving.sweeper import Purge, Sweeper
+from tests.servers import wait_until
+
+from .bus import Bus, connect, new_signal, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def durable() -> Signal:
+    """A durable signal with a receiver that succeeds."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "receiver")
+    return signal
+
+
+def grow_old(seconds: float = 2 * 86400) -> None:
+    """Let time pass since everything ended, was sent and was used."""
+    age = timedelta(seconds=seconds)
+    Delivery.objects.update(ended_at=F("ended_at") - age, created_at=F("created_at") - age)
+    StoredMessage.objects.update(created_at=F("created_at") - age)
+    Key.objects.update(used_at=F("used_at") - age)
+
+
+def purge_all(purge: Purge) -> int:
+    """Let a sweeper take its turn until it has nothing left; return how many batches that took."""
+    batches = 0
+    while purge.step():
+        batches += 1
+    return batches
+
+
+def test_what_is_done_is_kept_for_a_day(bus: Bus, durable: Signal):
+    """By default; then the sweeper deletes it, message and deliveries, in small batches."""
+    assert conf.get().KEEP_SECONDS == 86400
+    durable.send_many(None, [{} for _ in range(5)])
+    bus.work()
+    assert purge_all(Purge()) == 0
+    assert len(rows()) == 5
+
+    grow_old()
+    purge_all(Purge())
+
+    assert rows() == []
+    assert not StoredMessage.objects.exists()
+
+
+def test_a_purge_goes_in_small_batches(bus: Bus, durable: Signal, monkeypatch):
+    """Between two of them the sweeper publishes what is due."""
+    monkeypatch.setattr(sweeper, "PURGE_BATCH", 2)
+    durable.send_many(None, [{} for _ in range(5)])
+    bus.work()
+    grow_old()
+
+    assert purge_all(Purge()) == 3
+
+
+def test_one_sweeper_purges_at_a_time(bus: Bus, durable: Signal):
+    """Who asks while another has its turn gets none."""
+    assert ledger.take_turn(60)
+    durable.send(None)
+    bus.work()
+    grow_old(0)
+
+    assert not ledger.take_turn(60)
+    assert purge_all(Purge()) == 0
+
+    Key.objects.update(used_at=F("used_at") - timedelta(seconds=61))
+    assert ledger.take_turn(60)
+
+
+def test_what_is_dead_or_waits_is_never_purged(bus: Bus, durable: Signal):
+    """A person decides over the dead, and their messages stay whole."""
+
+    def receiver_that_rejects(**kwargs):
+        raise Reject("no")
+
+    connect(durable, receiver_that_rejects, "bad")
+    durable.send(None)
+    bus.work()
+    durable.send(None)
+    grow_old()
+
+    purge_all(Purge())
+
+    assert sorted(state for _, state, _ in rows()) == ["dead", "done", "published", "published"]
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_a_purge_waits_for_nobody(bus: Bus, durable: Signal):
+    """What somebody has locked is passed over, with its message."""
+    durable.send_many(None, [{}, {}])
+    bus.work()
+    grow_old()
+
+    with transaction.atomic():
+        Delivery.objects.select_for_update().order_by("id").first()
+        assert elsewhere(lambda: ledger.purge_some(3600, batch=10)) == [1]
+
+    assert Delivery.objects.count() == StoredMessage.objects.count() == 1
+
+
+def elsewhere(work: Callable[[], Any]) -> list[Any]:
+    """Do something on another connection, as another process would, and return what came out."""
+    results: list[Any] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(timeout=30)
+    return results
+
+
+def test_the_sweeper_purges_by_itself(bus: Bus, durable: Signal):
+    """No cron is needed."""
+    durable.send(None)
+    bus.work()
+    grow_old()
+
+    thread = Sweeper(0.05)
+    thread.start()
+    try:
+        wait_until(lambda: not Delivery.objects.exists(), what="a purge")
+    finally:
+        thread.stop()
+        thread.join(10)
+
+
+def test_messages_without_deliveries_go_by_hand(bus: Bus, durable: Signal):
+    """Where somebody has deleted rows in the database, `purge` clears away the messages they were of."""
+    durable.send(None)
+    Delivery.objects.all().delete()
+    assert ledger.purge(3600) == 0
+    assert StoredMessage.objects.exists()
+
+    grow_old()
+    ledger.purge(3600)
+
+    assert not StoredMessage.objects.exists()
+
+
+def new_key(**fields: Any) -> UUID:
+    """Make a key that was used just now."""
+    return Key.objects.create(id=uuid4(), used_at=Now(), **fields).pk
+
+
+def test_keys_that_nothing_stands_behind_are_purged(bus: Bus, durable: Signal):
+    """One whose order holds something that is not over, or whose message still waits, stays."""
+    sent = [durable.send(None).id for _ in range(4)]
+    waiting, dead, done, closed = Delivery.objects.order_by("created_at")
+    idle, ordered, held, over = new_key(), new_key(), new_key(), new_key()
+    stands, stood = new_key(message=waiting.message_id), new_key(message=done.message_id)
+    Delivery.objects.filter(id=waiting.id).update(ordering_key=ordered.hex)
+    Delivery.objects.filter(id=dead.id).update(ordering_key=held.hex, state=State.DEAD, ended_at=Now())
+    Delivery.objects.filter(id__in=[done.id, closed.id]).update(ordering_key=over.hex, state=State.DONE, ended_at=Now())
+    assert len(sent) == 4
+    assert ledger.purge_keys(3600) == 0
+
+    grow_old()
+
+    assert ledger.purge_keys(3600, batch=2) == 3
+    assert set(Key.objects.values_list("id", flat=True)) == {ordered, held, stands}
+    assert not Key.objects.filter(id__in=[idle, over, stood]).exists()
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_a_key_that_a_sender_holds_is_in_use(bus: Bus):
+    """What it is about to commit may stand behind it."""
+    new_key()
+    grow_old()
+
+    with transaction.atomic():
+        Key.objects.select_for_update().get()
+        assert elsewhere(lambda: ledger.purge_keys(3600)) == [0]
+
+    assert ledger.purge_keys(3600) == 1
