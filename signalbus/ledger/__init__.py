@@ -18,7 +18,7 @@ from signalbus.ledger.deliveries import (
     skip,
     using,
 )
-from signalbus.ledger.due import anything_due, mark, marker_returned, take_due
+from signalbus.ledger.due import anything_due, mark, marker_returned, take_due, wait_anew
 from signalbus.ledger.mending import discard, failed, purge, retry, skipped
 from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
 from signalbus.ledger.recording import Part, record
@@ -63,4 +63,5 @@ __all__ = [
     "tell_runtime",
     "unpark",
     "using",
+    "wait_anew",
 ]

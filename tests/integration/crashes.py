@@ -58,7 +58,7 @@ class Clock:
     def _strftime(self, form: str, when: str, shift: str = "0 seconds") -> str:
         assert when.lower() == "now"
         self.now += timedelta(milliseconds=1)  # no two moments are one
-        told = self.now + timedelta(seconds=float(shift.split()[0]))
+        told = self.now + timedelta(seconds=float(shift.split(maxsplit=1)[0]))
         return told.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + ("000" if form.endswith("000") else "")
 
 

@@ -175,7 +175,7 @@ class Crashes(RuleBasedStateMachine):
         assert {f"{id_} {receiver}" for (id_, receiver), state in ended.items() if state == "done"} <= effects
 
     def _do_all_there_is(self) -> None:
-        for pause in (6.0, 6.0, 0.0):
+        for pause in (11.0, 11.0, 0.0):
             while any(self.workers) or self.world.broker.items or self.unacknowledged:
                 if self.unacknowledged:
                     self.give_out_again(first=False)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
 from django.db.models import F
+from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from signalbus import Retry, Signal, ledger
+from signalbus.ledger import due
 from signalbus.models import Delivery, Lane, StoredMessage
 from signalbus.receiving.batch import deliver
 from signalbus.receiving.sweeper import mark, sweep
@@ -39,8 +41,9 @@ def broker_is_well() -> Iterator[None]:
 
 def let_wait(seconds: float = 3600) -> None:
     """Let time pass since everything was published."""
-    Delivery.objects.update(due_at=F("due_at") - timedelta(seconds=seconds))
-    Lane.objects.update(marked_at=F("marked_at") - timedelta(seconds=seconds))
+    passed = timedelta(seconds=seconds)
+    Delivery.objects.update(due_at=F("due_at") - passed)
+    Lane.objects.update(**{name: F(name) - passed for name in ("marked_at", "returned_at", "seen_at", "proven_at")})
 
 
 def write_academy(**kwargs: Any) -> None:
@@ -51,8 +54,10 @@ def write_academy(**kwargs: Any) -> None:
 def recover(bus: Bus) -> int:
     """Let the sweeper find what was lost, and deliver it; return how many were published again."""
     let_wait()
-    mark()
-    bus.work()
+    for _ in range(2):
+        mark()
+        bus.work()
+        let_wait(due.GRACE)
     published = sweep()
     bus.work()
     return published
@@ -159,6 +164,60 @@ def test_a_backlog_is_not_published_again(bus: Bus, durable: Signal):
     assert Academy.objects.count() == 5
 
 
+def test_what_a_worker_has_fetched_and_not_begun_is_late(bus: Bus, durable: Signal):
+    """What is off the queue is lost only if nobody got to it for a while after the marker had come back."""
+    connect(durable, write_academy, "receiver")
+    durable.send(None)
+    fetched = bus.take()
+    let_wait()
+    mark()
+    bus.work()
+
+    assert sweep() == 0
+
+    let_wait(due.GRACE)
+    for texts in fetched:
+        deliver(texts, queue=QUEUE)
+    mark()
+    bus.work()
+    assert sweep() == 0
+    assert Academy.objects.count() == 1
+
+
+def test_markers_that_come_back_together_are_one(bus: Bus, durable: Signal):
+    """In a long queue several markers wait; what was fetched just before them is late, not lost."""
+    connect(durable, write_academy, "receiver")
+    durable.send(None)
+    fetched = bus.take()
+    for _ in range(4):
+        let_wait(due.MARK_AGAIN)
+        mark()
+    bus.work()
+
+    assert sweep() == 0
+
+    for texts in fetched:
+        deliver(texts, queue=QUEUE)
+    assert Academy.objects.count() == 1
+
+
+def test_what_is_given_back_to_the_queue_waits_anew(bus: Bus, durable: Signal):
+    """The rest of a batch goes to the end of the queue, behind the markers: it is not what they prove lost."""
+    connect(durable, write_academy, "receiver")
+    with transaction.atomic():
+        durable.send(None)
+        durable.send(None)
+    ((first, second),) = bus.take()
+    let_wait(60)
+
+    with override_settings(SIGNALBUS={"BATCH_SECONDS": 0.0}):
+        deliver([first, second], queue=QUEUE)
+
+    assert bus.client.llen(QUEUE) == 1
+    waiting = Delivery.objects.get(state="published")
+    assert waiting.due_at > waiting.created_at
+
+
 def test_a_failure_is_settled_and_tried_again(bus: Bus, durable: Signal):
     """An attempt that failed is counted once, and the next one is settled first again."""
     runs: list[int] = []
@@ -208,7 +267,7 @@ def test_a_poison_message_runs_at_most_once_more_than_its_attempts(bus: Bus, dur
 
     connect(durable, receiver_that_kills_its_worker, "killer", retry=Retry(max_attempts=3), atomic=atomic)
     durable.send(None)
-    for _ in range(8):
+    for _ in range(16):
         let_wait()
         mark()
         sweep()
