@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,50 @@ def test_a_backlog_is_not_published_again(bus: Bus, durable: Signal):
     bus.work()
     assert sweep() == 0
     assert Academy.objects.count() == 5
+
+
+@pytest.mark.parametrize("on_the_broker", [True, False])
+def test_a_rotated_secret_key_strands_nothing(bus: Bus, durable: Signal, on_the_broker: bool):
+    """Rows hold no signature: what was sent under a key that is gone is signed anew, and delivered."""
+    connect(durable, write_academy, "receiver")
+    with override_settings(SECRET_KEY="an old one"):
+        durable.send(None)
+    if not on_the_broker:
+        bus.client.flushall()
+
+    with override_settings(SECRET_KEY="a new one"):
+        assert recover(bus) == 1
+
+    assert Academy.objects.count() == 1
+    assert ("receiver", "done") in [(receiver, state) for receiver, state, _ in rows()]
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_a_healthy_receiver_runs_once_however_long_it_takes(bus: Bus, durable: Signal):
+    """While it runs its row is locked: three times the recovery time goes by, and nobody publishes it again."""
+    published: list[int] = []
+
+    def look() -> None:
+        for _ in range(3):
+            Lane.objects.update(seen_at=F("seen_at") - timedelta(seconds=due.GRACE))
+            mark()
+            bus.work()
+            published.append(sweep())
+
+    def receiver_that_takes_long(**kwargs):
+        write_academy()
+        thread = threading.Thread(target=lambda: (look(), connections.close_all()))
+        thread.start()
+        thread.join(30)
+
+    connect(durable, receiver_that_takes_long, "slow")
+    durable.send(None)
+    let_wait(3 * 30)
+    bus.work()
+
+    assert published == [0, 0, 0]
+    assert Academy.objects.count() == 1
+    assert rows() == [("slow", "done", 1)]
 
 
 def test_what_a_worker_has_fetched_and_not_begun_is_late(bus: Bus, durable: Signal):
