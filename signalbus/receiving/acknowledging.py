@@ -28,17 +28,17 @@ def let_go_if_lost(message: Message) -> Message:
     channel: Any = message.channel
     held = getattr(channel, "qos", None)
     if isinstance(held, QoS):  # a broker that keeps the count itself closes the connection, and with it the count
-        message.ack = _letting_go(held, message, message.ack)  # type: ignore[method-assign]
-        message.reject = _letting_go(held, message, message.reject)  # type: ignore[method-assign]
+        message.ack = _letting_go(held, message.delivery_tag, message.ack)  # type: ignore[method-assign]
+        message.reject = _letting_go(held, message.delivery_tag, message.reject)  # type: ignore[method-assign]
     return message
 
 
-def _letting_go(held: QoS, message: Message, end: Callable[..., None]) -> Callable[..., None]:
+def _letting_go(held: QoS, tag: Any, end: Callable[..., None]) -> Callable[..., None]:
     def end_or_let_go(*args: Any, **options: Any) -> None:
         try:
             end(*args, **options)
         except Exception:  # whatever the transport says: Celery logs it, or drops the connection
-            QoS.ack(held, message.delivery_tag)  # the count alone, without the broker
+            QoS.ack(held, tag)  # the count alone, without the broker
             raise
 
     return end_or_let_go

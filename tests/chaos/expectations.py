@@ -1,7 +1,7 @@
 """What must hold under each fault: the one place to tighten.
 
-Nothing is lost, nothing that an atomic receiver wrote is there twice, nothing happened that was not committed, and nothing
-is left over; what else must hold for a fault stands with it.
+Nothing is lost, nothing that an atomic receiver wrote is there twice, nothing happened that was not committed, and
+nothing is left over; what else must hold for a fault stands with it.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ def received(connection: Connection, count: int) -> list[Message]:
 def test_what_cannot_be_acknowledged_is_not_under_way_any_more(server: EmbeddedValkey, end: str):
     """A worker asks for more again, and so finds out that its connection is dead, or that the broker is back."""
     with Connection(server.url) as connection:
-        held: Any = connection.default_channel.qos
+        channel: Any = connection.default_channel
+        held = channel.qos
         messages = [let_go_if_lost(message) for message in received(connection, 2)]
         assert not held.can_consume()
         server.kill()
@@ -60,7 +61,8 @@ def test_what_cannot_be_acknowledged_is_not_under_way_any_more(server: EmbeddedV
 def test_what_is_acknowledged_is_counted_once(server: EmbeddedValkey):
     """With the broker there nothing changes: who has held two, and ended one, may hold one more."""
     with Connection(server.url) as connection:
-        held: Any = connection.default_channel.qos
+        channel: Any = connection.default_channel
+        held = channel.qos
         first, _ = (let_go_if_lost(message) for message in received(connection, 2))
 
         first.ack()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .crashes import Process
 
-EXAMPLES = int(os.environ.get("SIGNALBUS_CRASHES", "40"))
+EXAMPLES = int(os.environ.get("SIGNALBUS_CRASHES", "20"))
 WORKERS = st.sampled_from([0, 1])
 ROUNDS = 40  # in which everything must have ended once nothing breaks any more
 
@@ -184,12 +184,14 @@ class Crashes(RuleBasedStateMachine):
                         self._step(number, "")
                     elif self.world.broker.items:
                         self.work(number, "")
-            while self.sweeper is not None:
-                self.sweep("")
+            self._end_sweep()
             self.sweep("")
-            while self.sweeper is not None:
-                self.sweep("")
+            self._end_sweep()
             self.world.wait(pause)
+
+    def _end_sweep(self) -> None:
+        while self.sweeper is not None:
+            self.sweep("")
 
 
 def _states() -> list[tuple[UUID, str, str]]:

@@ -192,10 +192,11 @@ def test_a_healthy_receiver_runs_once_however_long_it_takes(bus: Bus, durable: S
             mark()
             bus.work()
             published.append(sweep())
+        connections.close_all()
 
     def receiver_that_takes_long(**kwargs):
         write_academy()
-        thread = threading.Thread(target=lambda: (look(), connections.close_all()))
+        thread = threading.Thread(target=look)
         thread.start()
         thread.join(30)
 
