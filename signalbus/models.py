@@ -137,6 +137,12 @@ class Lane(models.Model):
     returned_at: models.DateTimeField[datetime | Combinable | None, datetime | None] = models.DateTimeField(
         null=True, help_text="when the last marker that came back had been sent"
     )
+    seen_at: models.DateTimeField[datetime | Combinable | None, datetime | None] = models.DateTimeField(
+        null=True, help_text="when it came back"
+    )
+    proven_at: models.DateTimeField[datetime | Combinable | None, datetime | None] = models.DateTimeField(
+        null=True, help_text="what was published before is on no queue, and with no worker that would still run it"
+    )
 
     def __str__(self) -> str:
         return self.queue or "the default queue"

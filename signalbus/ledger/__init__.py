@@ -29,7 +29,7 @@ from signalbus.ledger.deliveries import (
     skip,
     using,
 )
-from signalbus.ledger.due import anything_due, mark, marker_returned, take_due
+from signalbus.ledger.due import anything_due, mark, marker_returned, take_due, wait_anew
 from signalbus.ledger.mending import discard, failed, retry, skipped
 from signalbus.ledger.ordering import order_of
 from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
@@ -105,6 +105,7 @@ __all__ = [
     "undecided",
     "unpark",
     "using",
+    "wait_anew",
     "waiting_queues",
     "wake",
 ]

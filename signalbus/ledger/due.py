@@ -2,7 +2,9 @@
 
 A row that waits in a long queue is late, and to publish it again would feed the fire; one that is not in the queue any
 more is lost. Markers tell the two apart, signed messages of our own through each queue: what was published before one
-that came back, and is still open and held by nobody, is not in the queue.
+that came back is not in the queue. A worker may have it, though, and get to it in a moment: the rest of a batch, and
+what it has fetched ahead. So it is the next marker, some time later, that tells: what was published before the one that
+came back before it, and is still open and held by nobody, is lost.
 """
 
 from __future__ import annotations
@@ -11,22 +13,23 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.db import connections, transaction
-from django.db.models import F, Q
+from django.db.models import Case, F, Q, When
 from django.db.models.functions import Now
 
-from signalbus.ledger.deliveries import later, using
+from signalbus.ledger.deliveries import later, unlocked, using
 from signalbus.ledger.recording import WAIT
 from signalbus.ledger.turns import hold_back
 from signalbus.models import Delivery, Lane, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
     from uuid import UUID
 
     from django.db.models import QuerySet
 
-MARK_EVERY = 5.0  # seconds between two markers of a queue, while something published is open in it
+MARK_AFTER = 5.0  # seconds after which a marker goes after what was published, and is open
+GRACE = 10.0  # seconds in which workers get to what they have taken off the queue, as long as a batch may take
 MARK_AGAIN = 15.0  # seconds after which a marker that did not come back may be lost itself
 LONGEST_WAIT = 600.0  # seconds until what was published again and again is asked for
 
@@ -60,8 +63,8 @@ def _to_publish() -> Iterator[QuerySet[Delivery]]:
     open_ = Delivery.objects.using(using()).filter(ended_at=None, due_at__lte=Now())
     yield open_.filter(state__in=DUE_STATES)
     # One range of the index for each queue: a backlog is never scanned.
-    for lane in Lane.objects.using(using()).exclude(returned_at=None):
-        marked: datetime = lane.returned_at  # type: ignore[assignment]  # excluded above
+    for lane in Lane.objects.using(using()).exclude(proven_at=None):
+        marked: datetime = lane.proven_at  # type: ignore[assignment]  # excluded above
         yield open_.filter(state=State.PUBLISHED, queue=lane.queue, due_at__lte=marked + timedelta(seconds=WAIT))
 
 
@@ -100,7 +103,7 @@ def mark() -> list[tuple[str, datetime]]:
 def _queues() -> Iterator[str]:
     """Walk over the queues in which something published has been open for a while."""
     waiting = Delivery.objects.using(using()).filter(
-        state=State.PUBLISHED, ended_at=None, due_at__lte=later(WAIT - MARK_EVERY)
+        state=State.PUBLISHED, ended_at=None, due_at__lte=later(WAIT - MARK_AFTER)
     )
     return (queue for queue in open_queues() if waiting.filter(queue=queue).exists())
 
@@ -118,7 +121,7 @@ def _mark(queue: str) -> datetime | None:
     alias = using()
     lanes = Lane.objects.using(alias)
     lanes.get_or_create(queue=queue)
-    back = Q(returned_at__gte=F("marked_at")) & Q(marked_at__lte=later(-MARK_EVERY))
+    back = Q(returned_at__gte=F("marked_at")) & Q(seen_at__lte=later(-GRACE))
     with transaction.atomic(using=alias):
         due = lanes.filter(Q(marked_at=None) | back | Q(marked_at__lte=later(-MARK_AGAIN)), queue=queue)
         if not due.update(marked_at=Now()):  # another sweeper's, or still under way
@@ -133,5 +136,19 @@ def marker_returned(queue: str, marked_at: datetime) -> None:
         queue: the lane that it was sent through.
         marked_at: what was written on it.
     """
-    lane = Lane.objects.using(using()).filter(queue=queue)
-    lane.filter(Q(returned_at=None) | Q(returned_at__lt=marked_at)).update(returned_at=marked_at)
+    lane = Lane.objects.using(using()).filter(Q(returned_at=None) | Q(returned_at__lt=marked_at), queue=queue)
+    # Markers that waited in a long queue together come back together, and prove nothing of each other. All values are
+    # those from before, but on MySQL, where each assignment is seen by the next: the order of them matters.
+    proven = Case(When(seen_at__lte=later(-GRACE), then=F("returned_at")), default=F("proven_at"))
+    lane.update(proven_at=proven, returned_at=marked_at, seen_at=Now())
+
+
+def wait_anew(deliveries: Iterable[UUID]) -> None:
+    """Note that deliveries were published again where they waited already: at the end of their queue.
+
+    Args:
+        deliveries: their ids.
+    """
+    with transaction.atomic(using=using()):
+        waiting = Delivery.objects.using(using()).filter(id__in=list(deliveries), state=State.PUBLISHED)
+        unlocked(waiting).update(due_at=later(WAIT))

@@ -41,6 +41,14 @@ class Migration(migrations.Migration):
                     "returned_at",
                     models.DateTimeField(help_text="when the last marker that came back had been sent", null=True),
                 ),
+                ("seen_at", models.DateTimeField(help_text="when it came back", null=True)),
+                (
+                    "proven_at",
+                    models.DateTimeField(
+                        help_text="what was published before is on no queue, and with no worker that would still run it",
+                        null=True,
+                    ),
+                ),
             ],
         ),
         migrations.RemoveIndex(

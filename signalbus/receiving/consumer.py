@@ -14,6 +14,7 @@ from kombu.utils import json
 
 from signalbus import celery, sealing
 from signalbus.exceptions import TextError
+from signalbus.receiving.acknowledging import let_go_if_lost
 from signalbus.receiving.request import ORIGIN, SCALARS
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def opened(message: Message) -> Message:
         shown = f"a message for the task {_shown(task)} ({error}): {_shown(message.body)}"
         headers = {"task": celery.TASK_NAME, "id": str(uuid.uuid4())}
         return _replaced(message, headers, "", json.dumps([[[shown]], {}, {}]))
-    return _replaced(message, sealed.headers, sealed.reply_to, sealed.body)
+    return let_go_if_lost(_replaced(message, sealed.headers, sealed.reply_to, sealed.body))
 
 
 def _text(body: object) -> object:

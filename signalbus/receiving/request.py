@@ -15,6 +15,7 @@ from celery.worker.request import Request
 from celery.worker.strategy import default
 
 from signalbus import celery
+from signalbus.receiving.acknowledging import let_go_if_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +51,7 @@ def strategy(task: Task[Any, Any], app: Celery, consumer: Any, **options: Any) -
         if not isinstance(payload, (list, tuple, dict)):
             # Celery looks for "args" in it, whatever it is; a number ends the worker.
             raise InvalidTaskError(f"a body is a list or a mapping, not a {type(payload).__name__}")
-        return handle(message, body, *args, **named)
+        return handle(let_go_if_lost(message), body, *args, **named)
 
     return take
 

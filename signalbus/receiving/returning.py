@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from signalbus import conf, ledger
+from signalbus.exceptions import TextError
 from signalbus.receiving.opening import open_text
 from signalbus.sending import publisher
-from signalbus.wire.message import to_body
+from signalbus.wire.message import delivery_id, from_body, to_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from signalbus.wire.message import Message
 
@@ -23,12 +27,25 @@ def returned(queue: str | None, texts: Sequence[Any]) -> bool:
     for text in texts:
         if not isinstance(text, str):
             open_text(text, queue)  # refuses it
+    _wait_anew(texts)
     try:
         publisher.publish_texts(queue, [text for text in texts if isinstance(text, str)])
     except publisher.PublishError as error:
         logger.warning("signalbus goes on with a batch past its time, because it cannot be given back: %s", error)
         return False
     return True
+
+
+def _wait_anew(texts: Sequence[Any]) -> None:
+    """Note that deliveries stand at the end of their queue: else the markers before them would prove them lost."""
+    waiting: list[UUID] = []
+    for text in texts:
+        with contextlib.suppress(TextError, TypeError):  # whoever takes it off the queue deals with it
+            message = from_body(conf.signer().verify(text))
+            if message.recorded and message.recipients:
+                waiting += [delivery_id(message.id, recipient) for recipient in message.recipients]
+    if waiting:
+        ledger.wait_anew(waiting)
 
 
 def returned_rest(message: Message, recipients: Sequence[str], queue: str | None) -> bool:

@@ -190,6 +190,11 @@ def kill_broker(stage: Stage, span: Span) -> None:
         stage.revive()
 
 
+def _flush(stage: Stage) -> None:
+    with redis.Redis.from_url(stage.broker.redis_url) as client:
+        client.flushall()
+
+
 def wipe_broker(stage: Stage, span: Span) -> None:
     """FLUSHALL, with a backlog: the workers stand still for a moment before."""
     for _ in span.turns(0.5, 2.0):
@@ -197,8 +202,7 @@ def wipe_broker(stage: Stage, span: Span) -> None:
         for process in processes:
             process.suspend()
         time.sleep(0.5)
-        with redis.Redis.from_url(stage.broker.redis_url) as client:
-            client.flushall()
+        _flush(stage)
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
@@ -222,6 +226,22 @@ def stop_broker(stage: Stage, span: Span) -> None:
         os.kill(stage.broker.pid, signal.SIGSTOP)
         time.sleep(min(30.0, max(3.0, span.seconds / 2)))
         os.kill(stage.broker.pid, signal.SIGCONT)
+        stage.revive()
+
+
+def besiege(stage: Stage, span: Span) -> None:
+    """All at once: a worker is killed about every second, the broker is wiped, and killed, between."""
+    for number in span.turns(0.3, 1.2):
+        if number % 4 == 2:
+            _flush(stage)
+        elif number % 4 == 0:
+            stage.broker.kill()
+            time.sleep(0.5)
+            stage.broker.start()
+        worker = random.choice(stage.workers)
+        if worker.pid is not None:
+            worker.kill()
+        stage.replace(worker)
         stage.revive()
 
 
@@ -312,6 +332,14 @@ FAULTS: dict[str, Fault] = {
         "broker `kill -9` and restart, appendonly", kill_broker, kills=True, broker=KEPT, patience=LONGER
     ),
     "broker_wiped": Fault("FLUSHALL with a backlog", wipe_broker, patience=LONGER),
+    "siege": Fault(
+        "workers killed, the broker wiped and killed, all in one run; receivers of 20 ms",
+        besiege,
+        kinds=("working",),
+        kills=True,
+        broker=KEPT,
+        patience=LONGER,
+    ),
     "broker_full": Fault("maxmemory reached, noeviction", fill_broker, patience=LONGER),
     "broker_stopped": Fault("SIGSTOP of the broker", stop_broker, patience=LONGER),
     "database_restarted": Fault(

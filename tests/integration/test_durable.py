@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from signalbus import Retry, Signal, ledger
+from signalbus.ledger import due
 from signalbus.models import Delivery, Lane, StoredMessage
 from signalbus.receiving.batch import deliver
 from signalbus.receiving.pace import pace
@@ -41,8 +43,9 @@ def broker_is_well() -> Iterator[None]:
 
 def let_wait(seconds: float = 3600) -> None:
     """Let time pass since everything was published."""
-    Delivery.objects.update(due_at=F("due_at") - timedelta(seconds=seconds))
-    Lane.objects.update(marked_at=F("marked_at") - timedelta(seconds=seconds))
+    passed = timedelta(seconds=seconds)
+    Delivery.objects.update(due_at=F("due_at") - passed)
+    Lane.objects.update(**{name: F(name) - passed for name in ("marked_at", "returned_at", "seen_at", "proven_at")})
 
 
 def write_academy(**kwargs: Any) -> None:
@@ -53,8 +56,10 @@ def write_academy(**kwargs: Any) -> None:
 def recover(bus: Bus) -> int:
     """Let the sweeper find what was lost, and deliver it; return how many were published again."""
     let_wait()
-    mark()
-    bus.work()
+    for _ in range(2):
+        mark()
+        bus.work()
+        let_wait(due.GRACE)
     published = sweep()
     bus.work()
     return published
@@ -161,6 +166,105 @@ def test_a_backlog_is_not_published_again(bus: Bus, durable: Signal):
     assert Academy.objects.count() == 5
 
 
+@pytest.mark.parametrize("on_the_broker", [True, False])
+def test_a_rotated_secret_key_strands_nothing(bus: Bus, durable: Signal, on_the_broker: bool):
+    """Rows hold no signature: what was sent under a key that is gone is signed anew, and delivered."""
+    connect(durable, write_academy, "receiver")
+    with override_settings(SECRET_KEY="an old one"):
+        durable.send(None)
+    if not on_the_broker:
+        bus.client.flushall()
+
+    with override_settings(SECRET_KEY="a new one"):
+        assert recover(bus) == 1
+
+    assert Academy.objects.count() == 1
+    assert ("receiver", "done") in [(receiver, state) for receiver, state, _ in rows()]
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_a_healthy_receiver_runs_once_however_long_it_takes(bus: Bus, durable: Signal):
+    """While it runs its row is locked: three times the recovery time goes by, and nobody publishes it again."""
+    published: list[int] = []
+
+    def look() -> None:
+        for _ in range(3):
+            Lane.objects.update(seen_at=F("seen_at") - timedelta(seconds=due.GRACE))
+            mark()
+            bus.work()
+            published.append(sweep())
+        connections.close_all()
+
+    def receiver_that_takes_long(**kwargs):
+        write_academy()
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join(30)
+
+    connect(durable, receiver_that_takes_long, "slow")
+    durable.send(None)
+    let_wait(3 * 30)
+    bus.work()
+
+    assert published == [0, 0, 0]
+    assert Academy.objects.count() == 1
+    assert rows() == [("slow", "done", 1)]
+
+
+def test_what_a_worker_has_fetched_and_not_begun_is_late(bus: Bus, durable: Signal):
+    """What is off the queue is lost only if nobody got to it for a while after the marker had come back."""
+    connect(durable, write_academy, "receiver")
+    durable.send(None)
+    fetched = bus.take()
+    let_wait()
+    mark()
+    bus.work()
+
+    assert sweep() == 0
+
+    let_wait(due.GRACE)
+    for texts in fetched:
+        deliver(texts, queue=QUEUE)
+    mark()
+    bus.work()
+    assert sweep() == 0
+    assert Academy.objects.count() == 1
+
+
+def test_markers_that_come_back_together_are_one(bus: Bus, durable: Signal):
+    """In a long queue several markers wait; what was fetched just before them is late, not lost."""
+    connect(durable, write_academy, "receiver")
+    durable.send(None)
+    fetched = bus.take()
+    for _ in range(4):
+        let_wait(due.MARK_AGAIN)
+        mark()
+    bus.work()
+
+    assert sweep() == 0
+
+    for texts in fetched:
+        deliver(texts, queue=QUEUE)
+    assert Academy.objects.count() == 1
+
+
+def test_what_is_given_back_to_the_queue_waits_anew(bus: Bus, durable: Signal):
+    """The rest of a batch goes to the end of the queue, behind the markers: it is not what they prove lost."""
+    connect(durable, write_academy, "receiver")
+    with transaction.atomic():
+        durable.send(None)
+        durable.send(None)
+    ((first, second),) = bus.take()
+    let_wait(60)
+
+    with override_settings(SIGNALBUS={"BATCH_SECONDS": 0.0}):
+        deliver([first, second], queue=QUEUE)
+
+    assert bus.client.llen(QUEUE) == 1
+    waiting = Delivery.objects.get(state="published")
+    assert waiting.due_at > waiting.created_at
+
+
 def test_a_failure_is_settled_and_tried_again(bus: Bus, durable: Signal):
     """An attempt that failed is counted once, and the next one is settled first again."""
     runs: list[int] = []
@@ -210,7 +314,7 @@ def test_a_poison_message_runs_at_most_once_more_than_its_attempts(bus: Bus, dur
 
     connect(durable, receiver_that_kills_its_worker, "killer", retry=Retry(max_attempts=3), atomic=atomic)
     durable.send(None)
-    for _ in range(8):
+    for _ in range(16):
         let_wait()
         mark()
         sweep()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from django.db import connections, transaction
+from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from signalbus.ledger import due, recording, taking
@@ -222,6 +223,15 @@ def let_wait(seconds: float) -> None:
     Delivery.objects.update(due_at=F("due_at") - timedelta(seconds=seconds))
 
 
+def come_back(queue: str, marked_at: datetime) -> None:
+    """Let a marker come back, and the next one after it."""
+    from datetime import timedelta
+
+    due.marker_returned(queue, marked_at)
+    Lane.objects.filter(queue=queue).update(seen_at=Now() - timedelta(seconds=due.GRACE))
+    due.marker_returned(queue, Lane.objects.values_list(Now(), flat=True)[0])
+
+
 def test_a_backlog_that_waits_is_not_published_again(database_url: str):
     """What is overdue, while no marker has come back, is late, and nobody touches it."""
     recorded()
@@ -238,7 +248,7 @@ def test_what_was_published_before_a_marker_that_came_back_is_lost(database_url:
     ((queue, marked_at),) = due.mark()
     recorded()
 
-    due.marker_returned(queue, marked_at)
+    come_back(queue, marked_at)
 
     (row,) = due.take_due(100)
     assert (row.id, row.state, row.publications) == (lost, "published", 1)
@@ -250,7 +260,7 @@ def test_a_delivery_that_runs_is_not_lost(database_url: str):
     delivery = recorded()
     let_wait(recording.WAIT + 1)
     ((queue, marked_at),) = due.mark()
-    due.marker_returned(queue, marked_at)
+    come_back(queue, marked_at)
     if connections[DEFAULT].vendor == "sqlite":
         return  # one writer at a time: the sweeper waits until the receiver has ended
 
@@ -298,7 +308,7 @@ def test_each_queue_has_its_own_marker(database_url: str):
     marked = dict(due.mark())
     assert sorted(marked) == ["", "email", "slow"]
 
-    due.marker_returned("email", marked["email"])
+    come_back("email", marked["email"])
     assert [row.queue for row in due.take_due(100)] == ["email"]
 
 
@@ -322,7 +332,7 @@ def test_the_interval_doubles_with_each_publication(database_url: str):
     waits = []
     for _ in range(3):
         let_wait(3600)
-        Lane.objects.update_or_create(queue="", defaults={"returned_at": Delivery.objects.get().created_at})
+        Lane.objects.update_or_create(queue="", defaults={"proven_at": Delivery.objects.get().created_at})
         (row,) = due.take_due(100)
         waits.append((row.due_at - row.clock).total_seconds())  # type: ignore[attr-defined]  # annotated
 

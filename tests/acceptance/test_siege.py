@@ -1,0 +1,30 @@
+"""A bus under siege: real workers that are killed, and a broker that forgets and dies, while signals are sent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.servers import CHECKOUT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECONDS = float(os.environ.get("SIGNALBUS_SIEGE", "3"))  # that it is besieged; 60 and more send thousands of signals
+RATE = 40  # transactions a second
+
+
+@pytest.mark.parametrize("database", ["sqlite"] if SECONDS < 60 else ["sqlite", "postgres"])
+def test_under_siege_each_signal_has_its_one_effect(database: str, tmp_path: Path):
+    """Whatever was committed has exactly one effect in the end; the chaos suite counts them."""
+    command = [sys.executable, "-m", "tests.chaos", "--faults", "siege", "--databases", database]
+    command += ["--seconds", str(SECONDS), "--rate", str(RATE), "--kills", "4", "--json", str(tmp_path / "siege.json")]
+
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=240 + 2 * SECONDS)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "held" in done.stdout
