@@ -133,6 +133,6 @@ class Sentinel:
             with redis.Redis(port=primary) as writer, redis.Redis(port=other) as reader:
                 position = writer.info("replication")["master_repl_offset"]
                 there = reader.info("replication")
-            return there.get("master_link_status") == "up" and int(there["slave_repl_offset"]) >= position
+            return bool(there.get("master_link_status") == "up" and int(there["slave_repl_offset"]) >= position)
 
         wait_until(has_all, what="the replica's copy")

@@ -32,7 +32,7 @@ def own_app(settings: Any) -> OwnApp:
 
 def queue_type(app: Celery, queue: str) -> str:
     """Return the type that a queue is declared with, by whoever declares it first."""
-    return (app.amqp.queues[queue].queue_arguments or {}).get("x-queue-type", "classic")
+    return str((app.amqp.queues[queue].queue_arguments or {}).get("x-queue-type", "classic"))
 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])

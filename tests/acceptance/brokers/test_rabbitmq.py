@@ -33,7 +33,7 @@ def connection(broker_url: str) -> Iterator[Connection]:
 def declare(connection: Connection, queue: str, kind: str) -> None:
     """Declare a queue of a type; RabbitMQ refuses if it exists with another one."""
     with connection.channel() as channel:
-        channel.queue_declare(queue, durable=True, auto_delete=False, arguments={"x-queue-type": kind})
+        Queue(queue, channel=channel, queue_arguments={"x-queue-type": kind}).queue_declare()
 
 
 @pytest.mark.parametrize("first", ["sender", "worker"])

@@ -23,7 +23,7 @@ TESTS_SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.settings"}
 
 def wait_for(label: str) -> None:
     """Wait until a message has arrived."""
-    wait_until(FormEntry.objects.filter(kind="arrived", subject=label).exists, 30, f"«{label}»")
+    wait_until(FormEntry.objects.filter(kind="arrived", subject=label).exists, 60, f"«{label}»")
 
 
 def test_a_worker_lives_through_a_fail_over(sentinel: Sentinel, start_worker: Callable[..., Worker]):
