@@ -41,19 +41,28 @@ integration: $(READY)  ## Run the tests that need a real broker and real databas
 acceptance: $(READY)  ## Run the tests that drive real workers
 	$(BIN)/python -m pytest tests/acceptance
 
-# These say so if the server is missing, and install nothing; what they start is private, and gone afterwards.
-WORKERS := tests/acceptance/test_story.py tests/acceptance/test_worker.py tests/acceptance/test_host_app.py
+# These say so if the server is missing, and install nothing; what they start is private, and gone afterwards. Of the
+# tests of real workers they run those that see the database or the broker, on one pool: the rest is in `make test`.
+STORY := tests/acceptance/test_story.py
+WORKER := tests/acceptance/test_worker.py
+HOST := tests/acceptance/test_host_app.py
+WORKERS := $(STORY)::test_a_saved_cohort_is_noted_by_marketing_in_the_worker \
+	$(STORY)::test_a_cohort_saved_while_worker_and_broker_are_away_is_noted \
+	$(WORKER)::test_promise_5_one_failing_receiver_disturbs_no_other
+KILLED := $(WORKER)::test_bad_input_a_killed_child_is_a_failed_attempt_bounded_then_dead
 
 test-mariadb: $(READY)  ## Run the tests of the ledger, and real workers, on MariaDB (Debian: mariadb-server)
-	SIGNALBUS_TEST_DATABASE=mariadb $(BIN)/python -m pytest tests/integration $(WORKERS) tests/acceptance/test_connections.py
+	SIGNALBUS_TEST_DATABASE=mariadb $(BIN)/python -m pytest -k 'not threads' tests/integration \
+		tests/acceptance/test_connections.py::test_a_connection_is_kept_and_one_that_died_fails_no_message \
+		$(WORKERS) $(KILLED)
 
 test-rabbitmq: $(READY)  ## Run real workers on RabbitMQ with quorum queues (Debian: rabbitmq-server)
-	SIGNALBUS_TEST_BROKER=rabbitmq CELERY_TASK_DEFAULT_QUEUE_TYPE=quorum \
-		$(BIN)/python -m pytest $(WORKERS) tests/acceptance/brokers
+	SIGNALBUS_TEST_BROKER=rabbitmq CELERY_TASK_DEFAULT_QUEUE_TYPE=quorum $(BIN)/python -m pytest -k 'not threads' \
+		tests/acceptance/brokers $(WORKERS) $(KILLED) $(HOST)::test_the_hosts_app_carries_the_signals
 
 test-sentinel: $(READY)  ## Run real workers on Valkey behind a Sentinel, through a fail-over
 	SIGNALBUS_TEST_BROKER=sentinel CELERY_BROKER_TRANSPORT_OPTIONS='{"master_name": "signalbus"}' \
-		$(BIN)/python -m pytest $(WORKERS) tests/acceptance/brokers
+		$(BIN)/python -m pytest -k 'not threads' tests/acceptance/brokers $(WORKERS)
 
 check: $(READY)  ## Lint, check the types, hold the import contract, and look for missing migrations
 	$(BIN)/ruff check

@@ -16,7 +16,6 @@ import django.conf
 from celery import Celery, signals
 from celery.utils.imports import symbol_by_name
 from django.apps import apps
-from kombu import Queue
 
 from signalbus import conf
 from signalbus.exceptions import ConfigurationError
@@ -54,6 +53,8 @@ def defaults() -> dict[str, Any]:
         "broker_channel_error_retry": True,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # Receivers' queues are of the default queue's type: who says quorum means all of them.
+        "task_create_missing_queue_type": _host("task_default_queue_type", "classic"),
         "result_backend": None,
         "task_ignore_result": True,
         "task_time_limit": limit,
@@ -79,7 +80,7 @@ def _fixed() -> dict[str, Any]:
         "task_default_queue": queue,
         "task_default_exchange": queue,
         "task_default_routing_key": queue,
-        "task_queues": [Queue(queue)],
+        "task_queues": None,  # so that Celery makes the default one, of the host's CELERY_TASK_DEFAULT_QUEUE_TYPE
         "task_routes": None,
         # What we write, our workers have to read; and pickle on a broker is a shell.
         "accept_content": ["json"],

@@ -105,6 +105,8 @@ def database_url(
     database: str, request: pytest.FixtureRequest, tmp_path: Path, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[str]:
     """A database of the test's own, which is this process's default one; what is committed, the workers see."""
+    if DATABASE not in (None, database):
+        pytest.skip(f"It is about {database}, and this run about {DATABASE}.")
     server: Postgres | None = None
     if database == "postgres":
         server = request.getfixturevalue("postgres_server")

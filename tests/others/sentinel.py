@@ -75,7 +75,7 @@ class Sentinel:
         configuration.write_text(CONFIGURATION.format(port=self._port, name=MASTER_NAME, primary=first))
         command = [str(get_binary_path()), str(configuration), "--sentinel"]
         self._sentinel.start(command, lambda: f"+slave slave 127.0.0.1:{second}" in self.log)
-        self._wait_for_replica()
+        self.wait_for_replica()
 
     def kill(self) -> None:
         """End all three as a crash would, with all that they hold."""
@@ -117,9 +117,22 @@ class Sentinel:
             with redis.Redis(port=port) as client:
                 return port if port != before and client.role()[0] == b"master" else 0
 
-        return wait_until(promoted, 20, "another primary")
+        try:
+            # A sentinel that was not given the processor for two seconds trusts nobody's word for the next thirty.
+            return wait_until(promoted, 60, "another primary")
+        except AssertionError as error:
+            error.add_note(self.log)
+            raise
 
-    def _wait_for_replica(self) -> None:
-        _, second = self._servers
-        with redis.Redis(port=second, decode_responses=True) as client:
-            wait_until(lambda: client.info("replication")["master_link_status"] == "up", what="the replica's copy")
+    def wait_for_replica(self) -> None:
+        """Wait until the replica has all that the primary has written."""
+        primary = self.primary()
+        (other,) = (port for port in self._servers if port != primary)
+
+        def has_all() -> bool:
+            with redis.Redis(port=primary) as writer, redis.Redis(port=other) as reader:
+                position = writer.info("replication")["master_repl_offset"]
+                there = reader.info("replication")
+            return bool(there.get("master_link_status") == "up" and int(there["slave_repl_offset"]) >= position)
+
+        wait_until(has_all, what="the replica's copy")

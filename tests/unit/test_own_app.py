@@ -6,6 +6,7 @@ import pytest
 from celery.contrib.django.task import DjangoTask
 
 from signalbus import celery
+from signalbus.sending import publisher
 
 
 @pytest.fixture
@@ -103,3 +104,15 @@ def test_a_shared_task_waits_for_the_commit(made, monkeypatch):
         pass
 
     assert isinstance(app.tasks["tests.shared"], DjangoTask)
+
+
+def test_sentinel_gets_what_redis_gets(made):
+    """Its transport is Redis': visibility and timeouts stand beside the host's master_name, in worker and publisher."""
+    app = made(CELERY_BROKER_URL="sentinel://127.0.0.1:1", CELERY_BROKER_TRANSPORT_OPTIONS={"master_name": "m"})
+    ours = {"master_name": "m", "visibility_timeout": 900.0, "socket_timeout": 5.0, "socket_connect_timeout": 2.0}
+
+    with app.connection_for_write() as connection:
+        taken = connection.transport.Channel.from_transport_options
+        assert ours.items() <= connection.transport_options.items()
+    assert ours.keys() <= set(taken)
+    assert ours.items() <= publisher._transport_options(app).items()

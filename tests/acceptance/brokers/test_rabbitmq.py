@@ -1,0 +1,84 @@
+"""What only RabbitMQ has: types of queues, confirmations, and messages that come back when a worker is gone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from amqp.exceptions import PreconditionFailed
+from kombu import Connection, Exchange, Queue
+
+from signalbus.celery import get_app
+from signalbus.models import Delivery, State
+from signalbus.sending import publisher
+from tasks.marketing.models import FormEntry
+from tests.misbehaving.signals import arriving, endless, mailed
+from tests.servers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.servers import Worker
+
+TESTS_SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.settings"}
+
+
+@pytest.fixture
+def connection(broker_url: str) -> Iterator[Connection]:
+    """A connection of the test's own."""
+    with Connection(broker_url) as connection:
+        yield connection
+
+
+def declare(connection: Connection, queue: str, kind: str) -> None:
+    """Declare a queue of a type; RabbitMQ refuses if it exists with another one."""
+    with connection.channel() as channel:
+        Queue(queue, channel=channel, queue_arguments={"x-queue-type": kind}).queue_declare()
+
+
+@pytest.mark.parametrize("first", ["sender", "worker"])
+def test_all_queues_are_quorum_queues(start_worker: Callable[..., Worker], connection: Connection, first: str):
+    """Whoever declares them first, the other agrees, and both messages arrive."""
+    if first == "worker":
+        start_worker(environment=TESTS_SETTINGS)
+    arriving.send(sender=None, label="default")
+    mailed.send(sender=None, label="receiver's own")
+    if first == "sender":
+        start_worker(environment=TESTS_SETTINGS)
+
+    wait_until(lambda: FormEntry.objects.filter(kind__in=("arrived", "mailed")).count() == 2, what="both messages")
+    assert not Delivery.objects.exists()
+    for queue in ("signalbus", "email"):
+        declare(connection, queue, "quorum")
+    with pytest.raises(PreconditionFailed):
+        declare(connection, "signalbus", "classic")
+
+
+@pytest.mark.usefixtures("connection")
+def test_what_the_broker_refuses_is_kept(database_url: str, monkeypatch: pytest.MonkeyPatch):
+    """A publication waits for RabbitMQ's word: a queue that is full says no, and the ledger keeps the message."""
+    full = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
+    queue = Queue("signalbus", Exchange("signalbus"), "signalbus", queue_arguments=full)
+    monkeypatch.setitem(get_app().amqp.queues, "signalbus", queue)
+
+    def send_until_refused() -> bool:
+        arriving.send(sender=None, label="one more")
+        return Delivery.objects.filter(state=State.PENDING).exists()
+
+    wait_until(send_until_refused, what="a refused message")
+    with pytest.raises(publisher.PublishError, match=r"(?i)nack"):
+        publisher.publish_texts("signalbus", ["text"])
+
+
+def test_a_killed_workers_delivery_comes_back(start_worker: Callable[..., Worker]):
+    """RabbitMQ gives it to the next worker at once, marked as redelivered: it gets a row, and its attempts count."""
+    first = start_worker(environment=TESTS_SETTINGS)
+    endless.send(sender=None, label="e")
+    first.wait_for_log("signalbus.deliver", "received")
+    first.kill()
+
+    second = start_worker(environment=TESTS_SETTINGS)
+
+    again = Delivery.objects.filter(receiver__contains="that_never_returns", state=State.RUNNING)
+    assert wait_until(again.first, what="the second run").attempts == 1
+    second.kill()  # which would wait for a receiver that never returns

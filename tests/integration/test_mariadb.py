@@ -1,0 +1,89 @@
+"""What MariaDB does differently under the ledger: how it compares texts, and how its driver bears a cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from signalbus import Retry, Signal
+from signalbus.models import Delivery, State
+from tasks.admissions.models import Academy
+
+from .bus import Bus, connect, fails, only, rows
+
+ONCE = Retry(max_attempts=1)
+
+
+def sleep_in_a_query(**kwargs: Any) -> None:
+    """Wait for the server, which does not answer."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT SLEEP(30)")
+
+
+def test_names_that_differ_in_case_alone_are_two(bus: Bus, signal: Signal):
+    """MariaDB takes «É» for «e» where it compares texts; each delivery keeps its own name, and none stands for both."""
+    for uid in ("étage", "Etage", "etage "):
+        fails(signal, ValueError(uid), uid, retry=ONCE)
+    signal.send(None)
+    bus.work()
+
+    assert rows() == sorted((uid, "dead", 1) for uid in ("étage", "Etage", "etage "))
+
+
+def test_what_postgresql_cannot_keep_and_what_takes_four_bytes(bus: Bus, signal: Signal):
+    """An error's text arrives in the ledger, whatever it holds."""
+    fails(signal, ValueError("nul \0, and 🎓"), retry=ONCE)
+    signal.send(None)
+    bus.work()
+
+    assert "🎓" in only().error
+
+
+def test_a_large_message_is_kept(bus: Bus, signal: Signal):
+    """What is near the limit of 256 KiB fits into the ledger's row, where MySQL's plain TEXT would end at 64."""
+    large = "e" * 200_000
+    fails(signal, ValueError("too heavy"), retry=ONCE)
+    signal.send(None, text=large)
+    bus.work()
+
+    assert large in only().message.text
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_timeout_in_mid_query_is_recorded_and_disturbs_nobody(bus: Bus, signal: Signal, atomic: bool):
+    """The failure is written down, and the next receiver runs in its first attempt. PyMySQL closes what is cut off, and
+    says for a `TimeoutError` that the connection was lost; the reason stands in its text.
+    """
+    ran = []
+    connect(signal, sleep_in_a_query, "interrupted", timeout=0.2, atomic=atomic)
+    connect(signal, lambda **kwargs: ran.append(Academy.objects.count()), "after", atomic=atomic)
+    signal.send(None)
+    bus.work()
+
+    assert rows() == [("interrupted", "pending", 1)]
+    assert "the receiver's timeout of 0.2 s is over" in only().error
+    assert ran == [0]
+
+
+def test_a_connection_that_the_server_ended_in_mid_run_is_a_failed_attempt(bus: Bus, signal: Signal):
+    """What an `atomic` receiver had written is gone with it; the next attempt writes it once."""
+
+    def receiver_whose_connection_dies(**kwargs: Any) -> None:
+        Academy.objects.create(name="half", slug=f"half-{len(turns)}")
+        turns.append(1)
+        if len(turns) == 1:
+            with connection.cursor() as cursor:
+                cursor.execute("KILL CONNECTION_ID()")
+
+    turns: list[int] = []
+    connect(signal, receiver_whose_connection_dies, "dies")
+    signal.send(None)
+    bus.work()
+    assert rows() == [("dies", "pending", 1)]
+
+    bus.come_again()
+
+    assert list(Academy.objects.values_list("slug", flat=True)) == ["half-1"]
+    assert not Delivery.objects.exclude(state=State.DONE).exists()

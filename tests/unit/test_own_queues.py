@@ -1,0 +1,61 @@
+"""The queues of our own Celery app, as a broker sees them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from signalbus import celery
+from signalbus.receiving import worker
+from signalbus.registry import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Celery
+
+    OwnApp = Callable[..., Celery]
+
+
+@pytest.fixture
+def own_app(settings: Any) -> OwnApp:
+    """Make our own app anew with some of a host's settings."""
+
+    def make(**given: Any) -> Celery:
+        for name, value in given.items():
+            setattr(settings, name, value)
+        return celery._own_app()
+
+    return make
+
+
+def queue_type(app: Celery, queue: str) -> str:
+    """Return the type that a queue is declared with, by whoever declares it first."""
+    return str((app.amqp.queues[queue].queue_arguments or {}).get("x-queue-type", "classic"))
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_all_queues_are_of_the_hosts_type(own_app: OwnApp, kind: str):
+    """The default queue, and a receiver's own as the sender declares it."""
+    app = own_app(CELERY_BROKER_URL="amqp://", CELERY_TASK_DEFAULT_QUEUE_TYPE=kind)
+
+    assert [queue_type(app, "signalbus"), queue_type(app, "email")] == [kind, kind]
+
+
+def test_a_worker_declares_a_queue_as_senders_do(own_app: OwnApp):
+    """RabbitMQ refuses a queue that exists with other arguments, or of another type."""
+    sender, receiver = (own_app(CELERY_BROKER_URL="amqp://", CELERY_TASK_DEFAULT_QUEUE_TYPE="quorum") for _ in "ab")
+    assert "email" in registry.queues()
+
+    worker._consume_receivers_queues(receiver)
+
+    assert receiver.amqp.queues.consume_from["email"] == sender.amqp.queues["email"]
+    assert receiver.amqp.queues.consume_from["email"].exchange == sender.amqp.queues["email"].exchange
+
+
+def test_the_missing_queues_type_can_be_another(own_app: OwnApp):
+    """A host's own word on queues that are not declared counts for more than its default queue's type."""
+    app = own_app(CELERY_TASK_DEFAULT_QUEUE_TYPE="quorum", CELERY_TASK_CREATE_MISSING_QUEUE_TYPE="classic")
+
+    assert queue_type(app, "email") == "classic"
