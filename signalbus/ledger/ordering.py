@@ -35,7 +35,8 @@ def order_of(message: Message, receiver: str = "") -> str:
         receiver: whose deliveries they are, in the rows of which it stands; empty for the key's own row.
     """
     named = f"order\0{message.signal}\0{receiver}\0{message.ordering_key}"
-    return blake2b(named.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    digest = blake2b(named.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return UUID(bytes=digest, version=5).hex  # MariaDB's ids must have a version
 
 
 def take_places(messages: Iterable[Message], *, using: str) -> dict[UUID, int]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MESSAGES = int(os.environ.get("SIGNALBUS_ORDERED", "200"))
 FULL = MESSAGES >= 2000
 KEYS = 50 if FULL else 10
-WORKERS, CONCURRENCY = (4, 2) if FULL else (2, 2)
+WORKERS, CONCURRENCY = (4, 1) if FULL else (2, 2)
 KILLS = 20 if FULL else 3
 SENDERS = 4
 
@@ -111,7 +111,7 @@ def is_done(steps: int) -> bool:
 def kill_some(workers: list[Worker], spread: random.Random) -> None:
     """Kill a child of a worker, or a whole worker, which is started again."""
     worker = spread.choice(workers)
-    if spread.random() < 0.5:
+    if spread.random() < 0.7:
         children = worker.children()
         if children:
             with suppress(ProcessLookupError):
@@ -126,7 +126,7 @@ def kill_some(workers: list[Worker], spread: random.Random) -> None:
 def test_for_every_key_the_effects_are_in_the_order_of_the_commits(start_worker: Callable[..., Worker]):
     """Each effect is there once, none is left out, and none before one that was committed before it."""
     spread = random.Random(8)
-    workers = [start_worker(concurrency=CONCURRENCY, environment=TESTS_SETTINGS) for _ in range(WORKERS)]
+    workers = [start_worker(concurrency=CONCURRENCY, environment=TESTS_SETTINGS, timeout=120) for _ in range(WORKERS)]
     sent: list[Step] = []
     numbers = count()
     senders = [

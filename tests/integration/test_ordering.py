@@ -419,7 +419,7 @@ def test_a_poison_head_is_bounded_however_many_wait_behind_it(bus: Bus, ordered:
     connect(ordered, receiver_that_kills_its_worker, "killer", retry=Retry(max_attempts=3))
     send(ordered, *range(20))
     for _ in range(8):
-        for text in texts(bus):
+        for text in texts(bus)[::-1]:
             for redelivered in (False, True):
                 try:
                     deliver([text], queue=QUEUE, redelivered=redelivered)
