@@ -54,7 +54,7 @@ class Deliveries:
         """Return the microseconds that a delivery takes."""
         for _ in range(MESSAGES // together):
             signal.send_many(None, [{"number": number} for number in range(together)])
-        items: list[Any] = self.broker.lrange(QUEUES[0], 0, -1)  # type: ignore[assignment]
+        items: list[Any] = self.broker.lrange(QUEUES[0], 0, -1)
         self.broker.delete(QUEUES[0])
         batches = [json.loads(base64.b64decode(json.loads(item)["body"]))[0][0] for item in items]
         start = time.perf_counter()

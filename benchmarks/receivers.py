@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from benchmarks import signals
 from benchmarks.tally import tally
 from signalbus import receiver
-from tasks.admissions.models import Cohort
-from tasks.marketing.models import FormEntry
+from tasks.admissions.models import Academy, Cohort
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -43,9 +43,9 @@ for _number in range(3):
 
 
 @receiver([signals.durable, signals.fleeting])
-def write(sender: None, number: int, **kwargs: Any) -> None:
+def write(sender: None, **kwargs: Any) -> None:
     """Write a row."""
-    FormEntry.objects.create(kind="benchmark", subject=str(number), pid=0)
+    Academy.objects.create(name="Academy", slug=uuid4().hex)
 
 
 def here(sender: type[Model], **kwargs: Any) -> None:

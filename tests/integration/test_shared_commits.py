@@ -94,7 +94,12 @@ def test_at_most_32_share_a_commit(bus: Bus, durable: Signal, monkeypatch):
     """A batch of 70 is three commits."""
     sizes: list[int] = []
     real = ledger.take_together
-    monkeypatch.setattr(ledger, "take_together", lambda ids, **more: (sizes.append(len(ids)), real(ids, **more))[1])
+
+    def take_together(ids: Any, **more: Any) -> Any:
+        sizes.append(len(ids))
+        return real(ids, **more)
+
+    monkeypatch.setattr(ledger, "take_together", take_together)
     connect(durable, write, "receiver")
     send(durable, 70)
 
@@ -316,7 +321,12 @@ def test_suspects_are_claimed_and_run_alone(bus: Bus, durable: Signal, monkeypat
     """What was lost before may be what ended its worker: its attempt is committed before it runs."""
     claimed: list[object] = []
     real = ledger.claim
-    monkeypatch.setattr(ledger, "claim", lambda id_, **more: (claimed.append(id_), real(id_, **more))[1])
+
+    def claim(delivery: Any, **more: Any) -> Any:
+        claimed.append(delivery)
+        return real(delivery, **more)
+
+    monkeypatch.setattr(ledger, "claim", claim)
     connect(durable, write, "receiver")
     send(durable, 4)
     suspect = Delivery.objects.order_by("id")[1].pk
