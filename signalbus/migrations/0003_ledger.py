@@ -121,7 +121,7 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(
-                condition=models.Q(("ended_at", None), _negated=True), fields=["ended_at"], name="signalbus_over"
+                condition=models.Q(("ended_at__isnull", False)), fields=["ended_at"], name="signalbus_over"
             ),
         ),
         migrations.AddIndex(

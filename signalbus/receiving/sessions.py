@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("signalbus")
 
 # Any role may set these for its own sessions. Keepalives find who vanished from an idle connection, the user timeout
-# who did not take an answer, the interval who vanished while a query runs; on a unix socket only that one means
-# anything.
+# who did not take an answer, the interval who vanished while a query runs; a unix socket heeds only that one.
 SETTINGS = {
     "tcp_keepalives_idle": "10s",
     "tcp_keepalives_interval": "5s",

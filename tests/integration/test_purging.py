@@ -197,3 +197,11 @@ def test_a_key_that_a_sender_holds_is_in_use(bus: Bus):
         assert elsewhere(lambda: ledger.purge_keys(3600)) == [0]
 
     assert ledger.purge_keys(3600) == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_a_purge_reads_only_what_is_old(bus: Bus):
+    """SQLite finds it by the index of what is over; whatever else there is costs nothing."""
+    query = Delivery.objects.filter(state=State.DONE, ended_at__lte=Now()).order_by("ended_at")
+
+    assert "USING INDEX signalbus_over" in query.explain()
