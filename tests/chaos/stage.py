@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SETTINGS = "tests.chaos.project.settings"
 LEASE = 3 * TIME_LIMIT  # seconds after which what a worker was given is given out again
 GRACE = 30.0  # seconds that a worker gets to end
+START = 90.0  # seconds that it gets to be ready, on a machine that has much else to do
 PATIENCE = 2 * LEASE + 2.0  # seconds without any progress after which nothing more is expected
 LONGER = 60.0  # the same where workers have to find the way back to their broker
 
@@ -149,7 +150,14 @@ class Stage:
     def _start(self, crew: Crew) -> Worker:
         options = ("-Q", crew.queues) if crew.queues else ()
         environment = {**self.environment, **crew.environment}
-        worker = Worker(self.directory, *options, pool=crew.pool, concurrency=crew.concurrency, environment=environment)
+        worker = Worker(
+            self.directory,
+            *options,
+            pool=crew.pool,
+            concurrency=crew.concurrency,
+            environment=environment,
+            timeout=START,
+        )
         self._crews[worker.name] = crew
         self.workers.append(worker.start())
         return worker
