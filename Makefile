@@ -52,7 +52,7 @@ WORKERS := $(STORY)::test_a_saved_cohort_is_noted_by_marketing_in_the_worker \
 KILLED := $(WORKER)::test_bad_input_a_killed_child_is_a_failed_attempt_bounded_then_dead
 
 test-mariadb: $(READY)  ## Run the tests of the ledger, and real workers, on MariaDB (Debian: mariadb-server)
-	SIGNALBUS_TEST_DATABASE=mariadb $(BIN)/python -m pytest -k 'not threads' tests/integration \
+	SIGNALBUS_TEST_DATABASE=mariadb $(BIN)/python -m pytest -k 'not threads and not test_fixtures' tests/integration \
 		tests/acceptance/test_connections.py::test_a_connection_is_kept_and_one_that_died_fails_no_message \
 		$(WORKERS) $(KILLED)
 
