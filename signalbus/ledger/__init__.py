@@ -19,7 +19,9 @@ from signalbus.ledger.deliveries import (
     using,
 )
 from signalbus.ledger.due import anything_due, mark, marker_returned, take_due
+from signalbus.ledger.later import cancel, postpone
 from signalbus.ledger.mending import discard, failed, purge, retry, skipped
+from signalbus.ledger.once import end_of_burst, purge_keys, stand_in
 from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
 from signalbus.ledger.recording import Part, record
 from signalbus.ledger.taking import Taken, claim, confirm, take, tell_runtime
@@ -31,10 +33,12 @@ __all__ = [
     "Taken",
     "anything_due",
     "bury",
+    "cancel",
     "claim",
     "confirm",
     "discard",
     "earlier_id",
+    "end_of_burst",
     "expand",
     "failed",
     "give_back",
@@ -47,8 +51,10 @@ __all__ = [
     "open_parked",
     "park",
     "park_text",
+    "postpone",
     "postpone_row",
     "purge",
+    "purge_keys",
     "record",
     "refuse",
     "release",
@@ -58,6 +64,7 @@ __all__ = [
     "settle",
     "skip",
     "skipped",
+    "stand_in",
     "take",
     "take_due",
     "tell_runtime",
