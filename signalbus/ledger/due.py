@@ -32,7 +32,7 @@ LONGEST_WAIT = 600.0  # seconds until what was published again and again is aske
 
 # As the index's own condition says it: SQLite uses a partial index only for the same words, and never for parameters.
 _NAMES = ", ".join(f"'{state.value}'" for state in DUE_STATES)
-_AWAITED = RawSQL(f"state IN ({_NAMES})", (), output_field=BooleanField())  # noqa: S608, S611 - constants
+_AWAITED = RawSQL(f"state IN ({_NAMES})", (), output_field=BooleanField())  # noqa: S611 - constants
 
 
 def anything_due() -> bool:

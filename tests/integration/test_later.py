@@ -24,7 +24,6 @@ from .bus import QUEUE, Bus, connect, new_signal, only, rows
 from .test_ledger import elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from uuid import UUID
 
 HOUR = timedelta(hours=1)
@@ -87,7 +86,7 @@ def test_the_past_is_now(bus: Bus, heard: Signal, ran: list[Any], past: timedelt
     assert ran == [1]
 
 
-@pytest.mark.parametrize("when", [datetime(2099, 1, 1), 60, None, timedelta.max])  # noqa: DTZ001 - naive
+@pytest.mark.parametrize("when", [datetime(2099, 1, 1), 60, None, timedelta.max])
 def test_what_is_no_time_is_refused(bus: Bus, heard: Signal, when: Any):
     """A naive time under USE_TZ, and what is none, raise, and nothing is sent."""
     with pytest.raises(DueError, match=r"timedelta|datetime"):
@@ -96,7 +95,7 @@ def test_what_is_no_time_is_refused(bus: Bus, heard: Signal, when: Any):
     assert rows() == []
 
 
-@pytest.mark.parametrize("when", [HOUR, datetime(2099, 1, 1), datetime(2099, 1, 1, tzinfo=UTC)])  # noqa: DTZ001 - naive
+@pytest.mark.parametrize("when", [HOUR, datetime(2099, 1, 1), datetime(2099, 1, 1, tzinfo=UTC)])
 def test_without_use_tz_a_naive_time_is_local(bus: Bus, heard: Signal, settings: Any, when: Any):
     """Where the project has no time zones, each time is taken."""
     settings.USE_TZ = False

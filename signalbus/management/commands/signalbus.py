@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # For people: what a state means for what happens next.
 WORDS = {
-    State.PENDING: "will be tried again",
+    State.PENDING: "published when it is due",
     State.PARKED: "unknown to the workers; tried again",
     State.PUBLISHED: "on its way to a worker",
     State.RUNNING: "running now",
@@ -87,7 +87,7 @@ class Command(BaseCommand):
             states[row.state] += 1
             what = f"{row.message.signal or 'refused or unopened text'} -> {row.receiver or '(everyone it names)'}"
             self.stdout.write(_line(str(row.pk), row.state, str(row.attempts), _time(row.failed_at), what))
-            self.stdout.write(f"    {_one_line(row.error)}")
+            self.stdout.write(f"    {_one_line(row.error) or _why_it_waits(row)}")
             if options["traceback"] and row.traceback:
                 self.stdout.write("".join(f"    {line}\n" for line in row.traceback.splitlines()))
         self._count(states, options["state"])
@@ -135,6 +135,11 @@ class Command(BaseCommand):
             self.stdout.write(f"{sweep()} deliveries published.")
         except PublishError as error:
             raise CommandError(str(error)) from error
+
+
+def _why_it_waits(row: Delivery) -> str:
+    """Say of what has not been begun, and has not failed, what it waits for."""
+    return f"waits until {_time(row.due_at)}" if row.state == State.PENDING else ""
 
 
 def _as_json(row: Delivery) -> dict[str, Any]:
