@@ -265,11 +265,9 @@ def test_immediate_delivers_it_at_once(bus: Bus, heard: Signal, ran: list[Any]):
 def test_what_waits_costs_the_sweeper_nothing(bus: Bus, heard: Signal, limited: bool):
     """The sweeper's question is a range of the index of what is due: what waits for later is not looked at."""
     heard.send_later(HOUR, None, number=1)
+    one = only()
     Delivery.objects.bulk_create(
-        [
-            ledger.deliveries.new_delivery(only().message_id, f"other {n}", None, due_at=only().due_at)
-            for n in range(3000)
-        ]
+        ledger.deliveries.new_delivery(one.message_id, f"other {n}", None, due_at=one.due_at) for n in range(3000)
     )
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
