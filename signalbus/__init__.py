@@ -5,6 +5,7 @@ from signalbus.context import current
 from signalbus.exceptions import Reject, RetryLater, SignalBusError
 from signalbus.retry import Retry
 from signalbus.sending.draft import Sent
+from signalbus.sending.later import cancel
 from signalbus.sending.listening import disconnect, receiver
 from signalbus.sending.signal import Signal
 from signalbus.wire.references import Snapshot
@@ -19,6 +20,7 @@ __all__ = [
     "Signal",
     "SignalBusError",
     "Snapshot",
+    "cancel",
     "current",
     "delivery_dead",
     "delivery_failed",

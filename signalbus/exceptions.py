@@ -41,6 +41,10 @@ class PayloadError(SignalBusError):
         self.args: tuple[object, ...] = (f"{self.path}: {self.reason}",)
 
 
+class DueError(SignalBusError, ValueError):
+    """A time at which nothing can be due, as a naive one where ``USE_TZ`` is on; nothing was sent."""
+
+
 class CascadeError(SignalBusError):
     """A receiver sent a signal that led to a receiver that sent a signal …, too deep to be meant.
 

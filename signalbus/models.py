@@ -54,6 +54,7 @@ class State(models.TextChoices):
 
 CLOSED_STATES = (State.DONE, State.SKIPPED, State.DISCARDED)  # for good; dead ones wait for a person
 OPEN_STATES = (State.PENDING, State.PARKED, State.PUBLISHED, State.RUNNING)
+DUE_STATES = (State.PENDING, State.PARKED, State.RUNNING)  # for the sweeper
 
 
 class Delivery(models.Model):
@@ -114,6 +115,8 @@ class Delivery(models.Model):
             # What the sweeper asks each second, and what it purges. SQLite uses the second only as it is written here:
             # for "IS NOT NULL", which a comparison implies, and not for "NOT (… IS NULL)".
             models.Index(fields=["state", "queue", "due_at"], name="signalbus_open", condition=Q(ended_at=None)),
+            # What is due, in its order: what waits for a later time is never looked at, however much it is.
+            models.Index(fields=["due_at"], name="signalbus_waiting", condition=Q(state__in=DUE_STATES)),
             models.Index(fields=["ended_at"], name="signalbus_over", condition=Q(ended_at__isnull=False)),
             # What stands at the head of an ordering key.
             models.Index(

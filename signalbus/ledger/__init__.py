@@ -30,7 +30,9 @@ from signalbus.ledger.deliveries import (
     using,
 )
 from signalbus.ledger.due import anything_due, mark, marker_returned, take_due, wait_anew
+from signalbus.ledger.later import cancel, postpone
 from signalbus.ledger.mending import discard, failed, retry, skipped
+from signalbus.ledger.once import end_of_burst, stand_in
 from signalbus.ledger.ordering import order_of
 from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
 from signalbus.ledger.purging import purge, purge_keys, purge_some, take_turn
@@ -61,10 +63,12 @@ __all__ = [
     "behind",
     "bury",
     "can_share",
+    "cancel",
     "claim",
     "confirm",
     "discard",
     "earlier_id",
+    "end_of_burst",
     "expand",
     "failed",
     "give_back",
@@ -80,6 +84,7 @@ __all__ = [
     "order_of",
     "park",
     "park_text",
+    "postpone",
     "postpone_row",
     "purge",
     "purge_keys",
@@ -96,6 +101,7 @@ __all__ = [
     "settle_taken",
     "skip",
     "skipped",
+    "stand_in",
     "take",
     "take_back",
     "take_due",

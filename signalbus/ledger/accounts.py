@@ -245,8 +245,8 @@ def _behind(since: datetime, evidence: Evidence) -> Iterator[QuerySet[Delivery]]
     before = later(WAIT - (time.monotonic() - evidence.asked_at))
     for queue in sorted(evidence.empty):
         yield published.filter(queue=queue, due_at__lte=before)
-    for lane in Lane.objects.using(using()).exclude(returned_at=None).exclude(queue__in=evidence.empty):
-        marked: datetime = lane.returned_at  # type: ignore[assignment]  # excluded above
+    for lane in Lane.objects.using(using()).exclude(proven_at=None).exclude(queue__in=evidence.empty):
+        marked: datetime = lane.proven_at  # type: ignore[assignment]  # excluded above
         yield published.filter(queue=lane.queue, due_at__lte=marked + timedelta(seconds=WAIT))
 
 

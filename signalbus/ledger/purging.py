@@ -118,13 +118,10 @@ def _purge_keys_of(ids: list[UUID]) -> int:
         if connections[alias].features.has_select_for_update_skip_locked:
             keys = keys.select_for_update(skip_locked=True)
         messages = dict(keys.values_list("id", "message"))
-        # A dead delivery holds its order back; a message that is dead stands for no equal ones any more.
-        names = [key.hex for key in messages]
-        ordered = rows.filter(ordering_key__in=names).exclude(state__in=CLOSED_STATES)
-        used = {UUID(name) for name in ordered.values_list("ordering_key", flat=True)}
+        # A message that is dead stands for no equal ones any more; an order begins anew behind all that it ever had.
         waiting = rows.filter(message__in={id_ for id_ in messages.values() if id_}, state__in=OPEN_STATES)
         standing = set(waiting.values_list("message", flat=True))
-        free = [key for key, message in messages.items() if key not in used and message not in standing]
+        free = [key for key, message in messages.items() if message not in standing]
         return Key.objects.using(alias).filter(id__in=free).delete()[0]
 
 

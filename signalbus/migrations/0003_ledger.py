@@ -121,6 +121,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(
+                condition=models.Q(("state__in", ("pending", "parked", "running"))),
+                fields=["due_at"],
+                name="signalbus_waiting",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="delivery",
+            index=models.Index(
                 condition=models.Q(("ended_at__isnull", False)), fields=["ended_at"], name="signalbus_over"
             ),
         ),

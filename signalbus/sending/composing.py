@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
@@ -11,6 +11,7 @@ from django.db.models import Model
 from signalbus import conf
 from signalbus.context import current
 from signalbus.exceptions import CascadeError
+from signalbus.sending.once import Keeping, Once
 from signalbus.wire import codec
 from signalbus.wire.message import Message, to_body, uuid7
 from signalbus.wire.references import ForeignModel, Snapshot, name_of, reference_to, shown, unwrapped
@@ -33,12 +34,14 @@ class Outgoing:
         message: with the recipients of that queue.
         body: the message's text, not signed yet.
         subject: what it is about: label and key of its ``instance``.
+        keeping: how the ledger keeps it, if it is not simply published after the commit.
     """
 
     queue: str | None
     message: Message
     body: str
     subject: str = ""
+    keeping: Keeping | None = None
 
 
 def route(receivers: Iterable[Receiver]) -> dict[str | None, tuple[str, ...] | None]:
@@ -70,6 +73,8 @@ class Envelope:
         ledger: the alias of the database that would keep it.
         routes: the recipients by queue; ``{None: None}`` for an open signal.
         snapshots: whether a recipient wants field values where a row is gone.
+        due: when it is to be published; None: after the commit.
+        once: what the signal says of equal messages.
     """
 
     signal: str
@@ -78,6 +83,8 @@ class Envelope:
     ledger: str
     routes: Mapping[str | None, tuple[str, ...] | None]
     snapshots: bool = False
+    due: timedelta | datetime | None = None
+    once: Once | None = None
 
     def messages(self, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode payloads.
@@ -130,8 +137,15 @@ class Envelope:
             )
             parts = [(first, message), *((queue, replace(message, recipients=self.routes[queue])) for queue in others)]
             subject = _subject_of(payload) if self.durable else ""
-            messages.append([Outgoing(queue, part, to_body(part), subject) for queue, part in parts])
+            keeping = None if self.due is None and self.once is None else self._keeping(sender, payload)
+            messages.append([Outgoing(queue, part, to_body(part), subject, keeping) for queue, part in parts])
         return messages
+
+    def _keeping(self, sender: Any, payload: Mapping[str, Any]) -> Keeping | None:
+        key = None if self.once is None else self.once.key(self.signal, sender, payload, self.routes)
+        if key is None:
+            return None if self.due is None else Keeping(due=self.due)
+        return Keeping(due=self.due, once=self.once, key=key)
 
 
 def _subject_of(payload: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from signalbus.sending.composing import Envelope, Outgoing, route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime, timedelta
     from types import ModuleType
     from uuid import UUID
 
@@ -49,6 +50,7 @@ class Draft:
         inline: receivers that run here hear it as well.
         coroutines: some of these must be awaited.
         robust: raise nothing; what goes wrong is the response of each of the receivers.
+        due: when it is to be published; None: after the commit.
     """
 
     def __init__(  # noqa: PLR0913 - made in one place
@@ -60,6 +62,7 @@ class Draft:
         inline: bool,
         coroutines: bool,
         robust: bool,
+        due: timedelta | datetime | None = None,
     ) -> None:
         self.inline = inline
         self._signal = signal
@@ -67,6 +70,7 @@ class Draft:
         self._receivers = receivers
         self._coroutines = coroutines
         self._robust = robust
+        self._due = due
         self._messages: list[list[Outgoing]] = []
         self._error: Exception | None = None
 
@@ -109,6 +113,8 @@ class Draft:
             ledger=_outbox().ledger.using(),
             routes={None: None} if signal.open else route(self._receivers),
             snapshots=any(receiver.on_missing == "snapshot" for receiver in self._receivers),
+            due=self._due,
+            once=signal.once,
         )
         try:
             return signal.compose(envelope, self._sender, payloads)
@@ -122,18 +128,19 @@ class Draft:
         """Hand the messages to the outbox.
 
         Returns:
-            The message's id for each payload; none of what could not be sent.
+            The id for each payload of its message, or of the one that stands for it; none of what could not be sent.
         """
         if self._error is None:
             try:
-                _outbox().add([part for parts in self._messages for part in parts], robust=self._robust)
+                instead = _outbox().add([part for parts in self._messages for part in parts], robust=self._robust)
             except Exception as error:
                 # As in encode(): a transaction that nobody can follow, for one.
                 if not self._robust:
                     raise
                 self._error = error
             else:
-                return [parts[0].message.id if parts else None for parts in self._messages]
+                ids = [parts[0].message.id if parts else None for parts in self._messages]
+                return [id_ and instead.get(id_, id_) for id_ in ids] if instead else ids
         from signalbus.sending import unsendable  # noqa: PLC0415 - as the outbox
 
         name = self._signal.known_name() or self._signal.place

@@ -6,16 +6,18 @@ import logging
 import threading
 import time
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from django.db import DatabaseError
 
 from signalbus import commits, conf, ledger
 from signalbus.exceptions import SignalBusError
-from signalbus.sending import loops, publisher
+from signalbus.sending import kept, loops, publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from uuid import UUID
 
     from signalbus.sending.composing import Outgoing
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
+NOBODY: Mapping[UUID, UUID] = MappingProxyType({})  # stands for anybody
 MOMENT = 1.0  # seconds after a failure in which the broker is not even tried
 
 # Where messages go instead, in a test (signalbus.testing): in this context, else in every thread, else for as long as
@@ -37,12 +40,15 @@ def diversion() -> Divert | None:
     return diverted.get() or diverted_everywhere or test_modes.get(conf.get().TEST_MODE)
 
 
-def add(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
+def add(outgoing: Sequence[Outgoing], *, robust: bool = True) -> Mapping[UUID, UUID]:
     """Record what is durable, and publish after the commit that decides over it; at once if there is none to wait for.
 
     Args:
         outgoing: the messages.
         robust: never raise, whatever happens to the broker and to the ledger.
+
+    Returns:
+        For each message that was not needed, because an equal one waits, the one that stands for it.
 
     Raises:
         DatabaseError: the ledger did not take what is durable; nothing was sent.
@@ -50,44 +56,53 @@ def add(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
     divert = diversion()
     if divert is not None:
         _divert(divert, list(outgoing), robust=robust)
-        return
+        return NOBODY
     deciders = commits.deciding()
     commits.refuse_manual(deciders)
     if not deciders:
         if loops.forbid_databases():
             # Rows are written, and in eager mode receivers run: not on an event loop's thread.
-            loops.call_away(_send_now, outgoing, robust=robust)
-        else:
-            _send_now(outgoing, robust=robust)
-    elif deciders[0].alias == ledger.using():
-        _record(outgoing)
-        commits.wait(deciders, outgoing, publish)
-    else:
-        commits.wait(deciders, outgoing, _record_and_publish)
+            return loops.call_away(_send_now, outgoing, robust=robust)
+        return _send_now(outgoing, robust=robust)
+    if deciders[0].alias == ledger.using():
+        due, instead = _record(outgoing)
+        commits.wait(deciders, due, publish)
+        return instead
+    commits.wait(deciders, outgoing, _record_and_publish)
+    return NOBODY
 
 
-def _send_now(outgoing: Sequence[Outgoing], *, robust: bool) -> None:
-    _record(outgoing)
-    publish(outgoing, robust=robust)
+def _send_now(outgoing: Sequence[Outgoing], *, robust: bool) -> Mapping[UUID, UUID]:
+    due, instead = _record(outgoing)
+    publish(due, robust=robust)
+    return instead
 
 
-def _record(outgoing: Sequence[Outgoing]) -> None:
+def _record(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapping[UUID, UUID]]:
+    """Record what has rows; return what is to be published, and who stands for what is not needed."""
+    instead: Mapping[UUID, UUID] = NOBODY
+    by_rule = [item for item in outgoing if item.keeping is not None]
+    plain = outgoing if not by_rule else [item for item in outgoing if item.keeping is None]
     durable = [
-        ledger.Part(item.message, item.body, item.queue, item.subject) for item in outgoing if item.message.recorded
+        ledger.Part(item.message, item.body, item.queue, item.subject) for item in plain if item.message.recorded
     ]
     if durable:
         ledger.record(durable, using=ledger.using())
+    if by_rule:
+        due, instead = kept.record(by_rule)
+        plain = [*plain, *due]
+    return plain, instead
 
 
 def _record_and_publish(outgoing: Sequence[Outgoing]) -> None:
     """Record what only transactions of other databases decided over, after their commits; this never raises."""
     try:
-        _record(outgoing)
+        due, _ = _record(outgoing)
     except DatabaseError:
         ids = ", ".join(str(item.message.id) for item in outgoing)
         logger.critical("signalbus LOST what the ledger did not take after the commit: %s", ids, exc_info=True)
         return
-    publish(outgoing)
+    publish(due)
 
 
 def _divert(divert: Divert, outgoing: list[Outgoing], *, robust: bool) -> None:

@@ -18,12 +18,15 @@ from signalbus.sending.connecting import (
     site_of_call,
 )
 from signalbus.sending.draft import Draft, Sent, unheard
+from signalbus.sending.later import Later
 from signalbus.sending.naming import Named
+from signalbus.sending.once import once_from
 from signalbus.sending.roster import Refusals, Roster, SenderCache
 from signalbus.wire.references import allow_sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from django.dispatch import Signal as DjangoSignal
@@ -32,11 +35,12 @@ if TYPE_CHECKING:
     from signalbus.registry import Conflict, Receiver
     from signalbus.retry import Retry
     from signalbus.sending.composing import Envelope, OrderedBy, Outgoing
+    from signalbus.sending.once import Unique
 
     Split = tuple[list[Receiver], list[Any], list[Any]]
 
 
-class Signal(Named, HookedSignal):
+class Signal(Named, Later, HookedSignal):
     """A channel with a stable name, whose receivers run in workers.
 
     Args:
@@ -47,9 +51,14 @@ class Signal(Named, HookedSignal):
         ordered_by: a payload key, or a function of the payload: what has the same value there is delivered to a
             receiver one at a time, in the order of the commits; what has none, as if nothing was said.
         use_caching: remember the receivers of each sender, as Django does.
+        unique: a payload key, a function of the payload, or True for all of it: while a message of this sender with the
+            same value waits, no other is sent, and `send` returns the id of the one that waits.
+        debounce: seconds without another message of this sender (with the same value, with ``unique``), after which
+            the last of a burst is published, and only that.
+        max_wait: seconds after which a burst that goes on is taken for ended; ten times ``debounce`` if not given.
 
     Raises:
-        ConfigurationError: a name that is not a non-empty text; an order that nobody can keep.
+        ConfigurationError: a name that is not a non-empty text, or options that nobody could keep to.
     """
 
     def __init__(  # noqa: PLR0913 - the public API
@@ -61,12 +70,16 @@ class Signal(Named, HookedSignal):
         open: bool = False,  # noqa: A002 - the API
         ordered_by: OrderedBy | None = None,
         use_caching: bool = False,
+        unique: Unique = False,
+        debounce: float | timedelta | None = None,
+        max_wait: float | timedelta | None = None,
     ) -> None:
         super().__init__(use_caching=use_caching)
         self.durable = durable
         self.open = open
         reject_unordered(ordered_by, durable=durable, is_open=open)
         self.ordered_by = ordered_by
+        self.once = once_from(unique, debounce, max_wait, durable=durable, ordered_by=ordered_by)
         if use_caching:
             self.sender_receivers_cache: Any = SenderCache()
         self.refusals: Refusals = Refusals()
@@ -331,7 +344,7 @@ class Signal(Named, HookedSignal):
                 super().send(sender, **payload)
         return [None] * len(payloads) if draft is None else draft.publish()
 
-    def _draft(self, sender: Any, *, robust: bool = False) -> Draft | None:
+    def _draft(self, sender: Any, *, robust: bool = False, due: timedelta | datetime | None = None) -> Draft | None:
         """Begin a send; None if nothing of it travels, so that it is Django's alone."""
         if not self._roster and not self.open:
             return None
@@ -339,7 +352,9 @@ class Signal(Named, HookedSignal):
         if not travelling and not self.open:
             return None
         here = bool(sync or asynchronous)
-        return Draft(self, sender, travelling, inline=here, coroutines=bool(asynchronous), robust=robust)
+        return Draft(
+            self, sender, travelling, inline=here, coroutines=bool(asynchronous) and due is None, robust=robust, due=due
+        )
 
     def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode payloads; a bridge first chooses what of them travels."""

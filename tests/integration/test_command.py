@@ -79,7 +79,7 @@ def test_failed_is_a_table_with_counts(bus: Bus, dead: Delivery, signal: Signal)
     assert f"{signal.name} -> failing" in shown
     assert r"ValueError: first line\nsecond line \x1b[31mred" in shown
     assert "refused or unopened text" in shown
-    assert "3 in all: 2 dead (dead: retry or discard it); 1 pending (will be tried again)." in shown
+    assert "3 in all: 2 dead (dead: retry or discard it); 1 pending (published when it is due)." in shown
     assert "Traceback" not in shown
     assert "Traceback" in run("failed", "--traceback")
     assert run("failed", "--state", "pending").count("-> failing") == 1

@@ -115,4 +115,4 @@ def test_sentinel_gets_what_redis_gets(made):
         taken = connection.transport.Channel.from_transport_options
         assert ours.items() <= connection.transport_options.items()
     assert ours.keys() <= set(taken)
-    assert ours.items() <= publisher._transport_options(app).items()
+    assert ours.items() <= publisher.transport_options(app).items()

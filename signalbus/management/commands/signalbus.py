@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # For people: what a state means for what happens next.
 WORDS = {
-    State.PENDING: "will be tried again",
+    State.PENDING: "published when it is due",
     State.PARKED: "unknown to the workers; tried again",
     State.PUBLISHED: "on its way to a worker",
     State.RUNNING: "running now",
@@ -99,7 +99,7 @@ class Command(BaseCommand):
             if row.message.subject:
                 what += f" about {_one_line(row.message.subject)}"
             self.stdout.write(_line(str(row.pk), row.state, str(row.attempts), _time(row.failed_at), what))
-            self.stdout.write(f"    {_one_line(row.error)}")
+            self.stdout.write(f"    {_one_line(row.error) or _why_it_waits(row)}")
             if waiting := ledger.behind(row):
                 self.stdout.write(f"    {waiting} of its ordering key wait behind it")
             if options["traceback"] and row.traceback:
@@ -166,6 +166,11 @@ class Command(BaseCommand):
             repaired = ledger.repair(found)
             self.stderr.write(f"{repaired} due again.")
             self._publish_due()
+
+
+def _why_it_waits(row: Delivery) -> str:
+    """Say of what has not been begun, and has not failed, what it waits for."""
+    return f"waits until {_time(row.due_at)}" if row.state == State.PENDING else ""
 
 
 def _as_json(row: Delivery) -> dict[str, Any]:

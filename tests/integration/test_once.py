@@ -1,0 +1,346 @@
+"""What is not needed twice: an equal message that waits stands for the next one, and of a burst the last is sent."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connection, connections, transaction
+from django.db.models import F
+from django.utils import timezone
+
+import signalbus
+from signalbus import Signal, ledger
+from signalbus.models import Delivery, Key, StoredMessage
+from signalbus.receiving.sweeper import sweep
+from signalbus.testing import captured
+from tasks.admissions.models import Academy
+
+from .bus import QUEUE, Bus, connect, new_signal, only, rows
+from .test_ledger import elsewhere
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def hearing(ran: list[Any], **options: Any) -> Signal:
+    """Make a durable signal with a receiver that notes what it was told."""
+    signal = new_signal(durable=True, **options)
+    connect(signal, lambda slug=None, number=0, **_: ran.append((slug, number)), "receiver")
+    return signal
+
+
+def pass_time(seconds: float) -> None:
+    """Let all that waits be due so much earlier, and each burst have begun so much earlier."""
+    Delivery.objects.update(due_at=F("due_at") - timedelta(seconds=seconds))
+    Key.objects.update(since=F("since") - timedelta(seconds=seconds))
+
+
+def together(count: int, work: Callable[[], object]) -> list[object]:
+    """Do something on several connections at once, and return what came out."""
+    results: list[object] = []
+    start = threading.Barrier(count)
+
+    def run() -> None:
+        try:
+            start.wait(timeout=30)
+            results.append(work())
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    return results
+
+
+def test_while_one_waits_sending_adds_nothing(bus: Bus, ran: list[Any]):
+    """The second of two equal messages is the first; another key is another message."""
+    signal = hearing(ran, unique="slug")
+
+    first = signal.send(None, slug="a", number=1)
+    second = signal.send(None, slug="a", number=2)
+    other = signal.send(None, slug="b", number=3)
+
+    assert second.id == first.id != other.id
+    assert StoredMessage.objects.count() == 2
+    sweep()
+    bus.work()
+    assert sorted(ran) == [("a", 1), ("b", 3)]
+
+
+def test_once_it_has_run_the_next_is_sent(bus: Bus, ran: list[Any]):
+    """What is done stands for nothing any more."""
+    signal = hearing(ran, unique="slug")
+    first = signal.send(None, slug="a", number=1)
+    bus.work()
+
+    second = signal.send(None, slug="a", number=2)
+
+    assert second.id != first.id
+    bus.work()
+    assert ran == [("a", 1), ("a", 2)]
+
+
+def test_what_is_sent_while_it_runs_is_sent(bus: Bus, ran: list[Any]):
+    """A message that has begun may have read what is older than the sender's commit: it stands for nothing."""
+    signal = hearing(ran, unique="slug")
+
+    def receiver_that_sends(**_):
+        if len(ran) < 2:
+            signal.send(None, slug="a", number=2)
+
+    connect(signal, receiver_that_sends, "sender")
+    signal.send(None, slug="a", number=1)
+
+    bus.work()
+    sweep()
+    bus.work()
+
+    assert ("a", 2) in ran
+
+
+@pytest.mark.parametrize(
+    ("unique", "equal"),
+    [
+        (True, False),
+        (lambda payload: payload["slug"].lower(), True),
+        ("absent", False),
+        (lambda _payload: None, False),
+    ],
+)
+def test_what_equal_means(bus: Bus, ran: list[Any], unique: Any, equal: bool):
+    """True asks for the whole payload, a function for what it returns; without a value each is sent."""
+    signal = hearing(ran, unique=unique)
+
+    first = signal.send(None, slug="a", number=1)
+    second = signal.send(None, slug="A", number=1)
+
+    assert (first.id == second.id) is equal
+
+
+def test_the_whole_payload_in_any_order(bus: Bus, ran: list[Any]):
+    """Keywords, sets and rows are equal if their values are."""
+    signal = hearing(ran, unique=True)
+    academy = Academy.objects.create(name="A", slug="a")
+    names = [f"n{n}" for n in range(50)]
+    backwards = names[::-1]
+
+    first = signal.send(Academy, instance=academy, names=set(names))
+    second = signal.send(Academy, names=set(backwards), instance=Academy.objects.get())
+
+    assert first.id == second.id
+
+
+def test_senders_and_signals_do_not_share_keys(bus: Bus, ran: list[Any]):
+    """A message of another sender, or to other receivers, is another one."""
+    signal, other = hearing(ran, unique="slug"), hearing(ran, unique="slug")
+
+    ids = {signal.send(sender, slug="a").id for sender in (None, Academy, "nightly")} | {other.send(None, slug="a").id}
+    connect(signal, lambda **_: None, "new")
+    ids.add(signal.send(None, slug="a").id)
+
+    assert len(ids) == 5
+
+
+def test_what_a_sender_relied_on_does_not_run_before_its_commit(bus: Bus, ran: list[Any]):
+    """A waiting message is held until the transaction ends, and is delivered though a worker dropped its copy."""
+    if connection.vendor != "postgresql":
+        pytest.skip("one writer at a time: the worker waits")
+    signal = hearing(ran, unique="slug")
+    signal.send(None, slug="a", number=1)
+
+    with transaction.atomic():
+        signal.send(None, slug="a", number=2)
+        assert elsewhere(bus.work) == [1]
+        assert elsewhere(sweep) == [0]
+        assert ran == []
+
+    assert (sweep(), bus.work()) == (1, 1)
+    assert ran == [("a", 1)]
+
+
+def test_a_rollback_leaves_the_one_that_waited(bus: Bus, ran: list[Any]):
+    """A sender that rolls back leaves nothing of its own, and what waited as it was."""
+    signal = hearing(ran, unique="slug")
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        gone = signal.send(None, slug="a", number=1)
+        raise ZeroDivisionError
+    first = signal.send(None, slug="a", number=2)
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        assert signal.send(None, slug="a", number=3).id == first.id != gone.id
+        raise ZeroDivisionError
+
+    assert only().state == "published"
+    bus.work()
+    assert ran == [("a", 2)]
+
+
+def test_many_senders_at_once_leave_one(bus: Bus, ran: list[Any]):
+    """Whoever comes first is the message; all others get its id."""
+    signal = hearing(ran, unique="slug")
+
+    ids = together(6, lambda: signal.send(None, slug="a").id)
+
+    assert len(ids) == 6
+    assert len(set(ids)) == 1
+    assert only().message_id == ids[0]
+
+
+def test_a_sender_waits_for_the_commit_of_another(bus: Bus, ran: list[Any]):
+    """What another transaction has sent and not committed decides: the second sender learns it at that commit."""
+    if connection.vendor != "postgresql":
+        pytest.skip("one writer at a time")
+    signal = hearing(ran, unique="slug")
+    second: list[object] = []
+    thread = threading.Thread(target=lambda: second.extend(elsewhere(lambda: signal.send(None, slug="a").id)))
+
+    with transaction.atomic():
+        first = signal.send(None, slug="a")
+        thread.start()
+        thread.join(timeout=0.5)
+        assert not second
+    thread.join(timeout=30)
+
+    assert second == [first.id]
+
+
+def test_a_message_for_later_stands_for_equal_ones(bus: Bus, ran: list[Any]):
+    """What waits for its time waits; a cancelled one does not."""
+    signal = hearing(ran, unique="slug")
+    first = signal.send_later(timedelta(hours=1), None, slug="a", number=1)
+
+    assert signal.send(None, slug="a", number=2).id == first.id
+    assert only().state == "pending"
+    assert sweep() == 0
+    assert signalbus.cancel(first.id)
+    assert signal.send(None, slug="a", number=3).id != first.id
+
+
+def test_many_payloads_share_messages(bus: Bus, ran: list[Any]):
+    """send_many sends each key once, and gives the id of its message for each payload."""
+    signal = hearing(ran, unique="slug")
+
+    ids = signal.send_many(None, [{"slug": slug} for slug in "aba"])
+
+    assert ids[0] == ids[2] != ids[1]
+    assert bus.work() + sweep() + bus.work() >= 1
+    assert sorted(ran) == [("a", 0), ("b", 0)]
+
+
+def test_of_a_burst_only_the_last_is_sent(bus: Bus, ran: list[Any]):
+    """Each message takes the place of the one before it; after the pause the last runs. The others can be seen."""
+    signal = hearing(ran, debounce=30, max_wait=300)
+
+    for number in range(3):
+        signal.send(None, number=number)
+        pass_time(20)
+        assert sweep() == 0
+    pass_time(11)
+    assert (sweep(), bus.work()) == (1, 1)
+
+    assert ran == [(None, 2)]
+    assert [state for _, state, _ in rows()] == ["discarded", "discarded", "done"]
+    assert all("its burst" in row.error for row in Delivery.objects.filter(state="discarded"))
+
+
+def test_a_burst_without_end_is_ended(bus: Bus, ran: list[Any]):
+    """After max_wait the last of a burst is sent, and the next one begins."""
+    signal = hearing(ran, debounce=30, max_wait=50)
+
+    for number in range(4):
+        signal.send(None, number=number)
+        pass_time(20)
+        sweep()
+        bus.work()
+
+    assert ran == [(None, 2)]
+    assert Delivery.objects.filter(state="pending").count() == 1
+
+
+def test_bursts_have_keys(bus: Bus, ran: list[Any]):
+    """With unique=, what has the same value is one burst."""
+    signal = hearing(ran, unique="slug", debounce=30)
+
+    signal.send_many(None, [{"slug": slug, "number": number} for number, slug in enumerate("abba")])
+    pass_time(31)
+    sweep()
+    bus.work()
+
+    assert sorted(ran) == [("a", 3), ("b", 2)]
+
+
+def test_what_has_been_published_is_not_replaced(bus: Bus, ran: list[Any]):
+    """A burst ends when its message is due: what waits in a queue keeps its place there."""
+    signal = hearing(ran, debounce=30)
+    signal.send(None, number=1)
+    pass_time(31)
+    sweep()
+
+    signal.send(None, number=2)
+    bus.work()
+
+    assert ran == [(None, 1)]
+    assert [state for _, state, _ in rows()] == ["done", "pending"]
+
+
+def test_a_rollback_takes_no_place(bus: Bus, ran: list[Any]):
+    """The message before a sender that rolled back is the burst's last again."""
+    signal = hearing(ran, debounce=30)
+    signal.send(None, number=1)
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        signal.send(None, number=2)
+        raise ZeroDivisionError
+
+    pass_time(31)
+    sweep()
+    bus.work()
+    assert ran == [(None, 1)]
+
+
+def test_bursts_from_many_senders_leave_one(bus: Bus, ran: list[Any]):
+    """Whoever commits last is the burst's last."""
+    signal = hearing(ran, debounce=30)
+
+    together(6, lambda: signal.send(None).id)
+
+    assert sorted(state for _, state, _ in rows()) == ["discarded"] * 5 + ["pending"]
+
+
+def test_nothing_is_published_while_a_burst_goes_on(bus: Bus, ran: list[Any]):
+    """A debounced message reaches the broker by the sweeper alone."""
+    hearing(ran, debounce=30).send(None)
+
+    assert bus.client.llen(QUEUE) == 0
+
+
+def test_captured_shows_each_send(bus: Bus, ran: list[Any]):
+    """In a test nothing waits, so nothing stands for anything."""
+    signal = hearing(ran, unique=True)
+
+    with captured() as sent:
+        signal.send(None)
+        signal.send(None)
+
+    assert len(sent) == 2
+
+
+def test_keys_that_nothing_waits_for_are_purged(bus: Bus, ran: list[Any]):
+    """A key goes when it is old and its message has ended; one that stands for something stays, and so do orders."""
+    signal = hearing(ran, unique="slug")
+    signal.send(None, slug="done")
+    bus.work()
+    signal.send(None, slug="waits")
+    order = signal.send(None, slug="waits").id
+    assert order is not None
+    Key.objects.create(id=order, position=7, used_at=timezone.now())
+
+    assert ledger.purge_keys(3600) == 0
+    assert ledger.purge_keys(-3600) == 1
+
+    assert Key.objects.filter(position=0).get().message == Delivery.objects.exclude(state="done").get().message_id
+    assert Key.objects.count() == 2
