@@ -135,14 +135,14 @@ def undecided(queues: Collection[str], *, decided: Collection[str], age: float) 
     return [queue for queue in queues if (young if queue in decided else old).filter(queue=queue).exists()]
 
 
-def returned(marked: Mapping[str, datetime]) -> set[str]:
-    """Return the queues whose markers came back.
+def proven(marked: Mapping[str, datetime]) -> set[str]:
+    """Return the queues of which is proven what was lost before these markers.
 
     Args:
         marked: when each was sent, as `mark_now` says.
     """
-    lanes = Lane.objects.using(using()).filter(queue__in=marked).exclude(returned_at=None)
-    return {lane.queue for lane in lanes if lane.returned_at is not None and lane.returned_at >= marked[lane.queue]}
+    lanes = Lane.objects.using(using()).filter(queue__in=marked).exclude(proven_at=None)
+    return {lane.queue for lane in lanes if lane.proven_at is not None and lane.proven_at >= marked[lane.queue]}
 
 
 def waiting_queues() -> list[str]:

@@ -13,7 +13,8 @@ from signalbus.sending import publisher
 from signalbus.wire.marker import Marker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
@@ -24,7 +25,8 @@ NO_QUEUE = "404"  # of AMQP, where it is the error's code, and of kombu for Redi
 def ask_queues(patience: float) -> tuple[ledger.Evidence, list[str]]:
     """Ask each queue, and wait until what was published before can be told to be lost or not.
 
-    A marker is sent through each queue, and a worker sends it back. Of a queue that is empty, and of whose messages no
+    A marker is sent through each queue, which a worker sends back, and another ten seconds later: what a worker had
+    fetched and not begun by the first is not lost. Of a queue that is empty, and of whose messages no
     worker holds any, nothing else need be asked: so lost messages are found where no worker runs, too.
 
     Args:
@@ -37,18 +39,23 @@ def ask_queues(patience: float) -> tuple[ledger.Evidence, list[str]]:
     queues = ledger.waiting_queues() if patience else []
     empty = {queue for queue in queues if _holds_nothing(queue)}
     marked = ledger.mark_now([queue for queue in queues if queue not in empty])
-    for queue, marked_at in marked.items():
+    _send(marked.items())
+    for age in _ages(asked_at, patience):
+        decided = empty | ledger.proven(marked)
+        if not ledger.undecided(queues, decided=decided, age=age):
+            break
+        _send((queue, marked_at) for queue, marked_at in ledger.mark() if queue in marked)  # the one that decides
+    silent = sorted(set(marked) - ledger.proven(marked))
+    open_ = ledger.undecided(silent, decided=(), age=time.monotonic() - asked_at)
+    return ledger.Evidence(frozenset(empty), asked_at), open_
+
+
+def _send(markers: Iterable[tuple[str, datetime]]) -> None:
+    for queue, marked_at in markers:
         try:
             publisher.publish(queue or None, [Marker(queue, marked_at).to_body()])
         except publisher.PublishError as error:
             logger.warning("signalbus could not ask the queue %r: %s", queue or "default", error)
-    for age in _ages(asked_at, patience):
-        decided = empty | ledger.returned(marked)
-        if not ledger.undecided(queues, decided=decided, age=age):
-            break
-    silent = sorted(set(marked) - ledger.returned(marked))
-    open_ = ledger.undecided(silent, decided=(), age=time.monotonic() - asked_at)
-    return ledger.Evidence(frozenset(empty), asked_at), open_
 
 
 def _ages(asked_at: float, patience: float) -> Iterator[float]:

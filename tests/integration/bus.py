@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import json
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import redis
+from django.db.models import F
 from django.db.models.functions import Now
 
 from signalbus import Signal, conf
 from signalbus.celery import get_app
-from signalbus.models import Delivery
+from signalbus.ledger.due import GRACE
+from signalbus.models import Delivery, Lane
 from signalbus.receiving.batch import deliver
-from signalbus.receiving.sweeper import sweep
+from signalbus.receiving.sweeper import mark, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,3 +108,27 @@ def eager() -> Iterator[None]:
         yield
     finally:
         settings.task_always_eager = False
+
+
+def let_wait(seconds: float = 3600) -> None:
+    """Let time pass since everything was published, and since every marker."""
+    passed = timedelta(seconds=seconds)
+    Delivery.objects.update(due_at=F("due_at") - passed)
+    Lane.objects.update(**{name: F(name) - passed for name in ("marked_at", "returned_at", "seen_at", "proven_at")})
+
+
+def prove_lost(bus: Bus) -> None:
+    """Let time pass and markers come back, until what is not in the queue is known to be lost."""
+    let_wait()
+    for _ in range(2):
+        mark()
+        bus.work()
+        let_wait(GRACE)
+
+
+def recover(bus: Bus) -> int:
+    """Let the sweeper find what was lost, and deliver it; return how many were published again."""
+    prove_lost(bus)
+    published = sweep()
+    bus.work()
+    return published

@@ -16,13 +16,13 @@ from django.db import connections, transaction
 from django.db.models import F
 
 from signalbus import Reject, Retry, Signal, ledger
-from signalbus.ledger import accounts
+from signalbus.ledger import accounts, due
 from signalbus.models import Delivery, Lane, StoredMessage
 from signalbus.receiving.sweeper import mark
 from signalbus.wire.message import delivery_id
 from tasks.admissions.models import Academy
 
-from .bus import QUEUE, Bus, connect, new_signal, rows
+from .bus import QUEUE, Bus, connect, let_wait, new_signal, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,11 +42,6 @@ def received(durable: Signal) -> list[int]:
     numbers: list[int] = []
     connect(durable, lambda number, **kwargs: numbers.append(number), "receiver")
     return numbers
-
-
-def let_wait(seconds: float = 3600) -> None:
-    """Let time pass since everything was published."""
-    Delivery.objects.update(due_at=F("due_at") - timedelta(seconds=seconds))
 
 
 def audit(*arguments: object, fails: bool = False) -> dict[str, Any]:
@@ -145,13 +140,14 @@ def test_what_was_deleted_from_a_broker_without_workers_is_found_and_brought_bac
     assert audit()["rows"][0]["done"] == 3
 
 
-def test_some_that_were_deleted_among_others_are_found(bus: Bus, durable: Signal, received: list[int]):
+def test_some_that_were_deleted_among_others_are_found(bus: Bus, durable: Signal, received: list[int], monkeypatch):
     """A marker that a worker sends back tells the lost from the late."""
     for number in range(5):
         durable.send(None, number=number)
     for _ in range(2):
         bus.client.rpop(QUEUE)
     let_wait()
+    monkeypatch.setattr(due, "GRACE", 0.2)
 
     with working(bus):
         books = audit(fails=True)
@@ -217,7 +213,7 @@ def test_what_runs_is_not_missing(bus: Bus, durable: Signal):
     durable.send(None)
     let_wait()
     mark()
-    Lane.objects.update(returned_at=F("marked_at"))
+    Lane.objects.update(returned_at=F("marked_at"), proven_at=F("marked_at"))
 
     bus.work()
 

@@ -21,7 +21,7 @@ from signalbus.receiving.sweeper import mark, sweep
 from signalbus.sending import outbox, publisher
 from tasks.admissions.models import Academy
 
-from .bus import QUEUE, Bus, connect, new_signal, only, rows
+from .bus import QUEUE, Bus, connect, let_wait, new_signal, only, recover, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,28 +41,9 @@ def broker_is_well() -> Iterator[None]:
     outbox.outage.is_over()
 
 
-def let_wait(seconds: float = 3600) -> None:
-    """Let time pass since everything was published."""
-    passed = timedelta(seconds=seconds)
-    Delivery.objects.update(due_at=F("due_at") - passed)
-    Lane.objects.update(**{name: F(name) - passed for name in ("marked_at", "returned_at", "seen_at", "proven_at")})
-
-
 def write_academy(**kwargs: Any) -> None:
     """Leave an effect in the database."""
     Academy.objects.create(name="A", slug=f"a{Academy.objects.count()}")
-
-
-def recover(bus: Bus) -> int:
-    """Let the sweeper find what was lost, and deliver it; return how many were published again."""
-    let_wait()
-    for _ in range(2):
-        mark()
-        bus.work()
-        let_wait(due.GRACE)
-    published = sweep()
-    bus.work()
-    return published
 
 
 def test_promise_2_rows_are_written_with_the_senders_own(bus: Bus, durable: Signal):

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.management import call_command
 from django.db import connection, connections, transaction
-from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from signalbus import Retry, Signal, ledger
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import turns as ledger_turns
-from signalbus.models import Delivery, Key, Lane
+from signalbus.models import Delivery, Key
 from signalbus.receiving import ordering
 from signalbus.receiving.batch import deliver
-from signalbus.receiving.sweeper import mark, sweep
+from signalbus.receiving.sweeper import sweep
 from signalbus.sending import publisher
 from tasks.admissions.models import Academy
 from tests.servers import wait_until
 
-from .bus import QUEUE, Bus, connect, new_signal, rows
+from .bus import QUEUE, Bus, connect, new_signal, prove_lost, recover, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,12 +76,6 @@ def ended(*threads: threading.Thread) -> bool:
     for thread in threads:
         thread.join(PATIENCE)
     return not any(thread.is_alive() for thread in threads)
-
-
-def let_wait(seconds: float = 3600) -> None:
-    """Let time pass since everything was published."""
-    Delivery.objects.update(due_at=F("due_at") - timedelta(seconds=seconds))
-    Lane.objects.update(marked_at=F("marked_at") - timedelta(seconds=seconds))
 
 
 def positions() -> list[tuple[str, int]]:
@@ -313,11 +305,7 @@ def test_what_waits_for_its_turn_is_not_published_again(bus: Bus, ordered: Signa
     send(ordered, *range(5))
     bus.work()
     for expected in (1, 0):  # the second attempt of the first; then it is dead
-        let_wait()
-        mark()
-        bus.work()
-        assert sweep() == expected
-        bus.work()
+        assert recover(bus) == expected
 
     assert [(state, attempts) for _, state, attempts in rows()] == [("dead", 2)] + [("published", 0)] * 4
     assert not Delivery.objects.filter(publications__gt=0).exists()
@@ -398,11 +386,7 @@ def test_a_worker_that_dies_between_two_of_a_key_strands_none(
     monkeypatch.undo()
     assert numbers == [1]
 
-    let_wait()
-    mark()
-    bus.work()
-    assert sweep() == 1
-    bus.work()
+    assert recover(bus) == 1
 
     assert numbers == [1, 2, 3]
 
@@ -425,9 +409,7 @@ def test_a_poison_head_is_bounded_however_many_wait_behind_it(bus: Bus, ordered:
                     deliver([text], queue=QUEUE, redelivered=redelivered)
                 except KeyboardInterrupt:
                     continue
-        let_wait()
-        mark()
-        bus.work()
+        prove_lost(bus)
         sweep()
 
     assert runs == [0] * len(runs)
