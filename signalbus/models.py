@@ -73,7 +73,10 @@ class Delivery(models.Model):
     receiver: models.TextField[str, str] = models.TextField(
         blank=True, help_text="empty: the whole message, its recipients unknown"
     )
-    queue: models.TextField[str, str] = models.TextField(blank=True, help_text="empty: the default queue")
+    # As long as a queue's name may be; part of an index, for which MySQL takes no text without a limit.
+    queue: models.CharField[str, str] = models.CharField(
+        max_length=255, blank=True, help_text="empty: the default queue"
+    )
     state: models.CharField[str, str] = models.CharField(max_length=10, choices=State, default=State.PENDING)
     attempts: models.PositiveIntegerField[int, int] = models.PositiveIntegerField(default=0)
     allowance: models.PositiveIntegerField[int, int] = models.PositiveIntegerField(

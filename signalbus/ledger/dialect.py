@@ -31,6 +31,7 @@ class Dialect:
         skip_locked: the end of a SELECT that locks its rows, and passes over those that others hold; empty where there
             is one writer at a time, who holds them all.
         returns: an UPDATE can choose its rows by such a SELECT, and return what it changed.
+        quote: what stands around a name that is one of its words.
     """
 
     vendor: str
@@ -38,6 +39,12 @@ class Dialect:
     later: str
     skip_locked: str
     returns: bool
+    quote: str = '"'
+
+    @property
+    def arrays(self) -> bool:
+        """Whether a statement takes its rows as an array for each column."""
+        return self.vendor == "postgresql"
 
     def key(self, value: UUID) -> Any:
         """Return an id as the driver takes it."""
@@ -68,10 +75,11 @@ _DIALECTS: Final = {
     ),
     "mysql": Dialect(
         vendor="mysql",
-        now="utc_timestamp(6)",
-        later="(utc_timestamp(6) + interval %s second)",
+        now="current_timestamp(6)",  # as Django's Now(), in whatever zone the session is
+        later="(current_timestamp(6) + interval %s second)",
         skip_locked="FOR UPDATE SKIP LOCKED",
         returns=False,
+        quote="`",
     ),
 }
 

@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 WAIT = 10.0  # seconds after its publication that the sweeper first asks whether a delivery was lost
 CHUNK = 250  # rows of one INSERT with a list of values
 
-MESSAGE_COLUMNS = "id, signal, text, sealed, subject, created_at"
-DELIVERY_COLUMNS = (
-    "id, message_id, receiver, queue, state, attempts, allowance, publications, due_at, error, traceback, created_at, "
-    "worker"
-)
-
 
 class Part(NamedTuple):
     """A message, or the part of it that goes through one queue, as it is recorded.
@@ -45,23 +39,56 @@ class Part(NamedTuple):
     subject: str = ""
 
 
-class _Statements(NamedTuple):
-    message: str  # the values of a row
-    delivery: str
+class _Insert(NamedTuple):
+    """How rows of a table are written.
+
+    Args:
+        head: the statement up to the values.
+        values: of a row, what varies as ``%s``.
+        arrays: the statement that takes an array for each of those, where the database does.
+    """
+
     head: str
-    tail: str
+    values: str
+    arrays: str
 
 
 @cache
-def _statements(dialect: Dialect, *, ordered: bool) -> _Statements:
+def _inserts(dialect: Dialect, *, ordered: bool) -> tuple[_Insert, _Insert]:
+    """Write the statements for messages and for deliveries."""
     due = dialect.later.replace("%s", str(WAIT))
-    columns, place = (", ordering_key, position", ", %s, %s") if ordered else ("", "")
-    unsealed = "false" if dialect.vendor == "postgresql" else "0"
-    return _Statements(
-        message=f"(%s, %s, %s, {unsealed}, %s, {dialect.now})",
-        delivery=f"(%s, %s, %s, %s, 'published', 0, 0, 0, {due}, '', '', {dialect.now}, ''{place})",
-        head=f"INSERT INTO {MESSAGES} ({MESSAGE_COLUMNS}) VALUES ",
-        tail=f"INSERT INTO {DELIVERIES} ({DELIVERY_COLUMNS}{columns}) VALUES ",
+    place = {"ordering_key": "text", "position": "bigint"} if ordered else {}
+    return (
+        _insert(
+            dialect,
+            MESSAGES,
+            {"id": "uuid", "signal": "text", "text": "text", "subject": "text"},
+            {"sealed": "false" if dialect.arrays else "0", "created_at": dialect.now},
+        ),
+        _insert(
+            dialect,
+            DELIVERIES,
+            {"id": "uuid", "message_id": "uuid", "receiver": "text", "queue": "text", **place},
+            {
+                **dict.fromkeys(["attempts", "allowance", "publications"], "0"),
+                **dict.fromkeys(["error", "traceback", "worker"], "''"),
+                "state": "'published'",
+                "due_at": due,
+                "created_at": dialect.now,
+            },
+        ),
+    )
+
+
+def _insert(dialect: Dialect, table: str, varying: dict[str, str], same: dict[str, str]) -> _Insert:
+    columns = ", ".join(f"{dialect.quote}{name}{dialect.quote}" for name in (*varying, *same))
+    head = f"INSERT INTO {table} ({columns}) "
+    arrays = ", ".join(f"%s::{kind}[]" for kind in varying.values())
+    values = ", ".join([*["%s"] * len(varying), *same.values()])
+    return _Insert(
+        f"{head}VALUES ",
+        f"({values})",
+        f"{head}SELECT rows.*, {', '.join(same.values())} FROM unnest({arrays}) AS rows",
     )
 
 
@@ -78,31 +105,22 @@ def record(parts: Sequence[Part], *, using: str) -> None:
     dialect = dialect_of(using)
     messages, deliveries = _rows(parts, dialect)
     ordered = any(part.message.ordering_key is not None for part in parts)
-    statements = _statements(dialect, ordered=ordered)
-    one = dialect.vendor == "postgresql" and len(deliveries) <= CHUNK
-    together = contextlib.nullcontext() if one and not ordered else transaction.atomic(using=using, savepoint=False)
+    inserts = _inserts(dialect, ordered=ordered)
+    alone = dialect.arrays and not ordered
+    together = contextlib.nullcontext() if alone else transaction.atomic(using=using, savepoint=False)
     with together, connections[using].cursor() as cursor:
         if ordered:
             deliveries = _placed(deliveries, parts, using)
-        if one:
-            # One round trip.
-            sql = (
-                f"WITH sent AS ({statements.head}{_list(statements.message, messages)}) "
-                f"{statements.tail}{_list(statements.delivery, deliveries)}"
-            )
-            cursor.execute(sql, [value for row in (*messages, *deliveries) for value in row])
+        if dialect.arrays:
+            # One round trip, however many.
+            sql = f"WITH sent AS ({inserts[0].arrays}) {inserts[1].arrays}"
+            cursor.execute(sql, [list(column) for rows in (messages, deliveries) for column in zip(*rows, strict=True)])
             return
-        for head, values, rows in (
-            (statements.head, statements.message, messages),
-            (statements.tail, statements.delivery, deliveries),
-        ):
+        for insert, rows in zip(inserts, (messages, deliveries), strict=True):
             for start in range(0, len(rows), CHUNK):
                 chunk = rows[start : start + CHUNK]
-                cursor.execute(head + _list(values, chunk), [value for row in chunk for value in row])
-
-
-def _list(values: str, rows: Sequence[Any]) -> str:
-    return ", ".join([values] * len(rows))
+                values = ", ".join([insert.values] * len(chunk))
+                cursor.execute(insert.head + values, [value for row in chunk for value in row])
 
 
 def _placed(deliveries: Sequence[tuple[Any, ...]], parts: Sequence[Part], using: str) -> list[tuple[Any, ...]]:

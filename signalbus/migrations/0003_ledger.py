@@ -112,6 +112,11 @@ class Migration(migrations.Migration):
                 to="signalbus.storedmessage",
             ),
         ),
+        migrations.AlterField(
+            model_name="delivery",
+            name="queue",
+            field=models.CharField(blank=True, help_text="empty: the default queue", max_length=255),
+        ),
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(
