@@ -38,13 +38,17 @@ class Taken(NamedTuple):
 
 
 @cache
-def _update(dialect: Dialect, changes: str, condition: str) -> tuple[str, str]:
-    """Write the statement that takes a row, and the SELECT before it where an UPDATE returns nothing."""
+def _update(dialect: Dialect, changes: str, condition: str, *, waits: bool) -> tuple[str, str]:
+    """Write the statement that takes a row, and the SELECT before it where an UPDATE returns nothing.
+
+    MySQL locks a row for the moment in which it finds that it is not the one: whoever has claimed it waits for that.
+    """
     columns = "attempts, allowance, publications"
     update = f"UPDATE {DELIVERIES} SET {changes} WHERE "
     if dialect.returns:
         return "", f"{update}{dialect.free(condition)} RETURNING {columns}"
-    return f"SELECT {columns} FROM {DELIVERIES} WHERE {condition} {dialect.skip_locked}", f"{update}id = %s"
+    lock = "FOR UPDATE" if waits else dialect.skip_locked
+    return f"SELECT {columns} FROM {DELIVERIES} WHERE {condition} {lock}", f"{update}id = %s"
 
 
 def _runnable(dialect: Dialect, *, overtake: bool = False) -> str:
@@ -66,9 +70,17 @@ def _done(dialect: Dialect) -> str:
     )
 
 
-def _take(using: str, changes: str, values: tuple[Any, ...], condition: str, where: tuple[Any, ...]) -> Any:
+def _take(  # noqa: PLR0913 - called by the three below
+    using: str,
+    changes: str,
+    values: tuple[Any, ...],
+    condition: str,
+    where: tuple[Any, ...],
+    *,
+    waits: bool = False,
+) -> Any:
     dialect = dialect_of(using)
-    look, update = _update(dialect, changes, condition)
+    look, update = _update(dialect, changes, condition, waits=waits)
     with connections[using].cursor() as cursor:
         if not look:
             cursor.execute(update, (*values, *where))
@@ -211,7 +223,7 @@ def confirm(delivery: UUID, attempt: int, *, worker: str, using: str) -> bool:
     dialect = dialect_of(using)
     claimed = "id = %s AND state = 'running' AND attempts = %s"
     where = (dialect.key(delivery), attempt)
-    return _take(using, _done(dialect), (worker,), claimed, where) is not None
+    return _take(using, _done(dialect), (worker,), claimed, where, waits=True) is not None
 
 
 def _taken(dialect: Dialect, found: Any) -> Taken:

@@ -388,7 +388,9 @@ def test_a_durable_send_is_one_statement_on_postgresql_and_two_elsewhere(bus: Bu
     assert len(sending) == one
     statements = [query["sql"].split()[0] for query in receiving]
     assert statements.count("UPDATE") == 1
-    assert len(statements) <= 3  # with BEGIN and COMMIT, where the database shows them
+    looks = statements.count("SELECT")
+    assert looks == (connection.vendor == "mysql")  # whose UPDATE returns nothing
+    assert len(statements) <= 3 + looks  # with BEGIN and COMMIT, where the database shows them
 
 
 def test_a_batch_of_durable_messages_is_published_together(bus: Bus, durable: Signal):

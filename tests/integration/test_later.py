@@ -277,7 +277,7 @@ def test_what_waits_costs_the_sweeper_nothing(bus: Bus, heard: Signal, limited: 
     plan = (query.order_by("due_at")[:100] if limited else query[:1]).explain()
 
     assert "signalbus_waiting" in plan, plan
-    assert "due_at<" in plan or "Index Cond: (due_at <=" in plan
+    assert any(range_ in plan for range_ in ("due_at<", "Index Cond: (due_at <=", "range signalbus_waiting"))
     assert "TEMP B-TREE" not in plan
     assert "Sort" not in plan
 
