@@ -15,6 +15,8 @@ from signalbus.models import Delivery, Lane, StoredMessage
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
 MESSAGES: Final = StoredMessage._meta.db_table  # noqa: SLF001 - Django documents it
 DELIVERIES: Final = Delivery._meta.db_table  # noqa: SLF001 - as above
 LANES: Final = Lane._meta.db_table  # noqa: SLF001 - as above
@@ -93,11 +95,23 @@ def dialect_of(alias: str) -> Dialect:
     Raises:
         NotSupportedError: a database that the ledger was not made for.
     """
-    vendor = connections[alias].vendor
+    return dialect_for(connections[alias])
+
+
+def dialect_for(connection: BaseDatabaseWrapper) -> Dialect:
+    """Return how a connection's database speaks.
+
+    Args:
+        connection: the ledger's.
+
+    Raises:
+        NotSupportedError: a database that the ledger was not made for.
+    """
+    vendor = connection.vendor
     try:
         return _DIALECTS[vendor]
     except KeyError:
         raise NotSupportedError(
-            f"signalbus keeps its ledger in PostgreSQL, SQLite, MariaDB or MySQL, and {alias!r} is {vendor}: route the "
-            "app `signalbus` to one of those, with a database router."
+            f"signalbus keeps its ledger in PostgreSQL, SQLite, MariaDB or MySQL, and {connection.alias!r} is {vendor}: "
+            "route the app `signalbus` to one of those, with a database router."
         ) from None

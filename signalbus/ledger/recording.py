@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import connections, transaction
 
 from signalbus.exceptions import PayloadError
-from signalbus.ledger.dialect import DELIVERIES, MESSAGES, Dialect, dialect_of
+from signalbus.ledger.dialect import DELIVERIES, MESSAGES, Dialect, dialect_for
 from signalbus.ledger.ordering import NOWHERE, order_of, take_places
 from signalbus.wire.message import delivery_id, to_body
 
@@ -102,13 +102,19 @@ def record(parts: Sequence[Part], *, using: str) -> None:
         parts: the messages.
         using: the ledger's alias; its transaction, if one is open, decides over the rows.
     """
-    dialect = dialect_of(using)
+    connection = connections[using]
+    dialect = dialect_for(connection)
     messages, deliveries = _rows(parts, dialect)
     ordered = any(part.message.ordering_key is not None for part in parts)
     inserts = _inserts(dialect, ordered=ordered)
-    alone = dialect.arrays and not ordered
-    together = contextlib.nullcontext() if alone else transaction.atomic(using=using, savepoint=False)
-    with together, connections[using].cursor() as cursor:
+    together: contextlib.AbstractContextManager[Any]
+    if dialect.arrays and not ordered:
+        together = contextlib.nullcontext()
+    elif connection.in_atomic_block:
+        together = transaction.mark_for_rollback_on_error(using=using)  # what an atomic() block would do, for less
+    else:
+        together = transaction.atomic(using=using)
+    with together, connection.cursor() as cursor:
         if ordered:
             deliveries = _placed(deliveries, parts, using)
         if dialect.arrays:

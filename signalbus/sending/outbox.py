@@ -64,7 +64,7 @@ def add(outgoing: Sequence[Outgoing], *, robust: bool = True) -> Mapping[UUID, U
             # Rows are written, and in eager mode receivers run: not on an event loop's thread.
             return loops.call_away(_send_now, outgoing, robust=robust)
         return _send_now(outgoing, robust=robust)
-    if deciders[0].alias == ledger.using():
+    if outgoing and deciders[0].alias == outgoing[0].message.ledger:
         due, instead = _record(outgoing)
         commits.wait(deciders, due, publish)
         return instead
@@ -87,7 +87,7 @@ def _record(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapping[U
         ledger.Part(item.message, item.body, item.queue, item.subject) for item in plain if item.message.recorded
     ]
     if durable:
-        ledger.record(durable, using=ledger.using())
+        ledger.record(durable, using=durable[0].message.ledger)
     if by_rule:
         due, instead = kept.record(by_rule)
         plain = [*plain, *due]
