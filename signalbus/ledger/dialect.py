@@ -112,6 +112,6 @@ def dialect_for(connection: BaseDatabaseWrapper) -> Dialect:
         return _DIALECTS[vendor]
     except KeyError:
         raise NotSupportedError(
-            f"signalbus keeps its ledger in PostgreSQL, SQLite, MariaDB or MySQL, and {connection.alias!r} is {vendor}: "
-            "route the app `signalbus` to one of those, with a database router."
+            f"signalbus keeps its ledger in PostgreSQL, SQLite, MariaDB or MySQL, and {connection.alias!r} is "
+            f"{vendor}: route the app `signalbus` to one of those, with a database router."
         ) from None
