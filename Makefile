@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 FORM ?= long
 JSON ?= chaos.json
 READY := $(VENV)/.ready
+# Tests wait for servers and workers most of the time; the files of a folder are shared out.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
@@ -30,7 +32,7 @@ demo: $(READY)  ## Show the main job: a private Valkey, SQLite, a real worker, a
 	$(BIN)/python -m tasks.demo
 
 test: $(READY)  ## Run all tests: unit, integration (real Valkey, SQLite, PostgreSQL) and acceptance (real workers)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 unit: $(READY)  ## Run the tests that need no server, in seconds
 	$(BIN)/python -m pytest tests/unit

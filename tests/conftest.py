@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from tests.others import BROKER, BROKERS, DATABASE, DATABASES, programs
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 
 def pytest_configure() -> None:
@@ -20,6 +25,14 @@ def pytest_configure() -> None:
                 programs.find(chosen)
             except programs.MissingProgramError as error:
                 raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let each report travel to another process: what was logged may hold half of a surrogate pair, which UTF-8 lacks."""
+    report = yield
+    report.sections = [(title, text.encode("utf-8", "backslashreplace").decode()) for title, text in report.sections]
+    return report
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
