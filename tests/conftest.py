@@ -29,7 +29,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let each report travel to another process: what was logged may hold half of a surrogate pair, which UTF-8 lacks."""
+    """Let each report travel to another process: half of a surrogate pair, which may be logged, is no UTF-8."""
     report = yield
     report.sections = [(title, text.encode("utf-8", "backslashreplace").decode()) for title, text in report.sections]
     return report

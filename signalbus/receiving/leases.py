@@ -13,7 +13,7 @@ from django.db import DatabaseError, connections
 from signalbus import ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from uuid import UUID
 
 logger: logging.Logger = logging.getLogger("signalbus")
@@ -27,6 +27,7 @@ class Leases:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._renewing = threading.Lock()
         self._held: set[tuple[UUID, int]] = set()
         self._pause = threading.Event()  # never set: waiting for it lets other threads run
         self._pid = 0  # of the process that the thread runs in: a forked child has none
@@ -45,26 +46,33 @@ class Leases:
             if self._pid != os.getpid():
                 self._held = {claim}
                 self._pid = os.getpid()
+                self._renewing = threading.Lock()  # a parent's may have been held when it forked
                 threading.Thread(target=self._renew, name="signalbus-leases", daemon=True).start()
         try:
             yield
         finally:
-            with self._lock:
+            # After a renewal under way: whoever settles passes over a row that is locked, as if somebody ran it.
+            with self._renewing, self._lock:
                 self._held.discard(claim)
 
     def _renew(self) -> None:
         while not self._pause.wait(RENEW_EVERY):
-            with self._lock:
-                held = sorted(self._held, key=str)
-                if not held:
-                    self._pid = 0  # the next claim starts another thread
-                    return
-            try:
-                ledger.renew(held, LEASE)
-            except DatabaseError as error:
-                logger.warning("signalbus could not renew %d lease(s), and will try again: %r", len(held), error)
-            finally:
-                connections.close_all()
+            with self._renewing:
+                with self._lock:
+                    held = sorted(self._held, key=str)
+                    if not held:
+                        self._pid = 0  # the next claim starts another thread
+                        return
+                self._renew_all(held)
+
+    @staticmethod
+    def _renew_all(held: Sequence[tuple[UUID, int]]) -> None:
+        try:
+            ledger.renew(held, LEASE)
+        except DatabaseError as error:
+            logger.warning("signalbus could not renew %d lease(s), and will try again: %r", len(held), error)
+        finally:
+            connections.close_all()
 
 
 leases = Leases()
