@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import transaction
 from django.db.models import Count, F
@@ -18,6 +18,7 @@ from django.db.models.functions import Now, Substr
 from signalbus.exceptions import TextError
 from signalbus.ledger.deliveries import CHUNK, insert, later, new_delivery, receivers_of, unlocked, using
 from signalbus.ledger.due import open_queues
+from signalbus.ledger.ordering import order_of, take_places
 from signalbus.ledger.recording import WAIT
 from signalbus.models import Delivery, Lane, State, StoredMessage
 from signalbus.registry import registry
@@ -194,13 +195,18 @@ def repair(found: Audit) -> int:
                 StoredMessage.objects.using(alias).filter(id__in=ids).select_for_update().values_list("id", flat=True)
             )
             kept = set(there)
-            rows = [
-                new_delivery(message.id, receiver, _queue_of(message, receiver))
-                for message, receiver in chunk
-                if message.id in kept
-            ]
-            insert([], rows)
+            chunk = [item for item in chunk if item.message.id in kept]
+            positions = take_places([item.message for item in chunk], using=alias)
+            insert([], [_absent_row(message, receiver, positions) for message, receiver in chunk])
     return found.missing_total
+
+
+def _absent_row(message: Message, receiver: str, positions: Mapping[UUID, int]) -> Delivery:
+    """Make the row that a delivery should have; in an order, its place is at the end of what is there by now."""
+    place: dict[str, Any] = {}
+    if message.id in positions:
+        place = {"ordering_key": order_of(message, receiver), "position": positions[message.id]}
+    return new_delivery(message.id, receiver, _queue_of(message, receiver), **place)
 
 
 def _queue_of(message: Message, receiver: str) -> str | None:

@@ -75,4 +75,4 @@ class Leases:
             connections.close_all()
 
 
-leases = Leases()
+leases: Leases = Leases()

@@ -68,4 +68,4 @@ class Pace:
         )
 
 
-pace = Pace()
+pace: Pace = Pace()

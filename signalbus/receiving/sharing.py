@@ -63,7 +63,7 @@ class Watch:
     """Looks at the statements of a shared transaction: which waits for a lock, and which would end it for everybody."""
 
     def __init__(self) -> None:
-        self.unfit = False
+        self.unfit: bool = False
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Run a statement, as Django's ``execute_wrapper()`` asks for it."""

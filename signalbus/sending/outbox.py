@@ -152,7 +152,7 @@ class Outage:
             self._since, self._kept = None, 0
 
 
-outage = Outage()
+outage: Outage = Outage()
 
 
 def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:

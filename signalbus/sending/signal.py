@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from signalbus.registry import Conflict, Receiver
     from signalbus.retry import Retry
     from signalbus.sending.composing import Envelope, OrderedBy, Outgoing
-    from signalbus.sending.once import Unique
+    from signalbus.sending.once import Once, Unique
 
     Split = tuple[list[Receiver], list[Any], list[Any]]
 
@@ -79,7 +79,7 @@ class Signal(Named, Later, HookedSignal):
         self.open = open
         reject_unordered(ordered_by, durable=durable, is_open=open)
         self.ordered_by = ordered_by
-        self.once = once_from(unique, debounce, max_wait, durable=durable, ordered_by=ordered_by)
+        self.once: Once | None = once_from(unique, debounce, max_wait, durable=durable, ordered_by=ordered_by)
         if use_caching:
             self.sender_receivers_cache: Any = SenderCache()
         self.refusals: Refusals = Refusals()

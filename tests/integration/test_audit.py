@@ -305,6 +305,21 @@ def test_the_table_is_for_people(bus: Bus, durable: Signal, received: list[int])
     assert f"missing: {delivery_id(sent.id, 'receiver')}" in out.getvalue()  # type: ignore[arg-type]  # it was sent
 
 
+def test_a_row_of_an_order_is_repaired_at_its_end(bus: Bus):
+    """Its place is gone with it; it runs after what waits."""
+    told: list[int] = []
+    ordered = new_signal(durable=True, ordered_by="key")
+    connect(ordered, lambda number, **kwargs: told.append(number), "receiver")
+    ids = [ordered.send(None, key="k", number=number).id for number in range(3)]
+    Delivery.objects.filter(message=ids[1]).delete()
+
+    audit("--repair", "--wait", 0)
+    bus.work()
+    bus.work()
+
+    assert told == [0, 2, 1]
+
+
 def test_a_repair_that_comes_late_does_no_harm(bus: Bus, durable: Signal, received: list[int]):
     """What ran between the audit and the repair does not run again."""
     durable.send(None, number=1)
