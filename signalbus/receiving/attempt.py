@@ -80,7 +80,7 @@ class Attempt:
         recipient: the receiver's id, as the message has it.
         receiver: the receiver.
         recorded: it has a row in the ledger.
-        number: 1 for the first; 0 while the row has not been asked.
+        number: 1 for the first.
         since: attempts made before the last retry by hand; the policy counts from there.
         claimed: its number was committed before it runs.
     """

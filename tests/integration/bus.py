@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import redis
+from django.db import connections
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -132,3 +134,19 @@ def recover(bus: Bus) -> int:
     published = sweep()
     bus.work()
     return published
+
+
+def elsewhere(work: Callable[[], Any]) -> list[Any]:
+    """Do something on another connection, as another process would, and return what came out."""
+    results: list[Any] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(timeout=30)
+    return results

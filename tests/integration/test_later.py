@@ -20,8 +20,7 @@ from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.sweeper import sweep
 from signalbus.testing import captured, immediate
 
-from .bus import QUEUE, Bus, connect, new_signal, only, rows
-from .test_ledger import elsewhere
+from .bus import QUEUE, Bus, connect, elsewhere, new_signal, only, rows
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,9 @@ from signalbus.ledger.recording import Part, record
 from signalbus.models import Delivery, Lane, State, StoredMessage
 from signalbus.wire.message import Message, delivery_id, to_body, uuid7
 
+from .bus import elsewhere
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from uuid import UUID
 
 DEFAULT = "default"
@@ -42,22 +42,6 @@ def recorded(*recipients: str) -> UUID:
     record([part], using=DEFAULT)
     assert part.message.recipients is not None
     return delivery_id(part.message.id, part.message.recipients[0])
-
-
-def elsewhere(work: Callable[[], object]) -> list[object]:
-    """Do something on another connection, as another process would, and return what came out."""
-    results: list[object] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(timeout=30)
-    return results
 
 
 def state_of(delivery: UUID) -> tuple[str, int]:

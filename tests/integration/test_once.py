@@ -18,8 +18,7 @@ from signalbus.receiving.sweeper import sweep
 from signalbus.testing import captured
 from tasks.admissions.models import Academy
 
-from .bus import QUEUE, Bus, connect, new_signal, only, rows
-from .test_ledger import elsewhere
+from .bus import QUEUE, Bus, connect, elsewhere, new_signal, only, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -18,10 +17,7 @@ from signalbus.receiving import sweeper
 from signalbus.receiving.sweeper import Purge, Sweeper
 from tests.servers import wait_until
 
-from .bus import Bus, connect, new_signal, rows
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .bus import Bus, connect, elsewhere, new_signal, rows
 
 
 @pytest.fixture
@@ -116,22 +112,6 @@ def test_a_purge_waits_for_nobody(bus: Bus, durable: Signal):
         assert elsewhere(lambda: ledger.purge_some(3600, batch=10)) == [1]
 
     assert Delivery.objects.count() == StoredMessage.objects.count() == 1
-
-
-def elsewhere(work: Callable[[], Any]) -> list[Any]:
-    """Do something on another connection, as another process would, and return what came out."""
-    results: list[Any] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(timeout=30)
-    return results
 
 
 def test_the_sweeper_purges_by_itself(bus: Bus, durable: Signal):
