@@ -60,8 +60,9 @@ def audit(*arguments: object, fails: bool = False) -> dict[str, Any]:
 
 @contextmanager
 def working(bus: Bus) -> Iterator[None]:
-    """Have a worker beside the test."""
+    """Have a worker beside the test; as a real one it holds what it has taken off the queue, for all to see."""
     stop = threading.Event()
+    bus.client.hset("unacked", "tag", "[]")
 
     def work() -> None:
         try:
@@ -77,6 +78,7 @@ def working(bus: Bus) -> Iterator[None]:
     finally:
         stop.set()
         thread.join(30)
+        bus.client.delete("unacked")
 
 
 def test_books_of_nothing(bus: Bus):
