@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.core.checks import run_checks
+from django.core.checks.model_checks import check_lazy_references
 from django.db import models
 from django.db.models.signals import (
     post_delete,
@@ -120,7 +120,7 @@ class TestReceiver:
         """The system check that reports the model names the receiver that waits for it."""
         try:
             receiver(post_save, sender="admissions.Typo")(on_change)
-            (error,) = [found for found in run_checks() if "admissions.typo" in found.msg]
+            (error,) = [found for found in check_lazy_references(None) if "admissions.typo" in found.msg]
         finally:
             apps._pending_operations.pop(("admissions", "typo"))
         assert f"{HERE}.on_change" in error.msg
