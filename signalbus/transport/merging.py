@@ -1,0 +1,160 @@
+"""One Celery message for the texts of several: one request, one way to a child and back, one line in the log.
+
+Only what is plainly one of ours is read, and each by itself: what its author wrote stays in its own texts, which are
+verified one by one, as ever. Whatever is unusual travels alone and as it came.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from binascii import a2b_base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from kombu.transport import virtual
+
+from signalbus import celery
+from signalbus.wire.hint import signal_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from signalbus.transport.claims import Claimed
+
+MOST_TEXTS: Final = 100  # in one message; as the publisher's
+GROUP: Final = "group:"  # begins the delivery tag of several members
+
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_TEXT: Final = frozenset({str})
+# What the publisher writes. Anything more may mean something to Celery, or to a tracer, and for this message alone.
+_PARTS: Final = frozenset({"body", "content-encoding", "content-type", "headers", "properties"})
+_HEADERS: Final = frozenset(
+    {"argsrepr", "id", "ignore_result", "kwargsrepr", "lang", "origin", "parent_id", "root_id", "task"}
+)
+_PROPERTIES: Final = frozenset(
+    {"body_encoding", "correlation_id", "delivery_info", "delivery_mode", "delivery_tag", "priority"}
+)
+_decode = json.JSONDecoder().decode
+_UNREADABLE: Final = (AttributeError, KeyError, LookupError, RecursionError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A claimed message, as far as it has been read.
+
+    Args:
+        claimed: the claim.
+        texts: what it holds; nothing if it is not plainly ours.
+        headers: Celery's, if it is.
+    """
+
+    claimed: Claimed
+    texts: tuple[str, ...] = ()
+    headers: dict[str, Any] | None = None
+
+    @property
+    def keys(self) -> list[tuple[str, str | None]]:
+        """What its texts' time is known by."""
+        return keys_of(self.texts, self.claimed.queue)
+
+
+def keys_of(texts: Sequence[str], queue: str) -> list[tuple[str, str | None]]:
+    """Return what the time of texts is known by: the queue, and the signal, if they do not lie."""
+    return [(queue, signal_of(text)) for text in texts]
+
+
+def read(claimed: Claimed) -> Parcel:
+    """Read what was claimed, if it is plainly a message of ours, which nobody has given out before.
+
+    Args:
+        claimed: the claim; whoever can write to the broker chose its bytes.
+    """
+    try:
+        found = _read(claimed)
+    except _UNREADABLE:
+        found = None
+    return found or Parcel(claimed)
+
+
+def _read(claimed: Claimed) -> Parcel | None:
+    message = _decode(claimed.raw.decode())
+    headers, properties = message["headers"], message["properties"]
+    origin = properties["delivery_info"]
+    plain = (
+        headers["task"] == celery.TASK_NAME
+        and message.keys() <= _PARTS
+        and headers.keys() <= _HEADERS
+        and properties.keys() <= _PROPERTIES
+        and origin == {"exchange": "", "routing_key": claimed.queue}
+        and _SCALARS.issuperset(map(type, headers.values()))
+        and type(headers["id"]) is str
+        and (message["content-type"], message["content-encoding"]) == ("application/json", "utf-8")
+        and properties["body_encoding"] == "base64"
+    )
+    if not plain:
+        return None
+    arguments, named, embedded = _decode(a2b_base64(message["body"]).decode())
+    (texts,) = arguments
+    if named or embedded or type(texts) is not list or not _TEXT.issuperset(map(type, texts)):
+        return None
+    return Parcel(claimed, tuple(texts), headers) if 0 < len(texts) <= MOST_TEXTS else None
+
+
+class Merged(dict[str, Any]):
+    """What kombu makes a message of: that of one group.
+
+    Args:
+        parcels: the members; each is plainly ours.
+    """
+
+    def __init__(self, parcels: Sequence[Parcel]) -> None:
+        self.parcels = list(parcels)
+        first = self.parcels[0]
+        headers = _headers_of(self.parcels)
+        super().__init__(
+            body="",
+            headers=headers,
+            properties={
+                "correlation_id": headers["id"],
+                "delivery_info": {"exchange": "", "routing_key": first.claimed.queue},
+                "delivery_tag": first.claimed.tag if len(self.parcels) == 1 else GROUP + first.claimed.tag,
+                "body_encoding": None,
+            },
+        )
+        self["content-type"], self["content-encoding"] = "application/json", "utf-8"
+
+
+def _headers_of(parcels: Sequence[Parcel]) -> dict[str, Any]:
+    own = parcels[0].headers
+    if len(parcels) == 1 and own is not None:
+        return own
+    id_ = str(uuid.uuid4())
+    return {
+        "lang": "py",
+        "task": celery.TASK_NAME,
+        "id": id_,
+        "root_id": id_,
+        "argsrepr": f"({sum(len(parcel.texts) for parcel in parcels)} texts)",
+        "kwargsrepr": "{}",
+        "ignore_result": True,
+    }
+
+
+class Message(virtual.Message):
+    """A kombu message, which may be a group's.
+
+    Args:
+        payload: what came out of the queue, or `Merged`.
+        channel: as kombu gives it.
+        options: as well.
+    """
+
+    def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
+        super().__init__(payload, channel=channel, **options)
+        self.parcels = payload.parcels if isinstance(payload, Merged) else []
+        self._arguments = [[text for parcel in self.parcels for text in parcel.texts]]
+
+    def decode(self) -> Any:
+        """Return the body; a group's has been read already."""
+        return (self._arguments, {}, {}) if self.parcels else super().decode()
