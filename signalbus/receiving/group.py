@@ -29,6 +29,10 @@ class Group:
     def __init__(self) -> None:
         self._waiting: dict[object, Attempt] = {}
 
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
     @property
     def is_full(self) -> bool:
         """Whether there are as many as share a commit."""

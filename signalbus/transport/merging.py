@@ -12,9 +12,8 @@ from binascii import a2b_base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from kombu.transport import virtual
-
 from signalbus import celery
+from signalbus.transport.claims import CLAIM, GROUP
 from signalbus.wire.hint import signal_of
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from signalbus.transport.claims import Claimed
 
 MOST_TEXTS: Final = 100  # in one message; as the publisher's
-GROUP: Final = "group:"  # begins the delivery tag of several members
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _TEXT: Final = frozenset({str})
@@ -118,11 +116,17 @@ class Merged(dict[str, Any]):
             properties={
                 "correlation_id": headers["id"],
                 "delivery_info": {"exchange": "", "routing_key": first.claimed.queue},
-                "delivery_tag": first.claimed.tag if len(self.parcels) == 1 else GROUP + first.claimed.tag,
+                "delivery_tag": tag_of(self.parcels),
                 "body_encoding": None,
             },
         )
         self["content-type"], self["content-encoding"] = "application/json", "utf-8"
+
+
+def tag_of(parcels: Sequence[Parcel]) -> str:
+    """Return the delivery tag of a group: a lone member's own, or one that stands for all."""
+    first = parcels[0].claimed.tag
+    return first if len(parcels) == 1 else GROUP + first.removeprefix(CLAIM)
 
 
 def _headers_of(parcels: Sequence[Parcel]) -> dict[str, Any]:
@@ -139,22 +143,3 @@ def _headers_of(parcels: Sequence[Parcel]) -> dict[str, Any]:
         "kwargsrepr": "{}",
         "ignore_result": True,
     }
-
-
-class Message(virtual.Message):
-    """A kombu message, which may be a group's.
-
-    Args:
-        payload: what came out of the queue, or `Merged`.
-        channel: as kombu gives it.
-        options: as well.
-    """
-
-    def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
-        super().__init__(payload, channel=channel, **options)
-        self.parcels = payload.parcels if isinstance(payload, Merged) else []
-        self._arguments = [[text for parcel in self.parcels for text in parcel.texts]]
-
-    def decode(self) -> Any:
-        """Return the body; a group's has been read already."""
-        return (self._arguments, {}, {}) if self.parcels else super().decode()

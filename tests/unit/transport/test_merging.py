@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from signalbus import celery
 from signalbus.receiving.request import DeliverRequest
-from signalbus.transport.merging import MOST_TEXTS, Merged, Message, read
+from signalbus.transport.merging import MOST_TEXTS, Merged, read
+from signalbus.transport.message import Message
 from signalbus.wire.hint import signal_of
 from tests.unit.transport.parcels import QUEUE, claim, item, text_of
 
@@ -131,9 +132,9 @@ class TestMerging:
         """Its members are acknowledged by theirs."""
         first, second = read(claim(item("a"), tag="1")), read(claim(item("b"), tag="2"))
         message = deliver(first, second)
-        assert message.delivery_tag == "group:1"
+        assert message.delivery_tag == "sb1g:1"
         assert message.headers["id"] == message.headers["root_id"] == message.properties["correlation_id"]
-        assert message.headers["id"] not in {first.headers["id"], second.headers["id"]}
+        assert message.headers["id"] not in [each.headers and each.headers["id"] for each in (first, second)]
         assert message.headers["argsrepr"] == "(2 texts)"
 
     def test_who_travels_alone_keeps_id_and_tag(self):
