@@ -173,6 +173,12 @@ def is_own_app() -> bool:
     return conf.get().CELERY_APP is None
 
 
+def claims() -> bool:
+    """Whether this app's workers claim their messages, where the broker is Redis."""
+    claim = conf.get().CLAIM
+    return is_own_app() if claim is None else claim
+
+
 def default_queue() -> str:
     """Return the queue of receivers that name none."""
     return conf.get().QUEUE or (OWN_QUEUE if is_own_app() else str(get_app().conf.task_default_queue))

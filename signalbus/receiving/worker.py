@@ -14,7 +14,7 @@ from signalbus import celery, conf, ledger
 from signalbus.compat.celery import names_queues
 from signalbus.exceptions import ConfigurationError
 from signalbus.models import Delivery
-from signalbus.receiving import ending, sessions, upkeep
+from signalbus.receiving import claiming, ending, sessions, upkeep
 from signalbus.receiving.sweeper import Sweeper
 from signalbus.registry import registry
 
@@ -56,8 +56,10 @@ class BusStep(bootsteps.StartStopStep):
         if celery.is_own_app():
             upkeep.keep_connections()
 
-    def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+    def start(self, parent: Any) -> None:
         """Start the sweeper, after the pool: its first children are forked without it."""
+        if celery.claims():
+            claiming.claim(parent)
         interval = conf.get().SWEEP_SECONDS
         if interval:
             self._sweeper = Sweeper(interval)
