@@ -10,9 +10,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from signalbus.compat import redis as compat
-from signalbus.transport import claims, scripts
+from signalbus.transport import claims, company, scripts
 from signalbus.transport.claims import Claimed, Numbers, Owner, Work
 from signalbus.transport.line import Line
+from signalbus.transport.merging import Merged, Parcel, read, tag_of
+from signalbus.transport.message import Message
 from signalbus.transport.pulse import Pulse
 from signalbus.transport.qos import QoS
 from signalbus.transport.unacked import Unacked
@@ -35,6 +37,7 @@ class ClaimingMixin:
     """
 
     QoS = QoS
+    Message = Message
 
     connection: Any
     qos: Any
@@ -98,7 +101,7 @@ class ClaimingMixin:
 
     def limit(self) -> int:
         """Return how many messages to claim at most."""
-        return min(self.slots(), MOST)
+        return min(self.slots() * company.size(), MOST)
 
     # In the event loop.
 
@@ -194,26 +197,34 @@ class ClaimingMixin:
     # From here to the consumer, and back.
 
     def _hand_out(self, claimed: Sequence[Claimed]) -> None:
-        """Deliver what was claimed."""
-        for each in claimed:
-            self._deliver([each])
+        """Deliver what was claimed, in company as far as it fits."""
+        groups, back = company.arrange([read(each) for each in claimed], self.slots())
+        for group in groups:
+            self._deliver(group)
+        if back:
+            self._give_back([parcel.claimed for parcel in back])
 
-    def _deliver(self, group: Sequence[Claimed]) -> None:
-        """Deliver one claim as what it is: a message, or nothing that can be read."""
-        (claimed,) = group
+    def _deliver(self, group: Sequence[Parcel]) -> None:
+        """Deliver messages of ours as one, or one claim as what it is: a message, or nothing that can be read."""
+        claimed, tag = group[0].claimed, tag_of(group)
         try:
-            compat.hand_over(self, compat.delivered(claimed.raw, claimed.queue, claimed.tag), claimed.queue)
+            if group[0].texts:
+                self.owner.groups[tag] = [parcel.claimed.tag for parcel in group]
+                compat.hand_over(self, Merged(group), claimed.queue)
+            else:
+                compat.hand_over(self, compat.delivered(claimed.raw, claimed.queue, tag), claimed.queue)
         except compat.MALFORMED as error:
-            if compat.holds(self.qos, claimed.tag):  # it could be read: the error is its consumer's
+            if compat.holds(self.qos, tag):  # it could be read: the error is its consumer's
                 under_way = self.work.under_way()
                 if under_way is None:
                     raise
-                if claimed.tag in under_way:
+                if tag in under_way:
                     logger.exception("signalbus could not begin a message of %r at once", claimed.queue)
                     return
-                compat.let_go(self.qos, claimed.tag)
-            self.unacked.set_aside(claimed.tag, claimed.raw, claimed.queue, error)
-            self.owner.end(claimed.tag)
+                compat.let_go(self.qos, tag)
+            for parcel in group:
+                self.unacked.set_aside(parcel.claimed.tag, parcel.claimed.raw, claimed.queue, error)
+            self.owner.end(tag)
 
     def _give_back(self, claimed: Sequence[Claimed]) -> None:
         """Put back what was claimed and not delivered, in one step, as the next to be taken."""

@@ -6,6 +6,7 @@ import json
 import threading
 import uuid
 from base64 import b64encode
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kombu.transport import virtual
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     from signalbus.transport.merging import Parcel
 
-# KEYS: unacked, its index, a list. ARGV: a claim's tag; what remains of it, or '' for nothing; items for the list.
+# KEYS: unacked, its index, a list. ARGV: a claim's tag; what remains of it, or '' for nothing; the end of the
+# list, LPUSH or RPUSH; items for it.
 # Returns 0 if somebody else has ended the claim.
 DIVIDE = Script("""
 redis.call('HDEL', KEYS[1], '')
@@ -33,7 +35,7 @@ else
   redis.call('HDEL', KEYS[1], ARGV[1])
   redis.call('ZREM', KEYS[2], ARGV[1])
 end
-for i = 3, #ARGV do redis.call('RPUSH', KEYS[3], ARGV[i]) end
+for i = 4, #ARGV do redis.call(ARGV[3], KEYS[3], ARGV[i]) end
 return 1
 """)
 
@@ -94,7 +96,8 @@ class Message(virtual.Message):
         """Acknowledge what is done; what was taken back before it began is nobody's yet."""
         states = self._states()
         if WAITING in states:
-            self._give_back(states)
+            with self._settled_later():
+                self._give_back(states)
         super().ack(multiple=multiple)
 
     def reject(self, requeue: bool = False) -> None:
@@ -107,10 +110,21 @@ class Message(virtual.Message):
         if not states:
             super().reject(requeue=requeue)
             return
-        self._give_back(states)
-        if requeue:
-            self._give_out_again(states)
+        with self._settled_later():
+            self._give_back(states)
+            if requeue:
+                self._give_out_again(states)
         super().ack()
+
+    @contextmanager
+    def _settled_later(self) -> Iterator[None]:
+        """Leave to the channel what the broker does not hear now: as a whole, as what was lost."""
+        try:
+            with self._lock:
+                yield
+        except BaseException:
+            self.channel.owner.is_unsettled = True
+            raise
 
     def _give_out_again(self, states: Sequence[int]) -> None:
         whole = []
@@ -119,9 +133,9 @@ class Message(virtual.Message):
             if len(begun) == len(texts):
                 whole.append(parcel.claimed.tag)
             elif begun:
-                self._divide(parcel, "", _item(parcel, self._of(begun), redelivered=True))
+                self._divide(parcel, "", _item(parcel, self._of(begun), redelivered=True), end="LPUSH")
         if whole:
-            self.channel.unacked.restore(whole)
+            self.channel.unacked.restore(whole, leftmost=True)
 
     def _states(self) -> Sequence[int]:
         return self.states() if self.states is not None else b""
@@ -134,10 +148,10 @@ class Message(virtual.Message):
     def _of(self, texts: Sequence[int]) -> list[str]:
         return [self.texts[text] for text in texts]
 
-    def _divide(self, parcel: Parcel, remains: str, *items: str) -> None:
+    def _divide(self, parcel: Parcel, remains: str, *items: str, end: str = "RPUSH") -> None:
         unacked = self.channel.unacked
         keys = (unacked.claims, unacked.index, unacked.list_of(parcel.claimed))
-        unacked.run(DIVIDE, keys, parcel.claimed.tag, remains, *items)
+        unacked.run(DIVIDE, keys, parcel.claimed.tag, remains, end, *items)
 
 
 def _item(parcel: Parcel, texts: Sequence[str], *, redelivered: bool = False) -> str:

@@ -84,13 +84,17 @@ class Unacked:
             self.command("ZREM", self.index, *chunk)
             self.command("HDEL", self.claims, *chunk)
 
+    def list_of(self, claimed: Claimed) -> str:
+        """Return the list that a claim was taken from."""
+        return claimed.key or prefixed(self._channel, claimed.queue)
+
     def give_back(self, claimed: Sequence[Claimed]) -> None:
         """Give back what nobody has begun, as it was and where it was, in one step; the oldest is taken next.
 
         Args:
             claimed: in the order in which it was claimed.
         """
-        keys = [each.key or prefixed(self._channel, each.queue) for each in claimed]
+        keys = [self.list_of(each) for each in claimed]
         items = [(each.tag, each.raw) for each in claimed]
         self._restore("RPUSH", list(zip(keys, items, strict=True))[::-1])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,14 +35,16 @@ class Unacked:
             raise self.error
         self.calls.append(("back", *(each.tag for each in claimed)))
 
-    def restore(self, tags) -> list[Any]:
+    def restore(self, tags, *, leftmost) -> list[Any]:
         """Note it."""
+        assert leftmost
         self.calls.append(("again", *tags))
         return []
 
-    def run(self, script, keys, tag, remains, *items) -> None:
-        """Note a division, as what remains and what goes to the list: texts, and whether it is redelivered."""
+    def run(self, script, keys, tag, remains, end, *items) -> None:
+        """Note a division: as what remains and what goes to the list: texts, and whether it is redelivered."""
         assert script is DIVIDE
+        assert end == ("RPUSH" if remains else "LPUSH")
         assert keys == ("unacked", "unacked_index", "signalbus")
         self.calls.append(
             ("divide", tag, remains and seen(json.loads(remains)[0]), *(seen(json.loads(i)) for i in items))
@@ -63,6 +66,7 @@ class Channel:
 
     def __init__(self) -> None:
         self.unacked = Unacked()
+        self.owner = SimpleNamespace(is_unsettled=False)
 
     def basic_ack(self, tag, multiple=False) -> None:
         """Note it."""
@@ -116,6 +120,7 @@ class TestAck:
         with pytest.raises(RedisConnectionError):
             deliver(channel, *ABC, states=[DONE, WAITING, WAITING]).ack()
         assert channel.unacked.calls == []
+        assert channel.owner.is_unsettled
 
 
 class TestReject:
@@ -182,7 +187,7 @@ class TestGivingBack:
 def test_each_item_of_a_divided_batch_is_a_message_of_its_own(channel, monkeypatch):
     """With one tag, or one id, the end of one would be that of the other."""
     items: list[str] = []
-    monkeypatch.setattr(channel.unacked, "run", lambda script, keys, tag, *made: items.extend(made))
+    monkeypatch.setattr(channel.unacked, "run", lambda script, keys, tag, remains, end, *made: items.extend([remains, *made]))
     made = item("a", "b")
     message = Message(Merged([read(claim(made))]), channel=channel, accept={"application/json"})
     message.give_back([BEGUN, WAITING])
