@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 BUDGET: Final = 0.05  # seconds for a group; less brought nothing, to those who wait behind a slow one either
 MOST_BYTES: Final = 1024 * 1024  # characters of texts in a group
 
-_MEAN: Final = None  # the key of a text that might be anybody's
+# What is known of a text that might be anybody's: its seconds; and of a message: its texts, and how long these are.
+_SECONDS, _TEXTS, _BYTES = "seconds", "texts", "bytes"
 pace: Pace = Pace()
 
 
@@ -32,13 +33,14 @@ def learn(texts: Sequence[str], queue: str, seconds: float) -> None:
     """
     if texts:
         pace.learn_together(keys_of(texts, queue), seconds)
-        pace.learn(_MEAN, seconds / len(texts))
+        pace.learn(_SECONDS, seconds / len(texts))
 
 
 def size() -> int:
-    """Return how many messages are worth claiming for each free place, as the last ones were."""
-    mean = pace.expected(_MEAN)
-    return max(1, min(MOST_TEXTS, int(BUDGET / mean))) if mean else MOST_TEXTS
+    """Return how many messages are worth claiming for each free place, if they are as the last ones were."""
+    texts = pace.expected(_TEXTS)
+    bounds = ((BUDGET, pace.expected(_SECONDS) * texts), (MOST_TEXTS, texts), (MOST_BYTES, pace.expected(_BYTES)))
+    return max(1, int(min(most / max(each, 1e-9) for most, each in bounds)))
 
 
 def arrange(parcels: Sequence[Parcel], slots: int) -> tuple[list[list[Parcel]], list[Parcel]]:
@@ -51,6 +53,7 @@ def arrange(parcels: Sequence[Parcel], slots: int) -> tuple[list[list[Parcel]], 
     Returns:
         The groups, and what is left over: to be given back, in this order, where it came from.
     """
+    _note(parcels)
     share = math.ceil(len(parcels) / max(1, slots))
     groups: list[list[Parcel]] = []
     room = _Room()
@@ -65,6 +68,13 @@ def arrange(parcels: Sequence[Parcel], slots: int) -> tuple[list[list[Parcel]], 
             groups.append([parcel])
             room = _Room(parcel, seconds, share)
     return groups[:slots], [parcel for group in groups[slots:] for parcel in group]
+
+
+def _note(parcels: Sequence[Parcel]) -> None:
+    ours = [parcel for parcel in parcels if parcel.texts]
+    if ours:
+        pace.learn(_TEXTS, sum(len(parcel.texts) for parcel in ours) / len(ours))
+        pace.learn(_BYTES, sum(map(_size, ours)) / len(ours))
 
 
 def _expected(parcel: Parcel) -> float:

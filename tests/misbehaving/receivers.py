@@ -6,6 +6,7 @@ import os
 import signal as os_signal
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from celery import chain, group
@@ -28,6 +29,7 @@ from .signals import (
     mailed,
     poisoned,
     stepping,
+    together,
     trouble,
 )
 from .tasks import note, note_at_the_second_try, task_that_fails
@@ -101,6 +103,22 @@ def receiver_that_never_returns(sender: Any, label: str, **kwargs: Any) -> None:
             time.sleep(60)
         except Exception:  # noqa: BLE001 - the misbehaviour
             continue
+
+
+@receiver(together, atomic=False, retry=Retry(max_attempts=1))
+def receiver_in_company(sender: Any, number: int, act: str, **kwargs: Any) -> None:
+    """Note that it runs, and do what the message asks for."""
+    place = Path(os.environ["COMPANY"])
+    with (place / "ran").open("a", encoding="utf-8") as log:
+        log.write(f"{number}\n")
+    if act == "hang":
+        while not (place / "released").exists():
+            time.sleep(0.02)
+    elif act == "overrun":
+        time.sleep(60)
+    elif act == "kill" and not (place / "killed").exists():
+        (place / "killed").touch()
+        os.kill(os.getpid(), os_signal.SIGKILL)
 
 
 @receiver(mailed, queue="email")

@@ -15,4 +15,5 @@ connected = Signal()  # to one that tells which connection it has
 long = Signal()  # to one whose first run lasts until it is cut off
 handing_on = Signal()
 stepping = Signal(ordered_by="key")  # to one that fails now and then
+together = Signal(durable=False)  # to one that is brief, but for what a message asks of it
 poisoned = Signal()  # to one that kills its process at one number

@@ -116,9 +116,12 @@ class TestLearning:
     def test_without_experience_one_is_claimed_for_each_place(self):
         """It may be slow."""
         assert company.size() == 1
+        arrange([parcel("a")], 1)
+        assert company.size() == 1
 
     def test_the_mean_says_how_many_are_worth_claiming(self):
         """What would not fit would only have to go back."""
+        arrange([parcel("a")], 1)
         company.learn(parcel("a", texts=10).texts, "q", 0.05)
         assert company.size() == 10
         company.learn(parcel("a").texts, "q", 1.0)
@@ -126,8 +129,16 @@ class TestLearning:
 
     def test_never_more_than_a_hundred(self):
         """As a group holds no more."""
+        arrange([parcel("a")], 1)
         company.learn(parcel("a", texts=100).texts, "q", 0.0)
         assert company.size() == MOST_TEXTS
+
+    @pytest.mark.parametrize(("message", "count"), [(parcel("a", texts=40), 2), (parcel("a", size=300_000), 3)])
+    def test_fewer_of_large_ones(self, message, count):
+        """A batch of the sender's is a group already."""
+        company.learn(message.texts, "q", 0.0)
+        arrange([message], 1)
+        assert company.size() == count
 
     def test_a_signal_is_known_by_its_queue(self):
         """Its receivers there are others."""

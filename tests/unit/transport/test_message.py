@@ -187,7 +187,9 @@ class TestGivingBack:
 def test_each_item_of_a_divided_batch_is_a_message_of_its_own(channel, monkeypatch):
     """With one tag, or one id, the end of one would be that of the other."""
     items: list[str] = []
-    monkeypatch.setattr(channel.unacked, "run", lambda script, keys, tag, remains, end, *made: items.extend([remains, *made]))
+    monkeypatch.setattr(
+        channel.unacked, "run", lambda script, keys, tag, remains, end, *made: items.extend([remains, *made])
+    )
     made = item("a", "b")
     message = Message(Merged([read(claim(made))]), channel=channel, accept={"application/json"})
     message.give_back([BEGUN, WAITING])
