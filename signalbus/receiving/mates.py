@@ -54,7 +54,6 @@ class Lookout(threading.Thread):
         self._patience = patience
         self._watched: dict[int, _Watched] = {}
         self._any = threading.Event()
-        self._seen_steps = False  # else the pool's processes share no memory with this one
 
     def watch(self, message: Divisible, texts: list[str], queue: str) -> Sheet | None:
         """Look after a message, until nobody holds it any more.
@@ -106,12 +105,12 @@ class Lookout(threading.Thread):
         """Look at one message; return whether nothing more is to be seen of it."""
         sheet = watched.sheet
         if sheet.steps != watched.steps:
-            self._seen_steps = True
             watched.steps, watched.since = sheet.steps, now
         waited = now - watched.since
         if sheet.is_void:
             return waited >= progress.PAUSE and message.give_back(sheet.states)
-        if waited >= self._patience and self._seen_steps and progress.WAITING in sheet.states:
+        # Without a step it may wait for a rate limit, or its process may share no memory with this one.
+        if watched.steps and waited >= self._patience and progress.WAITING in sheet.states:
             self._take_back(watched, waited)
             watched.since = now
         return False

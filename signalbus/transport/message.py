@@ -86,7 +86,8 @@ class Message(virtual.Message):
                 whole.append((parcel, waiting))
             elif waiting:
                 rest = [text for text in texts if text not in waiting and text not in self._gone]
-                self._divide(parcel, _entry(parcel, self._of(rest)), _item(parcel, self._of(waiting)))
+                # The last to be put at the end that is taken from is the first to be taken.
+                self._divide(parcel, _entry(parcel, self._of(rest)), "RPUSH", _items(parcel, self._of(waiting[::-1])))
                 self._gone.update(waiting)
         if whole:
             self.channel.unacked.give_back([parcel.claimed for parcel, _ in whole])
@@ -130,10 +131,10 @@ class Message(virtual.Message):
         whole = []
         for parcel, texts in self._places():
             begun = [text for text in texts if states[text] == BEGUN]
-            if len(begun) == len(texts):
+            if begun and len(texts) == 1:
                 whole.append(parcel.claimed.tag)
             elif begun:
-                self._divide(parcel, "", _item(parcel, self._of(begun), redelivered=True), end="LPUSH")
+                self._divide(parcel, "", "LPUSH", _items(parcel, self._of(begun), redelivered=True))
         if whole:
             self.channel.unacked.restore(whole, leftmost=True)
 
@@ -148,25 +149,29 @@ class Message(virtual.Message):
     def _of(self, texts: Sequence[int]) -> list[str]:
         return [self.texts[text] for text in texts]
 
-    def _divide(self, parcel: Parcel, remains: str, *items: str, end: str = "RPUSH") -> None:
+    def _divide(self, parcel: Parcel, remains: str, end: str, items: Sequence[str]) -> None:
         unacked = self.channel.unacked
         keys = (unacked.claims, unacked.index, unacked.list_of(parcel.claimed))
         unacked.run(DIVIDE, keys, parcel.claimed.tag, remains, end, *items)
 
 
-def _item(parcel: Parcel, texts: Sequence[str], *, redelivered: bool = False) -> str:
-    """Make the queue item of some of a message's texts: a message of its own."""
+def _items(parcel: Parcel, texts: Sequence[str], *, redelivered: bool = False) -> list[str]:
+    """Make a queue item of each text: a message of its own, which no slow neighbour will hold again."""
     message = json.loads(parcel.claimed.raw)
+    if redelivered:
+        message["headers"]["redelivered"] = message["properties"]["delivery_info"]["redelivered"] = True
+    return [_with_texts(message, [text]) for text in texts]
+
+
+def _entry(parcel: Parcel, texts: Sequence[str]) -> str:
+    """Make what a claim of some of a message's texts is in kombu's hash."""
+    return f'[{_with_texts(json.loads(parcel.claimed.raw), texts)}, "", {json.dumps(parcel.claimed.queue)}]'
+
+
+def _with_texts(message: dict[str, Any], texts: Sequence[str]) -> str:
     headers, properties = message["headers"], message["properties"]
     message["body"] = b64encode(json.dumps([[texts], {}, {}]).encode()).decode()
     headers["id"] = properties["correlation_id"] = str(uuid.uuid4())
     headers["argsrepr"] = f"({len(texts)} texts)"
     properties["delivery_tag"] = str(uuid.uuid4())  # two items with one tag would be acknowledged together
-    if redelivered:
-        headers["redelivered"] = properties["delivery_info"]["redelivered"] = True
     return json.dumps(message)
-
-
-def _entry(parcel: Parcel, texts: Sequence[str]) -> str:
-    """Make what a claim of some of a message's texts is in kombu's hash."""
-    return f'[{_item(parcel, texts)}, "", {json.dumps(parcel.claimed.queue)}]'

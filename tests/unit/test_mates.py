@@ -97,18 +97,8 @@ def test_the_last_one_may_take_its_time(lookout, message, sheet):
     assert not sheet.is_void
 
 
-def test_what_waits_in_a_process_that_hangs_is_given_back_whole(lookout, message, sheet):
-    """A message that stands behind another has not begun at all."""
-    behind = Message()
-    assert lookout.watch(behind, TEXTS, "q") is not None
-    now = lookout._watched[max(lookout._watched)].since
-    for seconds in (PATIENCE, PATIENCE + 1):
-        lookout.look(now + seconds)
-    assert behind.given == [[WAITING] * 3]
-
-
-def test_nothing_is_taken_where_the_memory_is_not_shared(lookout, message):
-    """A process that was not forked cannot tell what it has begun."""
+def test_nothing_is_taken_that_nobody_has_begun(lookout, message):
+    """It waits for a rate limit, or its process was not forked, and cannot tell what it has begun."""
     sheet = lookout.watch(message, TEXTS, "q")
     for seconds in (1, 2, 3):
         lookout.look(1e9 + seconds)

@@ -142,10 +142,10 @@ class TestReject:
         assert channel.unacked.calls == [("reject", "sb1g:1", True)]
 
     def test_a_batch_is_divided(self, channel):
-        """It is one claim, of which each text goes its own way."""
+        """It is one claim, of which each text goes its own way, and alone from then on."""
         deliver(channel, ("1", "a", "b", "c", "d"), states=[DONE, BEGUN, WAITING, WAITING]).reject(requeue=True)
         assert channel.unacked.calls == [
-            ("divide", "1", (["a", "b"], False), (["c", "d"], False)),
+            ("divide", "1", (["a", "b"], False), (["d"], False), (["c"], False)),
             ("divide", "1", "", (["b"], True)),
             ("ack", "1"),
         ]
@@ -172,7 +172,7 @@ class TestGivingBack:
     def test_a_claim_keeps_what_is_worked_on(self, channel):
         """If the worker dies, nothing else of the batch runs again."""
         deliver(channel, ("1", "a", "b", "c")).give_back([BEGUN, WAITING, WAITING])
-        assert channel.unacked.calls == [("divide", "1", (["a"], False), (["b", "c"], False))]
+        assert channel.unacked.calls == [("divide", "1", (["a"], False), (["c"], False), (["b"], False))]
 
     def test_the_broker_does_not_answer(self, channel):
         """So it is tried again."""
