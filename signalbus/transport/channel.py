@@ -251,8 +251,10 @@ class ClaimingMixin:
             tags = [owner.tag(number) for number in range(numbers.first, numbers.first + numbers.many)]
             self.unacked.restore([tag for tag in tags if tag not in owner.held], begun=False)
             owner.lost.pop()
-        for delivery in self.work.given_up(owner.deliveries()):
-            self.unacked.restore([tag for tag in owner.members(delivery) if tag in owner.held])
+        given_up = self.work.given_up(owner.deliveries())
+        nobodys = owner.claims_of(given_up)
+        self.unacked.restore([tag for tag in owner.held if tag in nobodys])
+        for delivery in given_up:
             owner.end(delivery)
         owner.is_unsettled = False
 
