@@ -217,6 +217,11 @@ def replies(connection: Any, count: int) -> list[Any]:
     return found
 
 
+def is_wrong_type(error: ResponseError) -> bool:
+    """Whether a command found a key of another type than its own; in a pipeline or a script, the word stands within."""
+    return "WRONGTYPE" in str(error)
+
+
 def hear(connection: Any) -> None:
     """Read what the server has said unasked, while nothing else is awaited; each calls ``on_change``.
 

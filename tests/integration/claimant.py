@@ -1,4 +1,4 @@
-"""A consumer in the test's own process, which claims as a worker's does: kombu's connection and event loop, our transport."""
+"""A consumer in the test's own process, which claims as a worker's does: kombu's event loop, and our transport."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Claimant:
         if alone:
             claims._owners.clear()
         self.messages: list[Any] = []
+        self.channel: Any = None
         self.hub = Hub()
         options.setdefault("socket_timeout", 5)
         self.connection = Connection(url, transport_options=options)
@@ -50,7 +51,7 @@ class Claimant:
 
     def __enter__(self) -> Self:
         self.connection.transport.register_with_event_loop(self.connection.connection, self.hub)
-        self.channel: Any = self.connection.default_channel
+        self.channel = self.connection.default_channel
         self.channel.basic_qos(0, self._prefetch, False)
         self.consumer = Consumer(self.channel, self.queues, on_message=self.on_message)
         self.consumer.consume()
@@ -84,9 +85,9 @@ class Claimant:
         deadline = time.monotonic() + seconds
         self.run(lambda: time.monotonic() >= deadline, seconds + 5)
 
-    def take(self, count: int) -> list[Any]:
+    def take(self, count: int, timeout: float = 5.0) -> list[Any]:
         """Run until so many messages are there."""
-        self.run(lambda: len(self.messages) >= count)
+        self.run(lambda: len(self.messages) >= count, timeout)
         return self.messages
 
     def bodies(self) -> list[Any]:
