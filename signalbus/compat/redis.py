@@ -115,6 +115,11 @@ def queue_keys(channel: Any) -> list[tuple[str, str]]:
     ]
 
 
+def lists_of(channel: Any, queue: str) -> list[str]:
+    """Return a queue's lists, one for each priority."""
+    return [prefixed(channel, channel._q_for_pri(queue, step)) for step in channel.priority_steps]
+
+
 def rotate(channel: Any, queue: str) -> None:
     """Put a queue that had its turn behind the others."""
     channel._queue_cycle.rotate(queue)
@@ -127,11 +132,6 @@ def list_of(channel: Any, queue: str, message: dict[str, Any]) -> str:
     """
     priority = channel._get_message_priority(message, reverse=False)
     return prefixed(channel, channel._q_for_pri(queue, priority))
-
-
-def queues_for(channel: Any, exchange: str, routing_key: str) -> list[str]:
-    """Return the queues that a message was for."""
-    return list(channel._lookup(exchange, routing_key))
 
 
 def hand_over(channel: Any, message: dict[str, Any], queue: str) -> None:
@@ -215,6 +215,11 @@ def replies(connection: Any, count: int) -> list[Any]:
         except ResponseError as error:
             found.append(error)
     return found
+
+
+def is_wrong_type(error: ResponseError) -> bool:
+    """Whether a command found a key of another type than its own; in a pipeline or a script, the word stands within."""
+    return "WRONGTYPE" in str(error)
 
 
 def hear(connection: Any) -> None:

@@ -103,12 +103,23 @@ class ClaimingMixin:
         """Return how many messages to claim at most."""
         return min(self.slots() * company.size(), MOST)
 
+    def _size(self, queue: str) -> int:
+        """Count what waits, when a queue is declared; kombu's name. What is no list would end the worker."""
+        try:
+            return super()._size(queue)  # type: ignore[misc, no-any-return]
+        except ResponseError as error:
+            if not compat.is_wrong_type(error):
+                raise
+            for key in compat.lists_of(self, queue):
+                self.unacked.move_away(key, "list")
+            return super()._size(queue)  # type: ignore[misc, no-any-return]
+
     # In the event loop.
 
     def tick(self) -> None:
         """Send what there is to send, before the loop waits."""
         line = self._line
-        if not self.is_claiming or line is None:
+        if line is None:
             return
         if line.is_busy:
             if line.is_overdue():
@@ -116,7 +127,10 @@ class ClaimingMixin:
             return
         if self.owner.is_unsettled:
             self._settle()
-        wanted = self.limit() if self.active_queues and (line.has_news or line.is_idle_for(LOOK_EVERY)) else 0
+        if self.owner.rejected:  # it could not be told at once
+            self._requeue_now()
+        may_claim = self.is_claiming and self.active_queues and (line.has_news or line.is_idle_for(LOOK_EVERY))
+        wanted = self.limit() if may_claim else 0
         if wanted > 0 or self.owner.acknowledged:
             self._send(max(wanted, 0))
 
@@ -127,6 +141,10 @@ class ClaimingMixin:
             Whether a message was handed out.
         """
         claimed = self._receive()
+        unwanted = [each for each in claimed if each.queue not in self.active_queues]
+        if unwanted:  # a queue was cancelled meanwhile
+            self._give_back(unwanted)
+            claimed = [each for each in claimed if each not in unwanted]
         if claimed:
             self._hand_out(claimed)
         return bool(claimed)
@@ -173,7 +191,7 @@ class ClaimingMixin:
     def _mend(self, errors: Sequence[ResponseError]) -> None:
         """Make room for our keys, if that is what is wrong."""
         for error in errors:
-            if "WRONGTYPE" not in str(error):
+            if not compat.is_wrong_type(error):
                 raise error
         self.unacked.mend()
 
@@ -242,9 +260,15 @@ class ClaimingMixin:
 
     def requeue(self, tag: str) -> None:
         """Put a delivery that the consumer rejected behind all others of its queue."""
-        self.owner.is_unsettled = True  # until it is done
-        self.unacked.restore([member for member in self.owner.members(tag) if member in self.owner.held], leftmost=True)
-        self.owner.end(tag)
+        self.owner.rejected.append(tag)
+        self._requeue_now()
+
+    def _requeue_now(self) -> None:
+        owner = self.owner
+        while owner.rejected:
+            tag = owner.rejected[0]
+            self.unacked.restore([member for member in owner.members(tag) if member in owner.held], leftmost=True)
+            owner.end(owner.rejected.popleft())
 
     # The end.
 
@@ -262,8 +286,10 @@ class ClaimingMixin:
             tags = [owner.tag(number) for number in range(numbers.first, numbers.first + numbers.many)]
             self.unacked.restore([tag for tag in tags if tag not in owner.held], begun=False)
             owner.lost.pop()
-        for delivery in self.work.given_up(owner.deliveries()):
-            self.unacked.restore([tag for tag in owner.members(delivery) if tag in owner.held])
+        given_up = self.work.given_up(owner.deliveries())
+        nobodys = owner.claims_of(given_up)
+        self.unacked.restore([tag for tag in owner.held if tag in nobodys])
+        for delivery in given_up:
             owner.end(delivery)
         owner.is_unsettled = False
 
@@ -274,6 +300,7 @@ class ClaimingMixin:
             self._end_line()
             try:
                 self._acknowledge_now()
+                self._requeue_now()
                 self._settle()
             except (RedisError, OSError) as error:
                 logger.warning("signalbus tells Redis later what this worker has done, or will not do: %r", error)
@@ -296,7 +323,7 @@ class ClaimingMixin:
             self._asked = None
         if self._pulse is not None:
             self._pulse.stop()
-        self.connection.cycle.unwatch(line.fileno)
+        self.connection.cycle.unwatch(self)
         line.close()
         self._line = None
 

@@ -66,6 +66,7 @@ class Owner:
         self.held: dict[str, str] = {}  # the queue of each claim that is not over
         self.groups: dict[str, list[str]] = {}  # the claims of each group
         self.acknowledged: deque[str] = deque()  # claims whose end Redis has not heard of
+        self.rejected: deque[str] = deque()  # deliveries that are to come again, of which Redis has not heard
         self.lost: list[Numbers] = []  # of commands whose reply never came
         self.refused: str | None = None  # why this server's messages cannot be claimed
         self.is_unsettled = False  # a channel has ended without giving back what nobody will run

@@ -66,13 +66,13 @@ class Line:
 
     def send(self, commands: Sequence[tuple[Any, ...]]) -> None:
         """Send some commands in one packet."""
-        if self.fileno is None:
-            raise RedisConnectionError("the connection to Redis is closed")  # redis-py would quietly open a new one
+        self._reject_closed()
         self._expected, self._sent_at = len(commands), time.monotonic()
         self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
 
     def receive(self) -> list[Any]:
         """Read the replies to what was sent, an error of one command in its place; and any news."""
+        self._reject_closed()
         count, self._expected = self._expected, 0
         if not count:
             compat.hear(self._connection)
@@ -85,6 +85,11 @@ class Line:
         """Send one command, and wait for its reply."""
         self.send([command])
         return self.receive()[0]
+
+    def _reject_closed(self) -> None:
+        """Raise what makes kombu reconnect; redis-py would quietly open another connection, which tracks nothing."""
+        if self.fileno is None:
+            raise RedisConnectionError("the connection to Redis is closed")
 
     def close(self) -> None:
         """Close it; harmless if it is closed."""

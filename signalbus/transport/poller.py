@@ -31,12 +31,13 @@ class Poller(compat.Poller):
         self._lines[fileno] = channel
         self.loop.add_reader(fileno, self._on_readable, fileno)
 
-    def unwatch(self, fileno: int | None) -> None:
-        """Forget a line, before it is closed."""
-        for known, channel in list(self._lines.items()):
-            if known == fileno or channel.closed:
-                del self._lines[known]
-                self.loop.remove(known)
+    def unwatch(self, channel: Any) -> None:
+        """Forget a channel's line."""
+        for fileno in [fileno for fileno, known in self._lines.items() if known is channel]:
+            del self._lines[fileno]
+            callback, _ = self.loop.readers.get(fileno) or (None, ())
+            if callback == self._on_readable:  # else the descriptor is another's by now
+                self.loop.remove(fileno)
 
     def tick(self) -> None:
         """Let each channel send, before the loop waits."""

@@ -32,7 +32,6 @@ class Pulse(threading.Thread):
         super().__init__(name="signalbus-pulse", daemon=True)
         self._channel = weakref.ref(channel)
         self._owner = owner
-        self._seen: set[str] = set()
         self._ended = threading.Event()
 
     def stop(self) -> None:
@@ -62,18 +61,13 @@ class Pulse(threading.Thread):
         held = set(owner.held)
         if not held and not unacked.has_owners():
             return  # nobody holds anything
-        for dead in unacked.beat(owner.id if held else "", sorted(self._long_held(channel, held))):
+        for dead in unacked.beat(owner.id if held else "", sorted(self._known(channel, held))):
             if dead == owner.id:
                 unacked.forget(dead)
             elif count := unacked.take_back(dead):
                 logger.warning("signalbus took %d messages back that a worker held when it died (%s)", count, dead)
 
-    def _long_held(self, channel: Any, held: set[str]) -> set[str]:
-        """Return what was held a beat ago already, and still runs or waits here.
-
-        What is held and nobody knows of any more is left to the visibility timeout.
-        """
+    def _known(self, channel: Any, held: set[str]) -> set[str]:
+        """Return what is held and runs or waits here; what nobody knows of any more is left to visibility timeouts."""
         under_way = channel.work.under_way()
-        known = held if under_way is None else held & self._owner.claims_of(under_way)
-        long_held, self._seen = known & self._seen, known
-        return long_held
+        return held if under_way is None else held & self._owner.claims_of(under_way)

@@ -24,6 +24,7 @@ class QoS(stock.QoS):
     """
 
     channel: Any
+    _asked_to_restore = 0
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Hold a message; kombu's signature."""
@@ -72,11 +73,19 @@ class QoS(stock.QoS):
             except InconsistencyError as error:  # kombu takes it for a lost connection
                 logger.warning("signalbus leaves %r among the claims: nobody knows its exchange: %s", left, error)
 
-    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
-        """Give back what has been claimed for longer than the visibility timeout, by workers with kombu's transport."""
+    def restore_visible(self, start: int = 0, num: int | None = None, interval: int = 10) -> None:  # noqa: ARG002 - kombu's
+        """Give back what was claimed before the visibility timeout, by workers with kombu's transport.
+
+        By the server's clock, and without kombu's lock, which a full server refuses: what is given back is given back
+        once anyway.
+        """
+        self._asked_to_restore += 1
+        if (self._asked_to_restore - 1) % (interval or 1):
+            return
         try:
-            super().restore_visible(start, num, interval)
+            for tag in self.channel.unacked.older_than(self.visibility_timeout):
+                self.restore_by_tag(tag)
         except ResponseError as error:
-            if "WRONGTYPE" not in str(error):
+            if not compat.is_wrong_type(error):
                 raise
             self.channel.unacked.mend()

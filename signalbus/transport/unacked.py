@@ -198,6 +198,14 @@ class Unacked:
         """Whether anybody holds anything, or did when they died."""
         return bool(self.command("EXISTS", self.owners))
 
+    def older_than(self, seconds: float) -> list[bytes]:
+        """Return the tags of claims, anybody's, that are older than so many seconds."""
+        now, _ = self.command("TIME")
+        found: list[bytes] = self.command(
+            "ZRANGEBYSCORE", self.index, "-inf", int(now) - seconds, "LIMIT", 0, CHUNK * 10
+        )
+        return found
+
     def take_back(self, owner: str) -> int:
         """Give back what a dead owner held; nothing, if it has claimed again in the meantime.
 

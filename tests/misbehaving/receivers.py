@@ -21,6 +21,7 @@ from .signals import (
     awaited,
     cascading,
     connected,
+    counted,
     endless,
     fleeting,
     handing_on,
@@ -167,6 +168,17 @@ def receiver_that_is_cut_off(sender: Any, label: str, fail_first: bool, **kwargs
     if not FormEntry.objects.filter(kind="long", pid=0).exists():
         time.sleep(120)
     leave_trace("long done", f"{label} {delivery.attempt}")
+
+
+@receiver(counted, atomic=False)
+def receiver_that_counts(sender: Any, label: str, seconds: float, **kwargs: Any) -> None:
+    """Leave a line, which no rollback takes away, and take some time the first time."""
+    with open(os.environ["COUNT_LOG"], "a+", encoding="utf-8") as log:  # noqa: PTH123 - nothing is quicker
+        log.seek(0)
+        seen = bool(seconds) and f"{label}\n" in log.readlines()
+        log.write(f"{label}\n")
+    if not seen:
+        time.sleep(seconds)
 
 
 # A worker of the version before this receiver was written.

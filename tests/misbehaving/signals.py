@@ -17,3 +17,4 @@ handing_on = Signal()
 stepping = Signal(ordered_by="key")  # to one that fails now and then
 together = Signal(durable=False)  # to one that is brief, but for what a message asks of it
 poisoned = Signal()  # to one that kills its process at one number
+counted = Signal(durable=False)  # to one that leaves a line in a file for each run, and takes its time
