@@ -17,15 +17,13 @@ from signalbus.compat.django import callbacks_of
 from signalbus.exceptions import SignalBusError
 from signalbus.receiving.attempt import (
     WORTH_TELLING,
-    NotKnownHere,
-    call_receiver,
     conclude_attempt,
     give_up,
     settlement_of,
-    taken_as,
     worker_name,
     write_down,
 )
+from signalbus.receiving.calling import NotKnownHere, call_receiver
 from signalbus.receiving.ending import was_cut_off
 from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.reporting import announce, context_of
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from signalbus.ledger import Taken
-    from signalbus.receiving.attempt import Attempt
+    from signalbus.receiving.calling import Attempt
     from signalbus.receiving.runner import Outcome
 
 logger: logging.Logger = logging.getLogger("signalbus")
@@ -174,13 +172,13 @@ class SharedCommit:
 
     def _run_one(self, attempt: Attempt, taken: Taken) -> bool:
         """Run a receiver up to its savepoint's end; return whether the others may go on."""
-        running = taken_as(attempt, taken)
+        attempt.count(taken)
         context = contextvars.copy_context()
         self._watch.unfit = False
         began = time.monotonic()
         try:
             with transaction.atomic(using=self._alias):
-                context.run(call_receiver, running)
+                context.run(call_receiver, attempt)
                 reject_broken(self._connection)
                 if self._watch.unfit:
                     raise Unfit
@@ -188,13 +186,13 @@ class SharedCommit:
             raise
         except BaseException as error:  # noqa: BLE001 - a receiver's SystemExit or MemoryError is a failed attempt
             took = self._learn(attempt, began)
-            return self._fail(attempt, running, error)
+            return self._fail(attempt, error)
         took = self._learn(attempt, began)
         if took >= WORTH_TELLING:
             ledger.tell_runtime(attempt.id, took, using=self._alias)
         if took > BRIEF:
             mend_connections(but=self._alias)
-        self._guard_callbacks(running, context)
+        self._guard_callbacks(attempt, context)
         return True
 
     def _learn(self, attempt: Attempt, began: float) -> float:
@@ -203,10 +201,10 @@ class SharedCommit:
         pace.warn(attempt.receiver.id, took)
         return took
 
-    def _fail(self, attempt: Attempt, running: Attempt, error: BaseException) -> bool:
+    def _fail(self, attempt: Attempt, error: BaseException) -> bool:
         if was_cut_off():
             self._cut_off = True
-            give_up(running)
+            give_up(attempt)
             raise error
         unfit = self._watch.unfit or met_a_lock(error)
         if unfit:
@@ -214,16 +212,16 @@ class SharedCommit:
         try:
             reject_broken(self._connection)
         except TransactionManagementError:
-            self._culprit = None if unfit else (running, error)
+            self._culprit = None if unfit else (attempt, error)
             raise Broken(f"{attempt.recipient} ended the transaction, or its connection") from error
         mend_connections(but=self._alias)
         if unfit or isinstance(error, NotKnownHere):
             self._back.append(attempt.id)
             self.alone.append(attempt)
             return not unfit
-        outcome = conclude_attempt(running, error)
+        outcome = conclude_attempt(attempt, error)
         ledger.settle_taken(attempt.id, settlement_of(outcome), using=self._alias)
-        self._ended.append((running, outcome))
+        self._ended.append((attempt, outcome))
         return True
 
     def _guard_callbacks(self, attempt: Attempt, context: contextvars.Context) -> None:

@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from signalbus import Reject, Signal, ledger
 from signalbus.models import Delivery, State
 from signalbus.receiving import group, sharing
+from signalbus.receiving.attempt import deliver_attempt
 from signalbus.receiving.batch import deliver
 from signalbus.receiving.pace import Pace, pace
 from tasks.admissions.models import Academy
@@ -397,7 +398,7 @@ def test_who_waits_for_anothers_lock_runs_alone_from_then_on(bus: Bus, durable: 
         pytest.skip("one writer at a time: nobody waits for a row")
     Academy.objects.create(name="hot", slug="a100")
     locked, release = threading.Event(), threading.Event()
-    monkeypatch.setattr(group, "_deliver_alone", _after(release, group._deliver_alone))
+    monkeypatch.setattr(group, "deliver_attempt", _after(release, deliver_attempt))
 
     def holder() -> None:
         try:
