@@ -58,14 +58,27 @@ class Broken(SignalBusError):  # noqa: N818 - says what happened
 
 
 class Watch:
-    """Looks at the statements of a shared transaction: which waits for a lock, and which would end it for everybody."""
+    """Looks at the statements of a shared transaction: which waits for a lock, and which would end it for everybody.
 
-    def __init__(self) -> None:
+    Args:
+        together: the database takes several statements at once, so that the end of a savepoint of ours can go with the
+            beginning of the next one; the last one's goes without saying.
+    """
+
+    def __init__(self, *, together: bool) -> None:
         self.unfit: bool = False
+        self.ours: bool = False  # a savepoint of ours begins or ends
+        self._together = together
+        self._ended = ""
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Run a statement, as Django's ``execute_wrapper()`` asks for it."""
-        if ENDS.search(sql if isinstance(sql, str) else repr(sql)):
+        if self.ours and self._together:
+            if sql.startswith("RELEASE"):
+                self._ended = f"{sql}; "
+                return None
+            sql, self._ended = self._ended + sql, ""
+        elif ENDS.search(sql if isinstance(sql, str) else repr(sql)):
             self.unfit = True
             raise TransactionManagementError("a transaction that others share is not to be ended; alone it may be")
         try:
@@ -73,6 +86,33 @@ class Watch:
         except DatabaseError as error:
             self.unfit = self.unfit or met_a_lock(error)
             raise
+
+
+class Savepoint:
+    """What one delivery does in a shared transaction: Django's own block, whose statements are known for ours.
+
+    Args:
+        watch: the transaction's.
+        alias: of its database.
+    """
+
+    def __init__(self, watch: Watch, alias: str) -> None:
+        self._watch = watch
+        self._block = transaction.atomic(using=alias)
+
+    def __enter__(self) -> None:
+        self._watch.ours = True
+        try:
+            self._block.__enter__()
+        finally:
+            self._watch.ours = False
+
+    def __exit__(self, *error: Any) -> None:
+        self._watch.ours = True
+        try:
+            self._block.__exit__(*error)
+        finally:
+            self._watch.ours = False
 
 
 def met_a_lock(error: BaseException) -> bool:
@@ -122,7 +162,7 @@ class SharedCommit:
         self._attempts = attempts
         self._alias = alias
         self._connection = connections[alias]
-        self._watch = Watch()
+        self._watch = Watch(together=self._connection.vendor == "postgresql")
         self._back: list[UUID] = []  # taken, and to be given back
         self._ended: list[tuple[Attempt, Outcome]] = []  # to be told after the commit
         self._culprit: tuple[Attempt, BaseException] | None = None
@@ -177,7 +217,7 @@ class SharedCommit:
         self._watch.unfit = False
         began = time.monotonic()
         try:
-            with transaction.atomic(using=self._alias):
+            with Savepoint(self._watch, self._alias):
                 context.run(call_receiver, attempt)
                 reject_broken(self._connection)
                 if self._watch.unfit:
