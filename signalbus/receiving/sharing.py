@@ -6,6 +6,7 @@ import contextvars
 import logging
 import re
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, connections, transaction
@@ -30,7 +31,7 @@ from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.upkeep import mend_connections, reject_broken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from uuid import UUID
 
     from signalbus.ledger import Taken
@@ -67,13 +68,22 @@ class Watch:
 
     def __init__(self, *, together: bool) -> None:
         self.unfit: bool = False
-        self.ours: bool = False  # a savepoint of ours begins or ends
         self._together = together
-        self._ended = ""
+        self._ours = False
+        self._ended = ""  # what ends the last savepoint of ours
+
+    @contextmanager
+    def knowing_ours(self) -> Iterator[None]:
+        """Take the block's statements for ours."""
+        self._ours = True
+        try:
+            yield
+        finally:
+            self._ours = False
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Run a statement, as Django's ``execute_wrapper()`` asks for it."""
-        if self.ours and self._together:
+        if self._ours and self._together:
             if sql.startswith("RELEASE"):
                 self._ended = f"{sql}; "
                 return None
@@ -89,7 +99,9 @@ class Watch:
 
 
 class Savepoint:
-    """What one delivery does in a shared transaction: Django's own block, whose statements are known for ours.
+    """What one delivery does in a shared transaction: Django's own block, whose statements the watch knows for ours.
+
+    It has begun once it is made: what that raises is nobody's failure.
 
     Args:
         watch: the transaction's.
@@ -99,20 +111,15 @@ class Savepoint:
     def __init__(self, watch: Watch, alias: str) -> None:
         self._watch = watch
         self._block = transaction.atomic(using=alias)
+        with watch.knowing_ours():
+            self._block.__enter__()
 
     def __enter__(self) -> None:
-        self._watch.ours = True
-        try:
-            self._block.__enter__()
-        finally:
-            self._watch.ours = False
+        """Go on."""
 
     def __exit__(self, *error: Any) -> None:
-        self._watch.ours = True
-        try:
+        with self._watch.knowing_ours():
             self._block.__exit__(*error)
-        finally:
-            self._watch.ours = False
 
 
 def met_a_lock(error: BaseException) -> bool:
@@ -199,10 +206,8 @@ class SharedCommit:
                 self.alone.append(attempt)
             elif len(self._not_begun) < len(taken) and time.monotonic() > deadline:
                 self.late.append(attempt)
-            else:
-                self._not_begun.remove(attempt.id)
-                if not self._run_one(attempt, found):
-                    deadline = 0.0  # what this one waited for may wait for what the others have locked
+            elif not self._run_one(attempt, found):
+                deadline = 0.0  # what this one waited for may wait for what the others have locked
         back = [*self._back, *(attempt.id for attempt in self.late)]
         if back:
             self._take_back(back)
@@ -215,11 +220,13 @@ class SharedCommit:
         attempt.count(taken)
         context = contextvars.copy_context()
         self._watch.unfit = False
+        savepoint = Savepoint(self._watch, self._alias)
+        self._not_begun.remove(attempt.id)
         began = time.monotonic()
         try:
-            with Savepoint(self._watch, self._alias):
+            with savepoint:
                 context.run(call_receiver, attempt)
-                reject_broken(self._connection)
+                reject_broken(self._connection, begun=True)
                 if self._watch.unfit:
                     raise Unfit
         except KeyboardInterrupt:  # the person's at the terminal
@@ -250,7 +257,7 @@ class SharedCommit:
         if unfit:
             pace.keep_alone(attempt.receiver.id)
         try:
-            reject_broken(self._connection)
+            reject_broken(self._connection, begun=True)
         except TransactionManagementError:
             self._culprit = None if unfit else (attempt, error)
             raise Broken(f"{attempt.recipient} ended the transaction, or its connection") from error

@@ -57,10 +57,10 @@ def send(signal: Signal, count: int) -> None:
 
 
 def statements(run: Callable[[], object]) -> list[str]:
-    """Return the first word of each statement."""
+    """Return the first word of each statement; none of what stayed here."""
     with CaptureQueriesContext(connection) as queries:
         run()
-    return [query["sql"].split()[0] for query in queries]
+    return [query["sql"].split()[0] for query in queries if query["sql"]]
 
 
 def states() -> dict[int, tuple[str, int]]:
@@ -89,8 +89,12 @@ def test_one_statement_takes_all_and_one_commit_ends_it(bus: Bus, durable: Signa
     assert written() == list(range(32))
     assert rows() == [("receiver", "done", 1)] * 32
     assert seen.count("UPDATE") == 1
-    assert seen.count("SAVEPOINT") == seen.count("RELEASE") == 32
-    assert len(seen) <= 1 + 1 + 3 * 32 + 2  # the take, the limit for locks; with BEGIN and COMMIT
+    if connection.vendor == "postgresql":  # the end of one goes with the beginning of the next
+        assert (seen.count("SAVEPOINT"), seen.count("RELEASE")) == (1, 31)
+        assert len(seen) == 1 + 2 * 32 + 2  # the take; with BEGIN and COMMIT
+    else:
+        assert seen.count("SAVEPOINT") == seen.count("RELEASE") == 32
+        assert len(seen) == 1 + 3 * 32 + 2
 
 
 def test_at_most_32_share_a_commit(bus: Bus, durable: Signal, monkeypatch):
@@ -200,6 +204,12 @@ def driver(name: str) -> Callable[[], object]:
     return run
 
 
+def commit_and_go_on() -> None:
+    """End the transaction behind Django's back, and begin another."""
+    driver("commit")()
+    Academy.objects.filter(slug="none").update(name="changed")
+
+
 def close() -> None:
     """Close the connection that all share."""
     connections["default"].close()
@@ -215,6 +225,7 @@ BREAKS: dict[str, tuple[Callable[[], object], tuple[str, int]]] = {
     "raw commit": (raw("commit"), ("done", 1)),
     "driver's rollback": (driver("rollback"), ("pending", 1)),
     "driver's commit": (driver("commit"), ("done", 1)),
+    "driver's commit, and on": (commit_and_go_on, ("done", 1)),
 }
 
 
