@@ -36,7 +36,8 @@ def deliver_message(  # noqa: PLR0913 - what the Celery message and its batch sa
         _deliver_open(message, signal.matching(message.sender), queue, redelivered=redelivered)
         return
     known = _known(signal, message, message.recipients, queue)
-    if redelivered and not (alone and len(known) == 1):
+    lone = alone and len(known) == 1
+    if redelivered and not lone:
         _set_apart(message, list(known), queue)
         return
     if redelivered and not message.recorded:
@@ -45,7 +46,7 @@ def deliver_message(  # noqa: PLR0913 - what the Celery message and its batch sa
     for index, (recipient, receiver) in enumerate(known.items()):
         if index and time.monotonic() > deadline and returned_rest(message, list(known)[index:], queue):
             return
-        if redelivered or not group.add(message, recipient, receiver):
+        if redelivered or lone or not group.add(message, recipient, receiver):
             deliver_one(message, recipient, receiver, redelivered=redelivered)
 
 

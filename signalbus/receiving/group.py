@@ -30,6 +30,7 @@ class Group:
 
     def __init__(self) -> None:
         self._waiting: dict[UUID, Attempt] = {}
+        self._may_share: bool | None = None  # nobody knows yet, nor asks where there are no rows
 
     @property
     def is_full(self) -> bool:
@@ -48,6 +49,10 @@ class Group:
             False if it must run alone, and now.
         """
         if not message.recorded or message.ordering_key is not None or not _is_sociable(receiver):
+            return False
+        if self._may_share is None:
+            self._may_share = _may_share()
+        if not self._may_share:
             return False
         attempt = Attempt(message, recipient, receiver, recorded=True)
         return self._waiting.setdefault(attempt.id, attempt) is attempt
@@ -71,12 +76,15 @@ class Group:
 
 def _is_sociable(receiver: Receiver) -> bool:
     """Whether a receiver is fit for company at all, and has been brief so far."""
-    if not receiver.atomic or receiver.is_async or receiver.timeout is not None or not pace.may_share(receiver.id):
-        return False
+    return receiver.atomic and not receiver.is_async and receiver.timeout is None and pace.may_share(receiver.id)
+
+
+def _may_share() -> bool:
+    """Whether commits are shared here: not where the host says so, nor in its transaction, or a test's."""
     alias = ledger.using()
     connection = connections[alias]
-    alone = connection.in_atomic_block or not connection.settings_dict["AUTOCOMMIT"]  # in a test's, or in the host's
-    return conf.get().SHARE_COMMITS and not alone and ledger.can_share(alias)
+    theirs = connection.in_atomic_block or not connection.settings_dict["AUTOCOMMIT"]
+    return conf.get().SHARE_COMMITS and not theirs and ledger.can_share(alias)
 
 
 def _first(waiting: list[Attempt]) -> list[Attempt]:
