@@ -15,7 +15,7 @@ from signalbus.ledger.dialect import DELIVERIES, Dialect, dialect_of
 from signalbus.models import Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from signalbus.ledger.deliveries import Settlement
@@ -134,7 +134,7 @@ def can_share(using: str) -> bool:
 
 
 def take_together(
-    deliveries: Sequence[UUID], *, worker: str, patience: float, using: str
+    deliveries: Sequence[UUID], *, worker: str, limits: Mapping[str, float], using: str
 ) -> tuple[dict[UUID, Taken], Any]:
     """Settle several deliveries as done, at the beginning of the transaction in which all their receivers will run.
 
@@ -143,7 +143,7 @@ def take_together(
     Args:
         deliveries: their ids.
         worker: who runs them.
-        patience: seconds that a statement of this transaction may wait for a lock.
+        limits: PostgreSQL's settings for the rest of this transaction, in seconds.
         using: the ledger's alias, in a transaction, where `can_share` says so.
 
     Returns:
@@ -157,9 +157,9 @@ def take_together(
         f"UPDATE {DELIVERIES} SET attempts = attempts + 1, {_done(dialect)} WHERE {dialect.free(condition)} "
         "RETURNING id, started_at, attempts, allowance, publications"
     )
-    if dialect.vendor == "postgresql":  # from here on: what is taken now has been locked without waiting
-        update += ", set_config('lock_timeout', %s, true)"
-        values.append(f"{patience * 1000:.0f}ms")
+    if dialect.vendor == "postgresql":  # a query of its own, which is run once; what is taken here waits for nobody
+        update += f", (SELECT {' || '.join(['set_config(%s, %s, true)'] * len(limits))})"
+        values += [word for name, seconds in limits.items() for word in (name, f"{seconds * 1000:.0f}ms")]
     with connections[using].cursor() as cursor:
         cursor.execute(update, values)
         found = cursor.fetchall()

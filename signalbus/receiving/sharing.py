@@ -40,9 +40,11 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-PATIENCE = 0.02  # seconds to wait for another's lock; who would wait longer runs alone
-# PostgreSQL's codes for a lock that was not to be had, a deadlock, and a transaction that another has overtaken.
-OTHERS_LOCK = frozenset({"55P03", "40P01", "40001"})
+# In seconds, by PostgreSQL's names: who would wait longer for another's lock, or keep the others' locks for longer with
+# nothing done, runs alone.
+LIMITS = {"lock_timeout": 0.02, "statement_timeout": 0.5, "idle_in_transaction_session_timeout": 0.5}
+# Its codes for a lock that was not to be had, a deadlock, a transaction that another has overtaken, and the last two.
+LIMITED = frozenset({"55P03", "40P01", "40001", "57014", "25P03"})
 ENDS = re.compile(
     r"(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
     r"(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b))\b",
@@ -94,7 +96,7 @@ class Watch:
         try:
             return execute(sql, params, many, context)
         except DatabaseError as error:
-            self.unfit = self.unfit or met_a_lock(error)
+            self.unfit = self.unfit or met_a_limit(error)
             raise
 
 
@@ -122,11 +124,11 @@ class Savepoint:
             self._block.__exit__(*error)
 
 
-def met_a_lock(error: BaseException) -> bool:
-    """Whether an error says that another transaction was in the way."""
+def met_a_limit(error: BaseException) -> bool:
+    """Whether an error says that another transaction was in the way, or that the others have waited long enough."""
     cause = error.__cause__
     code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg 3, and 2
-    return isinstance(error, DatabaseError) and code in OTHERS_LOCK
+    return isinstance(error, DatabaseError) and code in LIMITED
 
 
 class Callback:
@@ -197,7 +199,7 @@ class SharedCommit:
 
     def _run_all(self) -> None:
         ids = [attempt.id for attempt in self._attempts]
-        taken, self._taken_at = ledger.take_together(ids, worker=worker_name(), patience=PATIENCE, using=self._alias)
+        taken, self._taken_at = ledger.take_together(ids, worker=worker_name(), limits=LIMITS, using=self._alias)
         deadline = time.monotonic() + BRIEF
         self._not_begun = list(taken)
         for attempt in self._attempts:
@@ -253,7 +255,7 @@ class SharedCommit:
             self._cut_off = True
             give_up(attempt)
             raise error
-        unfit = self._watch.unfit or met_a_lock(error)
+        unfit = self._watch.unfit or met_a_limit(error)
         if unfit:
             pace.keep_alone(attempt.receiver.id)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from signalbus.receiving.attempt import deliver_attempt
 from signalbus.receiving.batch import deliver
 from signalbus.receiving.pace import Pace, pace
 from tasks.admissions.models import Academy
+from tests.servers import wait_until
 
 from .bus import QUEUE, Bus, connect, new_signal, rows
 
@@ -473,3 +475,41 @@ def test_a_lock_error_that_a_receiver_swallows_counts_as_well(bus: Bus, durable:
     assert written() == [0, 1, 2]
     assert runs.count(1) == 2
     assert rows() == [("receiver", "done", 1)] * 3
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_who_hangs_gives_the_others_locks_free(bus: Bus, durable: Signal, goes_on: bool):
+    """While it still does nothing, others may take what it kept; in the end each has run once, and paid nothing."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one writer, and ends nobody's transaction")
+    hung: list[int] = []
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        write(number)
+        if number == 1 and not hung:
+            hung.append(number)
+            wait_until(nobody_holds_a_row, what="the others' rows to be free")
+            if goes_on:
+                Academy.objects.update(name="too late")
+
+    connect(durable, receiver, "receiver")
+    send(durable, 4)
+    bus.work()
+
+    assert hung == [1]
+    assert written() == [0, 1, 2, 3]
+    assert rows() == [("receiver", "done", 1)] * 4
+
+
+def nobody_holds_a_row() -> bool:
+    """Look from another connection."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_all_free).result(15)
+
+
+def _all_free() -> bool:
+    try:
+        with transaction.atomic():
+            return len(Delivery.objects.select_for_update(skip_locked=True)) == 4
+    finally:
+        connection.close()
