@@ -15,7 +15,7 @@ from signalbus.ledger.dialect import DELIVERIES, Dialect, dialect_of
 from signalbus.models import Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from signalbus.ledger.deliveries import Settlement
@@ -37,18 +37,44 @@ class Taken(NamedTuple):
     publications: int
 
 
-@cache
-def _update(dialect: Dialect, changes: str, condition: str, *, waits: bool) -> tuple[str, str]:
-    """Write the statement that takes a row, and the SELECT before it where an UPDATE returns nothing.
+class Statement(NamedTuple):
+    """What takes a row: an UPDATE, and where that returns nothing, a SELECT that locks the row before it."""
+
+    look: str
+    update: str
+
+
+def _statement(dialect: Dialect, changes: str, condition: str, *, waits: bool = False) -> Statement:
+    """Write the statement that takes a row.
 
     MySQL locks a row for the moment in which it finds that it is not the one: whoever has claimed it waits for that.
     """
     columns = "attempts, allowance, publications"
     update = f"UPDATE {DELIVERIES} SET {changes} WHERE "
     if dialect.returns:
-        return "", f"{update}{dialect.free(condition)} RETURNING {columns}"
+        return Statement("", f"{update}{dialect.free_one(condition)} RETURNING {columns}")
     lock = "FOR UPDATE" if waits else dialect.skip_locked
-    return f"SELECT {columns} FROM {DELIVERIES} WHERE {condition} {lock}", f"{update}id = %s"
+    return Statement(f"SELECT {columns} FROM {DELIVERIES} WHERE {condition} {lock}", f"{update}id = %s")
+
+
+# Written once: to put them together takes a good part of what it takes to run them.
+@cache
+def _taking(dialect: Dialect) -> Statement:
+    return _statement(dialect, f"attempts = attempts + 1, {_done(dialect)}", _runnable(dialect))
+
+
+@cache
+def _claiming(dialect: Dialect, *, overtake: bool) -> Statement:
+    changes = (
+        f"state = 'running', attempts = attempts + 1, publications = 0, parked_at = NULL, "
+        f"started_at = {dialect.now}, due_at = {dialect.later}, worker = %s"
+    )
+    return _statement(dialect, changes, _runnable(dialect, overtake=overtake))
+
+
+@cache
+def _confirming(dialect: Dialect) -> Statement:
+    return _statement(dialect, _done(dialect), "id = %s AND state = 'running' AND attempts = %s", waits=True)
 
 
 def _runnable(dialect: Dialect, *, overtake: bool = False) -> str:
@@ -70,25 +96,15 @@ def _done(dialect: Dialect) -> str:
     )
 
 
-def _take(  # noqa: PLR0913 - called by the three below
-    using: str,
-    changes: str,
-    values: tuple[Any, ...],
-    condition: str,
-    where: tuple[Any, ...],
-    *,
-    waits: bool = False,
-) -> Any:
-    dialect = dialect_of(using)
-    look, update = _update(dialect, changes, condition, waits=waits)
+def _take(using: str, statement: Statement, values: tuple[Any, ...], where: tuple[Any, ...]) -> Any:
     with connections[using].cursor() as cursor:
-        if not look:
-            cursor.execute(update, (*values, *where))
+        if not statement.look:
+            cursor.execute(statement.update, (*values, *where))
             return cursor.fetchone()
-        cursor.execute(look, where)
+        cursor.execute(statement.look, where)
         found = cursor.fetchone()
         if found is not None:
-            cursor.execute(update, (*values, where[0]))
+            cursor.execute(statement.update, (*values, where[0]))
         return found
 
 
@@ -104,8 +120,7 @@ def take(delivery: UUID, *, worker: str, using: str) -> Taken | None:
         What was taken, or None: it is done, somebody runs it now, or it is not due.
     """
     dialect = dialect_of(using)
-    changes = f"attempts = attempts + 1, {_done(dialect)}"
-    found = _take(using, changes, (worker,), _runnable(dialect), (dialect.key(delivery),))
+    found = _take(using, _taking(dialect), (worker,), (dialect.key(delivery),))
     return None if found is None else _taken(dialect, found)
 
 
@@ -119,7 +134,7 @@ def can_share(using: str) -> bool:
 
 
 def take_together(
-    deliveries: Sequence[UUID], *, worker: str, patience: float, using: str
+    deliveries: Sequence[UUID], *, worker: str, limits: Mapping[str, float], using: str
 ) -> tuple[dict[UUID, Taken], Any]:
     """Settle several deliveries as done, at the beginning of the transaction in which all their receivers will run.
 
@@ -128,7 +143,7 @@ def take_together(
     Args:
         deliveries: their ids.
         worker: who runs them.
-        patience: seconds that a statement of this transaction may wait for a lock.
+        limits: PostgreSQL's settings for the rest of this transaction, in seconds.
         using: the ledger's alias, in a transaction, where `can_share` says so.
 
     Returns:
@@ -136,17 +151,19 @@ def take_together(
     """
     dialect = dialect_of(using)
     condition = f"id IN {_places(deliveries)} AND {_free(dialect)} AND publications = 0"
+    by_key = {dialect.key(delivery): delivery for delivery in deliveries}
+    values = [worker, *by_key]
     update = (
         f"UPDATE {DELIVERIES} SET attempts = attempts + 1, {_done(dialect)} WHERE {dialect.free(condition)} "
         "RETURNING id, started_at, attempts, allowance, publications"
     )
-    by_key = {dialect.key(delivery): delivery for delivery in deliveries}
+    if dialect.vendor == "postgresql":  # a query of its own, which is run once; what is taken here waits for nobody
+        update += f", (SELECT {' || '.join(['set_config(%s, %s, true)'] * len(limits))})"
+        values += [word for name, seconds in limits.items() for word in (name, f"{seconds * 1000:.0f}ms")]
     with connections[using].cursor() as cursor:
-        if dialect.vendor == "postgresql":
-            cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{patience * 1000:.0f}ms",))
-        cursor.execute(update, (worker, *by_key))
+        cursor.execute(update, values)
         found = cursor.fetchall()
-    return {by_key[key]: Taken(*counts) for key, _, *counts in found}, max((row[1] for row in found), default=None)
+    return {by_key[row[0]]: Taken(*row[2:5]) for row in found}, max((row[1] for row in found), default=None)
 
 
 def take_back(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str) -> None:
@@ -198,13 +215,8 @@ def claim(delivery: UUID, *, worker: str, lease: float, overtake: bool = False, 
         What was taken, or None.
     """
     dialect = dialect_of(using)
-    changes = (
-        f"state = 'running', attempts = attempts + 1, publications = 0, parked_at = NULL, "
-        f"started_at = {dialect.now}, due_at = {dialect.later}, worker = %s"
-    )
     with transaction.atomic(using=using):
-        runnable = _runnable(dialect, overtake=overtake)
-        found = _take(using, changes, (lease, worker), runnable, (dialect.key(delivery),))
+        found = _take(using, _claiming(dialect, overtake=overtake), (lease, worker), (dialect.key(delivery),))
     return None if found is None else _taken(dialect, found)
 
 
@@ -221,9 +233,7 @@ def confirm(delivery: UUID, attempt: int, *, worker: str, using: str) -> bool:
         False if somebody else has claimed it since.
     """
     dialect = dialect_of(using)
-    claimed = "id = %s AND state = 'running' AND attempts = %s"
-    where = (dialect.key(delivery), attempt)
-    return _take(using, _done(dialect), (worker,), claimed, where, waits=True) is not None
+    return _take(using, _confirming(dialect), (worker,), (dialect.key(delivery), attempt)) is not None
 
 
 def _taken(dialect: Dialect, found: Any) -> Taken:

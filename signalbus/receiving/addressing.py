@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from signalbus import ledger
 from signalbus.exceptions import SignalBusError
@@ -35,25 +35,35 @@ def deliver_message(  # noqa: PLR0913 - what the Celery message and its batch sa
     if message.recipients is None:
         _deliver_open(message, signal.matching(message.sender), queue, redelivered=redelivered)
         return
-    found = {recipient: signal.find(recipient, message.sender) for recipient in message.recipients}
-    unknown = [recipient for recipient, receiver in found.items() if receiver is None]
-    if unknown:
-        park(
-            message, unknown, queue, f"this worker does not know the receiver {', '.join(unknown)} of {message.signal}"
-        )
-    known = {recipient: receiver for recipient, receiver in found.items() if receiver is not None}
-    if redelivered and not (alone and len(known) == 1):
+    known = _known(signal, message, message.recipients, queue)
+    lone = alone and len(known) == 1
+    if redelivered and not lone:
         _set_apart(message, list(known), queue)
         return
     if redelivered and not message.recorded:
         for recipient, receiver in known.items():
             ledger.keep(message, [recipient], receiver.queue)
     for index, (recipient, receiver) in enumerate(known.items()):
-        rest = list(known)[index:]
-        if index and time.monotonic() > deadline and returned_rest(message, rest, queue):
+        if index and time.monotonic() > deadline and returned_rest(message, list(known)[index:], queue):
             return
-        if redelivered or not group.add(message, recipient, receiver):
+        if redelivered or lone or not group.add(message, recipient, receiver):
             deliver_one(message, recipient, receiver, redelivered=redelivered)
+
+
+def _known(signal: Any, message: Message, recipients: Sequence[str], queue: str | None) -> dict[str, Receiver]:
+    """Find the receivers that a message names, and park its deliveries to those that are not known here."""
+    known = {}
+    unknown = []
+    for recipient in recipients:
+        receiver = signal.find(recipient, message.sender)
+        if receiver is None:
+            unknown.append(recipient)
+        else:
+            known[recipient] = receiver
+    if unknown:
+        names = ", ".join(unknown)
+        park(message, unknown, queue, f"this worker does not know the receiver {names} of {message.signal}")
+    return known
 
 
 def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -> None:

@@ -15,30 +15,27 @@ import os
 import random
 import socket
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import connections, transaction
 
 from signalbus import ledger
-from signalbus.context import running
-from signalbus.exceptions import SignalBusError, UnknownClass
+from signalbus.exceptions import SignalBusError
 from signalbus.models import State
+from signalbus.receiving.calling import Attempt, NotKnownHere, call_receiver
 from signalbus.receiving.ending import is_shutting_down, was_cut_off
-from signalbus.receiving.fetching import payload_for
 from signalbus.receiving.leases import LEASE, leases
 from signalbus.receiving.ordering import is_ordered, turns
 from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.parking import park
 from signalbus.receiving.reporting import announce, context_of
-from signalbus.receiving.runner import Outcome, call, conclude
-from signalbus.receiving.upkeep import cancel_queries, kept_usable, mend_connections, reject_broken
-from signalbus.registry import registry
-from signalbus.wire.message import delivery_id
+from signalbus.receiving.runner import Outcome, conclude
+from signalbus.receiving.upkeep import kept_usable, mend_connections, reject_broken
 
 if TYPE_CHECKING:
-    from uuid import UUID
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
     from signalbus.registry import Receiver
     from signalbus.wire.message import Message
@@ -66,35 +63,6 @@ class Suspect(NotRun):
     """The delivery was lost before: it may be what ended its worker, and is to be claimed before it runs."""
 
 
-class NotKnownHere(SignalBusError):  # noqa: N818 - says what happened
-    """The message names what this worker does not have (yet), as the next release's model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One run of a delivery.
-
-    Args:
-        id: the delivery's.
-        message: what is delivered.
-        recipient: the receiver's id, as the message has it.
-        receiver: the receiver.
-        recorded: it has a row in the ledger.
-        number: 1 for the first.
-        since: attempts made before the last retry by hand; the policy counts from there.
-        claimed: its number was committed before it runs.
-    """
-
-    id: UUID
-    message: Message
-    recipient: str
-    receiver: Receiver
-    recorded: bool = False
-    number: int = 1
-    since: int = 0
-    claimed: bool = False
-
-
 @dataclass(slots=True)
 class Progress:
     """How far an attempt has come, for whoever has to write down how it ended."""
@@ -112,28 +80,35 @@ class Progress:
 def deliver_one(message: Message, recipient: str, receiver: Receiver, *, redelivered: bool) -> None:
     """Run a receiver, of an ordered signal for the message whose turn it is."""
     if not is_ordered(message):
-        _deliver(message, recipient, receiver, redelivered=redelivered)
+        recorded = message.recorded or redelivered
+        deliver_attempt(Attempt(message, recipient, receiver, recorded=recorded), redelivered=redelivered)
         return
     for turn in turns(message, recipient, receiver.queue):
         own = turn.id == message.id
+        attempt = Attempt(turn, recipient, receiver, recorded=True)
         # What another message's worker dies of is not seen when its own comes again: counted before it runs.
-        _deliver(turn, recipient, receiver, redelivered=redelivered and own, claim=redelivered or not own)
+        deliver_attempt(attempt, redelivered=redelivered and own, claim=redelivered or not own)
 
 
-def _deliver(message: Message, recipient: str, receiver: Receiver, *, redelivered: bool, claim: bool = False) -> None:
-    """Run a receiver in a context of its own: what it activates ends with it."""
-    id_ = delivery_id(message.id, recipient)
-    attempt = Attempt(id_, message, recipient, receiver, recorded=message.recorded or redelivered)
+def deliver_attempt(attempt: Attempt, *, redelivered: bool = False, claim: bool = False) -> None:
+    """Run a receiver in a context of its own: what it activates ends with it.
+
+    Args:
+        attempt: what is to run.
+        redelivered: the broker gave its message out before.
+        claim: it is to be counted before it runs.
+    """
     try:
         try:
             _run_as_due(attempt, redelivered=redelivered, claim=claim)
         except Dropped:
-            earlier = ledger.earlier_id(message.id, recipient)
-            if earlier is None:
+            attempt.row = ledger.earlier_id(attempt.message.id, attempt.recipient)
+            if attempt.row is None:
                 raise
-            _run_as_due(replace(attempt, id=earlier), redelivered=redelivered, claim=claim)
+            _run_as_due(attempt, redelivered=redelivered, claim=claim)
     except Dropped:
-        logger.info("signalbus: %s to %s runs elsewhere, or was delivered already", message.id, recipient)
+        text = "signalbus: %s to %s runs elsewhere, or was delivered already"
+        logger.info(text, attempt.message.id, attempt.recipient)
     except LostClaim as error:
         logger.warning("signalbus rolled back: %s", error)
 
@@ -156,7 +131,7 @@ def _run_claimed(attempt: Attempt, *, overtake: bool = False) -> None:
     taken = ledger.claim(attempt.id, worker=worker_name(), lease=lease, overtake=overtake, using=alias)
     if taken is None:
         raise Dropped
-    attempt = replace(attempt, number=taken.attempt, since=taken.allowance, claimed=True)
+    attempt.count(taken, claimed=True)
     if taken.attempt - taken.allowance > attempt.receiver.retry.max_attempts:
         lost = SignalBusError(f"its worker was lost in attempt {taken.attempt - 1}, the last one")
         write_down(attempt, Outcome("dead", lost))
@@ -187,7 +162,6 @@ def _run(attempt: Attempt) -> None:
         mend_connections()
     if error is None:
         return
-    attempt = progress.attempt
     if was_cut_off():
         give_up(attempt)
         raise error
@@ -242,28 +216,38 @@ def conclude_attempt(attempt: Attempt, error: BaseException) -> Outcome:
 def _execute(progress: Progress) -> None:
     """Run the receiver; if it is atomic, its effects and its receipt are one commit."""
     attempt, alias = progress.attempt, ledger.using()
+    connection = connections[alias]
     if not attempt.receiver.atomic:
-        borrowed = connections[alias].in_atomic_block  # a test's
-        held = leases.held(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext()
-        with held, kept_usable(connections[alias]):
-            _call_timed(progress)
-            if borrowed:
-                reject_broken(connections[alias])
-        if attempt.claimed and not ledger.settle(
-            attempt.id, ledger.Settlement(state=State.DONE), seen=attempt.number, attempt=attempt.number
-        ):
-            raise _lost(attempt)
+        _execute_bare(progress, connection)
         return
-    outermost = not connections[alias].in_atomic_block  # else in a test, whose commit never comes
+    outermost = not connection.in_atomic_block  # else in a test, whose commit never comes
     with transaction.atomic(using=alias):
         if outermost:
             transaction.on_commit(progress.note_commit, using=alias, robust=True)
         if attempt.recorded:
-            attempt = progress.attempt = _settle_first(attempt, alias)
+            _settle_first(attempt, alias)
         _call_timed(progress)
-        reject_broken(connections[alias])
+        reject_broken(connection)
         if attempt.recorded and progress.took >= WORTH_TELLING:
             ledger.tell_runtime(attempt.id, progress.took, using=alias)
+
+
+def _execute_bare(progress: Progress, connection: BaseDatabaseWrapper) -> None:
+    """Run a receiver that asked for no transaction, under the lease of its claim if it has one."""
+    attempt = progress.attempt
+    if not attempt.claimed and not connection.in_atomic_block:
+        _call_timed(progress)
+        return
+    borrowed = connection.in_atomic_block  # a test's
+    held = leases.held(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext()
+    with held, kept_usable(connection):
+        _call_timed(progress)
+        if borrowed:
+            reject_broken(connection)
+    if attempt.claimed and not ledger.settle(
+        attempt.id, ledger.Settlement(state=State.DONE), seen=attempt.number, attempt=attempt.number
+    ):
+        raise _lost(attempt)
 
 
 def _call_timed(progress: Progress) -> None:
@@ -275,54 +259,22 @@ def _call_timed(progress: Progress) -> None:
         progress.took = time.monotonic() - began
 
 
-def _settle_first(attempt: Attempt, alias: str) -> Attempt:
+def _settle_first(attempt: Attempt, alias: str) -> None:
     """Settle the delivery as done: the transaction's first statement, taken back by whatever ends it."""
     if attempt.claimed:
         if not ledger.confirm(attempt.id, attempt.number, worker=worker_name(), using=alias):
             raise _lost(attempt)
-        return attempt
+        return
     taken = ledger.take(attempt.id, worker=worker_name(), using=alias)
     if taken is None:
         raise Dropped
     if taken.publications:
         raise Suspect
-    return taken_as(attempt, taken)
-
-
-def taken_as(attempt: Attempt, taken: ledger.Taken) -> Attempt:
-    """Return an attempt as its row counts it."""
-    return replace(attempt, number=taken.attempt, since=taken.allowance)
+    attempt.count(taken)
 
 
 def _lost(attempt: Attempt) -> LostClaim:
     return LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {attempt.recipient} lost its claim")
-
-
-def call_receiver(attempt: Attempt) -> None:
-    """Fetch the rows, and call the receiver as the current delivery."""
-    running(context_of(attempt.message, attempt.recipient, attempt.number), _call_receiver, attempt)
-
-
-def _call_receiver(attempt: Attempt) -> None:
-    receiver = attempt.receiver
-    function = receiver.function()
-    if function is None:
-        raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
-    arguments = _arguments(receiver, attempt.message)
-    try:
-        call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
-    except BaseException:
-        cancel_queries()  # before the transaction's end closes a connection in mid-query
-        raise
-
-
-def _arguments(receiver: Receiver, message: Message) -> dict[str, Any]:
-    """Decode a message into a receiver's arguments, its rows as they are now."""
-    try:
-        sender, payload = payload_for(receiver, message.payload)
-    except UnknownClass as error:
-        raise NotKnownHere(str(error)) from error
-    return {**payload, "signal": registry.presented(message.signal), "sender": sender}
 
 
 def settlement_of(outcome: Outcome) -> ledger.Settlement:

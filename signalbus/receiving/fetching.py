@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldError
-from django.db import router
+from django.db import connections, router
 
 from signalbus import conf
+from signalbus.compat.rows import row_query
 from signalbus.exceptions import ConfigurationError
 from signalbus.wire import codec
 from signalbus.wire.references import model_named
@@ -77,9 +78,14 @@ def fetch(wanted: Mapping[Reference, Collection[str]]) -> dict[Reference, Model]
     return found
 
 
-def _rows(label: str, using: str | None, keys: list[Any], relations: set[str]) -> dict[Any, Model]:
+def _rows(label: str, using: str | None, keys: list[Any], relations: set[str]) -> Mapping[Any, Model]:
     model = model_named(label)
-    rows = model._base_manager.using(using or router.db_for_write(model))  # noqa: SLF001 - Django documents it
+    alias = using or router.db_for_write(model)
+    if len(keys) == 1 and not relations:
+        query = row_query(model, connections[alias], keys[0])
+        if query is not None:
+            return {row.pk: row for row in query.find(keys[0])}
+    rows = model._base_manager.using(alias).order_by()  # noqa: SLF001 - Django documents it
     if relations:  # without names, select_related() would follow every foreign key
         rows = rows.select_related(*relations)
     return rows.in_bulk(keys)

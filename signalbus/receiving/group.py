@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from django.db import connections
 
 from signalbus import conf, ledger
-from signalbus.receiving.attempt import Attempt, deliver_one
+from signalbus.receiving.attempt import deliver_attempt
+from signalbus.receiving.calling import Attempt
 from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.sharing import SharedCommit
-from signalbus.wire.message import delivery_id
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from signalbus.registry import Receiver
     from signalbus.wire.message import Message
 
@@ -27,7 +29,8 @@ class Group:
     """Deliveries that have been put off, to be run together."""
 
     def __init__(self) -> None:
-        self._waiting: dict[object, Attempt] = {}
+        self._waiting: dict[UUID, Attempt] = {}
+        self._may_share: bool | None = None  # nobody knows yet, nor asks where there are no rows
 
     def __len__(self) -> int:
         """How many wait."""
@@ -51,11 +54,12 @@ class Group:
         """
         if not message.recorded or message.ordering_key is not None or not _is_sociable(receiver):
             return False
-        id_ = delivery_id(message.id, recipient)
-        if id_ in self._waiting:
+        if self._may_share is None:
+            self._may_share = _may_share()
+        if not self._may_share:
             return False
-        self._waiting[id_] = Attempt(id_, message, recipient, receiver, recorded=True)
-        return True
+        attempt = Attempt(message, recipient, receiver, recorded=True)
+        return self._waiting.setdefault(attempt.id, attempt) is attempt
 
     def deliver(self) -> None:
         """Run what waits, in as few commits as they can share."""
@@ -65,23 +69,26 @@ class Group:
             some = _first(waiting)
             waiting = waiting[len(some) :]
             if len(some) == 1:
-                _deliver_alone(some[0])
+                deliver_attempt(some[0])
                 continue
             shared = SharedCommit(some, ledger.using())
             shared.run()
             for attempt in shared.alone:
-                _deliver_alone(attempt)
+                deliver_attempt(attempt)
             waiting = shared.late + waiting
 
 
 def _is_sociable(receiver: Receiver) -> bool:
     """Whether a receiver is fit for company at all, and has been brief so far."""
-    if not receiver.atomic or receiver.is_async or receiver.timeout is not None or not pace.may_share(receiver.id):
-        return False
+    return receiver.atomic and not receiver.is_async and receiver.timeout is None and pace.may_share(receiver.id)
+
+
+def _may_share() -> bool:
+    """Whether commits are shared here: not where the host says so, nor in its transaction, or a test's."""
     alias = ledger.using()
     connection = connections[alias]
-    alone = connection.in_atomic_block or not connection.settings_dict["AUTOCOMMIT"]  # in a test's, or in the host's
-    return conf.get().SHARE_COMMITS and not alone and ledger.can_share(alias)
+    theirs = connection.in_atomic_block or not connection.settings_dict["AUTOCOMMIT"]
+    return conf.get().SHARE_COMMITS and not theirs and ledger.can_share(alias)
 
 
 def _first(waiting: list[Attempt]) -> list[Attempt]:
@@ -95,7 +102,3 @@ def _first(waiting: list[Attempt]) -> list[Attempt]:
         if not pace.may_share(receiver):
             return waiting[:1]
     return waiting[:MOST]
-
-
-def _deliver_alone(attempt: Attempt) -> None:
-    deliver_one(attempt.message, attempt.recipient, attempt.receiver, redelivered=False)

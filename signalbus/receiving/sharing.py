@@ -6,6 +6,7 @@ import contextvars
 import logging
 import re
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, connections, transaction
@@ -17,33 +18,33 @@ from signalbus.compat.django import callbacks_of
 from signalbus.exceptions import SignalBusError
 from signalbus.receiving.attempt import (
     WORTH_TELLING,
-    NotKnownHere,
-    call_receiver,
     conclude_attempt,
     give_up,
     settlement_of,
-    taken_as,
     worker_name,
     write_down,
 )
+from signalbus.receiving.calling import NotKnownHere, call_receiver
 from signalbus.receiving.ending import was_cut_off
 from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.upkeep import mend_connections, reject_broken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from uuid import UUID
 
     from signalbus.ledger import Taken
-    from signalbus.receiving.attempt import Attempt
+    from signalbus.receiving.calling import Attempt
     from signalbus.receiving.runner import Outcome
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-PATIENCE = 0.02  # seconds to wait for another's lock; who would wait longer runs alone
-# PostgreSQL's codes for a lock that was not to be had, a deadlock, and a transaction that another has overtaken.
-OTHERS_LOCK = frozenset({"55P03", "40P01", "40001"})
+# In seconds, by PostgreSQL's names: who would wait longer for another's lock, or keep the others' locks for longer with
+# nothing done, runs alone.
+LIMITS = {"lock_timeout": 0.02, "statement_timeout": 0.5, "idle_in_transaction_session_timeout": 0.5}
+# Its codes for a lock that was not to be had, a deadlock, a transaction that another has overtaken, and the last two.
+LIMITED = frozenset({"55P03", "40P01", "40001", "57014", "25P03"})
 ENDS = re.compile(
     r"(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
     r"(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b))\b",
@@ -60,28 +61,74 @@ class Broken(SignalBusError):  # noqa: N818 - says what happened
 
 
 class Watch:
-    """Looks at the statements of a shared transaction: which waits for a lock, and which would end it for everybody."""
+    """Looks at the statements of a shared transaction: which waits for a lock, and which would end it for everybody.
 
-    def __init__(self) -> None:
+    Args:
+        together: the database takes several statements at once, so that the end of a savepoint of ours can go with the
+            beginning of the next one; the last one's goes without saying.
+    """
+
+    def __init__(self, *, together: bool) -> None:
         self.unfit: bool = False
+        self._together = together
+        self._ours = False
+        self._ended = ""  # what ends the last savepoint of ours
+
+    @contextmanager
+    def knowing_ours(self) -> Iterator[None]:
+        """Take the block's statements for ours."""
+        self._ours = True
+        try:
+            yield
+        finally:
+            self._ours = False
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Run a statement, as Django's ``execute_wrapper()`` asks for it."""
-        if ENDS.search(sql if isinstance(sql, str) else repr(sql)):
+        if self._ours and self._together:
+            if sql.startswith("RELEASE"):
+                self._ended = f"{sql}; "
+                return None
+            sql, self._ended = self._ended + sql, ""
+        elif ENDS.search(sql if isinstance(sql, str) else repr(sql)):
             self.unfit = True
             raise TransactionManagementError("a transaction that others share is not to be ended; alone it may be")
         try:
             return execute(sql, params, many, context)
         except DatabaseError as error:
-            self.unfit = self.unfit or met_a_lock(error)
+            self.unfit = self.unfit or met_a_limit(error)
             raise
 
 
-def met_a_lock(error: BaseException) -> bool:
-    """Whether an error says that another transaction was in the way."""
+class Savepoint:
+    """What one delivery does in a shared transaction: Django's own block, whose statements the watch knows for ours.
+
+    It has begun once it is made: what that raises is nobody's failure.
+
+    Args:
+        watch: the transaction's.
+        alias: of its database.
+    """
+
+    def __init__(self, watch: Watch, alias: str) -> None:
+        self._watch = watch
+        self._block = transaction.atomic(using=alias)
+        with watch.knowing_ours():
+            self._block.__enter__()
+
+    def __enter__(self) -> None:
+        """Go on."""
+
+    def __exit__(self, *error: Any) -> None:
+        with self._watch.knowing_ours():
+            self._block.__exit__(*error)
+
+
+def met_a_limit(error: BaseException) -> bool:
+    """Whether an error says that another transaction was in the way, or that the others have waited long enough."""
     cause = error.__cause__
     code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg 3, and 2
-    return isinstance(error, DatabaseError) and code in OTHERS_LOCK
+    return isinstance(error, DatabaseError) and code in LIMITED
 
 
 class Callback:
@@ -124,7 +171,7 @@ class SharedCommit:
         self._attempts = attempts
         self._alias = alias
         self._connection = connections[alias]
-        self._watch = Watch()
+        self._watch = Watch(together=self._connection.vendor == "postgresql")
         self._back: list[UUID] = []  # taken, and to be given back
         self._ended: list[tuple[Attempt, Outcome]] = []  # to be told after the commit
         self._culprit: tuple[Attempt, BaseException] | None = None
@@ -152,7 +199,7 @@ class SharedCommit:
 
     def _run_all(self) -> None:
         ids = [attempt.id for attempt in self._attempts]
-        taken, self._taken_at = ledger.take_together(ids, worker=worker_name(), patience=PATIENCE, using=self._alias)
+        taken, self._taken_at = ledger.take_together(ids, worker=worker_name(), limits=LIMITS, using=self._alias)
         deadline = time.monotonic() + BRIEF
         self._not_begun = list(taken)
         for attempt in self._attempts:
@@ -161,10 +208,8 @@ class SharedCommit:
                 self.alone.append(attempt)
             elif len(self._not_begun) < len(taken) and time.monotonic() > deadline:
                 self.late.append(attempt)
-            else:
-                self._not_begun.remove(attempt.id)
-                if not self._run_one(attempt, found):
-                    deadline = 0.0  # what this one waited for may wait for what the others have locked
+            elif not self._run_one(attempt, found):
+                deadline = 0.0  # what this one waited for may wait for what the others have locked
         back = [*self._back, *(attempt.id for attempt in self.late)]
         if back:
             self._take_back(back)
@@ -174,27 +219,29 @@ class SharedCommit:
 
     def _run_one(self, attempt: Attempt, taken: Taken) -> bool:
         """Run a receiver up to its savepoint's end; return whether the others may go on."""
-        running = taken_as(attempt, taken)
+        attempt.count(taken)
         context = contextvars.copy_context()
         self._watch.unfit = False
+        savepoint = Savepoint(self._watch, self._alias)
+        self._not_begun.remove(attempt.id)
         began = time.monotonic()
         try:
-            with transaction.atomic(using=self._alias):
-                context.run(call_receiver, running)
-                reject_broken(self._connection)
+            with savepoint:
+                context.run(call_receiver, attempt)
+                reject_broken(self._connection, begun=True)
                 if self._watch.unfit:
                     raise Unfit
         except KeyboardInterrupt:  # the person's at the terminal
             raise
         except BaseException as error:  # noqa: BLE001 - a receiver's SystemExit or MemoryError is a failed attempt
             took = self._learn(attempt, began)
-            return self._fail(attempt, running, error)
+            return self._fail(attempt, error)
         took = self._learn(attempt, began)
         if took >= WORTH_TELLING:
             ledger.tell_runtime(attempt.id, took, using=self._alias)
         if took > BRIEF:
             mend_connections(but=self._alias)
-        self._guard_callbacks(running, context)
+        self._guard_callbacks(attempt, context)
         return True
 
     def _learn(self, attempt: Attempt, began: float) -> float:
@@ -203,27 +250,27 @@ class SharedCommit:
         pace.warn(attempt.receiver.id, took)
         return took
 
-    def _fail(self, attempt: Attempt, running: Attempt, error: BaseException) -> bool:
+    def _fail(self, attempt: Attempt, error: BaseException) -> bool:
         if was_cut_off():
             self._cut_off = True
-            give_up(running)
+            give_up(attempt)
             raise error
-        unfit = self._watch.unfit or met_a_lock(error)
+        unfit = self._watch.unfit or met_a_limit(error)
         if unfit:
             pace.keep_alone(attempt.receiver.id)
         try:
-            reject_broken(self._connection)
+            reject_broken(self._connection, begun=True)
         except TransactionManagementError:
-            self._culprit = None if unfit else (running, error)
+            self._culprit = None if unfit else (attempt, error)
             raise Broken(f"{attempt.recipient} ended the transaction, or its connection") from error
         mend_connections(but=self._alias)
         if unfit or isinstance(error, NotKnownHere):
             self._back.append(attempt.id)
             self.alone.append(attempt)
             return not unfit
-        outcome = conclude_attempt(running, error)
+        outcome = conclude_attempt(attempt, error)
         ledger.settle_taken(attempt.id, settlement_of(outcome), using=self._alias)
-        self._ended.append((running, outcome))
+        self._ended.append((attempt, outcome))
         return True
 
     def _guard_callbacks(self, attempt: Attempt, context: contextvars.Context) -> None:

@@ -184,9 +184,14 @@ def _pg_status(connection: BaseDatabaseWrapper) -> int | None:
     return int(connection.connection.info.transaction_status)
 
 
-def reject_broken(connection: BaseDatabaseWrapper) -> None:
-    """Fail where a commit would quietly roll back: the receiver caught an error inside its transaction."""
-    if _is_broken(connection):
+def reject_broken(connection: BaseDatabaseWrapper, *, begun: bool = False) -> None:
+    """Fail where a commit would quietly roll back: the receiver caught an error inside its transaction.
+
+    Args:
+        connection: the one that its transaction is on.
+        begun: the database has begun that transaction, so that it must not be without one.
+    """
+    if _is_broken(connection) or (begun and _pg_status(connection) == PG_IDLE):
         raise TransactionManagementError(
             "the receiver went on after a database error in its transaction, or after a timeout in mid-query, so it "
             "cannot be committed any more: put what may fail into an atomic() of its own, inside the try"

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, make_dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
@@ -37,7 +37,7 @@ _BEGINNING: Final = ((1 << 64) - 1) << 64  # of a UUID: its time, if it has one
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _write = json.JSONEncoder(ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":")).encode
-_read = json.JSONDecoder().decode
+_decode, _raw = json.JSONDecoder().decode, json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,11 @@ class Message:
     def depth(self) -> int:
         """How many messages stand between the root of the cascade and this one; 0 for a root."""
         return len(self.path)
+
+
+# A message that is not frozen yet. It is filled at once, where a frozen one takes a call for each of its fields, which
+# was a fifth of what reading a message costs.
+_Thawed: Any = make_dataclass("_Thawed", [each.name for each in fields(Message)], slots=True)
 
 
 def uuid7() -> UUID:
@@ -159,30 +164,41 @@ def from_body(body: str) -> Message:
         raise Garbage(f"the header cannot be read: {type(error).__name__}") from error
 
 
+def _read(header: str) -> Any:
+    """Read JSON as ``JSONDecoder.decode`` does, which looks by two patterns for the white space that we never write."""
+    if header[:1] == "{":
+        value, end = _raw(header)
+        if end == len(header):
+            return value
+    return _decode(header)
+
+
 def _message(version: str, header: Any, payload: str) -> Message:
     for name, value in header.items():
         if type(value) is not _KINDS.get(name, type(value)):
             raise TypeError(name)
     get = header.get
     key = UUID(hex=header["i"])
-    root, parent, recipients = get("o"), get("u"), get("r")
-    return Message(
-        id=key,
-        signal=header["s"],
-        payload=payload,
-        version=version,
-        sender=get("f"),
-        recipients=None if recipients is None else _texts(recipients),
-        ledger=get("l", "default"),
-        durable=get("d", True),
-        recorded=get("c", False),
-        sent_at=_EPOCH + timedelta(microseconds=header["t"]),
-        path=_texts(get("p", ())),
-        root=key if root is None else UUID(hex=root),
-        parent=None if parent is None else UUID(hex=parent),
-        ordering_key=get("k"),
-        trace=_trace(get("x", {})),
+    recipients, path, root, parent, trace = get("r"), get("p"), get("o"), get("u"), get("x")
+    message = _Thawed(
+        key,
+        header["s"],
+        payload,
+        version,
+        get("f"),
+        None if recipients is None else _texts(recipients),
+        get("l", "default"),
+        get("d", True),
+        get("c", False),
+        _EPOCH + timedelta(0, 0, header["t"]),
+        () if path is None else _texts(path),
+        key if root is None else UUID(hex=root),
+        None if parent is None else UUID(hex=parent),
+        get("k"),
+        {} if trace is None else _trace(trace),
     )
+    message.__class__ = Message
+    return message  # type: ignore[no-any-return]  # it is one now
 
 
 def _texts(values: Sequence[Any]) -> tuple[str, ...]:

@@ -85,6 +85,15 @@ def test_a_payload_may_hold_lines():
     assert from_body(to_body(a_message(payload="a\nb\n"))).payload == "a\nb\n"
 
 
+@pytest.mark.parametrize("header", [" %s", "%s\r ", "\t%s\t"])
+def test_white_space_around_a_header_is_json(header):
+    """Another writer of the format may put some there."""
+    message = a_message()
+    version, ours, payload = to_body(message).split("\n")
+
+    assert message == from_body(f"{version}\n{header % ours}\n{payload}")
+
+
 def test_keys_of_a_later_header_are_ignored():
     """A header may grow without a new version."""
     message = a_message()
@@ -165,10 +174,14 @@ def test_mutated_bodies_never_raise_anything_else():
             continue
 
 
-def test_a_message_is_immutable_and_hashable():
-    """Nobody changes what has been sent."""
+@pytest.mark.parametrize("read", [False, True])
+def test_a_message_is_immutable_and_hashable(read):
+    """Nobody changes what has been sent, or read."""
     message = a_message(trace={"a": "b"})
+    if read:
+        message = from_body(to_body(message))
 
+    assert type(message) is Message
     with pytest.raises(FrozenInstanceError):
         message.signal = "other"  # type: ignore[misc]
 

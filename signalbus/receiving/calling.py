@@ -1,0 +1,89 @@
+"""One attempt of a delivery, and the call of its receiver: with its rows as they are now, as the current delivery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from signalbus.context import running
+from signalbus.exceptions import SignalBusError, UnknownClass
+from signalbus.receiving.fetching import payload_for
+from signalbus.receiving.reporting import context_of
+from signalbus.receiving.runner import call
+from signalbus.receiving.upkeep import cancel_queries
+from signalbus.registry import registry
+from signalbus.wire.message import delivery_id
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from signalbus import ledger
+    from signalbus.registry import Receiver
+    from signalbus.wire.message import Message
+
+
+class NotKnownHere(SignalBusError):  # noqa: N818 - says what happened
+    """The message names what this worker does not have (yet), as the next release's model."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One run of a delivery.
+
+    Args:
+        message: what is delivered.
+        recipient: the receiver's id, as the message has it.
+        receiver: the receiver.
+        recorded: it has a row in the ledger.
+        number: 1 for the first.
+        since: attempts made before the last retry by hand; the policy counts from there.
+        claimed: its number was committed before it runs.
+        row: the id of its row, once it was asked for.
+    """
+
+    message: Message
+    recipient: str
+    receiver: Receiver
+    recorded: bool = False
+    number: int = 1
+    since: int = 0
+    claimed: bool = False
+    row: UUID | None = None
+
+    @property
+    def id(self) -> UUID:
+        """The delivery's; most of those without a row never need it."""
+        if self.row is None:
+            self.row = delivery_id(self.message.id, self.recipient)
+        return self.row
+
+    def count(self, taken: ledger.Taken, *, claimed: bool = False) -> None:
+        """Take over its number, as its row counts it."""
+        self.number, self.since, self.claimed = taken.attempt, taken.allowance, claimed
+
+
+def call_receiver(attempt: Attempt) -> None:
+    """Fetch the rows, and call the receiver as the current delivery."""
+    running(context_of(attempt.message, attempt.recipient, attempt.number), _call_receiver, attempt)
+
+
+def _call_receiver(attempt: Attempt) -> None:
+    receiver = attempt.receiver
+    function = receiver.function()
+    if function is None:
+        raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
+    arguments = _arguments(receiver, attempt.message)
+    try:
+        call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
+    except BaseException:
+        cancel_queries()  # before the transaction's end closes a connection in mid-query
+        raise
+
+
+def _arguments(receiver: Receiver, message: Message) -> dict[str, Any]:
+    """Decode a message into a receiver's arguments, its rows as they are now."""
+    try:
+        sender, payload = payload_for(receiver, message.payload)
+    except UnknownClass as error:
+        raise NotKnownHere(str(error)) from error
+    return {**payload, "signal": registry.presented(message.signal), "sender": sender}

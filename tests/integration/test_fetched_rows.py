@@ -1,0 +1,210 @@
+"""What is fetched by SQL that was compiled once is what Django's ORM fetches."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from decimal import Decimal
+from importlib import import_module
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connection, connections
+from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
+from django.test import modify_settings, override_settings
+from django.test.utils import CaptureQueriesContext
+
+from signalbus.compat.rows import row_query
+from signalbus.receiving.fetching import fetch
+from signalbus.wire.references import Reference
+
+from . import shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django.db.models import Model
+
+models: Any = import_module(f"{shapes.__name__}.models")  # whose managers mypy does not know: no project has them
+MOMENT = dt.datetime(2026, 3, 29, 1, 59, 59, 123456, tzinfo=dt.UTC)
+FULL: dict[str, Any] = {
+    "number": -(2**63),
+    "raw": b"\x00\xff",
+    "truth": True,
+    "char": "ä%s\U0001f600",
+    "date": MOMENT.date(),
+    "moment": MOMENT,
+    "decimal": Decimal("-12345678.9012"),
+    "duration": dt.timedelta(days=-3, microseconds=1),
+    "email": "a@b.example",
+    "file": "a/b.txt",
+    "float": 0.1,
+    "ip": "::1",
+    "integer": 21,
+    "json": {"a": [1, None, 2.5, "x"]},
+    "positive": 2**62,
+    "slug": "a-b",
+    "small": -1,
+    "text": "two\nlines",
+    "time": MOMENT.time(),
+    "url": "https://example.org/",
+    "uuid": uuid.uuid4(),
+    "heat": 1 + 2j,
+}
+Rows = list[tuple[Any, dict[str, Any]]]
+COMPILED: Rows = [
+    (models.Plain, {"name": "a"}),
+    (models.Every, FULL),
+    (models.Every, {}),
+    (models.ByText, {"slug": "A'b"}),
+    (models.ByUUID, {}),
+    (models.ByMoment, {"at": MOMENT}),
+    (models.ByDecimal, {"amount": Decimal("1.50")}),
+    (models.ByHeat, {"heat": 1 + 2j}),
+]
+POSTGRES: Rows = [(models.Ranges, {"numbers": [Decimal("1.50")], "span": DateTimeTZRange(MOMENT, None)})]
+THE_ORMS: Rows = [
+    (models.Child, {"name": "a", "more": "b"}),
+    (models.Line, {"order": 1, "number": 2}),
+    (models.Managed, {"name": "a"}),
+    (models.Remembering, {"name": "a"}),
+]
+
+
+@pytest.fixture
+def tables(database_url: str) -> Iterator[None]:
+    """The tables of the app are there, with a row that is not looked for."""
+    every: list[Any] = [model for model in vars(models).values() if getattr(model, "__module__", "") == models.__name__]
+    made = [model for model in every if hasattr(model, "_meta") and not model._meta.proxy]
+    if connection.vendor != "postgresql":
+        made.remove(models.Ranges)
+    with modify_settings(INSTALLED_APPS={"append": "tests.integration.shapes"}):
+        with connection.schema_editor() as editor:
+            for model in made:
+                editor.create_model(model)
+        models.Plain.objects.create(name="other")
+        yield
+        if connection.vendor == "mysql":  # one database for all tests
+            with connection.schema_editor() as editor:
+                for model in reversed(made):
+                    editor.delete_model(model)
+
+
+def fetched(instance: Model) -> Model:
+    """Fetch a row as a worker does for one reference."""
+    reference = Reference(instance._meta.label, instance.pk)
+    return fetch({reference: ()})[reference]
+
+
+def assert_same(ours: Model, theirs: Model) -> None:
+    """Compare two instances, values and types and what Django notes of them."""
+    assert type(ours) is type(theirs)
+    for name, value in vars(theirs).items():
+        if name != "_state":
+            assert (vars(ours)[name], type(vars(ours)[name])) == (value, type(value)), name
+    assert vars(ours).keys() == vars(theirs).keys()
+    assert (ours._state.db, ours._state.adding) == (theirs._state.db, theirs._state.adding) == ("default", False)
+    assert ours._state.fields_cache == theirs._state.fields_cache == {}
+    assert ours.get_deferred_fields() == theirs.get_deferred_fields()
+
+
+def test_a_row_is_what_the_orm_fetches(tables):
+    """Of every field and every kind of key; the first time, and when its SQL is known; by the same statement."""
+    for model, values in [*COMPILED, *THE_ORMS, *(POSTGRES if connection.vendor == "postgresql" else ())]:
+        instance = model.objects.create(**values)
+        with CaptureQueriesContext(connection) as asked:
+            theirs = model._base_manager.order_by().in_bulk([instance.pk])[instance.pk]
+
+        for _ in range(2):
+            with CaptureQueriesContext(connection) as queries:
+                ours = fetched(instance)
+            assert_same(ours, theirs)
+            assert [query["sql"] for query in queries] == [query["sql"] for query in asked]
+
+        assert (row_query(model, connection, instance.pk) is None) == ((model, values) in THE_ORMS)
+
+
+def test_relations_and_proxies(tables):
+    """Relations are fetched when they are asked for; a proxy is of its own class; a key that is one is the ORM's."""
+    plain = models.Plain.objects.create(name="a")
+    every = models.Every.objects.create(plain=plain, single=plain)
+    every.others.add(plain)
+    by_relation = models.ByRelation.objects.create(plain=plain)
+
+    ours: Any = fetched(every)
+
+    assert (ours.plain, ours.single, [*ours.others.all()]) == (plain, plain, [plain])
+    assert type(fetched(models.Proxy.objects.get(pk=plain.pk))) is models.Proxy
+    assert fetched(by_relation) == by_relation
+    assert row_query(models.ByRelation, connection, plain.pk) is None
+
+
+def test_each_fetch_is_fresh(tables):
+    """It finds what is there now: another value, nothing any more; and no two receivers share an instance."""
+    plain = models.Plain.objects.create(name="before")
+    first: Any = fetched(plain)
+    models.Plain.objects.update(name="after")
+    second: Any = fetched(plain)
+    models.Plain.objects.filter(pk=plain.pk).delete()
+
+    assert (first.name, second.name) == ("before", "after")
+    assert fetch({Reference(plain._meta.label, plain.pk): ()}) == {}
+
+
+def test_a_row_comes_from_the_database_that_the_reference_names(tables, monkeypatch):
+    """Each database's own SQL, by its own connection."""
+    plain = models.Plain.objects.create(name="a")
+    fetched(plain)
+    monkeypatch.setitem(connections.settings, "second", connections.settings["default"])
+    reference = Reference(plain._meta.label, plain.pk, "second")
+    try:
+        with CaptureQueriesContext(connections["second"]) as queries:
+            found = fetch({reference: ()})[reference]
+    finally:
+        connections["second"].close()
+        del connections["second"]
+
+    assert (found, found._state.db, len(queries)) == (plain, "second", 1)
+
+
+def test_a_thread_uses_its_own_connection(tables):
+    """What one thread has compiled does not lead another to its connection, which Django would refuse."""
+    plain = models.Plain.objects.create(name="a")
+    fetched(plain)
+    found: list[Model] = []
+
+    def work() -> None:
+        try:
+            found.extend([fetched(plain), fetched(plain)])
+        finally:
+            connection.close()
+
+    thread = Thread(target=work)
+    thread.start()
+    thread.join(15)
+
+    assert found == [plain, plain]
+
+
+def test_a_setting_that_says_how_values_are_read_is_heeded(tables):
+    """As a test overrides it."""
+    instance = models.ByMoment.objects.create(at=MOMENT)
+    aware: Any = fetched(instance)
+    with override_settings(USE_TZ=False):
+        (theirs,) = models.ByMoment.objects.all()
+        naive: Any = fetched(theirs)
+
+    assert naive.at == theirs.at
+    assert (aware.at.tzinfo is None, naive.at.tzinfo is None) == (False, True)
+
+
+def test_sql_is_compiled_once_until_a_field_is_added(tables):
+    """Django then makes the list of a model's fields anew."""
+    first = row_query(models.Plain, connection, 1)
+    second = row_query(models.Plain, connection, 2)
+    models.Plain._meta._expire_cache()  # what adding one does
+    third = row_query(models.Plain, connection, 3)
+
+    assert first is second is not None
+    assert third not in {None, first}
