@@ -42,7 +42,7 @@ def deliver(
 
 def _deliver_each(texts: list[object], queue: str | None, told: progress.Progress, *, redelivered: bool) -> None:
     deadline = time.monotonic() + conf.get().BATCH_SECONDS
-    group = Group()
+    group = Group(told)
     put_off: list[int] = []
     alone = len(texts) == 1
     for index, text in enumerate(texts):
@@ -55,7 +55,7 @@ def _deliver_each(texts: list[object], queue: str | None, told: progress.Progres
                 told.end(*rest)
                 break
             told.put_off(*rest[1:])
-        company = len(group)
+        company, group.text = len(group), index
         try:
             message = open_text(text, queue)
             if message is not None:

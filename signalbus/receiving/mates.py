@@ -29,7 +29,7 @@ class Divisible(Protocol):
     """A message of which a part can be given back while the rest is worked on, from any thread."""
 
     def give_back(self, states: Sequence[int]) -> bool:
-        """Give those texts back to the queue that wait; False if the broker does not answer now."""
+        """Give those texts back to the queue that may be taken back; False if the broker does not answer now."""
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ class Lookout(threading.Thread):
         if sheet.is_void:
             return waited >= progress.PAUSE and message.give_back(sheet.states)
         # Without a step it may wait for a rate limit, or its process may share no memory with this one.
-        if watched.steps and waited >= self._patience and progress.WAITING in sheet.states:
+        if watched.steps and waited >= self._patience and not progress.FREE.isdisjoint(sheet.states):
             self._take_back(watched, waited)
             watched.since = now
         return False
@@ -123,7 +123,7 @@ class Lookout(threading.Thread):
         company.learn(hanging, watched.queue, waited)
         logger.warning(
             "signalbus: %d of %d texts have waited for %.1f s behind another of their message, and go back to %s",
-            states.count(progress.WAITING),
+            sum(state in progress.FREE for state in states),
             len(states),
             waited,
             watched.queue,

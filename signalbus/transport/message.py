@@ -13,11 +13,11 @@ from kombu.transport import virtual
 from redis.exceptions import RedisError
 
 from signalbus.transport.merging import Merged
-from signalbus.transport.progress import BEGUN, WAITING
+from signalbus.transport.progress import BEGUN, FREE, SHARED, WAITING
 from signalbus.transport.scripts import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
 
     from signalbus.transport.merging import Parcel
 
@@ -63,7 +63,7 @@ class Message(virtual.Message):
         return ([self.texts], {}, {}) if self._parcels else super().decode()
 
     def give_back(self, states: Sequence[int]) -> bool:
-        """Give back what waits, while the rest is worked on; from any thread.
+        """Give back what is free, while the rest is worked on; from any thread.
 
         Args:
             states: of its texts; nobody will begin one that waits.
@@ -73,15 +73,15 @@ class Message(virtual.Message):
         """
         try:
             with self._lock:
-                self._give_back(states)
+                self._give_back(states, FREE)
         except (RedisError, OSError):
             return False
         return True
 
-    def _give_back(self, states: Sequence[int]) -> None:
+    def _give_back(self, states: Sequence[int], which: Container[int] = (WAITING,)) -> None:
         whole = []
         for parcel, texts in self._places():
-            waiting = [text for text in texts if states[text] == WAITING and text not in self._gone]
+            waiting = [text for text in texts if states[text] in which and text not in self._gone]
             if len(waiting) == len(texts):
                 whole.append((parcel, waiting))
             elif waiting:
@@ -130,7 +130,7 @@ class Message(virtual.Message):
     def _give_out_again(self, states: Sequence[int]) -> None:
         whole = []
         for parcel, texts in self._places():
-            begun = [text for text in texts if states[text] == BEGUN]
+            begun = [text for text in texts if states[text] in {BEGUN, SHARED} and text not in self._gone]
             if begun and len(texts) == 1:
                 whole.append(parcel.claimed.tag)
             elif begun:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 WAITING: Final = 0
 BEGUN: Final = 1
 DONE: Final = 2
+SHARED: Final = 3  # is in a transaction with others, has rows, and may be taken back; or be given out again, as begun
+
+FREE: Final = frozenset({WAITING, SHARED})  # states in which a text may be taken back
 
 MOST_TEXTS: Final = 100  # of one message; as the publisher's
 SHEETS: Final = 1024  # at most as many messages as a worker holds; a sheet is used again when all others have been
@@ -60,7 +63,7 @@ class Progress:
         """
         memory = self._memory
         self._note(texts, BEGUN)
-        memory[self._start + _STEPS] = memory[self._start + _STEPS] % 255 + 1
+        self._step()
         if memory[self._start + _TICKET] == self._ticket:
             return True
         self._note(texts, WAITING)
@@ -73,10 +76,19 @@ class Progress:
     def resume(self, *texts: int) -> None:
         """Say that texts that were put off are begun, whoever else has got them since."""
         self._note(texts, BEGUN)
+        self._step()
+
+    def share(self, *texts: int) -> None:
+        """Say that texts share a transaction, in which another has its turn."""
+        self._note(texts, SHARED)
 
     def end(self, *texts: int) -> None:
         """Say that texts are done with: they need not be given out again, whatever happens."""
         self._note(texts, DONE)
+
+    def _step(self) -> None:
+        place = self._start + _STEPS
+        self._memory[place] = self._memory[place] % 255 + 1
 
     def _note(self, texts: Iterable[int], state: int) -> None:
         for text in texts:

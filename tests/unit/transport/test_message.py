@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from signalbus.transport.merging import Merged, read
 from signalbus.transport.message import DIVIDE, Message
-from signalbus.transport.progress import BEGUN, DONE, WAITING
+from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
 from tests.unit.transport.parcels import claim, item
 
 
@@ -156,6 +156,18 @@ class TestGivingBack:
         """The claims of the others stay."""
         assert deliver(channel, *ABC).give_back([DONE, BEGUN, WAITING])
         assert channel.unacked.calls == [("back", "3")]
+
+    def test_who_shares_a_transaction_goes_back_as_well_but_not_because_of_an_error(self, channel):
+        """Its row lets it run once; and it may be what ended the process."""
+        message = deliver(channel, *ABC, states=[SHARED, BEGUN, WAITING])
+        message.reject(requeue=True)
+        assert channel.unacked.calls == [("back", "3"), ("again", "1", "2"), ("ack", "sb1g:1")]
+
+        channel.unacked.calls.clear()
+        message = deliver(channel, *ABC, states=[SHARED, BEGUN, WAITING])
+        assert message.give_back([SHARED, BEGUN, WAITING])
+        message.reject(requeue=True)
+        assert channel.unacked.calls == [("back", "1", "3"), ("again", "2"), ("ack", "sb1g:1")]
 
     def test_nothing_is_given_back_twice(self, channel):
         """Not by the lookout, and not at the end."""
