@@ -9,13 +9,14 @@ import pytest
 import redis
 
 from signalbus.models import Delivery, State
-from tests.misbehaving.signals import together
+from tests.misbehaving.signals import bound, together
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from signalbus import Signal
     from tests.servers import Worker
 
 QUEUE = "signalbus"
@@ -39,18 +40,24 @@ class Scene:
         self.client = client
 
     def begin(
-        self, act: str, environment: dict[str, str] | None = None, *, batch: bool = False, **options: Any
+        self,
+        act: str,
+        environment: dict[str, str] | None = None,
+        *,
+        signal: Signal = together,
+        batch: bool = False,
+        **options: Any,
     ) -> Worker:
         """Start a worker, let it learn, and give it its backlog; one message asks for an act."""
         backlog = [{"number": number, "act": act if number == ODD else ""} for number in range(COUNT)]
         if batch:
-            together.send_many(None, backlog)
+            signal.send_many(None, backlog)
         else:
             for payload in backlog:
-                together.send(None, **payload)
+                signal.send(None, **payload)
         self.client.rename(QUEUE, "backlog")
         for number in range(WARMING):
-            together.send(None, number=-1 - number, act="")
+            signal.send(None, number=-1 - number, act="")
         settings = {"DJANGO_SETTINGS_MODULE": "tests.settings", "COMPANY": str(self.place), **(environment or {})}
         worker = self.start_worker(environment=settings, **options)
         wait_until(lambda: sum(self.ran().values()) == WARMING and self.is_empty(), 30, "the worker to learn")
@@ -94,6 +101,18 @@ def test_one_that_hangs_holds_nobody(scene: Scene, pool: str, batch: bool):
     assert scene.ran()[ODD] == 1
     assert "behind another of their message" in worker.log
     assert not Delivery.objects.exists()
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_one_that_hangs_in_a_shared_commit_holds_nobody(scene: Scene, database: str):
+    """The database takes the transaction from it, and with it the rows of the others, who are done elsewhere, once."""
+    scene.begin("hang", signal=bound, batch=True)
+    once = Delivery.objects.filter(state=State.DONE, attempts=1)
+
+    wait_until(lambda: once.count() == WARMING + COUNT - 1, 15, "all others to be done")
+    assert not (scene.place / "released").exists()
+    (scene.place / "released").touch()
+    wait_until(lambda: once.count() == WARMING + COUNT, what="the one that hung to be done")
 
 
 def test_a_killed_child_costs_its_company_nothing(scene: Scene):

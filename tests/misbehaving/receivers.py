@@ -19,6 +19,7 @@ from .signals import (
     announced,
     arriving,
     awaited,
+    bound,
     cascading,
     connected,
     counted,
@@ -106,6 +107,7 @@ def receiver_that_never_returns(sender: Any, label: str, **kwargs: Any) -> None:
             continue
 
 
+@receiver(bound, retry=Retry(max_attempts=1))
 @receiver(together, atomic=False, retry=Retry(max_attempts=1))
 def receiver_in_company(sender: Any, number: int, act: str, **kwargs: Any) -> None:
     """Note that it runs, and do what the message asks for."""

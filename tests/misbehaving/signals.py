@@ -16,5 +16,6 @@ long = Signal()  # to one whose first run lasts until it is cut off
 handing_on = Signal()
 stepping = Signal(ordered_by="key")  # to one that fails now and then
 together = Signal(durable=False)  # to one that is brief, but for what a message asks of it
+bound = Signal()  # to the same, in a transaction
 poisoned = Signal()  # to one that kills its process at one number
 counted = Signal(durable=False)  # to one that leaves a line in a file for each run, and takes its time
