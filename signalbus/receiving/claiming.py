@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 from celery.worker import state
 
-from signalbus.compat.celery import is_prefork, requests, running, wait_until_accepted
+from signalbus.compat.pools import is_prefork, requests, running, wait_until_accepted
 from signalbus.transport import redis
 from signalbus.transport.claims import Work
 
