@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 from celery.worker import state
 
-from signalbus.compat.celery import is_prefork, requests, running, wait_until_accepted
+from signalbus.celery import TASK_NAME
+from signalbus.compat.pools import is_prefork, requests, running, wait_until_accepted
 from signalbus.transport import redis
 from signalbus.transport.claims import Work
 
@@ -49,6 +50,8 @@ class WorkersWork(Work):
     Args:
         worker: Celery's.
     """
+
+    task = TASK_NAME
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker

@@ -216,7 +216,7 @@ class ClaimingMixin:
 
     def _hand_out(self, claimed: Sequence[Claimed]) -> None:
         """Deliver what was claimed, in company as far as it fits."""
-        groups, back = company.arrange([read(each) for each in claimed], self.slots())
+        groups, back = company.arrange([read(each, self.work.task) for each in claimed], self.slots())
         for group in groups:
             self._deliver(group)
         if back:

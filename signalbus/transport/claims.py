@@ -42,6 +42,8 @@ class Numbers(NamedTuple):
 class Work:
     """What the process does with what it was given; this one knows nothing, and so holds on to everything."""
 
+    task = ""  # the one whose messages may travel together
+
     def free(self) -> int | None:
         """Return how many messages can be begun now; None if that is not known."""
         return None

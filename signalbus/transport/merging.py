@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import uuid
 from binascii import a2b_base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from signalbus import celery
 from signalbus.transport.claims import CLAIM, GROUP
 from signalbus.wire.hint import signal_of
 
@@ -49,7 +48,7 @@ class Parcel:
 
     claimed: Claimed
     texts: tuple[str, ...] = ()
-    headers: dict[str, Any] | None = None
+    headers: dict[str, Any] = field(default_factory=dict)
 
     @property
     def keys(self) -> list[tuple[str, str | None]]:
@@ -62,25 +61,26 @@ def keys_of(texts: Sequence[str], queue: str) -> list[tuple[str, str | None]]:
     return [(queue, signal_of(text)) for text in texts]
 
 
-def read(claimed: Claimed) -> Parcel:
+def read(claimed: Claimed, task: str) -> Parcel:
     """Read what was claimed, if it is plainly a message of ours, which nobody has given out before.
 
     Args:
         claimed: the claim; whoever can write to the broker chose its bytes.
+        task: that of our messages.
     """
     try:
-        found = _read(claimed)
+        found = _read(claimed, task)
     except _UNREADABLE:
         found = None
     return found or Parcel(claimed)
 
 
-def _read(claimed: Claimed) -> Parcel | None:
+def _read(claimed: Claimed, task: str) -> Parcel | None:
     message = _decode(claimed.raw.decode())
     headers, properties = message["headers"], message["properties"]
     origin = properties["delivery_info"]
     plain = (
-        headers["task"] == celery.TASK_NAME
+        headers["task"] == task
         and message.keys() <= _PARTS
         and headers.keys() <= _HEADERS
         and properties.keys() <= _PROPERTIES
@@ -131,12 +131,12 @@ def tag_of(parcels: Sequence[Parcel]) -> str:
 
 def _headers_of(parcels: Sequence[Parcel]) -> dict[str, Any]:
     own = parcels[0].headers
-    if len(parcels) == 1 and own is not None:
+    if len(parcels) == 1:
         return own
     id_ = str(uuid.uuid4())
     return {
         "lang": "py",
-        "task": celery.TASK_NAME,
+        "task": own["task"],
         "id": id_,
         "root_id": id_,
         "argsrepr": f"({sum(len(parcel.texts) for parcel in parcels)} texts)",

@@ -6,12 +6,16 @@ import json
 import uuid
 from base64 import b64encode
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from signalbus import conf
+from signalbus import celery, conf
 from signalbus.sending.envelope import envelope
+from signalbus.transport import merging
 from signalbus.transport.claims import Claimed
 from signalbus.wire.message import Message, to_body, uuid7
+
+if TYPE_CHECKING:
+    from signalbus.transport.merging import Parcel
 
 QUEUE = "signalbus"
 
@@ -51,3 +55,8 @@ def claim(made: object, queue: str = QUEUE, tag: str = "tag") -> Claimed:
     """Make a claim of an item."""
     raw = made if isinstance(made, bytes) else json.dumps(made).encode()
     return Claimed(raw, queue, tag)
+
+
+def read(claimed: Claimed) -> Parcel:
+    """Read a claim, as a worker does."""
+    return merging.read(claimed, celery.TASK_NAME)

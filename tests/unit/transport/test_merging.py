@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from signalbus import celery
 from signalbus.receiving.request import DeliverRequest
-from signalbus.transport.merging import MOST_TEXTS, Merged, read
+from signalbus.transport.merging import MOST_TEXTS, Merged
 from signalbus.transport.message import Message
 from signalbus.wire.hint import signal_of
-from tests.unit.transport.parcels import QUEUE, claim, item, text_of
+from tests.unit.transport.parcels import QUEUE, claim, item, read, text_of
 
 
 class Channel:
@@ -134,7 +134,7 @@ class TestMerging:
         message = deliver(first, second)
         assert message.delivery_tag == "sb1g:1"
         assert message.headers["id"] == message.headers["root_id"] == message.properties["correlation_id"]
-        assert message.headers["id"] not in [each.headers and each.headers["id"] for each in (first, second)]
+        assert message.headers["id"] not in [first.headers["id"], second.headers["id"]]
         assert message.headers["argsrepr"] == "(2 texts)"
 
     def test_who_travels_alone_keeps_id_and_tag(self):

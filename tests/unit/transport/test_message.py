@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from signalbus.transport.merging import Merged, read
+from signalbus.transport.merging import Merged
 from signalbus.transport.message import DIVIDE, Message
 from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
-from tests.unit.transport.parcels import claim, item
+from tests.unit.transport.parcels import claim, item, read
 
 
 class Unacked:
