@@ -6,7 +6,6 @@ import contextvars
 import logging
 import re
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, connections, transaction
@@ -31,7 +30,7 @@ from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.upkeep import mend_connections, reject_broken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from uuid import UUID
 
     from signalbus.ledger import Taken
@@ -71,22 +70,13 @@ class Watch:
 
     def __init__(self, *, together: bool) -> None:
         self.unfit: bool = False
+        self.ours: bool = False  # a savepoint of ours begins or ends
         self._together = together
-        self._ours = False
-        self._ended = ""  # what ends the last savepoint of ours
-
-    @contextmanager
-    def knowing_ours(self) -> Iterator[None]:
-        """Take the block's statements for ours."""
-        self._ours = True
-        try:
-            yield
-        finally:
-            self._ours = False
+        self._ended = ""  # what ends the last one
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Run a statement, as Django's ``execute_wrapper()`` asks for it."""
-        if self._ours and self._together:
+        if self.ours and self._together:
             if sql.startswith("RELEASE"):
                 self._ended = f"{sql}; "
                 return None
@@ -114,15 +104,21 @@ class Savepoint:
     def __init__(self, watch: Watch, alias: str) -> None:
         self._watch = watch
         self._block = transaction.atomic(using=alias)
-        with watch.knowing_ours():
+        watch.ours = True
+        try:
             self._block.__enter__()
+        finally:
+            watch.ours = False
 
     def __enter__(self) -> None:
         """Go on."""
 
     def __exit__(self, *error: Any) -> None:
-        with self._watch.knowing_ours():
+        self._watch.ours = True
+        try:
             self._block.__exit__(*error)
+        finally:
+            self._watch.ours = False
 
 
 def met_a_limit(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from django.db import DatabaseError
 from signalbus.exceptions import Garbage, MissingRow, PayloadError, TextError, TooLarge, UnknownClass
 from signalbus.wire.decoder import Decoder, Finder
 from signalbus.wire.encoder import Encoder, too_large
+from signalbus.wire.reading import reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -142,4 +143,4 @@ def _no_constant(name: str) -> NoReturn:
     raise Garbage(f"{name} is no JSON")
 
 
-_read = json.JSONDecoder(parse_constant=_no_constant).decode
+_read = reader("[", parse_constant=_no_constant)

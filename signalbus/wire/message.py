@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from signalbus.exceptions import Garbage, PayloadError, UnknownVersion
+from signalbus.wire.reading import reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ _BEGINNING: Final = ((1 << 64) - 1) << 64  # of a UUID: its time, if it has one
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _write = json.JSONEncoder(ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":")).encode
-_decode, _raw = json.JSONDecoder().decode, json.JSONDecoder().raw_decode
+_read = reader("{")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,15 +163,6 @@ def from_body(body: str) -> Message:
         return _message(version, _read(header), payload)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise Garbage(f"the header cannot be read: {type(error).__name__}") from error
-
-
-def _read(header: str) -> Any:
-    """Read JSON as ``JSONDecoder.decode`` does, which looks by two patterns for the white space that we never write."""
-    if header[:1] == "{":
-        value, end = _raw(header)
-        if end == len(header):
-            return value
-    return _decode(header)
 
 
 def _message(version: str, header: Any, payload: str) -> Message:

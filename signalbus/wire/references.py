@@ -6,7 +6,7 @@ import importlib
 import sys
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, ClassVar, Final, NamedTuple, TypeGuard
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
@@ -210,10 +210,17 @@ def model_named(label: str) -> type[Model]:
         UnknownClass: no installed app has it.
         ValueError: no model can have such a label.
     """
+    known = _Installed.read().models
+    model = known.get(label)
+    if model is not None:
+        return model
     try:
-        return apps.get_model(label)
+        model = apps.get_model(label)
     except LookupError as error:
         raise UnknownClass(shown(label), "no installed app has this model: roll this worker out") from error
+    if label == model._meta.label:  # noqa: SLF001  (Django documents _meta); else there is no end of ways to write it
+        known[label] = model
+    return model
 
 
 # Classes and functions
@@ -315,22 +322,24 @@ def _module(module_name: str, name: str) -> Any:
         raise UnknownClass(shown(name), f"its module cannot be imported here: {type(error).__name__}") from error
 
 
-class _AppModules:
-    """The installed apps' module names, read again whenever Django's registry has changed."""
+class _Installed:
+    """What follows from the installed apps, made anew whenever Django's registry has changed."""
 
     configs: object = None
-    names: frozenset[str] = frozenset()
+    modules: frozenset[str] = frozenset()
+    models: ClassVar[dict[str, type[Model]]] = {}  # those that messages have named, by their labels
 
     @classmethod
-    def read(cls) -> frozenset[str]:
-        if cls.configs is not apps.app_configs or len(cls.names) != len(apps.app_configs):
-            names = frozenset(config.name for config in apps.get_app_configs())
-            cls.configs, cls.names = apps.app_configs, names
-        return cls.names
+    def read(cls) -> type[_Installed]:
+        if cls.configs is not apps.app_configs or len(cls.modules) != len(apps.app_configs):
+            cls.modules = frozenset(config.name for config in apps.get_app_configs())
+            cls.models = {}
+            cls.configs = apps.app_configs
+        return cls
 
 
 def _in_installed_app(module_name: str) -> bool:
-    names = _AppModules.read()
+    names = _Installed.read().modules
     while module_name and module_name not in names:
         module_name = module_name.rpartition(".")[0]
     return bool(module_name)

@@ -353,3 +353,14 @@ def test_the_wire_is_importable_before_the_apps_are_loaded():
     root = Path(references.__file__).parents[2]
 
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env={}, cwd=root)
+
+
+def test_a_model_is_found_for_as_long_as_its_app_is_installed():
+    """However often it was asked for before, and however its label is written."""
+    for _ in range(2):
+        assert references.model_named("wire_app.Thing") is references.model_named("wire_app.thing") is models.Thing
+
+    with modify_settings(INSTALLED_APPS={"remove": "tests.unit.wire_app"}), pytest.raises(UnknownClass):
+        references.model_named("wire_app.Thing")
+
+    assert references.model_named("wire_app.Thing") is models.Thing
