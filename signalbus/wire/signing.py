@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from signalbus.exceptions import ConfigurationError, Forged, Garbage, TooLarge, UnknownKey
@@ -19,6 +20,32 @@ _FRAME_BYTES: Final = 8 + 1 + 64 + 1
 # Derived keys: SECRET_KEY signs other things too, and its id, which anyone may read, must not help to find it.
 _KEY_SALT: Final = b"signalbus.wire.signing key"
 _ID_SALT: Final = b"signalbus.wire.signing id"
+
+_BLOCK: Final = sha256().block_size
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))  # the pads of RFC 2104, as tables for translate()
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
+
+
+class _Key:
+    """HMAC-SHA256 (RFC 2104) by one key, whose two blocks are hashed once, and not again for each text.
+
+    Args:
+        secret: the key, of no more than a block.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, secret: bytes) -> None:
+        block = secret.ljust(_BLOCK, b"\0")
+        self._inner = sha256(block.translate(_INNER))
+        self._outer = sha256(block.translate(_OUTER))
+
+    def mac(self, body: bytes) -> str:
+        """Return what ``hmac.digest(key, body, "sha256").hex()`` returns, for half of its price."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(body)
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
 
 class Signer:
@@ -36,11 +63,12 @@ class Signer:
         if not keys or not all(keys):
             raise ConfigurationError("no key to sign with: set SECRET_KEY, or SIGNALBUS['SIGNING_KEYS'], to a text")
         self._max_body = max_bytes + HEADER_BYTES
-        self._keys: dict[str, bytes] = {}
+        self._keys: dict[str, _Key] = {}
         for key in keys:
             secret = key.encode("utf-8", "surrogatepass")
-            self._keys.setdefault(_key_id(secret), hmac.digest(secret, _KEY_SALT, "sha256"))
-        self._key_id, self._key = next(iter(self._keys.items()))
+            self._keys.setdefault(_key_id(secret), _Key(hmac.digest(secret, _KEY_SALT, "sha256")))
+        self._key_id, key_in_use = next(iter(self._keys.items()))
+        self._mac = key_in_use.mac
 
     def sign(self, body: str) -> str:
         """Make a text of a body: ``keyid.mac.body``.
@@ -50,7 +78,7 @@ class Signer:
         """
         if len(body) > self._max_body:
             raise TooLarge(f"a body of {len(body)} bytes, {self._max_body} are allowed: raise SIGNALBUS['MAX_BYTES']")
-        return f"{self._key_id}.{hmac.digest(self._key, body.encode('ascii'), 'sha256').hex()}.{body}"
+        return f"{self._key_id}.{self._mac(body.encode('ascii'))}.{body}"
 
     def verify(self, text: object) -> str:
         """Give a text's body if a holder of one of the keys wrote it; size and shape are checked before anything costs.
@@ -76,7 +104,7 @@ class Signer:
         if key is None:
             raise UnknownKey(key_id)
         body = text[_FRAME_BYTES:]
-        if not hmac.compare_digest(mac, hmac.digest(key, body.encode("ascii"), "sha256").hex()):
+        if not hmac.compare_digest(mac, key.mac(body.encode("ascii"))):
             raise Forged(f"the signature by key {key_id} does not fit the text")
         return body
 
