@@ -124,6 +124,17 @@ def wrapped_in(lazy: LazyObject[Any]) -> Any:
 # Transactions and connections
 
 
+def opened_connections() -> list[BaseDatabaseWrapper]:
+    """Return what ``connections.all(initialized_only=True)`` returns, for a third of its price: each send asks for it.
+
+    Uses ``ConnectionHandler._connections``, which holds this thread's connections as attributes. Were they kept
+    elsewhere, messages would be published before their commit.
+    """
+    store = connections._connections  # type: ignore[attr-defined]  # noqa: SLF001 - the reason for this module
+    found = [getattr(store, alias, None) for alias in connections.settings]
+    return [connection for connection in found if connection is not None]
+
+
 def callbacks_of(connection: BaseDatabaseWrapper) -> list[Waiting]:
     """Return Django's own list of what waits for a commit: (open savepoints, callback, robust), called from the front.
 

@@ -28,7 +28,7 @@ logger: logging.Logger = logging.getLogger("signalbus")
 TRACERS = frozenset({"ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk"})
 
 
-class Lineage(NamedTuple):
+class Tree(NamedTuple):
     """Where a Celery message stands in the tree of its tasks.
 
     Args:
@@ -45,29 +45,29 @@ def _origin() -> str:
     return str(anon_nodename())
 
 
-def lineage(app: Celery) -> Lineage | None:
-    """Return the lineage of what this thread publishes now.
+def tree_here(app: Celery) -> Tree | None:
+    """Return where what this thread publishes now stands.
 
     Args:
         app: the app whose task may be running here.
 
     Returns:
-        The lineage, or None outside of a task.
+        The place, or None outside of a task.
     """
     parent = app.current_worker_task
     if parent is None:
         return None
-    return Lineage(parent.request.root_id or parent.request.id, parent.request.id)
+    return Tree(parent.request.root_id or parent.request.id, parent.request.id)
 
 
-def envelope(app: Celery, texts: Sequence[str], id_: str, tree: Lineage | None) -> dict[str, Any]:
+def envelope(app: Celery, texts: Sequence[str], id_: str, tree: Tree | None) -> dict[str, Any]:
     """Make what `kombu.Producer.publish` takes, but for the queue.
 
     Args:
         app: the app whose worker will take it.
         texts: signed texts.
         id_: the Celery message's id.
-        tree: what `lineage` returned.
+        tree: what `tree_here` returned.
     """
     headers = {
         "lang": "py",

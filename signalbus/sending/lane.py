@@ -104,7 +104,7 @@ class Lane:
             UnfitError: Celery's own way must be taken; nothing was done.
             Exception: what the broker said. After a timeout nobody knows whether it has taken them.
         """
-        packet = self.template(queue).command(batches, envelope.lineage(self._app))
+        packet = self.template(queue).command(batches, envelope.tree_here(self._app))
         if not self._free.acquire(timeout=conf.get().CONNECT_TIMEOUT):
             raise TimeoutError(f"all {CONNECTIONS} connections to the broker were in use")
         try:

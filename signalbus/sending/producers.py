@@ -22,18 +22,23 @@ if TYPE_CHECKING:
 POOL_SIZE = 10
 
 
-def publish(app: Celery, queue: str, texts: Sequence[str]) -> None:
-    """Publish one Celery message.
+def publish(app: Celery, queue: str, batches: Sequence[Sequence[str]]) -> None:
+    """Publish Celery messages.
 
     Args:
-        app: the app whose worker will take it.
+        app: the app whose worker will take them.
         queue: the queue's name.
-        texts: signed texts.
+        batches: for each message its signed texts.
 
     Raises:
-        Exception: what the broker said, or whatever stands between it and us.
+        Exception: what the broker said, or whatever stands between it and us; those before it were taken.
     """
-    message = envelope.envelope(app, texts, str(uuid.uuid4()), envelope.lineage(app)) | envelope.address(app, queue)
+    for texts in batches:
+        _publish(app, queue, texts)
+
+
+def _publish(app: Celery, queue: str, texts: Sequence[str]) -> None:
+    message = envelope.envelope(app, texts, str(uuid.uuid4()), envelope.tree_here(app)) | envelope.address(app, queue)
     pool = _pool(app, os.getpid())
     with pool.acquire(block=True, timeout=conf.get().CONNECT_TIMEOUT) as producer:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from django.core.signals import setting_changed
@@ -14,7 +14,7 @@ from signalbus.sending.producers import transport_options as transport_options  
 from signalbus.sending.template import UnfitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from celery import Celery
 
@@ -82,49 +82,47 @@ def publish_texts(queue: str | None, texts: Sequence[str]) -> None:
     """
     sent = 0
     try:
-        app, name = celery.get_app(), queue or celery.default_queue()
-        for batches in _packets(texts):
-            for part in _hand_over(app, name, batches):
-                sent += part
+        name = queue or celery.default_queue()
+        push, at_once = _way_to(name)
+        for batches in _packets(texts, at_once):
+            push(name, batches)
+            sent += sum(map(len, batches))
     except Exception as error:
         # Whatever it is (an app that cannot be imported, a host's own subclass of Task), what was sent is kept.
         raise PublishError(range(sent, len(texts)), error) from error
 
 
-def _packets(texts: Sequence[str]) -> Iterator[Sequence[Sequence[str]]]:
-    """Divide texts into Celery messages, and these into what is written at once."""
+def _packets(texts: Sequence[str], at_once: int) -> Iterable[Sequence[Sequence[str]]]:
+    """Divide texts into Celery messages, and these into what is handed over at once."""
     if len(texts) == 1:
-        yield (texts,)
-        return
-    packet: list[Sequence[str]] = []
+        return ((texts,),)
+    batches: list[Sequence[str]] = []
     start, size = 0, 0
     for index, text in enumerate(texts):
         if index > start and (index - start == MAX_TEXTS or size + len(text) > MAX_BATCH_BYTES):
-            packet.append(texts[start:index])
+            batches.append(texts[start:index])
             start, size = index, 0
-            if len(packet) == MAX_PACKET:
-                yield packet
-                packet = []
         size += len(text)
     if texts:
-        yield [*packet, texts[start:]]
+        batches.append(texts[start:])
+    return [batches[index : index + at_once] for index in range(0, len(batches), at_once)]
 
 
-def _hand_over(app: Celery, queue: str, batches: Sequence[Sequence[str]]) -> Iterator[int]:
-    """Hand Celery messages to the broker; tell each time how many texts of them it has taken."""
-    if _is_eager(app, len(app.conf.changes), app.conf.changes.get(EAGER)):
-        for texts in batches:
-            app.tasks[celery.TASK_NAME].apply_async(args=(list(texts),))
-            yield len(texts)
-        return
+def _way_to(queue: str) -> tuple[Callable[[str, Sequence[Sequence[str]]], None], int]:
+    """Choose how Celery messages are handed over: all at once that are given, or none; and how many at most."""
+    app = celery.get_app()
+    changes = app.conf.changes or {}
+    if _is_eager(app, len(changes), changes.get(EAGER)):
+        return partial(_run, app), 1
     try:
-        _lane(app, queue).push(queue, batches)
+        return _lane(app, queue).push, MAX_PACKET
     except UnfitError:
-        for texts in batches:
-            producers.publish(app, queue, texts)
-            yield len(texts)
-    else:
-        yield sum(map(len, batches))
+        return partial(producers.publish, app), 1
+
+
+def _run(app: Celery, _queue: str, batches: Sequence[Sequence[str]]) -> None:
+    for texts in batches:
+        app.tasks[celery.TASK_NAME].apply_async(args=(list(texts),))
 
 
 @lru_cache(maxsize=4)

@@ -33,6 +33,7 @@ class Roster:
         self._called: dict[str, dict[Key, Receiver]] = {}
         self._formerly: dict[str, dict[Key, Receiver]] = {}
         self._rivals: list[tuple[Receiver, Receiver]] = []
+        self.changes = 0  # how often something was added or dropped
 
     def __contains__(self, key: Key) -> bool:
         """Whether anything is kept under a key, inline receivers too."""
@@ -52,6 +53,7 @@ class Roster:
             entry: the receiver, or None if it is an inline one.
             site: where it was connected.
         """
+        self.changes += 1
         self.drop(key)  # what somebody who replaced Django's list has left behind
         self._sites[key] = site
         if entry is None:
@@ -89,6 +91,7 @@ class Roster:
 
     def drop(self, key: Key) -> None:
         """Forget what is kept under a key, and whose rival it was."""
+        self.changes += 1
         self._sites.pop(key, None)
         entry = self._entries.pop(key, None)
         if entry is None:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
+from signalbus import conf
 from signalbus.compat.django import HookedSignal, key_of
+from signalbus.registry import registry
+from signalbus.sending import loops
 from signalbus.sending.connecting import (
     in_order,
     place_of,
@@ -17,15 +20,16 @@ from signalbus.sending.connecting import (
     resolve_entry,
     site_of_call,
 )
-from signalbus.sending.draft import Draft, Sent, unheard
+from signalbus.sending.draft import Draft, Sent, envelope_of, ids_of, outbox, refuse_reserved, unheard
 from signalbus.sending.later import Later
 from signalbus.sending.naming import Named
 from signalbus.sending.once import once_from
+from signalbus.sending.plan import Plan, Plans
 from signalbus.sending.roster import Refusals, Roster, SenderCache
 from signalbus.wire.references import allow_sender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
@@ -84,6 +88,7 @@ class Signal(Named, Later, HookedSignal):
             self.sender_receivers_cache: Any = SenderCache()
         self.refusals: Refusals = Refusals()
         self._roster = Roster()
+        self._plans = Plans()
         self._settle(name, (was,) if isinstance(was, str) else tuple(was))
 
     @property
@@ -270,6 +275,10 @@ class Signal(Named, Later, HookedSignal):
         """
         if not self.receivers and not self.open:
             return unheard()
+        plan = self._plan(sender)
+        if plan is not None:
+            (parts,), _ = self._send_planned(plan, (payload,))
+            return Sent((), parts[0].key) if parts else Sent()
         draft = self._draft(sender)
         if draft is None:
             return Sent(super().send(sender, **payload))
@@ -336,6 +345,9 @@ class Signal(Named, Later, HookedSignal):
         payloads = list(payloads)
         if not self.receivers and not self.open:
             unheard()
+        plan = self._plan(sender)
+        if plan is not None:
+            return ids_of(*self._send_planned(plan, payloads))
         draft = self._draft(sender)
         if draft is not None:
             draft.encode(payloads)
@@ -356,6 +368,28 @@ class Signal(Named, Later, HookedSignal):
             self, sender, travelling, inline=here, coroutines=bool(asynchronous) and due is None, robust=robust, due=due
         )
 
+    def _plan(self, sender: Any) -> Plan | None:
+        """Return how messages of a sender are written, if that can be remembered, and nothing else is to be done."""
+        if self._someone_died or loops.is_running():
+            return None
+        state = (self.receivers, len(self.receivers), self._roster.changes, registry.size, self.durable, conf.get())
+        plan = self._plans.get(sender, state)
+        if plan is None and (sender is None or isinstance(sender, type)) and self._roster and not self.open:
+            travelling, sync, asynchronous = self._split(sender)
+            if not travelling or sync or asynchronous or self.conflicts or self.once is not None:
+                return None
+            plan = Plan(envelope_of(self, travelling), sender)
+            self._plans.remember(sender, state, plan)
+        return plan if plan is None or plan.ledger == outbox().ledger.using() else None
+
+    def _send_planned(
+        self, plan: Plan, payloads: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[list[Outgoing]], Mapping[UUID, UUID]]:
+        refuse_reserved(payloads)
+        messages = plan.messages(payloads)
+        instead = outbox().add([part for parts in messages for part in parts], robust=False)
+        return messages, instead
+
     def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode payloads; a bridge first chooses what of them travels."""
-        return envelope.messages(sender, payloads)
+        return Plan(envelope, sender).messages(payloads)

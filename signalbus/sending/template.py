@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kombu import Producer
 
 from signalbus.compat.kombu import pushed_by
-from signalbus.sending.envelope import Lineage, address, envelope
+from signalbus.sending.envelope import Tree, address, envelope
 from signalbus.wire.compact import quoted
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ class Template:
 
     def __init__(self, app: Celery, queue: str, channel: Any) -> None:
         key, self._alone = _cut(app, queue, channel, None)
-        _, self._within = _cut(app, queue, channel, Lineage(ROOT, PARENT))
+        _, self._within = _cut(app, queue, channel, Tree(ROOT, PARENT))
         self._command = b"*%%d\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n" % (len(key), key.replace(b"%", b"%%"))
 
-    def command(self, batches: Sequence[Sequence[str]], tree: Lineage | None) -> bytes:
+    def command(self, batches: Sequence[Sequence[str]], tree: Tree | None) -> bytes:
         """Write the command that pushes messages, all of them or none.
 
         Args:
@@ -74,7 +74,7 @@ class Template:
             packet.append(b"$%d\r\n%b\r\n" % (len(item), item))
         return b"".join(packet)
 
-    def item(self, texts: Sequence[str], tree: Lineage | None) -> bytes:
+    def item(self, texts: Sequence[str], tree: Tree | None) -> bytes:
         """Write a message as it stands in the queue's list, with ids that no other has.
 
         Args:
@@ -106,7 +106,7 @@ def _as_uuid4(noise: str) -> bytes:
     return f"{noise[:8]}-{noise[8:12]}-4{noise[13:16]}-a{noise[17:20]}-{noise[20:]}".encode()
 
 
-def _cut(app: Celery, queue: str, channel: Any, tree: Lineage | None) -> tuple[bytes, Cut]:
+def _cut(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tuple[bytes, Cut]:
     """Let Celery and kombu write a message, and cut it."""
     if channel.body_encoding != "base64":
         raise UnfitError(f"the transport's body_encoding is {channel.body_encoding!r}, not base64")

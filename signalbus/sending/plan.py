@@ -1,0 +1,156 @@
+"""From payloads to messages: what is the same for all messages of a signal from one sender is written once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from signalbus import conf
+from signalbus.sending.composing import Outgoing, Route, lineage_of, ordering_key_of, subject_of
+from signalbus.sending.once import Keeping
+from signalbus.sending.roster import SenderCache
+from signalbus.wire import codec
+from signalbus.wire.message import VERSION, Heading, lineage, stamp
+from signalbus.wire.references import ForeignModel, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from signalbus.conf import Settings
+    from signalbus.sending.composing import Envelope
+
+
+class Plan:
+    """How the messages of one sender are written, as long as the same receivers hear it.
+
+    Args:
+        envelope: what its messages share.
+        sender: who sends.
+
+    Raises:
+        PayloadError: a sender that has no name.
+    """
+
+    __slots__ = ("_envelope", "_routes", "_sender", "_sender_text")
+
+    def __init__(self, envelope: Envelope, sender: Any) -> None:
+        self._envelope = envelope
+        self._sender = sender
+        self._sender_text = None if envelope.snapshots else codec.write_sender(sender)
+        name = name_of(sender)
+        self._routes = [
+            Route(
+                signal=envelope.signal,
+                queue=queue,
+                recipients=recipients,
+                ledger=envelope.ledger,
+                recorded=envelope.durable,
+                heading=Heading(
+                    signal=envelope.signal,
+                    sender=name,
+                    recipients=recipients,
+                    ledger=envelope.ledger,
+                    durable=envelope.durable,
+                    recorded=envelope.durable,
+                ),
+            )
+            for queue, recipients in envelope.routes.items()
+        ]
+
+    @property
+    def ledger(self) -> str:
+        """The alias of the database that keeps the messages."""
+        return self._envelope.ledger
+
+    def messages(self, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
+        """Encode payloads.
+
+        Args:
+            payloads: a message for each.
+
+        Returns:
+            For each payload the parts of its message; none where the sender, or an instance, is of a migration's
+            model of the past: no worker has that.
+
+        Raises:
+            PayloadError: a value that cannot travel.
+            CascadeError: a cascade too deep.
+        """
+        settings = conf.get()
+        place = lineage_of(self._envelope.signal, settings.MAX_CASCADE)
+        more = lineage(*place) if place[0] else ""
+        messages: list[list[Outgoing]] = []
+        for payload in payloads:
+            try:
+                text, version = self._written(payload, settings)
+            except ForeignModel:
+                messages.append([])
+            else:
+                messages.append(self._parts(payload, text, version, more))
+        return messages
+
+    def _written(self, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
+        """Write sender and payload; return the text, and the version that can read it."""
+        if self._sender_text is not None:
+            text = codec.write_with(self._sender_text, payload, settings.MAX_BYTES)
+            if text is not None:
+                return text, VERSION
+        return codec.encode(
+            self._sender,
+            payload,
+            snapshots=self._envelope.snapshots,
+            max_depth=settings.MAX_NESTING,
+            max_bytes=settings.MAX_BYTES,
+        )
+
+    def _parts(self, payload: Mapping[str, Any], text: str, version: str, more: str) -> list[Outgoing]:
+        envelope = self._envelope
+        key, sent_at = stamp()
+        subject = subject_of(payload) if envelope.durable else ""
+        keeping = None if envelope.due is None and envelope.once is None else self._keeping(payload)
+        order = None
+        if envelope.ordered_by is not None:
+            order = ordering_key_of(envelope.ordered_by, payload)
+            more += lineage(ordering_key=order)
+        return [
+            Outgoing(route, key, route.heading.body(key, sent_at, text, version, more), subject, order, keeping)
+            for route in self._routes
+        ]
+
+    def _keeping(self, payload: Mapping[str, Any]) -> Keeping | None:
+        envelope = self._envelope
+        once = envelope.once
+        key = None if once is None else once.key(envelope.signal, self._sender, payload, envelope.routes)
+        if key is None:
+            return None if envelope.due is None else Keeping(due=envelope.due)
+        return Keeping(due=envelope.due, once=once, key=key)
+
+
+class Plans:
+    """The plans of one signal by sender: for None, and for each class as long as it lives."""
+
+    def __init__(self) -> None:
+        self._by_class = SenderCache()
+        self._of_none: tuple[object, Plan] | None = None
+
+    def get(self, sender: Any, state: object) -> Plan | None:
+        """Return what was remembered.
+
+        Args:
+            sender: who sends.
+            state: of all that a plan depends on; what was remembered in another one is none any more.
+        """
+        known = self._of_none if sender is None else self._by_class.get(sender)
+        return known[1] if known is not None and known[0] == state else None
+
+    def remember(self, sender: Any, state: object, plan: Plan) -> None:
+        """Remember a plan, if its sender is None or a class.
+
+        Args:
+            sender: who sends.
+            state: as it was before the plan was made.
+            plan: the plan.
+        """
+        if sender is None:
+            self._of_none = (state, plan)
+        else:
+            self._by_class[sender] = (state, plan)
