@@ -59,8 +59,8 @@ class Recordable(Protocol):
         """The message, with the recipients of that queue."""
 
 
-class Part:
-    """A message that is recorded as it is.
+class Part(NamedTuple):
+    """A message, or a part of it, that is recorded as it is.
 
     Args:
         message: with the recipients of its queue.
@@ -69,15 +69,30 @@ class Part:
         subject: what it is about.
     """
 
-    def __init__(self, message: Message, body: str, queue: str | None, subject: str = "") -> None:
-        self.message = message
-        self.body = body
-        self.queue = queue
-        self.subject = subject
-        self.key: str = message.id.hex
-        self.signal: str = message.signal
-        self.recipients: tuple[str, ...] | None = message.recipients
-        self.ordering_key: str | None = message.ordering_key
+    message: Message
+    body: str
+    queue: str | None
+    subject: str = ""
+
+    @property
+    def key(self) -> str:
+        """The message's id, in hex."""
+        return self.message.id.hex
+
+    @property
+    def signal(self) -> str:
+        """The signal's name."""
+        return self.message.signal
+
+    @property
+    def recipients(self) -> tuple[str, ...] | None:
+        """Who receives; None for an open signal."""
+        return self.message.recipients
+
+    @property
+    def ordering_key(self) -> str | None:
+        """What it is ordered by, if it is."""
+        return self.message.ordering_key
 
 
 class _Insert(NamedTuple):

@@ -57,7 +57,8 @@ def tree_here(app: Celery) -> Tree | None:
     parent = app.current_worker_task
     if parent is None:
         return None
-    return Tree(parent.request.root_id or parent.request.id, parent.request.id)
+    request = parent.request
+    return Tree(str(request.root_id or request.id), str(request.id))
 
 
 def envelope(app: Celery, texts: Sequence[str], id_: str, tree: Tree | None) -> dict[str, Any]:

@@ -78,11 +78,9 @@ class Lane:
         return known
 
     def _made(self, queue: str) -> Template | UnfitError:
-        declared = self._app.amqp.queues[queue]
+        declared: Any = self._app.amqp.queues[queue]
         if declared.exchange.type != "direct":
             return UnfitError(f"its exchange is of type {declared.exchange.type}, which Celery has to look up")
-        if declared.queue_arguments or declared.expires or declared.message_ttl:
-            return UnfitError("it has arguments of its own (queue_arguments, expires, message_ttl)")
         if self._channel is None:
             self._channel = self._connection.default_channel
         try:
