@@ -70,7 +70,8 @@ class HookedSignal(Signal):
         self.lock: Any = threading.RLock()  # Django's own cannot be held around its methods
 
     @property
-    def _someone_died(self) -> bool:
+    def someone_died(self) -> bool:
+        """Whether Django has yet to forget a receiver, or a sender, that was collected."""
         return self._dead_receivers
 
     def _bury_the_dead(self) -> None:

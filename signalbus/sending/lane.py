@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,10 @@ class Lane:
         self._channel: Any = None
         self._lock = threading.Lock()
         self._templates: dict[str, Template | UnfitError] = {}
-        self._idle: deque[tuple[Any, float]] = deque()  # the one that was used last is used next
-        self._free = threading.Semaphore(CONNECTIONS)
+        # Connections, or places for some, with the time of their last use; the one that was used last is used next.
+        self._places: deque[tuple[Any, float]] = deque([(None, 0.0)] * CONNECTIONS)
+        self._returned = threading.Condition()
+        self._waiting = 0
         # A connection that says one of these is stale, and a new one may be in order: it was closed; it is of a replica
         # that was the primary; its credentials have run out.
         self._stale = (exceptions.ConnectionError, exceptions.ReadOnlyError, OSError)
@@ -91,6 +94,18 @@ class Lane:
         finally:
             let_go(self._channel)
 
+    def why_not(self, queue: str) -> str | None:
+        """Say why messages to a queue take Celery's own way; None if they do not.
+
+        Args:
+            queue: its name.
+        """
+        try:
+            self.template(queue)
+        except UnfitError as error:
+            return str(error)
+        return None
+
     def push(self, queue: str, batches: Sequence[Sequence[str]]) -> None:
         """Put messages on a queue, all of them or none.
 
@@ -103,62 +118,87 @@ class Lane:
             Exception: what the broker said. After a timeout nobody knows whether it has taken them.
         """
         packet = self.template(queue).command(batches, envelope.tree_here(self._app))
-        if not self._free.acquire(timeout=conf.get().CONNECT_TIMEOUT):
-            raise TimeoutError(f"all {CONNECTIONS} connections to the broker were in use")
+        connection, used_at = self._take()
         try:
-            self._ask(packet)
+            if connection is not None and (time.monotonic() - used_at < IDLE or not self._is_closed(connection)):
+                try:
+                    _ask(connection, packet)
+                except self._timeouts:
+                    raise  # it may have been taken: again would only add a duplicate, and another wait
+                except self._stale:
+                    connection.disconnect()
+                    self.hang_up()  # what happened to one has happened to all: a restart of the broker, a fail-over
+                else:
+                    return
+            connection = new_connection(self._channel)
+            _ask(connection, packet)
+        except BaseException as error:
+            # Also where this greenlet is killed: an answer that was not read would be taken for the next one's.
+            if connection is not None and (not isinstance(error, self._answer) or isinstance(error, self._stale)):
+                connection.disconnect()
+                connection = None
+            raise
         finally:
-            self._free.release()
+            self._give_back(connection)
 
-    def _ask(self, packet: bytes) -> None:
-        used = self._used_one()
-        if used is not None:
-            try:
-                return self._ask_on(used, packet)
-            except self._timeouts:
-                raise  # it may have been taken: again would only add a duplicate, and another wait
-            except self._stale:
-                self.hang_up()  # what happened to one has happened to all: the broker was restarted, or fails over
-        return self._ask_on(new_connection(self._channel), packet)
+    def _take(self) -> tuple[Any, float]:
+        """Take a place: with a connection, if one is idle."""
+        try:
+            return self._places.pop()
+        except IndexError:
+            return self._wait_for_one()
 
-    def _used_one(self) -> Any | None:
-        """Take the connection that was used last, unless the broker has closed it meanwhile."""
-        while True:
+    def _wait_for_one(self) -> tuple[Any, float]:
+        taken: list[tuple[Any, float]] = []
+
+        def take() -> bool:
+            with suppress(IndexError):  # somebody else was faster
+                taken.append(self._places.pop())
+            return bool(taken)
+
+        timeout = conf.get().CONNECT_TIMEOUT
+        with self._returned:
+            self._waiting += 1
             try:
-                connection, since = self._idle.pop()
-            except IndexError:
-                return None
-            if time.monotonic() - since < IDLE or not self._is_closed(connection):
-                return connection
-            connection.disconnect()
+                if not self._returned.wait_for(take, timeout):
+                    raise TimeoutError(f"all {CONNECTIONS} connections to the broker were in use for {timeout:g} s")
+            finally:
+                self._waiting -= 1
+        return taken[0]
+
+    def _give_back(self, connection: Any) -> None:
+        if connection is None:
+            self._places.appendleft((None, 0.0))
+        else:
+            self._places.append((connection, time.monotonic()))
+        if self._waiting:
+            with self._returned:
+                self._returned.notify()
 
     def _is_closed(self, connection: Any) -> bool:
         try:
-            return bool(connection.can_read(0))  # nothing was asked, so that it can only be its end
+            closed = bool(connection.can_read(0))  # nothing was asked, so that it can only be its end
         except self._stale:
-            return True
-
-    def _ask_on(self, connection: Any, packet: bytes) -> None:
-        try:
-            connection.send_packed_command((packet,), check_health=False)
-            connection.read_response()
-        except BaseException as error:
-            # Also where this greenlet is killed: an answer that was not read would be taken for the next one's.
-            if not isinstance(error, self._answer) or isinstance(error, self._stale):
-                connection.disconnect()
-            else:
-                self._idle.append((connection, time.monotonic()))
-            raise
-        self._idle.append((connection, time.monotonic()))
+            closed = True
+        if closed:
+            connection.disconnect()
+        return closed
 
     def hang_up(self) -> None:
         """Close what is not in use."""
-        while self._idle:
+        for _ in range(CONNECTIONS):
             try:
-                connection, _ = self._idle.pop()
-            except IndexError:  # another thread took the last one
+                connection, _used_at = self._places.pop()
+            except IndexError:
                 return
-            connection.disconnect()
+            if connection is not None:
+                connection.disconnect()
+            self._give_back(None)
+
+
+def _ask(connection: Any, packet: bytes) -> None:
+    connection.send_packed_command((packet,), check_health=False)
+    connection.read_response()
 
 
 @lru_cache(maxsize=4)
@@ -181,16 +221,24 @@ def forget(app: Celery) -> None:
     _lane.cache_clear()
 
 
-def lane_of(app: Celery) -> Lane:
+def lane_of(app: Celery) -> Lane | None:
     """Return this process's lane.
 
     Args:
         app: whose queues it leads to.
 
-    Raises:
-        UnfitError: Celery's own way must be taken, for every queue.
+    Returns:
+        The lane; None if Celery's own way must be taken for every queue.
     """
-    lane = _lane(app, os.getpid())
-    if isinstance(lane, UnfitError):
-        raise lane
-    return lane
+    found = _lane(app, os.getpid())
+    return found if isinstance(found, Lane) else None
+
+
+def why_not(app: Celery) -> str | None:
+    """Say why an app has no lane; None if it has one.
+
+    Args:
+        app: the app.
+    """
+    found = _lane(app, os.getpid())
+    return None if isinstance(found, Lane) else str(found)

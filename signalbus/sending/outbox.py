@@ -80,6 +80,11 @@ def _send_now(outgoing: Sequence[Outgoing], *, robust: bool) -> Mapping[UUID, UU
 
 def _record(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapping[UUID, UUID]]:
     """Record what has rows; return what is to be published, and who stands for what is not needed."""
+    for item in outgoing:
+        if item.route.recorded or item.keeping is not None:
+            break
+    else:
+        return outgoing, NOBODY
     instead: Mapping[UUID, UUID] = NOBODY
     by_rule = [item for item in outgoing if item.keeping is not None]
     plain = outgoing if not by_rule else [item for item in outgoing if item.keeping is None]

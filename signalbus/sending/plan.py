@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from signalbus import conf
+from signalbus.registry import registry
+from signalbus.sending import loops
 from signalbus.sending.composing import Outgoing, Route, lineage_of, ordering_key_of, subject_of
+from signalbus.sending.draft import envelope_of, outbox, refuse_reserved
 from signalbus.sending.once import Keeping
 from signalbus.sending.roster import SenderCache
 from signalbus.wire import codec
@@ -13,10 +16,13 @@ from signalbus.wire.message import VERSION, Heading, lineage, stamp
 from signalbus.wire.references import ForeignModel, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+    from uuid import UUID
 
     from signalbus.conf import Settings
     from signalbus.sending.composing import Envelope
+    from signalbus.sending.roster import Roster
+    from signalbus.sending.signal import Signal
 
 
 class Plan:
@@ -88,6 +94,23 @@ class Plan:
                 messages.append(self._parts(payload, text, version, more))
         return messages
 
+    def send(self, payloads: Sequence[Mapping[str, Any]]) -> tuple[list[list[Outgoing]], Mapping[UUID, UUID]]:
+        """Encode payloads, and hand them to the outbox.
+
+        Args:
+            payloads: a message for each.
+
+        Returns:
+            The messages, each by its parts; and who stands for whom.
+
+        Raises:
+            PayloadError: a value that cannot travel; nothing was sent.
+            CascadeError: a cascade too deep.
+        """
+        refuse_reserved(payloads)
+        messages = self.messages(payloads)
+        return messages, outbox().add([part for parts in messages for part in parts], robust=False)
+
     def _written(self, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
         """Write sender and payload; return the text, and the version that can read it."""
         if self._sender_text is not None:
@@ -126,31 +149,47 @@ class Plan:
 
 
 class Plans:
-    """The plans of one signal by sender: for None, and for each class as long as it lives."""
+    """The plans of one signal by sender: for None, and for each class as long as it lives.
 
-    def __init__(self) -> None:
+    Args:
+        roster: the signal's.
+    """
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
         self._by_class = SenderCache()
         self._of_none: tuple[object, Plan] | None = None
 
-    def get(self, sender: Any, state: object) -> Plan | None:
-        """Return what was remembered.
+    def of(self, signal: Signal, sender: Any) -> Plan | None:
+        """Return the plan of a sender whose messages need nothing more.
 
         Args:
+            signal: whose plans these are.
             sender: who sends.
-            state: of all that a plan depends on; what was remembered in another one is none any more.
+
+        Returns:
+            The plan. None if something runs here, is kept by a rule, or is to be done another way under an event loop;
+            and for a sender that is not remembered.
+
+        Raises:
+            PayloadError: a sender that has no name.
+            ConfigurationError: a signal without a name, or with that of another.
         """
+        if not self._roster or signal.someone_died or loops.is_running():
+            return None
+        # All that a plan depends on but the ledger: of another state it is none any more.
+        state = (signal.receivers, len(signal.receivers), self._roster.changes, registry.size)
         known = self._of_none if sender is None else self._by_class.get(sender)
-        return known[1] if known is not None and known[0] == state else None
-
-    def remember(self, sender: Any, state: object, plan: Plan) -> None:
-        """Remember a plan, if its sender is None or a class.
-
-        Args:
-            sender: who sends.
-            state: as it was before the plan was made.
-            plan: the plan.
-        """
+        if known is not None and known[0] == state and known[1].ledger == outbox().ledger.using():
+            return known[1]
+        if not (sender is None or isinstance(sender, type)) or signal.open or signal.once or not signal.as_given:
+            return None
+        travelling, sync, asynchronous = signal.split(sender)
+        if not travelling or sync or asynchronous or signal.conflicts:
+            return None
+        plan = Plan(envelope_of(signal, travelling), sender)
         if sender is None:
             self._of_none = (state, plan)
         else:
             self._by_class[sender] = (state, plan)
+        return plan

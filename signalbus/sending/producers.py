@@ -22,22 +22,17 @@ if TYPE_CHECKING:
 POOL_SIZE = 10
 
 
-def publish(app: Celery, queue: str, batches: Sequence[Sequence[str]]) -> None:
-    """Publish Celery messages.
+def publish(app: Celery, queue: str, texts: Sequence[str]) -> None:
+    """Publish one Celery message.
 
     Args:
-        app: the app whose worker will take them.
+        app: the app whose worker will take it.
         queue: the queue's name.
-        batches: for each message its signed texts.
+        texts: signed texts.
 
     Raises:
-        Exception: what the broker said, or whatever stands between it and us; those before it were taken.
+        Exception: what the broker said, or whatever stands between it and us.
     """
-    for texts in batches:
-        _publish(app, queue, texts)
-
-
-def _publish(app: Celery, queue: str, texts: Sequence[str]) -> None:
     message = envelope.envelope(app, texts, str(uuid.uuid4()), envelope.tree_here(app)) | envelope.address(app, queue)
     pool = _pool(app, os.getpid())
     with pool.acquire(block=True, timeout=conf.get().CONNECT_TIMEOUT) as producer:

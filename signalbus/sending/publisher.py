@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.core.signals import setting_changed
 
 from signalbus import celery, conf
 from signalbus.exceptions import SignalBusError
-from signalbus.sending import envelope, lane, producers
+from signalbus.sending import envelope, producers
+from signalbus.sending import lane as lanes
 from signalbus.sending.producers import transport_options as transport_options  # noqa: PLC0414 - part of this module
 from signalbus.sending.template import UnfitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from celery import Celery
+
+    from signalbus.sending.lane import Lane
 
 MAX_TEXTS = 100  # in one Celery message: what a lost claim disturbs
 MAX_BATCH_BYTES = 1024 * 1024
@@ -82,18 +85,27 @@ def publish_texts(queue: str | None, texts: Sequence[str]) -> None:
     """
     sent = 0
     try:
-        name = queue or celery.default_queue()
-        push, at_once = _way_to(name)
-        for batches in _packets(texts, at_once):
-            push(name, batches)
-            sent += sum(map(len, batches))
+        app, name = celery.get_app(), queue or celery.default_queue()
+        lane = _lane(app)
+        for batches in _packets(texts):
+            if lane is not None:
+                try:
+                    lane.push(name, batches)
+                except UnfitError:
+                    lane = None  # not for this queue
+                else:
+                    sent += sum(map(len, batches))
+                    continue
+            for batch in batches:
+                _through_celery(app, name, batch)
+                sent += len(batch)
     except Exception as error:
         # Whatever it is (an app that cannot be imported, a host's own subclass of Task), what was sent is kept.
         raise PublishError(range(sent, len(texts)), error) from error
 
 
-def _packets(texts: Sequence[str], at_once: int) -> Iterable[Sequence[Sequence[str]]]:
-    """Divide texts into Celery messages, and these into what is handed over at once."""
+def _packets(texts: Sequence[str]) -> Iterable[Sequence[Sequence[str]]]:
+    """Divide texts into Celery messages, and these into what is written at once."""
     if len(texts) == 1:
         return ((texts,),)
     batches: list[Sequence[str]] = []
@@ -105,38 +117,28 @@ def _packets(texts: Sequence[str], at_once: int) -> Iterable[Sequence[Sequence[s
         size += len(text)
     if texts:
         batches.append(texts[start:])
-    return [batches[index : index + at_once] for index in range(0, len(batches), at_once)]
+    return [batches[index : index + MAX_PACKET] for index in range(0, len(batches), MAX_PACKET)]
 
 
-def _way_to(queue: str) -> tuple[Callable[[str, Sequence[Sequence[str]]], None], int]:
-    """Choose how Celery messages are handed over: all at once that are given, or none; and how many at most."""
-    app = celery.get_app()
+def _lane(app: Celery) -> Lane | None:
+    """Return our own way to the broker, where there is one, and nothing speaks against it for the moment."""
     changes = app.conf.changes or {}
-    if _is_eager(app, len(changes), changes.get(EAGER)):
-        return partial(_run, app), 1
-    try:
-        return _lane(app, queue).push, MAX_PACKET
-    except UnfitError:
-        return partial(producers.publish, app), 1
+    if _is_eager(app, len(changes), changes.get(EAGER)) or envelope.is_heard():
+        return None
+    return lanes.lane_of(app)
 
 
-def _run(app: Celery, _queue: str, batches: Sequence[Sequence[str]]) -> None:
-    for texts in batches:
+def _through_celery(app: Celery, queue: str, texts: Sequence[str]) -> None:
+    if app.conf.task_always_eager:
         app.tasks[celery.TASK_NAME].apply_async(args=(list(texts),))
+    else:
+        producers.publish(app, queue, texts)
 
 
 @lru_cache(maxsize=4)
 def _is_eager(app: Celery, changes: int, changed: object) -> bool:  # noqa: ARG001 - as long as these are the same, so is it
     """Whether tasks run where they are called; to look a setting of Celery's up takes as long as a short message."""
     return bool(app.conf.task_always_eager)
-
-
-def _lane(app: Celery, queue: str) -> lane.Lane:
-    if envelope.is_heard():
-        raise UnfitError("somebody listens to Celery's publications of signalbus.deliver, as a tracer does")
-    found = lane.lane_of(app)
-    found.template(queue)
-    return found
 
 
 def why_through_celery(queue: str) -> str | None:
@@ -154,18 +156,17 @@ def why_through_celery(queue: str) -> str | None:
     app = celery.get_app()
     if app.conf.task_always_eager:
         return "task_always_eager: they are delivered in the sender's process"
-    try:
-        _lane(app, queue)
-    except UnfitError as error:
-        return str(error)
-    return None
+    if envelope.is_heard():
+        return "somebody listens to Celery's publications of signalbus.deliver, as a tracer does"
+    lane = lanes.lane_of(app)
+    return lanes.why_not(app) if lane is None else lane.why_not(queue)
 
 
 def forget() -> None:
     """Close this process's connections to the broker; what is published next gets new ones."""
     app = celery.get_app()
     producers.forget(app)
-    lane.forget(app)
+    lanes.forget(app)
 
 
 def _settings_changed(*, setting: str, **_kwargs: Any) -> None:
