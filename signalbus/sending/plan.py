@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Plan:
-    """How the messages of one sender are written, as long as the same receivers hear it.
+    """How the messages of one sender are written, as long as the same receivers hear it. It does not hold the sender.
 
     Args:
         envelope: what its messages share.
@@ -36,11 +36,10 @@ class Plan:
         PayloadError: a sender that has no name.
     """
 
-    __slots__ = ("_envelope", "_routes", "_sender", "_sender_text")
+    __slots__ = ("_envelope", "_routes", "_sender_text")
 
     def __init__(self, envelope: Envelope, sender: Any) -> None:
         self._envelope = envelope
-        self._sender = sender
         self._sender_text = None if envelope.snapshots else codec.write_sender(sender)
         name = name_of(sender)
         self._routes = [
@@ -67,10 +66,11 @@ class Plan:
         """The alias of the database that keeps the messages."""
         return self._envelope.ledger
 
-    def messages(self, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
+    def messages(self, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode payloads.
 
         Args:
+            sender: the one that the plan is of.
             payloads: a message for each.
 
         Returns:
@@ -87,17 +87,20 @@ class Plan:
         messages: list[list[Outgoing]] = []
         for payload in payloads:
             try:
-                text, version = self._written(payload, settings)
+                text, version = self._written(sender, payload, settings)
             except ForeignModel:
                 messages.append([])
             else:
-                messages.append(self._parts(payload, text, version, more))
+                messages.append(self._parts(sender, payload, text, version, more))
         return messages
 
-    def send(self, payloads: Sequence[Mapping[str, Any]]) -> tuple[list[list[Outgoing]], Mapping[UUID, UUID]]:
+    def send(
+        self, sender: Any, payloads: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[list[Outgoing]], Mapping[UUID, UUID]]:
         """Encode payloads, and hand them to the outbox.
 
         Args:
+            sender: the one that the plan is of.
             payloads: a message for each.
 
         Returns:
@@ -108,28 +111,28 @@ class Plan:
             CascadeError: a cascade too deep.
         """
         refuse_reserved(payloads)
-        messages = self.messages(payloads)
+        messages = self.messages(sender, payloads)
         return messages, outbox().add([part for parts in messages for part in parts], robust=False)
 
-    def _written(self, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
+    def _written(self, sender: Any, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
         """Write sender and payload; return the text, and the version that can read it."""
         if self._sender_text is not None:
             text = codec.write_with(self._sender_text, payload, settings.MAX_BYTES)
             if text is not None:
                 return text, VERSION
         return codec.encode(
-            self._sender,
+            sender,
             payload,
             snapshots=self._envelope.snapshots,
             max_depth=settings.MAX_NESTING,
             max_bytes=settings.MAX_BYTES,
         )
 
-    def _parts(self, payload: Mapping[str, Any], text: str, version: str, more: str) -> list[Outgoing]:
+    def _parts(self, sender: Any, payload: Mapping[str, Any], text: str, version: str, more: str) -> list[Outgoing]:
         envelope = self._envelope
         key, sent_at = stamp()
         subject = subject_of(payload) if envelope.durable else ""
-        keeping = None if envelope.due is None and envelope.once is None else self._keeping(payload)
+        keeping = None if envelope.due is None and envelope.once is None else self._keeping(sender, payload)
         order = None
         if envelope.ordered_by is not None:
             order = ordering_key_of(envelope.ordered_by, payload)
@@ -139,10 +142,10 @@ class Plan:
             for route in self._routes
         ]
 
-    def _keeping(self, payload: Mapping[str, Any]) -> Keeping | None:
+    def _keeping(self, sender: Any, payload: Mapping[str, Any]) -> Keeping | None:
         envelope = self._envelope
         once = envelope.once
-        key = None if once is None else once.key(envelope.signal, self._sender, payload, envelope.routes)
+        key = None if once is None else once.key(envelope.signal, sender, payload, envelope.routes)
         if key is None:
             return None if envelope.due is None else Keeping(due=envelope.due)
         return Keeping(due=envelope.due, once=once, key=key)

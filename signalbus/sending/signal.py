@@ -259,7 +259,7 @@ class Signal(Named, Later, HookedSignal):
             return unheard()
         plan = self._plans.of(self, sender)
         if plan is not None:
-            (parts,), _ = plan.send((payload,))
+            (parts,), _ = plan.send(sender, (payload,))
             return Sent((), parts[0].key) if parts else Sent()
         draft = self._draft(sender)
         if draft is None:
@@ -325,7 +325,7 @@ class Signal(Named, Later, HookedSignal):
             unheard()
         plan = self._plans.of(self, sender)
         if plan is not None:
-            return ids_of(*plan.send(payloads))
+            return ids_of(*plan.send(sender, payloads))
         draft = self._draft(sender)
         if draft is not None:
             draft.encode(payloads)
@@ -348,4 +348,4 @@ class Signal(Named, Later, HookedSignal):
 
     def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode payloads; a bridge first chooses what of them travels."""
-        return Plan(envelope, sender).messages(payloads)
+        return Plan(envelope, sender).messages(sender, payloads)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from binascii import a2b_base64, b2a_base64
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
 from kombu import Producer
 
@@ -59,6 +61,7 @@ class Template:
     def __init__(self, app: Celery, queue: str, channel: Any) -> None:
         key, self._alone = _cut(app, queue, channel, None)
         _, self._within = _cut(app, queue, channel, Tree(ROOT, PARENT))
+        self._new_id = _Ids()
         self._command = b"*%%d\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n" % (len(key), key.replace(b"%", b"%%"))
 
     def command(self, batches: Sequence[Sequence[str]], tree: Tree | None) -> bytes:
@@ -68,11 +71,8 @@ class Template:
             batches: for each message its signed texts.
             tree: where they stand among Celery's tasks, or None.
         """
-        packet = [self._command % (2 + len(batches))]
-        for texts in batches:
-            item = self.item(texts, tree)
-            packet.append(b"$%d\r\n%b\r\n" % (len(item), item))
-        return b"".join(packet)
+        items = [self.item(texts, tree) for texts in batches]
+        return self._command % (2 + len(items)) + b"".join([b"$%d\r\n%b\r\n" % (len(item), item) for item in items])
 
     def item(self, texts: Sequence[str], tree: Tree | None) -> bytes:
         """Write a message as it stands in the queue's list, with ids that no other has.
@@ -84,7 +84,9 @@ class Template:
         cut = self._alone if tree is None else self._within
         inner = quoted(texts[0]) if len(texts) == 1 else ", ".join([quoted(text) for text in texts])
         body = b2a_base64(b"%b%b%b" % (cut.opening, inner.encode("ascii"), cut.closing), newline=False)
-        id_, tag = _two_ids()
+        # A delivery tag is never an id: two publications of one message would overwrite each other among what a worker
+        # has not acknowledged, and the first acknowledgement would delete both.
+        id_, tag = self._new_id(), self._new_id()
         count = b"(%d texts)" % len(texts)
         if tree is None:
             return cut.item % (body, id_, id_, count, id_, tag)
@@ -92,18 +94,15 @@ class Template:
         return cut.item % (body, id_, root, count, parent, id_, tag)
 
 
-def _two_ids() -> tuple[bytes, bytes]:
-    """Make two UUIDs of version 4, as text.
+class _Ids:
+    """Makes ids that nobody else has, of a UUID's form: a random beginning, then numbers, from a random one on."""
 
-    A delivery tag is never an id: two publications of one message would overwrite each other among what a worker has
-    not acknowledged, and the first acknowledgement would delete both.
-    """
-    noise = os.urandom(32).hex()
-    return _as_uuid4(noise[:32]), _as_uuid4(noise[32:])
+    def __init__(self) -> None:
+        self._beginning = str(uuid4())[:-12].encode()
+        self._numbers = count(int.from_bytes(os.urandom(5)))
 
-
-def _as_uuid4(noise: str) -> bytes:
-    return f"{noise[:8]}-{noise[8:12]}-4{noise[13:16]}-a{noise[17:20]}-{noise[20:]}".encode()
+    def __call__(self) -> bytes:
+        return b"%b%012x" % (self._beginning, next(self._numbers))
 
 
 def _cut(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tuple[bytes, Cut]:
