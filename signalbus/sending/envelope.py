@@ -14,7 +14,7 @@ from celery.signals import after_task_publish, before_task_publish
 from celery.utils.nodenames import anon_nodename
 
 from signalbus import celery
-from signalbus.compat.celery import listeners
+from signalbus.compat.celery import listeners, task_here
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def tree_here(app: Celery) -> Tree | None:
     Returns:
         The place, or None outside of a task.
     """
-    parent = app.current_worker_task
+    parent = task_here(app)
     if parent is None:
         return None
     request = parent.request

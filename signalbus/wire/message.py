@@ -93,7 +93,8 @@ def stamp() -> tuple[str, int]:
     now = time.time_ns()
     milliseconds, rest = divmod(now, 1_000_000)
     noise = int.from_bytes(os.urandom(8)) >> 2 | _VARIANT
-    return f"{milliseconds & _48_BITS:012x}7{(rest << 12) // 1_000_000:03x}{noise:016x}", now // 1000
+    # One % for all three: quicker than as many formats, and each message waits for it.
+    return "%012x7%03x%016x" % (milliseconds & _48_BITS, (rest << 12) // 1_000_000, noise), now // 1000  # noqa: UP031
 
 
 def uuid7() -> UUID:
