@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WAIT = 10.0  # seconds after its publication that the sweeper first asks whether a delivery was lost
 CHUNK = 250  # rows of one INSERT with a list of values
+FEW = 10  # deliveries up to which single values are quicker than arrays
 
 
 class Recordable(Protocol):
@@ -108,6 +109,10 @@ class _Insert(NamedTuple):
     values: str
     arrays: str
 
+    def of(self, count: int) -> str:
+        """Return the statement for so many rows."""
+        return self.head + ", ".join([self.values] * count)
+
 
 @cache
 def _inserts(dialect: Dialect, *, ordered: bool) -> tuple[_Insert, _Insert]:
@@ -174,15 +179,28 @@ def record(parts: Sequence[Recordable], *, using: str) -> None:
         if ordered:
             deliveries = _placed(deliveries, parts, using)
         if dialect.arrays:
-            # One round trip, however many.
-            sql = f"WITH sent AS ({inserts[0].arrays}) {inserts[1].arrays}"
-            cursor.execute(sql, [list(column) for rows in (messages, deliveries) for column in zip(*rows, strict=True)])
+            cursor.execute(*_at_once(inserts, (messages, deliveries)))
             return
         for insert, rows in zip(inserts, (messages, deliveries), strict=True):
             for start in range(0, len(rows), CHUNK):
                 chunk = rows[start : start + CHUNK]
-                values = ", ".join([insert.values] * len(chunk))
-                cursor.execute(insert.head + values, [value for row in chunk for value in row])
+                cursor.execute(insert.of(len(chunk)), [value for row in chunk for value in row])
+
+
+def _at_once(
+    inserts: Sequence[_Insert], tables: tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]
+) -> tuple[str, list[Any]]:
+    """Write one statement, for one round trip, however many rows of messages and of deliveries there are.
+
+    Psycopg takes as long to write an array as it takes for several single values.
+    """
+    if len(tables[1]) <= FEW:
+        sent, then = (insert.of(len(rows)) for insert, rows in zip(inserts, tables, strict=True))
+        values = [value for rows in tables for row in rows for value in row]
+    else:
+        sent, then = (insert.arrays for insert in inserts)
+        values = [list(column) for rows in tables for column in zip(*rows, strict=True)]
+    return f"WITH sent AS ({sent}) {then}", values
 
 
 def _placed(deliveries: Sequence[tuple[Any, ...]], parts: Sequence[Recordable], using: str) -> list[tuple[Any, ...]]:
