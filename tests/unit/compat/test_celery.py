@@ -60,8 +60,12 @@ class TestNamesQueues:
 def test_the_task_of_this_thread_is_found():
     """The innermost that a worker runs; none before, none on another thread, none afterwards."""
     app = Celery("tests", set_as_current=False)
-    task = app.task(lambda: None, name="tests.task")
     stack: Any = _state
+
+    @app.task(name="tests.task")
+    def task() -> None:
+        """Do nothing."""
+
     found = [task_here(app)]
     task.push_request(id="running", called_directly=False)
     stack._task_stack.push(task)
