@@ -36,10 +36,10 @@ class Plan:
         PayloadError: a sender that has no name.
     """
 
-    __slots__ = ("_envelope", "_routes", "_sender_text")
+    __slots__ = ("_routes", "_sender_text", "envelope")
 
     def __init__(self, envelope: Envelope, sender: Any) -> None:
-        self._envelope = envelope
+        self.envelope = envelope
         self._sender_text = None if envelope.snapshots else codec.write_sender(sender)
         name = name_of(sender)
         self._routes = [
@@ -61,11 +61,6 @@ class Plan:
             for queue, recipients in envelope.routes.items()
         ]
 
-    @property
-    def ledger(self) -> str:
-        """The alias of the database that keeps the messages."""
-        return self._envelope.ledger
-
     def messages(self, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode payloads.
 
@@ -82,7 +77,7 @@ class Plan:
             CascadeError: a cascade too deep.
         """
         settings = conf.get()
-        place = lineage_of(self._envelope.signal, settings.MAX_CASCADE)
+        place = lineage_of(self.envelope.signal, settings.MAX_CASCADE)
         more = lineage(*place) if place[0] else ""
         messages: list[list[Outgoing]] = []
         for payload in payloads:
@@ -123,13 +118,13 @@ class Plan:
         return codec.encode(
             sender,
             payload,
-            snapshots=self._envelope.snapshots,
+            snapshots=self.envelope.snapshots,
             max_depth=settings.MAX_NESTING,
             max_bytes=settings.MAX_BYTES,
         )
 
     def _parts(self, sender: Any, payload: Mapping[str, Any], text: str, version: str, more: str) -> list[Outgoing]:
-        envelope = self._envelope
+        envelope = self.envelope
         key, sent_at = stamp()
         subject = subject_of(payload) if envelope.durable else ""
         keeping = None if envelope.due is None and envelope.once is None else self._keeping(sender, payload)
@@ -143,7 +138,7 @@ class Plan:
         ]
 
     def _keeping(self, sender: Any, payload: Mapping[str, Any]) -> Keeping | None:
-        envelope = self._envelope
+        envelope = self.envelope
         once = envelope.once
         key = None if once is None else once.key(envelope.signal, sender, payload, envelope.routes)
         if key is None:
@@ -183,7 +178,7 @@ class Plans:
         # All that a plan depends on but the ledger: of another state it is none any more.
         state = (signal.receivers, len(signal.receivers), self._roster.changes, registry.size)
         known = self._of_none if sender is None else self._by_class.get(sender)
-        if known is not None and known[0] == state and known[1].ledger == outbox().ledger.using():
+        if known is not None and known[0] == state and known[1].envelope.ledger == outbox().ledger.using():
             return known[1]
         if not (sender is None or isinstance(sender, type)) or signal.open or signal.once or not signal.as_given:
             return None
@@ -191,8 +186,29 @@ class Plans:
         if not travelling or sync or asynchronous or signal.conflicts:
             return None
         plan = Plan(envelope_of(signal, travelling), sender)
+        self._remember(sender, state, plan)
+        return plan
+
+    def with_envelope(self, envelope: Envelope, sender: Any) -> Plan:
+        """Return the plan of a sender for what is already known to be shared.
+
+        Args:
+            envelope: what its messages share.
+            sender: who sends.
+
+        Raises:
+            PayloadError: a sender that has no name.
+        """
+        known = self._of_none if sender is None else self._by_class.get(sender)
+        if known is not None and known[1].envelope == envelope:
+            return known[1]
+        plan = Plan(envelope, sender)
+        if envelope.due is None:
+            self._remember(sender, None, plan)
+        return plan
+
+    def _remember(self, sender: Any, state: object, plan: Plan) -> None:
         if sender is None:
             self._of_none = (state, plan)
         else:
-            self._by_class[sender] = (state, plan)
-        return plan
+            self._by_class[sender] = (state, plan)  # which takes classes only

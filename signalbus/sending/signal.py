@@ -20,7 +20,7 @@ from signalbus.sending.draft import Draft, Sent, ids_of, unheard
 from signalbus.sending.later import Later
 from signalbus.sending.naming import Named
 from signalbus.sending.once import once_from
-from signalbus.sending.plan import Plan, Plans
+from signalbus.sending.plan import Plans
 from signalbus.sending.roster import Refusals, Roster, SenderCache, sort_out
 from signalbus.wire.references import allow_sender
 
@@ -348,4 +348,4 @@ class Signal(Named, Later, HookedSignal):
 
     def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode payloads; a bridge first chooses what of them travels."""
-        return Plan(envelope, sender).messages(sender, payloads)
+        return self._plans.with_envelope(envelope, sender).messages(sender, payloads)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from signalbus import Signal
 from signalbus.exceptions import PayloadError
+from signalbus.sending.plan import Plan
 from signalbus.testing import captured
 from signalbus.wire import codec
 from signalbus.wire.message import delivery_hex, delivery_id, from_body, stamp, to_body, uuid7
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from django.db import models as django_models
-
-    from signalbus.sending.plan import Plan
 
 NUMBERS = iter(range(10**6))
 SENDERS = st.sampled_from([None, "a text", "$", "né", Cohort, models.Tagged, models.Point, len, saved(Cohort, pk=1)])
@@ -188,6 +187,18 @@ def test_a_plan_is_made_once_for_a_sender(signal: Signal):
     assert plan_of(signal, Cohort) is plan_of(signal, Cohort) is not plan_of(signal)
 
 
+def test_what_is_sent_in_other_ways_is_written_by_the_same_plan(signal: Signal, monkeypatch: pytest.MonkeyPatch):
+    """Robustly, and by a bridge: what differs is what happens around it."""
+    assert plan_of(signal, Cohort) is not None
+    made = []
+    monkeypatch.setattr(Plan, "__init__", lambda self, *args: made.append(args))
+    with captured() as sent:
+        signal.send_robust(Cohort, number=1)
+
+    assert len(sent) == 1
+    assert made == []
+
+
 @pytest.mark.parametrize("sender", ["a text", saved(Academy, pk=1)], ids=["text", "row"])
 def test_what_is_not_remembered_is_sent_all_the_same(signal: Signal, sender: object):
     """By texts and rows: their number has no end."""
@@ -264,8 +275,10 @@ def test_the_ledger_is_asked_for_each_time(signal: Signal):
     with override_settings(DATABASE_ROUTERS=[Router()]):
         plan = plan_of(signal)
         assert plan is not None
-        assert plan.ledger == "other"
-    assert getattr(plan_of(signal), "ledger", None) == "default"
+        assert plan.envelope.ledger == "other"
+    plan = plan_of(signal)
+    assert plan is not None
+    assert plan.envelope.ledger == "default"
 
 
 def test_limits_are_read_for_each_message(signal: Signal):
