@@ -195,9 +195,7 @@ def broker(url: str) -> Iterator[None]:
 def _forget_connections() -> None:
     # What Celery does in a forked child: its pools are filled anew, from the configuration as it is then.
     app: Any = get_app()
-    if publisher._pool.cache_info().currsize:
-        publisher._pool(app, os.getpid()).connections.force_close_all()
-        publisher._pool.cache_clear()
+    publisher.forget()
     app._after_fork()
     pools.reset()
 
