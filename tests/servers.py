@@ -28,7 +28,7 @@ from signalbus.celery import get_app
 from signalbus.sending import publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -221,6 +221,7 @@ class Worker:
         timeout: seconds that it may take to get ready, and to end.
         python: the interpreter of its environment.
         cwd: where it is started.
+        prefix: what the command line begins with, which runs the rest in its own place.
     """
 
     def __init__(
@@ -234,9 +235,10 @@ class Worker:
         timeout: float = 30.0,
         python: Path | str = sys.executable,
         cwd: Path = CHECKOUT,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.name = f"w{uuid.uuid4().hex[:8]}"
-        self.command = [str(python), "-m", "celery", "-A", app, "worker", "--loglevel", "INFO"]
+        self.command = [*prefix, str(python), "-m", "celery", "-A", app, "worker", "--loglevel", "INFO"]
         self.command += ["--pool", pool, "--concurrency", str(concurrency), "-n", f"{self.name}@%h", *options]
         merged = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", **(environment or {})}
         self.environment = {key: value for key, value in merged.items() if value is not None}

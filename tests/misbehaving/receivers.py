@@ -32,6 +32,7 @@ from .signals import (
     long,
     mailed,
     poisoned,
+    stalling,
     stepping,
     trouble,
 )
@@ -187,6 +188,15 @@ def receiver_that_is_cut_off(sender: Any, label: str, fail_first: bool, **kwargs
     if not FormEntry.objects.filter(kind="long", pid=0).exists():
         time.sleep(120)
     leave_trace("long done", f"{label} {delivery.attempt}")
+
+
+@receiver(stalling)
+def receiver_that_stalls(sender: Any, label: str, **kwargs: Any) -> None:
+    """Do its work; in a worker that is told to, keep the transaction open."""
+    leave_trace("stalled", label)
+    if "STALL" in os.environ:
+        print(f"stalls with {label}", flush=True)  # noqa: T201 - nothing that it writes can be seen
+        time.sleep(600)
 
 
 # A worker of the version before this receiver was written.

@@ -15,5 +15,6 @@ connected = Signal()  # to one that tells which connection it has
 lingering = Signal()  # to one that takes 50 ms
 long = Signal()  # to one whose first run lasts until it is cut off
 handing_on = Signal()
+stalling = Signal()  # to one that keeps its transaction open until its worker is gone
 stepping = Signal(ordered_by="key")  # to one that fails now and then
 poisoned = Signal()  # to one that ends its process at one number, in the way that it is told
