@@ -56,7 +56,7 @@ def bouncer_url(database_url: str) -> Iterator[str]:
 
 
 @pytest.mark.timeout(600)
-def test_whatever_a_transaction_needs_is_in_it(start_worker: Callable[..., Worker], bouncer_url: str):
+def test_whatever_a_transaction_needs_is_in_it(bouncer_url: str, start_worker: Callable[..., Worker]):
     """Four connections of the server for all: each signal has its one effect, in order where asked, through a kill."""
     with default_database(bouncer_url):
         worker = start_worker(environment={**TESTS_SETTINGS, "DATABASE_URL": bouncer_url})

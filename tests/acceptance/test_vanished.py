@@ -8,6 +8,7 @@ import subprocess
 import time
 import uuid
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from django.db import transaction
@@ -129,7 +130,7 @@ def test_what_a_vanished_machine_had_locked_is_free_within_half_a_minute(
     start_worker: Callable[..., Worker], cable: Cable, database_url: str
 ):
     """Its receiver holds a transaction open when the cable is cut; another worker runs the delivery, once."""
-    distant = f"postgresql://postgres@{HERE}{database_url[database_url.rindex('/') : database_url.index('?')]}"
+    distant = f"postgresql://postgres@{HERE}{urlsplit(database_url).path}"
     stalled = start_worker(
         environment={**TESTS_SETTINGS, "DATABASE_URL": distant, "STALL": "1"},
         concurrency=1,
