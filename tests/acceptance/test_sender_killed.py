@@ -45,7 +45,7 @@ def is_over() -> bool:
 
 
 @pytest.mark.parametrize("database", ["postgres"] if KILLS < 25 else ["postgres", "sqlite"])
-def test_no_row_without_its_effect_and_no_effect_without_its_row(start_worker: Callable[..., Worker]):
+def test_promise_1_no_row_without_its_effect_and_no_effect_without_its_row(start_worker: Callable[..., Worker]):
     """Whatever was committed has exactly one effect in the end, and what was not has none."""
     worker = start_worker()
     spread = random.Random(KILLS)

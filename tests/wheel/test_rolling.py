@@ -38,7 +38,7 @@ def place(*senders: Sender) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_old_and_new_by_turns_lose_and_double_nothing(binaries: Path, binaries_of_0_1: Path, tmp_path: Path):
+def test_promise_7_old_and_new_by_turns_lose_and_double_nothing(binaries: Path, binaries_of_0_1: Path, tmp_path: Path):
     """Old alone, new tables while it works, both, new alone, old alone again, and new: one mail for each order."""
     with EmbeddedValkey() as valkey, ExitStack() as stack:
         old, new = (Stranger(tmp_path, each, valkey.url) for each in (binaries_of_0_1, binaries))
