@@ -338,7 +338,10 @@ FAULTS: dict[str, Fault] = {
     "broker_full": Fault("maxmemory reached, noeviction", fill_broker),
     "broker_stopped": Fault("SIGSTOP of the broker", stop_broker),
     "database_restarted": Fault(
-        "PostgreSQL restarted, by turns gently and by a crash", restart_database, databases=SERVER, kills=True
+        "PostgreSQL restarted, by turns gently and after SIGKILL of all its processes",
+        restart_database,
+        databases=SERVER,
+        kills=True,
     ),
     "deadlocks": Fault("receivers that deadlock", deadlock, kinds=("steady",) * 9 + ("crossing",), databases=SERVER),
     "clock_skewed": Fault(
