@@ -18,6 +18,8 @@ from tests.servers import Leash, Worker
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from types import TracebackType
+    from typing import Self
 
 PROJECT = {
     "manage.py": """
@@ -76,6 +78,7 @@ PROJECT = {
         import sys
         from django.core.management.base import BaseCommand
         from orders.models import Order
+        from signalbus import __version__
 
         class Command(BaseCommand):
             help = "Place as many orders as each line of the input says, and answer each line."
@@ -85,7 +88,7 @@ PROJECT = {
                 for line in sys.stdin:
                     for _ in range(int(line)):
                         placed += 1
-                        Order.objects.create(number=f"A-{placed}")
+                        Order.objects.create(number=f"{__version__}/{placed}")
                     print(placed, flush=True)
         """,
     "mail/__init__.py": "",
@@ -116,7 +119,7 @@ FOREIGN = ("PYTHONPATH", "DATABASE_URL")  # what this checkout's shell may have,
 
 
 class Sender:
-    """A process of the stranger's that places orders when it is told to.
+    """A process of the stranger's that places orders when it is told to, as a context manager.
 
     Args:
         process: ``manage.py place``, with pipes.
@@ -147,13 +150,14 @@ class Sender:
         self.tell(count)
         self.wait()
 
-    def end(self) -> None:
-        """Close its input, and let it end."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        assert self._process.wait(30) == 0
-        self._process.stdout.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
         self._leash.release()
 
 
@@ -238,9 +242,13 @@ class Stranger:
         with closing(sqlite3.connect(self.directory / "db.sqlite3", timeout=60)) as file:
             return [row[0] for row in file.execute(query)]
 
-    def orders(self) -> list[int]:
-        """Return the keys of its orders, sorted."""
-        return sorted(self.rows("SELECT id FROM orders_order"))
+    def orders(self, of: str = "") -> list[int]:
+        """Return the keys of its orders, sorted.
+
+        Args:
+            of: the version of the bus that their sender had; of all if empty.
+        """
+        return sorted(self.rows(f"SELECT id FROM orders_order WHERE number LIKE '{of}%'"))
 
     def mails(self) -> list[int]:
         """Return the orders that its receiver has written a mail for, sorted."""

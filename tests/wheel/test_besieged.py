@@ -81,9 +81,8 @@ def test_each_order_has_its_one_effect_whatever_is_killed(
         stranger = Stranger(tmp_path, binaries_on_postgres, valkey.url, None if server is None else server.create())
         stranger.make_tables()
         workers = [stack.enter_context(stranger.worker()) for _ in range(2)]
-        sender = stranger.sender()
+        sender = stack.enter_context(stranger.sender())
         waited = besiege(workers, valkey, sender, spread)
-        sender.end()
         wait_until(lambda: not stranger.open(), 180, "all to be done")
         books = stranger.audit()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -39,16 +40,20 @@ def place(*senders: Sender) -> None:
 
 @pytest.mark.timeout(600)
 def test_promise_7_old_and_new_by_turns_lose_and_double_nothing(binaries: Path, binaries_of_0_1: Path, tmp_path: Path):
-    """Old alone, new tables while it works, both, new alone, old alone again, and new: one mail for each order."""
+    """Old alone, new tables while it works, both, new alone, old alone again, and new: one mail for each order.
+
+    What 0.1 sends is not durable: a worker of it that is told to end while it works may leave what it has done
+    unacknowledged, so that it runs again. (Ours does not, on any version of Celery.)
+    """
     with EmbeddedValkey() as valkey, ExitStack() as stack:
         old, new = (Stranger(tmp_path, each, valkey.url) for each in (binaries_of_0_1, binaries))
         old.make_tables()
         old_worker = stack.enter_context(old.worker())
-        old_sender = old.sender()
+        old_sender = stack.enter_context(old.sender())
         old_sender.tell(AT_ONCE)
         new.manage("migrate", "--verbosity", "0")
         old_sender.wait()
-        new_sender = new.sender()
+        new_sender = stack.enter_context(new.sender())
 
         new_worker = stack.enter_context(new.worker())
         place(old_sender, new_sender)
@@ -62,9 +67,9 @@ def test_promise_7_old_and_new_by_turns_lose_and_double_nothing(binaries: Path, 
         place(old_sender, new_sender)
 
         placed = AT_ONCE * 9
-        wait_until(lambda: len(new.mails()) >= placed and not new.open(), 120, "all to be done")
-        old_sender.end()
-        new_sender.end()
-        assert new.mails() == new.orders()
-        assert len(new.orders()) == placed
+        wait_until(lambda: len(set(new.mails())) == placed and not new.open(), 240, "all to be done")
+        mails = Counter(new.mails())
+        assert sorted(mails) == new.orders()
+        assert len(mails) == placed
+        assert {order for order, count in mails.items() if count > 1} <= set(new.orders(of="0.1"))
         assert new.rows("SELECT state FROM signalbus_delivery WHERE state NOT IN ('done', 'discarded')") == []
