@@ -13,7 +13,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mariadb test-rabbitmq test-sentinel unit integration acceptance check format bench chaos fuzz matrix wheel canary clean
+.PHONY: help demo test test-mariadb test-rabbitmq test-sentinel test-long unit integration acceptance check format bench chaos fuzz matrix wheel canary clean
 
 help:  ## Explain every target
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -65,6 +65,16 @@ test-rabbitmq: $(READY)  ## Run real workers on RabbitMQ with quorum queues (Deb
 test-sentinel: $(READY)  ## Run real workers on Valkey behind a Sentinel, through a fail-over
 	SIGNALBUS_TEST_BROKER=sentinel CELERY_BROKER_TRANSPORT_OPTIONS='{"master_name": "signalbus"}' \
 		$(BIN)/python -m pytest -k 'not threads' tests/acceptance/brokers $(WORKERS)
+
+LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_SIEGE=60 SIGNALBUS_CRASHES=2000 \
+	SIGNALBUS_ROWS=1000000
+
+test-long: $(READY)  ## Run the long forms of the tests that have one: an hour (as root, and with the Debian package pgbouncer, all of them)
+	$(LONG) $(BIN)/python -m pytest -s --timeout 3600 tests/integration/test_crashes.py tests/integration/test_large_books.py \
+		tests/acceptance/test_siege.py tests/acceptance/test_sender_killed.py tests/acceptance/test_order.py \
+		tests/acceptance/test_poison.py tests/acceptance/test_backlog.py tests/acceptance/test_vanished.py \
+		tests/acceptance/test_pgbouncer.py
+	$(MAKE) wheel SIGNALBUS_BESIEGED=1500 SIGNALBUS_ROLLING=100
 
 check: $(READY)  ## Lint, check the types, hold the import contract, and look for missing migrations
 	$(BIN)/ruff check

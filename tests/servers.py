@@ -28,7 +28,7 @@ from signalbus.celery import get_app
 from signalbus.sending import publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -217,6 +217,9 @@ class Worker:
         options: more of the command line.
         environment: what differs from this process's environment (CELERY_BROKER_URL, DATABASE_URL, …); None removes.
         timeout: seconds that it may take to get ready, and to end.
+        python: the interpreter of its environment.
+        cwd: where it is started.
+        prefix: what the command line begins with, which runs the rest in its own place.
     """
 
     def __init__(
@@ -228,14 +231,18 @@ class Worker:
         concurrency: int = 2,
         environment: Mapping[str, str | None] | None = None,
         timeout: float = 30.0,
+        python: Path | str = sys.executable,
+        cwd: Path = CHECKOUT,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.name = f"w{uuid.uuid4().hex[:8]}"
-        self.command = [sys.executable, "-m", "celery", "-A", app, "worker", "--loglevel", "INFO"]
+        self.command = [*prefix, str(python), "-m", "celery", "-A", app, "worker", "--loglevel", "INFO"]
         self.command += ["--pool", pool, "--concurrency", str(concurrency), "-n", f"{self.name}@%h", *options]
         merged = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", **(environment or {})}
         self.environment = {key: value for key, value in merged.items() if value is not None}
         self.log_path = directory / f"{self.name}.log"
         self.timeout = timeout
+        self.cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
         self._leashes: list[Leash] = []
 
@@ -266,7 +273,7 @@ class Worker:
             # A process group of its own, so that what is left of it can be ended without its name.
             self._process = subprocess.Popen(
                 self.command,
-                cwd=CHECKOUT,
+                cwd=self.cwd,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
