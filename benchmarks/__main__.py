@@ -1,4 +1,4 @@
-"""Measures the bus beside Celery, Django and its peers, in one run, and prints each ratio with its goal: ``make bench``.
+"""Measures the bus beside Celery, Django and its peers in one run, and prints each ratio with its goal: ``make bench``.
 
 It starts its own servers. A goal that is missed is printed, and fails nothing: machines differ.
 """
@@ -17,7 +17,7 @@ import django
 
 if TYPE_CHECKING:
     from benchmarks.ground import Ground
-    from benchmarks.rows import Row, Size
+    from benchmarks.rows import Part, Size
 
 PARTS = ("sending", "drains", "latency", "growth", "keeping")
 
@@ -59,12 +59,18 @@ def _measure(ground: Ground, size: Size, options: argparse.Namespace) -> dict[st
     from benchmarks.sending import Sending  # noqa: PLC0415
 
     drains = Drains(ground, size)
-    measurers = (Sending(ground, size), drains, Latency(ground, size), Growth(ground, size), Keeping(ground, size))
-    chosen: list[Row] = [
+    parts: list[Part] = [
+        Sending(ground, size),
+        drains,
+        Latency(ground, size),
+        Growth(ground, size),
+        Keeping(ground, size),
+    ]
+    chosen = [
         row
-        for part, measurer in zip(PARTS, measurers, strict=True)
-        if options.part in {part, "all"}
-        for row in measurer.rows()
+        for name, part in zip(PARTS, parts, strict=True)
+        if options.part in {name, "all"}
+        for row in part.rows()
         if row.title.startswith(options.only)
     ]
     began = time.monotonic()

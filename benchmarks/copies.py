@@ -1,4 +1,4 @@
-"""A great many messages in a short time: copies of one that was sent, each with ids of its own, as Celery gives them."""
+"""A great many messages in a short time: copies of one that was sent, each with ids of its own, as Celery's are."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def _measure(send: Callable[[], object]) -> tuple[float, float]:
 
     with redis.Redis.from_url(os.environ["BENCH_REDIS_URL"]) as client:
         (texts,) = published(client, send)
-        ways = {"send": send, "deliver": partial(deliver, texts)}
+        ways: dict[str, Callable[[], object]] = {"send": send, "deliver": partial(deliver, texts)}
         times = by_turns(ways, calls=CALLS, rounds=1, clock=time.process_time)
         published(client, int)
     return times["send"][0], times["deliver"][0]

@@ -20,7 +20,7 @@ from benchmarks.sides import race
 from tasks.admissions.models import Cohort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from benchmarks.ground import Ground
     from benchmarks.line import Goal, Line
@@ -117,7 +117,7 @@ class Drains:
             fill, other = self._one_by_one(cohort, work)
             sides = [self._ours(pool, fill), self._celery(pool, other)]
             self._race(sides)
-        yield _line(f"drain, {pool}: {work.title} ÷ Celery", *sides, at_least(work.goal))
+        yield _line(f"drain, {pool}: {work.title} ÷ Celery", sides[0], sides[1], at_least(work.goal))
 
     def _batches(self) -> Iterator[Line]:
         with self.ground.database("sqlite") as cohort:
@@ -125,7 +125,7 @@ class Drains:
             fill = partial(_send_many, signals.plain, cohort)
             sides = [self._ours("prefork", fill, IN_BATCHES), self._celery("prefork", other)]
             self._race(sides)
-        yield _line("drain, prefork: nothing, sent in batches ÷ Celery", *sides, at_least(20))
+        yield _line("drain, prefork: nothing, sent in batches ÷ Celery", sides[0], sides[1], at_least(20))
 
     def _beside_peers(self) -> Iterator[Line]:
         goals = {"huey": at_least(2), "dramatiq": at_least(2), "taskiq": at_least(2)}
@@ -141,9 +141,7 @@ class Drains:
                     f"drain, best pool ({best}): nothing ÷ {side.name}", pools[best], side, goals.get(side.name)
                 )
 
-    def _durable(
-        self, kind: str, peers: Sequence[Peer], goals: dict[str, tuple[Goal | None, Goal | None]]
-    ) -> Iterator[Line]:
+    def _durable(self, kind: str, peers: Sequence[Peer], goals: Mapping[str, tuple[Goal, Goal]]) -> Iterator[Line]:
         with self.ground.database(kind) as cohort, _quick_commits():
             single = self._ours("prefork", partial(_send_each, signals.stored, cohort), **_aside("ours-single"))
             fill = partial(_send_many, signals.stored, cohort)

@@ -16,7 +16,7 @@ from benchmarks.line import at_most, summarize
 from benchmarks.processes import peak_memory
 from benchmarks.receivers import ASIDE
 from benchmarks.rows import Row
-from benchmarks.sides import SideFailed
+from benchmarks.sides import SideError
 from tasks.admissions.models import Cohort
 from tests.servers import CHECKOUT
 
@@ -71,7 +71,7 @@ class Growth:
         watched = min(backlog, self.size.of(WATCHED, 100))
         with self.ground.database("sqlite") as cohort:
             send = partial(signals.plain.send, sender=Cohort, cohort_id=cohort.pk, created=True)
-            side = workers.ours(self.ground, "prefork", int, 0)
+            side = workers.ours(self.ground, "prefork")
             side.start()
             try:
                 for _ in range(100):
@@ -86,7 +86,7 @@ class Growth:
                 cpu = (side.cpu() - before) / done * 1e6
                 (pid,) = (program.pid for program in side.programs)
                 if pid is None:
-                    raise SideFailed(side.name, side.programs[0].log)
+                    raise SideError(side.name, side.programs[0].log)
                 return cpu, peak_memory(pid)
             finally:
                 side.stop(gently=False)

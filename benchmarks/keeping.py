@@ -131,7 +131,7 @@ class Keeping:
         calls = self.size.of(30)
         alone.fill(2 * calls)
         together.fill(2 * calls)
-        ways = {
+        ways: dict[str, Callable[[], object]] = {
             "durable send()": _in_a_transaction(_send_one(row), SENDS),
             "durable send_many()": _in_a_transaction(_send_many(row, TOGETHER), 1),
             "a durable delivery": alone,

@@ -104,7 +104,7 @@ class Latency:
             yield Row(f"mixed load: {title}", partial(self._mixed, title, load))
 
     def _sides(self, pool: str) -> tuple[Side, Side]:
-        return workers.ours(self.ground, pool, int, 0), workers.stock(self.ground, pool, int, 0)
+        return workers.ours(self.ground, pool), workers.stock(self.ground, pool)
 
     def _idle(self, pool: str) -> Iterator[Line]:
         load = one_at_a_time(self.size.of(300, 20))

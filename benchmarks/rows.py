@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from benchmarks.line import Line
 
@@ -21,6 +22,13 @@ class Row:
 
     title: str
     measure: Measure
+
+
+class Part(Protocol):
+    """What measures one aspect of the bus."""
+
+    def rows(self) -> Iterator[Row]:
+        """List what is measured."""
 
 
 @dataclass(frozen=True, slots=True)

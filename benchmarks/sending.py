@@ -1,4 +1,4 @@
-"""What a send costs, beside the least that Redis asks for, beside Celery's ``delay``, and beside Django's own signals."""
+"""What a send costs, beside the least that Redis asks for, Celery's ``delay`` and Django's own signals."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ PATIENCE = 120.0  # seconds for a slice
 SETTLING = 0.25  # seconds in which a worker acknowledges what it has done
 
 
-class SideFailed(Exception):
+class SideError(Exception):
     """A worker ended, or did not get on.
 
     Args:
@@ -134,13 +134,13 @@ class Side:
             messages: since the tally began.
 
         Raises:
-            SideFailed: the worker has ended, or does not get on.
+            SideError: the worker has ended, or does not get on.
         """
         deadline = time.monotonic() + PATIENCE
         while (done := len(self.tally)) < messages:
             if time.monotonic() > deadline or any(program.pid is None for program in self.programs):
                 log = "\n".join(program.log[-2000:] for program in self.programs)
-                raise SideFailed(self.name, f"{done} of {messages} messages are done\n{log}")
+                raise SideError(self.name, f"{done} of {messages} messages are done\n{log}")
             time.sleep(0.01)
 
     @property
@@ -154,7 +154,7 @@ class Side:
         return [each.cpu for each in self.slices]
 
 
-def race(sides: Sequence[Side], rounds: int) -> list[SideFailed]:
+def race(sides: Sequence[Side], rounds: int) -> list[SideError]:
     """Let all work off their slices by turns; those that fail leave the race.
 
     Args:
@@ -164,7 +164,7 @@ def race(sides: Sequence[Side], rounds: int) -> list[SideFailed]:
     Returns:
         Who failed, and why.
     """
-    failed: dict[str, SideFailed] = {}
+    failed: dict[str, SideError] = {}
     with ExitStack() as stack:
         for side in sides:
             side.prepare(rounds + 1)
@@ -178,7 +178,7 @@ def race(sides: Sequence[Side], rounds: int) -> list[SideFailed]:
                     continue
                 try:
                     side.run(number)
-                except SideFailed as error:
+                except SideError as error:
                     failed[side.name] = error
                     side.stop(gently=False)
     return list(failed.values())

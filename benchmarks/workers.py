@@ -23,11 +23,15 @@ def celery(app: str, pool: str, queue: str) -> list[str]:
     return ["celery", "-A", app, "worker", *options]
 
 
+def _nothing(messages: int) -> None:
+    """Send nothing: whoever wants the worker alone sends by himself."""
+
+
 def ours(  # noqa: PLR0913 - a worker has these
     ground: Ground,
     pool: str,
-    fill: Callable[[int], None],
-    messages: int,
+    fill: Callable[[int], None] = _nothing,
+    messages: int = 0,
     *,
     keys: tuple[str, ...] = (QUEUES[0],),
     consumed: str = QUEUES[0],
@@ -47,7 +51,7 @@ def ours(  # noqa: PLR0913 - a worker has these
     return Side("signalbus", ground, [command], fill, messages, keys, consumed, environment)
 
 
-def stock(ground: Ground, pool: str, fill: Callable[[int], None], messages: int) -> Side:
+def stock(ground: Ground, pool: str, fill: Callable[[int], None] = _nothing, messages: int = 0) -> Side:
     """Return stock Celery's worker.
 
     Args:

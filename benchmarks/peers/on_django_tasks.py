@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 
 from django.db import transaction as transactions
 
 from benchmarks.tally import tally
 
-if find_spec("django.tasks"):
-    from django.tasks import task
-else:
-    from django_tasks import task
+task = import_module("django.tasks" if find_spec("django.tasks") else "django_tasks").task
 
 transaction = transactions.atomic
 

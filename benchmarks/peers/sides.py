@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks.sides import Side, SideFailed
+from benchmarks.sides import Side, SideError
 from tests.servers import CHECKOUT
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class PeerSide(Side):
     def _finish(self, process: subprocess.Popen[str]) -> None:
         _, errors = process.communicate("\n")
         if process.returncode:
-            raise SideFailed(self.name, errors[-2000:])
+            raise SideError(self.name, errors[-2000:])
 
     def _fill(self, messages: int) -> None:
         self._finish(self._run("benchmarks.peers.fill", self.peer.path, str(messages)))
