@@ -151,7 +151,7 @@ class Latency:
                         side.stop()
         for place, (title, unit) in enumerate((("CPU", "ms/s"), ("broker commands", "/s"))):
             ours, other = ([each[place] for each in side] for side in used.values())
-            yield summarize(f"an idle worker, {MIXED}: {title} ÷ Celery's", ours, other, unit, at_most(1))
+            yield summarize(f"an idle worker, {MIXED}: {title} ÷ Celery's", ours, other, unit, at_most(1.1))
 
     def _watch(self, side: Side, seconds: float) -> tuple[float, float]:
         """Return what a worker does while there is nothing to do: CPU milliseconds and broker commands a second."""

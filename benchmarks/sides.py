@@ -77,12 +77,15 @@ class Side:
         environment = {"BENCH_TALLY": str(self.tally.path), **self.environment}
         self.programs = [Program(words, self.ground.folder("program"), environment) for words in self.commands]
 
+    def _slice(self, key: str, number: int) -> str:
+        return f"slice-{number}:{id(self)}:{key}"
+
     def prepare(self, slices: int) -> None:
         """Send what is to be worked off, before the worker is there, and put it aside."""
         for number in range(slices):
             self.fill(self.messages)
             for key in self.keys:
-                self.ground.client.rename(key, f"{key}:slice-{number}")
+                self.ground.client.rename(key, self._slice(key, number))
 
     def start(self) -> None:
         """Start the worker."""
@@ -106,7 +109,7 @@ class Side:
 
         def release() -> None:
             for key in self.keys:
-                self.ground.client.rename(f"{key}:slice-{number}", self.consumed or key)
+                self.ground.client.rename(self._slice(key, number), self.consumed or key)
 
         return release
 
@@ -164,21 +167,25 @@ def race(sides: Sequence[Side], rounds: int) -> list[SideError]:
     Returns:
         Who failed, and why.
     """
-    failed: dict[str, SideError] = {}
+    failed: list[SideError] = []
+    running = list(sides)
+
+    def all_do(step: Callable[[Side], object]) -> None:
+        for side in list(running):
+            try:
+                step(side)
+            except SideError as error:
+                failed.append(error)
+                side.slices.clear()
+                side.stop(gently=False)
+                running.remove(side)
+        running.append(running.pop(0))  # another one begins the next step
+
     with ExitStack() as stack:
-        for side in sides:
-            side.prepare(rounds + 1)
-        for side in sides:
+        all_do(lambda side: side.prepare(rounds + 1))
+        for side in running:
             stack.callback(side.stop)
             side.start()
         for number in range(rounds + 1):
-            turn = number % len(sides)
-            for side in [*sides[turn:], *sides[:turn]]:
-                if side.name in failed:
-                    continue
-                try:
-                    side.run(number)
-                except SideError as error:
-                    failed[side.name] = error
-                    side.stop(gently=False)
-    return list(failed.values())
+            all_do(lambda side: side.run(number))  # noqa: B023 - called at once
+    return failed
