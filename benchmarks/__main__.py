@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
-    parser.add_argument("--only", default="", help="of the rows, those whose title begins so; see --list")
+    parser.add_argument("--only", action="append", help="of the rows, those whose title begins so; more than once, too")
     parser.add_argument("--list", action="store_true", help="tell the rows, and measure nothing")
     parser.add_argument("--rounds", type=int, default=5, help="of each comparison (default: 5)")
     parser.add_argument("--scale", type=float, default=1.0, help="of all numbers; less for a quick look (default: 1)")
@@ -71,7 +71,7 @@ def _measure(ground: Ground, size: Size, options: argparse.Namespace) -> dict[st
         for name, part in zip(PARTS, parts, strict=True)
         if options.part in {name, "all"}
         for row in part.rows()
-        if row.title.startswith(options.only)
+        if row.title.startswith(tuple(options.only or [""]))
     ]
     began = time.monotonic()
     found: list[line.Line] = []

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from signalbus import Signal
 
 MESSAGES = 5000  # in a slice of ours
-OTHERS = 1500  # in one of somebody else's: as long a time
+OTHERS = 1500  # in one of stock Celery's: as long a time
 TOGETHER = 1000  # of a send_many()
 IN_BATCHES = 20_000
 OURS = ("signalbus", "Celery")
@@ -168,7 +168,7 @@ class Drains:
                 self.skipped[peer.name] = reason
                 continue
             url = kind and self.ground.create_empty(kind)
-            sides.append(PeerSide(peer, self.ground, self.size.of(OTHERS, 50), url))
+            sides.append(PeerSide(peer, self.ground, self.size.of(peer.messages, 20), url))
         return sides
 
     def _race(self, sides: Sequence[Side]) -> None:

@@ -19,7 +19,7 @@ from signalbus.wire.message import uuid7
 from tasks.admissions.models import Academy, Cohort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.ground import Ground
     from benchmarks.line import Goal, Line
@@ -109,20 +109,31 @@ class Keeping:
             yield summarize(title, times["durable"], times["fleeting"], "us", goal)
 
     def _settled(self, kind: str) -> Iterator[Line]:
-        """Measure the same in an empty ledger and in a full one, by turns."""
         settled = self.size.of(SETTLED)
-        urls = {"full": self.ground.create(kind), "empty": self.ground.create(kind)}
-        with self.ground.using(urls["full"]):
-            settle(settled)
-        times: dict[str, Times] = {name: {} for name in urls}
+        for way, (full, empty) in self.beside(kind, [settled, 0]).items():
+            yield summarize(f"{way}: {settled:,} rows settled ÷ none, {kind}", full, empty, "us", at_most(1.1))
+
+    def beside(self, kind: str, counts: Sequence[int]) -> dict[str, list[list[float]]]:
+        """Measure the same in ledgers that hold more and more, by turns.
+
+        Args:
+            kind: of the databases.
+            counts: of the rows that are settled in each.
+
+        Returns:
+            For each thing that is done, for each ledger, the microseconds that it takes: a number for each round.
+        """
+        urls = [self.ground.create(kind) for _ in counts]
+        for url, count in zip(urls, counts, strict=True):
+            with self.ground.using(url):
+                settle(count)
+        found: dict[str, list[list[float]]] = {}
         for number in range(2 * self.size.rounds):
-            for name in list(urls)[:: 1 if number % 2 else -1]:
-                with self.ground.using(urls[name]):
+            for place, url in list(enumerate(urls))[:: 1 if number % 2 else -1]:
+                with self.ground.using(url):
                     for way, took in self._once().items():
-                        times[name].setdefault(way, []).append(took)
-        for way in times["full"]:
-            title = f"{way}: {settled:,} rows settled ÷ none, {kind}"
-            yield summarize(title, times["full"][way], times["empty"][way], "us", at_most(1.1))
+                        found.setdefault(way, [[] for _ in urls])[place].append(took)
+        return found
 
     def _once(self) -> dict[str, float]:
         """Return the microseconds that each thing takes in the database of this moment."""
@@ -202,6 +213,7 @@ def settle(count: int) -> None:
             traceback, created_at, ended_at)
         SELECT {id_}, {id_}, 'old', '', 'done', 1, 0, {now}, '', '', {now}, {now} FROM number"""
     with connection.cursor() as cursor:
-        cursor.execute(messages, [count, "x" * 300])
-        cursor.execute(deliveries, [count])
+        if count:
+            cursor.execute(messages, [count, "x" * 300])
+            cursor.execute(deliveries, [count])
         cursor.execute("ANALYZE")

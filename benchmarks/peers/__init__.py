@@ -21,6 +21,7 @@ class Peer:
         commands: of its workers, each from the module's name on; two processes in all.
         keys: of the broker, that hold what was sent; none where the queue is a database.
         settings: whether it needs Django's.
+        messages: in a slice: what takes it a second or a few.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Peer:
     commands: tuple[tuple[str, ...], ...]
     keys: tuple[str, ...] = ()
     settings: bool = False
+    messages: int = 5000
 
     @property
     def path(self) -> str:
@@ -73,6 +75,7 @@ ON_THE_BROKER = (
         "on_rq",
         (("rq.cli", "worker-pool", "-c", f"{HERE}.on_rq", "-n", "2", "-q"),),
         ("rq:queue:default",),
+        messages=300,
     ),
 )
 EMISOR = Peer(
@@ -82,15 +85,31 @@ EMISOR = Peer(
     (("celery", "-A", f"{HERE}.on_emisor", "worker", "--concurrency", "2", "--loglevel", "WARNING"),),
     ("celery\x06\x169",),  # kombu's name of the queue for the priority that it gives to all its tasks
     settings=True,
+    messages=300,
 )
 ON_THE_DATABASE = (
-    Peer("procrastinate", "procrastinate", "on_procrastinate", (("django", "procrastinate", "worker"),) * 2, (), True),
-    Peer("django-tasks-db", "django-tasks-db", "on_django_tasks", (("django", "db_worker"),) * 2, (), True),
-    Peer("django-q2", "django-q2", "on_django_q", (("django", "qcluster"),), (), True),
+    Peer(
+        "procrastinate",
+        "procrastinate",
+        "on_procrastinate",
+        (("django", "procrastinate", "worker"),) * 2,
+        settings=True,
+        messages=1000,
+    ),
+    Peer(
+        "django-tasks-db",
+        "django-tasks-db",
+        "on_django_tasks",
+        (("django", "db_worker"),) * 2,
+        settings=True,
+        messages=400,
+    ),
+    Peer("django-q2", "django-q2", "on_django_q", (("django", "qcluster"),), settings=True, messages=300),
     Peer(
         "huey (SQL)",
         "huey",
         "on_sql_huey",
         (("huey.bin.huey_consumer", f"{HERE}.on_sql_huey.huey", "-k", "process", "-w", "2", "-q"),),
+        messages=1000,
     ),
 )
