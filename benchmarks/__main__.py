@@ -17,7 +17,7 @@ import django
 
 if TYPE_CHECKING:
     from benchmarks.ground import Ground
-    from benchmarks.rows import Part, Size
+    from benchmarks.rows import Part, Row, Size
 
 PARTS = ("sending", "drains", "latency", "growth", "keeping")
 
@@ -30,8 +30,11 @@ def main(arguments: list[str]) -> int:
     from benchmarks.ground import Ground  # noqa: PLC0415 - needs Django's apps, as all below
     from benchmarks.rows import Size  # noqa: PLC0415
 
-    size = Size(options.rounds, options.scale, options.peers)
-    with Ground() as ground:
+    ground, size = Ground(), Size(options.rounds, options.scale, options.peers)
+    if options.list:
+        print("\n".join(row.title for row in _chosen(_parts(ground, size), options)))
+        return 0
+    with ground:
         results = _measure(ground, size, options)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
@@ -50,53 +53,49 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _measure(ground: Ground, size: Size, options: argparse.Namespace) -> dict[str, Any]:
-    from benchmarks import line, machine  # noqa: PLC0415 - need Django's apps
-    from benchmarks.drains import Drains  # noqa: PLC0415
+def _parts(ground: Ground, size: Size) -> dict[str, Part]:
+    from benchmarks.drains import Drains  # noqa: PLC0415 - need Django's apps
     from benchmarks.growth import Growth  # noqa: PLC0415
     from benchmarks.keeping import Keeping  # noqa: PLC0415
     from benchmarks.latency import Latency  # noqa: PLC0415
     from benchmarks.sending import Sending  # noqa: PLC0415
 
-    drains = Drains(ground, size)
-    parts: list[Part] = [
-        Sending(ground, size),
-        drains,
-        Latency(ground, size),
-        Growth(ground, size),
-        Keeping(ground, size),
-    ]
-    chosen = [
+    made = (part(ground, size) for part in (Sending, Drains, Latency, Growth, Keeping))
+    return dict(zip(PARTS, made, strict=True))
+
+
+def _chosen(parts: dict[str, Part], options: argparse.Namespace) -> list[Row]:
+    return [
         row
-        for name, part in zip(PARTS, parts, strict=True)
+        for name, part in parts.items()
         if options.part in {name, "all"}
         for row in part.rows()
         if row.title.startswith(tuple(options.only or [""]))
     ]
+
+
+def _measure(ground: Ground, size: Size, options: argparse.Namespace) -> dict[str, Any]:
+    from benchmarks import line, machine  # noqa: PLC0415 - need Django's apps
+
+    parts = _parts(ground, size)
     began = time.monotonic()
     found: list[line.Line] = []
-    if not options.list:
-        print(line.HEADER)
-    for row in chosen:
-        if options.list:
-            print(row.title)
-            continue
+    print(line.HEADER)
+    for row in _chosen(parts, options):
         for each in row.measure():
             print(each, flush=True)
             found.append(each)
-    skipped = dict(drains.skipped)
-    for name, reason in skipped.items():
-        print(f"  skipped: {name}: {reason}")
-    seconds = time.monotonic() - began
-    if found:
-        print(f"  {sum(each.held is False for each in found)} of {len(found)} missed; {seconds / 60:.1f} minutes")
+    for name, reason in ground.left_out.items():
+        print(f"  left out: {name}: {reason}")
+    minutes = (time.monotonic() - began) / 60
+    print(f"  {sum(each.held is False for each in found)} of {len(found)} missed; {minutes:.1f} minutes")
     return {
         "machine": machine.describe(ground.versions()),
         "rounds": size.rounds,
         "scale": size.scale,
-        "minutes": round(seconds / 60, 1),
+        "minutes": round(minutes, 1),
         "lines": [each.as_json() for each in found],
-        "skipped": skipped,
+        "left_out": ground.left_out,
     }
 
 

@@ -77,7 +77,6 @@ class Drains:
     def __init__(self, ground: Ground, size: Size) -> None:
         self.ground = ground
         self.size = size
-        self.skipped: dict[str, str] = {}
 
     def rows(self) -> Iterator[Row]:
         """List what is measured."""
@@ -165,7 +164,7 @@ class Drains:
         for peer in peers:
             reason = peer.missing()
             if reason is not None:
-                self.skipped[peer.name] = reason
+                self.ground.left_out[peer.name] = reason
                 continue
             url = kind and self.ground.create_empty(kind)
             sides.append(PeerSide(peer, self.ground, self.size.of(peer.messages, 20), url))
@@ -176,7 +175,7 @@ class Drains:
         for failed in race(sides, self.size.rounds):
             if failed.name in OURS:
                 raise failed
-            self.skipped[failed.name] = str(failed)
+            self.ground.left_out[failed.name] = str(failed)
 
 
 def _line(title: str, ours: Side, other: Side, goal: Goal | None) -> Line:

@@ -29,6 +29,7 @@ class Ground:
     """A private Valkey, private databases and a directory, as a context manager."""
 
     def __init__(self) -> None:
+        self.left_out: dict[str, str] = {}  # which peers, and why
         self._stack = ExitStack()
         self._postgres: Postgres | None = None
         self._made = 0

@@ -36,7 +36,7 @@ def text(results: dict[str, Any]) -> str:
         waiting = [line for line in waiting if line not in lines]
         if lines:
             parts.append("\n".join([f"### {title}", "", *_table(lines)]))
-    parts += [f"Left out: {name}: {reason.splitlines()[0]}" for name, reason in results["skipped"].items()]
+    parts += [f"Left out: {name}: {reason.splitlines()[0]}" for name, reason in results["left_out"].items()]
     return "\n\n".join(parts)
 
 
