@@ -87,13 +87,13 @@ format: $(READY)  ## Format the code, and mend what the linter can mend
 # PEERS=0 leaves out whoever is not Celery or Django; ARGS takes the rest: make bench ARGS='--part sending --scale 0.1'
 PEERS ?= 1
 RIVALS := $(if $(filter 0,$(PEERS)),,$(VENV)/.bench)
-RESULTS := docs/benchmarks/bench.json
 
 bench: $(READY) $(RIVALS)  ## Measure the bus beside Celery, Django and its peers, and print each goal (25 minutes). PEERS=0 ARGS='--part sending'
 	$(BIN)/python -m benchmarks $(if $(RIVALS),,--no-peers) $(ARGS)
 
 performance: $(READY) $(RIVALS)  ## The same, and write its tables into docs/performance.md
-	$(BIN)/python -m benchmarks --json $(RESULTS) $(ARGS)
+	$(BIN)/python -m benchmarks --json docs/benchmarks/bench.json $(ARGS)
+	$(BIN)/python -m benchmarks.shares
 	$(BIN)/python -m benchmarks.page
 
 curves: $(READY) $(RIVALS)  ## Measure what grows with what, and draw it into docs/benchmarks

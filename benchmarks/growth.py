@@ -90,7 +90,7 @@ class Growth:
                 return cpu, peak_memory(pid)
             finally:
                 side.stop(gently=False)
-                self.ground.client.flushall()
+                self.ground.clear()
 
     def _pile_up(self, cohort: Cohort, backlog: int) -> None:
         """Put a backlog aside: one message of another queue, many times."""

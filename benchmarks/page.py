@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md from a run's JSON: ``python -m benchmarks.page``."""
+"""Writes the tables of docs/performance.md from the JSON of runs: ``python -m benchmarks.page``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "performance.md"
 RESULTS = DOCS / "benchmarks" / "bench.json"
-BEGIN, END = "<!-- what follows is written by: python -m benchmarks.page -->", "<!-- until here -->"
+SHARES = DOCS / "benchmarks" / "shares.json"
 UNITS = {"us": "µs"}
 PARTS = {
     "Sending": r"send\(|Celery's|durable send\(\) ÷ \(",
@@ -23,8 +23,29 @@ PARTS = {
 }
 
 
+def _written() -> dict[str, str]:
+    """Return what the page's marked places hold."""
+    return {
+        "bench": text(json.loads(RESULTS.read_text())),
+        "shares": shares(json.loads(SHARES.read_text())),
+    }
+
+
+def shares(operations: list[dict[str, Any]]) -> str:
+    """Return the table of where time goes.
+
+    Args:
+        operations: as ``python -m benchmarks.shares`` writes them.
+    """
+    rows = ["| what | µs | of which |", "|---|---|---|"]
+    for each in operations:
+        parts = ", ".join(f"{name} {_number(number)}" for name, number in each["parts"].items())
+        rows.append(f"| {each['title']} | {_number(each['microseconds'])} | {parts} |")
+    return "\n".join(rows)
+
+
 def text(results: dict[str, Any]) -> str:
-    """Return the tables.
+    """Return the tables of a run.
 
     Args:
         results: as ``python -m benchmarks --json`` writes them.
@@ -47,7 +68,8 @@ def _machine(results: dict[str, Any]) -> str:
     return (
         f"{sum(held)} of {len(held)} goals held, on {machine['at'][:10]}, with {machine['cores']} cores "
         f"({machine['processor']}), {machine['system']}, Python {machine['python']}, commit {machine['commit']}; "
-        f"{results['rounds']} rounds, {results['minutes']} minutes. {versions}."
+        f"{results['rounds']} rounds at scale {results['scale']:g}, {results['minutes']} minutes, load "
+        f"{machine['load'][0]:g} at its end. {versions}."
     )
 
 
@@ -72,21 +94,23 @@ def _number(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"  # noqa: PLR2004 - three digits say enough
 
 
-def rewritten(page: str, results: dict[str, Any]) -> str:
-    """Return the page with the tables of a run.
+def rewritten(page: str) -> str:
+    """Return the page as it is to be.
 
     Args:
         page: as it stands.
-        results: of the run.
     """
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{text(results)}\n\n{END}{after}"
+    for name, written in _written().items():
+        begin, end = f"<!-- {name}: written by python -m benchmarks.page -->", f"<!-- {name}: until here -->"
+        before, rest = page.split(begin)
+        _, after = rest.split(end)
+        page = f"{before}{begin}\n\n{written}\n\n{end}{after}"
+    return page
 
 
 def main() -> int:
     """Rewrite the page."""
-    PAGE.write_text(rewritten(PAGE.read_text(), json.loads(RESULTS.read_text())))
+    PAGE.write_text(rewritten(PAGE.read_text()))
     return 0
 
 

@@ -73,7 +73,7 @@ def short(number: float) -> str:
 
 def _axis(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
     """Return what says at which pixel a number stands, between two powers of ten."""
-    return lambda number: start + (math.log10(number) - low) / (high - low) * (end - start)
+    return lambda number: start + (math.log10(number) - low) / ((high - low) or 1) * (end - start)
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", colour: str = "#222") -> str:
