@@ -120,6 +120,14 @@ class Postgres:
         self._leash.release()
         self._server.cleanup()
 
+    @property
+    def pid(self) -> int:
+        """The server's process id; its children are those of the connections."""
+        assert self._server is not None
+        pid: int | None = self._server.get_pid()
+        assert pid is not None
+        return pid
+
     def url(self, database: str = "postgres") -> str:
         """Return a DATABASE_URL."""
         assert self._server is not None
