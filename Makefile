@@ -13,7 +13,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mariadb test-rabbitmq test-sentinel unit integration acceptance check format bench chaos fuzz matrix wheel canary clean
+.PHONY: help demo test test-mariadb test-rabbitmq test-sentinel test-long unit integration acceptance check format bench performance curves chaos fuzz matrix wheel canary clean
 
 help:  ## Explain every target
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -23,6 +23,10 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(READY)
+
+$(VENV)/.bench: $(READY)
+	$(BIN)/python -m benchmarks.peers.install
+	@touch $@
 
 $(VENV)/.chaos: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[chaos]'
@@ -66,6 +70,16 @@ test-sentinel: $(READY)  ## Run real workers on Valkey behind a Sentinel, throug
 	SIGNALBUS_TEST_BROKER=sentinel CELERY_BROKER_TRANSPORT_OPTIONS='{"master_name": "signalbus"}' \
 		$(BIN)/python -m pytest -k 'not threads' tests/acceptance/brokers $(WORKERS)
 
+LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_SIEGE=60 SIGNALBUS_CRASHES=2000 \
+	SIGNALBUS_ROWS=1000000
+
+test-long: $(READY)  ## Run the long forms of the tests that have one: an hour (as root, and with the Debian package pgbouncer, all of them)
+	$(LONG) $(BIN)/python -m pytest -s --timeout 3600 tests/integration/test_crashes.py tests/integration/test_large_books.py \
+		tests/acceptance/test_siege.py tests/acceptance/test_sender_killed.py tests/acceptance/test_order.py \
+		tests/acceptance/test_poison.py tests/acceptance/test_backlog.py tests/acceptance/test_vanished.py \
+		tests/acceptance/test_pgbouncer.py
+	$(MAKE) wheel SIGNALBUS_BESIEGED=1500 SIGNALBUS_ROLLING=100
+
 check: $(READY)  ## Lint, check the types, hold the import contract, and look for missing migrations
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -80,8 +94,20 @@ format: $(READY)  ## Format the code, and mend what the linter can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(READY)  ## Measure send() and a worker's rate beside Celery's own, in the same run
-	$(BIN)/python -m benchmarks.bench
+# PEERS=0 leaves out whoever is not Celery or Django; ARGS takes the rest: make bench ARGS='--part sending --scale 0.1'
+PEERS ?= 1
+RIVALS := $(if $(filter 0,$(PEERS)),,$(VENV)/.bench)
+
+bench: $(READY) $(RIVALS)  ## Measure the bus beside Celery, Django and its peers, and print each goal (25 minutes). PEERS=0 ARGS='--part sending'
+	$(BIN)/python -m benchmarks $(if $(RIVALS),,--no-peers) $(ARGS)
+
+performance: $(READY) $(RIVALS)  ## The same, and write its tables into docs/performance.md
+	$(BIN)/python -m benchmarks --json docs/benchmarks/bench.json $(ARGS)
+	$(BIN)/python -m benchmarks.shares
+	$(BIN)/python -m benchmarks.page
+
+curves: $(READY) $(RIVALS)  ## Measure what grows with what, and draw it into docs/benchmarks
+	$(BIN)/python -m benchmarks.curves $(ARGS)
 
 chaos: $(VENV)/.chaos  ## Break the bus on purpose, and count what is lost (hours). FORM=short takes minutes; FAULTS=a,b CELLS=c SECONDS=9
 	$(BIN)/python -m tests.chaos --form $(FORM) --json $(JSON) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CELLS),--cells $(CELLS)) \

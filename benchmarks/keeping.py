@@ -1,98 +1,169 @@
-"""What the ledger costs: its rows at a send, its receipt at a delivery."""
+"""What the ledger costs: its rows at a send, its receipt at a delivery; empty, and with a million rows in it."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
 
-from django.db import transaction
-from django.utils import timezone
+from django.db import connection, transaction
 
 from benchmarks import signals
-from benchmarks.deliveries import Deliveries
-from benchmarks.measure import compare
+from benchmarks.deliveries import Waiting
+from benchmarks.ground import QUEUES, cohort
+from benchmarks.line import at_most, summarize
+from benchmarks.rows import Row
+from benchmarks.timing import by_turns, each, repeated
 from signalbus import ledger
-from signalbus.models import Delivery, State, StoredMessage
 from signalbus.sending import outbox
-from signalbus.wire.message import delivery_id, uuid7
+from signalbus.wire.message import uuid7
 from tasks.admissions.models import Academy, Cohort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    import redis
-
-    from benchmarks.measure import Line
+    from benchmarks.ground import Ground
+    from benchmarks.line import Goal, Line
+    from benchmarks.rows import Size
+    from benchmarks.timing import Times
     from signalbus.sending.composing import Outgoing
 
-ROWS = 1000
-BATCH = 100
+ROWS = 1000  # of a send_many()
+SENDS = 50  # in one transaction
+TOGETHER = 100  # texts in one Celery message
 SETTLED = 1_000_000
 
 
 class Keeping:
-    """Measures what is written, beside ordinary rows.
+    """Measures what is written, beside ordinary rows and beside signals that keep nothing.
 
     Args:
-        cohort: the row that messages refer to.
-        broker: a client of the server that the messages go to.
-        scale: how many times as many calls as a quick look takes.
-        rounds: of deliveries.
+        ground: the servers.
+        size: how much is measured.
     """
 
-    def __init__(self, cohort: Cohort, broker: redis.Redis, scale: float, rounds: int) -> None:
-        self.cohort = cohort
-        self.deliveries = Deliveries(broker, rounds)
-        self.calls = max(1, int(100 * scale))
-        self.settled = int(SETTLED * min(1.0, scale))
+    def __init__(self, ground: Ground, size: Size) -> None:
+        self.ground = ground
+        self.size = size
 
-    def lines(self) -> Iterator[Line]:
-        """Measure sends and deliveries, in an empty ledger and beside a million rows that are settled."""
-        yield from self._sends("")
-        yield from self.deliveries.lines("")
-        _settle(self.settled)
-        suffix = f" [{self.settled:,} settled]"
-        yield from self._sends(suffix)
-        yield from self.deliveries.lines(suffix)
+    def rows(self) -> Iterator[Row]:
+        """List what is measured."""
+        for kind in ("sqlite", "postgres"):
+            yield Row(f"rows of a durable send(), {kind}", partial(self._sends, kind))
+            yield Row(f"rows of a durable send_many(), {kind}", partial(self._many, kind))
+            yield Row(f"a durable delivery, {kind}", partial(self._deliveries, kind))
+            yield Row(f"a million rows settled, {kind}", partial(self._settled, kind))
 
-    def _sends(self, suffix: str) -> Iterator[Line]:
-        for title, signal, target in (
-            ("durable send(), and one row created", signals.kept, 1.3),
-            ("durable send() to three, and one row created", signals.kept_by_three, 1.5),
-        ):
-            ours = partial(signal.send, sender=Cohort, cohort_id=self.cohort.pk, created=True)
-            yield compare(
-                title + suffix,
-                _in_a_transaction(ours, self.calls),
-                _in_a_transaction(_create, self.calls),
-                calls=1,
-                per_call=self.calls,
-                rounds=15,
-                target=target,
+    def _sends(self, kind: str) -> Iterator[Line]:
+        with self.ground.database(kind) as row:
+            ways = {
+                "one": _in_a_transaction(_send_one(row), SENDS),
+                "three": _in_a_transaction(_send_three(row), SENDS),
+                "row": _in_a_transaction(_create, SENDS),
+            }
+            times = by_turns(ways, calls=self.size.of(10), rounds=2 * self.size.rounds)
+        times = {name: each(numbers, SENDS) for name, numbers in times.items()}
+        for way, to, goal in (("one", "", 1.3), ("three", " to three", 1.5)):
+            title = f"durable send(){to} ÷ one row created, both in a transaction, {kind}"
+            yield summarize(title, times[way], times["row"], "us", at_most(goal))
+
+    def _many(self, kind: str) -> Iterator[Line]:
+        number = self.size.of(ROWS, 10)
+        with self.ground.database(kind) as row:
+            send = _send_many(row, number)
+            outgoing = _captured(send)
+
+            def record() -> None:
+                ledger.record(
+                    [ledger.Part(item.message, item.body, item.queue) for item in outgoing], using=ledger.using()
+                )
+
+            def create() -> None:
+                Academy.objects.bulk_create([_ordinary() for _ in range(number)])
+
+            ways = {
+                name: _in_a_transaction(way, 1) for name, way in (("rows", record), ("all", send), ("other", create))
+            }
+            times = by_turns(ways, calls=self.size.of(5), rounds=self.size.rounds)
+        times = {name: each(numbers, number) for name, numbers in times.items()}
+        for way, title, goal in (("rows", "rows of send_many()", 1.0), ("all", "whole send_many()", 3.0)):
+            yield summarize(
+                f"{title} of {number:,} ÷ bulk_create(), each, {kind}", times[way], times["other"], "us", at_most(goal)
             )
-        yield from self._many(suffix)
 
-    def _many(self, suffix: str) -> Iterator[Line]:
-        payloads = [{"cohort_id": self.cohort.pk, "created": True}] * ROWS
+    def _deliveries(self, kind: str) -> Iterator[Line]:
+        goals: dict[int, Goal | None] = {1: at_most(1.4), TOGETHER: at_most(0.9) if kind == "postgres" else None}
+        for together, goal in goals.items():
+            with self.ground.database(kind):
+                durable, fleeting = (
+                    Waiting(self.ground.client, signal, together) for signal in (signals.durable, signals.fleeting)
+                )
+                calls = self.size.of(400 // together)
+                times: Times = {"durable": [], "fleeting": []}
+                for _ in range(2 * self.size.rounds):
+                    durable.fill(2 * calls)  # of two rounds: one is to warm up
+                    fleeting.fill(2 * calls)
+                    found = by_turns({"durable": durable, "fleeting": fleeting}, calls=calls, rounds=1)
+                    for name, numbers in found.items():
+                        times[name] += each(numbers, together)
+            title = f"a durable delivery ÷ durable=False, {together} together, {kind}"
+            yield summarize(title, times["durable"], times["fleeting"], "us", goal)
 
-        def record() -> None:
-            ledger.record([_part(item) for item in outgoing], using=ledger.using())
+    def _settled(self, kind: str) -> Iterator[Line]:
+        settled = self.size.of(SETTLED)
+        for way, (full, empty) in self.beside(kind, [settled, 0]).items():
+            yield summarize(f"{way}: {settled:,} rows settled ÷ none, {kind}", full, empty, "us", at_most(1.1))
 
-        def create() -> None:
-            Academy.objects.bulk_create([_ordinary() for _ in range(ROWS)])
+    def beside(self, kind: str, counts: Sequence[int]) -> dict[str, list[list[float]]]:
+        """Measure the same in ledgers that hold more and more, by turns.
 
-        outgoing = _captured(lambda: signals.kept.send_many(Cohort, payloads))
-        send = partial(signals.kept.send_many, Cohort, payloads)
-        for title, ours, target in (("rows of", record, 1.0), ("whole", send, 3.0)):
-            yield compare(
-                f"{title} send_many() of {ROWS:,}, and bulk_create(); each{suffix}",
-                _in_a_transaction(ours, 1),
-                _in_a_transaction(create, 1),
-                calls=1,
-                per_call=ROWS,
-                rounds=9,
-                target=target,
-            )
+        Args:
+            kind: of the databases.
+            counts: of the rows that are settled in each.
+
+        Returns:
+            For each thing that is done, for each ledger, the microseconds that it takes: a number for each round.
+        """
+        urls = [self.ground.create(kind) for _ in counts]
+        for url, count in zip(urls, counts, strict=True):
+            with self.ground.using(url):
+                settle(count)
+        found: dict[str, list[list[float]]] = {}
+        for number in range(2 * self.size.rounds):
+            for place, url in list(enumerate(urls))[:: 1 if number % 2 else -1]:
+                with self.ground.using(url):
+                    for way, took in self._once().items():
+                        found.setdefault(way, [[] for _ in urls])[place].append(took)
+        return found
+
+    def _once(self) -> dict[str, float]:
+        """Return the microseconds that each thing takes in the database of this moment."""
+        row = cohort()
+        alone, together = (Waiting(self.ground.client, signals.durable, number) for number in (1, TOGETHER))
+        calls = self.size.of(30)
+        alone.fill(2 * calls)
+        together.fill(2 * calls)
+        ways: dict[str, Callable[[], object]] = {
+            "durable send()": _in_a_transaction(_send_one(row), SENDS),
+            "durable send_many()": _in_a_transaction(_send_many(row, TOGETHER), 1),
+            "a durable delivery": alone,
+            "durable deliveries in a batch": together,
+        }
+        numbers = (SENDS, TOGETHER, 1, TOGETHER)
+        found = by_turns(ways, calls=calls, rounds=1)
+        self.ground.client.delete(*QUEUES)
+        return {name: found[name][0] / number for name, number in zip(ways, numbers, strict=True)}
+
+
+def _send_one(row: Cohort) -> Callable[[], object]:
+    return partial(signals.kept.send, sender=Cohort, cohort_id=row.pk, created=True)
+
+
+def _send_three(row: Cohort) -> Callable[[], object]:
+    return partial(signals.kept_by_three.send, sender=Cohort, cohort_id=row.pk, created=True)
+
+
+def _send_many(row: Cohort, number: int) -> Callable[[], object]:
+    return partial(signals.kept.send_many, Cohort, [{"cohort_id": row.pk, "created": True}] * number)
 
 
 def _in_a_transaction(function: Callable[[], object], times: int) -> Callable[[], None]:
@@ -100,8 +171,7 @@ def _in_a_transaction(function: Callable[[], object], times: int) -> Callable[[]
 
     def call() -> None:
         with transaction.atomic():
-            for _ in range(times):
-                function()
+            repeated(function, times)()
             transaction.set_rollback(True)
 
     return call
@@ -125,29 +195,25 @@ def _captured(send: Callable[[], object]) -> list[Outgoing]:
     return sent
 
 
-def _part(item: Outgoing) -> ledger.Part:
-    return ledger.Part(item.message, item.body, item.queue)
+def settle(count: int) -> None:
+    """Fill the ledger with what is done: messages and a delivery of each, in SQL, because nobody has time for more.
 
-
-def _settle(count: int) -> None:
-    """Fill the ledger with what is done."""
-    now = timezone.now()
-    for _ in range(count // 10_000):
-        messages = [
-            StoredMessage(id=uuid7(), signal="benchmarks.old", text="x" * 300, created_at=now) for _ in range(10_000)
-        ]
-        deliveries = [
-            Delivery(
-                id=delivery_id(message.pk, "old"),
-                message=message,
-                receiver="old",
-                state=State.DONE,
-                attempts=1,
-                due_at=now,
-                created_at=now,
-                ended_at=now,
-            )
-            for message in messages
-        ]
-        StoredMessage.objects.bulk_create(messages, batch_size=1000)
-        Delivery.objects.bulk_create(deliveries, batch_size=1000)
+    Args:
+        count: of each.
+    """
+    on_postgres = connection.vendor == "postgresql"
+    id_ = "lpad(to_hex(n), 32, '0')::uuid" if on_postgres else "printf('%%032x', n)"
+    numbers = "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < %s)"
+    now = "CURRENT_TIMESTAMP"
+    messages = f"""{numbers}
+        INSERT INTO signalbus_message (id, signal, text, sealed, created_at)
+        SELECT {id_}, 'benchmarks.old', %s, {"false" if on_postgres else "0"}, {now} FROM number"""
+    deliveries = f"""{numbers}
+        INSERT INTO signalbus_delivery (id, message_id, receiver, queue, state, attempts, allowance, due_at, error,
+            traceback, created_at, ended_at)
+        SELECT {id_}, {id_}, 'old', '', 'done', 1, 0, {now}, '', '', {now}, {now} FROM number"""
+    with connection.cursor() as cursor:
+        if count:
+            cursor.execute(messages, [count, "x" * 300])
+            cursor.execute(deliveries, [count])
+        cursor.execute("ANALYZE")

@@ -1,141 +1,140 @@
-"""What a send costs."""
+"""What a send costs, beside the least that Redis asks for, Celery's ``delay`` and Django's own signals."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
-from django.db import connection, transaction
-from django.test.utils import CaptureQueriesContext
+from django.db import transaction
 
 from benchmarks import signals, stock
-from benchmarks.measure import compare
-from signalbus import Signal
-from tasks.admissions.models import Cohort
+from benchmarks.ground import QUEUES
+from benchmarks.line import at_least, at_most, summarize
+from benchmarks.rows import Row
+from benchmarks.timing import by_turns, each, repeated
+from tasks.admissions.models import Academy, Cohort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import redis
-    from django.db.models import Model
+    from benchmarks.ground import Ground
+    from benchmarks.line import Line
+    from benchmarks.rows import Size
 
-    from benchmarks.measure import Line
-
-BATCH = 100
-QUEUES = ("signalbus", "celery")
-CROWD = 5000  # other signals, and as many receivers
+BATCH = 1000
+DELAYS = 100  # in a block beside a batch: as many would take most of the time
+LOCAL = 50  # calls that never leave the process, in one look at the clock
+RAW = "raw"  # the list that raw items go to
 
 
 class Sending:
     """Measures sends of one instance.
 
     Args:
-        cohort: the instance.
-        broker: a client of the server that the messages go to.
-        scale: how many times as many calls as a quick look takes.
+        ground: the servers.
+        size: how much is measured.
     """
 
-    def __init__(self, cohort: Cohort, broker: redis.Redis, scale: float) -> None:
-        self.cohort = cohort
-        self.broker = broker
-        self.calls = max(1, int(100 * scale))
-        self.rounds = 15
-        self.crowd: list[tuple[Signal, Callable[..., None]]] = []
+    def __init__(self, ground: Ground, size: Size) -> None:
+        self.ground = ground
+        self.size = size
 
-    def lines(self) -> Iterator[Line]:
-        """Measure a send beside Celery's ``delay``, and beside Django's ``send`` where nothing travels."""
-        yield self._alone("send() of a message, and .delay()")
-        yield self._in_transaction(f"{BATCH} send() in a transaction, and {BATCH} .delay() on commit; each")
-        yield self._many(f"send_many() of {BATCH}, and {BATCH} .delay(); each")
-        yield from self._local("")
-        self._register_a_crowd()
-        with_crowd = f" [{CROWD:,} others]"
-        yield self._alone(f"send() of a message, and .delay(){with_crowd}")
-        yield from self._local(with_crowd)
+    def rows(self) -> Iterator[Row]:
+        """List what is measured."""
+        yield Row("send(), durable=False", self._alone)
+        yield Row("send_many() and 1,000 in a transaction", self._together)
+        for kind in ("sqlite", "postgres"):
+            yield Row(f"durable send(), {kind}", partial(self._durable, kind))
+        yield Row("send() that stays here", self._local)
 
-    def _send(self) -> None:
-        signals.fetched.send(sender=Cohort, instance=self.cohort, created=True)
+    def _send(self, cohort: Cohort) -> None:
+        signals.fetched.send(sender=Cohort, instance=cohort, created=True)
 
-    def _delay(self) -> None:
-        stock.fetch.delay("admissions.Cohort", self.cohort.pk, True)
+    def _delay(self, cohort: Cohort) -> None:
+        stock.fetch_atomic.delay("admissions.Cohort", cohort.pk, True)
+
+    def _item(self, send: Callable[[], object]) -> bytes:
+        """Return what a send leaves on our queue."""
+        self.ground.empty()
+        send()
+        item: bytes = self.ground.client.lindex(QUEUES[0], 0)
+        self.ground.empty()
+        return item
 
     def _empty(self) -> None:
-        self.broker.delete(*QUEUES)
+        self.ground.client.delete(RAW, *QUEUES)
 
-    def _alone(self, title: str) -> Line:
-        return compare(
-            title, self._send, self._delay, calls=self.calls, rounds=self.rounds, target=1.2, between=self._empty
+    def _alone(self) -> Iterator[Line]:
+        with self.ground.database("sqlite") as cohort:
+            send = partial(self._send, cohort)
+            item = self._item(send)
+            ways = {"raw": partial(self.ground.client.lpush, RAW, item), "delay": partial(self._delay, cohort)}
+            times = by_turns(
+                ways | {"send": send}, calls=self.size.of(200), rounds=3 * self.size.rounds, between=self._empty
+            )
+        size = f"an item of {len(item) / 1000:.1f} KB"
+        yield summarize(f"send() ÷ raw LPUSH of {size}", times["send"], times["raw"], "us", at_most(1.3))
+        yield summarize(
+            "Celery's .delay() ÷ send()", times["send"], times["delay"], "us", at_least(8), upside_down=True
         )
 
-    def _in_transaction(self, title: str) -> Line:
-        def ours() -> None:
-            with transaction.atomic():
-                for _ in range(BATCH):
-                    self._send()
+    def _together(self) -> Iterator[Line]:
+        number = self.size.of(BATCH, 10)
 
-        def other() -> None:
-            with transaction.atomic():
-                for _ in range(BATCH):
-                    transaction.on_commit(partial(stock.fetch.delay, "admissions.Cohort", self.cohort.pk, True))
+        with self.ground.database("sqlite") as cohort:
+            payloads = [{"instance": cohort, "created": True}] * number
 
-        calls = max(1, self.calls // 25)
-        return compare(title, ours, other, calls=calls, rounds=7, per_call=BATCH, target=1.2, between=self._empty)
+            def in_a_transaction() -> None:
+                with transaction.atomic():
+                    for _ in range(number):
+                        self._send(cohort)
 
-    def _many(self, title: str) -> Line:
-        payloads = [{"instance": self.cohort, "created": True}] * BATCH
-
-        def other() -> None:
-            for _ in range(BATCH):
-                self._delay()
-
-        calls = max(1, self.calls // 25)
-        ours = partial(signals.fetched.send_many, Cohort, payloads)
-        return compare(title, ours, other, calls=calls, rounds=7, per_call=BATCH, between=self._empty)
-
-    def _local(self, suffix: str) -> Iterator[Line]:
-        payload = {"sender": Cohort, "instance": self.cohort, "created": True}
-        for title, ours, other, target in (
-            ("send() without receivers, and Django's", signals.unheard, signals.django_unheard, 1.5),
-            ("send() to an inline receiver, and Django's", signals.inline, signals.django_inline, 2.0),
-        ):
-            yield compare(
-                title + suffix,
-                partial(ours.send, **payload),
-                partial(other.send, **payload),
-                calls=self.calls * 50,
-                rounds=self.rounds,
-                target=target,
+            times = by_turns(
+                {
+                    "delay": repeated(partial(self._delay, cohort), DELAYS),
+                    "send_many": partial(signals.fetched.send_many, Cohort, payloads),
+                    "transaction": in_a_transaction,
+                },
+                calls=self.size.of(5),
+                rounds=self.size.rounds,
+                between=self._empty,
             )
+        delay = each(times["delay"], DELAYS)
+        for title, way, goal in (
+            (f"Celery's .delay() ÷ send_many() of {number:,}, each", "send_many", 45),
+            (f"Celery's .delay() ÷ send(), {number:,} in a transaction, each", "transaction", 25),
+        ):
+            yield summarize(title, each(times[way], number), delay, "us", at_least(goal), upside_down=True)
 
-    def _register_a_crowd(self) -> None:
-        for number in range(CROWD):
-            signal = Signal(f"benchmarks.crowd_{number}")
+    def _durable(self, kind: str) -> Iterator[Line]:
+        with self.ground.database(kind) as cohort:
+            send = partial(signals.kept.send, sender=Cohort, cohort_id=cohort.pk, created=True)
+            item = self._item(send)
 
-            def receiver(sender: type[Model], **kwargs: object) -> None:
-                """Listen to one of the others."""
+            def row_and_push() -> None:
+                Academy.objects.create(name="an ordinary row", slug=uuid4().hex)
+                self.ground.client.lpush(RAW, item)
 
-            signal.connect(receiver, sender=Cohort, dispatch_uid=f"benchmarks.crowd_{number}")
-            self.crowd.append((signal, receiver))
+            times = by_turns(
+                {"send": send, "row": row_and_push},
+                calls=self.size.of(100),
+                rounds=2 * self.size.rounds,
+                between=self._empty,
+            )
+        title = f"durable send() ÷ (a row committed + raw LPUSH), {kind}"
+        yield summarize(title, times["send"], times["row"], "us", at_most(1.3))
 
-    def costs(self) -> Iterator[str]:
-        """Count what a send writes and asks."""
-        for title, send, queue in (("send()", self._send, QUEUES[0]), (".delay()", self._delay, QUEUES[1])):
-            send()
-            self._empty()
-            before = self._commands()
-            with CaptureQueriesContext(connection) as queries:
-                send()
-            commands = self._commands() - before - 1  # the question itself
-            (item,) = self.broker.lrange(queue, 0, -1)
-            yield f"{title}: {len(item):,} bytes on the queue, {commands} broker command(s), {len(queries)} queries"
-        self._empty()
-        with transaction.atomic():
-            for _ in range(BATCH):
-                self._send()
-        items: list[bytes] = self.broker.lrange(QUEUES[0], 0, -1)  # type: ignore[assignment]
-        size = sum(map(len, items)) / BATCH
-        yield f"{BATCH} send() in a transaction: {len(items)} Celery message(s), {size:,.0f} bytes for each send()"
-        self._empty()
-
-    def _commands(self) -> int:
-        return int(self.broker.info("stats")["total_commands_processed"])
+    def _local(self) -> Iterator[Line]:
+        with self.ground.database("sqlite") as cohort:
+            payload = {"sender": Cohort, "instance": cohort, "created": True}
+            for title, ours, other, goal in (
+                ("send() without receivers ÷ Django's", signals.unheard, signals.django_unheard, 1.5),
+                ("send() to an inline receiver ÷ Django's", signals.inline, signals.django_inline, 2.0),
+            ):
+                ways = {
+                    "ours": repeated(partial(ours.send, **payload), LOCAL),
+                    "other": repeated(partial(other.send, **payload), LOCAL),
+                }
+                times = by_turns(ways, calls=self.size.of(100), rounds=3 * self.size.rounds)
+                yield summarize(title, each(times["ours"], LOCAL), each(times["other"], LOCAL), "us", at_most(goal))

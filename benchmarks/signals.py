@@ -7,13 +7,21 @@ from signalbus import Signal
 plain = Signal(durable=False)  # its receiver asks for no transaction
 atomic = Signal(durable=False)  # its receiver has the default policy
 fetched = Signal(durable=False)  # its message refers to a row
+bulky = Signal(durable=False)  # its payload grows
+piled = Signal(durable=False)  # through a queue that no worker looks at
+
 kept = Signal()  # durable, to one receiver
 kept_by_three = Signal()
+stored = Signal()  # durable, and its receiver does nothing, through a queue that no worker looks at
 durable = Signal()  # its receiver writes a row
 fleeting = Signal(durable=False)  # as well
+
+quick = Signal(durable=False)  # what waits for nothing
+slow = Signal(durable=False)
+burst = Signal(durable=False)  # a few of them are slow
+turning = Signal(durable=False)  # slow from some moment on
+
 unheard = Signal()
 inline = Signal()
-both = Signal()
-
 django_unheard = DjangoSignal()
 django_inline = DjangoSignal()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 from celery import Celery
 from django.db import transaction
 
@@ -25,19 +28,17 @@ def nothing_atomic(label: str, pk: int, created: bool) -> None:
 
 
 @app.task
-def fetch(label: str, pk: int, created: bool) -> None:
-    """Fetch the instance."""
-    from tasks.admissions.models import Cohort  # noqa: PLC0415 - Celery imports this module before Django is set up
-
-    assert Cohort.objects.get(pk=pk).name
-    tally()
-
-
-@app.task
 def fetch_atomic(label: str, pk: int, created: bool) -> None:
     """Fetch the instance, in a transaction."""
-    from tasks.admissions.models import Cohort  # noqa: PLC0415 - as above
+    from tasks.admissions.models import Cohort  # noqa: PLC0415 - Celery imports this module before Django is set up
 
     with transaction.atomic():
         assert Cohort.objects.get(pk=pk).name
         tally()
+
+
+@app.task
+def work(sent: float, seconds: float, **payload: Any) -> None:
+    """Say how late it is, unless it is known to be slow, and take some time."""
+    tally(0.0 if seconds else sent)
+    time.sleep(seconds)

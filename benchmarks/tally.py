@@ -1,51 +1,63 @@
-"""Counts completions in a worker's processes, for the same microsecond on both sides: a file in memory for each."""
+"""Counts completions in whatever threads and processes a worker has, at the same price on every side.
+
+Each completion is one short record at the end of one file in memory: the kernel puts one behind the other, so that
+none is lost, as counters would lose some between two threads or with a process that ends.
+"""
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import time
-from functools import lru_cache
-from pathlib import Path
+from functools import cache
+from typing import TYPE_CHECKING
 
-_RECORD = struct.Struct("qdd")  # how many, when the first, when the last
+if TYPE_CHECKING:
+    from pathlib import Path
 
-
-@lru_cache(maxsize=2)
-def _memory(pid: int) -> mmap.mmap:
-    path = Path(os.environ["BENCH_TALLY"]) / str(pid)
-    path.write_bytes(bytes(_RECORD.size))
-    with path.open("r+b") as file:
-        return mmap.mmap(file.fileno(), _RECORD.size)
+_RECORD = struct.Struct("dd")  # when it was done, and when it had been sent; both by the clock that all processes share
 
 
-def tally() -> None:
-    """Count one completion in this process."""
-    memory = _memory(os.getpid())
-    count, first, _ = _RECORD.unpack_from(memory)
-    now = time.monotonic()
-    _RECORD.pack_into(memory, 0, count + 1, first or now, now)
+@cache
+def _file() -> int:
+    return os.open(os.environ["BENCH_TALLY"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
-def read(directory: Path) -> tuple[int, float]:
-    """Add up what the processes have counted.
+def tally(sent: float = 0.0) -> None:
+    """Note one completion.
 
     Args:
-        directory: the one that BENCH_TALLY names to them.
-
-    Returns:
-        How many completions, and the seconds from the first to the last.
+        sent: when it was sent, by ``time.monotonic``; where that is of interest.
     """
-    records = [_RECORD.unpack(data) for path in directory.iterdir() if len(data := path.read_bytes()) == _RECORD.size]
-    counted = [record for record in records if record[0]]
-    if not counted:
-        return 0, 0.0
-    return sum(record[0] for record in counted), max(r[2] for r in counted) - min(r[1] for r in counted)
+    os.write(_file(), _RECORD.pack(time.monotonic(), sent))
 
 
-def reset(directory: Path) -> None:
-    """Let the processes count from zero; nothing may be running in them."""
-    for path in directory.iterdir():
-        with path.open("r+b") as file:
-            file.write(bytes(_RECORD.size))
+class Tally:
+    """What was counted into a file.
+
+    Args:
+        path: the file, which BENCH_TALLY names to those who count.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+
+    def __len__(self) -> int:
+        return self.path.stat().st_size // _RECORD.size
+
+    def _records(self) -> list[tuple[float, float]]:
+        return list(_RECORD.iter_unpack(self.path.read_bytes()))
+
+    def seconds(self) -> float:
+        """Return the time from the first completion to the last."""
+        times = [done for done, _ in self._records()]
+        return max(times) - min(times)
+
+    def delays(self) -> list[float]:
+        """Return the seconds that each took from being sent, of those that told."""
+        return [done - sent for done, sent in self._records() if sent]
+
+    def reset(self) -> None:
+        """Begin from zero."""
+        os.truncate(self.path, 0)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from django.db import connections
-
 from signalbus import ledger
-from signalbus.compat.django import callbacks_of, in_testcase, only_testcases, open_savepoints
+from signalbus.compat.django import callbacks_of, in_testcase, only_testcases, open_savepoints, opened_connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +23,7 @@ T = TypeVar("T")
 
 def deciding() -> list[BaseDatabaseWrapper]:
     """Return the connections whose commits decide over what is sent now; none, if it is not to wait."""
-    opened = [c for c in connections.all(initialized_only=True) if c.in_atomic_block or _is_manual(c)]
+    opened = [c for c in opened_connections() if c.in_atomic_block or (not c.autocommit and _is_manual(c))]
     if len(opened) < 2:  # noqa: PLR2004 - nearly always
         return opened
     alias = ledger.using()

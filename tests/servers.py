@@ -28,7 +28,7 @@ from signalbus.celery import get_app
 from signalbus.sending import publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -120,6 +120,14 @@ class Postgres:
         self._leash.release()
         self._server.cleanup()
 
+    @property
+    def pid(self) -> int:
+        """The server's process id; its children are those of the connections."""
+        assert self._server is not None
+        pid: int | None = self._server.get_pid()
+        assert pid is not None
+        return pid
+
     def url(self, database: str = "postgres") -> str:
         """Return a DATABASE_URL."""
         assert self._server is not None
@@ -195,9 +203,7 @@ def broker(url: str) -> Iterator[None]:
 def _forget_connections() -> None:
     # What Celery does in a forked child: its pools are filled anew, from the configuration as it is then.
     app: Any = get_app()
-    if publisher._pool.cache_info().currsize:
-        publisher._pool(app, os.getpid()).connections.force_close_all()
-        publisher._pool.cache_clear()
+    publisher.forget()
     app._after_fork()
     pools.reset()
 
@@ -219,6 +225,9 @@ class Worker:
         options: more of the command line.
         environment: what differs from this process's environment (CELERY_BROKER_URL, DATABASE_URL, …); None removes.
         timeout: seconds that it may take to get ready, and to end.
+        python: the interpreter of its environment.
+        cwd: where it is started.
+        prefix: what the command line begins with, which runs the rest in its own place.
     """
 
     def __init__(
@@ -230,14 +239,18 @@ class Worker:
         concurrency: int = 2,
         environment: Mapping[str, str | None] | None = None,
         timeout: float = 30.0,
+        python: Path | str = sys.executable,
+        cwd: Path = CHECKOUT,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.name = f"w{uuid.uuid4().hex[:8]}"
-        self.command = [sys.executable, "-m", "celery", "-A", app, "worker", "--loglevel", "INFO"]
+        self.command = [*prefix, str(python), "-m", "celery", "-A", app, "worker", "--loglevel", "INFO"]
         self.command += ["--pool", pool, "--concurrency", str(concurrency), "-n", f"{self.name}@%h", *options]
         merged = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", **(environment or {})}
         self.environment = {key: value for key, value in merged.items() if value is not None}
         self.log_path = directory / f"{self.name}.log"
         self.timeout = timeout
+        self.cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
         self._leashes: list[Leash] = []
 
@@ -268,7 +281,7 @@ class Worker:
             # A process group of its own, so that what is left of it can be ended without its name.
             self._process = subprocess.Popen(
                 self.command,
-                cwd=CHECKOUT,
+                cwd=self.cwd,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from billiard import common
+from celery import _state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,57 @@ def is_worker_terminating() -> bool:
     state = sys.modules.get("celery.worker.state")  # never imported by a process that is no worker
     code = getattr(state, "should_terminate", None)
     return code is not None and code is not False
+
+
+def task_here(app: Celery) -> Any | None:
+    """Return the worker's task that this thread runs now, or None.
+
+    The public ``current_worker_task`` takes as long to find nothing as it takes to sign a message. Uses
+    ``celery._state._task_stack``, whose ``_local`` is empty while no thread runs a task. Were it empty although one
+    does, what a task sends would not belong to its tree.
+
+    Args:
+        app: the app.
+    """
+    local: Any = getattr(_state._task_stack, "_local", None)  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+    if local is not None and next(iter(local), None) is None:
+        return None
+    return app.current_worker_task
+
+
+def is_worker_stopping() -> bool:
+    """Whether this process is a worker's main one, and in its warm shutdown.
+
+    Uses ``celery.worker.state.should_stop``, as `is_worker_terminating` does its sibling.
+    """
+    state = sys.modules.get("celery.worker.state")
+    code = getattr(state, "should_stop", None)
+    return code is not None and code is not False
+
+
+def wait_for_what_is_written(pool: Any) -> None:
+    """Have a prefork pool see to its end, in a warm shutdown, what its children were given a moment before.
+
+    Wraps ``TaskPool.flush``, and uses ``AsynPool._cache`` with ``_write_to`` and ``_accepted`` of its jobs. Celery 5.7
+    forgets there what a child has not said yet that it has begun, also as the worker stops. The child runs it, but
+    nobody reads the result: the message is not acknowledged, so it runs twice; and the child, which waits for a reader
+    (``billiard.pool.Worker._ensure_messages_consumed``), holds the worker up for 30 seconds.
+
+    Args:
+        pool: the worker's, started; one of another kind is left alone.
+    """
+    flush = getattr(pool, "flush", None)
+    if flush is None or not hasattr(getattr(pool, "_pool", None), "_cache"):
+        return
+
+    def flush_what_is_not_written() -> None:
+        if is_worker_stopping():
+            for job in pool._pool._cache.values():  # noqa: SLF001 - the reason of this module
+                if job._write_to is not None:  # noqa: SLF001 - as above
+                    job._accepted = True  # noqa: SLF001 - as above
+        flush()
+
+    pool.flush = flush_what_is_not_written
 
 
 def listeners(signal: Any, sender: object) -> list[tuple[Callable[..., object], bool]]:

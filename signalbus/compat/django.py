@@ -70,7 +70,8 @@ class HookedSignal(Signal):
         self.lock: Any = threading.RLock()  # Django's own cannot be held around its methods
 
     @property
-    def _someone_died(self) -> bool:
+    def someone_died(self) -> bool:
+        """Whether Django has yet to forget a receiver, or a sender, that was collected."""
         return self._dead_receivers
 
     def _bury_the_dead(self) -> None:
@@ -122,6 +123,17 @@ def wrapped_in(lazy: LazyObject[Any]) -> Any:
 
 
 # Transactions and connections
+
+
+def opened_connections() -> list[BaseDatabaseWrapper]:
+    """Return what ``connections.all(initialized_only=True)`` returns, for a third of its price: each send asks for it.
+
+    Uses ``ConnectionHandler._connections``, which holds this thread's connections as attributes. Were they kept
+    elsewhere, messages would be published before their commit.
+    """
+    store = connections._connections  # type: ignore[attr-defined]  # noqa: SLF001 - the reason for this module
+    found = [getattr(store, alias, None) for alias in connections.settings]
+    return [connection for connection in found if connection is not None]
 
 
 def callbacks_of(connection: BaseDatabaseWrapper) -> list[Waiting]:

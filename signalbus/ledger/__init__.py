@@ -29,7 +29,7 @@ from signalbus.ledger.deliveries import (
     skip,
     using,
 )
-from signalbus.ledger.due import anything_due, mark, marker_returned, take_due, wait_anew
+from signalbus.ledger.due import anything_due, mark, marker_returned, recall, take_due, wait_anew
 from signalbus.ledger.later import cancel, postpone
 from signalbus.ledger.mending import discard, failed, retry, skipped
 from signalbus.ledger.once import end_of_burst, stand_in
@@ -90,6 +90,7 @@ __all__ = [
     "purge",
     "purge_keys",
     "purge_some",
+    "recall",
     "record",
     "refuse",
     "release",

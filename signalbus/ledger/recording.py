@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from django.db import connections, transaction
 
 from signalbus.exceptions import PayloadError
 from signalbus.ledger.dialect import DELIVERIES, MESSAGES, Dialect, dialect_for
 from signalbus.ledger.ordering import NOWHERE, order_of, take_places
-from signalbus.wire.message import delivery_id, to_body
+from signalbus.wire.message import delivery_hex, from_body, to_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,13 +21,50 @@ if TYPE_CHECKING:
 
 WAIT = 10.0  # seconds after its publication that the sweeper first asks whether a delivery was lost
 CHUNK = 250  # rows of one INSERT with a list of values
+FEW = 10  # deliveries up to which single values are quicker than arrays
+
+
+class Recordable(Protocol):
+    """A message, or the part of it that goes through one queue, as it is recorded."""
+
+    @property
+    def key(self) -> str:
+        """The message's id, in hex."""
+
+    @property
+    def signal(self) -> str:
+        """The signal's name."""
+
+    @property
+    def recipients(self) -> tuple[str, ...] | None:
+        """Who receives through that queue; None for an open signal."""
+
+    @property
+    def queue(self) -> str | None:
+        """The Celery queue, or None for the default one."""
+
+    @property
+    def body(self) -> str:
+        """Its text."""
+
+    @property
+    def subject(self) -> str:
+        """What it is about."""
+
+    @property
+    def ordering_key(self) -> str | None:
+        """What it is ordered by, if it is."""
+
+    @property
+    def message(self) -> Message:
+        """The message, with the recipients of that queue."""
 
 
 class Part(NamedTuple):
-    """A message, or the part of it that goes through one queue, as it is recorded.
+    """A message, or a part of it, that is recorded as it is.
 
     Args:
-        message: with the recipients of that queue.
+        message: with the recipients of its queue.
         body: its text.
         queue: the Celery queue, or None for the default one.
         subject: what it is about.
@@ -37,6 +74,26 @@ class Part(NamedTuple):
     body: str
     queue: str | None
     subject: str = ""
+
+    @property
+    def key(self) -> str:
+        """The message's id, in hex."""
+        return self.message.id.hex
+
+    @property
+    def signal(self) -> str:
+        """The signal's name."""
+        return self.message.signal
+
+    @property
+    def recipients(self) -> tuple[str, ...] | None:
+        """Who receives; None for an open signal."""
+        return self.message.recipients
+
+    @property
+    def ordering_key(self) -> str | None:
+        """What it is ordered by, if it is."""
+        return self.message.ordering_key
 
 
 class _Insert(NamedTuple):
@@ -51,6 +108,10 @@ class _Insert(NamedTuple):
     head: str
     values: str
     arrays: str
+
+    def of(self, count: int) -> str:
+        """Return the statement for so many rows."""
+        return self.head + ", ".join([self.values] * count)
 
 
 @cache
@@ -92,7 +153,7 @@ def _insert(dialect: Dialect, table: str, varying: dict[str, str], same: dict[st
     )
 
 
-def record(parts: Sequence[Part], *, using: str) -> None:
+def record(parts: Sequence[Recordable], *, using: str) -> None:
     """Write the rows of messages that are about to be published: one for each message, one for each recipient.
 
     They are written as published, so that nothing is left to do after the commit; a publication that never came is
@@ -104,8 +165,8 @@ def record(parts: Sequence[Part], *, using: str) -> None:
     """
     connection = connections[using]
     dialect = dialect_for(connection)
-    messages, deliveries = _rows(parts, dialect)
-    ordered = any(part.message.ordering_key is not None for part in parts)
+    messages, deliveries = _rows(parts)
+    ordered = any(part.ordering_key is not None for part in parts)
     inserts = _inserts(dialect, ordered=ordered)
     together: contextlib.AbstractContextManager[Any]
     if dialect.arrays and not ordered:
@@ -118,18 +179,31 @@ def record(parts: Sequence[Part], *, using: str) -> None:
         if ordered:
             deliveries = _placed(deliveries, parts, using)
         if dialect.arrays:
-            # One round trip, however many.
-            sql = f"WITH sent AS ({inserts[0].arrays}) {inserts[1].arrays}"
-            cursor.execute(sql, [list(column) for rows in (messages, deliveries) for column in zip(*rows, strict=True)])
+            cursor.execute(*_at_once(inserts, (messages, deliveries)))
             return
         for insert, rows in zip(inserts, (messages, deliveries), strict=True):
             for start in range(0, len(rows), CHUNK):
                 chunk = rows[start : start + CHUNK]
-                values = ", ".join([insert.values] * len(chunk))
-                cursor.execute(insert.head + values, [value for row in chunk for value in row])
+                cursor.execute(insert.of(len(chunk)), [value for row in chunk for value in row])
 
 
-def _placed(deliveries: Sequence[tuple[Any, ...]], parts: Sequence[Part], using: str) -> list[tuple[Any, ...]]:
+def _at_once(
+    inserts: Sequence[_Insert], tables: tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]
+) -> tuple[str, list[Any]]:
+    """Write one statement, for one round trip, however many rows of messages and of deliveries there are.
+
+    Psycopg takes as long to write an array as it takes for several single values.
+    """
+    if len(tables[1]) <= FEW:
+        sent, then = (insert.of(len(rows)) for insert, rows in zip(inserts, tables, strict=True))
+        values = [value for rows in tables for row in rows for value in row]
+    else:
+        sent, then = (insert.arrays for insert in inserts)
+        values = [list(column) for rows in tables for column in zip(*rows, strict=True)]
+    return f"WITH sent AS ({sent}) {then}", values
+
+
+def _placed(deliveries: Sequence[tuple[Any, ...]], parts: Sequence[Recordable], using: str) -> list[tuple[Any, ...]]:
     """Add their places to rows, in the parts' order."""
     messages = [part.message for part in parts]
     positions = take_places(messages, using=using)
@@ -141,23 +215,22 @@ def _placed(deliveries: Sequence[tuple[Any, ...]], parts: Sequence[Part], using:
     return [(*row, *place) for row, place in zip(deliveries, places, strict=True)]
 
 
-def _rows(parts: Sequence[Part], dialect: Dialect) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    messages: dict[Any, tuple[Any, ...]] = {}
+def _rows(parts: Sequence[Recordable]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Return the values of the rows; ids are in hex, as all databases take them."""
+    messages: dict[str, tuple[Any, ...]] = {}
     deliveries: list[tuple[Any, ...]] = []
-    whole: Message | None = None  # of the last part; the parts of a message follow each other
+    whole: Message | None = None  # of the last part, where several parts follow each other
     for part in parts:
-        message = part.message
-        key = dialect.key(message.id)
-        if whole is None or whole.id != message.id:
-            whole, body = message, part.body
+        key, body = part.key, part.body
+        known = messages.get(key)
+        if known is None:
+            whole = None
         else:
-            whole, body = _together(whole, message, messages[key][2])
-        messages[key] = (key, message.signal, body, part.subject)
-        recipients = ("",) if message.recipients is None else message.recipients
-        deliveries += [
-            (dialect.key(delivery_id(message.id, recipient)), key, recipient, part.queue or "")
-            for recipient in recipients
-        ]
+            whole, body = _together(whole or from_body(known[2]), part.message, known[2])
+        messages[key] = (key, part.signal, body, part.subject)
+        queue = part.queue or ""
+        recipients = ("",) if part.recipients is None else part.recipients
+        deliveries += [(delivery_hex(key, recipient), key, recipient, queue) for recipient in recipients]
     return list(messages.values()), deliveries
 
 

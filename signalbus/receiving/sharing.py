@@ -27,7 +27,7 @@ from signalbus.receiving.calling import NotKnownHere, call_receiver
 from signalbus.receiving.ending import was_cut_off
 from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.reporting import announce, context_of
-from signalbus.receiving.upkeep import mend_connections, reject_broken
+from signalbus.receiving.upkeep import mend_connections, reject_broken, takes_several
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,7 +172,7 @@ class SharedCommit:
         self._connection = connections[alias]
         # There, who keeps the others waiting loses the transaction: others may run them. SQLite has one writer anyway.
         self._frees_rows = self._connection.vendor == "postgresql"
-        self._watch = Watch(together=self._frees_rows)
+        self._watch = Watch(together=takes_several(self._connection))
         self._back: list[UUID] = []  # taken, and to be given back
         self._ended: list[tuple[Attempt, Outcome]] = []  # to be told after the commit
         self._culprit: tuple[Attempt, BaseException] | None = None

@@ -146,6 +146,7 @@ class Purge:
             if ledger.take_turn(PURGE_SECONDS):
                 self._until = self._next_at
                 ledger.purge_keys(conf.get().KEEP_SECONDS)
+                ledger.recall()
         if now < self._until and not ledger.purge_some(conf.get().KEEP_SECONDS, batch=PURGE_BATCH):
             self._until = 0.0
         return now < self._until

@@ -184,6 +184,11 @@ def _pg_status(connection: BaseDatabaseWrapper) -> int | None:
     return int(connection.connection.info.transaction_status)
 
 
+def takes_several(connection: BaseDatabaseWrapper) -> bool:
+    """Whether a database takes several statements at once: PostgreSQL, unless the host has psycopg prepare each."""
+    return connection.vendor == "postgresql" and connection.settings_dict["OPTIONS"].get("prepare_threshold") is None
+
+
 def reject_broken(connection: BaseDatabaseWrapper, *, begun: bool = False) -> None:
     """Fail where a commit would quietly roll back: the receiver caught an error inside its transaction.
 

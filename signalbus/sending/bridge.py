@@ -76,6 +76,8 @@ class Bridge(Signal):
         options: what it carries.
     """
 
+    as_given = False
+
     def __init__(self, name: str, source: DjangoSignal, sender: Any, options: Options) -> None:
         super().__init__(name, durable=options.durable)
         self.source = source

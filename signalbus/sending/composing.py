@@ -1,47 +1,94 @@
-"""From a payload to the messages that travel: encoded at once, one part for each queue."""
+"""What messages are made of on their way out: whom they go to, what they are about, whose children they are."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.db.models import Model
 
-from signalbus import conf
 from signalbus.context import current
 from signalbus.exceptions import CascadeError
-from signalbus.sending.once import Keeping, Once
-from signalbus.wire import codec
-from signalbus.wire.message import Message, to_body, uuid7
-from signalbus.wire.references import ForeignModel, Snapshot, name_of, reference_to, shown, unwrapped
+from signalbus.wire.message import from_body
+from signalbus.wire.references import Snapshot, reference_to, shown, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from uuid import UUID
+    from datetime import datetime, timedelta
 
     from signalbus.registry import Receiver
+    from signalbus.sending.once import Keeping, Once
+    from signalbus.wire.message import Heading, Message
 
     OrderedBy = str | Callable[[Mapping[str, Any]], Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The way of one signal's messages from one sender through one queue: what is the same for all of them.
+
+    Args:
+        signal: the signal's name.
+        queue: the Celery queue, or None for the default one.
+        recipients: who receives through that queue; None for an open signal.
+        ledger: the alias of the database that keeps them.
+        recorded: whether they have rows.
+        heading: what their bodies share.
+    """
+
+    signal: str
+    queue: str | None
+    recipients: tuple[str, ...] | None
+    ledger: str
+    recorded: bool
+    heading: Heading
+
+
+@dataclass(slots=True)
 class Outgoing:
     """A message, or the part of it that goes through one queue.
 
     Args:
-        queue: the Celery queue, or None for the default one.
-        message: with the recipients of that queue.
+        route: what it shares with others.
+        key: the message's id, in hex.
         body: the message's text, not signed yet.
         subject: what it is about: label and key of its ``instance``.
+        ordering_key: what it is ordered by, if it is.
         keeping: how the ledger keeps it, if it is not simply published after the commit.
     """
 
-    queue: str | None
-    message: Message
+    route: Route
+    key: str
     body: str
     subject: str = ""
+    ordering_key: str | None = None
     keeping: Keeping | None = None
+
+    @property
+    def id(self) -> UUID:
+        """The message's id."""
+        return UUID(hex=self.key)
+
+    @property
+    def queue(self) -> str | None:
+        """The Celery queue, or None for the default one."""
+        return self.route.queue
+
+    @property
+    def signal(self) -> str:
+        """The signal's name."""
+        return self.route.signal
+
+    @property
+    def recipients(self) -> tuple[str, ...] | None:
+        """Who receives through that queue; None for an open signal."""
+        return self.route.recipients
+
+    @property
+    def message(self) -> Message:
+        """The message, read from its body: only where something went wrong, a test or an order needs it."""
+        return from_body(self.body)
 
 
 def route(receivers: Iterable[Receiver]) -> dict[str | None, tuple[str, ...] | None]:
@@ -86,69 +133,8 @@ class Envelope:
     due: timedelta | datetime | None = None
     once: Once | None = None
 
-    def messages(self, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
-        """Encode payloads.
 
-        Args:
-            sender: who sends.
-            payloads: what it sends; a message for each.
-
-        Returns:
-            For each payload the parts of its message; none where the sender, or an instance, is of a migration's
-            model of the past: no worker has that.
-
-        Raises:
-            PayloadError: a value that cannot travel.
-            CascadeError: a cascade too deep.
-        """
-        settings = conf.get()
-        path, root, parent = _lineage(self.signal, settings.MAX_CASCADE)
-        name = name_of(sender)
-        first, *others = self.routes
-        messages: list[list[Outgoing]] = []
-        for payload in payloads:
-            try:
-                text, version = codec.encode(
-                    sender,
-                    payload,
-                    snapshots=self.snapshots,
-                    max_depth=settings.MAX_NESTING,
-                    max_bytes=settings.MAX_BYTES,
-                )
-            except ForeignModel:
-                messages.append([])
-                continue
-            id_ = uuid7()
-            message = Message(
-                id=id_,
-                signal=self.signal,
-                payload=text,
-                version=version,
-                sender=name,
-                recipients=self.routes[first],
-                ledger=self.ledger,
-                durable=self.durable,
-                recorded=self.durable,
-                sent_at=datetime.now(UTC),
-                path=path,
-                root=root or id_,
-                parent=parent,
-                ordering_key=None if self.ordered_by is None else _ordering_key(self.ordered_by, payload),
-            )
-            parts = [(first, message), *((queue, replace(message, recipients=self.routes[queue])) for queue in others)]
-            subject = _subject_of(payload) if self.durable else ""
-            keeping = None if self.due is None and self.once is None else self._keeping(sender, payload)
-            messages.append([Outgoing(queue, part, to_body(part), subject, keeping) for queue, part in parts])
-        return messages
-
-    def _keeping(self, sender: Any, payload: Mapping[str, Any]) -> Keeping | None:
-        key = None if self.once is None else self.once.key(self.signal, sender, payload, self.routes)
-        if key is None:
-            return None if self.due is None else Keeping(due=self.due)
-        return Keeping(due=self.due, once=self.once, key=key)
-
-
-def _subject_of(payload: Mapping[str, Any]) -> str:
+def subject_of(payload: Mapping[str, Any]) -> str:
     """Say what a message is about, for people who look at the ledger."""
     instance = payload.get("instance")
     if type(instance) is Snapshot:
@@ -159,7 +145,7 @@ def _subject_of(payload: Mapping[str, Any]) -> str:
     return meta.label if instance.pk is None else f"{meta.label} {shown(str(instance.pk))}"
 
 
-def _ordering_key(ordered_by: OrderedBy, payload: Mapping[str, Any]) -> str | None:
+def ordering_key_of(ordered_by: OrderedBy, payload: Mapping[str, Any]) -> str | None:
     """Give a value's text; a row's is its reference, because what it prints as may change."""
     value = payload.get(ordered_by) if isinstance(ordered_by, str) else ordered_by(payload)
     value = value.instance if type(value) is Snapshot else unwrapped(value)
@@ -168,7 +154,7 @@ def _ordering_key(ordered_by: OrderedBy, payload: Mapping[str, Any]) -> str | No
     return None if value is None else str(value)
 
 
-def _lineage(signal: str, limit: int) -> tuple[tuple[str, ...], UUID | None, UUID | None]:
+def lineage_of(signal: str, limit: int) -> tuple[tuple[str, ...], UUID | None, UUID | None]:
     """Return the path, the root and the parent of a message sent from here."""
     parent = current()
     if parent is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.apps import apps
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
     from types import ModuleType
-    from uuid import UUID
 
     from signalbus.registry import Receiver
     from signalbus.sending.signal import Signal
@@ -25,9 +25,23 @@ RESERVED = ("signal", "sender")  # what a receiver gets beside the payload
 
 
 class Sent(list[tuple[Any, Any]]):
-    """What a send returns: (receiver, response) for each receiver that ran in this process; normally none."""
+    """What a send returns: (receiver, response) for each receiver that ran in this process; normally none.
 
-    id: UUID | None = None  # the message's id, or None if nothing travels
+    Args:
+        responses: these pairs.
+        id_: the message's id, or its hex; None if nothing travels.
+    """
+
+    def __init__(self, responses: Iterable[tuple[Any, Any]] = (), id_: UUID | str | None = None) -> None:
+        super().__init__(responses)
+        self._id = id_
+
+    @property
+    def id(self) -> UUID | None:
+        """The message's id, or None if nothing travels."""
+        if type(self._id) is str:  # made for those who ask: few do, and it takes as long as to sign a message
+            self._id = UUID(hex=self._id)
+        return self._id  # type: ignore[return-value]  # a text no more
 
 
 def unheard() -> Sent:
@@ -103,19 +117,8 @@ class Draft:
         signal = self._signal
         if signal.conflicts:
             raise ConfigurationError(str(signal.conflicts[0]))
-        for key in RESERVED:
-            if any(key in payload for payload in payloads):
-                raise PayloadError("receivers get one beside the payload: call it something else", key)
-        envelope = Envelope(
-            signal=signal.name,
-            durable=signal.durable,
-            ordered_by=signal.ordered_by,
-            ledger=_outbox().ledger.using(),
-            routes={None: None} if signal.open else route(self._receivers),
-            snapshots=any(receiver.on_missing == "snapshot" for receiver in self._receivers),
-            due=self._due,
-            once=signal.once,
-        )
+        refuse_reserved(payloads)
+        envelope = envelope_of(signal, self._receivers, self._due)
         try:
             return signal.compose(envelope, self._sender, payloads)
         except Exception:
@@ -132,15 +135,14 @@ class Draft:
         """
         if self._error is None:
             try:
-                instead = _outbox().add([part for parts in self._messages for part in parts], robust=self._robust)
+                instead = outbox().add([part for parts in self._messages for part in parts], robust=self._robust)
             except Exception as error:
                 # As in encode(): a transaction that nobody can follow, for one.
                 if not self._robust:
                     raise
                 self._error = error
             else:
-                ids = [parts[0].message.id if parts else None for parts in self._messages]
-                return [id_ and instead.get(id_, id_) for id_ in ids] if instead else ids
+                return ids_of(self._messages, instead)
         from signalbus.sending import unsendable  # noqa: PLC0415 - as the outbox
 
         name = self._signal.known_name() or self._signal.place
@@ -156,18 +158,66 @@ class Draft:
         Returns:
             All responses, and the message's id.
         """
-        sent = Sent(responses)
         ids = self.publish()
         if ids:
-            (sent.id,) = ids
-            return sent
+            return Sent(responses, *ids)
+        sent = Sent(responses)
         functions = [receiver.function() for receiver in self._receivers]
         sent += [(function, self._error) for function in functions if function is not None]
         return sent
 
 
+def envelope_of(signal: Signal, receivers: Sequence[Receiver], due: timedelta | datetime | None = None) -> Envelope:
+    """Make what all messages share that a signal sends to some of its receivers.
+
+    Args:
+        signal: what is sent.
+        receivers: whom it travels to.
+        due: when it is to be published; None: after the commit.
+
+    Raises:
+        ConfigurationError: a signal without a name, or with that of another.
+    """
+    return Envelope(
+        signal=signal.name,
+        durable=signal.durable,
+        ordered_by=signal.ordered_by,
+        ledger=outbox().ledger.using(),
+        routes={None: None} if signal.open else route(receivers),
+        snapshots=any(receiver.on_missing == "snapshot" for receiver in receivers),
+        due=due,
+        once=signal.once,
+    )
+
+
+def refuse_reserved(payloads: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse payloads with a key that receivers get anyway.
+
+    Args:
+        payloads: what is sent.
+
+    Raises:
+        PayloadError: there is one.
+    """
+    for payload in payloads:
+        for key in RESERVED:
+            if key in payload:
+                raise PayloadError("receivers get one beside the payload: call it something else", key)
+
+
+def ids_of(messages: Iterable[Sequence[Outgoing]], instead: Mapping[UUID, UUID]) -> list[UUID | None]:
+    """Return the ids of messages, or of those that stand for them; None for one without parts.
+
+    Args:
+        messages: each by its parts.
+        instead: who stands for whom.
+    """
+    ids = [parts[0].id if parts else None for parts in messages]
+    return [id_ and instead.get(id_, id_) for id_ in ids] if instead else ids
+
+
 @cache
-def _outbox() -> ModuleType:
+def outbox() -> ModuleType:
     """Import the outbox when something is sent: its tables must wait until the apps are loaded, a Signal must not."""
     from signalbus.sending import outbox  # noqa: PLC0415 - see above
 

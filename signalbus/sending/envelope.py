@@ -7,15 +7,14 @@ some store a result for each publication. Who has no business with a signal's te
 from __future__ import annotations
 
 import logging
-import uuid
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery.signals import after_task_publish, before_task_publish
 from celery.utils.nodenames import anon_nodename
 
 from signalbus import celery
-from signalbus.compat.celery import listeners
+from signalbus.compat.celery import listeners, task_here
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,33 +28,61 @@ logger: logging.Logger = logging.getLogger("signalbus")
 TRACERS = frozenset({"ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk"})
 
 
+class Tree(NamedTuple):
+    """Where a Celery message stands in the tree of its tasks.
+
+    Args:
+        root: the id of the task that began it.
+        parent: the id of the task that sends.
+    """
+
+    root: str
+    parent: str
+
+
 @cache
 def _origin() -> str:
     return str(anon_nodename())
 
 
-def envelope(app: Celery, texts: Sequence[str]) -> dict[str, Any]:
+def tree_here(app: Celery) -> Tree | None:
+    """Return where what this thread publishes now stands.
+
+    Args:
+        app: the app whose task may be running here.
+
+    Returns:
+        The place, or None outside of a task.
+    """
+    parent = task_here(app)
+    if parent is None:
+        return None
+    request = parent.request
+    return Tree(str(request.root_id or request.id), str(request.id))
+
+
+def envelope(app: Celery, texts: Sequence[str], id_: str, tree: Tree | None) -> dict[str, Any]:
     """Make what `kombu.Producer.publish` takes, but for the queue.
 
     Args:
         app: the app whose worker will take it.
         texts: signed texts.
+        id_: the Celery message's id.
+        tree: what `tree_here` returned.
     """
-    id_ = str(uuid.uuid4())
     headers = {
         "lang": "py",
         "task": celery.TASK_NAME,
         "id": id_,
-        "root_id": id_,
+        "root_id": id_ if tree is None else tree.root,
         # Celery would repeat the texts in a header and in its logs; payloads do not belong there.
         "argsrepr": f"({len(texts)} texts)",
         "kwargsrepr": "{}",
         "origin": _origin(),
         "ignore_result": True,
     }
-    parent = app.current_worker_task
-    if parent is not None:
-        headers |= {"root_id": parent.request.root_id or parent.request.id, "parent_id": parent.request.id}
+    if tree is not None:
+        headers["parent_id"] = tree.parent
     return {
         # No callbacks, chain or chord, limits or times: the worker takes none.
         "body": [[list(texts)], {}, {}],
@@ -86,6 +113,13 @@ def address(app: Celery, name: str) -> dict[str, Any]:
     }
 
 
+def is_heard() -> bool:
+    """Whether anybody listens to publications whom `publish` tells of ours: they may change what is published."""
+    if not before_task_publish.receivers and not after_task_publish.receivers:
+        return False  # nearly always
+    return bool(_hearers(before_task_publish) or _hearers(after_task_publish))
+
+
 def publish(producer: Producer, message: dict[str, Any]) -> None:
     """Publish a message.
 
@@ -98,11 +132,18 @@ def publish(producer: Producer, message: dict[str, Any]) -> None:
     _announce(after_task_publish, message)
 
 
+def _hearers(signal: Any) -> list[Any]:
+    """Find tracers, and who asked for our task by its name."""
+    return [
+        receiver
+        for receiver, asked in listeners(signal, celery.TASK_NAME)
+        if asked or str(getattr(receiver, "__module__", "")).partition(".")[0] in TRACERS
+    ]
+
+
 def _announce(signal: Any, message: dict[str, Any]) -> None:
-    """Tell tracers, and who asked for our task by its name. Their errors are theirs: the message goes out."""
-    for receiver, asked in listeners(signal, celery.TASK_NAME):
-        if not asked and str(getattr(receiver, "__module__", "")).partition(".")[0] not in TRACERS:
-            continue
+    """Tell who hears of ours. Their errors are theirs: the message goes out."""
+    for receiver in _hearers(signal):
         try:
             receiver(
                 signal=signal,

@@ -27,7 +27,7 @@ def record(items: Iterable[Outgoing]) -> tuple[list[Outgoing], dict[UUID, UUID]]
     """
     publish: list[Outgoing] = []
     instead: dict[UUID, UUID] = {}
-    for message, group in groupby(items, key=lambda item: item.message.id):
+    for message, group in groupby(items, key=lambda item: item.id):
         parts = list(group)
         standing, waits = _record(message, parts)
         if standing is not None:
@@ -52,7 +52,7 @@ def _record(message: UUID, parts: Sequence[Outgoing]) -> tuple[UUID | None, bool
                     return standing, True
             else:
                 due = ledger.end_of_burst(keeping.key, message, pause=once.debounce, longest=once.max_wait)
-        ledger.record([ledger.Part(part.message, part.body, part.queue, part.subject) for part in parts], using=alias)
+        ledger.record(parts, using=alias)
         if due is not None:
             ledger.postpone(message, due)
     return None, due is not None

@@ -64,7 +64,7 @@ def add(outgoing: Sequence[Outgoing], *, robust: bool = True) -> Mapping[UUID, U
             # Rows are written, and in eager mode receivers run: not on an event loop's thread.
             return loops.call_away(_send_now, outgoing, robust=robust)
         return _send_now(outgoing, robust=robust)
-    if outgoing and deciders[0].alias == outgoing[0].message.ledger:
+    if outgoing and deciders[0].alias == outgoing[0].route.ledger:
         due, instead = _record(outgoing)
         commits.wait(deciders, due, publish)
         return instead
@@ -80,14 +80,17 @@ def _send_now(outgoing: Sequence[Outgoing], *, robust: bool) -> Mapping[UUID, UU
 
 def _record(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapping[UUID, UUID]]:
     """Record what has rows; return what is to be published, and who stands for what is not needed."""
+    for item in outgoing:
+        if item.route.recorded or item.keeping is not None:
+            break
+    else:
+        return outgoing, NOBODY
     instead: Mapping[UUID, UUID] = NOBODY
     by_rule = [item for item in outgoing if item.keeping is not None]
     plain = outgoing if not by_rule else [item for item in outgoing if item.keeping is None]
-    durable = [
-        ledger.Part(item.message, item.body, item.queue, item.subject) for item in plain if item.message.recorded
-    ]
+    durable = [item for item in plain if item.route.recorded]
     if durable:
-        ledger.record(durable, using=durable[0].message.ledger)
+        ledger.record(durable, using=durable[0].route.ledger)
     if by_rule:
         due, instead = kept.record(by_rule)
         plain = [*plain, *due]
@@ -99,7 +102,7 @@ def _record_and_publish(outgoing: Sequence[Outgoing]) -> None:
     try:
         due, _ = _record(outgoing)
     except DatabaseError:
-        ids = ", ".join(str(item.message.id) for item in outgoing)
+        ids = ", ".join(str(item.id) for item in outgoing)
         logger.critical("signalbus LOST what the ledger did not take after the commit: %s", ids, exc_info=True)
         return
     publish(due)
@@ -167,12 +170,9 @@ def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
     Raises:
         Exception: what the ledger said; neither the broker nor the ledger took them, and not robust.
     """
-    by_queue: dict[str | None, list[Outgoing]] = {}
-    for item in outgoing:
-        by_queue.setdefault(item.queue, []).append(item)
     unsent: list[Outgoing] = []
     failure: publisher.PublishError | None = None
-    for queue, items in by_queue.items():
+    for queue, items in _by_queue(outgoing).items():
         if failure is not None or outage.is_fresh:
             unsent += items
             continue
@@ -188,12 +188,21 @@ def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
         _keep(unsent, failure, robust=robust)
 
 
+def _by_queue(outgoing: Sequence[Outgoing]) -> Mapping[str | None, Sequence[Outgoing]]:
+    if len(outgoing) == 1:  # nearly always
+        return {outgoing[0].route.queue: outgoing}
+    by_queue: dict[str | None, list[Outgoing]] = {}
+    for item in outgoing:
+        by_queue.setdefault(item.route.queue, []).append(item)
+    return by_queue
+
+
 def _keep(items: Sequence[Outgoing], error: publisher.PublishError | None, *, robust: bool) -> None:
     reason = "the broker is away" if error is None else str(error)
     try:
         ledger.keep_unpublished([(item.message, item.queue) for item in items], reason)
     except Exception:  # whatever it is: what was committed, and has nowhere to go, must be named
-        ids = ", ".join(str(item.message.id) for item in items if not item.message.recorded)
+        ids = ", ".join(str(item.id) for item in items if not item.route.recorded)
         if not ids:  # the rows are there, and the sweeper will find that they were never published
             logger.warning("signalbus could not note what the broker did not take", exc_info=True)
             return

@@ -1,27 +1,30 @@
-"""From bodies to the broker: signs them, and is the only one who hands anything to Celery."""
+"""From bodies to the broker: signs them, and is the only one who hands anything to Celery, or to Celery's queues."""
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from kombu.exceptions import LimitExceeded, OperationalError
-from kombu.pools import ProducerPool
+from django.core.signals import setting_changed
 
 from signalbus import celery, conf
 from signalbus.exceptions import SignalBusError
-from signalbus.sending import envelope
+from signalbus.sending import envelope, producers
+from signalbus.sending import lane as lanes
+from signalbus.sending.producers import transport_options as transport_options  # noqa: PLC0414 - part of this module
+from signalbus.sending.template import UnfitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from celery import Celery
-    from kombu import Connection
+
+    from signalbus.sending.lane import Lane
 
 MAX_TEXTS = 100  # in one Celery message: what a lost claim disturbs
 MAX_BATCH_BYTES = 1024 * 1024
-POOL_SIZE = 10
+EAGER = "task_always_eager"
+MAX_PACKET = 8  # Celery messages that are written at once: no more than a few megabytes are held
 
 
 class PublishError(SignalBusError):
@@ -51,7 +54,8 @@ def publish(queue: str | None, bodies: Sequence[str]) -> None:
         PublishError: some were not taken; it says which.
     """
     try:
-        texts = [sign(body) for body in bodies]
+        make = conf.signer().sign
+        texts = [make(body) for body in bodies]
     except SignalBusError as error:
         raise PublishError(range(len(bodies)), error) from error
     publish_texts(queue, texts)
@@ -79,110 +83,95 @@ def publish_texts(queue: str | None, texts: Sequence[str]) -> None:
     Raises:
         PublishError: some were not taken; it says which.
     """
-    for start, end in _batches(texts):
-        try:
-            _hand_over(queue or celery.default_queue(), texts[start:end])
-        except Exception as error:
-            # Whatever it is (an app that cannot be imported, a host's own subclass of Task), what was sent is kept.
-            raise PublishError(range(start, len(texts)), error) from error
+    sent = 0
+    try:
+        app, name = celery.get_app(), queue or celery.default_queue()
+        lane = _lane(app)
+        for batches in _packets(texts):
+            if lane is not None:
+                try:
+                    lane.push(name, batches)
+                except UnfitError:
+                    lane = None  # not for this queue
+                else:
+                    sent += sum(map(len, batches))
+                    continue
+            for batch in batches:
+                _through_celery(app, name, batch)
+                sent += len(batch)
+    except Exception as error:
+        # Whatever it is (an app that cannot be imported, a host's own subclass of Task), what was sent is kept.
+        raise PublishError(range(sent, len(texts)), error) from error
 
 
-def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _packets(texts: Sequence[str]) -> Iterable[Sequence[Sequence[str]]]:
+    """Divide texts into Celery messages, and these into what is written at once."""
+    if len(texts) == 1:
+        return ((texts,),)
+    batches: list[Sequence[str]] = []
     start, size = 0, 0
     for index, text in enumerate(texts):
         if index > start and (index - start == MAX_TEXTS or size + len(text) > MAX_BATCH_BYTES):
-            yield start, index
+            batches.append(texts[start:index])
             start, size = index, 0
         size += len(text)
     if texts:
-        yield start, len(texts)
+        batches.append(texts[start:])
+    return [batches[index : index + MAX_PACKET] for index in range(0, len(batches), MAX_PACKET)]
 
 
-def _hand_over(queue: str, texts: Sequence[str]) -> None:
-    app = celery.get_app()
+def _lane(app: Celery) -> Lane | None:
+    """Return our own way to the broker, where there is one, and nothing speaks against it for the moment."""
+    changes = app.conf.changes or {}
+    if _is_eager(app, len(changes), changes.get(EAGER)) or envelope.is_heard():
+        return None
+    return lanes.lane_of(app)
+
+
+def _through_celery(app: Celery, queue: str, texts: Sequence[str]) -> None:
     if app.conf.task_always_eager:
         app.tasks[celery.TASK_NAME].apply_async(args=(list(texts),))
-        return
-    message = envelope.envelope(app, texts) | envelope.address(app, queue)
-    pool = _pool(app, os.getpid())
-    with pool.acquire(block=True, timeout=conf.get().CONNECT_TIMEOUT) as producer:
-        try:
-            envelope.publish(producer, message)
-        except _broker_errors() as error:
-            if _is_timeout(error):
-                # It may have been taken: publishing again at once would only add a duplicate and another wait.
-                raise
-            # A pooled connection that the broker closed while it was idle says so only now: once more, on a new one.
-            producer.connection.collect()
-            producer.revive(producer.connection)
-            envelope.publish(producer, message)
-
-
-def _is_timeout(error: BaseException) -> bool:
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, TimeoutError) or type(seen).__name__ == "TimeoutError":
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+    else:
+        producers.publish(app, queue, texts)
 
 
 @lru_cache(maxsize=4)
-def _pool(app: Celery, pid: int) -> Any:  # noqa: ARG001 - a forked child must not write to its parent's sockets
-    """Return this process's producers, whose every wait has an end; the host's own pool may have none."""
-    connection = app.connection_for_write(transport_options=transport_options(app))
-    return ProducerPool(connection.Pool(limit=POOL_SIZE), limit=POOL_SIZE)
+def _is_eager(app: Celery, changes: int, changed: object) -> bool:  # noqa: ARG001 - as long as these are the same, so is it
+    """Whether tasks run where they are called; to look a setting of Celery's up takes as long as a short message."""
+    return bool(app.conf.task_always_eager)
 
 
-def transport_options(app: Celery) -> dict[str, Any]:
-    """Return the options of a connection whose every wait has an end.
+def why_through_celery(queue: str) -> str | None:
+    """Say why messages to a queue take Celery's own way to the broker, which takes ten times as long.
 
     Args:
-        app: whose broker it is.
+        queue: its name.
+
+    Returns:
+        The reason; None for those that are written directly.
+
+    Raises:
+        Exception: what the broker said.
     """
-    settings = conf.get()
-    options = dict(app.conf.broker_transport_options or {})
-    driver = app.connection_for_write().transport.driver_type
-    if driver == "redis":
-        options |= {
-            "socket_timeout": settings.PUBLISH_TIMEOUT,
-            "socket_connect_timeout": settings.CONNECT_TIMEOUT,
-        }
-        if "master_name" in options:
-            options["sentinel_kwargs"] = _sentinel_options(options)
-    elif driver == "amqp":
-        options |= {
-            "read_timeout": settings.PUBLISH_TIMEOUT,
-            "write_timeout": settings.PUBLISH_TIMEOUT,
-            "confirm_publish": True,  # else the broker may refuse without a word
-        }
-    # One try to connect: who publishes has somewhere else to keep what the broker does not take.
-    options |= {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
-    options["connect_retries_timeout"] = settings.CONNECT_TIMEOUT
-    return options
+    app = celery.get_app()
+    if app.conf.task_always_eager:
+        return "task_always_eager: they are delivered in the sender's process"
+    if envelope.is_heard():
+        return "somebody listens to Celery's publications of signalbus.deliver, as a tracer does"
+    lane = lanes.lane_of(app)
+    return lanes.why_not(app) if lane is None else lane.why_not(queue)
 
 
-def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return how sentinels are asked: once each, where redis-py would ask one that is away again for seconds."""
-    from redis.backoff import NoBackoff  # noqa: PLC0415 - a host on another broker does not pay for it
-    from redis.retry import Retry  # noqa: PLC0415 - as above
-
-    timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
-    return {**(options.get("sentinel_kwargs") or {}), **timeouts, "retry": Retry(NoBackoff(), 0)}
+def forget() -> None:
+    """Close this process's connections to the broker; what is published next gets new ones."""
+    app = celery.get_app()
+    producers.forget(app)
+    lanes.forget(app)
 
 
-@lru_cache(maxsize=4)
-def _errors_of(app: Celery) -> tuple[type[BaseException], ...]:
-    connection: Connection = app.connection_for_write()
-    return (
-        OperationalError,
-        LimitExceeded,
-        OSError,
-        *connection.connection_errors,
-        *connection.channel_errors,
-        *connection.recoverable_connection_errors,
-    )
+def _settings_changed(*, setting: str, **_kwargs: Any) -> None:
+    if setting.startswith("CELERY_"):
+        _is_eager.cache_clear()
 
 
-def _broker_errors() -> tuple[type[BaseException], ...]:
-    return _errors_of(celery.get_app())
+setting_changed.connect(_settings_changed)

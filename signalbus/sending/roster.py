@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from signalbus.compat.django import Key
     from signalbus.registry import Receiver
 
+    Split = tuple[list[Receiver], list[Any], list[Any]]
+
 
 class Roster:
     """What is known of one signal's receivers, each under the key by which Django keeps it.
@@ -33,6 +35,7 @@ class Roster:
         self._called: dict[str, dict[Key, Receiver]] = {}
         self._formerly: dict[str, dict[Key, Receiver]] = {}
         self._rivals: list[tuple[Receiver, Receiver]] = []
+        self.changes = 0  # how often something was added or dropped
 
     def __contains__(self, key: Key) -> bool:
         """Whether anything is kept under a key, inline receivers too."""
@@ -52,6 +55,7 @@ class Roster:
             entry: the receiver, or None if it is an inline one.
             site: where it was connected.
         """
+        self.changes += 1
         self.drop(key)  # what somebody who replaced Django's list has left behind
         self._sites[key] = site
         if entry is None:
@@ -89,6 +93,7 @@ class Roster:
 
     def drop(self, key: Key) -> None:
         """Forget what is kept under a key, and whose rival it was."""
+        self.changes += 1
         self._sites.pop(key, None)
         entry = self._entries.pop(key, None)
         if entry is None:
@@ -171,6 +176,27 @@ class Refusals:
         """Forget it: the receiver was connected after all."""
         if self._texts:
             self._texts.pop(_identity(receiver), None)
+
+
+def sort_out(connected: Iterable[tuple[Any, Receiver | None]]) -> Split:
+    """Sort what is connected: what travels, and the functions and coroutines that run here.
+
+    Args:
+        connected: what Django keeps of each, with what is known of it if it travels.
+    """
+    travelling: list[Receiver] = []
+    sync: list[Any] = []
+    asynchronous: list[Any] = []
+    # Each: the key, a reference to the receiver, since Django 6.0 one to the sender, is it async.
+    for each, entry in connected:
+        if entry is not None:
+            if entry.function() is not None:
+                travelling.append(entry)
+            continue
+        function = each[1]() if isinstance(each[1], weakref.ReferenceType) else each[1]
+        if function is not None:
+            (asynchronous if each[-1] else sync).append(function)
+    return travelling, sync, asynchronous
 
 
 def _identity(receiver: object) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -17,11 +16,12 @@ from signalbus.sending.connecting import (
     resolve_entry,
     site_of_call,
 )
-from signalbus.sending.draft import Draft, Sent, unheard
+from signalbus.sending.draft import Draft, Sent, ids_of, unheard
 from signalbus.sending.later import Later
 from signalbus.sending.naming import Named
 from signalbus.sending.once import once_from
-from signalbus.sending.roster import Refusals, Roster, SenderCache
+from signalbus.sending.plan import Plans
+from signalbus.sending.roster import Refusals, Roster, SenderCache, sort_out
 from signalbus.wire.references import allow_sender
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from signalbus.retry import Retry
     from signalbus.sending.composing import Envelope, OrderedBy, Outgoing
     from signalbus.sending.once import Once, Unique
-
-    Split = tuple[list[Receiver], list[Any], list[Any]]
+    from signalbus.sending.roster import Split
 
 
 class Signal(Named, Later, HookedSignal):
@@ -60,6 +59,8 @@ class Signal(Named, Later, HookedSignal):
     Raises:
         ConfigurationError: a name that is not a non-empty text, or options that nobody could keep to.
     """
+
+    as_given: bool = True  # what is given to send() is what travels: `compose` chooses nothing
 
     def __init__(  # noqa: PLR0913 - the public API
         self,
@@ -84,6 +85,7 @@ class Signal(Named, Later, HookedSignal):
             self.sender_receivers_cache: Any = SenderCache()
         self.refusals: Refusals = Refusals()
         self._roster = Roster()
+        self._plans = Plans(self._roster)
         self._settle(name, (was,) if isinstance(was, str) else tuple(was))
 
     @property
@@ -165,8 +167,7 @@ class Signal(Named, Later, HookedSignal):
         self, entry: Receiver | None, site: str, *, receiver: Any, sender: object, weak: bool, dispatch_uid: Any
     ) -> None:
         key = key_of(receiver, sender, dispatch_uid)
-        # In one step, so that no other thread finds it in Django's list alone, and takes it for an inline one.
-        with self.lock:
+        with self.lock:  # so that no other thread finds it in Django's list alone, and takes it for an inline one
             self._bury_the_dead()
             known = key in self._roster and any(each[0] == key for each in self.receivers)
             if known:
@@ -189,14 +190,14 @@ class Signal(Named, Later, HookedSignal):
         self.sender_receivers_cache.clear()
 
     def _living(self) -> Roster:
-        if self._someone_died:
+        if self.someone_died:
             with self.lock:
                 self._bury_the_dead()
         return self._roster
 
     def has_listeners(self, sender: Any = None) -> bool:
         """Whether a send by this sender would reach anyone that is connected in this process."""
-        return any(self._split(sender))
+        return any(self.split(sender))
 
     def entries(self) -> list[Receiver]:
         """Return the living receivers that travel, in the order of their connection."""
@@ -219,36 +220,22 @@ class Signal(Named, Later, HookedSignal):
         """Return the receivers of an open message from this sender."""
         return [entry for entry in self._living() if entry.sender in {None, sender}]
 
-    def _split(self, sender: object) -> Split:
+    def split(self, sender: object) -> Split:
         """Sort what is connected for a sender: what travels, and the functions and coroutines that run here."""
-        connected = self.sender_receivers_cache.get(sender) if self.use_caching and not self._someone_died else None
+        connected = self.sender_receivers_cache.get(sender) if self.use_caching and not self.someone_died else None
         if connected is None:
-            with self.lock:
-                # With what travels, at this moment: a receiver that is disconnected meanwhile must not look like an
-                # inline one.
+            with (
+                self.lock
+            ):  # with what travels, now: one that is disconnected meanwhile must not look like an inline one
                 connected = self._hearing(sender, self._roster.get)
                 if self.use_caching:
                     self.sender_receivers_cache[sender] = connected
-        if not connected:
-            return [], [], []
-        travelling: list[Receiver] = []
-        sync: list[Any] = []
-        asynchronous: list[Any] = []
-        # Each: the key, a reference to the receiver, since Django 6.0 one to the sender, is it async.
-        for each, entry in connected:
-            if entry is not None:
-                if entry.function() is not None:
-                    travelling.append(entry)
-                continue
-            function = each[1]() if isinstance(each[1], weakref.ReferenceType) else each[1]
-            if function is not None:
-                (asynchronous if each[-1] else sync).append(function)
-        return travelling, sync, asynchronous
+        return sort_out(connected) if connected else ([], [], [])
 
     def _here(self, sender: object) -> Here | None:
         if not self._roster and not self.use_caching:
             return None  # all of them run here: the shorter way to the same
-        _travelling, sync, asynchronous = self._split(sender)
+        _travelling, sync, asynchronous = self.split(sender)
         return sync, asynchronous
 
     # Sending
@@ -270,6 +257,10 @@ class Signal(Named, Later, HookedSignal):
         """
         if not self.receivers and not self.open:
             return unheard()
+        plan = self._plans.of(self, sender)
+        if plan is not None:
+            (parts,), _ = plan.send(sender, (payload,))
+            return Sent((), parts[0].key) if parts else Sent()
         draft = self._draft(sender)
         if draft is None:
             return Sent(super().send(sender, **payload))
@@ -299,24 +290,20 @@ class Signal(Named, Later, HookedSignal):
 
     async def asend(self, sender: Any, **payload: Any) -> Sent:
         """Send from a coroutine; as `send` in everything else."""
-        if not self.receivers and not self.open:
-            return unheard()
-        draft = self._draft(sender)
-        if draft is None:
-            return Sent(await super().asend(sender, **payload))
-        await sync_to_async(draft.encode)((payload,))
-        return await sync_to_async(draft.hand_over)(await super().asend(sender, **payload) if draft.inline else ())
+        return await self._asend(super().asend, sender, payload)
 
     async def asend_robust(self, sender: Any, **payload: Any) -> Sent:
         """Send from a coroutine; as `send_robust` in everything else."""
+        return await self._asend(super().asend_robust, sender, payload, robust=True)
+
+    async def _asend(self, here: Any, sender: Any, payload: Mapping[str, Any], *, robust: bool = False) -> Sent:
         if not self.receivers and not self.open:
             return unheard()
-        draft = self._draft(sender, robust=True)
+        draft = self._draft(sender, robust=robust)
         if draft is None:
-            return Sent(await super().asend_robust(sender, **payload))
+            return Sent(await here(sender, **payload))
         await sync_to_async(draft.encode)((payload,))
-        responses = await super().asend_robust(sender, **payload) if draft.inline else ()
-        return await sync_to_async(draft.hand_over)(responses)
+        return await sync_to_async(draft.hand_over)(await here(sender, **payload) if draft.inline else ())
 
     def send_many(self, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[UUID | None]:
         """Send one message for each payload, together.
@@ -336,6 +323,9 @@ class Signal(Named, Later, HookedSignal):
         payloads = list(payloads)
         if not self.receivers and not self.open:
             unheard()
+        plan = self._plans.of(self, sender)
+        if plan is not None:
+            return ids_of(*plan.send(sender, payloads))
         draft = self._draft(sender)
         if draft is not None:
             draft.encode(payloads)
@@ -348,7 +338,7 @@ class Signal(Named, Later, HookedSignal):
         """Begin a send; None if nothing of it travels, so that it is Django's alone."""
         if not self._roster and not self.open:
             return None
-        travelling, sync, asynchronous = self._split(sender)
+        travelling, sync, asynchronous = self.split(sender)
         if not travelling and not self.open:
             return None
         here = bool(sync or asynchronous)
@@ -358,4 +348,4 @@ class Signal(Named, Later, HookedSignal):
 
     def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode payloads; a bridge first chooses what of them travels."""
-        return envelope.messages(sender, payloads)
+        return self._plans.with_envelope(envelope, sender).messages(sender, payloads)

@@ -8,15 +8,17 @@ that knows all tags of a text, so that a worker parks no more than it must.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from django.db import DatabaseError
 
 from signalbus.exceptions import Garbage, MissingRow, PayloadError, TextError, TooLarge, UnknownClass
+from signalbus.wire.compact import write
 from signalbus.wire.decoder import Decoder, Finder
 from signalbus.wire.encoder import Encoder, too_large
 from signalbus.wire.reading import reader
+from signalbus.wire.references import SENDERS, plain_reference
+from signalbus.wire.scalars import TO_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
 
 MAX_DEPTH: Final = 64
 MAX_BYTES: Final = 256 * 1024
-
-# Cycles are met by the depth limit, on the walk that comes before.
-_write = json.JSONEncoder(ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def encode(
@@ -60,7 +59,7 @@ def encode(
     """
     encoder = Encoder(max_depth, max_bytes, snapshots)
     try:
-        text = _write([encoder.sender(sender), encoder.payload(payload)])
+        text = write([encoder.sender(sender), encoder.payload(payload)])
     except RecursionError as error:
         reason = "nested too deep for what is left of Python's stack: flatten it, or break the cycle"
         raise PayloadError(reason) from error
@@ -70,6 +69,56 @@ def encode(
     if len(text) > max_bytes:
         raise PayloadError(too_large(str(len(text)), max_bytes))
     return text, encoder.version
+
+
+def write_sender(sender: object) -> str | None:
+    """Write a sender that is the same in every message of it, for `write_with`.
+
+    Args:
+        sender: as `encode` takes it.
+
+    Returns:
+        Its JSON; None for a row, and for what cannot be sent: those are `encode`'s.
+    """
+    if not (sender is None or type(sender) is str or isinstance(sender, SENDERS)):
+        return None
+    try:
+        return write(Encoder(MAX_DEPTH, MAX_BYTES, snapshots=False).sender(sender))
+    except PayloadError:
+        return None
+
+
+def write_with(sender: str, payload: Mapping[str, object], max_bytes: int = MAX_BYTES) -> str | None:
+    """Write what nearly all payloads are: plain values, and rows that a worker finds by label and key; nothing in them.
+
+    Args:
+        sender: what `write_sender` returned.
+        payload: the named values.
+        max_bytes: how large the text may be.
+
+    Returns:
+        The text that `encode` would have returned, without snapshots, for half of the time. None: ask `encode`, which
+        knows the rest, and says what cannot travel, and where.
+    """
+    values: dict[str, Any] = {}
+    try:
+        for key, value in payload.items():
+            if type(key) is not str or not key.isascii():
+                return None
+            scalar = TO_JSON.get(type(value))
+            if scalar is not None:
+                values[key] = scalar(value)
+                continue
+            row = plain_reference(value)
+            if row is None:
+                return None
+            values[key] = {"$ref": row}
+        if len(values) == 1 and next(iter(values))[:1] == "$":
+            return None  # could be taken for a tag
+        text = f"[{sender},{write(values)}]"
+    except Exception:  # noqa: BLE001 - whatever a value's own code raises: encode() tells of it with its place
+        return None
+    return text if len(text) <= max_bytes else None
 
 
 def decode(

@@ -151,6 +151,20 @@ def reference_to(instance: Model) -> Reference | None:
     return Reference(label, pk, _alias(model, instance))
 
 
+def plain_reference(value: Any) -> list[Any] | None:
+    """Give label and key of a row that every worker finds by them alone; None if `reference_to` has to be asked.
+
+    Args:
+        value: anything.
+    """
+    known = _models.get(type(value))
+    if known is None or not known[1] or router.routers:
+        return None
+    state = value._state  # noqa: SLF001  (Django documents _state)
+    pk = value.pk
+    return None if state.adding or type(pk) is not int or state.db not in _AS_DEFAULT else [known[0], pk]
+
+
 def _alias(model: type[Model], instance: Model) -> str | None:
     """Name the database that an instance is written to, unless each worker finds it by itself.
 

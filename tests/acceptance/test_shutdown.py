@@ -6,11 +6,13 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
+import redis
 
 from signalbus.models import Delivery
 from tasks.marketing.models import FormEntry
-from tests.misbehaving.signals import long
+from tests.misbehaving.signals import fleeting, long
 from tests.servers import wait_until
 
 from .test_worker import TESTS_SETTINGS, traces
@@ -18,6 +20,7 @@ from .test_worker import TESTS_SETTINGS, traces
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from signalbus.embedded import EmbeddedValkey
     from tests.servers import Worker
 
 
@@ -29,6 +32,11 @@ def let_it_end() -> None:
 def children_that_run() -> list[int]:
     """Return the processes in which the receiver runs."""
     return list(FormEntry.objects.filter(kind="long").exclude(pid=0).values_list("pid", flat=True))
+
+
+def threads_of(worker: Worker) -> set[int]:
+    """Return the threads of a worker's main process, without its main one."""
+    return {thread.id for thread in psutil.Process(worker.pid).threads()} - {worker.pid}
 
 
 @pytest.mark.parametrize("fail_first", [False, True])
@@ -51,6 +59,29 @@ def test_a_cold_shutdown_is_no_attempt(start_worker: Callable[..., Worker], pool
     assert traces("long done") == [f"cut {number}"]
     row = wait_until(Delivery.objects.filter(state="done").first, what="the row to be done")
     assert row.attempts == number
+
+
+def test_what_a_child_was_given_is_waited_for(start_worker: Callable[..., Worker], valkey: EmbeddedValkey):
+    """Also if the child has not said yet that it has begun: the worker ends at once, and all is acknowledged."""
+    worker = start_worker(environment=TESTS_SETTINGS, concurrency=1)
+    fleeting.send(None, label="before")
+    wait_until(lambda: traces("arrived"), what="a first message")
+    (child,) = worker.children()
+
+    os.kill(child, signal.SIGSTOP)
+    fleeting.send(None, label="given")
+    wait_until(lambda: worker.log.count("] received") == 2, what="the message to be given to the child")
+    threads = threads_of(worker)
+    worker.signal(signal.SIGTERM)
+    wait_until(
+        lambda: not threads & threads_of(worker), what="the sweeper's end: now the main process waits for its child"
+    )
+    os.kill(child, signal.SIGCONT)
+
+    assert worker.wait(20) == 0
+    assert traces("arrived") == ["before", "given"]
+    with redis.Redis.from_url(valkey.redis_url) as client:
+        assert client.hlen("unacked") == client.llen("signalbus") == 0
 
 
 def test_a_service_manager_that_ends_all_processes_at_once(start_worker: Callable[..., Worker]):

@@ -19,7 +19,7 @@ RATE = 40  # transactions a second
 
 
 @pytest.mark.parametrize("database", ["sqlite"] if SECONDS < 60 else ["sqlite", "postgres"])
-def test_under_siege_each_signal_has_its_one_effect(database: str, tmp_path: Path):
+def test_promise_2_under_siege_each_signal_has_its_one_effect(database: str, tmp_path: Path):
     """Whatever was committed has exactly one effect in the end; the chaos suite counts them."""
     command = [sys.executable, "-m", "tests.chaos", "--faults", "siege", "--databases", database]
     command += ["--seconds", str(SECONDS), "--rate", str(RATE), "--kills", "4", "--json", str(tmp_path / "siege.json")]

@@ -62,6 +62,7 @@ def main(given: Sequence[str]) -> int:
         seconds=options.seconds or (4.0 if short else 60.0),
         rate=options.rate or (60.0 if short else 150.0),
         kills=options.kills or (3 if short else 100),
+        timed=not short,
     )
     # Who asks for some of the one wants none of the other.
     every = [] if options.cells else list(faults.FAULTS)
@@ -71,7 +72,8 @@ def main(given: Sequence[str]) -> int:
     databases = chosen(options.databases, faults.BOTH, faults.SERVER if short else faults.BOTH)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     random.seed(seed)
-    print(f"chaos: {plan.seconds:g} s each, {plan.rate:g} messages a second, seed {seed}", flush=True)
+    judged = "times are judged" if plan.timed else "times are told, and not judged"
+    print(f"chaos: {plan.seconds:g} s each, {plan.rate:g} messages a second, seed {seed}; {judged}", flush=True)
 
     results: list[Result] = []
     pressed: list[Result] = []

@@ -20,7 +20,7 @@ import redis
 from tests.chaos import journal
 from tests.chaos.checker import delay_figures, judge
 from tests.chaos.roles import FATAL
-from tests.chaos.stage import LEASE, LONGER, PATIENCE, Crew, Span, Stage
+from tests.chaos.stage import LEASE, Crew, Span, Stage
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ class Fault:
         kills: it ends processes, so that the long form wants a hundred of it.
         broker: options of the broker.
         die_after: the step at which senders kill themselves; empty for never.
-        patience: seconds without any progress, after which nothing more is expected.
         missing: why it cannot happen on this machine, or nothing.
     """
 
@@ -60,7 +59,6 @@ class Fault:
     kills: bool = False
     broker: tuple[str, ...] = ()
     die_after: str = ""
-    patience: float = PATIENCE
     missing: str = ""
 
 
@@ -328,22 +326,22 @@ FAULTS: dict[str, Fault] = {
         kills=True,
         broker=KEPT,
     ),
-    "broker_killed": Fault(
-        "broker `kill -9` and restart, appendonly", kill_broker, kills=True, broker=KEPT, patience=LONGER
-    ),
-    "broker_wiped": Fault("FLUSHALL with a backlog", wipe_broker, patience=LONGER),
+    "broker_killed": Fault("broker `kill -9` and restart, appendonly", kill_broker, kills=True, broker=KEPT),
+    "broker_wiped": Fault("FLUSHALL with a backlog", wipe_broker),
     "siege": Fault(
         "workers killed, the broker wiped and killed, all in one run; receivers of 20 ms",
         besiege,
         kinds=("working",),
         kills=True,
         broker=KEPT,
-        patience=LONGER,
     ),
-    "broker_full": Fault("maxmemory reached, noeviction", fill_broker, patience=LONGER),
-    "broker_stopped": Fault("SIGSTOP of the broker", stop_broker, patience=LONGER),
+    "broker_full": Fault("maxmemory reached, noeviction", fill_broker),
+    "broker_stopped": Fault("SIGSTOP of the broker", stop_broker),
     "database_restarted": Fault(
-        "PostgreSQL restarted, by turns gently and by a crash", restart_database, databases=SERVER, kills=True
+        "PostgreSQL restarted, by turns gently and after SIGKILL of all its processes",
+        restart_database,
+        databases=SERVER,
+        kills=True,
     ),
     "deadlocks": Fault("receivers that deadlock", deadlock, kinds=("steady",) * 9 + ("crossing",), databases=SERVER),
     "clock_skewed": Fault(

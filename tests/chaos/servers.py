@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import signal
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -35,14 +36,22 @@ class MortalPostgres(Postgres):
         """Stop the server; who is connected is cut off.
 
         Args:
-            crash: without a word and without a checkpoint, so that it has to recover.
+            crash: all its processes by SIGKILL, without a word and without a checkpoint, so that it has to recover.
         """
         assert self._server is not None
         assert self._leash is not None
-        pid = self._server.get_pid()
-        process = psutil.Process(pid)
-        process.send_signal(signal.SIGQUIT if crash else signal.SIGINT)
-        process.wait(30)
+        main = psutil.Process(self._server.get_pid())
+        if crash:
+            main.suspend()  # it forks nobody whom we would miss
+        processes = [main, *main.children(recursive=True)]
+        if crash:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        else:
+            main.send_signal(signal.SIGINT)
+        _, alive = psutil.wait_procs(processes, 30)
+        assert not alive, f"PostgreSQL did not end: {alive}"
         self._leash.release()
 
     def begin(self) -> None:

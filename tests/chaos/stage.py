@@ -35,8 +35,9 @@ SETTINGS = "tests.chaos.project.settings"
 LEASE = 3 * TIME_LIMIT  # seconds after which what a worker was given is given out again
 GRACE = 30.0  # seconds that a worker gets to end
 START = 90.0  # seconds that it gets to be ready, on a machine that has much else to do
-PATIENCE = 2 * LEASE + 2.0  # seconds without any progress after which nothing more is expected
-LONGER = 60.0  # the same where workers have to find the way back to their broker
+# Seconds without any progress after which nothing more is expected: what was lost twice is asked for after 40 s, and
+# workers have to find the way back to their broker.
+PATIENCE = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,11 +310,8 @@ class Stage:
         opened = self.asked(Delivery.objects.filter(state__in=OPEN_STATES).count)
         return self.effects(), opened
 
-    def settle(self, patience: float = PATIENCE) -> float:
+    def settle(self) -> float:
         """Stop sending, and wait until all is done, or nothing moves any more.
-
-        Args:
-            patience: seconds.
 
         Returns:
             The seconds that it took.
@@ -322,7 +320,7 @@ class Stage:
         self.revive()
         began = moved = time.monotonic()
         before = self.progress()
-        while time.monotonic() - moved < patience:
+        while time.monotonic() - moved < PATIENCE:
             time.sleep(0.5)
             self.revive()
             now = self.progress()

@@ -15,7 +15,7 @@ from django.test import override_settings
 from signalbus import Signal, celery, ledger
 from signalbus.models import Delivery
 from signalbus.receiving.sweeper import sweep
-from signalbus.sending import publisher
+from signalbus.sending import lane, publisher
 from tests.servers import broker
 
 from .bus import QUEUE, Bus, connect, new_signal, only, rows
@@ -42,7 +42,6 @@ def another_app() -> Iterator[None]:
     try:
         yield
     finally:
-        publisher._pool.cache_clear()
         celery.get_app.cache_clear()
 
 
@@ -83,7 +82,7 @@ def test_a_broker_that_hangs_costs_a_timeout_and_no_more(bus: Bus, signal: Signa
             publisher.publish_texts("warm", ["x"])
             os.kill(stopped.pid, os_signal.SIGSTOP)
         else:
-            publisher._pool.cache_clear()
+            publisher.forget()
         start = time.monotonic()
         with transaction.atomic():
             signal.send(None, number=1)
@@ -166,20 +165,21 @@ def test_a_full_broker_is_a_failed_publication(bus: Bus, signal: Signal):
 
 def test_what_was_acknowledged_of_a_large_transaction_is_not_kept(bus: Bus, signal: Signal, monkeypatch):
     """Of several Celery messages only those that the broker did not take are in the ledger."""
-    hand_over, calls = publisher._hand_over, []
+    push, calls = lane.Lane.push, []
 
-    def second_fails(queue, texts):
-        calls.append(len(texts))
+    def second_fails(self, queue, batches):
+        calls.append(len(batches))
         if len(calls) == 2:
             raise ConnectionError
-        hand_over(queue, texts)
+        push(self, queue, batches)
 
-    monkeypatch.setattr(publisher, "_hand_over", second_fails)
+    monkeypatch.setattr(lane.Lane, "push", second_fails)
+    monkeypatch.setattr(publisher, "MAX_PACKET", 2)
     with transaction.atomic():
-        for number in range(150):
+        for number in range(250):
             signal.send(None, number=number)
 
-    assert [len(texts) for texts in bus.take()] == [100]
+    assert [len(texts) for texts in bus.take()] == [100, 100]
     assert len(rows()) == 50
 
 

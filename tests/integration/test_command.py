@@ -281,3 +281,19 @@ def test_times_are_in_utc(bus: Bus, dead: Delivery):
 
     assert "FAILED AT (UTC)" in shown
     assert dead.failed_at.strftime("%Y-%m-%d %H:%M:%S") in shown
+
+
+def test_status_says_which_way_messages_take(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch):
+    """For the default queue and each that a receiver names, with the reason where Celery's is taken."""
+    connect(signal, lambda **kwargs: None, "mailer", queue="mail")
+    assert "signalbus: written to Redis directly" in run("status")
+    assert "mail: written to Redis directly" in run("status")
+
+    with broker("memory://"):
+        assert "mail: through Celery: kombu.transport.memory.Transport is not made of" in run("status")
+
+
+def test_status_tells_of_a_broker_that_is_away(bus: Bus):
+    """It is what somebody who asks wants to know."""
+    with broker("redis://127.0.0.1:1/0"), pytest.raises(CommandError, match="signalbus: the broker cannot be asked"):
+        run("status")

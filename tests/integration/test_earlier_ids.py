@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid5
 
@@ -9,9 +10,10 @@ import pytest
 from django.db.models import F
 
 from signalbus import Retry, ledger
+from signalbus.ledger.deliveries import later
 from signalbus.models import Delivery, State
 from signalbus.receiving.batch import deliver
-from signalbus.receiving.sweeper import sweep
+from signalbus.receiving.sweeper import Purge, sweep
 from signalbus.wire.message import delivery_id
 
 from .bus import QUEUE, Bus, connect, new_signal, only, rows
@@ -46,6 +48,20 @@ def test_a_delivery_that_0_1_recorded_runs_once(bus: Bus, durable: Signal, atomi
 
     assert ran == [1]
     assert rows() == [("receiver", "done", 1)]
+
+
+def test_what_a_sweeper_of_0_1_published_is_asked_for_soon(bus: Bus, durable: Signal):
+    """It would wait for three times TIME_LIMIT; what ours published, and what somebody runs, is left as it is."""
+    connect(durable, lambda **kwargs: None, "receiver")
+    durable.send_many(None, [{}, {}])
+    theirs, ours = Delivery.objects.order_by("id")
+    Delivery.objects.filter(id=theirs.pk).update(due_at=later(3 * 300.0))
+
+    Purge().step()
+
+    asked_for = dict(Delivery.objects.values_list("id", "due_at"))
+    assert asked_for[theirs.pk] < theirs.due_at + timedelta(seconds=60)
+    assert asked_for[ours.pk] == ours.due_at
 
 
 def test_what_0_1_recorded_is_parked_in_its_row(bus: Bus, durable: Signal):

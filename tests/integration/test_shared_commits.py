@@ -99,6 +99,26 @@ def test_one_statement_takes_all_and_one_commit_ends_it(bus: Bus, durable: Signa
         assert len(seen) == 1 + 3 * 32 + 2
 
 
+@pytest.mark.parametrize("option", [{"server_side_binding": True}, {"prepare_threshold": 0}])
+def test_however_the_driver_is_told_to_send_statements(bus: Bus, durable: Signal, option: dict[str, Any], caplog):
+    """Two statements at once are no prepared one: then each savepoint begins and ends by itself."""
+    if connection.vendor != "postgresql":
+        pytest.skip("psycopg's options")
+    before = connection.settings_dict["OPTIONS"]
+    connection.close()
+    connection.settings_dict["OPTIONS"] = {**before, **option}
+    try:
+        connect(durable, write, "receiver")
+        send(durable, 4)
+        bus.work()
+
+        assert (written(), rows()) == ([0, 1, 2, 3], [("receiver", "done", 1)] * 4)
+        assert "could not share" not in caplog.text
+    finally:
+        connection.close()
+        connection.settings_dict["OPTIONS"] = before
+
+
 def test_at_most_32_share_a_commit(bus: Bus, durable: Signal, monkeypatch):
     """A batch of 70 is three commits."""
     sizes: list[int] = []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import signal as os_signal
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,9 +30,11 @@ from .signals import (
     fleeting,
     handing_on,
     killing,
+    lingering,
     long,
     mailed,
     poisoned,
+    stalling,
     stepping,
     together,
     trouble,
@@ -88,13 +93,46 @@ def healthy_beside_the_killer(sender: Any, label: str, **kwargs: Any) -> None:
 
 
 @receiver(poisoned, retry=TWICE)
-def receiver_that_exits_its_process(sender: Any, number: int, poison: int, **kwargs: Any) -> None:
-    """Do its work; at one number die, and leave nothing but a line in a file."""
+def receiver_that_ends_its_process(sender: Any, number: int, poison: int, how: str, **kwargs: Any) -> None:
+    """Do its work; at one number leave a line in a file, and die, in the way that it is told."""
     leave_trace("poisoned", number)
     if number == poison:
         with open(os.environ["POISON_LOG"], "a", encoding="utf-8") as log:  # noqa: PTH123 - it is the last thing it does
             log.write(f"{os.getpid()}\n")
-        os._exit(1)
+        ENDS[how]()
+
+
+def _exit() -> None:
+    os._exit(1)
+
+
+def _segfault() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.string_at(0)
+
+
+def _eat_all_memory() -> None:
+    """Take all that a limit leaves, to the last small piece; it is held for as long as somebody has the traceback."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), hard))
+    held: list[bytearray] = []
+    for size in (1 << 20, 1 << 14):
+        with suppress(MemoryError):
+            while True:
+                held.append(bytearray(size))
+    while True:
+        held.append(bytearray(1 << 8))
+
+
+ENDS = {"exit": _exit, "segfault": _segfault, "memory": _eat_all_memory}
+
+
+@receiver(lingering)
+def receiver_that_lingers(sender: Any, number: int, **kwargs: Any) -> None:
+    """Do its work in 50 ms."""
+    time.sleep(0.05)
+    leave_trace("lingered", number)
 
 
 @receiver(endless, retry=Retry(max_attempts=1))
@@ -181,6 +219,15 @@ def receiver_that_counts(sender: Any, label: str, seconds: float, **kwargs: Any)
         log.write(f"{label}\n")
     if not seen:
         time.sleep(seconds)
+
+
+@receiver(stalling)
+def receiver_that_stalls(sender: Any, label: str, **kwargs: Any) -> None:
+    """Do its work; in a worker that is told to, keep the transaction open."""
+    leave_trace("stalled", label)
+    if "STALL" in os.environ:
+        print(f"stalls with {label}", flush=True)  # noqa: T201 - nothing that it writes can be seen
+        time.sleep(600)
 
 
 # A worker of the version before this receiver was written.

@@ -10,6 +10,8 @@ NEEDED = {
     "mariadb": ("mariadb-server", ("mariadb-install-db", "mariadbd")),
     "rabbitmq": ("rabbitmq-server", ("rabbitmq-server", "rabbitmqctl", "epmd")),
     "sentinel": ("", ()),
+    "pgbouncer": ("pgbouncer", ("pgbouncer",)),
+    "namespaces": ("iproute2", ("ip", "setpriv")),
 }
 # Debian keeps servers where only root's PATH leads, and RabbitMQ's own script behind one that insists on its user.
 PLACES = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")

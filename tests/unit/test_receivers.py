@@ -169,7 +169,7 @@ class TestIds:
             namespace: dict[str, object] = {"__name__": HERE}
             exec("def fleeting(sender, **kwargs): pass", namespace)
             sale.connect(namespace["fleeting"])
-            assert [len(sale._split(None)[0]), len(sale._split(None)[1])] == [1, 0], number
+            assert [len(sale.split(None)[0]), len(sale.split(None)[1])] == [1, 0], number
             del namespace
             gc.collect()
 

@@ -12,10 +12,13 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from signalbus import conf, ledger
+from signalbus.celery import default_queue
 from signalbus.management import books
 from signalbus.models import Delivery, State
 from signalbus.receiving.auditing import ask_queues
 from signalbus.receiving.sweeper import sweep
+from signalbus.registry import registry
+from signalbus.sending import publisher
 from signalbus.sending.publisher import PublishError
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ def _uuid(text: str) -> UUID:
 
 
 class Command(BaseCommand):
-    """List, retry, discard, purge, sweep, audit."""
+    """List, retry, discard, purge, sweep, audit, status."""
 
     help = "Shows what failed, retries or discards it, finds what is missing, and does the sweeper's work by hand."
 
@@ -71,6 +74,7 @@ class Command(BaseCommand):
         audit.add_argument("--json", action="store_true", help="an object, for programs")
         audit.add_argument("--repair", action="store_true", help="publish again what is missing")
         audit.add_argument("--wait", type=float, default=AUDIT_WAIT, metavar="SECONDS", help="for the queues to answer")
+        commands.add_parser("status", help="say which way messages take to each queue, and why")
         commands.add_parser("sweep", help="publish what is due now, as the sweeper in each worker does")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -82,6 +86,7 @@ class Command(BaseCommand):
             "purge": self._purge,
             "sweep": self._sweep,
             "audit": self._audit,
+            "status": self._status,
         }
         commands[options["command"]](options)
 
@@ -166,6 +171,16 @@ class Command(BaseCommand):
             repaired = ledger.repair(found)
             self.stderr.write(f"{repaired} due again.")
             self._publish_due()
+
+    def _status(self, _options: dict[str, Any]) -> None:
+        for queue in dict.fromkeys([default_queue(), *registry.queues()]):
+            try:
+                reason = publisher.why_through_celery(queue)
+            except Exception as error:
+                # Whatever the broker, or what stands before it, has to say: it is what somebody wants to know here.
+                raise CommandError(f"{queue}: the broker cannot be asked: {type(error).__name__}: {error}") from error
+            way = "written to Redis directly, in one round trip" if reason is None else f"through Celery: {reason}"
+            self.stdout.write(f"{queue}: {way}")
 
 
 def _why_it_waits(row: Delivery) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, _state
 from celery.local import Proxy
 from celery.utils.dispatch import Signal
 from kombu import Queue
 
 from signalbus import celery
-from signalbus.compat.celery import listeners, names_queues
+from signalbus.compat.celery import listeners, names_queues, task_here
 from signalbus.receiving import worker
 
 
@@ -54,6 +55,30 @@ class TestNamesQueues:
         app.amqp.queues.select(["mail"])
         assert names_queues(app)
         assert list(app.amqp.queues.consume_from) == ["mail"]
+
+
+def test_the_task_of_this_thread_is_found():
+    """The innermost that a worker runs; none before, none on another thread, none afterwards."""
+    app = Celery("tests", set_as_current=False)
+    stack: Any = _state
+
+    @app.task(name="tests.task")
+    def task() -> None:
+        """Do nothing."""
+
+    found = [task_here(app)]
+    task.push_request(id="running", called_directly=False)
+    stack._task_stack.push(task)
+    try:
+        found.append(task_here(app))
+        thread = threading.Thread(target=lambda: found.append(task_here(app)))
+        thread.start()
+        thread.join()
+    finally:
+        stack._task_stack.pop()
+        task.pop_request()
+
+    assert [*found, task_here(app)] == [None, task, None, None]
 
 
 @pytest.mark.parametrize("proxied", [False, True])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 
 from signalbus.compat import django
 
@@ -58,3 +59,15 @@ def test_django_marks_no_other_transaction():
     with transaction.atomic():
         assert not django.in_testcase(connection)
         assert not django.only_testcases(connection)
+
+
+@pytest.mark.django_db(databases="__all__")
+def test_the_opened_connections_are_those_that_django_knows():
+    """Of this thread, in the order of the settings; one that nobody asked for is not opened by asking."""
+    assert connection.alias in [each.alias for each in django.opened_connections()]
+    assert django.opened_connections() == connections.all(initialized_only=True)
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(django.opened_connections()))
+    thread.start()
+    thread.join()
+    assert found == []

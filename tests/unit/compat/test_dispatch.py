@@ -141,14 +141,14 @@ def test_who_died_is_told_of_once(notice):
     signal, mortal = Burials(), Holder()
     signal.connect(mortal.method)
     (entry,) = signal.receivers
-    known = [signal._someone_died]
+    known = [signal.someone_died]
     del mortal
     gc.collect()
-    known.append(signal._someone_died)
+    known.append(signal.someone_died)
     for _ in range(2):
         notice(signal)
     assert signal.noted == [{entry[0]}]
-    assert [*known, signal._someone_died] == [False, True, False]
+    assert [*known, signal.someone_died] == [False, True, False]
 
 
 @pytest.mark.parametrize("form", ["send_robust", "asend_robust"])

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import signal
+from collections import deque
+from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import celery
 import pytest
 from billiard import common
+from billiard.pool import CLOSE, RUN, ApplyResult
+from celery.concurrency.asynpool import AsynPool
 from celery.worker import state
 from celery.worker.request import Request
 from django.db import connections
@@ -15,7 +20,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from kombu.message import Message
 
 from signalbus.celery import TASK_NAME, get_app
-from signalbus.compat.celery import is_child_exiting, is_worker_terminating
+from signalbus.compat.celery import is_child_exiting, is_worker_terminating, wait_for_what_is_written
 from signalbus.compat.django import close_pools, forget_pools
 
 if TYPE_CHECKING:
@@ -41,6 +46,49 @@ class TestEnding:
         assert state.should_terminate is None
         monkeypatch.setattr(state, "should_terminate", value)
         assert is_worker_terminating() is terminating
+
+
+class TestFlush:
+    def flushed(self, monkeypatch, should_stop: int | None, *, wrapped: bool) -> tuple[bool, bool]:
+        """Return whether a pool remembers a job that was written to a child, and one that was not."""
+        monkeypatch.setattr(state, "should_stop", should_stop)
+        jobs: dict[int, Any] = {}
+        written, waiting = (cast("Any", ApplyResult(jobs, None)) for _ in range(2))
+        written._write_to = SimpleNamespace(_is_alive=lambda: True, inqW_fd=3)
+        asynpool: Any = SimpleNamespace(
+            _cache=jobs,
+            _state=RUN if should_stop is None else CLOSE,
+            synack=False,
+            outbound_buffer=deque(),
+            maintain_pool=lambda: None,
+            _active_writers=set(),
+            _active_writes=set(),
+            _busy_workers=set(),
+        )
+        pool: Any = SimpleNamespace(_pool=asynpool, flush=partial(AsynPool.flush, asynpool))
+        if wrapped:
+            wait_for_what_is_written(pool)
+        pool.flush()
+        return written._job in jobs, waiting._job in jobs
+
+    @pytest.mark.skipif(celery.VERSION[:2] < (5, 7), reason="Celery 5.6 forgets nothing here.")
+    def test_celery_forgets_what_a_child_has_not_begun(self, monkeypatch):
+        """Else there would be nothing to mend."""
+        assert self.flushed(monkeypatch, 0, wrapped=False) == (False, False)
+
+    def test_as_the_worker_stops_what_is_written_is_waited_for(self, monkeypatch):
+        """A child has it, and will run it."""
+        assert self.flushed(monkeypatch, 0, wrapped=True)[0]
+
+    def test_when_the_broker_was_lost_it_is_forgotten(self, monkeypatch):
+        """It will be given out again."""
+        assert self.flushed(monkeypatch, None, wrapped=True) == (False, False)
+
+    def test_other_pools_are_left_alone(self):
+        """Threads have no pipes."""
+        pool: Any = SimpleNamespace(flush=None)
+        wait_for_what_is_written(pool)
+        assert pool.flush is None
 
 
 class TestRequests:

@@ -33,7 +33,7 @@ def item(*texts: Any, queue: str = QUEUE, **changes: Any) -> dict[str, Any]:
     """Make what kombu puts into a list for a message of these texts; `changes` replace parts of it."""
     from signalbus.celery import get_app
 
-    made = envelope(get_app(), [])
+    made = envelope(get_app(), [], str(uuid.uuid4()), None)
     return {
         "body": b64encode(json.dumps([[list(texts)], {}, {}]).encode()).decode(),
         "content-type": "application/json",

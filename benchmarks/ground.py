@@ -1,0 +1,147 @@
+"""The servers of a run, all its own: one broker for everybody, and databases, made when they are asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import redis
+
+from signalbus.embedded import EmbeddedValkey
+from tests.servers import Postgres, default_database, migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from tasks.admissions.models import Cohort
+
+QUEUES = ("signalbus", "celery")  # ours, and stock Celery's
+
+
+class Ground:
+    """A private Valkey, private databases and a directory, as a context manager."""
+
+    def __init__(self) -> None:
+        self.left_out: dict[str, str] = {}  # which peers, and why
+        self._stack = ExitStack()
+        self._postgres: Postgres | None = None
+        self._made = 0
+
+    def __enter__(self) -> Self:
+        self.directory = self._temporary(None)
+        self.memory = self._temporary("/dev/shm" if Path("/dev/shm").is_dir() else None)
+        self.valkey = self._stack.enter_context(EmbeddedValkey())
+        self.client: Any = self._stack.enter_context(redis.Redis.from_url(self.valkey.redis_url))
+        os.environ["CELERY_BROKER_URL"] = self.valkey.url
+        os.environ["BENCH_TALLY"] = str(self.memory / "own")  # what this process itself delivers
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _temporary(self, where: str | None) -> Path:
+        directory = tempfile.mkdtemp(prefix="signalbus-bench-", dir=where)
+        self._stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        return Path(directory)
+
+    def folder(self, name: str) -> Path:
+        """Make a fresh directory."""
+        self._made += 1
+        folder = self.directory / f"{self._made}-{name}"
+        folder.mkdir()
+        return folder
+
+    def servers(self) -> list[int]:
+        """Return the processes that work for whoever uses them: the broker, and the database server if there is one."""
+        found = [self.valkey.pid, self._postgres.pid if self._postgres is not None else None]
+        return [pid for pid in found if pid is not None]
+
+    def versions(self) -> dict[str, str]:
+        """Return what the servers are, as far as they were started."""
+        info = self.client.info("server")
+        found = {"Valkey": str(info.get("valkey_version", info["redis_version"]))}
+        if self._postgres is not None:
+            with psycopg.connect(self._postgres.url()) as database:
+                found["PostgreSQL"] = str(database.info.server_version // 10_000)
+        return found
+
+    def create(self, kind: str) -> str:
+        """Make a database with all tables.
+
+        Args:
+            kind: "sqlite" or "postgres"; the server of the latter waits for the disk at each commit, as a real one.
+
+        Returns:
+            Its DATABASE_URL.
+        """
+        url = self.create_empty(kind)
+        migrate(url)
+        return url
+
+    def create_empty(self, kind: str) -> str:
+        """Make a database without tables.
+
+        Args:
+            kind: as for ``create``.
+
+        Returns:
+            Its DATABASE_URL.
+        """
+        if kind == "sqlite":
+            return f"sqlite:///{self.folder('database')}/db.sqlite3"
+        if self._postgres is None:
+            self._postgres = self._stack.enter_context(Postgres(durable=True))
+        return self._postgres.create()
+
+    @contextmanager
+    def database(self, kind: str) -> Iterator[Cohort]:
+        """Make a database, and let it be the default one for a while, of this process and of its workers.
+
+        Args:
+            kind: as for ``create``.
+
+        Yields:
+            The row that messages refer to.
+        """
+        with self.using(self.create(kind)):
+            yield cohort()
+
+    @contextmanager
+    def using(self, url: str) -> Iterator[None]:
+        """Let a database be the default one for a while, of this process and of its workers."""
+        before = os.environ["DATABASE_URL"]
+        os.environ["DATABASE_URL"] = url
+        try:
+            with default_database(url):
+                yield
+        finally:
+            os.environ["DATABASE_URL"] = before
+
+    def empty(self) -> None:
+        """Remove what was sent, and waits."""
+        self.client.delete(*QUEUES)
+
+    def clear(self) -> None:
+        """Remove all that workers left behind, but for what kombu knows of the queues: senders declare each once."""
+        for key in self.client.scan_iter():
+            if not key.startswith(b"_kombu"):
+                self.client.delete(key)
+
+
+def cohort() -> Cohort:
+    """Return the row that messages refer to; made where there is none."""
+    from tasks.admissions.models import Academy, Cohort  # noqa: PLC0415 - needs Django's apps
+
+    academy, _ = Academy.objects.get_or_create(name="Academy", slug="academy")
+    if not Cohort.objects.exists():
+        Cohort.objects.bulk_create([Cohort(academy=academy, name="Cohort", slug="cohort")])  # save() would send
+    return Cohort.objects.get()

@@ -1,0 +1,45 @@
+"""What processes cost, as the operating system counts it: whole trees of them, children that have ended too."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil  # type: ignore[import-untyped]  # it ships no types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def _tree(pid: int) -> Iterator[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        yield process
+        yield from process.children(recursive=True)
+
+
+def cpu_seconds(*pids: int) -> float:
+    """Return the processor time that processes and their descendants have used.
+
+    Args:
+        pids: of the roots.
+    """
+    total = 0.0
+    for pid in pids:
+        for process in _tree(pid):
+            with suppress(psutil.NoSuchProcess):  # it has ended just now: its parent's count has it
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def peak_memory(pid: int) -> float:
+    """Return the most that a process has ever held, in MB.
+
+    Args:
+        pid: of the process; its children do not count.
+    """
+    status = Path(f"/proc/{pid}/status").read_text()
+    kilobytes = next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]
+    return int(kilobytes) / 1024

@@ -1,0 +1,55 @@
+"""What can be measured: rows of the table, which nobody measures until they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from benchmarks.line import Line
+
+Measure = Callable[[], Iterable[Line]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A measurement that gives one line or more.
+
+    Args:
+        title: what is measured; the lines' titles begin so, or say it in more detail.
+        measure: does it.
+    """
+
+    title: str
+    measure: Measure
+
+
+class Part(Protocol):
+    """What measures one aspect of the bus."""
+
+    def rows(self) -> Iterator[Row]:
+        """List what is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured.
+
+    Args:
+        rounds: of each comparison.
+        scale: 1 for the real thing; less for a quick look.
+        peers: whether the others take part, beside Celery.
+    """
+
+    rounds: int = 5
+    scale: float = 1.0
+    peers: bool = True
+
+    def of(self, number: int, least: int = 1) -> int:
+        """Return a number, scaled.
+
+        Args:
+            number: of the real thing.
+            least: of a quick look.
+        """
+        return max(least, int(number * self.scale))

@@ -1,0 +1,191 @@
+"""Who takes part in a race: workers, and the slices of messages that wait for them."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from benchmarks.processes import cpu_seconds
+from benchmarks.program import Program
+from benchmarks.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from benchmarks.ground import Ground
+
+PATIENCE = 120.0  # seconds for a slice
+SETTLING = 0.25  # seconds in which a worker acknowledges what it has done
+
+
+class SideError(Exception):
+    """A worker ended, or did not get on.
+
+    Args:
+        name: of the side.
+        why: with the end of its log.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """How a slice was worked off.
+
+    Args:
+        rate: messages a second, from the first completion to the last.
+        cpu: microseconds of processor time a message: worker, children, broker and database.
+    """
+
+    rate: float
+    cpu: float
+
+
+@dataclass
+class Side:
+    """A worker, and what waits for it on the broker.
+
+    Args:
+        name: as the table has it.
+        ground: the servers.
+        commands: of its programs, each from the module's name on.
+        fill: sends so many messages.
+        messages: in a slice.
+        keys: of the broker, that hold what was sent.
+        consumed: the key that the worker looks at, where that is another than the (only) one which is filled.
+        environment: of its programs.
+        slices: how each slice was worked off; the first, with the start, is left out.
+    """
+
+    name: str
+    ground: Ground
+    commands: Sequence[Sequence[str]]
+    fill: Callable[[int], None]
+    messages: int
+    keys: tuple[str, ...]
+    consumed: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    slices: list[Slice] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tally = Tally(self.ground.memory / f"tally-{id(self)}")
+        environment = {"BENCH_TALLY": str(self.tally.path), **self.environment}
+        self.programs = [Program(words, self.ground.folder("program"), environment) for words in self.commands]
+
+    def _slice(self, key: str, number: int) -> str:
+        return f"slice-{number}:{id(self)}:{key}"
+
+    def prepare(self, slices: int) -> None:
+        """Send what is to be worked off, before the worker is there, and put it aside."""
+        for number in range(slices):
+            self.fill(self.messages)
+            for key in self.keys:
+                self.ground.client.rename(key, self._slice(key, number))
+
+    def start(self) -> None:
+        """Start the worker."""
+        for program in self.programs:
+            program.start()
+
+    def stop(self, *, gently: bool = True) -> None:
+        """End the worker."""
+        for program in self.programs:
+            program.stop(gently=gently)
+
+    def hold(self, number: int) -> Callable[[], None]:
+        """Make a slice ready.
+
+        Args:
+            number: of the slice.
+
+        Returns:
+            What gives all of it to the worker in one moment.
+        """
+
+        def release() -> None:
+            for key in self.keys:
+                self.ground.client.rename(self._slice(key, number), self.consumed or key)
+
+        return release
+
+    def cpu(self) -> float:
+        """Return the processor time that the worker and its servers have used, in seconds."""
+        return cpu_seconds(*(program.pid for program in self.programs if program.pid), *self.ground.servers())
+
+    def run(self, number: int) -> None:
+        """Let the worker work a slice off."""
+        release = self.hold(number)
+        before = self.cpu()
+        release()
+        self.wait_for(self.messages)
+        time.sleep(SETTLING)
+        if number:
+            self.slices.append(
+                Slice((self.messages - 1) / self.tally.seconds(), (self.cpu() - before) / self.messages * 1e6)
+            )
+        self.tally.reset()
+
+    def wait_for(self, messages: int) -> None:
+        """Wait until so many are done.
+
+        Args:
+            messages: since the tally began.
+
+        Raises:
+            SideError: the worker has ended, or does not get on.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while (done := len(self.tally)) < messages:
+            if time.monotonic() > deadline or any(program.pid is None for program in self.programs):
+                log = "\n".join(program.log[-2000:] for program in self.programs)
+                raise SideError(self.name, f"{done} of {messages} messages are done\n{log}")
+            time.sleep(0.01)
+
+    @property
+    def rates(self) -> list[float]:
+        """Messages a second, for each slice."""
+        return [each.rate for each in self.slices]
+
+    @property
+    def cpus(self) -> list[float]:
+        """Microseconds of processor time a message, for each slice."""
+        return [each.cpu for each in self.slices]
+
+
+def race(sides: Sequence[Side], rounds: int) -> list[SideError]:
+    """Let all work off their slices by turns; those that fail leave the race.
+
+    Args:
+        sides: whose workers are started, all of them, and ended.
+        rounds: how many slices count.
+
+    Returns:
+        Who failed, and why.
+    """
+    failed: list[SideError] = []
+    running = list(sides)
+
+    def all_do(step: Callable[[Side], object]) -> None:
+        for side in list(running):
+            try:
+                step(side)
+            except SideError as error:
+                failed.append(error)
+                side.slices.clear()
+                side.stop(gently=False)
+                running.remove(side)
+        running.append(running.pop(0))  # another one begins the next step
+
+    with ExitStack() as stack:
+        all_do(lambda side: side.prepare(rounds + 1))
+        for side in running:
+            stack.callback(side.stop)
+            side.start()
+        for number in range(rounds + 1):
+            all_do(lambda side: side.run(number))  # noqa: B023 - called at once
+    return failed

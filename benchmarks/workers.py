@@ -1,0 +1,65 @@
+"""Our worker and stock Celery's: one command line, two apps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.ground import QUEUES
+from benchmarks.sides import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from benchmarks.ground import Ground
+
+POOLS: Mapping[str, int] = {"solo": 1, "threads": 4, "prefork": 2}  # with how many at once
+SETTINGS = "benchmarks.settings"
+STOCK_SETTINGS = "benchmarks.stock_settings"
+
+
+def celery(app: str, pool: str, queue: str) -> list[str]:
+    """Return a worker's command line, from the module's name on."""
+    options = ["--pool", pool, "--concurrency", str(POOLS[pool]), "--queues", queue, "--loglevel", "WARNING"]
+    return ["celery", "-A", app, "worker", *options]
+
+
+def _nothing(messages: int) -> None:
+    """Send nothing: whoever wants the worker alone sends by himself."""
+
+
+def ours(  # noqa: PLR0913 - a worker has these
+    ground: Ground,
+    pool: str,
+    fill: Callable[[int], None] = _nothing,
+    messages: int = 0,
+    *,
+    keys: tuple[str, ...] = (QUEUES[0],),
+    consumed: str = QUEUES[0],
+) -> Side:
+    """Return our worker.
+
+    Args:
+        ground: the servers.
+        pool: Celery's name of it.
+        fill: sends so many messages.
+        messages: in a slice.
+        keys: of the broker, that hold what was sent.
+        consumed: the queue of the worker; its own, where several of ours are in a race.
+    """
+    command = celery("signalbus", pool, consumed)
+    environment = {"DJANGO_SETTINGS_MODULE": SETTINGS}
+    return Side("signalbus", ground, [command], fill, messages, keys, consumed, environment)
+
+
+def stock(ground: Ground, pool: str, fill: Callable[[int], None] = _nothing, messages: int = 0) -> Side:
+    """Return stock Celery's worker.
+
+    Args:
+        ground: the servers.
+        pool: Celery's name of it.
+        fill: sends so many messages.
+        messages: in a slice.
+    """
+    command = celery("benchmarks.stock", pool, QUEUES[1])
+    environment = {"DJANGO_SETTINGS_MODULE": STOCK_SETTINGS}
+    return Side("Celery", ground, [command], fill, messages, keys=(QUEUES[1],), environment=environment)

@@ -1,0 +1,97 @@
+"""What we use of kombu's and redis-py's private parts: each with what would break, and tests that notice it.
+
+The tests are tests/integration/test_lane.py: what the lane writes is compared with what kombu writes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kombu import Connection
+
+
+def speaks_redis(connection: Connection) -> bool:
+    """Whether a connection's transport is kombu's Redis transport, or made of it.
+
+    Args:
+        connection: need not be connected.
+    """
+    if "redis" not in str(connection.transport.driver_type):
+        return False  # nothing is imported for a host on another broker
+    from kombu.transport import redis  # noqa: PLC0415 - as above
+
+    return isinstance(connection.transport, redis.Transport)
+
+
+def is_sentinel(connection: Connection) -> bool:
+    """Whether a connection of kombu's Redis transport asks sentinels for the address, which are its alternatives."""
+    from kombu.transport import redis  # noqa: PLC0415 - as above
+
+    return isinstance(connection.transport, redis.SentinelTransport)
+
+
+class _Recorder:
+    """Stands for a Redis client, and takes one ``LPUSH``; for anything else it has no method."""
+
+    def __init__(self) -> None:
+        self.pushed: list[tuple[str, str]] = []
+
+    def lpush(self, key: str, item: str) -> None:
+        self.pushed.append((key, item))
+
+
+def pushed_by(channel: Any, publish: Callable[[Any], object]) -> tuple[str, str]:
+    """Let a publication run to its very end, and return what it would have pushed instead of pushing it.
+
+    Replaces the channel's ``_create_client``, from which ``_put`` takes its Redis client, for a moment. Were it taken
+    from elsewhere, the message would be pushed for real, and nothing come out here: an error, and Celery's way is used.
+
+    Args:
+        channel: of kombu's Redis transport, used by nobody else.
+        publish: takes the channel.
+
+    Returns:
+        The key, with the global prefix, and the item.
+
+    Raises:
+        ValueError: something else was done than one LPUSH.
+    """
+    recorder = _Recorder()
+    channel._create_client = lambda *_args, **_kwargs: recorder  # noqa: SLF001 - the reason of this module
+    try:
+        publish(channel)
+    except AttributeError as error:
+        raise ValueError(f"its transport does more than one LPUSH: {error}") from error
+    finally:
+        del channel._create_client  # noqa: SLF001 - as above
+    if len(recorder.pushed) != 1:
+        raise ValueError(f"its transport pushes {len(recorder.pushed)} items for a message")
+    key, item = recorder.pushed[0]
+    return f"{channel.global_keyprefix}{key}", item
+
+
+def new_connection(channel: Any) -> Any:
+    """Make a connection to the channel's Redis, and connect it: with its TLS, password, database, timeouts, Sentinel.
+
+    Uses ``Channel.pool`` and its ``connection_kwargs``. The pool's own ``make_connection`` counts those that it makes,
+    and never counts one down that is not given back to it.
+
+    Args:
+        channel: of kombu's Redis transport.
+    """
+    pool = channel.pool
+    connection = pool.connection_class(**pool.connection_kwargs)
+    connection.connect()
+    return connection
+
+
+def let_go(channel: Any) -> None:
+    """Close the sockets that a channel has opened for itself; it opens others if it is used again.
+
+    Args:
+        channel: of kombu's Redis transport.
+    """
+    channel.pool.disconnect()

@@ -1,0 +1,214 @@
+"""From payloads to messages: what is the same for all messages of a signal from one sender is written once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from signalbus import conf
+from signalbus.registry import registry
+from signalbus.sending import loops
+from signalbus.sending.composing import Outgoing, Route, lineage_of, ordering_key_of, subject_of
+from signalbus.sending.draft import envelope_of, outbox, refuse_reserved
+from signalbus.sending.once import Keeping
+from signalbus.sending.roster import SenderCache
+from signalbus.wire import codec
+from signalbus.wire.message import VERSION, Heading, lineage, stamp
+from signalbus.wire.references import ForeignModel, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from uuid import UUID
+
+    from signalbus.conf import Settings
+    from signalbus.sending.composing import Envelope
+    from signalbus.sending.roster import Roster
+    from signalbus.sending.signal import Signal
+
+
+class Plan:
+    """How the messages of one sender are written, as long as the same receivers hear it. It does not hold the sender.
+
+    Args:
+        envelope: what its messages share.
+        sender: who sends.
+
+    Raises:
+        PayloadError: a sender that has no name.
+    """
+
+    __slots__ = ("_routes", "_sender_text", "envelope")
+
+    def __init__(self, envelope: Envelope, sender: Any) -> None:
+        self.envelope = envelope
+        self._sender_text = None if envelope.snapshots else codec.write_sender(sender)
+        name = name_of(sender)
+        self._routes = [
+            Route(
+                signal=envelope.signal,
+                queue=queue,
+                recipients=recipients,
+                ledger=envelope.ledger,
+                recorded=envelope.durable,
+                heading=Heading(
+                    signal=envelope.signal,
+                    sender=name,
+                    recipients=recipients,
+                    ledger=envelope.ledger,
+                    durable=envelope.durable,
+                    recorded=envelope.durable,
+                ),
+            )
+            for queue, recipients in envelope.routes.items()
+        ]
+
+    def messages(self, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
+        """Encode payloads.
+
+        Args:
+            sender: the one that the plan is of.
+            payloads: a message for each.
+
+        Returns:
+            For each payload the parts of its message; none where the sender, or an instance, is of a migration's
+            model of the past: no worker has that.
+
+        Raises:
+            PayloadError: a value that cannot travel.
+            CascadeError: a cascade too deep.
+        """
+        settings = conf.get()
+        place = lineage_of(self.envelope.signal, settings.MAX_CASCADE)
+        more = lineage(*place) if place[0] else ""
+        messages: list[list[Outgoing]] = []
+        for payload in payloads:
+            try:
+                text, version = self._written(sender, payload, settings)
+            except ForeignModel:
+                messages.append([])
+            else:
+                messages.append(self._parts(sender, payload, text, version, more))
+        return messages
+
+    def send(
+        self, sender: Any, payloads: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[list[Outgoing]], Mapping[UUID, UUID]]:
+        """Encode payloads, and hand them to the outbox.
+
+        Args:
+            sender: the one that the plan is of.
+            payloads: a message for each.
+
+        Returns:
+            The messages, each by its parts; and who stands for whom.
+
+        Raises:
+            PayloadError: a value that cannot travel; nothing was sent.
+            CascadeError: a cascade too deep.
+        """
+        refuse_reserved(payloads)
+        messages = self.messages(sender, payloads)
+        return messages, outbox().add([part for parts in messages for part in parts], robust=False)
+
+    def _written(self, sender: Any, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
+        """Write sender and payload; return the text, and the version that can read it."""
+        if self._sender_text is not None:
+            text = codec.write_with(self._sender_text, payload, settings.MAX_BYTES)
+            if text is not None:
+                return text, VERSION
+        return codec.encode(
+            sender,
+            payload,
+            snapshots=self.envelope.snapshots,
+            max_depth=settings.MAX_NESTING,
+            max_bytes=settings.MAX_BYTES,
+        )
+
+    def _parts(self, sender: Any, payload: Mapping[str, Any], text: str, version: str, more: str) -> list[Outgoing]:
+        envelope = self.envelope
+        key, sent_at = stamp()
+        subject = subject_of(payload) if envelope.durable else ""
+        keeping = None if envelope.due is None and envelope.once is None else self._keeping(sender, payload)
+        order = None
+        if envelope.ordered_by is not None:
+            order = ordering_key_of(envelope.ordered_by, payload)
+            more += lineage(ordering_key=order)
+        return [
+            Outgoing(route, key, route.heading.body(key, sent_at, text, version, more), subject, order, keeping)
+            for route in self._routes
+        ]
+
+    def _keeping(self, sender: Any, payload: Mapping[str, Any]) -> Keeping | None:
+        envelope = self.envelope
+        once = envelope.once
+        key = None if once is None else once.key(envelope.signal, sender, payload, envelope.routes)
+        if key is None:
+            return None if envelope.due is None else Keeping(due=envelope.due)
+        return Keeping(due=envelope.due, once=once, key=key)
+
+
+class Plans:
+    """The plans of one signal by sender: for None, and for each class as long as it lives.
+
+    Args:
+        roster: the signal's.
+    """
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+        self._by_class = SenderCache()
+        self._of_none: tuple[object, Plan] | None = None
+
+    def of(self, signal: Signal, sender: Any) -> Plan | None:
+        """Return the plan of a sender whose messages need nothing more.
+
+        Args:
+            signal: whose plans these are.
+            sender: who sends.
+
+        Returns:
+            The plan. None if something runs here, is kept by a rule, or is to be done another way under an event loop;
+            and for a sender that is not remembered.
+
+        Raises:
+            PayloadError: a sender that has no name.
+            ConfigurationError: a signal without a name, or with that of another.
+        """
+        if not self._roster or signal.someone_died or loops.is_running():
+            return None
+        # All that a plan depends on but the ledger: of another state it is none any more.
+        state = (signal.receivers, len(signal.receivers), self._roster.changes, registry.size)
+        known = self._of_none if sender is None else self._by_class.get(sender)
+        if known is not None and known[0] == state and known[1].envelope.ledger == outbox().ledger.using():
+            return known[1]
+        if not (sender is None or isinstance(sender, type)) or signal.open or signal.once or not signal.as_given:
+            return None
+        travelling, sync, asynchronous = signal.split(sender)
+        if not travelling or sync or asynchronous or signal.conflicts:
+            return None
+        plan = Plan(envelope_of(signal, travelling), sender)
+        self._remember(sender, state, plan)
+        return plan
+
+    def with_envelope(self, envelope: Envelope, sender: Any) -> Plan:
+        """Return the plan of a sender for what is already known to be shared.
+
+        Args:
+            envelope: what its messages share.
+            sender: who sends.
+
+        Raises:
+            PayloadError: a sender that has no name.
+        """
+        known = self._of_none if sender is None else self._by_class.get(sender)
+        if known is not None and known[1].envelope == envelope:
+            return known[1]
+        plan = Plan(envelope, sender)
+        if envelope.due is None:
+            self._remember(sender, None, plan)
+        return plan
+
+    def _remember(self, sender: Any, state: object, plan: Plan) -> None:
+        if sender is None:
+            self._of_none = (state, plan)
+        else:
+            self._by_class[sender] = (state, plan)  # which takes classes only

@@ -1,0 +1,38 @@
+"""JSON as every text of ours is written: ASCII, without a space, and by a writer that is made once."""
+
+from __future__ import annotations
+
+import json
+from json.encoder import encode_basestring_ascii
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _refuse(value: object) -> NoReturn:
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+# Cycles are met by whoever walks the values before.
+_encoder: Final = json.JSONEncoder(ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":"))
+
+
+def _writer() -> Callable[[Any], str]:
+    """Make what writes; ``JSONEncoder.encode`` makes one anew for each value, which costs as much as a short value."""
+    c_make_encoder: Any = getattr(json.encoder, "c_make_encoder", None)
+    if c_make_encoder is None:  # an interpreter without CPython's accelerator
+        return _encoder.encode
+    chunks = c_make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", False, False, False)
+    join = "".join
+
+    def write(value: Any) -> str:
+        """Write a value of dicts, lists, texts, numbers, truths and None."""
+        return join(chunks(value, 0))
+
+    return write
+
+
+write: Final[Callable[[Any], str]] = _writer()
+# Write a text, with the quotes around it.
+quoted: Final[Callable[[str], str]] = encode_basestring_ascii

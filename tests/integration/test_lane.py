@@ -1,0 +1,517 @@
+"""The lane: what it puts on a queue is what Celery would have put there, and whatever happens to it is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal as os_signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import redis
+from celery import Celery, _state
+from celery.signals import before_task_publish
+from django.test import override_settings
+from kombu import Exchange, Queue
+
+from signalbus import celery, tasks
+from signalbus.embedded import EmbeddedValkey
+from signalbus.sending import lane, producers, publisher
+from tests.others.daemon import free_port
+from tests.servers import CHECKOUT, wait_until
+
+from .bus import eager
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+TEXTS = ['a "quoted" text\nof two lines', "back\\slash, \x00 and é", "x" * 3000]
+IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+SHORT = {"PUBLISH_TIMEOUT": 0.4, "CONNECT_TIMEOUT": 0.4}
+
+
+@pytest.fixture
+def client(valkey: EmbeddedValkey) -> Iterator[Any]:
+    """A client of the broker, which is empty."""
+    if valkey.pid is None:
+        valkey.start()
+    with redis.Redis.from_url(valkey.redis_url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def new_app(valkey: EmbeddedValkey) -> Iterator[Callable[..., Celery]]:
+    """Make apps that send to the broker, or to another one."""
+    made: list[Celery] = []
+
+    def make(url: str | None = None, **settings: Any) -> Celery:
+        app = Celery("tests", set_as_current=False, broker=url or valkey.url)
+        app.conf.update(settings)
+        assert app.tasks[celery.TASK_NAME].name == tasks.deliver.name
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        producers.forget(app)
+        lane.forget(app)
+
+
+@pytest.fixture
+def app(new_app: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch) -> Celery:
+    """An app of the usual kind, which the bus sends with."""
+    app = new_app()
+    monkeypatch.setattr(celery, "get_app", lambda: app)
+    return app
+
+
+def lane_of(app: Celery) -> lane.Lane:
+    """Give the lane of an app, which has one."""
+    found = lane.lane_of(app)
+    assert found is not None
+    return found
+
+
+def told_apart(item: bytes) -> str:
+    """Give an item with its random ids replaced by their order, so that two of them can be compared."""
+    seen: dict[str, str] = {}
+    return IDS.sub(lambda found: seen.setdefault(found[0], f"id {len(seen)}"), item.decode("ascii"))
+
+
+def lists(client: Any) -> dict[bytes, list[str]]:
+    """Give all lists of a broker, and delete them."""
+    keys = [key for key in client.keys("*") if client.type(key) == b"list"]
+    found = {key: [told_apart(item) for item in client.lrange(key, 0, -1)] for key in keys}
+    client.delete(*keys)
+    return found
+
+
+@contextmanager
+def inside_a_task(app: Celery) -> Iterator[None]:
+    """Be inside a running task, whose root is another."""
+    task, stack = app.tasks[celery.TASK_NAME], cast("Any", _state)
+    task.push_request(id='a "child"', root_id="a root", called_directly=False)
+    stack._task_stack.push(task)
+    try:
+        yield
+    finally:
+        stack._task_stack.pop()
+        task.pop_request()
+
+
+# What lies on the queue
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "a global prefix": {"broker_transport_options": {"global_keyprefix": "100% {ours}:"}},
+    "priority steps": {"broker_transport_options": {"priority_steps": [0, 3, 6], "sep": ":"}},
+    "transient": {"task_default_delivery_mode": "transient"},
+}
+
+
+@pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("priority", [None, 4])
+def test_it_is_celery_s_byte_for_byte_but_for_ids(
+    client: Any,
+    new_app: Callable[..., Celery],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    priority: Any,
+):
+    """Under the same keys too: a Celery that writes another envelope is noticed here."""
+    app = new_app(**settings)
+    monkeypatch.setattr(app.tasks[celery.TASK_NAME], "priority", priority)
+    for surroundings in (nullcontext(), inside_a_task(app)):
+        with surroundings:
+            for texts in (TEXTS[:1], TEXTS[1:2], TEXTS):
+                producers.publish(app, "a 50% queue", texts)
+                celery_s = lists(client)
+                lane_of(app).push("a 50% queue", [texts])
+
+                assert lists(client) == celery_s
+                assert [len(items) for items in celery_s.values()] == [1]
+
+
+@pytest.mark.parametrize("database", [0, 3])
+def test_it_lies_in_the_database_of_the_address(
+    client: Any, valkey: EmbeddedValkey, new_app: Callable[..., Celery], database: int
+):
+    """A virtual host is a number of Redis' databases."""
+    app = new_app(f"{valkey.url}?virtual_host={database}")
+
+    lane_of(app).push("q", [["text"]])
+
+    with redis.Redis.from_url(f"{valkey.redis_url}?db={database}") as there:
+        assert there.llen("q") == 1
+
+
+def test_the_queue_is_declared(client: Any, new_app: Callable[..., Celery]):
+    """In kombu's table of bindings, where other clients look, once."""
+    lane_of(new_app()).push("q", [["text"]])
+
+    assert client.scard("_kombu.binding.q") == 1
+
+
+def test_ids_are_fresh(client: Any, new_app: Callable[..., Celery]):
+    """Each publication has an id and a delivery tag that no other has, also if the text is the same."""
+    ours = lane_of(new_app())
+    for _ in range(50):
+        ours.push("q", [["text"], ["text"]])
+
+    found = [id_ for item in client.lrange("q", 0, -1) for id_ in set(IDS.findall(item.decode()))]
+    assert len(found) == len(set(found)) == 200
+
+
+def test_what_is_published_together_is_one_command(client: Any, app: Celery):
+    """All of it is taken, or none; and it costs one round trip."""
+    publisher.publish_texts("q", ["warm"])
+    client.config_resetstat()
+
+    publisher.publish_texts("q", [f"text {number}" for number in range(450)])
+
+    assert client.info("commandstats")["cmdstat_lpush"]["calls"] == 1
+    items = [json.loads(item) for item in client.lrange("q", 0, -2)]
+    assert [item["headers"]["argsrepr"] for item in items] == ["(50 texts)", *["(100 texts)"] * 4]  # the first is last
+
+
+# Which way is taken
+
+
+class Unusual:
+    """Set-ups that are Celery's to write: each gives an app, and part of the reason."""
+
+    @staticmethod
+    def compressed(new_app: Callable[..., Celery]) -> tuple[Celery, str]:
+        return new_app(task_compression="gzip"), "task_compression"
+
+    @staticmethod
+    def of_a_topic(new_app: Callable[..., Celery]) -> tuple[Celery, str]:
+        queue = Queue("q", Exchange("topics", type="topic"), routing_key="q.#")
+        return new_app(task_queues=[queue]), "exchange is of type topic"
+
+    @staticmethod
+    def that_expires(new_app: Callable[..., Celery]) -> tuple[Celery, str]:
+        app = new_app(task_queues=[Queue("q", Exchange("q"), routing_key="q", expires=60)])
+        if not hasattr(app.connection_for_write().default_channel, "_expires"):
+            pytest.skip("this kombu lets no queue on Redis expire")
+        return app, "more than one LPUSH"
+
+    @staticmethod
+    def in_memory(new_app: Callable[..., Celery]) -> tuple[Celery, str]:
+        return new_app("memory://"), "not made of kombu's Redis transport"
+
+    @staticmethod
+    def of_several_addresses(new_app: Callable[..., Celery]) -> tuple[Celery, str]:
+        url = new_app().conf.broker_url
+        return new_app(f"{url};{url}"), "names several"
+
+
+@pytest.mark.parametrize("unusual", ["compressed", "of_a_topic", "that_expires", "in_memory", "of_several_addresses"])
+def test_what_is_unusual_goes_celery_s_way(
+    client: Any, new_app: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch, unusual: str
+):
+    """It is published all the same, and somebody who asks is told why."""
+    app, reason = getattr(Unusual, unusual)(new_app)
+    monkeypatch.setattr(celery, "get_app", lambda: app)
+    published: list[Any] = []
+    monkeypatch.setattr(producers, "publish", lambda *args: published.append(args))
+
+    publisher.publish_texts("q", ["a", "b"])
+
+    assert published == [(app, "q", ["a", "b"])]
+    assert reason in (publisher.why_through_celery("q") or "")
+
+
+def test_what_is_usual_is_written_directly(client: Any, app: Celery):
+    """Nobody is told a reason, because there is none."""
+
+    assert publisher.why_through_celery("q") is None
+
+
+def test_a_listener_of_ours_is_asked_each_time(client: Any, app: Celery):
+    """Tracers and those who ask for our task hear of it from the moment on that they listen, and until they do not."""
+    heard = []
+
+    def listener(sender, **kwargs):
+        heard.append(sender)
+
+    publisher.publish_texts("q", ["a"])
+    before_task_publish.connect(listener, sender=celery.TASK_NAME)
+    try:
+        publisher.publish_texts("q", ["b"])
+        assert "listens" in (publisher.why_through_celery("q") or "")
+    finally:
+        before_task_publish.disconnect(listener, sender=celery.TASK_NAME)
+    publisher.publish_texts("q", ["c"])
+
+    assert heard == [celery.TASK_NAME]
+    assert client.llen("q") == 3
+
+
+def test_eager_mode_is_asked_each_time(client: Any, broker_url: str, monkeypatch: pytest.MonkeyPatch):
+    """A test's fixture may set it on the app, or in the settings, when messages have been sent before."""
+    ran: list[Any] = []
+    monkeypatch.setattr("signalbus.receiving.batch.deliver", lambda texts, **_kwargs: ran.extend(texts))
+
+    publisher.publish_texts("q", ["to the broker"])
+    with eager():
+        publisher.publish_texts("q", ["on the app"])
+    publisher.publish_texts("q", ["to the broker"])
+    with override_settings(CELERY_TASK_ALWAYS_EAGER=True):
+        cast("Any", celery.get_app().conf.changes).pop("task_always_eager", None)  # what eager() has left
+        publisher.publish_texts("q", ["in the settings"])
+    publisher.publish_texts("q", ["to the broker"])
+
+    assert ran == ["on the app", "in the settings"]
+    assert client.llen("q") == 3
+
+
+# Whatever happens to connections
+
+
+def used_by(ours: lane.Lane) -> Any:
+    """Give the connection that a lane would use next."""
+    return ours._places[-1][0]
+
+
+def test_after_a_timeout_nothing_is_pushed_again(client: Any, valkey: EmbeddedValkey, new_app: Callable[..., Celery]):
+    """The broker may have taken it, and has: a duplicate would be run twice."""
+    with override_settings(SIGNALBUS=SHORT):
+        ours = lane_of(new_app())
+        ours.push("q", [["warm"]])
+        assert valkey.pid is not None
+        os.kill(valkey.pid, os_signal.SIGSTOP)
+        try:
+            with pytest.raises(redis.TimeoutError):
+                ours.push("q", [["once"]])
+        finally:
+            os.kill(valkey.pid, os_signal.SIGCONT)
+
+    wait_until(lambda: client.llen("q") == 2, what="the broker to take what it had been sent")
+    ours.push("q", [["next"]])
+    assert client.llen("q") == 3
+
+
+def test_a_connection_without_credentials_any_more_is_replaced(client: Any, new_app: Callable[..., Celery], valkey):
+    """As one whose token has run out: the new one says its password."""
+    ours = lane_of(new_app(f"redis+socket://:secret@{valkey.socket}"))
+    client.config_set("requirepass", "secret")
+    try:
+        ours.push("q", [["text"]])
+        stale = used_by(ours)
+        stale.send_command("RESET")
+        stale.read_response()
+
+        ours.push("q", [["text"]])
+
+        assert used_by(ours) is not stale
+    finally:
+        client.config_set("requirepass", "")
+    assert client.llen("q") == 2
+
+
+def test_a_replica_takes_nothing_and_is_asked_once_more_at_most(client: Any, new_app: Callable[..., Celery]):
+    """After a fail-over the old primary says READONLY: that is an error, and a new connection is tried each time."""
+    ours = lane_of(new_app())
+    ours.push("q", [["text"]])
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        with pytest.raises(redis.exceptions.ReadOnlyError):
+            ours.push("q", [["text"]])
+        assert used_by(ours) is None
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+    ours.push("q", [["text"]])
+    assert client.llen("q") == 2
+
+
+def test_what_the_broker_refuses_costs_no_connection(client: Any, new_app: Callable[..., Celery]):
+    """It has answered: the connection is in order."""
+    ours = lane_of(new_app())
+    ours.push("q", [["text"]])
+    client.set("q", "not a list")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        ours.push("q", [["text"]])
+    connection = used_by(ours)
+    client.delete("q")
+
+    ours.push("q", [["text"]])
+
+    assert used_by(ours) is connection
+
+
+def test_a_connection_that_was_idle_is_looked_at_first(client: Any, new_app: Callable[..., Celery], monkeypatch):
+    """What the broker closed while nobody sent is not written to."""
+    ours = lane_of(new_app())
+    ours.push("q", [["text"]])
+    closed = used_by(ours)
+    monkeypatch.setattr(lane, "IDLE", 0.0)
+    client.client_kill_filter(_type="normal", skipme=True)
+    monkeypatch.setattr(closed, "send_packed_command", lambda *args, **kwargs: pytest.fail("written to a closed one"))
+
+    ours.push("q", [["text"]])
+
+    assert client.llen("q") == 2
+
+
+def test_an_interrupted_publication_leaves_no_answer_behind(client: Any, new_app: Callable[..., Celery], monkeypatch):
+    """A killed greenlet, or Ctrl-C, between question and answer: the next one must not read it."""
+    ours = lane_of(new_app())
+    ours.push("q", [["text"]])
+    interrupted = used_by(ours)
+
+    def read_response() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(interrupted, "read_response", read_response)
+    with pytest.raises(KeyboardInterrupt):
+        ours.push("q", [["text"]])
+
+    assert used_by(ours) is None
+    assert interrupted._sock is None
+
+
+def test_threads_share_a_few_connections(client: Any, new_app: Callable[..., Celery]):
+    """Forty threads that send at once lose nothing, and open no more than ten connections."""
+    ours = lane_of(new_app())
+    ours.push("q", [["text"]])
+    before = client.info("stats")["total_connections_received"]
+    failed: list[Exception] = []
+
+    def send() -> None:
+        try:
+            for _ in range(25):
+                ours.push("q", [["text"]])
+        except (redis.RedisError, OSError) as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=send) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+
+    assert failed == []
+    assert client.llen("q") == 1001
+    assert client.info("stats")["total_connections_received"] - before < lane.CONNECTIONS
+
+
+def test_who_finds_all_connections_in_use_does_not_wait_for_ever(client: Any, new_app: Callable[..., Celery]):
+    """As long as a connection may take to be made."""
+    ours = lane_of(new_app())
+    with override_settings(SIGNALBUS=SHORT):
+        in_use = [ours._take() for _ in range(lane.CONNECTIONS)]
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match="in use"):
+            ours.push("q", [["text"]])
+        assert 0.3 < time.monotonic() - started < 2
+
+        threading.Timer(0.1, ours._give_back, in_use[0][:1]).start()
+        ours.push("q", [["text"]])
+
+
+GREEN = """
+from gevent import monkey; monkey.patch_all()
+import gevent, sys
+from celery import Celery
+import django; django.setup()
+from signalbus.sending import lane
+ours = lane.lane_of(Celery("green", set_as_current=False, broker=sys.argv[1]))
+ours.push("q", [["text"]])
+sending = [gevent.spawn(lambda: [ours.push("q", [["text"]]) for _ in range(10)]) for _ in range(50)]
+gevent.joinall(sending, timeout=20, raise_error=True)
+assert all(one.successful() for one in sending)
+"""
+
+
+@pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed: pip install gevent")
+def test_greenlets_share_a_few_connections(client: Any, valkey: EmbeddedValkey):
+    """Fifty greenlets that send at once lose nothing."""
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": str(CHECKOUT)}
+    subprocess.run([sys.executable, "-c", GREEN, valkey.url], check=True, timeout=60, env=environment)
+
+    assert client.llen("q") == 501
+
+
+# TLS
+
+
+@contextmanager
+def behind_tls(port: int, certificate: Path, key: Path) -> Iterator[int]:
+    """Speak TLS before a server's port, which speaks none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+        except OSError:
+            pass  # one of the two is gone
+        finally:
+            source.close()
+            target.close()
+
+    def serve() -> None:
+        while True:
+            try:
+                taken, _ = listening.accept()
+                near = context.wrap_socket(taken, server_side=True)
+            except ssl.SSLError:
+                continue  # a client that does not trust us
+            except OSError:
+                return  # closed
+            far = socket.create_connection(("127.0.0.1", port))
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes the certificate, is not installed")
+def test_tls_is_spoken_and_the_certificate_checked(tmp_path: Path, new_app: Callable[..., Celery]):
+    """As the app's settings say: the lane's connections are made as kombu's are."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    port = free_port()
+    with EmbeddedValkey(port=port) as server, behind_tls(port, certificate, key) as tls_port:
+        url = f"rediss://127.0.0.1:{tls_port}/0"
+        trusting = {"ssl_cert_reqs": "required", "ssl_ca_certs": str(certificate)}
+        ours = lane_of(new_app(url, broker_use_ssl=trusting))
+        ours.push("q", [["text"]])
+        assert isinstance(used_by(ours), redis.SSLConnection)
+        used_by(ours).disconnect()
+        ours.push("q", [["again"]])
+        with redis.Redis.from_url(server.redis_url) as client:
+            assert client.llen("q") == 2
+
+        with pytest.raises(Exception, match=r"(?i)certificate"):
+            lane_of(new_app(url, broker_use_ssl={"ssl_cert_reqs": "required"})).push("q", [["text"]])
+
+
+def test_a_broker_that_is_none_of_redis_has_no_lane(new_app: Callable[..., Celery]):
+    """It says so once, for all queues."""
+    app = new_app("memory://")
+
+    assert lane.lane_of(app) is None
+    assert "memory" in (lane.why_not(app) or "")

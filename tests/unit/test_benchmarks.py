@@ -1,0 +1,117 @@
+"""The benchmark's own machinery: what it counts, compares, draws and writes is what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from itertools import accumulate, count
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from benchmarks import page
+from benchmarks.line import Goal, at_least, at_most, summarize
+from benchmarks.peers import ON_THE_BROKER, Peer
+from benchmarks.svg import Curve, draw
+from benchmarks.tally import Tally
+from benchmarks.timing import by_turns
+
+ROOT = Path(__file__).resolve().parents[2]
+THREADS, TIMES = 4, 2000
+COUNTING = f"""
+import threading
+from benchmarks.tally import tally
+def count():
+    for _ in range({TIMES}):
+        tally()
+threads = [threading.Thread(target=count) for _ in range({THREADS})]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_the_tally_loses_nothing(tmp_path: Path):
+    """Each completion is counted, whatever threads and processes count at once."""
+    counted = Tally(tmp_path / "tally")
+    environment = {**os.environ, "BENCH_TALLY": str(counted.path), "PYTHONPATH": str(ROOT)}
+    workers = [subprocess.Popen([sys.executable, "-c", COUNTING], env=environment) for _ in range(2)]
+
+    assert [worker.wait(60) for worker in workers] == [0, 0]
+
+    assert len(counted) == 2 * THREADS * TIMES
+    assert counted.seconds() > 0
+    counted.reset()
+    assert len(counted) == 0
+
+
+@pytest.mark.parametrize(
+    ("goal", "held"),
+    [(at_most(2.0), True), (at_most(1.9), False), (at_least(2.0), True), (at_least(2.1), False), (None, None)],
+)
+def test_a_goal_is_held_or_missed(goal: Goal | None, held: bool | None):
+    """The ratio's median decides, up to and with the goal itself."""
+    line = summarize("ours ÷ theirs", [2.0, 4.0, 30.0], [1.0, 2.0, 10.0], "us", goal)
+
+    assert (line.ratio, line.spread, line.held) == (2.0, (2.0, 3.0), held)
+
+
+def test_a_ratio_can_stand_upside_down():
+    """Where more of the other is better for us, it stands above the line."""
+    line = summarize("theirs ÷ ours", [1.0, 2.0], [8.0, 18.0], "us", at_least(8), upside_down=True)
+
+    assert (line.ours, line.other, line.ratio) == (1.5, 13.0, 8.5)
+
+
+def test_ways_are_timed_by_turns():
+    """Each way is called as often as the others, by turns; a median call counts, and the first round does not."""
+    called: list[str] = []
+    ways = {"a": lambda: called.append("a"), "b": lambda: called.append("b")}
+    # Each look at the clock is later than the last by the number of calls so far.
+    looks = accumulate(number // 2 for number in count(1))
+
+    times = by_turns(ways, calls=3, rounds=1, clock=lambda: float(next(looks)))
+
+    assert "".join(called) == "abbaab" + "baabba"
+    assert times == {"a": [9e6], "b": [10e6]}
+
+
+def test_a_curve_is_drawn():
+    """Each line is there, with its name and a point for each number, inside of the picture."""
+    curve = Curve("x", "A & B", "many", "µs", [10, 100, 1000], {"ours": [1.0, 2.0, 3.0], "theirs": [9.0, 8.0, 70.0]})
+
+    root = ET.fromstring(draw(curve))
+
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    circles = list(root.iter("{http://www.w3.org/2000/svg}circle"))
+    assert {"A & B", "ours: 3", "theirs: 70", "1k"} <= set(texts)
+    assert len(circles) == 6
+    assert all(0 < float(circle.attrib["cy"]) < 400 for circle in circles)
+
+
+def test_who_is_not_installed_is_named():
+    """A peer that is missing is a reason, not a failure."""
+    absent = Peer("nobody", "signalbus-nobody", "on_nobody", ())
+
+    assert "signalbus-nobody is not installed" in str(absent.missing())
+    assert len({peer.module for peer in ON_THE_BROKER}) == len(ON_THE_BROKER)
+
+
+def test_the_tables_of_the_page_are_those_of_a_run():
+    """docs/performance.md shows what docs/benchmarks/bench.json holds, as `python -m benchmarks.page` writes it."""
+    written = page.PAGE.read_text()
+
+    assert page.rewritten(written) == written
+
+
+def test_every_line_has_a_place_on_the_page():
+    """No line of a run is left out of the tables."""
+    results = json.loads(page.RESULTS.read_text())
+
+    tables = page.text(results)
+
+    assert [line["title"] for line in results["lines"] if f"| {line['title']} |" not in tables] == []

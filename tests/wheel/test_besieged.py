@@ -1,0 +1,94 @@
+"""A stranger's project under siege: its workers are killed one after the other, its broker is wiped, and dies."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+from signalbus.embedded import EmbeddedValkey
+from tests.servers import wait_until
+from tests.wheel.stranger import Stranger
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.servers import Postgres, Worker
+    from tests.wheel.stranger import Sender
+
+# SIGNALBUS_BESIEGED=1500: as the promise is shown; without it a short form of the same.
+ORDERS = int(os.environ.get("SIGNALBUS_BESIEGED", "150"))
+AT_ONCE = 50
+KILLS = ORDERS // AT_ONCE
+WIPED_AT, CRASH_AT = {0, KILLS - 1}, KILLS // 2  # of the kills
+QUEUE = "signalbus"
+
+
+def wipe(valkey: EmbeddedValkey) -> int:
+    """Take all that the broker holds, while something waits there; return how many items waited."""
+    with redis.Redis.from_url(valkey.redis_url) as client:
+        wait_until(lambda: client.llen(QUEUE), 60, "a backlog")
+        waited, _ = client.pipeline().llen(QUEUE).flushall().execute()
+        return int(waited)
+
+
+def kill(worker: Worker, *, children_too: bool) -> None:
+    """End a worker: its container, or its main process alone, whose children go on for a moment."""
+    assert worker.pid is not None
+    if children_too:
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+    else:
+        worker.kill()
+
+
+def besiege(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, spread: random.Random) -> list[int]:
+    """Do all that, while orders are placed; return how many items waited each time that the broker was wiped."""
+    pause = threading.Event()  # never set
+    waited = []
+    for turn in range(KILLS):
+        worker = workers[turn % 2]
+        sender.tell(AT_ONCE)
+        if turn in WIPED_AT:
+            waited.append(wipe(valkey))
+        if turn == CRASH_AT:
+            valkey.kill()
+            pause.wait(spread.random())
+            valkey.start()
+        pause.wait(spread.random())
+        kill(worker, children_too=turn % 4 < 2)
+        worker.start()
+        worker.wait_until_ready()
+        sender.wait()
+    return waited
+
+
+@pytest.mark.timeout(240 + ORDERS)
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_each_order_has_its_one_effect_whatever_is_killed(
+    database: str, binaries_on_postgres: Path, tmp_path: Path, request: pytest.FixtureRequest
+):
+    """Durable signals, receivers of 20 ms, a kill about every second, two FLUSHALLs with a backlog, a crash."""
+    spread = random.Random(ORDERS)
+    server: Postgres | None = request.getfixturevalue("postgres_server") if database == "postgres" else None
+    with EmbeddedValkey() as valkey, ExitStack() as stack:
+        stranger = Stranger(tmp_path, binaries_on_postgres, valkey.url, None if server is None else server.create())
+        stranger.make_tables()
+        workers = [stack.enter_context(stranger.worker()) for _ in range(2)]
+        sender = stack.enter_context(stranger.sender())
+        waited = besiege(workers, valkey, sender, spread)
+        wait_until(lambda: not stranger.open(), 180, "all to be done")
+        books = stranger.audit()
+
+    assert all(waited)
+    orders = stranger.orders()
+    assert len(orders) == KILLS * AT_ONCE
+    assert stranger.mails() == orders
+    assert books["missing_total"] == 0
+    assert [row["done"] for row in books["rows"]] == [len(orders)]
