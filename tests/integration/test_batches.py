@@ -7,9 +7,11 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.test import override_settings
 
 from signalbus import Signal, delivery_failed
+from signalbus.celery import TASK_NAME
 from signalbus.receiving.batch import deliver
 from signalbus.receiving.pace import Manners
-from signalbus.transport import progress
+from signalbus.transport import merging, progress
+from signalbus.transport.claims import Claimed
 from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
 from tasks.admissions.models import Academy, Cohort
 
@@ -207,3 +209,18 @@ class TestWhatTheMainProcessSees:
                 signal.send(None, number=number)
         (texts,) = bus.take()
         return texts
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_what_is_sent_is_plain_enough_to_travel_in_company(bus: Bus, signal: Signal, ran, together: int):
+    """If the publisher wrote anything that the transport does not expect, each message would travel alone."""
+    connect(signal, lambda **kwargs: None, "receiver")
+    with transaction.atomic():
+        for _ in range(together):
+            signal.send(None)
+    item = bus.client.rpop(QUEUE)
+
+    parcel = merging.read(Claimed(item, QUEUE, "tag"), TASK_NAME)
+
+    assert len(parcel.texts) == together
+    assert {key for _, key in parcel.keys} == {signal.name}
