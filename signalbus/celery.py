@@ -111,7 +111,7 @@ def _redis_options() -> dict[str, Any]:
         "socket_keepalive": True,
         # A message whose worker is gone comes back after this; shorter than the work, it would run twice at once.
         "visibility_timeout": 3 * max(settings.TIME_LIMIT, _host("task_time_limit", 0) or 0),
-        "unacked_restore_interval": 5,
+        "unacked_restore_interval": 15,
         "unacked_restore_throttle": 1,
         **_host("broker_transport_options", {}),
     }
@@ -171,6 +171,12 @@ def get_app() -> Celery:
 def is_own_app() -> bool:
     """Whether the app is ours, not the host's."""
     return conf.get().CELERY_APP is None
+
+
+def claims() -> bool:
+    """Whether this app's workers claim their messages, where the broker is Redis."""
+    claim = conf.get().CLAIM
+    return is_own_app() if claim is None else claim
 
 
 def default_queue() -> str:

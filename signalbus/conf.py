@@ -30,6 +30,7 @@ class Settings:
     RETRY: Retry = DEFAULT_RETRY  # or a dict of what it takes
     ATOMIC: bool = True
     TIMEOUT: float | None = None  # seconds for one run
+    CLAIM: bool | None = None  # whether workers claim messages from Redis; None: those of our own app do
     SIGNING_KEYS: tuple[str, ...] | None = None  # None: SECRET_KEY, then SECRET_KEY_FALLBACKS
     SKIP_APPS: tuple[str, ...] = ()  # apps, by name or label, whose signals and receivers are not looked for
     MAX_BYTES: int = 256 * 1024  # of one message's text

@@ -68,10 +68,10 @@ def deliver(self: DeliverTask, texts: object) -> None:
         Reject: something outside of the receivers failed, as the ledger's database: the broker keeps the message.
     """
     request = self.request
-    info = request.delivery_info or {}
+    info: Any = request.delivery_info or {}
     queue = celery.queue_of(info.get("routing_key"))
     try:
-        batch.deliver(texts, queue=queue, redelivered=bool(info.get("redelivered")))
+        batch.deliver(texts, queue=queue, redelivered=bool(info.get("redelivered")), ticket=info.get("ticket"))
     except (Exception, MemoryError) as error:
         # Whatever it was, Celery would drop the message for it. Given out again, its attempts are counted.
         if request.is_eager:

@@ -145,12 +145,14 @@ def broker_url(request: pytest.FixtureRequest) -> Iterator[str]:
 def start_worker(database_url: str, broker_url: str, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     """Start real workers on the test's database and broker.
 
-    It takes what ``Worker`` takes, and returns a worker that is ready; all are ended with the test, and what they
-    wrote is shown if it fails.
+    It takes what ``Worker`` takes, and returns a worker that is ready, or will be if told not to wait; all are ended
+    with the test, and what they wrote is shown if it fails.
     """
     started: list[Worker] = []
 
-    def start(*options: str, environment: dict[str, str | None] | None = None, **arguments: Any) -> Worker:
+    def start(
+        *options: str, environment: dict[str, str | None] | None = None, wait: bool = True, **arguments: Any
+    ) -> Worker:
         surroundings = {
             "CELERY_BROKER_URL": broker_url,
             "DATABASE_URL": database_url,
@@ -160,7 +162,8 @@ def start_worker(database_url: str, broker_url: str, tmp_path: Path) -> Iterator
         worker = Worker(tmp_path, *options, environment=surroundings, **arguments)
         started.append(worker)
         worker.start()
-        worker.wait_until_ready()
+        if wait:
+            worker.wait_until_ready()
         return worker
 
     yield start

@@ -10,9 +10,13 @@ INSTALLED_APPS = [*INSTALLED_APPS, "tests.misbehaving"]
 # pytest-celery's teardown looks at every object there is, and so wakes Django's lazy ones: this one needs a setting.
 STATIC_URL = "static/"
 
+SIGNALBUS = {}
 # A worker that is to overrun its time, or to be slow, must do so within a test's patience.
 if "TIME_LIMIT" in os.environ:
-    SIGNALBUS = {"TIME_LIMIT": float(os.environ["TIME_LIMIT"])}
+    SIGNALBUS["TIME_LIMIT"] = float(os.environ["TIME_LIMIT"])
+# A worker as it was before ours claimed.
+if "KOMBUS_TRANSPORT" in os.environ:
+    SIGNALBUS["CLAIM"] = False
 
 # psycopg's pool, on PostgreSQL; this process itself, which is not forked, does without.
 if "DATABASE_POOL" in os.environ:

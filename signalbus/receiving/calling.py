@@ -38,6 +38,7 @@ class Attempt:
         number: 1 for the first.
         since: attempts made before the last retry by hand; the policy counts from there.
         claimed: its number was committed before it runs.
+        text: where its message stands among those of its Celery message.
         row: the id of its row, once it was asked for.
     """
 
@@ -48,6 +49,7 @@ class Attempt:
     number: int = 1
     since: int = 0
     claimed: bool = False
+    text: int = 0
     row: UUID | None = None
 
     @property

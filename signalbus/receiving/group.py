@@ -20,17 +20,28 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from signalbus.registry import Receiver
+    from signalbus.transport.progress import Progress
     from signalbus.wire.message import Message
 
 MOST = 32  # deliveries in a commit
 
 
 class Group:
-    """Deliveries that have been put off, to be run together."""
+    """Deliveries that have been put off, to be run together.
 
-    def __init__(self) -> None:
+    Args:
+        told: where it is noted who has begun.
+    """
+
+    def __init__(self, told: Progress) -> None:
+        self.text = 0  # whose deliveries are added now
+        self._told = told
         self._waiting: dict[UUID, Attempt] = {}
         self._may_share: bool | None = None  # nobody knows yet, nor asks where there are no rows
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
 
     @property
     def is_full(self) -> bool:
@@ -54,7 +65,7 @@ class Group:
             self._may_share = _may_share()
         if not self._may_share:
             return False
-        attempt = Attempt(message, recipient, receiver, recorded=True)
+        attempt = Attempt(message, recipient, receiver, recorded=True, text=self.text)
         return self._waiting.setdefault(attempt.id, attempt) is attempt
 
     def deliver(self) -> None:
@@ -65,13 +76,17 @@ class Group:
             some = _first(waiting)
             waiting = waiting[len(some) :]
             if len(some) == 1:
-                deliver_attempt(some[0])
+                self._deliver_alone(some[0])
                 continue
-            shared = SharedCommit(some, ledger.using())
+            shared = SharedCommit(some, ledger.using(), self._told)
             shared.run()
             for attempt in shared.alone:
-                deliver_attempt(attempt)
+                self._deliver_alone(attempt)
             waiting = shared.late + waiting
+
+    def _deliver_alone(self, attempt: Attempt) -> None:
+        self._told.resume(attempt.text)
+        deliver_attempt(attempt)
 
 
 def _is_sociable(receiver: Receiver) -> bool:

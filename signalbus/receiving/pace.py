@@ -6,6 +6,7 @@ import logging
 import time
 
 from signalbus import conf
+from signalbus.pace import Pace
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
@@ -14,29 +15,13 @@ ALONE_SECONDS = 600.0  # for one that had to wait for another's lock
 WARN_EVERY = 3600.0  # seconds between two warnings of one receiver
 
 
-class Pace:
+class Manners(Pace):
     """What this process has learned of its receivers, by their ids."""
 
     def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
+        super().__init__()
         self._alone_until: dict[str, float] = {}
         self._warned_at: dict[str, float] = {}
-
-    def learn(self, receiver: str, seconds: float) -> None:
-        """Note how long a run took: quick to fear, slow to trust.
-
-        Args:
-            receiver: its id.
-            seconds: how long.
-        """
-        known = self._seconds.get(receiver)
-        if known is not None:
-            seconds = known + (seconds - known) * (0.5 if seconds > known else 0.1)
-        self._seconds[receiver] = seconds
-
-    def expected(self, receiver: str) -> float:
-        """Return the seconds that a run is expected to take; without end for a receiver that has not run yet."""
-        return self._seconds.get(receiver, float("inf"))
 
     def keep_alone(self, receiver: str) -> None:
         """Let a receiver share no commit for a while: it works on rows that others hold."""
@@ -68,4 +53,4 @@ class Pace:
         )
 
 
-pace: Pace = Pace()
+pace: Manners = Manners()

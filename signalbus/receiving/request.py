@@ -15,13 +15,18 @@ from celery.worker.request import Request
 from celery.worker.strategy import default
 
 from signalbus import celery
+from signalbus.receiving import mates
 from signalbus.receiving.acknowledging import let_go_if_lost
+from signalbus.transport import company
+from signalbus.transport import message as queued
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery import Celery, Task
     from kombu.message import Message
+
+    from signalbus.transport.progress import Sheet
 
 MALFORMED = (AttributeError, KeyError, LookupError, OverflowError, TypeError, ValueError)
 TEXT = frozenset({str})
@@ -79,6 +84,19 @@ class DeliverRequest(Request):
     _delivery_info: dict[str, Any]
     _request_dict: dict[str, Any]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Learn from Celery's subclass, which replaces `on_success`, how long a request took."""
+        super().__init_subclass__(**options)
+        succeeded = cls.on_success
+
+        def on_success(self: DeliverRequest, failed__retval__runtime: tuple[Any, Any, float], **more: Any) -> Any:
+            failed, _, runtime = failed__retval__runtime
+            if not failed and not (self._sheet and self._sheet.is_void):  # else one of its texts hung, which is known
+                company.learn(self._args[0], self._queue, runtime)
+            return succeeded(self, failed__retval__runtime, **more)
+
+        cls.on_success = on_success  # type: ignore[assignment, method-assign]
+
     def __init__(self, message: Message, headers: dict[str, Any] | None = None, **options: Any) -> None:
         try:
             given = message.headers if headers is None else headers
@@ -108,6 +126,21 @@ class DeliverRequest(Request):
             "ignore_result": True,
             "headers": {},  # else Celery would look for custom ones among ours
         }
+        routing_key = info["routing_key"]
+        self._queue = routing_key if isinstance(routing_key, str) else ""
+        self._sheet = self._watched(message)
+        if self._sheet is not None:
+            self._request_dict["delivery_info"]["ticket"] = self._sheet.ticket
+
+    def _watched(self, message: Message) -> Sheet | None:
+        """Have the texts of a message looked after that the transport can divide, and let its end divide it."""
+        texts = self._args[0]
+        if not isinstance(message, queued.Message) or len(message.texts) < 2:  # noqa: PLR2004 - one has no mates
+            return None
+        sheet = mates.watch(message, texts, self._queue)
+        if sheet is not None:
+            message.states = sheet.told
+        return sheet
 
     def _is_flat(self) -> bool:
         arguments = self._args

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from signalbus.ledger import Taken
     from signalbus.receiving.calling import Attempt
     from signalbus.receiving.runner import Outcome
+    from signalbus.transport.progress import Progress
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
@@ -159,14 +160,18 @@ class SharedCommit:
     Args:
         attempts: the deliveries.
         alias: the ledger's.
+        told: where it is noted who has begun.
     """
 
-    def __init__(self, attempts: list[Attempt], alias: str) -> None:
+    def __init__(self, attempts: list[Attempt], alias: str, told: Progress) -> None:
         self.alone: list[Attempt] = []  # are to run by themselves
         self.late: list[Attempt] = []  # the time was over before they began
         self._attempts = attempts
         self._alias = alias
+        self._told = told
         self._connection = connections[alias]
+        # There, who keeps the others waiting loses the transaction: others may run them. SQLite has one writer anyway.
+        self._frees_rows = self._connection.vendor == "postgresql"
         self._watch = Watch(together=takes_several(self._connection))
         self._back: list[UUID] = []  # taken, and to be given back
         self._ended: list[tuple[Attempt, Outcome]] = []  # to be told after the commit
@@ -196,6 +201,7 @@ class SharedCommit:
     def _run_all(self) -> None:
         ids = [attempt.id for attempt in self._attempts]
         taken, self._taken_at = ledger.take_together(ids, worker=worker_name(), limits=LIMITS, using=self._alias)
+        self._share(*self._attempts)
         deadline = time.monotonic() + BRIEF
         self._not_begun = list(taken)
         for attempt in self._attempts:
@@ -204,11 +210,18 @@ class SharedCommit:
                 self.alone.append(attempt)
             elif len(self._not_begun) < len(taken) and time.monotonic() > deadline:
                 self.late.append(attempt)
-            elif not self._run_one(attempt, found):
-                deadline = 0.0  # what this one waited for may wait for what the others have locked
+            else:
+                self._told.resume(attempt.text)
+                if not self._run_one(attempt, found):
+                    deadline = 0.0  # what this one waited for may wait for what the others have locked
+                self._share(attempt)
         back = [*self._back, *(attempt.id for attempt in self.late)]
         if back:
             self._take_back(back)
+
+    def _share(self, *attempts: Attempt) -> None:
+        if self._frees_rows:
+            self._told.share(*(attempt.text for attempt in attempts))
 
     def _take_back(self, deliveries: list[UUID]) -> None:
         ledger.take_back(deliveries, worker=worker_name(), until=self._taken_at, using=self._alias)

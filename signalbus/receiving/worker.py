@@ -14,7 +14,7 @@ from signalbus import celery, conf, ledger
 from signalbus.compat.celery import names_queues, wait_for_what_is_written
 from signalbus.exceptions import ConfigurationError
 from signalbus.models import Delivery
-from signalbus.receiving import ending, sessions, upkeep
+from signalbus.receiving import claiming, ending, sessions, upkeep
 from signalbus.receiving.sweeper import Sweeper
 from signalbus.registry import registry
 
@@ -59,6 +59,8 @@ class BusStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Start the sweeper, after the pool: its first children are forked without it."""
         wait_for_what_is_written(parent.pool)
+        if celery.claims():
+            claiming.claim(parent)  # which waits a moment before that: what is written is begun then, or given back
         interval = conf.get().SWEEP_SECONDS
         if interval:
             self._sweeper = Sweeper(interval)

@@ -1,7 +1,6 @@
 """Promise 6: whoever can write to the broker, but does not hold the key, makes no receiver run.
 
-The items are pushed straight into the queue's Redis list, as a hostile writer would. What a raw item that is no Celery
-message at all does to kombu itself is open on the stock transport; README.md says so.
+The items are pushed straight into the queue's Redis list, as a hostile writer would.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from signalbus import Retry, Signal, current, ledger
 from signalbus.models import Delivery, Lane, State, StoredMessage
 from signalbus.receiving import attempt, group, leases, sharing, sweeper
 from signalbus.receiving.batch import deliver
-from signalbus.receiving.pace import Pace
+from signalbus.receiving.pace import Manners
 from signalbus.sending import outbox, publisher
 from tasks.admissions.models import Academy
 
@@ -30,7 +30,7 @@ from .bus import QUEUE, connect, new_signal
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
     from uuid import UUID
 
     from signalbus.sending.composing import Outgoing
@@ -169,12 +169,12 @@ class Leases:
             del self.claims[delivery, number]
 
 
-class Steady(Pace):
+class Steady(Manners):
     """Learns of each run that it was brief, however busy this machine is: an order of crashes can then be repeated."""
 
-    def learn(self, receiver: str, seconds: float) -> None:
+    def learn(self, key: Hashable, seconds: float) -> None:
         """As the real one, of another time."""
-        super().learn(receiver, 0.001)
+        super().learn(key, 0.001)
 
 
 class World:

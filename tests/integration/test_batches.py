@@ -8,6 +8,9 @@ from django.test import override_settings
 
 from signalbus import Signal, delivery_failed
 from signalbus.receiving.batch import deliver
+from signalbus.receiving.pace import Manners
+from signalbus.transport import progress
+from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
 from tasks.admissions.models import Academy, Cohort
 
 from .bus import QUEUE, Bus, connect, fails, new_signal, only, rows
@@ -139,3 +142,68 @@ def test_an_announcements_handler_that_fails_disturbs_nobody(bus: Bus, signal: S
 
     assert ran == [1]
     assert rows() == [("failing", "pending", 1)]
+
+
+class TestWhatTheMainProcessSees:
+    """How far a batch has come, and what it takes back."""
+
+    @pytest.fixture
+    def sheet(self):
+        """Where it is noted."""
+        sheet = progress.post(3)
+        assert sheet is not None
+        yield sheet
+        progress.put_away(sheet)
+
+    def test_nothing_is_begun_that_was_taken_back(self, bus: Bus, signal: Signal, sheet, ran):
+        """A receiver hangs; what waits behind it is somebody else's by the time it is done."""
+
+        def hang(number, **kwargs):
+            ran.append(number)
+            assert list(sheet.states) == [BEGUN, WAITING, WAITING]
+            sheet.make_void()
+
+        connect(signal, hang, "hangs", atomic=False)
+        deliver(self.sent(bus, signal), queue=QUEUE, ticket=sheet.ticket)
+
+        assert ran == [0]
+        assert list(sheet.told()) == [DONE, WAITING, WAITING]
+
+    def test_a_batch_that_was_taken_back_gives_nothing_back_itself(self, bus: Bus, signal: Signal, sheet, ran):
+        """Its time is over as well; two would publish the same texts."""
+        connect(signal, lambda number, **kwargs: (ran.append(number), sheet.make_void()), "hangs", atomic=False)
+        with override_settings(SIGNALBUS={"BATCH_SECONDS": 0}):
+            deliver(self.sent(bus, signal), queue=QUEUE, ticket=sheet.ticket)
+
+        assert ran == [0]
+        assert bus.client.llen(QUEUE) == 0
+
+    def test_what_a_batch_gives_back_is_done_with_here(self, bus: Bus, signal: Signal, sheet, ran):
+        """The main process does not give it back once more."""
+        connect(signal, lambda number, **kwargs: ran.append(number), "slow", atomic=False)
+        with override_settings(SIGNALBUS={"BATCH_SECONDS": 0}):
+            deliver(self.sent(bus, signal), queue=QUEUE, ticket=sheet.ticket)
+
+        assert list(sheet.told()) == [DONE, DONE, DONE]
+        assert bus.client.llen(QUEUE) == 1
+
+    def test_who_waits_for_company_waits_where_it_can_be_seen(self, bus: Bus, sheet, ran, database, monkeypatch):
+        """Who shares a commit can be taken back while another of it has its turn, where that frees its row."""
+        if database == "mariadb":
+            pytest.skip("nothing shares a commit there")
+        monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+        durable = new_signal(durable=True)
+        connect(durable, lambda number, **kwargs: ran.append(list(sheet.states)), "brief")
+        deliver(self.sent(bus, durable), queue=QUEUE, ticket=sheet.ticket)
+
+        free = SHARED if database == "postgres" else BEGUN
+        assert ran == [[BEGUN if text == turn else free for text in range(3)] for turn in range(3)]
+        assert list(sheet.told()) == [DONE, DONE, DONE]
+
+    def sent(self, bus: Bus, signal: Signal) -> list[str]:
+        """Send a batch of three."""
+        with transaction.atomic():
+            for number in range(3):
+                signal.send(None, number=number)
+        (texts,) = bus.take()
+        return texts

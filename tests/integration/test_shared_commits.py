@@ -16,7 +16,7 @@ from signalbus.models import Delivery, State
 from signalbus.receiving import group, sharing
 from signalbus.receiving.attempt import deliver_attempt
 from signalbus.receiving.batch import deliver
-from signalbus.receiving.pace import Pace, pace
+from signalbus.receiving.pace import Manners, pace
 from tasks.admissions.models import Academy
 from tests.servers import wait_until
 
@@ -34,7 +34,7 @@ def brief(database: str, monkeypatch):
     monkeypatch.setattr(sharing, "BRIEF", 5.0)
     monkeypatch.setattr(sharing, "WORTH_TELLING", 5.0)
     monkeypatch.setattr(pace, "_alone_until", {})
-    monkeypatch.setattr(Pace, "expected", lambda self, receiver: 0.001)
+    monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
 
 
 @pytest.fixture

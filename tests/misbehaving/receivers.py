@@ -22,8 +22,10 @@ from .signals import (
     announced,
     arriving,
     awaited,
+    bound,
     cascading,
     connected,
+    counted,
     endless,
     fleeting,
     handing_on,
@@ -34,6 +36,7 @@ from .signals import (
     poisoned,
     stalling,
     stepping,
+    together,
     trouble,
 )
 from .tasks import note, note_at_the_second_try, task_that_fails
@@ -142,6 +145,23 @@ def receiver_that_never_returns(sender: Any, label: str, **kwargs: Any) -> None:
             continue
 
 
+@receiver(bound, retry=Retry(max_attempts=1))
+@receiver(together, atomic=False, retry=Retry(max_attempts=1))
+def receiver_in_company(sender: Any, number: int, act: str, **kwargs: Any) -> None:
+    """Note that it runs, and do what the message asks for."""
+    place = Path(os.environ["COMPANY"])
+    with (place / "ran").open("a", encoding="utf-8") as log:
+        log.write(f"{number}\n")
+    if act == "hang":
+        while not (place / "released").exists():
+            time.sleep(0.02)
+    elif act == "overrun":
+        time.sleep(60)
+    elif act == "kill" and not (place / "killed").exists():
+        (place / "killed").touch()
+        os.kill(os.getpid(), os_signal.SIGKILL)
+
+
 @receiver(mailed, queue="email")
 def receiver_with_a_queue(sender: Any, label: str, **kwargs: Any) -> None:
     """Do its work on another queue."""
@@ -188,6 +208,17 @@ def receiver_that_is_cut_off(sender: Any, label: str, fail_first: bool, **kwargs
     if not FormEntry.objects.filter(kind="long", pid=0).exists():
         time.sleep(120)
     leave_trace("long done", f"{label} {delivery.attempt}")
+
+
+@receiver(counted, atomic=False)
+def receiver_that_counts(sender: Any, label: str, seconds: float, **kwargs: Any) -> None:
+    """Leave a line, which no rollback takes away, and take some time the first time."""
+    with open(os.environ["COUNT_LOG"], "a+", encoding="utf-8") as log:  # noqa: PTH123 - nothing is quicker
+        log.seek(0)
+        seen = bool(seconds) and f"{label}\n" in log.readlines()
+        log.write(f"{label}\n")
+    if not seen:
+        time.sleep(seconds)
 
 
 @receiver(stalling)

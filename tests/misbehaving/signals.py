@@ -17,4 +17,7 @@ long = Signal()  # to one whose first run lasts until it is cut off
 handing_on = Signal()
 stalling = Signal()  # to one that keeps its transaction open until its worker is gone
 stepping = Signal(ordered_by="key")  # to one that fails now and then
+together = Signal(durable=False)  # to one that is brief, but for what a message asks of it
+bound = Signal()  # to the same, in a transaction
+counted = Signal(durable=False)  # to one that leaves a line in a file for each run, and takes its time
 poisoned = Signal()  # to one that ends its process at one number, in the way that it is told

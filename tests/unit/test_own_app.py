@@ -66,7 +66,7 @@ def test_a_host_s_transport_options_come_on_top(made):
     options = made(
         CELERY_BROKER_URL="redis://localhost/7", CELERY_BROKER_TRANSPORT_OPTIONS={"socket_timeout": 1, "mine": 2}
     ).conf.broker_transport_options
-    assert (options["socket_timeout"], options["mine"], options["unacked_restore_interval"]) == (1, 2, 5)
+    assert (options["socket_timeout"], options["mine"], options["unacked_restore_interval"]) == (1, 2, 15)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,13 @@
-"""What a process learns of its receivers' time."""
+"""What a process learns of the time that things take."""
 
 from __future__ import annotations
 
-import time
+import math
 
 import pytest
-from django.test import override_settings
 
-from signalbus.receiving import pace as module
-from signalbus.receiving.pace import Pace
+from signalbus import pace as module
+from signalbus.pace import Pace
 
 
 @pytest.fixture
@@ -17,63 +16,53 @@ def pace() -> Pace:
     return Pace()
 
 
-def test_who_has_not_run_yet_runs_alone(pace: Pace):
-    """Whether it is brief is not known."""
-    assert not pace.may_share("new")
+def test_what_was_not_seen_may_take_for_ever(pace: Pace):
+    """So nobody keeps it company."""
+    assert pace.expected("new") == math.inf
 
 
-def test_who_is_brief_may_share(pace: Pace):
-    """After one run its time is known."""
-    pace.learn("brief", 0.002)
-
-    assert pace.may_share("brief")
-    assert pace.expected("brief") == 0.002
+def test_the_first_time_counts_whole(pace: Pace):
+    """There is nothing else to go by."""
+    pace.learn("a", 0.002)
+    assert pace.expected("a") == 0.002
 
 
-def test_quick_to_fear_and_slow_to_trust(pace: Pace):
-    """One slow run ends the company; many brief ones are needed to begin it again."""
-    pace.learn("turned slow", 0.002)
-    pace.learn("turned slow", 0.2)
-    assert not pace.may_share("turned slow")
-
-    runs = 0
-    while not pace.may_share("turned slow"):
-        pace.learn("turned slow", 0.002)
-        runs += 1
-    assert runs > 5
+def test_a_slower_time_counts_for_more_than_a_faster_one(pace: Pace):
+    """Quick to fear, slow to trust."""
+    pace.learn("a", 1.0)
+    pace.learn("a", 2.0)
+    assert pace.expected("a") == pytest.approx(1.5)
+    pace.learn("a", 0.5)
+    assert pace.expected("a") == pytest.approx(1.4)
 
 
-def test_who_waited_for_a_lock_stays_alone_for_ten_minutes(pace: Pace, monkeypatch):
-    """And may then try again."""
-    pace.learn("hot", 0.002)
-    pace.keep_alone("hot")
-    assert not pace.may_share("hot")
+def test_together_each_takes_its_part(pace: Pace):
+    """In proportion to what is known of each, so that the brief are not blamed for the slow."""
+    pace.learn("brief", 0.001)
+    pace.learn("slow", 0.009)
 
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + module.ALONE_SECONDS + 1)
-    assert pace.may_share("hot")
+    pace.learn_together(["brief", "slow"], 0.02)
 
-
-def test_a_long_transaction_is_warned_of_once_an_hour(pace: Pace, monkeypatch, caplog):
-    """With the cure; each receiver for itself."""
-    pace.warn("quick", 4.9)
-    pace.warn("slow", 6.0)
-    pace.warn("slow", 7.0)
-    pace.warn("other", 8.0)
-    assert [record.args[0] for record in caplog.records if isinstance(record.args, tuple)] == ["slow", "other"]
-    assert "atomic=False" in caplog.text
-
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + module.WARN_EVERY + 1)
-    pace.warn("slow", 9.0)
-    assert len(caplog.records) == 3
+    assert pace.expected("slow") == pytest.approx(0.0135)
+    assert pace.expected("brief") == pytest.approx(0.0015)
 
 
-def test_slow_seconds_says_what_is_long(pace: Pace, caplog):
-    """SLOW_SECONDS moves the limit, and 0 takes it away."""
-    with override_settings(SIGNALBUS={"SLOW_SECONDS": 1.0}):
-        pace.warn("slow", 2.0)
-    with override_settings(SIGNALBUS={"SLOW_SECONDS": 0}):
-        pace.warn("slower", 3600.0)
+def test_together_with_a_stranger_all_are_equal(pace: Pace):
+    """Whose part it was cannot be told."""
+    pace.learn("known", 0.01)
+    pace.learn_together(["known", "new", "new"], 0.03)
+    assert pace.expected("new") == pytest.approx(0.01)
 
-    assert len(caplog.records) == 1
+
+def test_nothing_together_teaches_nothing(pace: Pace):
+    """Such as a message without texts."""
+    pace.learn_together([], 1.0)
+    assert pace.expected(None) == math.inf
+
+
+def test_only_so_much_is_remembered(pace: Pace, monkeypatch):
+    """Whoever can write to the broker makes up names: the oldest makes room."""
+    monkeypatch.setattr(module, "MOST", 3)
+    for name in "abcd":
+        pace.learn(name, 0.1)
+    assert [pace.expected(name) for name in "abcd"] == [math.inf, 0.1, 0.1, 0.1]

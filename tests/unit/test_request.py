@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import pickle
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from billiard.einfo import ExceptionInfo
 from celery.app.task import Context
-from celery.exceptions import InvalidTaskError
+from celery.exceptions import InvalidTaskError, Reject
+from celery.worker.request import create_request_cls  # type: ignore[attr-defined]  # not in its stubs
 from kombu.message import Message
 
 from signalbus import celery
 from signalbus.receiving.request import DeliverRequest
+from signalbus.transport import company
 
 ID = "9b6821d2-65d9-46d3-a4e9-269ad27f2866"
 TEXT = "a text"
@@ -27,7 +31,7 @@ def deep(levels):
     return value
 
 
-def request(headers=None, body=None, payload=None, **properties):
+def request(headers=None, body=None, payload=None, cls=DeliverRequest, **properties):
     """Make a request of a message, as a worker does."""
     info = {"exchange": "", "routing_key": "signalbus"}
     message = Message(
@@ -41,7 +45,7 @@ def request(headers=None, body=None, payload=None, **properties):
     )
     message._decoded_cache = payload  # type: ignore[attr-defined]
     app = celery.get_app()
-    return DeliverRequest(message, app=app, task=app.tasks[celery.TASK_NAME], hostname="here")
+    return cls(message, app=app, task=app.tasks[celery.TASK_NAME], hostname="here")
 
 
 def context(made):
@@ -161,3 +165,32 @@ class TestAHostileMessage:
         """As Celery's own protocol says."""
         with pytest.raises(InvalidTaskError):
             request(body=body)
+
+
+class TestWhatIsLearned:
+    def test_how_long_a_request_took_says_how_long_its_signals_take(self, monkeypatch):
+        """Celery's own subclass, which the pool calls back, is what tells."""
+        seen: list[object] = []
+        monkeypatch.setattr(company, "learn", lambda *args: seen.append(args))
+        app = celery.get_app()
+        task = app.tasks[celery.TASK_NAME]
+        made = request(cls=create_request_cls(DeliverRequest, task, Mock(), "here", None, app=app))
+
+        made.on_success((0, None, 0.25))
+
+        assert seen == [([TEXT], "signalbus", 0.25)]
+
+    def test_a_failed_request_teaches_nothing(self, monkeypatch):
+        """Its time is that of a broken database, or of the pause after it."""
+        seen: list[object] = []
+        monkeypatch.setattr(company, "learn", lambda *args: seen.append(args))
+        app = celery.get_app()
+        task = app.tasks[celery.TASK_NAME]
+        made = request(cls=create_request_cls(DeliverRequest, task, Mock(), "here", None, app=app))
+
+        try:
+            raise Reject("away", requeue=True)
+        except Reject:
+            made.on_success((1, ExceptionInfo(), 0.25))
+
+        assert seen == []

@@ -1,0 +1,65 @@
+"""What we use of the private parts of Celery's workers and their pools; tests in tests/unit/compat notice a change.
+
+Only workers import it: it brings all that a worker needs with it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from celery.concurrency.prefork import TaskPool
+from celery.worker import state
+
+
+def requests() -> set[str]:
+    """Return the delivery tags of all that a worker's main process has taken on: what runs, waits or is scheduled.
+
+    Uses ``celery.worker.state.requests``, which Celery keeps for its remote control. Without it, claims of messages
+    that Celery has quietly dropped would be held for ever.
+    """
+    return {request.message.delivery_tag for request in list(state.requests.values())}
+
+
+def running() -> set[str]:
+    """Return the delivery tags of what a worker's pool has begun.
+
+    Uses ``celery.worker.state.active_requests``. Without it, a worker that lost its connection would give back what
+    still runs.
+    """
+    while True:
+        try:
+            return {request.message.delivery_tag for request in list(state.active_requests)}
+        except RuntimeError:  # a thread has begun another one meanwhile
+            continue
+
+
+def is_prefork(pool: Any) -> bool:
+    """Whether a pool has children that are told by the event loop what to run."""
+    return isinstance(pool, TaskPool) and hasattr(vars(pool)["_pool"], "outbound_buffer")
+
+
+def wait_until_accepted(pool: Any, seconds: float) -> None:
+    """Let the children of a pool say that they have begun what was written to them.
+
+    When a worker stops or loses its connection, Celery forgets what no child has accepted, and takes for not accepted
+    what a child has begun while nobody read its word. Such a message runs, and then runs again elsewhere.
+
+    Uses the jobs in ``AsynPool._cache`` (``_write_to``, ``_accepted``) and what reads children's words
+    (``handle_result_event``, ``_fileno_to_outq``). Without them, a gentle stop would run a message twice now and then.
+
+    Args:
+        pool: a worker's prefork pool.
+        seconds: to wait at most; an idle child answers within milliseconds.
+    """
+    children, deadline = pool._pool, time.monotonic() + seconds
+    while any(_is_on_its_way(job) for job in list(children._cache.values())) and time.monotonic() < deadline:
+        for fileno in list(children._fileno_to_outq):
+            children.handle_result_event(fileno)
+        time.sleep(0.001)
+
+
+def _is_on_its_way(job: Any) -> bool:
+    """Whether a job was written to a child that lives and has not answered."""
+    child = job._write_to
+    return child is not None and not job._accepted and child._is_alive()

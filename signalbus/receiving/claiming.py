@@ -1,0 +1,89 @@
+"""What a worker tells the transport that claims for it: what it can begin, what runs, and what never will."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from celery import bootsteps
+from celery.worker import state
+
+from signalbus.celery import TASK_NAME
+from signalbus.compat.pools import is_prefork, requests, running, wait_until_accepted
+from signalbus.transport import redis
+from signalbus.transport.claims import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+ACCEPT_SECONDS = 1.0  # for a child to say that it has begun what was written to it
+
+
+def claim(worker: Any) -> None:
+    """Make a worker claim its messages from Redis, if that is where they are, before it connects.
+
+    Args:
+        worker: Celery's; it has a pool and a consumer, and has started the pool.
+    """
+    consumer = worker.consumer
+    if not redis.can_claim(worker.app.connection_for_read()):
+        return
+    if consumer.hub is None:
+        logger.info("signalbus consumes as kombu does: the pool %s has no event loop to claim in", worker.pool_cls)
+        return
+    work = WorkersWork(worker)
+    _keep_what_is_begun(worker.pool)
+
+    def connection_for_read(heartbeat: Any = None) -> Any:
+        connection = worker.app.connection_for_read(heartbeat=heartbeat)
+        redis.claim(connection, work)
+        return consumer.ensure_connected(connection)
+
+    consumer.connection_for_read = connection_for_read
+
+
+class WorkersWork(Work):
+    """A worker's.
+
+    Args:
+        worker: Celery's.
+    """
+
+    task = TASK_NAME
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+
+    def free(self) -> int:
+        """Return how many of the pool's places are free."""
+        places = self._worker.max_concurrency or self._worker.pool.num_processes
+        return int(places) - len(state.reserved_requests)
+
+    def under_way(self) -> set[str]:
+        """Return the delivery tags of what runs, waits or is scheduled."""
+        return requests()
+
+    def given_up(self, tags: Collection[str]) -> set[str]:
+        """Return those of some delivery tags that no child and no thread has begun, or will."""
+        pool = self._worker.pool
+        if is_prefork(pool):
+            wait_until_accepted(pool, ACCEPT_SECONDS)
+        elif self._worker.blueprint.state == bootsteps.RUN:  # type: ignore[attr-defined]
+            return set()  # a thread may have one in its queue, and nobody can take it from there
+        return set(tags) - running()
+
+
+def _keep_what_is_begun(pool: Any) -> None:
+    """Let the pool's children have their say before Celery forgets what they have not accepted."""
+    flush = pool.flush
+    if flush is None:
+        return
+
+    def flush_the_rest() -> None:
+        if is_prefork(pool):
+            wait_until_accepted(pool, ACCEPT_SECONDS)
+        flush()
+
+    pool.flush = flush_the_rest

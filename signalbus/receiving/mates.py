@@ -1,0 +1,141 @@
+"""Looks after those who share a message with a text that hangs: what has not begun is given back to the queue.
+
+Only where the transport can do so : our own on Redis. Elsewhere a batch gives its worker back between two texts.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from signalbus.transport import company, progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from signalbus.transport.progress import Sheet
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+PATIENCE: Final = 1.0  # seconds that one may keep the others waiting
+EVERY: Final = 0.25  # seconds between two looks, while there is anything to look after
+
+
+class Divisible(Protocol):
+    """A message of which a part can be given back while the rest is worked on, from any thread."""
+
+    def give_back(self, states: Sequence[int]) -> bool:
+        """Give those texts back to the queue that may be taken back; False if the broker does not answer now."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    message: weakref.ref[Any]
+    sheet: Sheet
+    texts: list[str]
+    queue: str
+    since: float  # when it was last seen to make a step
+    steps: int = 0
+
+
+class Lookout(threading.Thread):
+    """Looks at all sheets of this process, and sleeps while there are none. A thread: solo's own loop stands still.
+
+    Args:
+        patience: seconds that one may keep the others waiting.
+    """
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        super().__init__(name="signalbus-lookout", daemon=True)
+        self._patience = patience
+        self._watched: dict[int, _Watched] = {}
+        self._any = threading.Event()
+
+    def watch(self, message: Divisible, texts: list[str], queue: str) -> Sheet | None:
+        """Look after a message, until nobody holds it any more.
+
+        Args:
+            message: the message.
+            texts: what it holds.
+            queue: where it came from.
+
+        Returns:
+            What its progress will be noted on; None if there is no room.
+        """
+        sheet = progress.post(len(texts))
+        if sheet is None:
+            return None
+        number = sheet.ticket[0]
+        self._watched[number] = _Watched(weakref.ref(message), sheet, texts, queue, time.monotonic())
+        weakref.finalize(message, self._forget, number, sheet).atexit = False
+        if not self._any.is_set():
+            self._any.set()
+        return sheet
+
+    def _forget(self, number: int, sheet: Sheet) -> None:
+        self._watched.pop(number, None)
+        progress.put_away(sheet)
+
+    def run(self) -> None:
+        """Look, for as long as the process lives."""
+        while self._any.wait():
+            self.look(time.monotonic())
+            if not self._watched:
+                self._any.clear()
+                if self._watched:  # since
+                    self._any.set()
+            time.sleep(EVERY)
+
+    def look(self, now: float) -> None:
+        """Look at each message once.
+
+        Args:
+            now: the monotonic time.
+        """
+        for number, watched in list(self._watched.items()):
+            message = watched.message()
+            if message is not None and self._is_over(message, watched, now):
+                self._watched.pop(number, None)
+
+    def _is_over(self, message: Divisible, watched: _Watched, now: float) -> bool:
+        """Look at one message; return whether nothing more is to be seen of it."""
+        sheet = watched.sheet
+        if sheet.steps != watched.steps:
+            watched.steps, watched.since = sheet.steps, now
+        waited = now - watched.since
+        if sheet.is_void:
+            return waited >= progress.PAUSE and message.give_back(sheet.states)
+        # Without a step it may wait for a rate limit, or its process may share no memory with this one.
+        if watched.steps and waited >= self._patience and not progress.FREE.isdisjoint(sheet.states):
+            self._take_back(watched, waited)
+            watched.since = now
+        return False
+
+    def _take_back(self, watched: _Watched, waited: float) -> None:
+        """Let nothing more be begun; what that leaves waiting is given back at the next look."""
+        watched.sheet.make_void()
+        states = watched.sheet.states
+        hanging = [text for text, state in zip(watched.texts, states, strict=True) if state == progress.BEGUN]
+        company.learn(hanging, watched.queue, waited)
+        logger.warning(
+            "signalbus: %d of %d texts have waited for %.1f s behind another of their message, and go back to %s",
+            sum(state in progress.FREE for state in states),
+            len(states),
+            waited,
+            watched.queue,
+        )
+
+
+_lookouts: list[Lookout] = []
+
+
+def watch(message: Divisible, texts: list[str], queue: str) -> Sheet | None:
+    """Look after a message; as `Lookout.watch`, with this process's own one."""
+    if not _lookouts:
+        _lookouts.append(Lookout())
+        _lookouts[0].start()
+    return _lookouts[0].watch(message, texts, queue)

@@ -1,0 +1,335 @@
+"""A kombu channel that claims what it consumes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from signalbus.compat import redis as compat
+from signalbus.transport import claims, company, scripts
+from signalbus.transport.claims import Claimed, Numbers, Owner, Work
+from signalbus.transport.line import Line
+from signalbus.transport.merging import Merged, Parcel, read, tag_of
+from signalbus.transport.message import Message
+from signalbus.transport.pulse import Pulse
+from signalbus.transport.qos import QoS
+from signalbus.transport.unacked import Unacked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+MOST = 500  # messages in one claim
+MOST_ACKNOWLEDGED = 1000  # claims in one command
+LOOK_EVERY = 30.0  # seconds after which an idle worker looks by itself: it may have missed the news, or lost its server
+
+
+class ClaimingMixin:
+    """What makes a channel of kombu's claim.
+
+    While its consumers want acknowledgements and run in an event loop, it claims as many messages as can be begun now,
+    in one step; else it does as kombu does. It acknowledges in bulk, with the next claim.
+    """
+
+    QoS = QoS
+    Message = Message
+
+    connection: Any
+    qos: Any
+    closed: bool
+    active_queues: list[str]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.is_claiming = False
+        self._line: Line | None = None
+        self._asked: tuple[Numbers, list[tuple[str, str]], tuple[Any, ...]] | None = None
+        self._ending: list[str] = []  # claims whose end is on its way to Redis
+        self._pulse: Pulse | None = None
+        self._wants_no_acks = False
+        super().__init__(*arguments, **options)
+        self.unacked = Unacked(self)
+        self.work: Work = self.connection.work
+        client = self.connection.client
+        self.owner: Owner = claims.owner_of((client.hostname, client.port, client.virtual_host, self.unacked.keys))
+
+    # What consumes, and whether by claims.
+
+    def basic_consume(self, queue: str, no_ack: bool, *arguments: Any, **options: Any) -> Any:
+        """Consume a queue; kombu's signature."""
+        consumed = super().basic_consume(queue, no_ack, *arguments, **options)  # type: ignore[misc]
+        self._wants_no_acks |= no_ack and queue in self.active_queues
+        self.is_claiming = bool(
+            self.connection.cycle.loop is not None
+            and self.active_queues
+            and not self._wants_no_acks
+            and self.can_claim()
+        )
+        if self._line is not None:
+            self._line.has_news = True
+        return consumed
+
+    def can_claim(self) -> bool:
+        """Open the line to Redis, if it is one that can do what it takes; said once in a process if it is not."""
+        if self._line is not None:
+            return True
+        if self.owner.refused is not None:
+            return False
+        self.owner.refused = compat.lacks(self)
+        if self.owner.refused is None:
+            try:
+                line = self._line = Line(self)
+            except ResponseError as error:
+                self.owner.refused = f"it cannot tell of changed keys: {error}"
+        if self.owner.refused is not None:
+            logger.warning("signalbus consumes from Redis as kombu does, one message at a time: %s", self.owner.refused)
+            return False
+        self.connection.cycle.watch(self, line.fileno)
+        self._pulse = Pulse(self, self.owner)
+        self._pulse.start()
+        return True
+
+    def slots(self) -> int:
+        """Return how many requests may be begun, or prefetched, now."""
+        room: int = self.qos.room()
+        free = self.work.free()
+        return room if free is None else min(room, free)
+
+    def limit(self) -> int:
+        """Return how many messages to claim at most."""
+        return min(self.slots() * company.size(), MOST)
+
+    def _size(self, queue: str) -> int:
+        """Count what waits, when a queue is declared; kombu's name. What is no list would end the worker."""
+        try:
+            return super()._size(queue)  # type: ignore[misc, no-any-return]
+        except ResponseError as error:
+            if not compat.is_wrong_type(error):
+                raise
+            for key in compat.lists_of(self, queue):
+                self.unacked.move_away(key, "list")
+            return super()._size(queue)  # type: ignore[misc, no-any-return]
+
+    # In the event loop.
+
+    def tick(self) -> None:
+        """Send what there is to send, before the loop waits."""
+        line = self._line
+        if line is None:
+            return
+        if line.is_busy:
+            if line.is_overdue():
+                raise RedisConnectionError("Redis does not answer")
+            return
+        if self.owner.is_unsettled:
+            self._settle()
+        if self.owner.rejected:  # it could not be told at once
+            self._requeue_now()
+        may_claim = self.is_claiming and self.active_queues and (line.has_news or line.is_idle_for(LOOK_EVERY))
+        wanted = self.limit() if may_claim else 0
+        if wanted > 0 or self.owner.acknowledged:
+            self._send(max(wanted, 0))
+
+    def on_readable(self) -> bool:
+        """Take in what Redis says.
+
+        Returns:
+            Whether a message was handed out.
+        """
+        claimed = self._receive()
+        unwanted = [each for each in claimed if each.queue not in self.active_queues]
+        if unwanted:  # a queue was cancelled meanwhile
+            self._give_back(unwanted)
+            claimed = [each for each in claimed if each not in unwanted]
+        if claimed:
+            self._hand_out(claimed)
+        return bool(claimed)
+
+    def _send(self, wanted: int) -> None:
+        """Send acknowledgements and a claim, in one packet."""
+        line, owner = self._line, self.owner
+        assert line is not None  # noqa: S101 - for the type checker
+        commands: list[tuple[Any, ...]] = []
+        while owner.acknowledged and len(self._ending) < MOST_ACKNOWLEDGED:
+            self._ending.append(owner.acknowledged.popleft())
+        if self._ending:
+            commands += [("ZREM", self.unacked.index, *self._ending), ("HDEL", self.unacked.claims, *self._ending)]
+        if wanted:
+            lists = compat.queue_keys(self)
+            numbers = owner.reserve(wanted)
+            keys = (*self.unacked.keys, *(key for key, _ in lists))
+            queues = [json.dumps(queue) for _, queue in lists]
+            arguments = (wanted, owner.id, owner.prefix, numbers.first - 1, *queues)
+            commands.append(scripts.CLAIM.command(keys, *arguments))
+            self._asked = numbers, lists, scripts.CLAIM.whole(keys, *arguments)
+            line.has_news = False  # what is told from here on is news
+        line.send(commands)
+
+    def _receive(self) -> list[Claimed]:
+        """Read the replies to what was sent."""
+        line = self._line
+        assert line is not None  # noqa: S101 - for the type checker
+        replies = line.receive()
+        if self._asked is not None and replies and isinstance(replies[-1], NoScriptError):
+            replies[-1] = line.call(self._asked[2])
+        _raise_if_away(replies)
+        self._ending.clear()
+        asked, self._asked = self._asked, None
+        errors = [reply for reply in replies if isinstance(reply, ResponseError)]
+        if errors:
+            line.has_news = True
+            self._mend(errors)
+        if asked is None or not replies or isinstance(replies[-1], ResponseError):
+            return []
+        numbers, lists, _ = asked
+        return self._claimed(numbers, lists, replies[-1])
+
+    def _mend(self, errors: Sequence[ResponseError]) -> None:
+        """Make room for our keys, if that is what is wrong."""
+        for error in errors:
+            if not compat.is_wrong_type(error):
+                raise error
+        self.unacked.mend()
+
+    def _claimed(self, numbers: Numbers, lists: list[tuple[str, str]], reply: list[list[Any]]) -> list[Claimed]:
+        """Make claims of a claim's reply."""
+        *taken, (_, *wrong) = reply
+        for place in wrong:
+            self.unacked.move_away(lists[place - 1][0], "list")
+        found: list[Claimed] = []
+        for place, *items in taken:
+            key, queue = lists[place - 1]
+            for raw in items:
+                found.append(Claimed(raw, queue, self.owner.tag(numbers.first + len(found)), key))
+        for each in found:
+            self.owner.held[each.tag] = each.queue
+        if found:
+            compat.rotate(self, found[-1].queue)
+            self._line.has_news = True  # type: ignore[union-attr]  # there may be more
+        return found
+
+    # From here to the consumer, and back.
+
+    def _hand_out(self, claimed: Sequence[Claimed]) -> None:
+        """Deliver what was claimed, in company as far as it fits."""
+        groups, back = company.arrange([read(each, self.work.task) for each in claimed], self.slots())
+        for group in groups:
+            self._deliver(group)
+        if back:
+            self._give_back([parcel.claimed for parcel in back])
+
+    def _deliver(self, group: Sequence[Parcel]) -> None:
+        """Deliver messages of ours as one, or one claim as what it is: a message, or nothing that can be read."""
+        claimed, tag = group[0].claimed, tag_of(group)
+        try:
+            if group[0].texts:
+                self.owner.groups[tag] = [parcel.claimed.tag for parcel in group]
+                compat.hand_over(self, Merged(group), claimed.queue)
+            else:
+                compat.hand_over(self, compat.delivered(claimed.raw, claimed.queue, tag), claimed.queue)
+        except compat.MALFORMED as error:
+            if compat.holds(self.qos, tag):  # it could be read: the error is its consumer's
+                under_way = self.work.under_way()
+                if under_way is None:
+                    raise
+                if tag in under_way:
+                    logger.exception("signalbus could not begin a message of %r at once", claimed.queue)
+                    return
+                compat.let_go(self.qos, tag)
+            for parcel in group:
+                self.unacked.set_aside(parcel.claimed.tag, parcel.claimed.raw, claimed.queue, error)
+            self.owner.end(tag)
+
+    def _give_back(self, claimed: Sequence[Claimed]) -> None:
+        """Put back what was claimed and not delivered, in one step, as the next to be taken."""
+        self.unacked.give_back(claimed)
+        for each in claimed:
+            self.owner.end(each.tag)
+
+    def acknowledge(self, tag: str) -> None:
+        """End a delivery: with the next packet, over the next connection if this one is lost, or now if no packet will
+        follow.
+        """
+        self.owner.acknowledged.extend(self.owner.end(tag))
+        if not self.closed and not self.active_queues:  # the worker stops, and may be killed before it has stopped
+            self._acknowledge_now()
+
+    def requeue(self, tag: str) -> None:
+        """Put a delivery that the consumer rejected behind all others of its queue."""
+        self.owner.rejected.append(tag)
+        self._requeue_now()
+
+    def _requeue_now(self) -> None:
+        owner = self.owner
+        while owner.rejected:
+            tag = owner.rejected[0]
+            self.unacked.restore([member for member in owner.members(tag) if member in owner.held], leftmost=True)
+            owner.end(owner.rejected.popleft())
+
+    # The end.
+
+    def _acknowledge_now(self) -> None:
+        acknowledged = list(self.owner.acknowledged)
+        self.unacked.acknowledge(acknowledged)
+        for _ in acknowledged:
+            self.owner.acknowledged.popleft()
+
+    def _settle(self) -> None:
+        """Give back what is held and will not run, and what was claimed by commands whose reply never came."""
+        owner = self.owner
+        while owner.lost:
+            numbers = owner.lost[-1]
+            tags = [owner.tag(number) for number in range(numbers.first, numbers.first + numbers.many)]
+            self.unacked.restore([tag for tag in tags if tag not in owner.held], begun=False)
+            owner.lost.pop()
+        given_up = self.work.given_up(owner.deliveries())
+        nobodys = owner.claims_of(given_up)
+        self.unacked.restore([tag for tag in owner.held if tag in nobodys])
+        for delivery in given_up:
+            owner.end(delivery)
+        owner.is_unsettled = False
+
+    def close(self) -> None:
+        """Close the channel, when what it was given has ended, or the connection is lost."""
+        if not self.closed and self._line is not None:
+            self.is_claiming = False
+            self._end_line()
+            try:
+                self._acknowledge_now()
+                self._requeue_now()
+                self._settle()
+            except (RedisError, OSError) as error:
+                logger.warning("signalbus tells Redis later what this worker has done, or will not do: %r", error)
+        super().close()  # type: ignore[misc]
+
+    def _end_line(self) -> None:
+        """Close the line; what could not be said or heard over it is left to be settled."""
+        line = self._line
+        assert line is not None  # noqa: S101 - for the type checker
+        self.owner.is_unsettled = True
+        try:
+            if line.is_busy:
+                self._give_back(self._receive())
+        except (RedisError, OSError) as error:
+            logger.debug("signalbus could not hear the last of Redis: %r", error)
+        self.owner.acknowledged.extendleft(reversed(self._ending))
+        self._ending.clear()
+        if self._asked is not None:
+            self.owner.lost.append(self._asked[0])
+            self._asked = None
+        if self._pulse is not None:
+            self._pulse.stop()
+        self.connection.cycle.unwatch(self)
+        line.close()
+        self._line = None
+
+
+def _raise_if_away(replies: Sequence[Any]) -> None:
+    """Raise what makes kombu reconnect."""
+    for reply in replies:
+        if isinstance(reply, ResponseError) and str(reply).startswith(compat.AWAY):
+            raise RedisConnectionError(str(reply)) from reply

@@ -1,0 +1,129 @@
+"""What a process has claimed: its own name, the claims, and how they end, whatever channel they came over."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Hashable, Iterable
+
+CLAIM = "sb1:"  # before the tag of a claim: sb1:<owner>:<number>
+GROUP = "sb1g:"  # before the tag of a group of them
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A queue item that this process has claimed.
+
+    Args:
+        raw: the item, as it stood in the queue.
+        queue: the queue's name.
+        tag: the claim's.
+        key: the list that it stood in; empty for the queue's own.
+    """
+
+    raw: bytes
+    queue: str
+    tag: str
+    key: str = ""
+
+
+class Numbers(NamedTuple):
+    """The numbers of the claims that one command may make: which of them it made, its reply says."""
+
+    first: int
+    many: int
+
+
+class Work:
+    """What the process does with what it was given; this one knows nothing, and so holds on to everything."""
+
+    task = ""  # the one whose messages may travel together
+
+    def free(self) -> int | None:
+        """Return how many messages can be begun now; None if that is not known."""
+        return None
+
+    def under_way(self) -> set[str] | None:
+        """Return the tags of what runs or waits to run here, from any thread; None if that is not known."""
+        return None
+
+    def given_up(self, tags: Collection[str]) -> set[str]:
+        """Return those of some tags that will never run here."""
+        return set(tags)
+
+
+class Owner:
+    """A process, as the others see it in Redis, and what it has claimed there.
+
+    It outlives channels: what runs goes on over a reconnect, and is acknowledged over the next connection.
+    """
+
+    def __init__(self) -> None:
+        self.id = uuid.uuid4().hex[:16]
+        self.held: dict[str, str] = {}  # the queue of each claim that is not over
+        self.groups: dict[str, list[str]] = {}  # the claims of each group
+        self.acknowledged: deque[str] = deque()  # claims whose end Redis has not heard of
+        self.rejected: deque[str] = deque()  # deliveries that are to come again, of which Redis has not heard
+        self.lost: list[Numbers] = []  # of commands whose reply never came
+        self.refused: str | None = None  # why this server's messages cannot be claimed
+        self.is_unsettled = False  # a channel has ended without giving back what nobody will run
+        self._count = 0
+
+    @property
+    def prefix(self) -> str:
+        """What the tags of its claims begin with."""
+        return f"{CLAIM}{self.id}:"
+
+    def reserve(self, count: int) -> Numbers:
+        """Set numbers aside for a command that may make so many claims."""
+        first, self._count = self._count + 1, self._count + count
+        return Numbers(first, count)
+
+    def tag(self, number: int) -> str:
+        """Return the tag of a claim."""
+        return f"{self.prefix}{number}"
+
+    def members(self, tag: str) -> list[str]:
+        """Return the claims that a delivery's tag stands for."""
+        return self.groups.get(tag) or [tag]
+
+    def end(self, tag: str) -> list[str]:
+        """Forget a delivery.
+
+        Returns:
+            The claims it stood for, those that were still held.
+        """
+        members = self.groups.pop(tag, None) or [tag]
+        return [member for member in members if self.held.pop(member, None) is not None]
+
+    def claims_of(self, tags: Iterable[str]) -> set[str]:
+        """Return the claims that some deliveries' tags stand for."""
+        return {member for tag in tags for member in self.members(tag)}
+
+    def deliveries(self) -> set[str]:
+        """Return the tags under which what is held was delivered: a group's, or a claim's own."""
+        groups = dict(self.groups)
+        grouped = {member for members in groups.values() for member in members}
+        return set(groups) | (set(self.held) - grouped)
+
+
+_owners: dict[tuple[int, Hashable], Owner] = {}
+
+
+def owner_of(place: Hashable) -> Owner:
+    """Return what this process is called at a place; a forked child is another.
+
+    Args:
+        place: a server, and the keys there.
+    """
+    return _owners.setdefault((os.getpid(), place), Owner())
+
+
+def is_ours(tag: str) -> bool:
+    """Whether a delivery's tag is a claim's, or a group's of them."""
+    return tag.startswith((CLAIM, GROUP))

@@ -1,0 +1,177 @@
+"""What the consumer gets: a kombu message that may be a group's, and of which a part can be given back."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from base64 import b64encode
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from kombu.transport import virtual
+from redis.exceptions import RedisError
+
+from signalbus.transport.merging import Merged
+from signalbus.transport.progress import BEGUN, FREE, SHARED, WAITING
+from signalbus.transport.scripts import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterator, Sequence
+
+    from signalbus.transport.merging import Parcel
+
+# KEYS: unacked, its index, a list. ARGV: a claim's tag; what remains of it, or '' for nothing; the end of the
+# list, LPUSH or RPUSH; items for it.
+# Returns 0 if somebody else has ended the claim.
+DIVIDE = Script("""
+redis.call('HDEL', KEYS[1], '')
+redis.call('ZREM', KEYS[2], '')
+redis.call('LLEN', KEYS[3])
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+if ARGV[2] ~= '' then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+else
+  redis.call('HDEL', KEYS[1], ARGV[1])
+  redis.call('ZREM', KEYS[2], ARGV[1])
+end
+for i = 4, #ARGV do redis.call(ARGV[3], KEYS[3], ARGV[i]) end
+return 1
+""")
+
+
+class Message(virtual.Message):
+    """A kombu message, which may be a group's.
+
+    Args:
+        payload: what came out of the queue, or `Merged`.
+        channel: as kombu gives it.
+        options: as well.
+    """
+
+    def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
+        super().__init__(payload, channel=channel, **options)
+        self.states: Callable[[], Sequence[int]] | None = None  # how far its texts are; empty if nobody tells
+        self._parcels: list[Parcel] = payload.parcels if isinstance(payload, Merged) else []
+        self.texts = [text for parcel in self._parcels for text in parcel.texts]
+        self._gone: set[int] = set()  # texts that were given back
+        self._lock = threading.Lock()
+        self.channel: Any
+
+    def decode(self) -> Any:
+        """Return the body; a group's has been read already."""
+        return ([self.texts], {}, {}) if self._parcels else super().decode()
+
+    def give_back(self, states: Sequence[int]) -> bool:
+        """Give back what is free, while the rest is worked on; from any thread.
+
+        Args:
+            states: of its texts; nobody will begin one that waits.
+
+        Returns:
+            False if the broker does not answer now.
+        """
+        try:
+            with self._lock:
+                self._give_back(states, FREE)
+        except (RedisError, OSError):
+            return False
+        return True
+
+    def _give_back(self, states: Sequence[int], which: Container[int] = (WAITING,)) -> None:
+        whole = []
+        for parcel, texts in self._places():
+            waiting = [text for text in texts if states[text] in which and text not in self._gone]
+            if len(waiting) == len(texts):
+                whole.append((parcel, waiting))
+            elif waiting:
+                rest = [text for text in texts if text not in waiting and text not in self._gone]
+                # The last to be put at the end that is taken from is the first to be taken.
+                self._divide(parcel, _entry(parcel, self._of(rest)), "RPUSH", _items(parcel, self._of(waiting[::-1])))
+                self._gone.update(waiting)
+        if whole:
+            self.channel.unacked.give_back([parcel.claimed for parcel, _ in whole])
+            self._gone.update(text for _, texts in whole for text in texts)
+
+    def ack(self, multiple: bool = False) -> None:
+        """Acknowledge what is done; what was taken back before it began is nobody's yet."""
+        states = self._states()
+        if WAITING in states:
+            with self._settled_later():
+                self._give_back(states)
+        super().ack(multiple=multiple)
+
+    def reject(self, requeue: bool = False) -> None:
+        """End it without success: what is done is done, and what has not begun has nothing to do with it.
+
+        Args:
+            requeue: give out again what was begun, marked as such.
+        """
+        states = self._states()
+        if not states:
+            super().reject(requeue=requeue)
+            return
+        with self._settled_later():
+            self._give_back(states)
+            if requeue:
+                self._give_out_again(states)
+        super().ack()
+
+    @contextmanager
+    def _settled_later(self) -> Iterator[None]:
+        """Leave to the channel what the broker does not hear now: as a whole, as what was lost."""
+        try:
+            with self._lock:
+                yield
+        except BaseException:
+            self.channel.owner.is_unsettled = True
+            raise
+
+    def _give_out_again(self, states: Sequence[int]) -> None:
+        whole = []
+        for parcel, texts in self._places():
+            begun = [text for text in texts if states[text] in {BEGUN, SHARED} and text not in self._gone]
+            if begun and len(texts) == 1:
+                whole.append(parcel.claimed.tag)
+            elif begun:
+                self._divide(parcel, "", "LPUSH", _items(parcel, self._of(begun), redelivered=True))
+        if whole:
+            self.channel.unacked.restore(whole, leftmost=True)
+
+    def _states(self) -> Sequence[int]:
+        return self.states() if self.states is not None else b""
+
+    def _places(self) -> Iterator[tuple[Parcel, range]]:
+        start = 0
+        for parcel in self._parcels:
+            yield parcel, range(start, start := start + len(parcel.texts))
+
+    def _of(self, texts: Sequence[int]) -> list[str]:
+        return [self.texts[text] for text in texts]
+
+    def _divide(self, parcel: Parcel, remains: str, end: str, items: Sequence[str]) -> None:
+        unacked = self.channel.unacked
+        keys = (unacked.claims, unacked.index, unacked.list_of(parcel.claimed))
+        unacked.run(DIVIDE, keys, parcel.claimed.tag, remains, end, *items)
+
+
+def _items(parcel: Parcel, texts: Sequence[str], *, redelivered: bool = False) -> list[str]:
+    """Make a queue item of each text: a message of its own, which no slow neighbour will hold again."""
+    message = json.loads(parcel.claimed.raw)
+    if redelivered:
+        message["headers"]["redelivered"] = message["properties"]["delivery_info"]["redelivered"] = True
+    return [_with_texts(message, [text]) for text in texts]
+
+
+def _entry(parcel: Parcel, texts: Sequence[str]) -> str:
+    """Make what a claim of some of a message's texts is in kombu's hash."""
+    return f'[{_with_texts(json.loads(parcel.claimed.raw), texts)}, "", {json.dumps(parcel.claimed.queue)}]'
+
+
+def _with_texts(message: dict[str, Any], texts: Sequence[str]) -> str:
+    headers, properties = message["headers"], message["properties"]
+    message["body"] = b64encode(json.dumps([[texts], {}, {}]).encode()).decode()
+    headers["id"] = properties["correlation_id"] = str(uuid.uuid4())
+    headers["argsrepr"] = f"({len(texts)} texts)"
+    properties["delivery_tag"] = str(uuid.uuid4())  # two items with one tag would be acknowledged together
+    return json.dumps(message)

@@ -1,0 +1,179 @@
+"""How far a process of the pool has come with the texts of a Celery message, for the worker's main process to see.
+
+In memory that both share, mapped before any of them is forked. The main process may take back what waits behind a text
+that hangs; then nobody else may run it. No lock decides that: a process that was killed would hold it for ever. Who
+begins a text says so *first*, and looks *then* whether its ticket still holds; who takes back makes the ticket void
+first, and looks a good while later (`PAUSE`) what has been begun. So either sees what the other did. A ticket that was
+made void stays void: whoever holds it ends the text that it is at, and begins no other.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WAITING: Final = 0
+BEGUN: Final = 1
+DONE: Final = 2
+SHARED: Final = 3  # is in a transaction with others, has rows, and may be taken back; or be given out again, as begun
+
+FREE: Final = frozenset({WAITING, SHARED})  # states in which a text may be taken back
+
+MOST_TEXTS: Final = 100  # of one message; as the publisher's
+SHEETS: Final = 1024  # at most as many messages as a worker holds; a sheet is used again when all others have been
+PAUSE: Final = 0.05  # seconds after which what another processor has written is seen; it takes a millionth of that
+
+_VOID: Final = 0
+_TICKET, _STEPS, _STATES = 0, 1, 2  # where they are on a sheet: a byte each, and one for each text
+_SIZE: Final = _STATES + MOST_TEXTS
+_MAPPED: Final = 0  # a byte that the main process sets: a process that was not forked does not see it
+
+Ticket = tuple[int, int]  # a place in the memory, and what stands there for as long as it holds
+
+_memory: mmap.mmap = mmap.mmap(-1, 1 + SHEETS * _SIZE)
+
+
+class Progress:
+    """What the process that delivers the texts of one message says of them.
+
+    Args:
+        memory: where.
+        start: its first byte.
+        ticket: what must stand there.
+    """
+
+    def __init__(self, memory: bytearray | mmap.mmap, start: int, ticket: int) -> None:
+        self._memory = memory
+        self._start = start
+        self._states = start + _STATES
+        self._ticket = ticket
+
+    def begin(self, *texts: int) -> bool:
+        """Say that texts are begun, unless they were taken back.
+
+        Args:
+            texts: their indexes.
+
+        Returns:
+            Whether they may run; if not, nothing more of this message may.
+        """
+        memory = self._memory
+        self._note(texts, BEGUN)
+        self._step()
+        if memory[self._start + _TICKET] == self._ticket:
+            return True
+        self._note(texts, WAITING)
+        return False
+
+    def put_off(self, *texts: int) -> None:
+        """Say that texts wait again: they have not run, or have rows that let them run once, whoever gets them."""
+        self._note(texts, WAITING)
+
+    def resume(self, *texts: int) -> None:
+        """Say that texts that were put off are begun, whoever else has got them since."""
+        self._note(texts, BEGUN)
+        self._step()
+
+    def share(self, *texts: int) -> None:
+        """Say that texts share a transaction, in which another has its turn."""
+        self._note(texts, SHARED)
+
+    def end(self, *texts: int) -> None:
+        """Say that texts are done with: they need not be given out again, whatever happens."""
+        self._note(texts, DONE)
+
+    def _step(self) -> None:
+        place = self._start + _STEPS
+        self._memory[place] = self._memory[place] % 255 + 1
+
+    def _note(self, texts: Iterable[int], state: int) -> None:
+        for text in texts:
+            self._memory[self._states + text] = state
+
+
+def of(ticket: Ticket | None, texts: int) -> Progress:
+    """Return what a message's progress is noted on.
+
+    Args:
+        ticket: as the main process gave it; None if nobody looks.
+        texts: how many there are.
+    """
+    if ticket is None or not _memory[_MAPPED]:
+        return Progress(bytearray(_STATES + texts), 0, _VOID)
+    start, number = ticket
+    return Progress(_memory, start, number)
+
+
+class Sheet:
+    """The same, for the main process.
+
+    Args:
+        start: its first byte in the shared memory.
+        number: what stands on its ticket.
+        texts: how many there are.
+    """
+
+    def __init__(self, start: int, number: int, texts: int) -> None:
+        self.ticket: Ticket = (start, number)
+        self._start = start
+        self._texts = texts
+
+    @property
+    def steps(self) -> int:
+        """A number that changes with each beginning; 0 before the first."""
+        return _memory[self._start + _STEPS]
+
+    @property
+    def states(self) -> bytes:
+        """The state of each text."""
+        start = self._start + _STATES
+        return _memory[start : start + self._texts]
+
+    def told(self) -> bytes:
+        """Return the state of each text; nothing if nobody has told of any, as a process that shares no memory."""
+        return self.states if self.steps else b""
+
+    @property
+    def is_void(self) -> bool:
+        """Whether its texts were taken back."""
+        return _memory[self._start + _TICKET] != self.ticket[1]
+
+    def make_void(self) -> None:
+        """Let nothing more be begun; what has been by then is seen after a `PAUSE`."""
+        _memory[self._start + _TICKET] = _VOID
+
+
+_free: deque[int] = deque(range(1, 1 + SHEETS * _SIZE, _SIZE))
+_last: dict[int, int] = {}  # the numbers of the last tickets
+
+
+def post(texts: int) -> Sheet | None:
+    """Prepare a sheet, in the main process.
+
+    Args:
+        texts: how many there are.
+
+    Returns:
+        None if there are too many, or no sheet is free.
+    """
+    if texts > MOST_TEXTS:
+        return None
+    try:
+        start = _free.popleft()
+    except IndexError:
+        return None
+    _memory[_MAPPED] = 1
+    _memory[start + _STEPS : start + _SIZE] = bytes(_SIZE - _STEPS)
+    number = _last[start] = _last.get(start, 0) % 255 + 1
+    _memory[start + _TICKET] = number
+    return Sheet(start, number, texts)
+
+
+def put_away(sheet: Sheet) -> None:
+    """Free a sheet: whoever still holds its ticket begins nothing more."""
+    sheet.make_void()
+    _free.append(sheet.ticket[0])

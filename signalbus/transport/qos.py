@@ -1,0 +1,91 @@
+"""What a consumer holds, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from kombu.exceptions import InconsistencyError
+from kombu.transport import redis as stock
+from redis.exceptions import ResponseError
+
+from signalbus.compat import redis as compat
+from signalbus.transport.claims import is_ours
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+UNLIMITED = 100  # messages at a time, where the consumer names no number
+
+
+class QoS(stock.QoS):
+    """kombu's, for claims: they stand in Redis before the consumer has them, and end in bulk.
+
+    What is no claim of ours (``basic_get``, what came over BRPOP) is kombu's.
+    """
+
+    channel: Any
+    _asked_to_restore = 0
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Hold a message; kombu's signature."""
+        if is_ours(delivery_tag):
+            compat.hold(self, delivery_tag, message)
+        else:
+            super().append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """End a message."""
+        if is_ours(delivery_tag):
+            compat.let_go(self, delivery_tag)
+            self.channel.acknowledge(delivery_tag)
+        else:
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """End a message, or put it behind the others."""
+        if not is_ours(delivery_tag):
+            super().reject(delivery_tag, requeue)
+            return
+        compat.let_go(self, delivery_tag)
+        if requeue:
+            self.channel.requeue(delivery_tag)
+        else:
+            self.channel.acknowledge(delivery_tag)
+
+    def room(self) -> int:
+        """Return how many more may be held."""
+        if compat.is_limited_by_others(self):
+            return 1 if self.can_consume() else 0
+        count: int = self.prefetch_count
+        return max(count - compat.held(self), 0) if count else UNLIMITED
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Give back what is held; when the channel closes, it has done so with claims."""
+        if self.channel.closed:
+            compat.let_all_go(self, is_ours)
+        super().restore_unacked(client)
+
+    def restore_by_tag(self, tag: str | bytes, client: Any = None, leftmost: bool = False) -> None:
+        """Give back one claim, whosever it is; what cannot be read is set aside."""
+        for left in self.channel.unacked.restore([tag], leftmost=leftmost):
+            try:
+                super().restore_by_tag(left, client, leftmost)
+            except InconsistencyError as error:  # kombu takes it for a lost connection
+                logger.warning("signalbus leaves %r among the claims: nobody knows its exchange: %s", left, error)
+
+    def restore_visible(self, start: int = 0, num: int | None = None, interval: int = 10) -> None:  # noqa: ARG002 - kombu's
+        """Give back what was claimed before the visibility timeout, by workers with kombu's transport.
+
+        By the server's clock, and without kombu's lock, which a full server refuses: what is given back is given back
+        once anyway.
+        """
+        self._asked_to_restore += 1
+        if (self._asked_to_restore - 1) % (interval or 1):
+            return
+        try:
+            for tag in self.channel.unacked.older_than(self.visibility_timeout):
+                self.restore_by_tag(tag)
+        except ResponseError as error:
+            if not compat.is_wrong_type(error):
+                raise
+            self.channel.unacked.mend()

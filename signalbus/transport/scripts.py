@@ -1,0 +1,164 @@
+"""What happens in Redis in one step each, by its clock alone."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import NoScriptError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# A server that is full refuses writes that may need memory, unless the script has written before: then it may end.
+# Removing what is not there counts as a write, needs none, and finds a key of the wrong type before anything has
+# changed.
+
+
+class Script:
+    """A script, by its text.
+
+    Args:
+        text: Lua; KEYS and ARGV as its caller gives them.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - what Redis calls it by
+
+    def command(self, keys: Sequence[str], *arguments: Any) -> tuple[Any, ...]:
+        """Return the command that runs it, if the server knows it."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+    def whole(self, keys: Sequence[str], *arguments: Any) -> tuple[Any, ...]:
+        """Return the command that runs it, and makes the server know it."""
+        return ("EVAL", self.text, len(keys), *keys, *arguments)
+
+    def run(self, connection: Any, keys: Sequence[str], *arguments: Any) -> Any:
+        """Run it now.
+
+        Args:
+            connection: redis-py's; no client, which would put a prefix before some of the keys.
+            keys: as they stand in Redis.
+            arguments: the script's.
+
+        Returns:
+            Its result.
+        """
+        connection.send_command(*self.command(keys, *arguments))
+        try:
+            return connection.read_response()
+        except NoScriptError:
+            connection.send_command(*self.whole(keys, *arguments))
+            return connection.read_response()
+
+
+# KEYS: unacked, its index, the owners, then lists to take from.
+# ARGV: how many; the owner; what its tags begin with; the number before its first; for each list its queue, as JSON.
+# Returns (the position of a list, its items from the end that is taken from, the oldest first) for each list with any,
+# and as the last (0, the positions of what is no list).
+# What it leaves in unacked is kombu's: the item as it was, its exchange (none) and routing key (the queue).
+CLAIM = Script("""
+redis.call('HDEL', KEYS[1], '')
+redis.call('ZREM', KEYS[2], '')
+redis.call('ZREM', KEYS[3], '')
+local left, number = tonumber(ARGV[1]), tonumber(ARGV[4])
+local found, wrong, now = {}, {0}, nil
+for place = 4, #KEYS do
+  if left <= 0 then break end
+  local items = redis.pcall('LRANGE', KEYS[place], -left, -1)
+  if items.err then
+    wrong[#wrong + 1] = place - 3
+  elseif #items > 0 then
+    if not now then
+      local time = redis.call('TIME')
+      now = time[1] .. '.' .. string.format('%06d', time[2])
+      redis.call('ZADD', KEYS[3], now, ARGV[2])
+    end
+    local claims, scores, taken = {}, {}, {place - 3}
+    for i = #items, 1, -1 do
+      number = number + 1
+      local tag = ARGV[3] .. number
+      claims[#claims + 1] = tag
+      claims[#claims + 1] = '[' .. items[i] .. ', "", ' .. ARGV[place + 1] .. ']'
+      scores[#scores + 1] = now
+      scores[#scores + 1] = tag
+      taken[#taken + 1] = items[i]
+    end
+    redis.call('HSET', KEYS[1], unpack(claims))
+    redis.call('ZADD', KEYS[2], unpack(scores))
+    redis.call('LTRIM', KEYS[place], 0, -(#items + 1))
+    found[#found + 1] = taken
+    left = left - #items
+  end
+end
+found[#found + 1] = wrong
+return found
+""")
+
+# KEYS: unacked, its index, the owners, then a list for each claim.
+# ARGV: the end of the lists, LPUSH or RPUSH; an owner that must be dead, or ''; seconds after which one is; then for
+# each claim its tag and the item.
+# Returns how many claims it ended: those that nobody had ended before.
+RESTORE = Script("""
+redis.call('HDEL', KEYS[1], '')
+if ARGV[2] ~= '' then
+  local beat = redis.call('ZSCORE', KEYS[3], ARGV[2])
+  if beat and tonumber(beat) > redis.call('TIME')[1] - ARGV[3] then return 0 end
+end
+for place = 4, #KEYS do redis.call('LLEN', KEYS[place]) end
+local restored = 0
+for place = 4, #KEYS do
+  local tag, item = ARGV[2 * place - 4], ARGV[2 * place - 3]
+  redis.call('ZREM', KEYS[2], tag)
+  if redis.call('HDEL', KEYS[1], tag) == 1 then
+    redis.call(ARGV[1], KEYS[place], item)
+    restored = restored + 1
+  end
+end
+return restored
+""")
+
+# KEYS: unacked, its index, where items are set aside, how many ever were.
+# ARGV: the claim's tag, what to keep of it, how many to keep.
+# Returns how many ever were, or 0 if somebody else has ended the claim.
+SET_ASIDE = Script("""
+redis.call('ZREM', KEYS[2], ARGV[1])
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+if redis.call('TYPE', KEYS[3]).ok ~= 'list' then redis.call('DEL', KEYS[3]) end
+redis.call('LPUSH', KEYS[3], ARGV[2])
+redis.call('LTRIM', KEYS[3], 0, ARGV[3] - 1)
+local count = redis.pcall('INCR', KEYS[4])
+if type(count) == 'table' then
+  redis.call('SET', KEYS[4], 1)
+  return 1
+end
+return count
+""")
+
+# KEYS: the owners, unacked's index. ARGV: the owner, or '' for none that holds anything; seconds after which one is
+# dead; then tags of claims that are still held: their scores become now, so that no visibility timeout finds them.
+# Returns owners that are dead.
+BEAT = Script("""
+redis.call('ZREM', KEYS[1], '')
+local now = redis.call('TIME')[1]
+if ARGV[1] ~= '' then redis.call('ZADD', KEYS[1], now, ARGV[1]) end
+for i = 3, #ARGV do redis.call('ZADD', KEYS[2], 'XX', now, ARGV[i]) end
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2], 'LIMIT', 0, 10)
+""")
+
+# KEYS: the owners. ARGV: one that has nothing left, seconds after which one is dead.
+FORGET = Script("""
+local beat = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not beat or tonumber(beat) > redis.call('TIME')[1] - ARGV[2] then return 0 end
+return redis.call('ZREM', KEYS[1], ARGV[1])
+""")
+
+# KEYS: a key, what to call it if it is of another type, for so many milliseconds. ARGV: the type it must have; those.
+MOVE_AWAY = Script("""
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind == 'none' or kind == ARGV[1] then return 0 end
+redis.call('RENAME', KEYS[1], KEYS[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return 1
+""")

@@ -1,0 +1,243 @@
+"""What is claimed, as it stands in Redis: given back, set aside, kept alive."""
+
+from __future__ import annotations
+
+import json
+import logging
+import reprlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps
+
+from signalbus.compat.redis import MALFORMED, list_of, parsed, prefixed
+from signalbus.transport import scripts
+from signalbus.transport.claims import CLAIM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from signalbus.transport.claims import Claimed
+
+    Tag = str | bytes  # of others' claims as they stand in Redis: anybody may have chosen them
+    Pair = tuple[str, tuple[Tag, Tag]]  # a list, and for it a claim's tag and its item
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+LEASE = 6  # seconds of silence after which an owner is dead; its beats come every PULSE of them
+PULSE = 3.0
+CHUNK = 100  # claims in one command
+KEPT = 100  # items that are set aside; of older ones only the number is kept
+KEPT_BYTES = 10_000  # of each
+SET_ASIDE = "signalbus.set_aside"  # the list of them
+SET_ASIDE_COUNT = "signalbus.set_aside.count"
+MAX_DIGITS = 20
+MOVED_MS = 24 * 3600 * 1000  # how long a key of a wrong type is kept beside its place
+
+
+class Unacked:
+    """The claims of all, in the keys of one virtual host.
+
+    Args:
+        channel: whose keys and pool these are; its own methods look queues up.
+    """
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self.claims = prefixed(channel, channel.unacked_key)
+        self.index = prefixed(channel, channel.unacked_index_key)
+        self.owners = prefixed(channel, f"{channel.unacked_key}_owners")
+        self._set_aside = prefixed(channel, SET_ASIDE)
+        self._set_aside_count = prefixed(channel, SET_ASIDE_COUNT)
+
+    @property
+    def keys(self) -> tuple[str, str, str]:
+        """The keys that most scripts begin with."""
+        return self.claims, self.index, self.owners
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """Lend a connection for commands whose keys are as they stand in Redis."""
+        pool = self._channel.pool
+        connection = pool.get_connection()
+        try:
+            yield connection
+        finally:
+            pool.release(connection)
+
+    def command(self, *command: Any) -> Any:
+        """Run one command now."""
+        with self.connection() as connection:
+            connection.send_command(*command)
+            return connection.read_response()
+
+    def run(self, script: scripts.Script, keys: Sequence[str], *arguments: Any) -> Any:
+        """Run a script now."""
+        with self.connection() as connection:
+            return script.run(connection, keys, *arguments)
+
+    def acknowledge(self, tags: Sequence[str]) -> None:
+        """End claims now."""
+        for start in range(0, len(tags), CHUNK * 10):
+            chunk = tags[start : start + CHUNK * 10]
+            self.command("ZREM", self.index, *chunk)
+            self.command("HDEL", self.claims, *chunk)
+
+    def list_of(self, claimed: Claimed) -> str:
+        """Return the list that a claim was taken from."""
+        return claimed.key or prefixed(self._channel, claimed.queue)
+
+    def give_back(self, claimed: Sequence[Claimed]) -> None:
+        """Give back what nobody has begun, as it was and where it was, in one step; the oldest is taken next.
+
+        Args:
+            claimed: in the order in which it was claimed.
+        """
+        keys = [self.list_of(each) for each in claimed]
+        items = [(each.tag, each.raw) for each in claimed]
+        self._restore("RPUSH", list(zip(keys, items, strict=True))[::-1])
+
+    def restore(self, tags: Sequence[Tag], *, leftmost: bool = False, begun: bool = True, dead: str = "") -> list[Tag]:
+        """Give claims back whose items are only in Redis; what cannot be read is set aside.
+
+        Args:
+            tags: of claims, the oldest first.
+            leftmost: put them behind all others, instead of before them.
+            begun: mark them as redelivered, since they may have run.
+            dead: an owner; if it lives, nothing happens.
+
+        Returns:
+            The tags of those that came over an exchange, for kombu to restore.
+        """
+        over_exchanges: list[Tag] = []
+        ordered = tags if leftmost else tags[::-1]
+        for start in range(0, len(ordered), CHUNK):
+            self._restore_chunk(ordered[start : start + CHUNK], over_exchanges, leftmost, begun, dead)
+        return over_exchanges
+
+    def _restore_chunk(
+        self, tags: Sequence[Tag], over_exchanges: list[Tag], leftmost: bool, begun: bool, dead: str
+    ) -> None:
+        pairs: list[Pair] = []
+        for tag, entry in zip(tags, self.command("HMGET", self.claims, *tags), strict=True):
+            if entry is None:
+                self.command("ZREM", self.index, tag)
+                continue
+            try:
+                message, exchange, queue = parsed(entry)
+                if exchange:
+                    over_exchanges.append(tag)
+                    continue
+                if begun:
+                    message["headers"]["redelivered"] = True
+                    message["properties"].setdefault("delivery_info", {})["redelivered"] = True
+                pairs.append((list_of(self._channel, queue, message), (tag, dumps(message))))
+            except MALFORMED as error:
+                self.set_aside(tag, entry, self.claims, error)
+        self._restore("LPUSH" if leftmost else "RPUSH", pairs, dead)
+
+    def _restore(self, end: str, pairs: Sequence[Pair], dead: str = "") -> None:
+        if pairs:
+            arguments = [part for _, item in pairs for part in item]
+            self.run(scripts.RESTORE, (*self.keys, *(key for key, _ in pairs)), end, dead, LEASE, *arguments)
+
+    def set_aside(self, tag: Tag, item: bytes | str, place: str, error: BaseException) -> None:
+        """Keep what is no message where people find it, and where it harms nobody.
+
+        Args:
+            tag: of its claim.
+            item: as it stood there.
+            place: where it came from, for people.
+            error: what is wrong with it.
+        """
+        shown = repr(item[:KEPT_BYTES])
+        kept = json.dumps({"place": place, "error": reprlib.repr(error), "bytes": len(item), "item": shown})
+        keys = (self.claims, self.index, self._set_aside, self._set_aside_count)
+        count = self.run(scripts.SET_ASIDE, keys, tag, kept, KEPT)
+        if count:
+            logger.error(
+                "signalbus has set aside an item of %r that is no message (%s), the %d. of all: the last %d are in the "
+                "Redis list %r.",
+                place, reprlib.repr(error), count, KEPT, self._set_aside,
+            )  # fmt: skip
+
+    def move_away(self, key: str, kind: str) -> None:
+        """Make room for a key where somebody has put one of another type; it is kept beside it for a day.
+
+        Args:
+            key: as it stands in Redis.
+            kind: the type that it must have.
+        """
+        if self.run(scripts.MOVE_AWAY, (key, f"{key}.set_aside"), kind, MOVED_MS):
+            logger.error("signalbus has moved the key %r, which was no %s, to %r.", key, kind, f"{key}.set_aside")
+
+    def mend(self) -> None:
+        """Make room for the keys of all claims."""
+        for key, kind in ((self.claims, "hash"), (self.index, "zset"), (self.owners, "zset")):
+            self.move_away(key, kind)
+
+    def beat(self, owner: str, tags: Iterable[str]) -> list[str]:
+        """Say that an owner lives and what it still holds.
+
+        Args:
+            owner: its id; empty for nobody.
+            tags: of claims that no visibility timeout is to find.
+
+        Returns:
+            The owners that are dead.
+        """
+        keys = (self.owners, self.index)
+        tags = list(tags)
+        dead: list[str] = []
+        for start in range(0, max(len(tags), 1), CHUNK * 10):
+            dead = self.run(scripts.BEAT, keys, owner, LEASE, *tags[start : start + CHUNK * 10])
+        return [bytes_to_str(name) for name in dead]
+
+    def has_owners(self) -> bool:
+        """Whether anybody holds anything, or did when they died."""
+        return bool(self.command("EXISTS", self.owners))
+
+    def older_than(self, seconds: float) -> list[bytes]:
+        """Return the tags of claims, anybody's, that are older than so many seconds."""
+        now, _ = self.command("TIME")
+        found: list[bytes] = self.command(
+            "ZRANGEBYSCORE", self.index, "-inf", int(now) - seconds, "LIMIT", 0, CHUNK * 10
+        )
+        return found
+
+    def take_back(self, owner: str) -> int:
+        """Give back what a dead owner held; nothing, if it has claimed again in the meantime.
+
+        Returns:
+            How many claims that were.
+        """
+        tags = sorted(self._tags_of(owner), key=_number)
+        self.restore(tags, dead=owner)
+        self.forget(owner)
+        return len(tags)
+
+    def forget(self, owner: str) -> None:
+        """Let the name of an owner go that holds nothing, and has not been heard of for long."""
+        self.run(scripts.FORGET, (self.owners,), owner, LEASE)
+
+    def _tags_of(self, owner: str) -> set[bytes]:
+        tags: set[bytes] = set()
+        cursor: Any = 0
+        while True:
+            cursor, found = self.command(
+                "ZSCAN", self.index, cursor, "MATCH", f"{CLAIM}{_literal(owner)}:*", "COUNT", 1000
+            )
+            tags.update(found[::2])
+            if not int(cursor):
+                return tags
+
+
+def _literal(text: str) -> str:
+    """Return a pattern that matches a text alone: whoever can write to Redis can name an owner."""
+    return "".join(f"\\{sign}" if sign in "*?[]^-\\" else sign for sign in text)
+
+
+def _number(tag: bytes) -> int:
+    number = tag.rpartition(b":")[2]
+    return int(number) if number.isdigit() and len(number) < MAX_DIGITS else 0

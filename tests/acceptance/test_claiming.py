@@ -1,0 +1,177 @@
+"""What workers have claimed is neither lost nor run twice: killed, stopped, beside workers with kombu's transport.
+
+SIGNALBUS_CLAIMS=60 makes so many kills, and stops, of each kind.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from tests.misbehaving.signals import counted
+from tests.servers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from signalbus.embedded import EmbeddedValkey
+    from tests.servers import Worker
+
+KILLS = int(os.environ.get("SIGNALBUS_CLAIMS", "2"))
+RATE = 150 if KILLS == 2 else 350  # signals a second, while workers come and go
+KOMBUS = {"KOMBUS_TRANSPORT": "1"}
+
+
+class Fleet:
+    """Workers on one queue, under a steady load that leaves a line for each run."""
+
+    def __init__(self, start: Callable[..., Worker], log: Path, client: Any, pool: str) -> None:
+        self.sent = 0
+        self.pool = pool
+        self.client = client
+        self._start = start
+        self._log = log
+        self._environment = {"DJANGO_SETTINGS_MODULE": "tests.settings", "COUNT_LOG": str(log)}
+
+    def start_all(self, *environments: dict[str, str]) -> list[Worker]:
+        """Add workers, one for each environment, when all are ready."""
+        workers = [
+            self._start(pool=self.pool, environment={**self._environment, **changes}, wait=False)
+            for changes in environments
+        ]
+        for worker in workers:
+            worker.wait_until_ready()
+        return workers
+
+    @contextmanager
+    def load(self) -> Iterator[None]:
+        """Send, until the block ends."""
+        ended = threading.Event()
+
+        def send() -> None:
+            while not ended.wait(10 / RATE):
+                for _ in range(10):
+                    counted.send(sender=None, label=str(self.sent), seconds=0)
+                    self.sent += 1
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            sender.join()
+
+    def restart(self, worker: Worker) -> None:
+        """Stop a worker gently, and start it again, where it was."""
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+        worker.start()
+        worker.wait_until_ready()
+
+    def runs(self) -> Counter[str]:
+        """Return how often each has run."""
+        return Counter(self._log.read_text().split())
+
+    def settle(self, timeout: float = 15.0) -> None:
+        """Wait until each has run, and nothing is held or waits."""
+        wait_until(lambda: len(self.runs()) == self.sent, timeout, "what is missing")
+        wait_until(lambda: not self.client.llen("signalbus") and not self.client.hlen("unacked"), what="the rest")
+
+    def twice(self) -> list[str]:
+        """Return what has run more than once."""
+        return [label for label, times in self.runs().items() if times > 1]
+
+
+@pytest.fixture
+def fleet(start_worker: Callable[..., Worker], tmp_path: Path, valkey: EmbeddedValkey, pool: str) -> Iterator[Fleet]:
+    """The workers that a test starts."""
+    log = tmp_path / "count.log"
+    log.touch()
+    with redis.Redis.from_url(valkey.redis_url) as client:
+        yield Fleet(start_worker, log, client, pool)
+
+
+def kill(worker: Worker) -> None:
+    """End a worker and its children, as a machine's end does."""
+    assert worker.pid is not None
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+
+
+def pause() -> None:
+    """Let some time go by under load; how long is no matter."""
+    threading.Event().wait(random.uniform(0.1, 0.6))
+
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_stops_and_kills_lose_nothing_and_a_gentle_stop_runs_nothing_twice(fleet: Fleet, pool: str):
+    """What a killed one held comes back within ten seconds; what had begun of it runs again."""
+    workers = fleet.start_all({}, {})
+    with fleet.load():
+        for number in range(KILLS):
+            pause()
+            fleet.restart(workers[number % 2])
+    fleet.settle()
+    assert not fleet.twice()
+
+    with fleet.load():
+        for number in range(KILLS - 1):
+            pause()
+            kill(workers[number % 2])
+            workers[number % 2].start()
+            workers[number % 2].wait_until_ready()
+        pause()
+        kill(workers[0])
+        for _ in range(KILLS if pool == "prefork" else 0):
+            pause()
+            os.kill(random.choice(wait_until(workers[1].children)), signal.SIGKILL)
+    fleet.settle(timeout=12)
+    assert len(fleet.twice()) <= 4 * KILLS
+
+
+@pytest.mark.parametrize("pool", ["prefork"])
+def test_a_rolling_change_beside_kombus_transport(fleet: Fleet):
+    """Both share the queue; the one restores what the other held when it was killed."""
+    ours, kombus = fleet.start_all({}, KOMBUS)
+    with fleet.load():
+        for _ in range(KILLS // 2):
+            pause()
+            fleet.restart(ours)
+            fleet.restart(kombus)
+    fleet.settle()
+    assert not fleet.twice()
+
+    kombus.stop()
+    for label in ("a", "b"):
+        counted.send(sender=None, label=label, seconds=60)
+        fleet.sent += 1
+    wait_until(lambda: {"a", "b"} <= fleet.runs().keys(), what="both to run")
+    kill(ours)
+    fleet.start_all({**KOMBUS, "CELERY_BROKER_TRANSPORT_OPTIONS": '{"visibility_timeout": 2}'})
+    wait_until(lambda: {"a", "b"} <= set(fleet.twice()), what="the other to restore them")
+
+
+@pytest.mark.parametrize("pool", ["solo", "prefork", "threads"] if KILLS > 2 else ["solo"])
+def test_long_work_is_not_given_out_twice(fleet: Fleet):
+    """Though the visibility timeout of the other worker is shorter, and it has nothing to do."""
+    impatient = {"CELERY_BROKER_TRANSPORT_OPTIONS": '{"visibility_timeout": 6}'}
+    fleet.start_all(impatient)
+    counted.send(sender=None, label="long", seconds=9)
+    fleet.sent += 1
+    wait_until(fleet.runs, what="it to run")
+    fleet.start_all({**impatient, **KOMBUS})
+    fleet.settle()
+    assert not fleet.twice()

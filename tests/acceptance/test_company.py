@@ -1,0 +1,137 @@
+"""Messages that travel together, when one of them misbehaves: it is nobody else's business."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from signalbus.models import Delivery, State
+from tests.misbehaving.signals import bound, together
+from tests.servers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from signalbus import Signal
+    from tests.servers import Worker
+
+QUEUE = "signalbus"
+WARMING = 150  # messages after which a worker knows how brief they are
+COUNT = 60
+ODD = 7  # the one that misbehaves
+
+
+class Scene:
+    """A worker that knows its receiver, and a backlog that it gets in one moment.
+
+    Args:
+        start_worker: starts it.
+        place: where the receiver leaves its traces.
+        client: of the broker.
+    """
+
+    def __init__(self, start_worker: Callable[..., Worker], place: Path, client: redis.Redis) -> None:
+        self.start_worker = start_worker
+        self.place = place
+        self.client = client
+
+    def begin(
+        self,
+        act: str,
+        environment: dict[str, str] | None = None,
+        *,
+        signal: Signal = together,
+        batch: bool = False,
+        **options: Any,
+    ) -> Worker:
+        """Start a worker, let it learn, and give it its backlog; one message asks for an act."""
+        backlog = [{"number": number, "act": act if number == ODD else ""} for number in range(COUNT)]
+        if batch:
+            signal.send_many(None, backlog)
+        else:
+            for payload in backlog:
+                signal.send(None, **payload)
+        self.client.rename(QUEUE, "backlog")
+        for number in range(WARMING):
+            signal.send(None, number=-1 - number, act="")
+        settings = {"DJANGO_SETTINGS_MODULE": "tests.settings", "COMPANY": str(self.place), **(environment or {})}
+        worker = self.start_worker(environment=settings, **options)
+        wait_until(lambda: sum(self.ran().values()) == WARMING and self.is_empty(), 30, "the worker to learn")
+        self.client.rename("backlog", QUEUE)
+        return worker
+
+    def ran(self) -> Counter[int]:
+        """Count the runs by their numbers."""
+        log = self.place / "ran"
+        return Counter(map(int, log.read_text(encoding="utf-8").split())) if log.exists() else Counter()
+
+    def others(self) -> Counter[int]:
+        """Count those of the backlog, but for the one that misbehaves."""
+        return Counter({number: count for number, count in self.ran().items() if number >= 0 and number != ODD})
+
+    def is_empty(self) -> bool:
+        """Whether the broker holds nothing any more."""
+        return not self.client.exists(QUEUE) and not self.client.hlen("unacked")
+
+
+EACH_OTHER_ONCE = Counter({number: 1 for number in range(COUNT) if number != ODD})
+
+
+@pytest.fixture
+def scene(start_worker: Callable[..., Worker], tmp_path: Path, valkey) -> Scene:
+    """One without a worker yet."""
+    return Scene(start_worker, tmp_path, redis.Redis.from_url(valkey.redis_url))
+
+
+@pytest.mark.parametrize(("pool", "batch"), [("prefork", False), ("prefork", True), ("threads", False)])
+def test_one_that_hangs_holds_nobody(scene: Scene, pool: str, batch: bool):
+    """Who shares a request with it runs elsewhere after a second or so, once; and it ends as if nothing had been."""
+    worker = scene.begin("hang", pool=pool, batch=batch)
+
+    wait_until(lambda: len(scene.others()) == COUNT - 1, 15, "all others to run while one hangs")
+    assert not (scene.place / "released").exists()
+    (scene.place / "released").touch()
+    wait_until(scene.is_empty, what="the one that hung to end")
+
+    assert scene.others() == EACH_OTHER_ONCE
+    assert scene.ran()[ODD] == 1
+    assert "behind another of their message" in worker.log
+    assert not Delivery.objects.exists()
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_one_that_hangs_in_a_shared_commit_holds_nobody(scene: Scene, database: str):
+    """The database takes the transaction from it, and with it the rows of the others, who are done elsewhere, once."""
+    scene.begin("hang", signal=bound, batch=True)
+    once = Delivery.objects.filter(state=State.DONE, attempts=1)
+
+    wait_until(lambda: once.count() == WARMING + COUNT - 1, 15, "all others to be done")
+    assert not (scene.place / "released").exists()
+    (scene.place / "released").touch()
+    wait_until(lambda: once.count() == WARMING + COUNT, what="the one that hung to be done")
+
+
+def test_a_killed_child_costs_its_company_nothing(scene: Scene):
+    """What was done stays done, what had not begun runs, and the one that did it comes again, alone and counted."""
+    scene.begin("kill")
+
+    wait_until(lambda: scene.is_empty() and scene.ran()[ODD] > 1, 30, "the one that was killed to run again")
+
+    assert scene.others() == EACH_OTHER_ONCE
+    assert scene.ran()[ODD] == 2
+    assert Delivery.objects.get().state == State.DONE
+
+
+def test_one_that_overruns_its_time_is_killed_alone(scene: Scene):
+    """The others are not tried again with it; it is bounded as ever."""
+    scene.begin("overrun", {"TIME_LIMIT": "2"}, batch=True)
+
+    wait_until(Delivery.objects.filter(state__in=(State.DEAD, State.PENDING)).first, 30, "the one to be counted")
+    wait_until(lambda: len(scene.others()) == COUNT - 1, what="the others to run")
+
+    assert scene.others() == EACH_OTHER_ONCE
+    assert Delivery.objects.count() == 1

@@ -1,0 +1,101 @@
+"""A consumer in the test's own process, which claims as a worker's does: kombu's event loop, and our transport."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from kombu import Connection, Consumer, Exchange, Queue
+from kombu.asynchronous import Hub
+
+from signalbus.transport import claims, redis
+from signalbus.transport.claims import Owner, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import Self
+
+
+class Claimant:
+    """Takes messages and keeps them, until told what to do with them.
+
+    Args:
+        url: the broker's, for kombu.
+        queues: their names.
+        prefetch: how many messages it may hold.
+        alone: as if in a process of its own, with a name of its own.
+        work: what it does with them.
+        options: kombu's transport options.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *queues: str,
+        prefetch: int = 10,
+        alone: bool = True,
+        work: Work | None = None,
+        **options: Any,
+    ) -> None:
+        if alone:
+            claims._owners.clear()
+        self.messages: list[Any] = []
+        self.channel: Any = None
+        self.hub = Hub()
+        options.setdefault("socket_timeout", 5)
+        self.connection = Connection(url, transport_options=options)
+        redis.claim(self.connection, work or Work())
+        self.queues = [Queue(name, Exchange(name), name) for name in queues or ("work",)]
+        self._prefetch = prefetch
+
+    def __enter__(self) -> Self:
+        self.connection.transport.register_with_event_loop(self.connection.connection, self.hub)
+        self.channel = self.connection.default_channel
+        self.channel.basic_qos(0, self._prefetch, False)
+        self.consumer = Consumer(self.channel, self.queues, on_message=self.on_message)
+        self.consumer.consume()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.connection.close()
+        self.hub.close()
+
+    @property
+    def owner(self) -> Owner:
+        """Its name."""
+        return self.channel.owner  # type: ignore[no-any-return]
+
+    def on_message(self, message: Any) -> None:
+        """Keep it."""
+        self.messages.append(message)
+
+    def run(self, until: Callable[[], object], timeout: float = 5.0) -> None:
+        """Run the event loop until something is so, or fail."""
+        deadline = time.monotonic() + timeout
+        while not until():
+            assert time.monotonic() < deadline, f"waited {timeout:g} s; it has {self.bodies()}"
+            self.hub.call_later(0.02, bool)  # so that the loop looks again
+            self.hub.run_once()
+
+    def run_for(self, seconds: float) -> None:
+        """Run the event loop for a while."""
+        deadline = time.monotonic() + seconds
+        self.run(lambda: time.monotonic() >= deadline, seconds + 5)
+
+    def take(self, count: int, timeout: float = 5.0) -> list[Any]:
+        """Run until so many messages are there."""
+        self.run(lambda: len(self.messages) >= count, timeout)
+        return self.messages
+
+    def bodies(self) -> list[Any]:
+        """What the messages say."""
+        return [message.payload for message in self.messages]
+
+    def acknowledge(self, messages: Sequence[Any] | None = None) -> None:
+        """End messages, and run until Redis has been told."""
+        for message in self.messages if messages is None else messages:
+            message.ack()
+        self.run(lambda: not self.owner.acknowledged and not self.channel._line.is_busy)

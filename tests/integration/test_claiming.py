@@ -1,0 +1,371 @@
+"""The transport that claims: what stands in Redis before, while and after a message is worked on."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+from kombu import Connection, Exchange, Queue
+
+from signalbus.transport import unacked
+from signalbus.transport.claims import Work
+from tests.integration.claimant import Claimant
+from tests.servers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from signalbus.embedded import EmbeddedValkey
+
+
+@pytest.fixture
+def client(valkey: EmbeddedValkey) -> Iterator[Any]:
+    """The broker, empty, as redis-py sees it."""
+    if valkey.pid is None:
+        valkey.start()
+    with redis.Redis.from_url(valkey.redis_url) as found:
+        found.flushall()
+        yield found
+        found.config_set("maxmemory", 0)
+
+
+@pytest.fixture
+def url(valkey: EmbeddedValkey, client: Any) -> str:
+    """Its address for kombu."""
+    return valkey.url
+
+
+def publish(url: str, *bodies: Any, queue: str = "work", priority: int | None = None, **options: Any) -> None:
+    """Publish with kombu's own transport, as all do."""
+    with Connection(url, transport_options=options) as connection:
+        producer = connection.Producer(serializer="json")
+        for body in bodies:
+            where = Queue(queue, Exchange(queue), queue)
+            producer.publish(body, exchange=where.exchange, routing_key=queue, declare=[where], priority=priority or 0)
+
+
+def stock_channel(connection: Any) -> Any:
+    """Return the channel of a connection with kombu's transport."""
+    return connection.default_channel
+
+
+def is_over(client: Any) -> bool:
+    """Whether nothing waits and nothing is held."""
+    return not client.llen("work") and not client.hlen("unacked") and not client.zcard("unacked_index")
+
+
+def marked(message: Any) -> bool:
+    """Whether a message says that it may have run before."""
+    return bool(message.headers.get("redelivered"))
+
+
+class Knows(Work):
+    """A worker that can begin so many messages, and knows what is under way."""
+
+    def __init__(self, free: int | None = None, given_up: bool = True) -> None:
+        self.places = free
+        self.tags: set[str] = set()
+        self.gives_up = given_up
+
+    def free(self) -> int | None:
+        return self.places
+
+    def under_way(self) -> set[str]:
+        return self.tags
+
+    def given_up(self, tags):
+        return set(tags) - self.tags if self.gives_up else set()
+
+
+class TestClaims:
+    def test_a_claim_stands_where_kombu_has_it(self, url, client):
+        """In the hash and its index, with the item as it was: a worker with kombu's transport can restore it."""
+        publish(url, "a")
+        raw = client.lindex("work", 0)
+        with Claimant(url) as claimant:
+            (message,) = claimant.take(1)
+            (tag,) = client.zrange("unacked_index", 0, -1)
+            assert tag.decode() == message.delivery_tag
+            assert json.loads(client.hget("unacked", tag)) == [json.loads(raw), "", "work"]
+            assert client.llen("work") == 0
+            claimant.acknowledge()
+            assert is_over(client)
+
+    def test_oldest_first_and_no_more_than_it_may_hold(self, url, client):
+        """The rest stays in the queue for others, until there is room."""
+        publish(url, *range(9))
+        with Claimant(url, prefetch=4) as claimant:
+            assert [message.payload for message in claimant.take(4)] == [0, 1, 2, 3]
+            claimant.run_for(0.1)
+            assert client.llen("work") == 5
+            claimant.acknowledge(claimant.messages[:3])
+            claimant.take(7)
+            assert claimant.bodies() == [0, 1, 2, 3, 4, 5, 6]
+
+    def test_no_more_than_can_be_begun(self, url, client):
+        """However many it may prefetch: another worker may be idle."""
+        publish(url, *range(9))
+        work = Knows(free=2)
+        with Claimant(url, work=work) as claimant:
+            claimant.take(2)
+            work.places = 0
+            claimant.run_for(0.1)
+            assert client.llen("work") == 7
+
+    def test_the_urgent_ones_first(self, url):
+        """As with kombu: each priority has a list of its own."""
+        publish(url, "later")
+        publish(url, "now", priority=9)  # kombu's priorities on Redis: 0 is the most urgent
+        publish(url, "soon", priority=3)
+        with Claimant(url) as claimant:
+            claimant.take(3)
+            assert claimant.bodies() == ["later", "soon", "now"]
+
+    def test_keys_with_a_prefix(self, url, client):
+        """All of them."""
+        publish(url, "a", global_keyprefix="shop:")
+        with Claimant(url, global_keyprefix="shop:") as claimant:
+            claimant.take(1)
+            assert client.hlen("shop:unacked") == 1
+            claimant.acknowledge()
+            assert {key.decode() for key in client.scan_iter()} >= {"shop:unacked_owners"}
+            assert not [key for key in client.scan_iter() if not key.startswith(b"shop:")]
+
+    def test_a_server_that_has_forgotten_the_scripts(self, url, client):
+        """As one that was started anew has."""
+        with Claimant(url) as claimant:
+            publish(url, "a")
+            claimant.take(1)
+            client.script_flush()
+            publish(url, "b")
+            claimant.take(2)
+            claimant.acknowledge()
+            assert is_over(client)
+
+    def test_a_full_server_gives_what_it_has(self, url, client):
+        """Else it would stay full."""
+        work = Knows(free=0)
+        with Claimant(url, prefetch=3, work=work) as claimant:
+            publish(url, *range(20))
+            client.config_set("maxmemory", 1)
+            with pytest.raises(redis.OutOfMemoryError):
+                client.lpush("work", "more")
+            claimant.channel.qos.restore_visible(interval=1)
+            work.places = None
+            for count in range(3, 21):
+                claimant.take(count)
+                claimant.acknowledge(claimant.messages[count - 3 : count - 2])
+            claimant.acknowledge(claimant.messages[18:])
+            assert is_over(client)
+
+
+class TestNews:
+    def test_an_idle_one_hears_of_each_message_and_asks_for_nothing(self, url, client):
+        """Redis tells it, over the connection that it claims with."""
+        with Claimant(url) as claimant:
+            claimant.run_for(0.1)
+            before = client.info("stats")["total_commands_processed"]
+            claimant.run_for(0.5)
+            assert client.info("stats")["total_commands_processed"] - before == 1  # this test's own
+            for count in range(1, 4):
+                publish(url, count)
+                claimant.take(count, timeout=0.5)
+
+    def test_forty_queues_take_one_connection(self, url, client):
+        """Beside kombu's own two; and no queue starves."""
+        queues = [f"q{number}" for number in range(40)]
+        before = len(client.client_list())
+        with Claimant(url, *queues, prefetch=5) as claimant:
+            claimant.run_for(0.1)
+            assert len(client.client_list()) - before <= 3
+            publish(url, *range(200), queue="q0")
+            for queue in queues[1:]:
+                publish(url, queue, queue=queue)
+            for count in range(1, 240):
+                claimant.take(count)
+                claimant.messages[count - 1].ack()
+            assert {body for body in claimant.bodies()[:60] if isinstance(body, str)} == set(queues[1:])
+
+    def test_a_queue_that_is_added_later(self, url):
+        """As remote control can."""
+        publish(url, "there already", queue="more")
+        with Claimant(url) as claimant:
+            claimant.run_for(0.1)
+            claimant.consumer.add_queue(Queue("more", Exchange("more"), "more"))
+            claimant.consumer.consume()
+            claimant.take(1)
+            publish(url, "new", queue="more")
+            claimant.take(2)
+            assert claimant.bodies() == ["there already", "new"]
+
+
+class TestEnds:
+    def test_what_was_not_acknowledged_is_given_back_in_its_order(self, url, client):
+        """When the channel closes; marked, since it may have begun."""
+        publish(url, *range(5))
+        with Claimant(url) as claimant:
+            claimant.take(5)
+            claimant.acknowledge(claimant.messages[1:2])
+        with Claimant(url) as another:
+            assert [message.payload for message in another.take(4)] == [0, 2, 3, 4]
+            assert all(marked(message) for message in another.messages)
+
+    def test_what_still_runs_is_not_given_back(self, url, client):
+        """It is acknowledged over the next connection."""
+        publish(url, "runs", "waits")
+        work = Knows()
+        with Claimant(url, work=work) as claimant:
+            runs, _ = claimant.take(2)
+            work.tags = {runs.delivery_tag}
+        assert client.hlen("unacked") == 1
+        runs.ack()
+        with Claimant(url, work=work, alone=False) as again:
+            again.take(1)
+            assert again.bodies() == ["waits"]
+            again.acknowledge()
+            assert is_over(client)
+
+    def test_acknowledgements_survive_a_lost_connection(self, url, client):
+        """Those on their way, and those of what ends without any."""
+        publish(url, "a", "b")
+        work = Knows()
+        with Claimant(url, work=work) as claimant:
+            first, second = claimant.take(2)
+            work.tags = {second.delivery_tag}
+            first.ack()
+            claimant.channel.tick()  # sent
+            client.client_kill_filter(_type="normal", skipme=True)
+            with pytest.raises(redis.ConnectionError):
+                claimant.run_for(5)
+        second.ack()
+        with Claimant(url, work=work, alone=False) as again:
+            again.run(lambda: is_over(client))
+            assert again.bodies() == []
+
+    def test_a_claim_whose_reply_is_lost_is_given_back_as_it_was(self, url, client):
+        """By the next connection of the same process: nobody else would, while it lives."""
+        with Claimant(url, work=Knows(given_up=False)) as claimant:
+            claimant.run_for(0.1)
+            publish(url, "a", "b")
+            claimant.channel._send(5)
+            wait_until(lambda: client.hlen("unacked") == 2)
+            claimant.channel._line.close()
+        with Claimant(url, alone=False) as again:
+            again.take(2)
+            assert again.bodies() == ["a", "b"]
+            assert not any(marked(message) for message in again.messages)
+
+    def test_a_claim_that_is_answered_while_the_channel_closes_is_given_back_as_it_was(self, url, client):
+        """It was never begun."""
+        with Claimant(url) as claimant:
+            claimant.run_for(0.1)
+            publish(url, "a", "b")
+            claimant.channel._send(5)
+        with Claimant(url) as another:
+            another.take(2)
+            assert another.bodies() == ["a", "b"]
+            assert not any(marked(message) for message in another.messages)
+
+    def test_rejected(self, url, client):
+        """For good, or to come again, behind the others."""
+        publish(url, "gone", "again", "other")
+        with Claimant(url, prefetch=2) as claimant:
+            gone, again = claimant.take(2)
+            again.requeue()
+            gone.reject()
+            claimant.take(4)
+            assert claimant.bodies() == ["gone", "again", "other", "again"]
+            assert marked(claimant.messages[3])
+            claimant.acknowledge(claimant.messages[2:])
+            assert is_over(client)
+
+    def test_what_ends_while_the_worker_stops_is_told_at_once(self, url, client):
+        """The worker may be killed before the last of its receivers has ended."""
+        publish(url, "a")
+        with Claimant(url) as claimant:
+            (message,) = claimant.take(1)
+            claimant.consumer.cancel()
+            message.ack()
+            assert is_over(client)
+
+
+class TestLife:
+    def test_a_dead_workers_claims_come_back(self, url, client, caplog):
+        """To whoever beats next, by the server's clock; marked, in their order."""
+        publish(url, *range(3))
+        with Claimant(url, work=Knows(given_up=False)) as dead:
+            dead.take(3)
+        client.zincrby("unacked_owners", -unacked.LEASE - 1, dead.owner.id)
+        with Claimant(url) as another:
+            another.channel._pulse.beat(another.channel)
+            another.take(3)
+            assert another.bodies() == [0, 1, 2]
+            assert all(marked(message) for message in another.messages)
+            assert client.zscore("unacked_owners", dead.owner.id) is None
+        assert "took 3 messages back" in caplog.text
+
+    def test_a_living_workers_claims_do_not(self, url, client):
+        """Even if somebody took it for dead the moment before it claimed."""
+        publish(url, "a")
+        with Claimant(url) as living, Claimant(url) as another:
+            living.take(1)
+            assert another.channel.unacked.take_back(living.owner.id)
+            assert client.llen("work") == 0
+            assert client.zscore("unacked_owners", living.owner.id)
+
+    def test_no_visibility_timeout_finds_what_runs(self, url, client):
+        """The beats make it young again; what nobody knows of any more grows old."""
+        publish(url, "runs", "forgotten")
+        work = Knows()
+        with Claimant(url, work=work) as claimant:
+            runs, forgotten = claimant.take(2)
+            work.tags = {runs.delivery_tag}
+            for message in (runs, forgotten):
+                client.zadd("unacked_index", {message.delivery_tag: 5})
+            claimant.channel._pulse.beat(claimant.channel)
+            assert client.zscore("unacked_index", runs.delivery_tag) > 5
+            with Connection(url, transport_options={"visibility_timeout": 10}) as stock:
+                stock_channel(stock).qos.restore_visible(interval=1)
+            assert client.hkeys("unacked") == [runs.delivery_tag.encode()]
+            assert client.llen("work") == 1
+
+    def test_a_worker_with_kombus_transport_restores_our_claims(self, url, client):
+        """After its visibility timeout: the format is kombu's."""
+        publish(url, "a")
+        with Claimant(url, work=Knows(given_up=False)) as dead:
+            (message,) = dead.take(1)
+        client.zadd("unacked_index", {message.delivery_tag: 5})
+        with Connection(url) as stock:
+            stock_channel(stock).qos.restore_visible(interval=1)
+            assert stock_channel(stock).basic_get("work").payload == "a"
+
+    def test_we_restore_the_claims_of_a_worker_with_kombus_transport(self, url, client):
+        """After ours."""
+        publish(url, "a")
+        with Connection(url) as stock:
+            stock_channel(stock).basic_get("work")
+            stock_channel(stock).do_restore = False
+        (tag,) = client.zrange("unacked_index", 0, -1)
+        client.zadd("unacked_index", {tag: 5})
+        with Claimant(url) as claimant:
+            claimant.channel.qos.restore_visible(interval=1)
+            claimant.take(1)
+            assert marked(claimant.messages[0])
+
+
+class TestRefused:
+    def test_a_server_that_may_not_track_is_consumed_as_kombu_does(self, valkey, client, caplog):
+        """With a word about why."""
+        commands = ["+@all", "-client|tracking"]
+        client.acl_setuser("narrow", enabled=True, passwords=["+pw"], commands=commands, keys="*", channels="*")
+        url = valkey.url.replace("redis+socket://", "redis+socket://narrow:pw@")
+        publish(url, "a")
+        with Claimant(url) as claimant:
+            claimant.take(1)
+            assert not claimant.channel.is_claiming
+            claimant.messages[0].ack()
+            assert is_over(client)
+        assert "as kombu does" in caplog.text
+        assert "tracking" in caplog.text

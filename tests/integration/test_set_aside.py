@@ -1,0 +1,145 @@
+"""Raw items that are no messages, and keys that are not ours, under every key that a worker looks at."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from signalbus.transport import unacked
+from tests.integration.claimant import Claimant
+from tests.integration.test_claiming import client, is_over, publish, url
+
+__all__ = ["client", "url"]
+
+
+def message(**changes: Any) -> bytes:
+    """Make a queue item like kombu's; None leaves a part out."""
+    whole = {
+        "body": base64.b64encode(b'"good"').decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {},
+        "properties": {
+            "delivery_tag": "x",
+            "delivery_info": {"exchange": "", "routing_key": "work"},
+            "priority": 0,
+            "body_encoding": "base64",
+        },
+        **changes,
+    }
+    return json.dumps({name: value for name, value in whole.items() if value is not None}).encode()
+
+
+PROPERTIES: dict[str, Any] = json.loads(message())["properties"]
+ITEMS: dict[str, bytes] = {
+    "nothing": b"",
+    "prose": b"garbage",
+    "null": b"null",
+    "a number": b"7",
+    "a number beyond Python's": b"9" * 5000,
+    "a text": b'"text"',
+    "a list": b"[1, 2]",
+    "an empty mapping": b"{}",
+    "no UTF-8": b'{"body": "\xff\xfe"}',
+    "nested beyond reading": b"[" * 100_000,
+    "cut short": message()[:-9],
+    "two in one": message() + b"," + message(),
+    "no properties": message(properties=None),
+    "properties that are a list": message(properties=[]),
+    "headers that are a text": message(headers="x"),
+    "no body": message(body=None),
+    "a body that is a list": message(body=["x"]),
+    "a body that is no base64": message(body="abc"),
+    "a body in an unknown encoding": message(properties={**PROPERTIES, "body_encoding": "rot13"}),
+    "an encoding that is a list": message(properties={**PROPERTIES, "body_encoding": ["base64"]}),
+    "kombu's own tags": b'{"__type__": "datetime", "__value__": "never"}',
+    "kombu's own tags, unknown": b'{"__type__": [], "__value__": {}}',
+}
+
+
+def set_aside(client: Any) -> list[dict[str, Any]]:
+    """Return what was set aside, the last one first."""
+    return [json.loads(item) for item in client.lrange(unacked.SET_ASIDE, 0, -1)]
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_an_item_that_is_no_message_is_set_aside(name, url, client, caplog):
+    """With where it was, what is wrong with it, and how large it was; the next one is delivered."""
+    client.lpush("work", ITEMS[name])
+    publish(url, "good")
+    with Claimant(url) as claimant:
+        claimant.run(lambda: claimant.messages, timeout=1)
+        claimant.acknowledge()
+        assert claimant.bodies() == ["good"]
+        (kept,) = set_aside(client)
+        assert (kept["place"], kept["bytes"]) == ("work", len(ITEMS[name]))
+        assert is_over(client)
+    assert "set aside" in caplog.text
+    assert unacked.SET_ASIDE in caplog.text
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_a_claim_that_is_none_is_set_aside(name, url, client):
+    """Under the keys of claims, where anybody's worker looks after its visibility timeout."""
+    entries = (ITEMS[name], b'[%s, "", "work"]' % ITEMS[name], b'[%s, "nowhere", "work"]' % ITEMS[name])
+    for number, entry in enumerate(entries):
+        for tag in (b"sb1:somebody:%d" % number, b"a stranger's %d" % number, b"\xff%d" % number):
+            client.hset("unacked", tag, entry)
+            client.zadd("unacked_index", {tag: 5})
+    client.zadd("unacked_owners", {"somebody": 5})
+    with Claimant(url) as claimant:
+        claimant.channel._pulse.beat(claimant.channel)
+        claimant.channel.qos.restore_visible(interval=1)
+        publish(url, "good")
+        claimant.run(lambda: "good" in claimant.bodies(), timeout=1)
+
+
+def test_only_the_last_ones_are_kept_and_all_are_counted(url, client):
+    """Whoever can write to the broker cannot fill it that way."""
+    client.lpush("work", *[b"x" * 50_000] * 130)
+    with Claimant(url) as claimant:
+        claimant.run(lambda: is_over(client))
+    assert len(set_aside(client)) == unacked.KEPT
+    assert int(client.get(unacked.SET_ASIDE_COUNT)) == 130
+    assert client.memory_usage(unacked.SET_ASIDE) < 2_000_000
+
+
+def of_other_types(client: Any, key: str) -> None:
+    """Put something else where a key of ours is."""
+    client.delete(key)
+    if key in {"work", unacked.SET_ASIDE}:
+        client.set(key, "garbage")
+    else:
+        client.rpush(key, "garbage")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["work", "unacked", "unacked_index", "unacked_owners", unacked.SET_ASIDE, unacked.SET_ASIDE_COUNT],
+)
+@pytest.mark.parametrize("when", ["before", "while a message is held"])
+def test_a_key_of_another_type_is_moved_away(key, when, url, client):
+    """Where it harms nobody; the worker goes on."""
+    if when == "before":
+        of_other_types(client, key)
+    with Claimant(url) as claimant:
+        claimant.run_for(0.05)
+        if when != "before":
+            publish(url, "held")
+            claimant.take(1)
+            of_other_types(client, key)
+            claimant.messages.pop().ack()
+            claimant.run_for(0.05)
+        claimant.channel._pulse.beat(claimant.channel)
+        claimant.channel.qos.restore_visible(interval=1)
+        claimant.channel._line.has_news = True
+        claimant.run(lambda: client.type("work") in {b"none", b"list"})
+        client.lpush("work", "garbage")
+        publish(url, "good")
+        claimant.run(lambda: "good" in claimant.bodies(), timeout=1)
+        claimant.acknowledge()
+        assert set_aside(client)
+        assert is_over(client)

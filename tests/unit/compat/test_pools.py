@@ -1,0 +1,94 @@
+"""What is private to Celery's workers and their pools still is as we use it."""
+
+from __future__ import annotations
+
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+from billiard.pool import ApplyResult
+from celery.concurrency.asynpool import AsynPool
+from celery.concurrency.prefork import TaskPool
+from celery.concurrency.thread import TaskPool as ThreadPool
+from celery.worker import state
+
+from signalbus.compat import pools
+
+
+def job(*, written: bool, alive: bool = True) -> Any:
+    """Return a job of billiard's, as it is until its child answers."""
+    made: Any = ApplyResult({}, None)
+    made._write_to = SimpleNamespace(_is_alive=lambda: alive) if written else None
+    return made
+
+
+def pool(*jobs: Any) -> Any:
+    """Return a prefork pool whose children answer when they are asked."""
+    made: Any = TaskPool(2)
+
+    def answer(fileno: int) -> None:
+        children._cache[fileno]._accepted = True
+
+    children = SimpleNamespace(
+        outbound_buffer=[], _cache=dict(enumerate(jobs)), _fileno_to_outq=range(len(jobs)), handle_result_event=answer
+    )
+    made._pool = children
+    return made
+
+
+class TestWaitUntilAccepted:
+    def test_a_childs_word_is_read(self):
+        """For each that was written to one."""
+        begun = job(written=True)
+        pools.wait_until_accepted(pool(begun), 5)
+        assert begun._accepted
+
+    def test_nothing_to_wait_for(self):
+        """Nobody reads anything for jobs that no living child has."""
+        waiting, lost = job(written=False), job(written=True, alive=False)
+        pools.wait_until_accepted(pool(waiting, lost), 5)
+        assert not waiting._accepted
+        assert not lost._accepted
+
+    def test_celery_still_uses_what_we_read(self):
+        """Under these names."""
+        source = inspect.getsource(AsynPool)
+        for name in (
+            "outbound_buffer",
+            "_fileno_to_outq",
+            "handle_result_event",
+            "_write_to",
+            "_accepted",
+            "_is_alive",
+        ):
+            assert name in source
+        assert "job.discard()" in inspect.getsource(AsynPool.flush)  # what it is all about
+
+
+def test_only_prefork_has_children():
+    """The others run what they take at once, or in threads."""
+    assert pools.is_prefork(pool())
+    assert not pools.is_prefork(ThreadPool(2))
+
+
+class Request:
+    """As Celery keeps them."""
+
+    name = "x"
+
+    def __init__(self, tag: str) -> None:
+        self.id = tag
+        self.message = SimpleNamespace(delivery_tag=tag)
+
+
+def test_what_celery_has_taken_on_and_what_runs():
+    """By the delivery's tag."""
+    waits: Any = Request("waits")
+    runs: Any = Request("runs")
+    try:
+        state.task_reserved(waits)
+        state.task_accepted(runs)
+        assert pools.requests() == {"waits", "runs"}
+        assert pools.running() == {"runs"}
+    finally:
+        state.reset_state()

@@ -1,0 +1,156 @@
+"""What is private to kombu's Redis transport and to redis-py still is as we use it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kombu import Connection
+from kombu.transport import redis as stock
+from kombu.transport import virtual
+from kombu.utils.scheduling import round_robin_cycle
+from redis import SSLConnection, UnixDomainSocketConnection
+from redis._parsers import _HiredisParser, _RESP3Parser
+
+from signalbus.compat import redis as compat
+from signalbus.transport import redis
+from signalbus.transport.claims import Work
+
+
+def channel(**attributes: Any) -> Any:
+    """Return kombu's channel, not connected."""
+    made = object.__new__(stock.Channel)
+    vars(made).update(_queue_cycle=round_robin_cycle(), _active_queues=[], active_fanout_queues=set())
+    vars(made).update(attributes)
+    return made
+
+
+class TestTransports:
+    @pytest.mark.parametrize("url", ["redis://", "rediss://", "redis+socket:///tmp/x.sock"])
+    def test_kombus_are_replaced_and_stay_so_after_a_switch(self, url):
+        """A fail-over to another address makes kombu forget what it was told at first."""
+        connection = Connection(url)
+        assert redis.can_claim(connection)
+        redis.claim(connection, work := Work())
+        assert isinstance(connection.transport, redis.Transport)
+        assert connection.transport.work is work
+        connection.switch("redis://elsewhere")
+        assert isinstance(connection.transport, redis.Transport)
+
+    def test_behind_a_sentinel(self):
+        """With kombu's own channel for it."""
+        connection = Connection("sentinel://localhost")
+        redis.claim(connection, Work())
+        assert isinstance(connection.transport, redis.SentinelTransport)
+        assert issubclass(connection.transport.Channel, stock.SentinelChannel)
+
+    @pytest.mark.parametrize("url", ["memory://", "amqp://"])
+    def test_others_are_left_alone(self, url):
+        """Nothing changes."""
+        connection = Connection(url)
+        assert not redis.can_claim(connection)
+        before = connection.get_transport_cls()
+        redis.claim(connection, Work())
+        assert connection.get_transport_cls() is before
+
+    def test_somebodys_own_variant_is_left_alone(self):
+        """We don't know what it does."""
+
+        class Variant(stock.Transport):
+            pass
+
+        assert not redis.can_claim(Connection("redis://", transport=Variant))
+
+    def test_kombus_poller_pops_for_no_channel_that_claims(self, monkeypatch):
+        """By the method that we replace."""
+        popped = []
+        monkeypatch.setattr(stock.MultiChannelPoller, "_register_BRPOP", lambda self, channel: popped.append(channel))
+        poller = compat.Poller()
+        consuming: dict[str, Any] = {"active_queues": ["q"], "active_fanout_queues": []}
+        consuming["qos"] = SimpleNamespace(can_consume=lambda: True)
+        claims, pops = (SimpleNamespace(**consuming, is_claiming=claims) for claims in (True, False))
+        poller._channels = [claims, pops]
+        poller.on_poll_start()
+        assert popped == [pops]
+
+
+class TestQueues:
+    def test_the_most_urgent_lists_first_and_each_queue_in_its_turn(self):
+        """As kombu's BRPOP asks for them."""
+        made = channel(_active_queues=["a", "b"], global_keyprefix="p:", priority_steps=[0, 5])
+        made._update_queue_cycle()
+        urgent = [("p:a", "a"), ("p:b", "b")]
+        later = [("p:a\x06\x165", "a"), ("p:b\x06\x165", "b")]
+        assert compat.queue_keys(made) == urgent + later
+        compat.rotate(made, "a")
+        assert compat.queue_keys(made)[:2] == urgent[::-1]
+        assert compat.lists_of(made, "a") == ["p:a", "p:a\x06\x165"]
+
+    def test_a_message_belongs_in_the_list_of_its_priority(self):
+        """One without any in the first."""
+        made = channel()
+        assert compat.list_of(made, "a", {"properties": {"priority": 4}}) == "a\x06\x163"
+        assert compat.list_of(made, "a", {"properties": {}}) == "a"
+
+
+def held_by_nobody() -> Any:
+    """Return kombu's account of what is held, of two at most."""
+    channel: Any = SimpleNamespace(do_restore=False)
+    return virtual.QoS(channel, 2)
+
+
+class TestHeld:
+    def test_what_is_held_and_let_go(self):
+        """As kombu counts it for the prefetch count."""
+        qos = held_by_nobody()
+        for tag in ("sb1:x:1", "theirs"):
+            compat.hold(qos, tag, object())
+        assert compat.held(qos) == 2
+        assert not qos.can_consume()
+        compat.let_go(qos, "theirs")
+        assert qos.can_consume()
+        assert compat.holds(qos, "sb1:x:1")
+        assert not compat.holds(qos, "theirs")
+        compat.let_all_go(qos, lambda tag: tag.startswith("sb1"))
+        assert compat.held(qos) == 0
+
+    def test_who_has_put_a_limit_of_their_own_on_it(self):
+        """Celery's worker_disable_prefetch replaces the method on the instance."""
+        qos = held_by_nobody()
+        assert not compat.is_limited_by_others(qos)
+        qos.can_consume = lambda: False
+        assert compat.is_limited_by_others(qos)
+
+
+class TestMessages:
+    def test_a_tag_and_where_it_came_from(self):
+        """What kombu's consumers look for."""
+        raw = json.dumps({"headers": {}, "properties": {}, "body": ""}).encode()
+        found = compat.delivered(raw, "q", "tag")["properties"]
+        assert found == {"delivery_tag": "tag", "delivery_info": {"exchange": "", "routing_key": "q"}}
+
+    def test_where_it_says_itself_that_it_came_from(self):
+        """As the sender has written it."""
+        info = {"exchange": "e", "routing_key": "r"}
+        raw = json.dumps({"headers": {}, "properties": {"delivery_info": info}, "body": ""}).encode()
+        assert compat.delivered(raw, "q", "tag")["properties"]["delivery_info"] == info
+
+    def test_kombus_own_tags_are_read_as_kombu_reads_them(self):
+        """A header may hold a date."""
+        assert compat.parsed(b'{"__type__": "uuid", "__value__": {"hex": "' + b"0" * 32 + b'"}}').int == 0
+
+
+class TestRedisPy:
+    @pytest.mark.parametrize("parser", [_RESP3Parser, _HiredisParser])
+    def test_parsers_tell_of_changed_keys(self, parser):
+        """With or without hiredis."""
+        assert callable(parser.set_invalidation_push_handler)
+
+    @pytest.mark.parametrize("connection", [SSLConnection, UnixDomainSocketConnection])
+    def test_a_push_can_be_read_alone(self, connection):
+        """Else a worker would wait for a reply that does not come."""
+        assert "push_request" in inspect.signature(connection.read_response).parameters
+        assert "check_health" in inspect.signature(connection.send_packed_command).parameters

@@ -1,0 +1,83 @@
+"""What a process has claimed, and what a worker tells of it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import bootsteps
+from celery.worker import state
+
+from signalbus import celery, conf
+from signalbus.receiving import claiming
+from signalbus.transport import claims
+
+
+@pytest.fixture
+def owner() -> claims.Owner:
+    """One that holds three claims, two of them in a group."""
+    made = claims.Owner()
+    made.held = dict.fromkeys(["a", "b", "c"], "q")
+    made.groups["sb1g:1"] = ["a", "b"]
+    return made
+
+
+class TestOwner:
+    def test_a_groups_end_is_its_members(self, owner):
+        """Once."""
+        assert owner.end("sb1g:1") == ["a", "b"]
+        assert owner.end("sb1g:1") == []
+        assert owner.end("c") == ["c"]
+        assert not owner.held
+        assert not owner.groups
+
+    def test_deliveries_are_groups_and_what_is_in_none(self, owner):
+        """As the consumer knows them."""
+        assert owner.deliveries() == {"sb1g:1", "c"}
+        assert owner.claims_of(["sb1g:1"]) == {"a", "b"}
+
+    def test_numbers_are_given_once(self, owner):
+        """Whether they are used or not."""
+        assert (owner.reserve(3), owner.reserve(1)) == ((1, 3), (4, 1))
+        assert owner.tag(4) == f"sb1:{owner.id}:4"
+        assert claims.is_ours(owner.tag(4))
+        assert not claims.is_ours("4")
+
+    def test_a_process_has_one_name_in_a_place(self):
+        """And a forked child another."""
+        assert claims.owner_of("here") is claims.owner_of("here")
+        assert claims.owner_of("here") is not claims.owner_of("there")
+
+
+class TestWorkersWork:
+    def make(self, blueprint: int = bootsteps.RUN, **pool: Any) -> claiming.WorkersWork:  # type: ignore[attr-defined]
+        """Return what a worker with such a pool tells."""
+        worker = SimpleNamespace(
+            max_concurrency=None,
+            pool=SimpleNamespace(num_processes=4, **pool),
+            blueprint=SimpleNamespace(state=blueprint),
+        )
+        return claiming.WorkersWork(worker)
+
+    def test_as_many_as_the_pool_has_free_places(self, monkeypatch):
+        """What is reserved has one."""
+        monkeypatch.setattr(state, "reserved_requests", {1, 2, 3})
+        assert self.make().free() == 1
+
+    def test_what_a_thread_may_have_is_not_given_up_before_the_pool_is(self):
+        """It has a queue of its own."""
+        assert self.make().given_up({"a"}) == set()
+        assert self.make(blueprint=bootsteps.CLOSE).given_up({"a"}) == {"a"}  # type: ignore[attr-defined]
+
+
+class TestSetting:
+    @pytest.mark.parametrize(
+        ("given", "app", "claim"),
+        [(None, None, True), (None, "shop.celery:app", False), (True, "shop.celery:app", True), (False, None, False)],
+    )
+    def test_our_own_app_claims_and_a_hosts_if_it_is_told_to(self, given, app, claim, settings):
+        """By one setting."""
+        settings.SIGNALBUS = {"CLAIM": given, "CELERY_APP": app}
+        assert celery.claims() is claim
+        assert conf.get().CLAIM is given

@@ -1,0 +1,155 @@
+"""Who shares a message with a text that hangs is taken back, once, and nobody else is."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from signalbus.pace import Pace
+from signalbus.receiving.mates import PATIENCE, Lookout
+from signalbus.transport import company, progress
+from signalbus.transport.progress import BEGUN, DONE, WAITING
+
+TEXTS = ["a", "b", "c"]
+
+
+class Message:
+    """One that notes what is given back."""
+
+    def __init__(self) -> None:
+        self.given: list[list[int]] = []
+        self.broker_answers = True
+
+    def give_back(self, states) -> bool:
+        """Note it, if the broker answers."""
+        if self.broker_answers:
+            self.given.append(list(states))
+        return self.broker_answers
+
+
+@pytest.fixture
+def lookout():
+    """One that is asked to look, and does nothing by itself."""
+    return Lookout()
+
+
+@pytest.fixture
+def message():
+    """One that a worker holds."""
+    return Message()
+
+
+@pytest.fixture
+def sheet(lookout, message):
+    """That of the message, whose first text has begun when it was last looked at."""
+    sheet = lookout.watch(message, TEXTS, "q")
+    assert progress.of(sheet.ticket, 3).begin(0)
+    lookout.look(0.0)
+    return sheet
+
+
+@pytest.fixture(autouse=True)
+def pace(monkeypatch):
+    """Nothing was seen yet."""
+    pace = Pace()
+    monkeypatch.setattr(company, "pace", pace)
+    return pace
+
+
+def test_what_waits_behind_one_that_hangs_is_given_back(lookout, message, sheet, caplog):
+    """After its patience, and a pause in which the last beginning is seen; once."""
+    lookout.look(PATIENCE)
+    assert sheet.is_void
+    assert message.given == []
+
+    for seconds in (2, 3, 4):
+        lookout.look(PATIENCE + seconds)
+
+    assert message.given == [[BEGUN, WAITING, WAITING]]
+    assert "2 of 3 texts have waited" in caplog.text
+
+
+def test_the_one_that_hangs_is_known_as_slow_from_then_on(lookout, sheet, pace):
+    """And gets no company; the others are not blamed."""
+    lookout.look(PATIENCE)
+    assert pace.expected(("q", None)) == PATIENCE
+
+
+def test_who_makes_steps_is_left_alone(lookout, message, sheet):
+    """However long it takes in all."""
+    told = progress.of(sheet.ticket, 3)
+    for second in range(1, 3):
+        told.end(second - 1)
+        assert told.begin(second)
+        lookout.look(PATIENCE * second)
+    lookout.look(100.0)
+
+    assert not sheet.is_void
+    assert message.given == []
+
+
+def test_the_last_one_may_take_its_time(lookout, message, sheet):
+    """Nobody waits behind it."""
+    assert progress.of(sheet.ticket, 3).begin(1, 2)
+    lookout.look(0.0)
+    lookout.look(100.0)
+    assert not sheet.is_void
+
+
+def test_nothing_is_taken_that_nobody_has_begun(lookout, message):
+    """It waits for a rate limit, or its process was not forked, and cannot tell what it has begun."""
+    sheet = lookout.watch(message, TEXTS, "q")
+    for seconds in (1, 2, 3):
+        lookout.look(1e9 + seconds)
+    assert not sheet.is_void
+    assert message.given == []
+
+
+def test_it_is_tried_again_when_the_broker_was_away(lookout, message, sheet):
+    """Nobody can begin it any more, so somebody has to get it."""
+    message.broker_answers = False
+    lookout.look(PATIENCE)
+    lookout.look(PATIENCE + 1)
+    message.broker_answers = True
+    lookout.look(PATIENCE + 2)
+    lookout.look(PATIENCE + 3)
+    assert message.given == [[BEGUN, WAITING, WAITING]]
+
+
+def test_nobody_is_kept_for_its_sheet(lookout, sheet):
+    """It is free again as soon as Celery has forgotten the message, however that ended."""
+    free = len(progress._free)
+    gone = Message()
+    kept = lookout.watch(gone, TEXTS, "q")
+    assert len(progress._free) == free - 1
+    del gone
+    gc.collect()
+    assert len(progress._free) == free
+    assert kept.is_void
+    assert len(lookout._watched) == 1
+
+
+def test_what_is_done_is_not_given_back(lookout, message, sheet):
+    """Only what waits is."""
+    told = progress.of(sheet.ticket, 3)
+    told.end(0)
+    told.begin(1)
+    lookout.look(0.0)
+    lookout.look(PATIENCE)
+    lookout.look(PATIENCE + 1)
+    assert message.given == [[DONE, BEGUN, WAITING]]
+
+
+def test_it_sleeps_while_there_is_nothing_to_look_after():
+    """And wakes up for what comes."""
+    lookout = Lookout(patience=0.0)
+    message = Message()
+    lookout.start()
+    sheet = lookout.watch(message, TEXTS, "q")
+    assert sheet is not None
+    progress.of(sheet.ticket, 3).begin(0)
+    from tests.servers import wait_until
+
+    wait_until(lambda: message.given, what="the lookout to give back what waits")
+    wait_until(lambda: not lookout._any.is_set(), what="the lookout to sleep")

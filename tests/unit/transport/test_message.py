@@ -1,0 +1,211 @@
+"""How a group's message ends: each text as far as it has come."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from signalbus.transport.merging import Merged
+from signalbus.transport.message import DIVIDE, Message
+from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
+from tests.unit.transport.parcels import claim, item, read
+
+
+class Unacked:
+    """What is claimed; notes what is asked of it."""
+
+    claims, index = "unacked", "unacked_index"
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.error: Exception | None = None
+
+    def list_of(self, claimed) -> str:
+        """Where a claim came from."""
+        return str(claimed.queue)
+
+    def give_back(self, claimed) -> None:
+        """Note it."""
+        if self.error:
+            raise self.error
+        self.calls.append(("back", *(each.tag for each in claimed)))
+
+    def restore(self, tags, *, leftmost) -> list[Any]:
+        """Note it."""
+        assert leftmost
+        self.calls.append(("again", *tags))
+        return []
+
+    def run(self, script, keys, tag, remains, end, *items) -> None:
+        """Note a division: as what remains and what goes to the list: texts, and whether it is redelivered."""
+        assert script is DIVIDE
+        assert end == ("RPUSH" if remains else "LPUSH")
+        assert keys == ("unacked", "unacked_index", "signalbus")
+        self.calls.append(
+            ("divide", tag, remains and seen(json.loads(remains)[0]), *(seen(json.loads(i)) for i in items))
+        )
+
+
+def seen(message):
+    """What a worker will see in an item."""
+    ((texts,), _, _) = json.loads(b64decode(message["body"]))
+    redelivered = message["headers"].get("redelivered", False)
+    assert message["properties"]["delivery_info"].get("redelivered", False) == redelivered
+    return texts, redelivered
+
+
+class Channel:
+    """A channel that notes how messages end."""
+
+    no_ack_consumers = None
+
+    def __init__(self) -> None:
+        self.unacked = Unacked()
+        self.owner = SimpleNamespace(is_unsettled=False)
+
+    def basic_ack(self, tag, multiple=False) -> None:
+        """Note it."""
+        self.unacked.calls.append(("ack", tag))
+
+    def basic_reject(self, tag, requeue=False) -> None:
+        """Note it."""
+        self.unacked.calls.append(("reject", tag, requeue))
+
+    def decode_body(self, body, encoding=None):
+        """A single message's."""
+        return body
+
+
+@pytest.fixture
+def channel():
+    """One that notes what happens."""
+    return Channel()
+
+
+def deliver(channel, *members, states=()):
+    """Make the message of some members, named after their tags, each with some texts."""
+    parcels = [read(claim(item(*texts), tag=tag)) for tag, *texts in members]
+    message = Message(Merged(parcels), channel=channel, accept={"application/json"})
+    message.states = lambda: bytes(states)
+    return message
+
+
+ABC = ("1", "a"), ("2", "b"), ("3", "c")
+
+
+class TestAck:
+    def test_what_is_done_is_acknowledged(self, channel):
+        """By the group's tag, which stands for all of them."""
+        deliver(channel, *ABC, states=[DONE, DONE, BEGUN]).ack()
+        assert channel.unacked.calls == [("ack", "sb1g:1")]
+
+    def test_what_has_not_begun_is_given_back_first(self, channel):
+        """It was taken back, and nobody has looked since."""
+        deliver(channel, *ABC, states=[DONE, WAITING, WAITING]).ack()
+        assert channel.unacked.calls == [("back", "2", "3"), ("ack", "sb1g:1")]
+
+    def test_who_tells_nothing_has_done_it(self, channel):
+        """A process that shares no memory."""
+        deliver(channel, *ABC).ack()
+        assert channel.unacked.calls == [("ack", "sb1g:1")]
+
+    def test_nothing_is_acknowledged_that_could_not_be_given_back(self, channel):
+        """It would be lost."""
+        channel.unacked.error = RedisConnectionError()
+        with pytest.raises(RedisConnectionError):
+            deliver(channel, *ABC, states=[DONE, WAITING, WAITING]).ack()
+        assert channel.unacked.calls == []
+        assert channel.owner.is_unsettled
+
+
+class TestReject:
+    def test_each_goes_its_way(self, channel):
+        """Done is done; what was begun comes again, marked; what waited has nothing to do with it."""
+        message = deliver(channel, *ABC, states=[DONE, BEGUN, WAITING])
+        message.reject(requeue=True)
+        assert channel.unacked.calls == [("back", "3"), ("again", "2"), ("ack", "sb1g:1")]
+        assert message.acknowledged
+
+    def test_without_requeue_what_was_begun_is_dropped(self, channel):
+        """As Celery wants it; the others were not meant."""
+        deliver(channel, *ABC, states=[DONE, BEGUN, WAITING]).reject()
+        assert channel.unacked.calls == [("back", "3"), ("ack", "sb1g:1")]
+
+    def test_who_tells_nothing_comes_again_as_a_whole(self, channel):
+        """Any of them may have run."""
+        deliver(channel, *ABC).reject(requeue=True)
+        assert channel.unacked.calls == [("reject", "sb1g:1", True)]
+
+    def test_a_batch_is_divided(self, channel):
+        """It is one claim, of which each text goes its own way, and alone from then on."""
+        deliver(channel, ("1", "a", "b", "c", "d"), states=[DONE, BEGUN, WAITING, WAITING]).reject(requeue=True)
+        assert channel.unacked.calls == [
+            ("divide", "1", (["a", "b"], False), (["d"], False), (["c"], False)),
+            ("divide", "1", "", (["b"], True)),
+            ("ack", "1"),
+        ]
+
+
+class TestGivingBack:
+    def test_what_waits_goes_back_while_the_rest_is_worked_on(self, channel):
+        """The claims of the others stay."""
+        assert deliver(channel, *ABC).give_back([DONE, BEGUN, WAITING])
+        assert channel.unacked.calls == [("back", "3")]
+
+    def test_who_shares_a_transaction_goes_back_as_well_but_not_because_of_an_error(self, channel):
+        """Its row lets it run once; and it may be what ended the process."""
+        message = deliver(channel, *ABC, states=[SHARED, BEGUN, WAITING])
+        message.reject(requeue=True)
+        assert channel.unacked.calls == [("back", "3"), ("again", "1", "2"), ("ack", "sb1g:1")]
+
+        channel.unacked.calls.clear()
+        message = deliver(channel, *ABC, states=[SHARED, BEGUN, WAITING])
+        assert message.give_back([SHARED, BEGUN, WAITING])
+        message.reject(requeue=True)
+        assert channel.unacked.calls == [("back", "1", "3"), ("again", "2"), ("ack", "sb1g:1")]
+
+    def test_nothing_is_given_back_twice(self, channel):
+        """Not by the lookout, and not at the end."""
+        message = deliver(channel, ("1", "a", "b"), ("2", "c"), states=[DONE, WAITING, WAITING])
+        assert message.give_back([BEGUN, WAITING, WAITING])
+        assert message.give_back([BEGUN, WAITING, WAITING])
+        message.ack()
+        assert channel.unacked.calls == [
+            ("divide", "1", (["a"], False), (["b"], False)),
+            ("back", "2"),
+            ("ack", "sb1g:1"),
+        ]
+
+    def test_a_claim_keeps_what_is_worked_on(self, channel):
+        """If the worker dies, nothing else of the batch runs again."""
+        deliver(channel, ("1", "a", "b", "c")).give_back([BEGUN, WAITING, WAITING])
+        assert channel.unacked.calls == [("divide", "1", (["a"], False), (["c"], False), (["b"], False))]
+
+    def test_the_broker_does_not_answer(self, channel):
+        """So it is tried again."""
+        message = deliver(channel, *ABC)
+        channel.unacked.error = RedisConnectionError()
+        assert not message.give_back([BEGUN, WAITING, WAITING])
+        channel.unacked.error = None
+        assert message.give_back([BEGUN, WAITING, WAITING])
+        assert channel.unacked.calls == [("back", "2", "3")]
+
+
+def test_each_item_of_a_divided_batch_is_a_message_of_its_own(channel, monkeypatch):
+    """With one tag, or one id, the end of one would be that of the other."""
+    items: list[str] = []
+    monkeypatch.setattr(
+        channel.unacked, "run", lambda script, keys, tag, remains, end, *made: items.extend([remains, *made])
+    )
+    made = item("a", "b")
+    message = Message(Merged([read(claim(made))]), channel=channel, accept={"application/json"})
+    message.give_back([BEGUN, WAITING])
+    remains, rest = json.loads(items[0])[0], json.loads(items[1])
+    seen = [(each["headers"]["id"], each["properties"]["delivery_tag"]) for each in (made, remains, rest)]
+    assert len(set(seen)) == 3
+    assert read(claim(rest)).texts == ("b",)
