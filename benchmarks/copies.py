@@ -1,4 +1,4 @@
-"""A great many messages in a short time: copies of one that was sent, each with ids of its own, as Celery's are."""
+"""Messages as they would be if they had been sent otherwise: through another queue, or a great many times."""
 
 from __future__ import annotations
 
@@ -12,17 +12,46 @@ if TYPE_CHECKING:
 CHUNK = 1000  # in one command
 
 
-def multiply(ground: Ground, queue: str, count: int) -> None:
-    """Put copies of a queue's only message in its place.
+def readdressed(item: bytes, queue: str, other: str) -> bytes:
+    """Return what would be on the broker if a message had been sent through another queue.
+
+    Args:
+        item: as kombu writes it.
+        queue: that it was sent through.
+        other: the other one.
+    """
+    before = f'"routing_key": "{queue}"'.encode()
+    if before not in item:
+        raise ValueError(f"no message of the queue {queue!r}: {item!r}")
+    return item.replace(before, f'"routing_key": "{other}"'.encode())
+
+
+def readdress(ground: Ground, queue: str, key: str, other: str) -> None:
+    """Move all messages of a queue to a key, as if they had been sent through another queue.
+
+    Args:
+        ground: the servers.
+        queue: whose messages.
+        key: where they go, in their order.
+        other: the other queue.
+    """
+    items = [readdressed(item, queue, other) for item in ground.client.lrange(queue, 0, -1)]
+    for start in range(0, len(items), CHUNK):
+        ground.client.rpush(key, *items[start : start + CHUNK])
+    ground.client.delete(queue)
+
+
+def multiply(ground: Ground, key: str, count: int) -> None:
+    """Put copies of a key's only message in its place, each with ids of its own, as Celery's are.
 
     The text in it, and with it the message's own id, is the same in all: so this is for what has no rows.
 
     Args:
         ground: the servers.
-        queue: holds one message.
+        key: holds one message.
         count: how many it holds afterwards.
     """
-    item: bytes = ground.client.lpop(queue)
+    item: bytes = ground.client.lpop(key)
     envelope = json.loads(item)
     task, tag = envelope["headers"]["id"].encode(), envelope["properties"]["delivery_tag"].encode()
     for start in range(0, count, CHUNK):
@@ -30,4 +59,4 @@ def multiply(ground: Ground, queue: str, count: int) -> None:
             item.replace(task, str(uuid4()).encode()).replace(tag, str(uuid4()).encode())
             for _ in range(min(CHUNK, count - start))
         ]
-        ground.client.lpush(queue, *copies)
+        ground.client.lpush(key, *copies)

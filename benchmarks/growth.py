@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks import signals, workers
-from benchmarks.copies import multiply
+from benchmarks.copies import multiply, readdress
 from benchmarks.ground import QUEUES
 from benchmarks.line import at_most, summarize
 from benchmarks.processes import peak_memory
@@ -95,7 +95,7 @@ class Growth:
     def _pile_up(self, cohort: Cohort, backlog: int) -> None:
         """Put a backlog aside: one message of another queue, many times."""
         signals.piled.send(sender=Cohort, cohort_id=cohort.pk, created=True)
-        self.ground.client.rename(ASIDE, "pile")
+        readdress(self.ground, ASIDE, "pile", QUEUES[0])
         multiply(self.ground, "pile", backlog)
 
     def _registered(self) -> Iterator[Line]:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from benchmarks.copies import readdress
 from benchmarks.processes import cpu_seconds
 from benchmarks.program import Program
 from benchmarks.tally import Tally
@@ -57,7 +58,8 @@ class Side:
         fill: sends so many messages.
         messages: in a slice.
         keys: of the broker, that hold what was sent.
-        consumed: the key that the worker looks at, where that is another than the (only) one which is filled.
+        consumed: the queue of the (Celery) worker, where that is another than the one that is filled: what was sent is
+            put there as if it had been sent through it.
         environment: of its programs.
         slices: how each slice was worked off; the first, with the start, is left out.
     """
@@ -85,7 +87,10 @@ class Side:
         for number in range(slices):
             self.fill(self.messages)
             for key in self.keys:
-                self.ground.client.rename(key, self._slice(key, number))
+                if self.consumed is None:
+                    self.ground.client.rename(key, self._slice(key, number))
+                else:
+                    readdress(self.ground, key, self._slice(key, number), self.consumed)
 
     def start(self) -> None:
         """Start the worker."""

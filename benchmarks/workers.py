@@ -34,7 +34,7 @@ def ours(  # noqa: PLR0913 - a worker has these
     messages: int = 0,
     *,
     keys: tuple[str, ...] = (QUEUES[0],),
-    consumed: str = QUEUES[0],
+    consumed: str | None = None,
 ) -> Side:
     """Return our worker.
 
@@ -46,7 +46,7 @@ def ours(  # noqa: PLR0913 - a worker has these
         keys: of the broker, that hold what was sent.
         consumed: the queue of the worker; its own, where several of ours are in a race.
     """
-    command = celery("signalbus", pool, consumed)
+    command = celery("signalbus", pool, consumed or QUEUES[0])
     environment = {"DJANGO_SETTINGS_MODULE": SETTINGS}
     return Side("signalbus", ground, [command], fill, messages, keys, consumed, environment)
 

@@ -132,8 +132,12 @@ def opened_connections() -> list[BaseDatabaseWrapper]:
     elsewhere, messages would be published before their commit.
     """
     store = connections._connections  # type: ignore[attr-defined]  # noqa: SLF001 - the reason for this module
-    found = [getattr(store, alias, None) for alias in connections.settings]
-    return [connection for connection in found if connection is not None]
+    opened = []
+    for alias in connections.settings:
+        connection = getattr(store, alias, None)
+        if connection is not None:
+            opened.append(connection)
+    return opened
 
 
 def callbacks_of(connection: BaseDatabaseWrapper) -> list[Waiting]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from signalbus import conf
+from signalbus.context import current
 from signalbus.registry import registry
 from signalbus.sending import loops
 from signalbus.sending.composing import Outgoing, Route, lineage_of, ordering_key_of, subject_of
@@ -77,8 +78,7 @@ class Plan:
             CascadeError: a cascade too deep.
         """
         settings = conf.get()
-        place = lineage_of(self.envelope.signal, settings.MAX_CASCADE)
-        more = lineage(*place) if place[0] else ""
+        more = "" if current() is None else lineage(*lineage_of(self.envelope.signal, settings.MAX_CASCADE))
         messages: list[list[Outgoing]] = []
         for payload in payloads:
             try:

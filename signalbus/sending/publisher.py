@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -122,10 +123,19 @@ def _packets(texts: Sequence[str]) -> Iterable[Sequence[Sequence[str]]]:
 
 def _lane(app: Celery) -> Lane | None:
     """Return our own way to the broker, where there is one, and nothing speaks against it for the moment."""
-    changes = app.conf.changes or {}
-    if _is_eager(app, len(changes), changes.get(EAGER)) or envelope.is_heard():
+    if envelope.is_heard():
         return None
-    return lanes.lane_of(app)
+    changes = app.conf.changes or {}
+    return _lane_unless_eager(app, os.getpid(), len(changes), changes.get(EAGER))
+
+
+@lru_cache(maxsize=4)
+def _lane_unless_eager(app: Celery, pid: int, changes: int, changed: object) -> Lane | None:  # noqa: ARG001 - see below
+    """Remember the answer for as long as the process is the same, and what was changed of the app's settings.
+
+    To look one of Celery's settings up takes as long as to publish a short message.
+    """
+    return None if app.conf.task_always_eager else lanes.lane_of(app)
 
 
 def _through_celery(app: Celery, queue: str, texts: Sequence[str]) -> None:
@@ -133,12 +143,6 @@ def _through_celery(app: Celery, queue: str, texts: Sequence[str]) -> None:
         app.tasks[celery.TASK_NAME].apply_async(args=(list(texts),))
     else:
         producers.publish(app, queue, texts)
-
-
-@lru_cache(maxsize=4)
-def _is_eager(app: Celery, changes: int, changed: object) -> bool:  # noqa: ARG001 - as long as these are the same, so is it
-    """Whether tasks run where they are called; to look a setting of Celery's up takes as long as a short message."""
-    return bool(app.conf.task_always_eager)
 
 
 def why_through_celery(queue: str) -> str | None:
@@ -167,11 +171,12 @@ def forget() -> None:
     app = celery.get_app()
     producers.forget(app)
     lanes.forget(app)
+    _lane_unless_eager.cache_clear()
 
 
 def _settings_changed(*, setting: str, **_kwargs: Any) -> None:
     if setting.startswith("CELERY_"):
-        _is_eager.cache_clear()
+        _lane_unless_eager.cache_clear()
 
 
 setting_changed.connect(_settings_changed)

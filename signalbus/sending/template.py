@@ -25,7 +25,7 @@ ID = "5a6e1f00-0000-4000-8000-000000000001"
 ROOT = "5a6e1f00-0000-4000-8000-000000000002"
 PARENT = "5a6e1f00-0000-4000-8000-000000000003"
 TEXT = "5a6e1f00-text"
-COUNT = "(1 texts)"
+ONE = "(1 texts)"
 
 
 class UnfitError(Exception):
@@ -33,15 +33,17 @@ class UnfitError(Exception):
 
 
 class Cut(NamedTuple):
-    """An item, with ``%``-formats where it differs.
+    """An item as an argument of a command, with ``%``-formats where it differs.
 
     Args:
-        item: takes body, id, root, parent (or nothing), count, id, delivery tag.
+        item: takes its size, body, id, root, how many texts, parent (or nothing), id, delivery tag.
+        size: how many bytes it has with its ids, but without body, root, parent and number.
         opening: the body's JSON, up to the texts.
         closing: the rest of it.
     """
 
     item: bytes
+    size: int
     opening: bytes
     closing: bytes
 
@@ -63,6 +65,7 @@ class Template:
         _, self._within = _cut(app, queue, channel, Tree(ROOT, PARENT))
         self._new_id = _Ids()
         self._command = b"*%%d\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n" % (len(key), key.replace(b"%", b"%%"))
+        self._one = self._command % 3
 
     def command(self, batches: Sequence[Sequence[str]], tree: Tree | None) -> bytes:
         """Write the command that pushes messages, all of them or none.
@@ -71,27 +74,24 @@ class Template:
             batches: for each message its signed texts.
             tree: where they stand among Celery's tasks, or None.
         """
-        items = [self.item(texts, tree) for texts in batches]
-        return self._command % (2 + len(items)) + b"".join([b"$%d\r\n%b\r\n" % (len(item), item) for item in items])
+        if len(batches) == 1:
+            return self._one + self._item(batches[0], tree)
+        return self._command % (2 + len(batches)) + b"".join([self._item(texts, tree) for texts in batches])
 
-    def item(self, texts: Sequence[str], tree: Tree | None) -> bytes:
-        """Write a message as it stands in the queue's list, with ids that no other has.
-
-        Args:
-            texts: signed texts.
-            tree: where it stands among Celery's tasks, or None.
-        """
+    def _item(self, texts: Sequence[str], tree: Tree | None) -> bytes:
+        """Write a message as it stands in the queue's list, with ids that no other has, and its size before it."""
         cut = self._alone if tree is None else self._within
         inner = quoted(texts[0]) if len(texts) == 1 else ", ".join([quoted(text) for text in texts])
         body = b2a_base64(b"%b%b%b" % (cut.opening, inner.encode("ascii"), cut.closing), newline=False)
         # A delivery tag is never an id: two publications of one message would overwrite each other among what a worker
         # has not acknowledged, and the first acknowledgement would delete both.
         id_, tag = self._new_id(), self._new_id()
-        count = b"(%d texts)" % len(texts)
+        number = b"%d" % len(texts)
+        size = cut.size + len(body) + len(number)
         if tree is None:
-            return cut.item % (body, id_, id_, count, id_, tag)
+            return cut.item % (size, body, id_, id_, number, id_, tag)
         root, parent = (quoted(value)[1:-1].encode("ascii") for value in tree)
-        return cut.item % (body, id_, root, count, parent, id_, tag)
+        return cut.item % (size + len(root) + len(parent), body, id_, root, number, parent, id_, tag)
 
 
 class _Ids:
@@ -121,8 +121,11 @@ def _cut(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tuple[byte
     opening, _, closing = a2b_base64(found[1]).partition(quoted(TEXT).encode())
     if not closing:
         raise UnfitError("the body is not plain JSON: task_compression, or a serializer of somebody's")
-    fields = [found[1], ID, ID if tree is None else ROOT, COUNT, *([] if tree is None else [PARENT]), ID, tag[1]]
-    return key.encode(), Cut(_format(item, fields), opening, closing)
+    root, parent = (ID, []) if tree is None else (ROOT, [PARENT])
+    format_ = _format(item, [found[1], ID, root, ONE, *parent, ID, tag[1]])
+    ids = 3 * len(ID) + (len(ID) if tree is None else 0)
+    size = len(format_.replace(b"%b", b"").replace(b"%%", b"%")) + ids
+    return key.encode(), Cut(b"$%d\r\n" + format_ + b"\r\n", size, opening, closing)
 
 
 def _format(item: str, fields: Sequence[str]) -> bytes:
@@ -138,4 +141,5 @@ def _format(item: str, fields: Sequence[str]) -> bytes:
     pattern = "|".join(re.escape(field) for field in dict.fromkeys(fields))
     if re.findall(pattern, item) != list(fields):
         raise UnfitError("what Celery writes has its ids elsewhere than this version of signalbus knows")
-    return re.sub(pattern, "%b", item.replace("%", "%%")).encode("ascii")
+    marked = re.sub(pattern, lambda match: "(%b texts)" if match[0] == ONE else "%b", item.replace("%", "%%"))
+    return marked.encode("ascii")

@@ -99,14 +99,14 @@ def test_one_statement_takes_all_and_one_commit_ends_it(bus: Bus, durable: Signa
         assert len(seen) == 1 + 3 * 32 + 2
 
 
-@pytest.mark.parametrize("option", [{"server_side_binding": True}, {"prepare_threshold": 0}])
+@pytest.mark.parametrize("option", [{}, {"prepare_threshold": 0}])
 def test_however_the_driver_is_told_to_send_statements(bus: Bus, durable: Signal, option: dict[str, Any], caplog):
     """Two statements at once are no prepared one: then each savepoint begins and ends by itself."""
     if connection.vendor != "postgresql":
         pytest.skip("psycopg's options")
     before = connection.settings_dict["OPTIONS"]
     connection.close()
-    connection.settings_dict["OPTIONS"] = {**before, **option}
+    connection.settings_dict["OPTIONS"] = {**before, "server_side_binding": True, **option}
     try:
         connect(durable, write, "receiver")
         send(durable, 4)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos import journal
 from tests.chaos.checker import Effect, Evidence, delay_figures, judge
-from tests.chaos.expectations import Bound, broken
+from tests.chaos.expectations import EVERYTHING, HOLDS, TIMES, Bound, broken, without_times
 from tests.chaos.journal import Journal, Notes
 from tests.chaos.roles import RECIPIENTS
 
@@ -191,6 +191,13 @@ def test_a_broken_bound_is_named():
     bounds = {"lost": Bound(most=0), "ratio": Bound(least=0.95), "max": Bound(most=30)}
 
     assert broken(bounds, {"lost": 1, "ratio": 0.5, "max": 2}) == ["lost 1, at most 0", "ratio 0.5, at least 0.95"]
+
+
+def test_what_must_hold_on_any_machine_is_no_time():
+    """The short form judges each count that the long one judges, and no time."""
+    for bounds in HOLDS.values():
+        assert EVERYTHING.items() <= without_times(bounds).items()
+        assert not TIMES & without_times(bounds).keys()
 
 
 def test_a_figure_that_was_not_measured_breaks_its_bound():
