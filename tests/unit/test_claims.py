@@ -72,6 +72,20 @@ class TestWorkersWork:
         assert self.make().given_up({"a"}) == set()
         assert self.make(blueprint=bootsteps.CLOSE).given_up({"a"}) == {"a"}  # type: ignore[attr-defined]
 
+    def test_what_ended_while_the_children_were_heard_is_not_given_up(self, monkeypatch):
+        """Nor what had begun, or begins meanwhile: only what still waits."""
+        known, begun = {"ends", "begins", "runs", "waits"}, {"runs"}
+
+        def hear(pool, seconds):
+            known.discard("ends")
+            begun.add("begins")
+
+        monkeypatch.setattr(claiming, "requests", known.copy)
+        monkeypatch.setattr(claiming, "running", begun.copy)
+        monkeypatch.setattr(claiming, "is_prefork", lambda pool: True)
+        monkeypatch.setattr(claiming, "wait_until_accepted", hear)
+        assert self.make().given_up(known.copy()) == {"waits"}
+
 
 class TestWhoClaims:
     def make(self, url: str, hub: object) -> Any:
