@@ -45,8 +45,9 @@ def wait_until_accepted(pool: Any, seconds: float) -> None:
     When a worker stops or loses its connection, Celery forgets what no child has accepted, and takes for not accepted
     what a child has begun while nobody read its word. Such a message runs, and then runs again elsewhere.
 
-    Uses the jobs in ``AsynPool._cache`` (``_write_to``, ``_accepted``) and what reads children's words
-    (``handle_result_event``, ``_fileno_to_outq``). Without them, a gentle stop would run a message twice now and then.
+    Uses the jobs in ``AsynPool._cache`` (``_write_to``, ``_accepted``), what reads children's words
+    (``handle_result_event``, ``_fileno_to_outq``), and what ends a write that a full pipe has interrupted (``_writer``,
+    ``_active_writers``, ``_flush_writer``). Without them, a gentle stop would run a message twice now and then.
 
     Args:
         pool: a worker's prefork pool.
@@ -54,6 +55,10 @@ def wait_until_accepted(pool: Any, seconds: float) -> None:
     """
     children, deadline = pool._pool, time.monotonic() + seconds
     while any(_is_on_its_way(job) for job in list(children._cache.values())) and time.monotonic() < deadline:
+        for job in list(children._cache.values()):
+            writer = _is_on_its_way(job) and job._writer and job._writer()
+            if writer in children._active_writers:
+                children._flush_writer(job._write_to, writer)
         for fileno in list(children._fileno_to_outq):
             children.handle_result_event(fileno)
         time.sleep(0.001)

@@ -225,15 +225,10 @@ def is_wrong_type(error: ResponseError) -> bool:
 def hear(connection: Any) -> None:
     """Read what the server has said unasked, while nothing else is awaited; each calls ``on_change``.
 
-    Uses ``push_request``, with which redis-py returns after a push instead of waiting for a reply.
+    Also what came along with replies, of which the socket will not tell any more. Uses ``push_request``, with which
+    redis-py returns after a push instead of waiting for a reply.
     """
-    connection.read_response(push_request=True)
-    hear_more(connection)
-
-
-def hear_more(connection: Any) -> None:
-    """Read what came along in the same packet, of which the socket will not tell any more."""
-    while connection.can_read(timeout=0):
+    while connection.can_read(timeout=0):  # with TLS, what makes a socket readable need not be a word
         connection.read_response(push_request=True)
 
 

@@ -66,13 +66,18 @@ class WorkersWork(Work):
         return requests()
 
     def given_up(self, tags: Collection[str]) -> set[str]:
-        """Return those of some delivery tags that no child and no thread has begun, or will."""
+        """Return those of some delivery tags that no child and no thread has begun, or will.
+
+        Not what has ended while the children were heard either: its acknowledgement waits for the event loop.
+        """
         pool = self._worker.pool
+        known, begun = requests(), running()
         if is_prefork(pool):
             wait_until_accepted(pool, ACCEPT_SECONDS)
         elif self._worker.blueprint.state == bootsteps.RUN:  # type: ignore[attr-defined]
             return set()  # a thread may have one in its queue, and nobody can take it from there
-        return set(tags) - running()
+        ended = known - requests()
+        return set(tags) - begun - running() - ended
 
 
 def _keep_what_is_begun(pool: Any) -> None:

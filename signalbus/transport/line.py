@@ -74,11 +74,8 @@ class Line:
         """Read the replies to what was sent, an error of one command in its place; and any news."""
         self._reject_closed()
         count, self._expected = self._expected, 0
-        if not count:
-            compat.hear(self._connection)
-            return []
         found = compat.replies(self._connection, count)
-        compat.hear_more(self._connection)
+        compat.hear(self._connection)
         return found
 
     def call(self, command: tuple[Any, ...]) -> Any:

@@ -26,6 +26,7 @@ class Claimant:
         prefetch: how many messages it may hold.
         alone: as if in a process of its own, with a name of its own.
         work: what it does with them.
+        ssl: what kombu's connections are made with.
         options: kombu's transport options.
     """
 
@@ -36,6 +37,7 @@ class Claimant:
         prefetch: int = 10,
         alone: bool = True,
         work: Work | None = None,
+        ssl: dict[str, Any] | bool = False,
         **options: Any,
     ) -> None:
         if alone:
@@ -44,7 +46,7 @@ class Claimant:
         self.channel: Any = None
         self.hub = Hub()
         options.setdefault("socket_timeout", 5)
-        self.connection = Connection(url, transport_options=options)
+        self.connection = Connection(url, ssl=ssl, transport_options=options)
         redis.claim(self.connection, work or Work())
         self.queues = [Queue(name, Exchange(name), name) for name in queues or ("work",)]
         self._prefetch = prefetch

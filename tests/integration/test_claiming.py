@@ -9,15 +9,16 @@ import pytest
 import redis
 from kombu import Connection, Exchange, Queue
 
+from signalbus.embedded import EmbeddedValkey
 from signalbus.transport import unacked
 from signalbus.transport.claims import Work
 from tests.integration.claimant import Claimant
+from tests.others.daemon import free_port
+from tests.others.tls import OPENSSL, behind_tls, make_certificate
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from signalbus.embedded import EmbeddedValkey
 
 
 @pytest.fixture
@@ -199,6 +200,31 @@ class TestNews:
             publish(url, "new", queue="more")
             claimant.take(2)
             assert claimant.bodies() == ["there already", "new"]
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl, which makes the certificate, is not installed")
+def test_behind_tls(tmp_path):
+    """As kombu's own connections."""
+    certificate, key = make_certificate(tmp_path)
+    with EmbeddedValkey(port=(port := free_port())) as server, behind_tls(port, certificate, key) as tls_port:
+        trusting = {"ssl_cert_reqs": "required", "ssl_ca_certs": str(certificate)}
+        with Claimant(f"rediss://127.0.0.1:{tls_port}/0", ssl=trusting) as claimant:
+            claimant.run_for(0.1)
+            for count in range(1, 4):
+                publish(server.url, "x" * 100_000)
+                claimant.take(count, timeout=1)
+            claimant.acknowledge()
+            assert claimant.channel.is_claiming
+
+
+def test_a_limit_of_somebodys_own(url, client):
+    """As Celery's worker_disable_prefetch sets it: asked before each message."""
+    publish(url, *range(5))
+    with Claimant(url) as claimant:
+        claimant.channel.qos.can_consume = lambda: len(claimant.messages) < 2
+        claimant.take(2)
+        claimant.run_for(0.1)
+        assert client.llen("work") == 3
 
 
 class TestEnds:

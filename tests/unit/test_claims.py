@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from celery import bootsteps
 from celery.worker import state
+from kombu import Connection
 
 from signalbus import celery, conf
 from signalbus.receiving import claiming
 from signalbus.transport import claims
+from signalbus.transport.redis import Transport
 
 
 @pytest.fixture
@@ -69,6 +71,61 @@ class TestWorkersWork:
         """It has a queue of its own."""
         assert self.make().given_up({"a"}) == set()
         assert self.make(blueprint=bootsteps.CLOSE).given_up({"a"}) == {"a"}  # type: ignore[attr-defined]
+
+    def test_what_ended_while_the_children_were_heard_is_not_given_up(self, monkeypatch):
+        """Nor what had begun, or begins meanwhile: only what still waits."""
+        known, begun = {"ends", "begins", "runs", "waits"}, {"runs"}
+
+        def hear(pool, seconds):
+            known.discard("ends")
+            begun.add("begins")
+
+        monkeypatch.setattr(claiming, "requests", known.copy)
+        monkeypatch.setattr(claiming, "running", begun.copy)
+        monkeypatch.setattr(claiming, "is_prefork", lambda pool: True)
+        monkeypatch.setattr(claiming, "wait_until_accepted", hear)
+        assert self.make().given_up(known.copy()) == {"waits"}
+
+
+class TestWhoClaims:
+    def make(self, url: str, hub: object) -> Any:
+        """Return a worker, as far as it goes."""
+        app = SimpleNamespace(connection_for_read=lambda heartbeat=None: Connection(url))
+        consumer = SimpleNamespace(hub=hub, connection_for_read=None, ensure_connected=lambda connection: connection)
+        return SimpleNamespace(app=app, consumer=consumer, pool=SimpleNamespace(flush=None), pool_cls="gevent")
+
+    def test_a_worker_on_redis_with_an_event_loop(self):
+        """Each of its connections, the one after a loss too."""
+        worker = self.make("redis://", object())
+        claiming.claim(worker)
+        for _ in range(2):
+            assert isinstance(worker.consumer.connection_for_read().transport, Transport)
+
+    def test_without_an_event_loop_it_says_that_it_does_not(self, caplog):
+        """As on gevent and eventlet."""
+        worker = self.make("redis://", None)
+        with caplog.at_level("INFO", "signalbus"):
+            claiming.claim(worker)
+        assert worker.consumer.connection_for_read is None
+        assert "gevent" in caplog.text
+
+    def test_on_another_broker_nothing_changes(self, caplog):
+        """And nothing is said."""
+        worker = self.make("amqp://", object())
+        claiming.claim(worker)
+        assert worker.consumer.connection_for_read is None
+        assert not caplog.text
+
+    def test_the_pools_children_are_heard_before_it_forgets(self, monkeypatch):
+        """Whenever Celery flushes it."""
+        order: list[str] = []
+        worker = self.make("redis://", object())
+        worker.pool = SimpleNamespace(flush=lambda: order.append("flush"))
+        monkeypatch.setattr(claiming, "is_prefork", lambda pool: True)
+        monkeypatch.setattr(claiming, "wait_until_accepted", lambda pool, seconds: order.append("heard"))
+        claiming.claim(worker)
+        worker.pool.flush()
+        assert order == ["heard", "flush"]
 
 
 class TestSetting:

@@ -15,10 +15,11 @@ from celery.worker import state
 from signalbus.compat import pools
 
 
-def job(*, written: bool, alive: bool = True) -> Any:
+def job(*, written: bool, alive: bool = True, writer: object = None) -> Any:
     """Return a job of billiard's, as it is until its child answers."""
     made: Any = ApplyResult({}, None)
     made._write_to = SimpleNamespace(_is_alive=lambda: alive) if written else None
+    made._writer = lambda: writer
     return made
 
 
@@ -27,10 +28,16 @@ def pool(*jobs: Any) -> Any:
     made: Any = TaskPool(2)
 
     def answer(fileno: int) -> None:
-        children._cache[fileno]._accepted = True
+        if children._cache[fileno]._writer() not in children._active_writers:
+            children._cache[fileno]._accepted = True
 
     children = SimpleNamespace(
-        outbound_buffer=[], _cache=dict(enumerate(jobs)), _fileno_to_outq=range(len(jobs)), handle_result_event=answer
+        outbound_buffer=[],
+        _active_writers={job._writer() for job in jobs} - {None},
+        _flush_writer=lambda child, writer: children._active_writers.discard(writer),
+        _cache=dict(enumerate(jobs)),
+        _fileno_to_outq=range(len(jobs)),
+        handle_result_event=answer,
     )
     made._pool = children
     return made
@@ -40,6 +47,12 @@ class TestWaitUntilAccepted:
     def test_a_childs_word_is_read(self):
         """For each that was written to one."""
         begun = job(written=True)
+        pools.wait_until_accepted(pool(begun), 5)
+        assert begun._accepted
+
+    def test_what_a_full_pipe_has_interrupted_is_written_first(self):
+        """Celery would write the rest later, and the child would run it."""
+        begun = job(written=True, writer=object())
         pools.wait_until_accepted(pool(begun), 5)
         assert begun._accepted
 
@@ -53,14 +66,8 @@ class TestWaitUntilAccepted:
     def test_celery_still_uses_what_we_read(self):
         """Under these names."""
         source = inspect.getsource(AsynPool)
-        for name in (
-            "outbound_buffer",
-            "_fileno_to_outq",
-            "handle_result_event",
-            "_write_to",
-            "_accepted",
-            "_is_alive",
-        ):
+        names = "_active_writers _flush_writer _writer outbound_buffer _fileno_to_outq handle_result_event"
+        for name in (*names.split(), "_write_to", "_accepted", "_is_alive"):
             assert name in source
         assert "job.discard()" in inspect.getsource(AsynPool.flush)  # what it is all about
 
