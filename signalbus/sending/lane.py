@@ -72,13 +72,19 @@ class Lane:
             UnfitError: Celery's own way must be taken.
             Exception: what the broker said.
         """
-        known = self._templates.get(queue)
-        if known is None:
-            with self._lock:
-                known = self._templates[queue] = self._templates.get(queue) or self._made(queue)
+        known = self._templates.get(queue) or self._new_template(queue)
         if isinstance(known, UnfitError):
             raise known
         return known
+
+    def _new_template(self, queue: str) -> Template | UnfitError:
+        # With an end: where the broker does not answer, each would else wait for all who came before it.
+        if not self._lock.acquire(timeout=conf.get().CONNECT_TIMEOUT):
+            raise TimeoutError("the broker has not told another thread yet whether the queue is there")
+        try:
+            return self._templates.setdefault(queue, self._templates.get(queue) or self._made(queue))
+        finally:
+            self._lock.release()
 
     def _made(self, queue: str) -> Template | UnfitError:
         declared: Any = self._app.amqp.queues[queue]

@@ -40,7 +40,7 @@ class Plan:
     __slots__ = ("_routes", "_sender_text", "envelope")
 
     def __init__(self, envelope: Envelope, sender: Any) -> None:
-        self.envelope = envelope
+        self.envelope: Envelope = envelope
         self._sender_text = None if envelope.snapshots else codec.write_sender(sender)
         name = name_of(sender)
         self._routes = [

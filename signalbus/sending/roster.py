@@ -35,7 +35,7 @@ class Roster:
         self._called: dict[str, dict[Key, Receiver]] = {}
         self._formerly: dict[str, dict[Key, Receiver]] = {}
         self._rivals: list[tuple[Receiver, Receiver]] = []
-        self.changes = 0  # how often something was added or dropped
+        self.changes: int = 0  # how often something was added or dropped
 
     def __contains__(self, key: Key) -> bool:
         """Whether anything is kept under a key, inline receivers too."""

@@ -224,9 +224,7 @@ class Signal(Named, Later, HookedSignal):
         """Sort what is connected for a sender: what travels, and the functions and coroutines that run here."""
         connected = self.sender_receivers_cache.get(sender) if self.use_caching and not self.someone_died else None
         if connected is None:
-            with (
-                self.lock
-            ):  # with what travels, now: one that is disconnected meanwhile must not look like an inline one
+            with self.lock:  # with what travels, now: one that goes meanwhile must not look like an inline one
                 connected = self._hearing(sender, self._roster.get)
                 if self.use_caching:
                     self.sender_receivers_cache[sender] = connected

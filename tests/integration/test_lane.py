@@ -23,6 +23,7 @@ from celery import Celery, _state
 from celery.signals import before_task_publish
 from django.test import override_settings
 from kombu import Exchange, Queue
+from kombu.exceptions import OperationalError
 
 from signalbus import celery, tasks
 from signalbus.embedded import EmbeddedValkey
@@ -420,6 +421,37 @@ def test_who_finds_all_connections_in_use_does_not_wait_for_ever(client: Any, ne
 
         threading.Timer(0.1, ours._give_back, in_use[0][:1]).start()
         ours.push("q", [["text"]])
+
+
+def test_threads_do_not_wait_for_each_other_s_timeouts(
+    client: Any, valkey: EmbeddedValkey, new_app: Callable[..., Celery]
+):
+    """All are told at about the same time of a broker that hangs while the first message is sent."""
+    failed: list[BaseException] = []
+
+    def send(ours: lane.Lane) -> None:
+        try:
+            ours.push("q", [["text"]])
+        except (OperationalError, redis.RedisError, OSError) as error:
+            failed.append(error)
+
+    with override_settings(SIGNALBUS=SHORT):
+        ours = lane_of(new_app())
+        threads = [threading.Thread(target=send, args=(ours,)) for _ in range(10)]
+        assert valkey.pid is not None
+        os.kill(valkey.pid, os_signal.SIGSTOP)
+        started = time.monotonic()
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(timeout=30)
+            took = time.monotonic() - started
+        finally:
+            os.kill(valkey.pid, os_signal.SIGCONT)
+
+    assert len(failed) == 10
+    assert took < 3
 
 
 GREEN = """

@@ -100,7 +100,7 @@ UNUSUAL = [
 ]
 
 
-@pytest.mark.parametrize("payload", UNUSUAL, ids=str)
+@pytest.mark.parametrize("payload", UNUSUAL, ids=["tag", "list", "key", "unsaved", "uuid", "nan", "number for a key"])
 def test_what_is_not_flat_and_plain_takes_the_long_way(payload):
     """Tags, containers, snapshots, keys to be asked for; and what is refused, which is told there with its place."""
     assert written(None, payload) is None
