@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.db import connections, transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import OuterRef, Q, Subquery
 from django.db.models.functions import Now
 
 from signalbus.ledger.deliveries import later, unlocked, using
@@ -73,7 +73,9 @@ def _purge_batch(over: Q, seconds: float, batch: int) -> int:
     cutoff = later(-seconds)
     kept = ~over | Q(ended_at=None) | Q(ended_at__gt=cutoff)
     old = rows.filter(over, ended_at__lte=cutoff).order_by("ended_at")
-    whole = old.exclude(Exists(rows.filter(kept, message=OuterRef("message"))))
+    # One value for each row, and no EXISTS, which PostgreSQL may answer with all rows of the table for each batch.
+    keeper = Subquery(rows.filter(kept, message=OuterRef("message")).values("id")[:1])
+    whole = old.annotate(keeper=keeper).filter(keeper=None)
     with transaction.atomic(using=alias):
         messages = set(whole.values_list("message", flat=True)[:batch])
         # Nobody waits for these locks; what was given a fresh allowance in the meantime is not among them.
