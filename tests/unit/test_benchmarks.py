@@ -13,8 +13,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks import page
+from benchmarks.copies import readdressed
 from benchmarks.line import Goal, at_least, at_most, summarize
 from benchmarks.peers import ON_THE_BROKER, Peer
+from benchmarks.shares import owner
 from benchmarks.svg import Curve, draw
 from benchmarks.tally import Tally
 from benchmarks.timing import by_turns
@@ -78,6 +80,25 @@ def test_ways_are_timed_by_turns():
 
     assert "".join(called) == "abbaab" + "baabba"
     assert times == {"a": [9e6], "b": [10e6]}
+
+
+def test_a_message_is_readdressed():
+    """What is put on another queue looks as if it had been sent through it; what is no message of ours is refused."""
+    item = b'{"properties": {"delivery_info": {"exchange": "", "routing_key": "aside"}}}'
+
+    assert readdressed(item, "aside", "signalbus") == item.replace(b"aside", b"signalbus")
+    with pytest.raises(ValueError, match="no message of the queue 'signalbus'"):
+        readdressed(item, "signalbus", "aside")
+
+
+def test_whose_code_a_file_is():
+    """The innermost package of ours, of a library, or Python's own."""
+    assert [owner(f"/x/{name}.py") for name in ("signalbus/wire/codec", "signalbus/tasks", "json/encoder")] == [
+        "signalbus/wire",
+        "signalbus",
+        "Python's own",
+    ]
+    assert owner("/x/site-packages/redis/connection.py") == "redis"
 
 
 def test_a_curve_is_drawn():
