@@ -239,8 +239,10 @@ def test_the_table_of_states_is_the_code():
 
 
 def test_the_changelog_begins_with_this_version():
-    """What is built is what the newest entry tells of."""
-    assert re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == __version__
+    """What is built is what the newest entry tells of, below what is not released yet."""
+    entries = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert next(entry for entry in entries if entry != "Unreleased") == __version__
+    assert "Unreleased" not in entries[1:]
 
 
 def test_the_table_of_errors_is_the_code():
