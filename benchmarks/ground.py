@@ -33,6 +33,7 @@ class Ground:
         self._stack = ExitStack()
         self._postgres: Postgres | None = None
         self._made = 0
+        self._templates: dict[str, str] = {}  # by kind
 
     def __enter__(self) -> Self:
         self.directory = self._temporary(None)
@@ -83,24 +84,29 @@ class Ground:
         Returns:
             Its DATABASE_URL.
         """
-        url = self.create_empty(kind)
-        migrate(url)
-        return url
+        if kind not in self._templates:
+            self._templates[kind] = self.create_empty(kind)
+            migrate(self._templates[kind])
+        return self.create_empty(kind, self._templates[kind])
 
-    def create_empty(self, kind: str) -> str:
+    def create_empty(self, kind: str, template: str | None = None) -> str:
         """Make a database without tables.
 
         Args:
             kind: as for ``create``.
+            template: the DATABASE_URL of one to copy instead; nobody may be connected to it.
 
         Returns:
             Its DATABASE_URL.
         """
         if kind == "sqlite":
-            return f"sqlite:///{self.folder('database')}/db.sqlite3"
+            path = self.folder("database") / "db.sqlite3"
+            if template is not None:
+                shutil.copy(template.removeprefix("sqlite:///"), path)
+            return f"sqlite:///{path}"
         if self._postgres is None:
             self._postgres = self._stack.enter_context(Postgres(durable=True))
-        return self._postgres.create()
+        return self._postgres.create(*([Postgres.name(template)] if template is not None else []))
 
     @contextmanager
     def database(self, kind: str) -> Iterator[Cohort]:
