@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import redis
+from django.db import connection
 
 from signalbus.embedded import EmbeddedValkey
 from tests.servers import Postgres, default_database, migrate
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from tasks.admissions.models import Cohort
 
+VENDORS = {"sqlite": "sqlite", "postgres": "postgresql"}
 QUEUES = ("signalbus", "celery")  # ours, and stock Celery's
 
 
@@ -119,6 +121,8 @@ class Ground:
             The row that messages refer to.
         """
         with self.using(self.create(kind)):
+            if connection.vendor != VENDORS[kind]:  # settings that were read too early stay where they were
+                raise RuntimeError(f"this is {connection.vendor}, not {kind}")
             yield cohort()
 
     @contextmanager
