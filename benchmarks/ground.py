@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import redis
+from django.db import connection
 
 from signalbus.embedded import EmbeddedValkey
 from tests.servers import Postgres, default_database, migrate
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from tasks.admissions.models import Cohort
 
+VENDORS = {"sqlite": "sqlite", "postgres": "postgresql"}
 QUEUES = ("signalbus", "celery")  # ours, and stock Celery's
 
 
@@ -33,6 +35,7 @@ class Ground:
         self._stack = ExitStack()
         self._postgres: Postgres | None = None
         self._made = 0
+        self._templates: dict[str, str] = {}  # by kind
 
     def __enter__(self) -> Self:
         self.directory = self._temporary(None)
@@ -83,24 +86,29 @@ class Ground:
         Returns:
             Its DATABASE_URL.
         """
-        url = self.create_empty(kind)
-        migrate(url)
-        return url
+        if kind not in self._templates:
+            self._templates[kind] = self.create_empty(kind)
+            migrate(self._templates[kind])
+        return self.create_empty(kind, self._templates[kind])
 
-    def create_empty(self, kind: str) -> str:
+    def create_empty(self, kind: str, template: str | None = None) -> str:
         """Make a database without tables.
 
         Args:
             kind: as for ``create``.
+            template: the DATABASE_URL of one to copy instead; nobody may be connected to it.
 
         Returns:
             Its DATABASE_URL.
         """
         if kind == "sqlite":
-            return f"sqlite:///{self.folder('database')}/db.sqlite3"
+            path = self.folder("database") / "db.sqlite3"
+            if template is not None:
+                shutil.copy(template.removeprefix("sqlite:///"), path)
+            return f"sqlite:///{path}"
         if self._postgres is None:
             self._postgres = self._stack.enter_context(Postgres(durable=True))
-        return self._postgres.create()
+        return self._postgres.create(*([Postgres.name(template)] if template is not None else []))
 
     @contextmanager
     def database(self, kind: str) -> Iterator[Cohort]:
@@ -113,6 +121,8 @@ class Ground:
             The row that messages refer to.
         """
         with self.using(self.create(kind)):
+            if connection.vendor != VENDORS[kind]:  # settings that were read too early stay where they were
+                raise RuntimeError(f"this is {connection.vendor}, not {kind}")
             yield cohort()
 
     @contextmanager

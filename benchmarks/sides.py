@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from operator import methodcaller
 from typing import TYPE_CHECKING
 
 from benchmarks.copies import readdress
@@ -187,10 +188,10 @@ def race(sides: Sequence[Side], rounds: int) -> list[SideError]:
         running.append(running.pop(0))  # another one begins the next step
 
     with ExitStack() as stack:
-        all_do(lambda side: side.prepare(rounds + 1))
+        all_do(methodcaller("prepare", rounds + 1))
         for side in running:
             stack.callback(side.stop)
             side.start()
         for number in range(rounds + 1):
-            all_do(lambda side: side.run(number))  # noqa: B023 - called at once
+            all_do(methodcaller("run", number))
     return failed

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from itertools import accumulate, count
 from pathlib import Path
+from typing import cast
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -17,6 +18,7 @@ from benchmarks.copies import readdressed
 from benchmarks.line import Goal, at_least, at_most, summarize
 from benchmarks.peers import ON_THE_BROKER, Peer
 from benchmarks.shares import owner
+from benchmarks.sides import Side, SideError, race
 from benchmarks.svg import Curve, draw
 from benchmarks.tally import Tally
 from benchmarks.timing import by_turns
@@ -80,6 +82,59 @@ def test_ways_are_timed_by_turns():
 
     assert "".join(called) == "abbaab" + "baabba"
     assert times == {"a": [9e6], "b": [10e6]}
+
+
+class Runner:
+    """Takes part in a race, and notes it; fails where told to.
+
+    Args:
+        name: of the side.
+        notes: what all have done, in order.
+        fails: the step at which it fails.
+    """
+
+    def __init__(self, name: str, notes: list[str], fails: str = "") -> None:
+        self.name = name
+        self.notes = notes
+        self.fails = fails
+        self.slices: list[int] = []
+
+    def _step(self, step: str) -> None:
+        self.notes.append(f"{self.name} {step}")
+        if step == self.fails:
+            raise SideError(self.name, f"at {step}")
+
+    def prepare(self, slices: int) -> None:
+        """Send."""
+        self._step("prepare")
+
+    def start(self) -> None:
+        """Start."""
+        self._step("start")
+
+    def stop(self, *, gently: bool = True) -> None:
+        """Stop."""
+        self._step("stop")
+
+    def run(self, number: int) -> None:
+        """Work a slice off."""
+        self._step(str(number))
+        self.slices.append(number)
+
+
+def test_who_fails_leaves_the_race():
+    """The others work off all their slices, by turns, and end; who failed is named, and has no numbers."""
+    notes: list[str] = []
+    sides = [Runner("a", notes), Runner("b", notes, "prepare"), Runner("c", notes, "1"), Runner("d", notes)]
+
+    failed = race(cast("list[Side]", sides), rounds=2)
+
+    assert [(error.name, str(error)) for error in failed] == [("b", "b: at prepare"), ("c", "c: at 1")]
+    assert [side.slices for side in sides] == [[0, 1, 2], [], [], [0, 1, 2]]
+    assert notes.index("d 0") < notes.index("a 0")
+    assert notes.index("a 2") < notes.index("d 2")
+    assert {"a stop", "b stop", "c stop", "d stop"} <= set(notes)
+    assert "b start" not in notes
 
 
 def test_a_message_is_readdressed():
