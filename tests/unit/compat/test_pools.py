@@ -31,7 +31,7 @@ def pool(*jobs: Any) -> Any:
         if children._cache[fileno]._writer() not in children._active_writers:
             children._cache[fileno]._accepted = True
 
-    children = SimpleNamespace(
+    children: Any = SimpleNamespace(
         outbound_buffer=[],
         _active_writers={job._writer() for job in jobs} - {None},
         _flush_writer=lambda child, writer: children._active_writers.discard(writer),
