@@ -25,16 +25,14 @@ RESERVED = ("signal", "sender")  # what a receiver gets beside the payload
 
 
 class Sent(list[tuple[Any, Any]]):
-    """What a send returns: (receiver, response) for each receiver that ran in this process; normally none.
+    """What a send returns: (receiver, response) for each receiver that ran in this process; normally none."""
 
-    Args:
-        responses: these pairs.
-        id_: the message's id, or its hex; None if nothing travels.
-    """
+    _id: UUID | str | None = None  # no constructor of its own: that would be half of a send that nobody hears
 
-    def __init__(self, responses: Iterable[tuple[Any, Any]] = (), id_: UUID | str | None = None) -> None:
-        super().__init__(responses)
+    def with_id(self, id_: UUID | str | None) -> Sent:
+        """Give it the message's id, or its hex, and return it."""
         self._id = id_
+        return self
 
     @property
     def id(self) -> UUID | None:
@@ -158,10 +156,10 @@ class Draft:
         Returns:
             All responses, and the message's id.
         """
+        sent = Sent(responses)
         ids = self.publish()
         if ids:
-            return Sent(responses, *ids)
-        sent = Sent(responses)
+            return sent.with_id(*ids)
         functions = [receiver.function() for receiver in self._receivers]
         sent += [(function, self._error) for function in functions if function is not None]
         return sent

@@ -258,7 +258,7 @@ class Signal(Named, Later, HookedSignal):
         plan = self._plans.of(self, sender)
         if plan is not None:
             (parts,), _ = plan.send(sender, (payload,))
-            return Sent((), parts[0].key) if parts else Sent()
+            return Sent().with_id(parts[0].key) if parts else Sent()
         draft = self._draft(sender)
         if draft is None:
             return Sent(super().send(sender, **payload))
