@@ -159,14 +159,16 @@ def test_beside_kombus_transport(fleet: Fleet):
         fleet.sent += 1
     wait_until(lambda: {"a", "b"} <= fleet.runs().keys(), what="both to run")
     kill(ours)
-    fleet.start_all({**KOMBUS, "CELERY_BROKER_TRANSPORT_OPTIONS": '{"visibility_timeout": 2}'})
+    impatient = '{"visibility_timeout": 2, "unacked_restore_interval": 1}'
+    fleet.start_all({**KOMBUS, "CELERY_BROKER_TRANSPORT_OPTIONS": impatient})
     wait_until(lambda: {"a", "b"} <= set(fleet.twice()), what="the other to restore them")
 
 
 @pytest.mark.parametrize("pool", ["solo", "prefork", "threads"] if KILLS > 2 else ["solo"])
 def test_long_work_is_not_given_out_twice(fleet: Fleet):
     """Though the visibility timeout of the other worker is shorter, and it has nothing to do."""
-    impatient = {"CELERY_BROKER_TRANSPORT_OPTIONS": '{"visibility_timeout": 6}'}
+    options = '{"visibility_timeout": 6, "unacked_restore_interval": 1}'
+    impatient = {"CELERY_BROKER_TRANSPORT_OPTIONS": options}
     fleet.start_all(impatient)
     counted.send(sender=None, label="long", seconds=9)
     fleet.sent += 1
