@@ -29,7 +29,7 @@ from signalbus.ledger.deliveries import (
     skip,
     using,
 )
-from signalbus.ledger.due import anything_due, mark, marker_returned, recall, take_due, wait_anew
+from signalbus.ledger.due import anything_due, is_idle, mark, marker_returned, recall, take_due, wait_anew
 from signalbus.ledger.later import cancel, postpone
 from signalbus.ledger.mending import discard, failed, retry, skipped
 from signalbus.ledger.once import end_of_burst, stand_in
@@ -73,6 +73,7 @@ __all__ = [
     "failed",
     "give_back",
     "head",
+    "is_idle",
     "keep",
     "keep_settled",
     "keep_unpublished",

@@ -10,6 +10,7 @@ came back before it, and is still open and held by nobody, is lost.
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING
 
 from django.db import connections, transaction
@@ -18,6 +19,7 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
 from signalbus.ledger.deliveries import later, unlocked, using
+from signalbus.ledger.dialect import DELIVERIES, dialect_of
 from signalbus.ledger.recording import WAIT
 from signalbus.ledger.turns import hold_back
 from signalbus.models import DUE_STATES, Delivery, Lane, State
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
     from django.db.models import QuerySet
 
+    from signalbus.ledger.dialect import Dialect
+
 MARK_AFTER = 5.0  # seconds after which a marker goes after what was published, and is open
 GRACE = 10.0  # seconds in which workers get to what they have taken off the queue, as long as a batch may take
 MARK_AGAIN = 15.0  # seconds after which a marker that did not come back may be lost itself
@@ -37,6 +41,29 @@ LONGEST_WAIT = 600.0  # seconds until what was published again and again is aske
 # As the index's own condition says it: SQLite uses a partial index only for the same words, and never for parameters.
 _NAMES = ", ".join(f"'{state.value}'" for state in DUE_STATES)
 _AWAITED = RawSQL(f"state IN ({_NAMES})", (), output_field=BooleanField())  # noqa: S611 - constants
+
+
+def is_idle() -> bool:
+    """Whether nothing is due, and nothing that was published is open: all there is to ask, most of the time.
+
+    One statement for what `anything_due` and `mark` ask of the ORM in three, each second in each worker.
+    """
+    alias = using()
+    with connections[alias].cursor() as cursor:
+        cursor.execute(_look(dialect_of(alias)), ())
+        return not cursor.fetchone()[0]
+
+
+@cache
+def _look(dialect: Dialect) -> str:
+    found = (
+        f"EXISTS (SELECT 1 FROM {DELIVERIES} WHERE {condition})"
+        for condition in (
+            f"state IN ({_NAMES}) AND due_at <= {dialect.now}",
+            f"ended_at IS NULL AND state = '{State.PUBLISHED.value}'",
+        )
+    )
+    return f"SELECT {' OR '.join(found)}"
 
 
 def anything_due() -> bool:

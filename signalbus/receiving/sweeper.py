@@ -10,11 +10,11 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, DataError
+from django.db import DatabaseError, DataError, connections
 
 from signalbus import conf, ledger
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
-from signalbus.receiving.upkeep import close_connections, use_no_pools
+from signalbus.receiving.upkeep import close_connection, close_connections, use_no_pools
 from signalbus.sending import publisher
 from signalbus.wire.marker import Marker, marker_from
 from signalbus.wire.message import from_body, to_body
@@ -22,6 +22,8 @@ from signalbus.wire.message import from_body, to_body
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
     from signalbus.models import Delivery
 
@@ -33,6 +35,7 @@ BREATH = 0.01  # seconds between two batches, in which a child may be forked
 PURGE_SECONDS = 60.0  # between two looks for what has been kept for long enough; one sweeper's turn
 PURGE_BATCH = 200  # deliveries of one transaction, so that nobody waits for it long where there is one writer at a time
 PURGE_PAUSE = 0.1  # seconds between two of them
+KEEP_CONNECTED = 5.0  # seconds between two sweeps for which a connection is kept: to make one costs more than a sweep
 FORK_SECONDS = 5.0  # that a fork waits for the batch under way: longer than one takes while all is well
 
 
@@ -152,14 +155,20 @@ class Purge:
         return now < self._until
 
 
-# Held while a sweep has a connection, so that no child is forked in the midst of it: a child would hold the sweeper's
-# socket, and every lock that the thread had taken, as a logger's, for ever.
+# Held while a sweep is under way, so that no child is forked in the midst of it: a child would hold the sweeper's
+# socket, and every lock that the thread had taken, as a logger's, for ever. What it keeps open, who forks closes.
 _sweeping = threading.Lock()
 _forking = threading.local()  # held: this thread, which forks, keeps the sweeper from sweeping
 
 
+_kept: list[BaseDatabaseWrapper] = []  # what a sweeper has open between two sweeps
+
+
 def _before_fork() -> None:
     _forking.held = _sweeping.acquire(timeout=FORK_SECONDS)
+    if _forking.held:
+        for connection in _kept:
+            close_connection(connection)
 
 
 def _after_fork_in_parent() -> None:
@@ -195,12 +204,18 @@ class Sweeper(threading.Thread):
     def run(self) -> None:
         """Sweep until stopped; what goes wrong is logged, and tried again."""
         use_no_pools()
+        for connection in connections.all():
+            connection.inc_thread_sharing()  # who forks closes them
+        _kept[:] = connections.all()
         pause = BREATH
-        while not self._stopped.wait(pause):
-            with _sweeping:
-                pause = self._sweep()
-                # Children may be forked at any time, and lack the thread that the connection belongs to.
-                close_connections()
+        try:
+            while not self._stopped.wait(pause):
+                with _sweeping:
+                    pause = self._sweep()
+                    if pause > KEEP_CONNECTED:
+                        close_connections()
+        finally:
+            close_connections()
 
     def _sweep(self) -> float:
         """Publish a batch; return in how many seconds to go on."""
@@ -208,9 +223,10 @@ class Sweeper(threading.Thread):
             if not self._unparked:
                 ledger.unpark()
                 self._unparked = True
-            mark()
-            if _sweep_some()[1]:
-                return BREATH
+            if not ledger.is_idle():
+                mark()
+                if _sweep_some()[1]:
+                    return BREATH
             if self._purge.step():
                 return min(PURGE_PAUSE, self._interval)
         except (DatabaseError, publisher.PublishError) as error:
@@ -218,6 +234,9 @@ class Sweeper(threading.Thread):
         except Exception:
             # Without its sweeper a worker would look well, and lose what failed.
             logger.exception("signalbus could not sweep, and will try again")
+        else:
+            return self._interval
+        close_connections()  # whatever is wrong with them
         return self._interval
 
     def stop(self) -> None:

@@ -52,6 +52,14 @@ def keep_connections() -> None:
             settings |= {"CONN_MAX_AGE": seconds, "CONN_HEALTH_CHECKS": True}
 
 
+def close_connection(connection: BaseDatabaseWrapper) -> None:
+    """Close one connection, whatever state it is in."""
+    try:
+        connection.close()
+    except Error:
+        logger.warning("signalbus could not close a connection", exc_info=True)
+
+
 def close_connections() -> None:
     """Close what this thread holds."""
     try:

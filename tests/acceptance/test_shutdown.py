@@ -73,9 +73,7 @@ def test_what_a_child_was_given_is_waited_for(start_worker: Callable[..., Worker
     wait_until(lambda: worker.log.count("] received") == 2, what="the message to be given to the child")
     threads = threads_of(worker)
     worker.signal(signal.SIGTERM)
-    wait_until(
-        lambda: threads - threads_of(worker), what="the sweeper's end: now the main process waits for its child"
-    )
+    wait_until(lambda: threads - threads_of(worker), what="the sweeper's end: now the main process waits for its child")
     os.kill(child, signal.SIGCONT)
 
     assert worker.wait(20) == 0

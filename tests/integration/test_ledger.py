@@ -198,6 +198,30 @@ def test_what_waits_for_its_next_attempt_is_not_taken_early(database_url: str):
         assert taking.take(delivery, worker="w1", using=DEFAULT) is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "idle"),
+    [
+        ({}, False),  # published, and open: markers may be needed
+        ({"state": State.PENDING, "due_at": Now()}, False),
+        ({"state": State.PENDING, "due_at": datetime(2999, 1, 1, tzinfo=UTC)}, True),
+        ({"state": State.RUNNING, "due_at": Now()}, False),
+        ({"state": State.RUNNING, "due_at": datetime(2999, 1, 1, tzinfo=UTC)}, True),
+        ({"state": State.DONE, "ended_at": Now()}, True),
+        ({"state": State.DEAD, "ended_at": Now()}, True),
+    ],
+)
+def test_a_sweeper_has_nothing_to_do(database_url: str, changes: dict[str, object], idle: bool):
+    """Nothing is due, and nothing that was published is open: one statement tells."""
+    recorded()
+    Delivery.objects.update(**changes)
+
+    with CaptureQueriesContext(connections[DEFAULT]) as queries:
+        assert due.is_idle() is idle
+
+    assert len(queries) == 1
+    assert not (idle and (due.anything_due() or due.mark()))
+
+
 def let_wait(seconds: float) -> None:
     """Let time pass: all that was published was published so much earlier."""
     from datetime import timedelta

@@ -85,6 +85,7 @@ class TestSweeper:
         monkeypatch.setattr(sweeper, "_sweep_some", slow)
         monkeypatch.setattr(sweeper, "mark", lambda: None)
         monkeypatch.setattr("signalbus.ledger.unpark", lambda: 0)
+        monkeypatch.setattr("signalbus.ledger.is_idle", lambda: False)
         thread = Sweeper(0.01)
         thread.start()
         try:

@@ -1,0 +1,66 @@
+"""The sweeper's connection: kept between two sweeps, and never a child's."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from django.db import OperationalError
+
+from signalbus import ledger
+from signalbus.receiving import sweeper
+from signalbus.receiving.sweeper import Sweeper
+from tests.servers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+
+def open_connections() -> list[object]:
+    """Return what the sweeper's thread holds between two sweeps."""
+    return [connection.connection for connection in sweeper._kept if connection.connection is not None]
+
+
+@contextmanager
+def running(thread: Sweeper) -> Iterator[None]:
+    """Run a sweeper's thread, and wait for its end."""
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.stop()
+        thread.join(10)
+
+
+def test_a_child_does_not_inherit_the_sweepers_connection(database_url: str):
+    """Who forks closes it before; the sweeper makes another."""
+    with running(Sweeper(0.05)):
+        wait_until(open_connections, what="a connection that is kept")
+        child = os.fork()
+        if child == 0:
+            os._exit(len(open_connections()))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        wait_until(open_connections, what="the next sweep")
+    assert not open_connections()
+
+
+def test_a_connection_that_failed_is_not_kept(database_url: str, monkeypatch: pytest.MonkeyPatch):
+    """As after a restart of the database: the next sweep has a new one."""
+    asked: list[object] = []
+
+    def fail_once() -> bool:
+        idle = look()
+        asked.append(open_connections()[0])
+        if len(asked) == 1:
+            raise ledger_error
+        return idle
+
+    look, ledger_error = ledger.is_idle, OperationalError("server closed the connection unexpectedly")
+    monkeypatch.setattr(ledger, "is_idle", fail_once)
+    with running(Sweeper(0.05)):
+        wait_until(lambda: len(asked) > 2, what="sweeps that go on")
+    assert asked[0] is not asked[1]
+    assert asked[1] is asked[2]
