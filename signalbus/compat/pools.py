@@ -16,9 +16,10 @@ def requests() -> set[str]:
     """Return the delivery tags of all that a worker's main process has taken on: what runs, waits or is scheduled.
 
     Uses ``celery.worker.state.requests``, which Celery keeps for its remote control. Without it, claims of messages
-    that Celery has quietly dropped would be held for ever.
+    that Celery has quietly dropped would be held for ever. Of those that share an id, as copies of one message do, it
+    keeps one: so what runs is looked for as well.
     """
-    return {request.message.delivery_tag for request in list(state.requests.values())}
+    return {request.message.delivery_tag for request in list(state.requests.values())} | running()
 
 
 def running() -> set[str]:

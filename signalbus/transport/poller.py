@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from signalbus.compat import redis as compat
+from signalbus.compat.hub import wake_for_threads
 
 
 class Poller(compat.Poller):
@@ -19,6 +20,7 @@ class Poller(compat.Poller):
         """Be driven by an event loop."""
         self.loop = loop
         loop.on_tick.add(self.tick)
+        wake_for_threads(loop)
 
     def close(self) -> None:
         """Leave the loop; kombu's name."""

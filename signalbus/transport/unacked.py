@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
+from redis.exceptions import ResponseError
 
-from signalbus.compat.redis import MALFORMED, list_of, parsed, prefixed
+from signalbus.compat.redis import MALFORMED, is_wrong_type, list_of, parsed, prefixed
 from signalbus.transport import scripts
 from signalbus.transport.claims import CLAIM
 
@@ -96,16 +97,24 @@ class Unacked:
         """
         keys = [self.list_of(each) for each in claimed]
         items = [(each.tag, each.raw) for each in claimed]
-        self._restore("RPUSH", list(zip(keys, items, strict=True))[::-1])
+        pairs = list(zip(keys, items, strict=True))[::-1]
+        try:
+            self._put_back("RPUSH", pairs)
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            self.mend()
+            for key in set(keys):
+                self.move_away(key, "list")
+            self._put_back("RPUSH", pairs)
 
-    def restore(self, tags: Sequence[Tag], *, leftmost: bool = False, begun: bool = True, dead: str = "") -> list[Tag]:
+    def restore(self, tags: Sequence[Tag], *, leftmost: bool = False, begun: bool = True) -> list[Tag]:
         """Give claims back whose items are only in Redis; what cannot be read is set aside.
 
         Args:
             tags: of claims, the oldest first.
             leftmost: put them behind all others, instead of before them.
             begun: mark them as redelivered, since they may have run.
-            dead: an owner; if it lives, nothing happens.
 
         Returns:
             The tags of those that came over an exchange, for kombu to restore.
@@ -113,12 +122,12 @@ class Unacked:
         over_exchanges: list[Tag] = []
         ordered = tags if leftmost else tags[::-1]
         for start in range(0, len(ordered), CHUNK):
-            self._restore_chunk(ordered[start : start + CHUNK], over_exchanges, leftmost, begun, dead)
+            pairs = self._readable(ordered[start : start + CHUNK], over_exchanges, begun=begun)
+            self._restore("LPUSH" if leftmost else "RPUSH", pairs)
         return over_exchanges
 
-    def _restore_chunk(
-        self, tags: Sequence[Tag], over_exchanges: list[Tag], leftmost: bool, begun: bool, dead: str
-    ) -> None:
+    def _readable(self, tags: Sequence[Tag], over_exchanges: list[Tag], *, begun: bool = True) -> list[Pair]:
+        """Read claims, and return where each goes back to; set aside what cannot be read."""
         pairs: list[Pair] = []
         for tag, entry in zip(tags, self.command("HMGET", self.claims, *tags), strict=True):
             if entry is None:
@@ -135,12 +144,31 @@ class Unacked:
                 pairs.append((list_of(self._channel, queue, message), (tag, dumps(message))))
             except MALFORMED as error:
                 self.set_aside(tag, entry, self.claims, error)
-        self._restore("LPUSH" if leftmost else "RPUSH", pairs, dead)
+        return pairs
 
-    def _restore(self, end: str, pairs: Sequence[Pair], dead: str = "") -> None:
-        if pairs:
-            arguments = [part for _, item in pairs for part in item]
-            self.run(scripts.RESTORE, (*self.keys, *(key for key, _ in pairs)), end, dead, LEASE, *arguments)
+    def _put_back(self, end: str, pairs: Sequence[Pair], dead: str = "") -> int:
+        """Put items into their lists and end their claims, in one step.
+
+        Returns:
+            How many; those whose claims somebody else has ended are not among them.
+        """
+        arguments = [part for _, item in pairs for part in item]
+        keys = (*self.keys, *(key for key, _ in pairs))
+        return int(self.run(scripts.RESTORE, keys, end, dead, LEASE, *arguments)) if pairs else 0
+
+    def _restore(self, end: str, pairs: Sequence[Pair], dead: str = "") -> int:
+        """Put items back where they say that they belong; who knows who wrote that."""
+        try:
+            return self._put_back(end, pairs, dead)
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            if len(pairs) > 1:
+                return sum(self._restore(end, [pair], dead) for pair in pairs)
+            ((key, (tag, item)),) = pairs
+            self.mend()
+            self.set_aside(tag, item, key, error)  # it names a key that is no queue
+            return 0
 
     def set_aside(self, tag: Tag, item: bytes | str, place: str, error: BaseException) -> None:
         """Keep what is no message where people find it, and where it harms nobody.
@@ -213,9 +241,12 @@ class Unacked:
             How many claims that were.
         """
         tags = sorted(self._tags_of(owner), key=_number)
-        self.restore(tags, dead=owner)
+        taken = 0
+        for end in range(len(tags), 0, -CHUNK):
+            pairs = self._readable(tags[max(end - CHUNK, 0) : end][::-1], [])
+            taken += self._restore("RPUSH", pairs, dead=owner)
         self.forget(owner)
-        return len(tags)
+        return taken
 
     def forget(self, owner: str) -> None:
         """Let the name of an owner go that holds nothing, and has not been heard of for long."""

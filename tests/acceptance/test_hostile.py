@@ -17,8 +17,10 @@ import redis
 
 from signalbus import celery, conf, sealing
 from signalbus.models import Delivery, State
+from signalbus.transport.unacked import SET_ASIDE
 from signalbus.wire.signing import Signer
 from tasks.marketing.models import FormEntry
+from tests.integration.test_set_aside import ITEMS
 from tests.misbehaving.signals import arriving
 from tests.servers import wait_until
 
@@ -259,3 +261,25 @@ def test_promise_6_a_signed_text_can_be_replayed_but_not_altered(
 
     trace = wait_until(FormEntry.objects.filter(kind="arrived").first, what="the replayed message")
     assert trace.subject == "stolen"
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_what_is_no_celery_message_at_all_is_set_aside(queue: redis.Redis, start_worker: Callable[..., Worker]):
+    """In the queue, and under the keys of claims: the worker lives, and the next good message runs within a second."""
+    worker = start_worker(environment=TESTS_SETTINGS)
+    main = worker.pid
+    for number, item in enumerate(ITEMS.values()):
+        queue.hset("unacked", f"sb1:nobody:{number}", item)
+        queue.zadd("unacked_index", {f"sb1:nobody:{number}": number})
+    queue.zadd("unacked_owners", {"nobody": 5})
+    for item in ITEMS.values():
+        queue.lpush("signalbus", item)
+
+    arriving.send(sender=None, label="good")
+    sent = time.monotonic()
+    wait_until(FormEntry.objects.filter(kind="arrived", subject="good").exists, what="the good one")
+    assert time.monotonic() - sent < 1
+    wait_until(lambda: not queue.hlen("unacked"), what="the claims to be set aside")
+    assert queue.llen(SET_ASIDE) >= len(ITEMS)
+    assert worker.pid == main
+    assert SET_ASIDE in worker.log

@@ -337,7 +337,7 @@ class TestLife:
         publish(url, "a")
         with Claimant(url) as living, Claimant(url) as another:
             living.take(1)
-            assert another.channel.unacked.take_back(living.owner.id)
+            assert another.channel.unacked.take_back(living.owner.id) == 0
             assert client.llen("work") == 0
             assert client.zscore("unacked_owners", living.owner.id)
 

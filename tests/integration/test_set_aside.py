@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from signalbus.transport import unacked
+from signalbus.transport.claims import Claimed
 from tests.integration.claimant import Claimant
 from tests.integration.test_claiming import client, is_over, publish, url
 
@@ -84,7 +85,13 @@ def test_an_item_that_is_no_message_is_set_aside(name, url, client, caplog):
 @pytest.mark.parametrize("name", ITEMS)
 def test_a_claim_that_is_none_is_set_aside(name, url, client):
     """Under the keys of claims, where anybody's worker looks after its visibility timeout."""
-    entries = (ITEMS[name], b'[%s, "", "work"]' % ITEMS[name], b'[%s, "nowhere", "work"]' % ITEMS[name])
+    # The last one names a key that is no queue.
+    entries = (
+        b'[%s, "", "unacked"]' % message(),
+        ITEMS[name],
+        b'[%s, "", "work"]' % ITEMS[name],
+        b'[%s, "nowhere", "work"]' % ITEMS[name],
+    )
     for number, entry in enumerate(entries):
         for tag in (b"sb1:somebody:%d" % number, b"a stranger's %d" % number, b"\xff%d" % number):
             client.hset("unacked", tag, entry)
@@ -143,3 +150,13 @@ def test_a_key_of_another_type_is_moved_away(key, when, url, client):
         claimant.acknowledge()
         assert set_aside(client)
         assert is_over(client)
+
+
+def test_what_is_given_back_where_a_queue_is_no_list_any_more(url, client):
+    """The queue is made anew."""
+    with Claimant(url) as claimant:
+        claimed = Claimed(b'"held"', "work", "sb1:x:1", "work")
+        client.hset("unacked", claimed.tag, "x")
+        of_other_types(client, "work")
+        claimant.channel._give_back([claimed])
+        assert client.lrange("work", 0, -1) == [claimed.raw]

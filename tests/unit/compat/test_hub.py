@@ -1,0 +1,58 @@
+"""kombu's event loop is woken where another thread has something for it."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from typing import Any
+
+import pytest
+from kombu.asynchronous import Hub
+
+from signalbus.compat import hub
+
+
+def test_another_threads_call_wakes_the_loop():
+    """At once, not with its next look a second later."""
+    loop: Any = Hub()
+    hub.wake_for_threads(loop)
+    called = threading.Event()
+    caller = threading.Timer(0.05, lambda: loop.call_soon(called.set))
+    began = time.monotonic()
+    caller.start()
+    while not called.is_set():
+        assert time.monotonic() - began < 0.8
+        loop.run_once()
+    caller.join()
+    loop.close()
+
+
+class Loop:
+    """A loop of before."""
+
+
+def test_before_kombu_5_7_it_is_ours_that_wakes(monkeypatch: pytest.MonkeyPatch):
+    """Once, however often the worker connects anew; its own thread needs no waking."""
+    monkeypatch.setattr(hub, "WAKES", False)
+    called: list[str] = []
+    watched: list[int] = []
+    loop: Any = Loop()
+    loop.call_soon, loop.add_reader = called.append, lambda fileno, callback: watched.append(fileno)
+    for _ in range(2):
+        hub.wake_for_threads(loop)
+    waking = loop.call_soon
+    assert watched == [waking._reader.fileno()] * 2
+
+    loop.call_soon("from its own")
+    with pytest.raises(BlockingIOError):
+        waking._reader.recv(1)
+    thread = threading.Thread(target=loop.call_soon, args=("from another",))
+    thread.start()
+    thread.join()
+    assert waking._reader.recv(10) == b"\0"
+    assert called == ["from its own", "from another"]
+    waking._drain()
+    del loop
+    gc.collect()
+    assert waking._writer.fileno() == -1
