@@ -74,7 +74,7 @@ def test_what_a_child_was_given_is_waited_for(start_worker: Callable[..., Worker
     threads = threads_of(worker)
     worker.signal(signal.SIGTERM)
     wait_until(
-        lambda: not threads & threads_of(worker), what="the sweeper's end: now the main process waits for its child"
+        lambda: threads - threads_of(worker), what="the sweeper's end: now the main process waits for its child"
     )
     os.kill(child, signal.SIGCONT)
 
