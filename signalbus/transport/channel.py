@@ -49,7 +49,6 @@ class ClaimingMixin:
         self._line: Line | None = None
         self._asked: tuple[Numbers, list[tuple[str, str]], tuple[Any, ...]] | None = None
         self._ending: list[str] = []  # claims whose end is on its way to Redis
-        self._pulse: Pulse | None = None
         self._wants_no_acks = False
         super().__init__(*arguments, **options)
         self.unacked = Unacked(self)
@@ -89,8 +88,10 @@ class ClaimingMixin:
             logger.warning("signalbus consumes from Redis as kombu does, one message at a time: %s", self.owner.refused)
             return False
         self.connection.cycle.watch(self, line.fileno)
-        self._pulse = Pulse(self, self.owner)
-        self._pulse.start()
+        before, self.owner.pulse = self.owner.pulse, Pulse(self, self.owner, patient=self.owner.pulse is not None)
+        self.owner.pulse.start()
+        if before is not None:
+            before.stop()
         return True
 
     def slots(self) -> int:
@@ -321,8 +322,6 @@ class ClaimingMixin:
         if self._asked is not None:
             self.owner.lost.append(self._asked[0])
             self._asked = None
-        if self._pulse is not None:
-            self._pulse.stop()
         self.connection.cycle.unwatch(self)
         line.close()
         self._line = None

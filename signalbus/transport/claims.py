@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable
 
+    from signalbus.transport.pulse import Pulse
+
 CLAIM = "sb1:"  # before the tag of a claim: sb1:<owner>:<number>
 GROUP = "sb1g:"  # before the tag of a group of them
 
@@ -72,6 +74,7 @@ class Owner:
         self.lost: list[Numbers] = []  # of commands whose reply never came
         self.refused: str | None = None  # why this server's messages cannot be claimed
         self.is_unsettled = False  # a channel has ended without giving back what nobody will run
+        self.pulse: Pulse | None = None  # of its last channel
         self._count = 0
 
     @property

@@ -46,6 +46,7 @@ class Unacked:
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
+        self._pool: Any = None
         self.claims = prefixed(channel, channel.unacked_key)
         self.index = prefixed(channel, channel.unacked_index_key)
         self.owners = prefixed(channel, f"{channel.unacked_key}_owners")
@@ -60,7 +61,9 @@ class Unacked:
     @contextmanager
     def connection(self) -> Iterator[Any]:
         """Lend a connection for commands whose keys are as they stand in Redis."""
-        pool = self._channel.pool
+        if not self._channel.closed:  # then it has none, and what still runs is told of over its last one
+            self._pool = self._channel.pool
+        pool = self._pool
         connection = pool.get_connection()
         try:
             yield connection

@@ -10,7 +10,7 @@ import redis
 from kombu import Connection, Exchange, Queue
 
 from signalbus.embedded import EmbeddedValkey
-from signalbus.transport import unacked
+from signalbus.transport import claims, pulse, unacked
 from signalbus.transport.claims import Work
 from tests.integration.claimant import Claimant
 from tests.others.daemon import free_port
@@ -325,7 +325,7 @@ class TestLife:
             dead.take(3)
         client.zincrby("unacked_owners", -unacked.LEASE - 1, dead.owner.id)
         with Claimant(url) as another:
-            another.channel._pulse.beat(another.channel)
+            another.owner.pulse.beat(another.channel)
             another.take(3)
             assert another.bodies() == [0, 1, 2]
             assert all(marked(message) for message in another.messages)
@@ -341,6 +341,60 @@ class TestLife:
             assert client.llen("work") == 0
             assert client.zscore("unacked_owners", living.owner.id)
 
+    def test_what_runs_lives_while_its_worker_has_no_connection(self, url, client, monkeypatch):
+        """Celery waits for up to half a minute between two attempts to connect."""
+        monkeypatch.setattr(pulse, "PULSE", 0.02)
+        publish(url, "runs")
+        work = Knows()
+        with Claimant(url, work=work) as claimant:
+            (runs,) = claimant.take(1)
+            work.tags = {runs.delivery_tag}
+        client.zadd("unacked_owners", {claimant.owner.id: 5})
+        client.zadd("unacked_index", {runs.delivery_tag: 5})
+        wait_until(lambda: client.zscore("unacked_owners", claimant.owner.id) > 5)
+        wait_until(lambda: client.zscore("unacked_index", runs.delivery_tag) > 5)
+        runs.ack()
+        claimant.owner.pulse.join(5)
+        assert not claimant.owner.pulse.is_alive()
+
+    def test_nobody_is_dead_for_who_was_away_too(self, url, client, monkeypatch):
+        """After the server was away, the others may not have reached it yet."""
+        publish(url, "a")
+        with Claimant(url, work=Knows(given_up=False)) as other:
+            other.take(1)
+        with Claimant(url) as claimant:
+            owners = dict(claims._owners)
+        with Claimant(url) as fresh:
+            client.zadd("unacked_owners", {other.owner.id: 5})
+            claims._owners.update(owners)
+            with Claimant(url, alone=False) as again:
+                again.owner.pulse.beat(again.channel)
+                assert client.llen("work") == 0
+            fresh.owner.pulse.beat(fresh.channel)
+            fresh.take(1)
+
+    def test_nobody_is_dead_for_whom_the_server_did_not_answer(self, url, client, monkeypatch):
+        """It asks again soon, and waits for what the others say."""
+        monkeypatch.setattr(pulse, "PULSE", 0.02)
+        monkeypatch.setattr(pulse, "AGAIN", 0.02)
+        publish(url, "a")
+        with Claimant(url, work=Knows(given_up=False)) as other:
+            other.take(1)
+        with Claimant(url) as claimant:
+            asked = []
+            answer = type(claimant.channel.unacked).has_owners
+
+            def has_owners(unacked):
+                asked.append(unacked)
+                if len(asked) == 1:
+                    client.zadd("unacked_owners", {other.owner.id: 5})
+                    raise redis.ConnectionError
+                return answer(unacked)
+
+            monkeypatch.setattr(type(claimant.channel.unacked), "has_owners", has_owners)
+            wait_until(lambda: len(asked) > 3)
+            assert client.llen("work") == 0
+
     def test_no_visibility_timeout_finds_what_runs(self, url, client):
         """The beats make it young again; what nobody knows of any more grows old."""
         publish(url, "runs", "forgotten")
@@ -350,7 +404,7 @@ class TestLife:
             work.tags = {runs.delivery_tag}
             for message in (runs, forgotten):
                 client.zadd("unacked_index", {message.delivery_tag: 5})
-            claimant.channel._pulse.beat(claimant.channel)
+            claimant.owner.pulse.beat(claimant.channel)
             assert client.zscore("unacked_index", runs.delivery_tag) > 5
             with Connection(url, transport_options={"visibility_timeout": 10}) as stock:
                 stock_channel(stock).qos.restore_visible(interval=1)
