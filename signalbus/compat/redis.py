@@ -81,17 +81,22 @@ def delivered(raw: bytes, queue: str, tag: str) -> dict[str, Any]:
 
 
 def lacks(channel: Any) -> str | None:
-    """Return what keeps a channel's server from what the claiming transport does; None if nothing does."""
+    """Return what keeps a channel's server from what the claiming transport does; None if nothing does.
+
+    By HELLO, which each user may say: INFO is among what careful people forbid (``-@dangerous``).
+    """
     try:
         connection = channel.pool.get_connection()
         try:
-            connection.send_command("INFO", "server")
-            text = bytes_to_str(connection.read_response())
+            connection.send_command("HELLO")
+            reply = connection.read_response()
         finally:
             channel.pool.release(connection)
     except ResponseError as error:
         return f"it does not tell its version: {error}"
-    found = re.search(r"^redis_version:(\d+)\.(\d+)", text, re.MULTILINE)
+    told = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=False))
+    named = {bytes_to_str(name): value for name, value in told.items()}
+    found = re.match(r"(\d+)\.(\d+)", bytes_to_str(named.get("version", "")))
     version = tuple(int(part) for part in found.groups()) if found else (0, 0)
     return None if version >= OLDEST else f"it is older than Redis {'.'.join(map(str, OLDEST))}"
 

@@ -15,7 +15,7 @@ from signalbus.transport.claims import Work
 from tests.integration.claimant import Claimant
 from tests.others.daemon import free_port
 from tests.others.tls import OPENSSL, behind_tls, make_certificate
-from tests.servers import wait_until
+from tests.servers import CHECKOUT, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -433,6 +433,38 @@ class TestLife:
             claimant.channel.qos.restore_visible(interval=1)
             claimant.take(1)
             assert marked(claimant.messages[0])
+
+
+def documented_acl() -> list[str]:
+    """Return what docs/reliability.md tells people to give to the bus."""
+    text = (CHECKOUT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    return text.partition("`ACL SETUSER bus ")[2].partition("`")[0].split()
+
+
+def test_whatever_it_does_passes_with_the_acl_that_is_recommended(valkey, client):
+    """What is claimed, given back, taken from the dead, set aside, moved away."""
+    client.execute_command("ACL", "SETUSER", "bus", "reset", *documented_acl(), "~work*")
+    client.acl_log_reset()
+    url = valkey.url.replace("redis+socket://", "redis+socket://bus:secret@")
+    publish(url, *range(4), priority=3)
+    with Claimant(url, work=Knows(given_up=False)) as dead:
+        dead.take(4)[0].ack()
+        dead.messages[1].requeue()
+        dead.channel.qos.restore_visible(interval=1)
+    client.zadd("unacked_owners", {dead.owner.id: 5})
+    client.lpush("work", "no message")
+    client.set("work\x06\x169", "no list")
+    with Claimant(url) as claimant:
+        assert claimant.channel.is_claiming
+        claimant.owner.pulse.beat(claimant.channel)
+        claimant.take(3)
+        client.delete("unacked_owners")
+        client.lpush("unacked_owners", "no set")
+        publish(url, "more")
+        claimant.take(4)
+        claimant.acknowledge()
+        assert client.exists("signalbus.set_aside", "work\x06\x169.set_aside", "unacked_owners.set_aside") == 3
+    assert not client.acl_log()
 
 
 class TestRefused:
