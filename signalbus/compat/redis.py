@@ -10,6 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from kombu.exceptions import InconsistencyError
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
@@ -137,6 +138,18 @@ def list_of(channel: Any, queue: str, message: dict[str, Any]) -> str:
     """
     priority = channel._get_message_priority(message, reverse=False)
     return prefixed(channel, channel._q_for_pri(queue, priority))
+
+
+def queues_of(channel: Any, exchange: str, routing_key: str) -> set[str]:
+    """Return the queues that a message went to, by its exchange; none if nobody knows that any more.
+
+    Uses ``_lookup``, as kombu does when it restores a message. Without it, no claim would be given back by us that was
+    made for a worker with kombu's transport.
+    """
+    try:
+        return set(channel._lookup(exchange, routing_key))
+    except InconsistencyError:
+        return set()
 
 
 def hand_over(channel: Any, message: dict[str, Any], queue: str) -> None:

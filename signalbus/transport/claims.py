@@ -6,12 +6,10 @@ import os
 import uuid
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable
-
-    from signalbus.transport.pulse import Pulse
 
 CLAIM = "sb1:"  # before the tag of a claim: sb1:<owner>:<number>
 GROUP = "sb1g:"  # before the tag of a group of them
@@ -74,7 +72,7 @@ class Owner:
         self.lost: list[Numbers] = []  # of commands whose reply never came
         self.refused: str | None = None  # why this server's messages cannot be claimed
         self.is_unsettled = False  # a channel has ended without giving back what nobody will run
-        self.pulse: Pulse | None = None  # of its last channel
+        self.pulse: Any = None  # that of its last channel
         self._count = 0
 
     @property

@@ -12,12 +12,12 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
-from signalbus.compat.redis import MALFORMED, is_wrong_type, list_of, parsed, prefixed
+from signalbus.compat.redis import MALFORMED, is_wrong_type, list_of, parsed, prefixed, queues_of
 from signalbus.transport import scripts
 from signalbus.transport.claims import CLAIM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from signalbus.transport.claims import Claimed
 
@@ -230,11 +230,26 @@ class Unacked:
         return bool(self.command("EXISTS", self.owners))
 
     def older_than(self, seconds: float) -> list[bytes]:
-        """Return the tags of claims, anybody's, that are older than so many seconds."""
+        """Return the tags of claims, anybody's, that are older than so many seconds, the oldest first."""
         now, _ = self.command("TIME")
-        found: list[bytes] = self.command(
-            "ZRANGEBYSCORE", self.index, "-inf", int(now) - seconds, "LIMIT", 0, CHUNK * 10
-        )
+        found: list[bytes] = self.command("ZRANGEBYSCORE", self.index, "-inf", int(now) - seconds)
+        return found
+
+    def of_others(self, tags: Sequence[Tag], queues: Collection[str]) -> set[Tag]:
+        """Return those of some claims that came from other queues.
+
+        Args:
+            tags: of claims, not too many.
+            queues: their names.
+        """
+        found: set[Tag] = set()
+        for tag, entry in zip(tags, self.command("HMGET", self.claims, *tags) if tags else (), strict=True):
+            try:
+                _, exchange, key = parsed(entry) if entry is not None else (None, "", "")
+                if entry is not None and queues_of(self._channel, exchange, key).isdisjoint(queues):
+                    found.add(tag)
+            except MALFORMED:
+                continue  # whoever sees it first sets it aside
         return found
 
     def take_back(self, owner: str) -> int:

@@ -357,12 +357,12 @@ class TestLife:
         claimant.owner.pulse.join(5)
         assert not claimant.owner.pulse.is_alive()
 
-    def test_nobody_is_dead_for_who_was_away_too(self, url, client, monkeypatch):
+    def test_nobody_is_dead_for_who_was_away_too(self, url, client):
         """After the server was away, the others may not have reached it yet."""
         publish(url, "a")
         with Claimant(url, work=Knows(given_up=False)) as other:
             other.take(1)
-        with Claimant(url) as claimant:
+        with Claimant(url):
             owners = dict(claims._owners)
         with Claimant(url) as fresh:
             client.zadd("unacked_owners", {other.owner.id: 5})
@@ -433,6 +433,23 @@ class TestLife:
             claimant.channel.qos.restore_visible(interval=1)
             claimant.take(1)
             assert marked(claimant.messages[0])
+
+
+def test_what_the_hosts_own_workers_hold_is_none_of_our_business(url, client):
+    """Such as tasks with a countdown, in the same keys, beyond our visibility timeout; its queue is not ours."""
+    publish(url, *range(3), queue="hosts")
+    with Connection(url) as stock:
+        held = [stock_channel(stock).basic_get("hosts") for _ in range(3)]
+        stock_channel(stock).do_restore = False
+        client.zadd("unacked_index", {message.delivery_tag: 5 for message in held})
+        with Claimant(url) as claimant:
+            claimant.channel.qos.restore_visible(interval=1)
+            claimant.channel.qos.restore_visible(interval=1)
+            assert client.llen("hosts") == 0
+            claimant.consumer.add_queue(Queue("hosts", Exchange("hosts"), "hosts"))
+            claimant.consumer.consume()
+            claimant.channel.qos.restore_visible(interval=1)
+            claimant.take(3)
 
 
 def documented_acl() -> list[str]:
