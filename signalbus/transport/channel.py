@@ -72,6 +72,15 @@ class ClaimingMixin:
             self._line.has_news = True
         return consumed
 
+    def basic_cancel(self, consumer_tag: str) -> Any:
+        """Consume a queue no more; kombu's signature. A claim that is under way is not left until the channel closes: a
+        worker that stops waits for its receivers first.
+        """
+        cancelled = super().basic_cancel(consumer_tag)  # type: ignore[misc]
+        if self._line is not None and self._line.is_busy and not self.active_queues:
+            self.on_readable()
+        return cancelled
+
     def can_claim(self) -> bool:
         """Open the line to Redis, if it is one that can do what it takes; said once in a process if it is not."""
         if self._line is not None:
@@ -274,10 +283,18 @@ class ClaimingMixin:
     # The end.
 
     def _acknowledge_now(self) -> None:
-        acknowledged = list(self.owner.acknowledged)
-        self.unacked.acknowledge(acknowledged)
-        for _ in acknowledged:
-            self.owner.acknowledged.popleft()
+        """Say what has ended, each claim by one thread alone: those of a pool come here while the worker stops."""
+        waiting, some = self.owner.acknowledged, []
+        while waiting:
+            try:
+                some.append(waiting.popleft())
+            except IndexError:  # another thread was quicker
+                break
+        try:
+            self.unacked.acknowledge(some)
+        except BaseException:
+            waiting.extendleft(reversed(some))
+            raise
 
     def _settle(self) -> None:
         """Give back what is held and will not run, and what was claimed by commands whose reply never came."""

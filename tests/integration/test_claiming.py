@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -315,6 +317,34 @@ class TestEnds:
             claimant.consumer.cancel()
             message.ack()
             assert is_over(client)
+
+    def test_a_claim_that_is_under_way_while_the_worker_stops_is_given_back_at_once(self, url, client):
+        """The channel closes when the last receiver has ended, which may take minutes."""
+        with Claimant(url) as claimant:
+            claimant.run_for(0.1)
+            publish(url, "a", "b")
+            claimant.channel._send(5)
+            claimant.consumer.cancel()
+            assert client.llen("work") == 2
+            assert not client.hlen("unacked")
+
+    def test_threads_that_end_while_the_worker_stops_tell_each_end(self, url, client, monkeypatch):
+        """However they meet."""
+        publish(url, *range(60))
+        with Claimant(url, prefetch=60, work=Knows(given_up=False)) as claimant:
+            claimant.take(60)
+            claimant.consumer.cancel()
+            acknowledge = type(claimant.channel.unacked).acknowledge
+
+            def slowly(unacked, tags):
+                acknowledge(unacked, tags)
+                threading.Event().wait(0.001)
+
+            monkeypatch.setattr(type(claimant.channel.unacked), "acknowledge", slowly)
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda message: message.ack(), claimant.messages))
+            assert is_over(client)
+            assert not claimant.owner.acknowledged
 
 
 class TestLife:
