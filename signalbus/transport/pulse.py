@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from signalbus.transport.unacked import PULSE
+from signalbus.transport.unacked import LEASE, PULSE
 
 if TYPE_CHECKING:
     from signalbus.transport.claims import Owner
@@ -40,6 +40,7 @@ class Pulse(threading.Thread):
         self._owner = owner
         self._ended = threading.Event()
         self._patient_until = time.monotonic() + PATIENCE if patient else 0.0
+        self._held_at = time.monotonic()
 
     def stop(self) -> None:
         """End it, soon."""
@@ -52,25 +53,34 @@ class Pulse(threading.Thread):
         while not self._ended.wait(wait * random.uniform(0.9, 1.1)):  # noqa: S311 - no secret
             if self._channel.closed and not self._owner.held:
                 return
-            wait = PULSE
             try:
-                self.beat(self._channel)
+                wait = PULSE if self.beat(self._channel) else LEASE
             except (RedisError, OSError) as error:
                 # The channel finds out by itself, and reconnects.
                 logger.debug("signalbus could not tell Redis that it lives: %r", error)
                 self._patient_until = time.monotonic() + PATIENCE
                 wait = AGAIN
 
-    def beat(self, channel: Any) -> None:
-        """Do once what it does again and again.
+    def beat(self, channel: Any) -> bool:
+        """Do once what it does again and again: one command, while nobody holds anything.
 
         Args:
             channel: the one whose connections it uses.
+
+        Returns:
+            Whether anybody may hold anything.
         """
         owner, unacked = self._owner, channel.unacked
         held = set(owner.held)
-        if not held and not unacked.has_owners():
-            return  # nobody holds anything
+        if held:
+            self._held_at = time.monotonic()
+        else:
+            first = unacked.first_owner()
+            if first == owner.id and time.monotonic() - self._held_at > LEASE:
+                unacked.forget(first)  # if that is so: the event loop may have claimed meanwhile
+                first = unacked.first_owner()
+            if first in {None, owner.id}:
+                return first is not None
         for dead in unacked.beat(owner.id if held else "", sorted(self._known(channel, held))):
             if dead == owner.id:
                 unacked.forget(dead)
@@ -78,6 +88,7 @@ class Pulse(threading.Thread):
                 continue
             elif count := unacked.take_back(dead):
                 logger.warning("signalbus took %d messages back that a worker held when it died (%s)", count, dead)
+        return True
 
     def _known(self, channel: Any, held: set[str]) -> set[str]:
         """Return what is held and runs or waits here; what nobody knows of any more is left to visibility timeouts."""

@@ -225,9 +225,10 @@ class Unacked:
             dead = self.run(scripts.BEAT, keys, owner, LEASE, *tags[start : start + CHUNK * 10])
         return [bytes_to_str(name) for name in dead]
 
-    def has_owners(self) -> bool:
-        """Whether anybody holds anything, or did when they died."""
-        return bool(self.command("EXISTS", self.owners))
+    def first_owner(self) -> str | None:
+        """Return who has not been heard of for longest, of those who hold anything, or did when they died."""
+        found = self.command("ZRANGE", self.owners, 0, 0)
+        return bytes_to_str(found[0]) if found else None
 
     def older_than(self, seconds: float) -> list[bytes]:
         """Return the tags of claims, anybody's, that are older than so many seconds, the oldest first."""

@@ -348,6 +348,23 @@ class TestEnds:
 
 
 class TestLife:
+    def test_an_idle_worker_asks_once_and_lets_its_name_go(self, url, client, monkeypatch):
+        """One command, while nobody holds anything."""
+        publish(url, "a")
+        with Claimant(url) as claimant:
+            claimant.take(1)
+            claimant.acknowledge()
+            beats = claimant.owner.pulse
+            client.zadd("unacked_owners", {claimant.owner.id: 5})
+            assert beats.beat(claimant.channel)
+            assert client.zcard("unacked_owners") == 1
+            monkeypatch.setattr(beats, "_held_at", beats._held_at - 2 * unacked.LEASE)
+            assert not beats.beat(claimant.channel)
+            assert not client.zcard("unacked_owners")
+            before = client.info("stats")["total_commands_processed"]
+            assert not beats.beat(claimant.channel)
+            assert client.info("stats")["total_commands_processed"] - before == 2  # this test's own beside it
+
     def test_a_dead_workers_claims_come_back(self, url, client, caplog):
         """To whoever beats next, by the server's clock; marked, in their order."""
         publish(url, *range(3))
@@ -412,16 +429,16 @@ class TestLife:
             other.take(1)
         with Claimant(url) as claimant:
             asked = []
-            answer = type(claimant.channel.unacked).has_owners
+            answer = type(claimant.channel.unacked).first_owner
 
-            def has_owners(unacked):
+            def first_owner(unacked):
                 asked.append(unacked)
                 if len(asked) == 1:
                     client.zadd("unacked_owners", {other.owner.id: 5})
                     raise redis.ConnectionError
                 return answer(unacked)
 
-            monkeypatch.setattr(type(claimant.channel.unacked), "has_owners", has_owners)
+            monkeypatch.setattr(type(claimant.channel.unacked), "first_owner", first_owner)
             wait_until(lambda: len(asked) > 3)
             assert client.llen("work") == 0
 
