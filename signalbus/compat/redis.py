@@ -10,6 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from kombu.exceptions import InconsistencyError
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
@@ -81,17 +82,22 @@ def delivered(raw: bytes, queue: str, tag: str) -> dict[str, Any]:
 
 
 def lacks(channel: Any) -> str | None:
-    """Return what keeps a channel's server from what the claiming transport does; None if nothing does."""
+    """Return what keeps a channel's server from what the claiming transport does; None if nothing does.
+
+    By HELLO, which each user may say: INFO is among what careful people forbid (``-@dangerous``).
+    """
     try:
         connection = channel.pool.get_connection()
         try:
-            connection.send_command("INFO", "server")
-            text = bytes_to_str(connection.read_response())
+            connection.send_command("HELLO")
+            reply = connection.read_response()
         finally:
             channel.pool.release(connection)
     except ResponseError as error:
         return f"it does not tell its version: {error}"
-    found = re.search(r"^redis_version:(\d+)\.(\d+)", text, re.MULTILINE)
+    told = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=False))
+    named = {bytes_to_str(name): value for name, value in told.items()}
+    found = re.match(r"(\d+)\.(\d+)", bytes_to_str(named.get("version", "")))
     version = tuple(int(part) for part in found.groups()) if found else (0, 0)
     return None if version >= OLDEST else f"it is older than Redis {'.'.join(map(str, OLDEST))}"
 
@@ -132,6 +138,18 @@ def list_of(channel: Any, queue: str, message: dict[str, Any]) -> str:
     """
     priority = channel._get_message_priority(message, reverse=False)
     return prefixed(channel, channel._q_for_pri(queue, priority))
+
+
+def queues_of(channel: Any, exchange: str, routing_key: str) -> set[str]:
+    """Return the queues that a message went to, by its exchange; none if nobody knows that any more.
+
+    Uses ``_lookup``, as kombu does when it restores a message. Without it, no claim would be given back by us that was
+    made for a worker with kombu's transport.
+    """
+    try:
+        return set(channel._lookup(exchange, routing_key))
+    except InconsistencyError:
+        return set()
 
 
 def hand_over(channel: Any, message: dict[str, Any], queue: str) -> None:

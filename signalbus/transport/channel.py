@@ -49,7 +49,6 @@ class ClaimingMixin:
         self._line: Line | None = None
         self._asked: tuple[Numbers, list[tuple[str, str]], tuple[Any, ...]] | None = None
         self._ending: list[str] = []  # claims whose end is on its way to Redis
-        self._pulse: Pulse | None = None
         self._wants_no_acks = False
         super().__init__(*arguments, **options)
         self.unacked = Unacked(self)
@@ -73,6 +72,15 @@ class ClaimingMixin:
             self._line.has_news = True
         return consumed
 
+    def basic_cancel(self, consumer_tag: str) -> Any:
+        """Consume a queue no more; kombu's signature. A claim that is under way is not left until the channel closes: a
+        worker that stops waits for its receivers first.
+        """
+        cancelled = super().basic_cancel(consumer_tag)  # type: ignore[misc]
+        if self._line is not None and self._line.is_busy and not self.active_queues:
+            self.on_readable()
+        return cancelled
+
     def can_claim(self) -> bool:
         """Open the line to Redis, if it is one that can do what it takes; said once in a process if it is not."""
         if self._line is not None:
@@ -89,8 +97,10 @@ class ClaimingMixin:
             logger.warning("signalbus consumes from Redis as kombu does, one message at a time: %s", self.owner.refused)
             return False
         self.connection.cycle.watch(self, line.fileno)
-        self._pulse = Pulse(self, self.owner)
-        self._pulse.start()
+        before, self.owner.pulse = self.owner.pulse, Pulse(self, self.owner, patient=self.owner.pulse is not None)
+        self.owner.pulse.start()
+        if before is not None:
+            before.stop()
         return True
 
     def slots(self) -> int:
@@ -273,10 +283,18 @@ class ClaimingMixin:
     # The end.
 
     def _acknowledge_now(self) -> None:
-        acknowledged = list(self.owner.acknowledged)
-        self.unacked.acknowledge(acknowledged)
-        for _ in acknowledged:
-            self.owner.acknowledged.popleft()
+        """Say what has ended, each claim by one thread alone: those of a pool come here while the worker stops."""
+        waiting, some = self.owner.acknowledged, []
+        while waiting:
+            try:
+                some.append(waiting.popleft())
+            except IndexError:  # another thread was quicker
+                break
+        try:
+            self.unacked.acknowledge(some)
+        except BaseException:
+            waiting.extendleft(reversed(some))
+            raise
 
     def _settle(self) -> None:
         """Give back what is held and will not run, and what was claimed by commands whose reply never came."""
@@ -321,8 +339,6 @@ class ClaimingMixin:
         if self._asked is not None:
             self.owner.lost.append(self._asked[0])
             self._asked = None
-        if self._pulse is not None:
-            self._pulse.stop()
         self.connection.cycle.unwatch(self)
         line.close()
         self._line = None

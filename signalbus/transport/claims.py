@@ -6,7 +6,7 @@ import os
 import uuid
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable
@@ -72,6 +72,7 @@ class Owner:
         self.lost: list[Numbers] = []  # of commands whose reply never came
         self.refused: str | None = None  # why this server's messages cannot be claimed
         self.is_unsettled = False  # a channel has ended without giving back what nobody will run
+        self.pulse: Any = None  # that of its last channel
         self._count = 0
 
     @property

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import weakref
+import time
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from signalbus.transport.unacked import PULSE
+from signalbus.transport.unacked import LEASE, PULSE
 
 if TYPE_CHECKING:
     from signalbus.transport.claims import Owner
@@ -18,21 +18,29 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("signalbus")
 
 
+AGAIN = 1.0  # seconds after a beat that the server did not take
+PATIENCE = 15.0  # seconds after a server was away, in which nobody is dead: the others may not have reached it yet
+
+
 class Pulse(threading.Thread):
     """The beats of an owner, from a thread of their own: the main one may run a receiver, or wait for a server.
 
-    It ends with the channel that it beats for; the next channel has its own.
+    When its channel has closed, it goes on for as long as anything runs: until there is another, with a pulse of its
+    own, Celery waits up to half a minute between two attempts to connect.
 
     Args:
         channel: the one whose connections it uses.
         owner: whose beats they are.
+        patient: the connection was lost, and maybe the others' as well.
     """
 
-    def __init__(self, channel: Any, owner: Owner) -> None:
+    def __init__(self, channel: Any, owner: Owner, *, patient: bool = False) -> None:
         super().__init__(name="signalbus-pulse", daemon=True)
-        self._channel = weakref.ref(channel)
+        self._channel = channel
         self._owner = owner
         self._ended = threading.Event()
+        self._patient_until = time.monotonic() + PATIENCE if patient else 0.0
+        self._held_at = time.monotonic()
 
     def stop(self) -> None:
         """End it, soon."""
@@ -40,32 +48,47 @@ class Pulse(threading.Thread):
 
     def run(self) -> None:
         """Beat until it is stopped, whatever the server says."""
+        wait = 0.0 if self._owner.held else PULSE
         # Not all at once, after a server was away.
-        while not self._ended.wait(PULSE * random.uniform(0.9, 1.1)):  # noqa: S311 - no secret
-            channel = self._channel()
-            if channel is None or channel.closed:
+        while not self._ended.wait(wait * random.uniform(0.9, 1.1)):  # noqa: S311 - no secret
+            if self._channel.closed and not self._owner.held:
                 return
             try:
-                self.beat(channel)
+                wait = PULSE if self.beat(self._channel) else LEASE
             except (RedisError, OSError) as error:
-                # The channel finds out by itself, and reconnects; what is held is not lost by a beat that is missing.
+                # The channel finds out by itself, and reconnects.
                 logger.debug("signalbus could not tell Redis that it lives: %r", error)
+                self._patient_until = time.monotonic() + PATIENCE
+                wait = AGAIN
 
-    def beat(self, channel: Any) -> None:
-        """Do once what it does again and again.
+    def beat(self, channel: Any) -> bool:
+        """Do once what it does again and again: one command, while nobody holds anything.
 
         Args:
             channel: the one whose connections it uses.
+
+        Returns:
+            Whether anybody may hold anything.
         """
         owner, unacked = self._owner, channel.unacked
         held = set(owner.held)
-        if not held and not unacked.has_owners():
-            return  # nobody holds anything
+        if held:
+            self._held_at = time.monotonic()
+        else:
+            first = unacked.first_owner()
+            if first == owner.id and time.monotonic() - self._held_at > LEASE:
+                unacked.forget(first)  # if that is so: the event loop may have claimed meanwhile
+                first = unacked.first_owner()
+            if first in {None, owner.id}:
+                return first is not None
         for dead in unacked.beat(owner.id if held else "", sorted(self._known(channel, held))):
             if dead == owner.id:
                 unacked.forget(dead)
+            elif time.monotonic() < self._patient_until:
+                continue
             elif count := unacked.take_back(dead):
                 logger.warning("signalbus took %d messages back that a worker held when it died (%s)", count, dead)
+        return True
 
     def _known(self, channel: Any, held: set[str]) -> set[str]:
         """Return what is held and runs or waits here; what nobody knows of any more is left to visibility timeouts."""

@@ -14,6 +14,7 @@ from signalbus.transport.claims import is_ours
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
+MOST_RESTORED = 1000  # claims at a time
 UNLIMITED = 100  # messages at a time, where the consumer names no number
 
 
@@ -25,6 +26,11 @@ class QoS(stock.QoS):
 
     channel: Any
     _asked_to_restore = 0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._queues: frozenset[str] = frozenset()
+        self._others: set[bytes] = set()  # claims beyond our visibility timeout that came from other queues
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Hold a message; kombu's signature."""
@@ -76,15 +82,24 @@ class QoS(stock.QoS):
     def restore_visible(self, start: int = 0, num: int | None = None, interval: int = 10) -> None:  # noqa: ARG002 - kombu's
         """Give back what was claimed before the visibility timeout, by workers with kombu's transport.
 
-        By the server's clock, and without kombu's lock, which a full server refuses: what is given back is given back
-        once anyway.
+        From our queues alone: workers of the host's own app hold what they have to hold, such as tasks with a
+        countdown, in the same keys, for as long as a visibility timeout of theirs allows. By the server's clock, and
+        without kombu's lock, which a full server refuses: what is given back is given back once anyway.
         """
         self._asked_to_restore += 1
         if (self._asked_to_restore - 1) % (interval or 1):
             return
+        unacked = self.channel.unacked
         try:
-            for tag in self.channel.unacked.older_than(self.visibility_timeout):
-                self.restore_by_tag(tag)
+            old = unacked.older_than(self.visibility_timeout)
+            if self._queues != (queues := frozenset(self.channel.active_queues)):
+                self._queues, self._others = queues, set()
+            self._others.intersection_update(old)
+            old = [tag for tag in old if tag not in self._others][:MOST_RESTORED]
+            self._others |= unacked.of_others(old, queues)
+            for tag in old:
+                if tag not in self._others:
+                    self.restore_by_tag(tag)
         except ResponseError as error:
             if not compat.is_wrong_type(error):
                 raise

@@ -12,12 +12,12 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 from redis.exceptions import ResponseError
 
-from signalbus.compat.redis import MALFORMED, is_wrong_type, list_of, parsed, prefixed
+from signalbus.compat.redis import MALFORMED, is_wrong_type, list_of, parsed, prefixed, queues_of
 from signalbus.transport import scripts
 from signalbus.transport.claims import CLAIM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from signalbus.transport.claims import Claimed
 
@@ -46,6 +46,7 @@ class Unacked:
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
+        self._pool: Any = None
         self.claims = prefixed(channel, channel.unacked_key)
         self.index = prefixed(channel, channel.unacked_index_key)
         self.owners = prefixed(channel, f"{channel.unacked_key}_owners")
@@ -60,7 +61,9 @@ class Unacked:
     @contextmanager
     def connection(self) -> Iterator[Any]:
         """Lend a connection for commands whose keys are as they stand in Redis."""
-        pool = self._channel.pool
+        if not self._channel.closed:  # then it has none, and what still runs is told of over its last one
+            self._pool = self._channel.pool
+        pool = self._pool
         connection = pool.get_connection()
         try:
             yield connection
@@ -222,16 +225,32 @@ class Unacked:
             dead = self.run(scripts.BEAT, keys, owner, LEASE, *tags[start : start + CHUNK * 10])
         return [bytes_to_str(name) for name in dead]
 
-    def has_owners(self) -> bool:
-        """Whether anybody holds anything, or did when they died."""
-        return bool(self.command("EXISTS", self.owners))
+    def first_owner(self) -> str | None:
+        """Return who has not been heard of for longest, of those who hold anything, or did when they died."""
+        found = self.command("ZRANGE", self.owners, 0, 0)
+        return bytes_to_str(found[0]) if found else None
 
     def older_than(self, seconds: float) -> list[bytes]:
-        """Return the tags of claims, anybody's, that are older than so many seconds."""
+        """Return the tags of claims, anybody's, that are older than so many seconds, the oldest first."""
         now, _ = self.command("TIME")
-        found: list[bytes] = self.command(
-            "ZRANGEBYSCORE", self.index, "-inf", int(now) - seconds, "LIMIT", 0, CHUNK * 10
-        )
+        found: list[bytes] = self.command("ZRANGEBYSCORE", self.index, "-inf", int(now) - seconds)
+        return found
+
+    def of_others(self, tags: Sequence[Tag], queues: Collection[str]) -> set[Tag]:
+        """Return those of some claims that came from other queues.
+
+        Args:
+            tags: of claims, not too many.
+            queues: their names.
+        """
+        found: set[Tag] = set()
+        for tag, entry in zip(tags, self.command("HMGET", self.claims, *tags) if tags else (), strict=True):
+            try:
+                _, exchange, key = parsed(entry) if entry is not None else (None, "", "")
+                if entry is not None and queues_of(self._channel, exchange, key).isdisjoint(queues):
+                    found.add(tag)
+            except MALFORMED:
+                continue  # whoever sees it first sets it aside
         return found
 
     def take_back(self, owner: str) -> int:

@@ -41,6 +41,9 @@ class Claimant:
         **options: Any,
     ) -> None:
         if alone:
+            for owner in claims._owners.values():
+                if owner.pulse is not None:  # of a process that has ended
+                    owner.pulse.stop()
             claims._owners.clear()
         self.messages: list[Any] = []
         self.channel: Any = None

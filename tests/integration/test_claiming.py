@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,12 +12,12 @@ import redis
 from kombu import Connection, Exchange, Queue
 
 from signalbus.embedded import EmbeddedValkey
-from signalbus.transport import unacked
+from signalbus.transport import claims, pulse, unacked
 from signalbus.transport.claims import Work
 from tests.integration.claimant import Claimant
 from tests.others.daemon import free_port
 from tests.others.tls import OPENSSL, behind_tls, make_certificate
-from tests.servers import wait_until
+from tests.servers import CHECKOUT, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -316,8 +318,53 @@ class TestEnds:
             message.ack()
             assert is_over(client)
 
+    def test_a_claim_that_is_under_way_while_the_worker_stops_is_given_back_at_once(self, url, client):
+        """The channel closes when the last receiver has ended, which may take minutes."""
+        with Claimant(url) as claimant:
+            claimant.run_for(0.1)
+            publish(url, "a", "b")
+            claimant.channel._send(5)
+            claimant.consumer.cancel()
+            assert client.llen("work") == 2
+            assert not client.hlen("unacked")
+
+    def test_threads_that_end_while_the_worker_stops_tell_each_end(self, url, client, monkeypatch):
+        """However they meet."""
+        publish(url, *range(60))
+        with Claimant(url, prefetch=60, work=Knows(given_up=False)) as claimant:
+            claimant.take(60)
+            claimant.consumer.cancel()
+            acknowledge = type(claimant.channel.unacked).acknowledge
+
+            def slowly(unacked, tags):
+                acknowledge(unacked, tags)
+                threading.Event().wait(0.001)
+
+            monkeypatch.setattr(type(claimant.channel.unacked), "acknowledge", slowly)
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda message: message.ack(), claimant.messages))
+            assert is_over(client)
+            assert not claimant.owner.acknowledged
+
 
 class TestLife:
+    def test_an_idle_worker_asks_once_and_lets_its_name_go(self, url, client, monkeypatch):
+        """One command, while nobody holds anything."""
+        publish(url, "a")
+        with Claimant(url) as claimant:
+            claimant.take(1)
+            claimant.acknowledge()
+            beats = claimant.owner.pulse
+            client.zadd("unacked_owners", {claimant.owner.id: 5})
+            assert beats.beat(claimant.channel)
+            assert client.zcard("unacked_owners") == 1
+            monkeypatch.setattr(beats, "_held_at", beats._held_at - 2 * unacked.LEASE)
+            assert not beats.beat(claimant.channel)
+            assert not client.zcard("unacked_owners")
+            before = client.info("stats")["total_commands_processed"]
+            assert not beats.beat(claimant.channel)
+            assert client.info("stats")["total_commands_processed"] - before == 2  # this test's own beside it
+
     def test_a_dead_workers_claims_come_back(self, url, client, caplog):
         """To whoever beats next, by the server's clock; marked, in their order."""
         publish(url, *range(3))
@@ -325,7 +372,7 @@ class TestLife:
             dead.take(3)
         client.zincrby("unacked_owners", -unacked.LEASE - 1, dead.owner.id)
         with Claimant(url) as another:
-            another.channel._pulse.beat(another.channel)
+            another.owner.pulse.beat(another.channel)
             another.take(3)
             assert another.bodies() == [0, 1, 2]
             assert all(marked(message) for message in another.messages)
@@ -341,6 +388,60 @@ class TestLife:
             assert client.llen("work") == 0
             assert client.zscore("unacked_owners", living.owner.id)
 
+    def test_what_runs_lives_while_its_worker_has_no_connection(self, url, client, monkeypatch):
+        """Celery waits for up to half a minute between two attempts to connect."""
+        monkeypatch.setattr(pulse, "PULSE", 0.02)
+        publish(url, "runs")
+        work = Knows()
+        with Claimant(url, work=work) as claimant:
+            (runs,) = claimant.take(1)
+            work.tags = {runs.delivery_tag}
+        client.zadd("unacked_owners", {claimant.owner.id: 5})
+        client.zadd("unacked_index", {runs.delivery_tag: 5})
+        wait_until(lambda: client.zscore("unacked_owners", claimant.owner.id) > 5)
+        wait_until(lambda: client.zscore("unacked_index", runs.delivery_tag) > 5)
+        runs.ack()
+        claimant.owner.pulse.join(5)
+        assert not claimant.owner.pulse.is_alive()
+
+    def test_nobody_is_dead_for_who_was_away_too(self, url, client):
+        """After the server was away, the others may not have reached it yet."""
+        publish(url, "a")
+        with Claimant(url, work=Knows(given_up=False)) as other:
+            other.take(1)
+        with Claimant(url):
+            owners = dict(claims._owners)
+        with Claimant(url) as fresh:
+            client.zadd("unacked_owners", {other.owner.id: 5})
+            claims._owners.update(owners)
+            with Claimant(url, alone=False) as again:
+                again.owner.pulse.beat(again.channel)
+                assert client.llen("work") == 0
+            fresh.owner.pulse.beat(fresh.channel)
+            fresh.take(1)
+
+    def test_nobody_is_dead_for_whom_the_server_did_not_answer(self, url, client, monkeypatch):
+        """It asks again soon, and waits for what the others say."""
+        monkeypatch.setattr(pulse, "PULSE", 0.02)
+        monkeypatch.setattr(pulse, "AGAIN", 0.02)
+        publish(url, "a")
+        with Claimant(url, work=Knows(given_up=False)) as other:
+            other.take(1)
+        with Claimant(url) as claimant:
+            asked = []
+            answer = type(claimant.channel.unacked).first_owner
+
+            def first_owner(unacked):
+                asked.append(unacked)
+                if len(asked) == 1:
+                    client.zadd("unacked_owners", {other.owner.id: 5})
+                    raise redis.ConnectionError
+                return answer(unacked)
+
+            monkeypatch.setattr(type(claimant.channel.unacked), "first_owner", first_owner)
+            wait_until(lambda: len(asked) > 3)
+            assert client.llen("work") == 0
+
     def test_no_visibility_timeout_finds_what_runs(self, url, client):
         """The beats make it young again; what nobody knows of any more grows old."""
         publish(url, "runs", "forgotten")
@@ -350,7 +451,7 @@ class TestLife:
             work.tags = {runs.delivery_tag}
             for message in (runs, forgotten):
                 client.zadd("unacked_index", {message.delivery_tag: 5})
-            claimant.channel._pulse.beat(claimant.channel)
+            claimant.owner.pulse.beat(claimant.channel)
             assert client.zscore("unacked_index", runs.delivery_tag) > 5
             with Connection(url, transport_options={"visibility_timeout": 10}) as stock:
                 stock_channel(stock).qos.restore_visible(interval=1)
@@ -379,6 +480,55 @@ class TestLife:
             claimant.channel.qos.restore_visible(interval=1)
             claimant.take(1)
             assert marked(claimant.messages[0])
+
+
+def test_what_the_hosts_own_workers_hold_is_none_of_our_business(url, client):
+    """Such as tasks with a countdown, in the same keys, beyond our visibility timeout; its queue is not ours."""
+    publish(url, *range(3), queue="hosts")
+    with Connection(url) as stock:
+        held = [stock_channel(stock).basic_get("hosts") for _ in range(3)]
+        stock_channel(stock).do_restore = False
+        client.zadd("unacked_index", {message.delivery_tag: 5 for message in held})
+        with Claimant(url) as claimant:
+            claimant.channel.qos.restore_visible(interval=1)
+            claimant.channel.qos.restore_visible(interval=1)
+            assert client.llen("hosts") == 0
+            claimant.consumer.add_queue(Queue("hosts", Exchange("hosts"), "hosts"))
+            claimant.consumer.consume()
+            claimant.channel.qos.restore_visible(interval=1)
+            claimant.take(3)
+
+
+def documented_acl() -> list[str]:
+    """Return what docs/reliability.md tells people to give to the bus."""
+    text = (CHECKOUT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    return text.partition("`ACL SETUSER bus ")[2].partition("`")[0].split()
+
+
+def test_whatever_it_does_passes_with_the_acl_that_is_recommended(valkey, client):
+    """What is claimed, given back, taken from the dead, set aside, moved away."""
+    client.execute_command("ACL", "SETUSER", "bus", "reset", *documented_acl(), "~work*")
+    client.acl_log_reset()
+    url = valkey.url.replace("redis+socket://", "redis+socket://bus:secret@")
+    publish(url, *range(4), priority=3)
+    with Claimant(url, work=Knows(given_up=False)) as dead:
+        dead.take(4)[0].ack()
+        dead.messages[1].requeue()
+        dead.channel.qos.restore_visible(interval=1)
+    client.zadd("unacked_owners", {dead.owner.id: 5})
+    client.lpush("work", "no message")
+    client.set("work\x06\x169", "no list")
+    with Claimant(url) as claimant:
+        assert claimant.channel.is_claiming
+        claimant.owner.pulse.beat(claimant.channel)
+        claimant.take(3)
+        client.delete("unacked_owners")
+        client.lpush("unacked_owners", "no set")
+        publish(url, "more")
+        claimant.take(4)
+        claimant.acknowledge()
+        assert client.exists("signalbus.set_aside", "work\x06\x169.set_aside", "unacked_owners.set_aside") == 3
+    assert not client.acl_log()
 
 
 class TestRefused:
