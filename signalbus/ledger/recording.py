@@ -169,10 +169,12 @@ def record(parts: Sequence[Recordable], *, using: str) -> None:
     ordered = any(part.ordering_key is not None for part in parts)
     inserts = _inserts(dialect, ordered=ordered)
     together: contextlib.AbstractContextManager[Any]
-    if dialect.arrays and not ordered:
+    if connection.in_atomic_block:
+        # What an atomic() block would do, for less. One statement alone needs it as well: who caught its error would
+        # else commit what PostgreSQL then rolls back without a word, and what was sent before would be published.
+        together = transaction.mark_for_rollback_on_error(using=using)
+    elif dialect.arrays and not ordered:
         together = contextlib.nullcontext()
-    elif connection.in_atomic_block:
-        together = transaction.mark_for_rollback_on_error(using=using)  # what an atomic() block would do, for less
     else:
         together = transaction.atomic(using=using)
     with together, connection.cursor() as cursor:
