@@ -45,9 +45,13 @@ logger: logging.Logger = logging.getLogger("signalbus")
 LIMITS = {"lock_timeout": 0.02, "statement_timeout": 0.5, "idle_in_transaction_session_timeout": 0.5}
 # Its codes for a lock that was not to be had, a deadlock, a transaction that another has overtaken, and the last two.
 LIMITED = frozenset({"55P03", "40P01", "40001", "57014", "25P03"})
-ENDS = re.compile(
+# What ends a transaction, and what holds until its end: a tenant for row-level security that one has set would be the
+# next one's as well.
+CONCERNS_ALL = re.compile(
     r"(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
-    r"(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b))\b",
+    r"(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)"
+    r"|SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)|SELECT\s+(?:pg_catalog\.)?set_config"
+    r"|CREATE\s+(?:(?:LOCAL|GLOBAL)\s+)?TEMP(?:ORARY)?)\b",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -61,7 +65,7 @@ class Broken(SignalBusError):  # noqa: N818 - says what happened
 
 
 class Watch:
-    """Looks at the statements of a shared transaction: which waits for a lock, and which would end it for everybody.
+    """Looks at the statements of a shared transaction: which waits for a lock, and which would concern everybody in it.
 
     Args:
         together: the database takes several statements at once, so that the end of a savepoint of ours can go with the
@@ -81,14 +85,23 @@ class Watch:
                 self._ended = f"{sql}; "
                 return None
             sql, self._ended = self._ended + sql, ""
-        elif ENDS.search(sql if isinstance(sql, str) else repr(sql)):
+        elif CONCERNS_ALL.search(sql if isinstance(sql, str) else _text_of(sql, context["connection"])):
             self.unfit = True
-            raise TransactionManagementError("a transaction that others share is not to be ended; alone it may be")
+            raise TransactionManagementError(
+                "a transaction that others share is not to be ended, nor is anything set for all of it; alone it may be"
+            )
         try:
             return execute(sql, params, many, context)
         except DatabaseError as error:
             self.unfit = self.unfit or met_a_limit(error)
             raise
+
+
+def _text_of(sql: Any, connection: Any) -> str:
+    """Return the text of a statement that is none: of psycopg's ``sql`` module, or bytes."""
+    if isinstance(sql, bytes):
+        return sql.decode(errors="replace")
+    return str(sql.as_string(connection.connection)) if hasattr(sql, "as_string") else repr(sql)
 
 
 class Savepoint:

@@ -10,6 +10,7 @@ import pytest
 from django.db import DatabaseError, connection, connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from psycopg.sql import SQL, Literal
 
 from signalbus import Reject, Signal, ledger
 from signalbus.models import Delivery, State
@@ -339,6 +340,38 @@ def test_what_a_receiver_sends_goes_out_with_the_shared_commit(bus: Bus, durable
     assert bus.work() <= 2  # Celery messages
 
     assert sorted(heard) == [0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET LOCAL app.tenant = 'the first''s'",
+        b"/* mine */ set local app.tenant to 'mine'",
+        SQL("SET LOCAL app.tenant = {}").format(Literal("mine")),
+        "SELECT set_config('app.tenant', 'mine', true)",
+        "CREATE TEMP TABLE mine ON COMMIT DROP AS SELECT 1; SET LOCAL app.tenant = 'mine'",
+    ],
+    ids=["set", "bytes", "composed", "set_config", "temp"],
+)
+@pytest.mark.parametrize("database", ["postgres"])
+def test_what_would_hold_for_the_others_too_is_done_alone(bus: Bus, durable: Signal, statement: Any):
+    """A tenant that one has set for its transaction, for row-level security, is not the next one's."""
+    seen: list[tuple[int, str]] = []
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('app.tenant', true)")
+            seen.append((number, cursor.fetchone()[0] or ""))
+            if number < 2:
+                cursor.execute(statement)
+
+    connect(durable, receiver, "receiver")
+    send(durable, 4)
+    bus.work()
+
+    assert {tenant for _, tenant in seen} == {""}
+    assert {number for number, _ in seen} == {0, 1, 2, 3}
+    assert rows() == [("receiver", "done", 1)] * 4
 
 
 def test_what_comes_twice_in_a_batch_runs_once(bus: Bus, durable: Signal):
