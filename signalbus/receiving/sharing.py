@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
     from signalbus.ledger import Taken
     from signalbus.receiving.calling import Attempt
     from signalbus.receiving.runner import Outcome
@@ -69,14 +71,14 @@ class Watch:
 
     Args:
         together: the database takes several statements at once, so that the end of a savepoint of ours can go with the
-            beginning of the next one; the last one's goes without saying.
+            beginning of the next one.
     """
 
     def __init__(self, *, together: bool) -> None:
         self.unfit: bool = False
         self.ours: bool = False  # a savepoint of ours begins or ends
         self._together = together
-        self._ended = ""  # what ends the last one
+        self._ended = ""  # what ends the last one, not said yet
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Run a statement, as Django's ``execute_wrapper()`` asks for it."""
@@ -95,6 +97,19 @@ class Watch:
         except DatabaseError as error:
             self.unfit = self.unfit or met_a_limit(error)
             raise
+
+    def finish(self, connection: BaseDatabaseWrapper) -> None:
+        """End the last savepoint of ours. If the transaction is not the one that it began in any more, this tells.
+
+        Args:
+            connection: the transaction's.
+
+        Raises:
+            DatabaseError: somebody ended that one, and another has begun: what others did may be gone with it.
+        """
+        if self._ended:
+            with connection.cursor() as cursor:
+                cursor.execute(self._ended)
 
 
 def _text_of(sql: Any, connection: Any) -> str:
@@ -228,6 +243,7 @@ class SharedCommit:
                 if not self._run_one(attempt, found):
                     deadline = 0.0  # what this one waited for may wait for what the others have locked
                 self._share(attempt)
+        self._watch.finish(self._connection)
         back = [*self._back, *(attempt.id for attempt in self.late)]
         if back:
             self._take_back(back)

@@ -93,8 +93,8 @@ def test_one_statement_takes_all_and_one_commit_ends_it(bus: Bus, durable: Signa
     assert rows() == [("receiver", "done", 1)] * 32
     assert seen.count("UPDATE") == 1
     if connection.vendor == "postgresql":  # the end of one goes with the beginning of the next
-        assert (seen.count("SAVEPOINT"), seen.count("RELEASE")) == (1, 31)
-        assert len(seen) == 1 + 2 * 32 + 2  # the take; with BEGIN and COMMIT
+        assert (seen.count("SAVEPOINT"), seen.count("RELEASE")) == (1, 32)
+        assert len(seen) == 1 + 2 * 32 + 1 + 2  # the take, and the end of the last; with BEGIN and COMMIT
     else:
         assert seen.count("SAVEPOINT") == seen.count("RELEASE") == 32
         assert len(seen) == 1 + 3 * 32 + 2
@@ -266,6 +266,30 @@ def test_who_breaks_the_transaction_takes_nobody_along(bus: Bus, durable: Signal
     assert others == dict.fromkeys(others, ("done", 1))
     if how not in {"raw rollback", "raw commit"}:  # which run alone, as they always have
         assert states()[3] == end
+
+
+@pytest.mark.parametrize("position", [0, 3])
+@pytest.mark.parametrize("database", ["postgres"])
+def test_who_rolls_back_by_the_driver_and_goes_on_takes_nobody_along(bus: Bus, durable: Signal, position: int):
+    """The driver begins another transaction, which could be committed as if nothing were: the last one's, too."""
+    called: list[int] = []
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        transaction.on_commit(lambda: called.append(number))
+        write(number)
+        if number == position:
+            driver("rollback")()
+            write(100)
+
+    connect(durable, receiver, "receiver")
+    send(durable, 4)
+
+    bus.work()
+
+    others = [number for number in range(4) if number != position]
+    assert written() == [*others, 100]
+    assert [number for number in called if number != position] == others
+    assert [states()[number] for number in others] == [("done", 1)] * 3
 
 
 def test_a_savepoint_by_hand_is_no_end_of_the_transaction(bus: Bus, durable: Signal):
