@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from signalbus.wire.message import Message
 
 WAIT = 10.0  # seconds after its publication that the sweeper first asks whether a delivery was lost
-CHUNK = 250  # rows of one INSERT with a list of values
+CHUNK = 160  # rows of one INSERT with a list of values, six each at most: SQLite before 3.32 takes 999 values
 FEW = 10  # deliveries up to which single values are quicker than arrays
 
 
