@@ -425,6 +425,69 @@ def test_threads_share_a_few_connections(client: Any, new_app: Callable[..., Cel
     assert client.info("stats")["total_connections_received"] - before < lane.CONNECTIONS
 
 
+def test_who_waits_longest_is_next(client: Any, new_app: Callable[..., Celery]):
+    """Ten threads that send without a pause leave nobody out, who would take the broker for one that is away."""
+    ours = lane_of(new_app())
+    sent, failed = [0] * (lane.CONNECTIONS + 4), threading.Event()
+    enough = threading.Event()
+
+    def send(number: int) -> None:
+        try:
+            while not enough.is_set():
+                ours.push("q", [["text"]])
+                sent[number] += 1
+        except TimeoutError:
+            failed.set()
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(len(sent))]
+    with override_settings(SIGNALBUS={"CONNECT_TIMEOUT": 1.0}):
+        for thread in threads:
+            thread.start()
+        try:
+            wait_until(lambda: min(sent) > 20 or failed.is_set(), what="all threads to have had their turns")
+        finally:
+            enough.set()
+            for thread in threads:
+                thread.join(timeout=30)
+
+    assert not failed.is_set()
+    assert (len(ours._places), len(ours._waiters)) == (lane.CONNECTIONS, 0)
+
+
+def test_who_is_interrupted_while_it_waits_keeps_no_connection(
+    client: Any, new_app: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch
+):
+    """A time limit or a killed greenlet ends the wait, just before or just after it is served."""
+    ours = lane_of(new_app())
+    for served in (False, True):
+        in_use = [ours._take() for _ in range(lane.CONNECTIONS)]
+
+        class Interrupted(lane._Waiter):
+            """Is interrupted."""
+
+            def __init__(self, in_use: Any = in_use, served: bool = served) -> None:
+                super().__init__()
+                wait = self.served.wait
+
+                def interrupt(timeout: float | None = None) -> bool:
+                    if timeout is None:
+                        return wait(10)
+                    if served:
+                        ours._give_back(in_use.pop()[0])
+                    raise KeyboardInterrupt
+
+                self.served.wait = interrupt  # type: ignore[method-assign]
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(lane, "_Waiter", Interrupted)
+            ours.push("q", [["text"]])
+        for connection, _ in in_use:
+            ours._give_back(connection)
+
+        assert (len(ours._places), len(ours._waiters)) == (lane.CONNECTIONS, 0)
+    ours.push("q", [["text"]])
+
+
 def test_who_finds_all_connections_in_use_does_not_wait_for_ever(client: Any, new_app: Callable[..., Celery]):
     """As long as a connection may take to be made."""
     ours = lane_of(new_app())
