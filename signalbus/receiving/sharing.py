@@ -53,7 +53,7 @@ CONCERNS_ALL = re.compile(
     r"(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
     r"(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)"
     r"|SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)|SELECT\s+(?:pg_catalog\.)?set_config"
-    r"|CREATE\s+(?:(?:LOCAL|GLOBAL)\s+)?TEMP(?:ORARY)?)\b",
+    r"|DECLARE|CREATE\s+(?:(?:LOCAL|GLOBAL)\s+)?TEMP(?:ORARY)?)\b",
     re.IGNORECASE | re.DOTALL,
 )
 

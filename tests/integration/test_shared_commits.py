@@ -374,8 +374,9 @@ def test_what_a_receiver_sends_goes_out_with_the_shared_commit(bus: Bus, durable
         SQL("SET LOCAL app.tenant = {}").format(Literal("mine")),
         "SELECT set_config('app.tenant', 'mine', true)",
         "CREATE TEMP TABLE mine ON COMMIT DROP AS SELECT 1; SET LOCAL app.tenant = 'mine'",
+        "DECLARE mine CURSOR FOR SELECT 1",
     ],
-    ids=["set", "bytes", "composed", "set_config", "temp"],
+    ids=["set", "bytes", "composed", "set_config", "temp", "cursor"],
 )
 @pytest.mark.parametrize("database", ["postgres"])
 def test_what_would_hold_for_the_others_too_is_done_alone(bus: Bus, durable: Signal, statement: Any):
