@@ -62,8 +62,8 @@ class Template:
     """
 
     def __init__(self, app: Celery, queue: str, channel: Any) -> None:
-        key, self._alone = _cut(app, queue, channel, None)
-        _, self._within = _cut(app, queue, channel, Tree(ROOT, PARENT))
+        key, self._alone = _cut_twice(app, queue, channel, None)
+        _, self._within = _cut_twice(app, queue, channel, Tree(ROOT, PARENT))
         self._new_id = _Ids()
         self._command = b"*%%d\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n" % (len(key), key.replace(b"%", b"%%"))
         self._one = self._command % 3
@@ -104,6 +104,13 @@ class _Ids:
 
     def __call__(self) -> bytes:
         return b"%b%012x" % (self._beginning, next(self._numbers))
+
+
+def _cut_twice(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tuple[bytes, Cut]:
+    cut = _cut(app, queue, channel, tree)
+    if _cut(app, queue, channel, tree) != cut:  # a time, a number, a signature: each message needs its own
+        raise UnfitError("what Celery writes differs from message to message in more than its ids")
+    return cut
 
 
 def _cut(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tuple[bytes, Cut]:

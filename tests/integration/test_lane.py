@@ -24,6 +24,7 @@ from celery.signals import before_task_publish
 from django.test import override_settings
 from kombu import Exchange, Producer, Queue
 from kombu.exceptions import OperationalError
+from kombu.transport.redis import Channel
 
 from signalbus import celery, tasks
 from signalbus.embedded import EmbeddedValkey
@@ -249,6 +250,25 @@ def test_a_tracer_s_headers_are_each_message_s_own(client: Any, app: Celery, mon
     seen = [json.loads(item)["headers"]["traceparent"] for item in client.lrange("q", 0, -1)]
     assert len(set(seen)) == 2
     assert "headers of their own" in (publisher.why_through_celery("q") or "")
+
+
+def test_what_a_transport_of_somebody_s_adds_is_each_message_s_own(
+    client: Any, app: Celery, monkeypatch: pytest.MonkeyPatch
+):
+    """As a number, or a signature, of each message."""
+    real, numbers = Channel._put, iter(range(100))
+
+    def put(self: Any, queue: str, message: Any, **more: Any) -> Any:
+        message["properties"]["number"] = next(numbers)
+        return real(self, queue, message, **more)
+
+    monkeypatch.setattr(Channel, "_put", put)
+    for text in ("a", "b"):
+        publisher.publish_texts("q", [text])
+
+    seen = [json.loads(item)["properties"]["number"] for item in client.lrange("q", 0, -1)]
+    assert len(set(seen)) == 2
+    assert "differs from message to message" in (publisher.why_through_celery("q") or "")
 
 
 def test_what_is_usual_is_written_directly(client: Any, app: Celery):
