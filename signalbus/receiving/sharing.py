@@ -27,7 +27,7 @@ from signalbus.receiving.calling import NotKnownHere, call_receiver
 from signalbus.receiving.ending import was_cut_off
 from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.reporting import announce, context_of
-from signalbus.receiving.upkeep import mend_connections, reject_broken, takes_several
+from signalbus.receiving.upkeep import left_open, mend_connections, reject_broken, takes_several
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -277,7 +277,7 @@ class SharedCommit:
         took = self._learn(attempt, began)
         if took >= WORTH_TELLING:
             ledger.tell_runtime(attempt.id, took, using=self._alias)
-        if took > BRIEF:
+        if took > BRIEF or left_open(but=self._alias):
             mend_connections(but=self._alias)
         self._guard_callbacks(attempt, context)
         return True
