@@ -160,7 +160,7 @@ def left_open(*, but: str | None = None) -> bool:
     Args:
         but: the alias of one that is somebody's who goes on.
     """
-    for connection in opened_connections():  # noqa: SIM110 - half the price of any(), after each message
+    for connection in opened_connections():
         if (connection.in_atomic_block or not connection.autocommit) and not (
             connection.connection is None or connection.alias == but
         ):

@@ -118,12 +118,11 @@ def _cut(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tuple[byte
     if channel.body_encoding != "base64":
         raise UnfitError(f"the transport's body_encoding is {channel.body_encoding!r}, not base64")
     message = envelope(app, [TEXT], ID, tree) | address(app, queue) | {"declare": []}
+    headers = dict(message["headers"])
     try:
         key, item = pushed_by(channel, lambda channel: Producer(channel, auto_declare=False).publish(**message))
     except ValueError as error:
         raise UnfitError(str(error)) from error
-    if json.loads(item)["headers"] != message["headers"]:  # of this moment: each message after it would bear them
-        raise UnfitError("somebody puts headers of their own on what kombu publishes, as a tracer does")
     found = re.search(r'"body": "([^"]*)"', item)
     tag = re.search(r'"delivery_tag": "([^"]*)"', item)
     if found is None or tag is None:
@@ -131,6 +130,8 @@ def _cut(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tuple[byte
     opening, _, closing = a2b_base64(found[1]).partition(quoted(TEXT).encode())
     if not closing:
         raise UnfitError("the body is not plain JSON: task_compression, or a serializer of somebody's")
+    if json.loads(item)["headers"] != headers:  # of this moment: each message after it would bear them
+        raise UnfitError("somebody puts headers of their own on what kombu publishes, as a tracer does")
     root, parent = (ID, []) if tree is None else (ROOT, [PARENT])
     format_ = _format(item, [found[1], ID, root, ONE, *parent, ID, tag[1]])
     ids = 3 * len(ID) + (len(ID) if tree is None else 0)

@@ -236,12 +236,17 @@ def test_what_is_unusual_goes_celery_s_way(
     assert reason in (publisher.why_through_celery("q") or "")
 
 
-def test_a_tracer_s_headers_are_each_message_s_own(client: Any, app: Celery, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_tracer_s_headers_are_each_message_s_own(
+    client: Any, app: Celery, monkeypatch: pytest.MonkeyPatch, in_place: bool
+):
     """As of one that wraps kombu's publish(): what it added to the first is not added to all that follow."""
     real, numbers = Producer.publish, iter(range(10))
 
     def publish(self: Any, body: Any, headers: Any, **more: Any) -> Any:
-        return real(self, body, headers={**headers, "traceparent": f"span {next(numbers)}"}, **more)
+        headers = headers if in_place else dict(headers)
+        headers["traceparent"] = f"span {next(numbers)}"
+        return real(self, body, headers=headers, **more)
 
     monkeypatch.setattr(Producer, "publish", publish)
     for text in ("a", "b"):
