@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from signalbus.wire.message import Message
 
 WAIT = 10.0  # seconds after its publication that the sweeper first asks whether a delivery was lost
-CHUNK = 250  # rows of one INSERT with a list of values
+CHUNK = 160  # rows of one INSERT with a list of values, six each at most: SQLite before 3.32 takes 999 values
 FEW = 10  # deliveries up to which single values are quicker than arrays
 
 
@@ -169,10 +169,12 @@ def record(parts: Sequence[Recordable], *, using: str) -> None:
     ordered = any(part.ordering_key is not None for part in parts)
     inserts = _inserts(dialect, ordered=ordered)
     together: contextlib.AbstractContextManager[Any]
-    if dialect.arrays and not ordered:
+    if connection.in_atomic_block:
+        # What an atomic() block would do, for less. One statement alone needs it as well: who caught its error would
+        # else commit what PostgreSQL then rolls back without a word, and what was sent before would be published.
+        together = transaction.mark_for_rollback_on_error(using=using)
+    elif dialect.arrays and not ordered:
         together = contextlib.nullcontext()
-    elif connection.in_atomic_block:
-        together = transaction.mark_for_rollback_on_error(using=using)  # what an atomic() block would do, for less
     else:
         together = transaction.atomic(using=using)
     with together, connection.cursor() as cursor:

@@ -32,7 +32,7 @@ from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.parking import park
 from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.runner import Outcome, conclude
-from signalbus.receiving.upkeep import kept_usable, mend_connections, reject_broken
+from signalbus.receiving.upkeep import kept_usable, left_open, mend_connections, reject_broken
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -157,8 +157,9 @@ def _run(attempt: Attempt) -> None:
     if attempt.receiver.atomic:
         pace.learn(attempt.receiver.id, progress.took)
         pace.warn(attempt.receiver.id, progress.took)
-    # A time limit may have struck, and the receiver have gone on after it; what was brief is not looked at.
-    if error is not None or attempt.receiver.timeout is not None or time.monotonic() - started > BRIEF:
+    # A time limit may have struck, and the receiver have gone on after it; what was brief is hardly looked at.
+    long = attempt.receiver.timeout is not None or time.monotonic() - started > BRIEF
+    if error is not None or long or left_open():
         mend_connections()
     if error is None:
         return

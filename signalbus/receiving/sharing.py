@@ -27,11 +27,13 @@ from signalbus.receiving.calling import NotKnownHere, call_receiver
 from signalbus.receiving.ending import was_cut_off
 from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.reporting import announce, context_of
-from signalbus.receiving.upkeep import mend_connections, reject_broken, takes_several
+from signalbus.receiving.upkeep import left_open, mend_connections, reject_broken, takes_several
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
     from signalbus.ledger import Taken
     from signalbus.receiving.calling import Attempt
@@ -45,9 +47,13 @@ logger: logging.Logger = logging.getLogger("signalbus")
 LIMITS = {"lock_timeout": 0.02, "statement_timeout": 0.5, "idle_in_transaction_session_timeout": 0.5}
 # Its codes for a lock that was not to be had, a deadlock, a transaction that another has overtaken, and the last two.
 LIMITED = frozenset({"55P03", "40P01", "40001", "57014", "25P03"})
-ENDS = re.compile(
+# What ends a transaction, and what holds until its end: a tenant for row-level security that one has set would be the
+# next one's as well.
+CONCERNS_ALL = re.compile(
     r"(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
-    r"(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b))\b",
+    r"(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)"
+    r"|SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)|SELECT\s+(?:pg_catalog\.)?set_config"
+    r"|DECLARE|CREATE\s+(?:(?:LOCAL|GLOBAL)\s+)?TEMP(?:ORARY)?)\b",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -61,18 +67,18 @@ class Broken(SignalBusError):  # noqa: N818 - says what happened
 
 
 class Watch:
-    """Looks at the statements of a shared transaction: which waits for a lock, and which would end it for everybody.
+    """Looks at the statements of a shared transaction: which waits for a lock, and which would concern everybody in it.
 
     Args:
         together: the database takes several statements at once, so that the end of a savepoint of ours can go with the
-            beginning of the next one; the last one's goes without saying.
+            beginning of the next one.
     """
 
     def __init__(self, *, together: bool) -> None:
         self.unfit: bool = False
         self.ours: bool = False  # a savepoint of ours begins or ends
         self._together = together
-        self._ended = ""  # what ends the last one
+        self._ended = ""  # what ends the last one, not said yet
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Run a statement, as Django's ``execute_wrapper()`` asks for it."""
@@ -81,14 +87,36 @@ class Watch:
                 self._ended = f"{sql}; "
                 return None
             sql, self._ended = self._ended + sql, ""
-        elif ENDS.search(sql if isinstance(sql, str) else repr(sql)):
+        elif CONCERNS_ALL.search(sql if isinstance(sql, str) else _text_of(sql, context["connection"])):
             self.unfit = True
-            raise TransactionManagementError("a transaction that others share is not to be ended; alone it may be")
+            raise TransactionManagementError(
+                "a transaction that others share is not to be ended, nor is anything set for all of it; alone it may be"
+            )
         try:
             return execute(sql, params, many, context)
         except DatabaseError as error:
             self.unfit = self.unfit or met_a_limit(error)
             raise
+
+    def finish(self, connection: BaseDatabaseWrapper) -> None:
+        """End the last savepoint of ours. If the transaction is not the one that it began in any more, this tells.
+
+        Args:
+            connection: the transaction's.
+
+        Raises:
+            DatabaseError: somebody ended that one, and another has begun: what others did may be gone with it.
+        """
+        if self._ended:
+            with connection.cursor() as cursor:
+                cursor.execute(self._ended)
+
+
+def _text_of(sql: Any, connection: Any) -> str:
+    """Return the text of a statement that is none: of psycopg's ``sql`` module, or bytes."""
+    if isinstance(sql, bytes):
+        return sql.decode(errors="replace")
+    return str(sql.as_string(connection.connection)) if hasattr(sql, "as_string") else repr(sql)
 
 
 class Savepoint:
@@ -215,6 +243,7 @@ class SharedCommit:
                 if not self._run_one(attempt, found):
                     deadline = 0.0  # what this one waited for may wait for what the others have locked
                 self._share(attempt)
+        self._watch.finish(self._connection)
         back = [*self._back, *(attempt.id for attempt in self.late)]
         if back:
             self._take_back(back)
@@ -248,7 +277,7 @@ class SharedCommit:
         took = self._learn(attempt, began)
         if took >= WORTH_TELLING:
             ledger.tell_runtime(attempt.id, took, using=self._alias)
-        if took > BRIEF:
+        if took > BRIEF or left_open(but=self._alias):
             mend_connections(but=self._alias)
         self._guard_callbacks(attempt, context)
         return True

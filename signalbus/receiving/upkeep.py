@@ -16,7 +16,7 @@ from django.db import Error, close_old_connections, connections
 from django.db.transaction import TransactionManagementError
 
 from signalbus import conf
-from signalbus.compat.django import close_pools, forget_pools
+from signalbus.compat.django import close_pools, forget_pools, opened_connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,6 +160,20 @@ def mend_connections(*, but: str | None = None) -> None:
             _drop(connection)
         elif connection.errors_occurred:
             connection.close_if_unusable_or_obsolete()
+
+
+def left_open(*, but: str | None = None) -> bool:
+    """Whether a receiver has left a transaction open: what the next one writes there would be a part of it.
+
+    Args:
+        but: the alias of one that is somebody's who goes on.
+    """
+    for connection in opened_connections():
+        if (connection.in_atomic_block or not connection.autocommit) and not (
+            connection.connection is None or connection.alias == but
+        ):
+            return True
+    return False
 
 
 def _is_worker() -> bool:

@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 10  # of a process, at most; who finds all of them in use waits
 IDLE = 0.5  # seconds after which a connection is asked whether the broker has closed it
+NO_CONNECTION: tuple[Any, float] = (None, 0.0)  # a place for one
+
+
+class _Waiter:
+    """Who waits for a place."""
+
+    def __init__(self) -> None:
+        self.served = threading.Event()
+        self.place = NO_CONNECTION
 
 
 class Lane:
@@ -53,9 +62,8 @@ class Lane:
         self._lock = threading.Lock()
         self._templates: dict[str, Template | UnfitError] = {}
         # Connections, or places for some, with the time of their last use; the one that was used last is used next.
-        self._places: deque[tuple[Any, float]] = deque([(None, 0.0)] * CONNECTIONS)
-        self._returned = threading.Condition()
-        self._waiting = 0
+        self._places: deque[tuple[Any, float]] = deque([NO_CONNECTION] * CONNECTIONS)
+        self._waiters: deque[_Waiter] = deque()
         # A connection that says one of these is stale, and a new one may be in order: it was closed; it is of a replica
         # that was the primary; its credentials have run out.
         self._stale = (exceptions.ConnectionError, exceptions.ReadOnlyError, OSError)
@@ -155,31 +163,48 @@ class Lane:
             return self._wait_for_one()
 
     def _wait_for_one(self) -> tuple[Any, float]:
-        taken: list[tuple[Any, float]] = []
-
-        def take() -> bool:
-            with suppress(IndexError):  # somebody else was faster
-                taken.append(self._places.pop())
-            return bool(taken)
-
+        mine = _Waiter()
+        self._waiters.append(mine)
+        self._serve_one()  # with what was given back just before
         timeout = conf.get().CONNECT_TIMEOUT
-        with self._returned:
-            self._waiting += 1
-            try:
-                if not self._returned.wait_for(take, timeout):
-                    raise TimeoutError(f"all {CONNECTIONS} connections to the broker were in use for {timeout:g} s")
-            finally:
-                self._waiting -= 1
-        return taken[0]
+        try:
+            in_time = mine.served.wait(timeout)
+        except BaseException:
+            self._wait_no_more(mine)
+            raise
+        if not in_time:
+            self._wait_no_more(mine)
+            raise TimeoutError(f"all {CONNECTIONS} connections to the broker were in use for {timeout:g} s")
+        return mine.place
+
+    def _wait_no_more(self, mine: _Waiter) -> None:
+        try:
+            self._waiters.remove(mine)
+        except ValueError:  # it has been served meanwhile
+            mine.served.wait()
+            self._pass_on(mine.place)
+
+    def _serve_one(self) -> None:
+        with suppress(IndexError):  # nothing is idle
+            self._pass_on(self._places.pop())
+
+    def _pass_on(self, place: tuple[Any, float]) -> None:
+        """Give a place to who waits longest: could others take it first, who sends without a pause would have all."""
+        try:
+            waiter = self._waiters.popleft()
+        except IndexError:
+            if place[0] is None:
+                self._places.appendleft(place)
+            else:
+                self._places.append(place)
+            if self._waiters:  # since a moment ago
+                self._serve_one()
+        else:
+            waiter.place = place
+            waiter.served.set()
 
     def _give_back(self, connection: Any) -> None:
-        if connection is None:
-            self._places.appendleft((None, 0.0))
-        else:
-            self._places.append((connection, time.monotonic()))
-        if self._waiting:
-            with self._returned:
-                self._returned.notify()
+        self._pass_on(NO_CONNECTION if connection is None else (connection, time.monotonic()))
 
     def _is_closed(self, connection: Any) -> bool:
         try:

@@ -208,20 +208,38 @@ def _identity(receiver: object) -> object:
     return source if owner is None else (source, id(owner))
 
 
-class SenderCache(weakref.WeakKeyDictionary[Any, Any]):
+class SenderCache:
     """What is connected for each sending class, for as long as the class lives.
 
     Django's own cache fails for senders that no weak reference can be made to (None, texts), and takes two model
-    instances of one row for the same sender, which its look-up does not.
+    instances of one row for the same sender, which its look-up does not. Classes are told apart as by that look-up, by
+    their identity: a metaclass may say that two are equal, and a lazy wrapper that it is the class it wraps.
     """
 
-    data: dict[Any, Any]  # the base class's, asked without the detour of its own get(): it is on every send's way
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[type], Any]] = {}
 
     def get(self, sender: Any, default: Any = None) -> Any:
         """Return what is remembered for a sender, if it is a class."""
-        return self.data.get(weakref.ref(sender), default) if isinstance(sender, type) else default
+        known = self._known.get(id(sender))
+        return known[1] if known is not None and known[0]() is sender else default
 
     def __setitem__(self, sender: Any, value: Any) -> None:
         """Remember something for a sender, if it is a class."""
-        if isinstance(sender, type):
-            super().__setitem__(sender, value)
+        if not issubclass(type(sender), type):
+            return
+        key, known = id(sender), self._known
+
+        def forget(gone: weakref.ref[type]) -> None:
+            found = known.get(key)
+            if found is not None and found[0] is gone:  # else another class has its place by now
+                known.pop(key, None)
+
+        known[key] = (weakref.ref(sender, forget), value)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._known.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from binascii import a2b_base64, b2a_base64
@@ -61,8 +62,8 @@ class Template:
     """
 
     def __init__(self, app: Celery, queue: str, channel: Any) -> None:
-        key, self._alone = _cut(app, queue, channel, None)
-        _, self._within = _cut(app, queue, channel, Tree(ROOT, PARENT))
+        key, self._alone = _cut_twice(app, queue, channel, None)
+        _, self._within = _cut_twice(app, queue, channel, Tree(ROOT, PARENT))
         self._new_id = _Ids()
         self._command = b"*%%d\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n" % (len(key), key.replace(b"%", b"%%"))
         self._one = self._command % 3
@@ -105,11 +106,19 @@ class _Ids:
         return b"%b%012x" % (self._beginning, next(self._numbers))
 
 
+def _cut_twice(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tuple[bytes, Cut]:
+    cut = _cut(app, queue, channel, tree)
+    if _cut(app, queue, channel, tree) != cut:  # a time, a number, a signature: each message needs its own
+        raise UnfitError("what Celery writes differs from message to message in more than its ids")
+    return cut
+
+
 def _cut(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tuple[bytes, Cut]:
     """Let Celery and kombu write a message, and cut it."""
     if channel.body_encoding != "base64":
         raise UnfitError(f"the transport's body_encoding is {channel.body_encoding!r}, not base64")
     message = envelope(app, [TEXT], ID, tree) | address(app, queue) | {"declare": []}
+    headers = dict(message["headers"])
     try:
         key, item = pushed_by(channel, lambda channel: Producer(channel, auto_declare=False).publish(**message))
     except ValueError as error:
@@ -121,6 +130,8 @@ def _cut(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tuple[byte
     opening, _, closing = a2b_base64(found[1]).partition(quoted(TEXT).encode())
     if not closing:
         raise UnfitError("the body is not plain JSON: task_compression, or a serializer of somebody's")
+    if json.loads(item)["headers"] != headers:  # of this moment: each message after it would bear them
+        raise UnfitError("somebody puts headers of their own on what kombu publishes, as a tracer does")
     root, parent = (ID, []) if tree is None else (ROOT, [PARENT])
     format_ = _format(item, [found[1], ID, root, ONE, *parent, ID, tag[1]])
     ids = 3 * len(ID) + (len(ID) if tree is None else 0)

@@ -100,6 +100,8 @@ def write_with(sender: str, payload: Mapping[str, object], max_bytes: int = MAX_
         The text that `encode` would have returned, without snapshots, for half of the time. None: ask `encode`, which
         knows the rest, and says what cannot travel, and where.
     """
+    if type(payload) is not dict:
+        return None  # a QueryDict's items() are not what dict() makes of it
     values: dict[str, Any] = {}
     try:
         for key, value in payload.items():

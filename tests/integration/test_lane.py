@@ -22,8 +22,9 @@ import redis
 from celery import Celery, _state
 from celery.signals import before_task_publish
 from django.test import override_settings
-from kombu import Exchange, Queue
+from kombu import Exchange, Producer, Queue
 from kombu.exceptions import OperationalError
+from kombu.transport.redis import Channel
 
 from signalbus import celery, tasks
 from signalbus.embedded import EmbeddedValkey
@@ -235,6 +236,46 @@ def test_what_is_unusual_goes_celery_s_way(
     assert reason in (publisher.why_through_celery("q") or "")
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_tracer_s_headers_are_each_message_s_own(
+    client: Any, app: Celery, monkeypatch: pytest.MonkeyPatch, in_place: bool
+):
+    """As of one that wraps kombu's publish(): what it added to the first is not added to all that follow."""
+    real, numbers = Producer.publish, iter(range(10))
+
+    def publish(self: Any, body: Any, headers: Any, **more: Any) -> Any:
+        headers = headers if in_place else dict(headers)
+        headers["traceparent"] = f"span {next(numbers)}"
+        return real(self, body, headers=headers, **more)
+
+    monkeypatch.setattr(Producer, "publish", publish)
+    for text in ("a", "b"):
+        publisher.publish_texts("q", [text])
+
+    seen = [json.loads(item)["headers"]["traceparent"] for item in client.lrange("q", 0, -1)]
+    assert len(set(seen)) == 2
+    assert "headers of their own" in (publisher.why_through_celery("q") or "")
+
+
+def test_what_a_transport_of_somebody_s_adds_is_each_message_s_own(
+    client: Any, app: Celery, monkeypatch: pytest.MonkeyPatch
+):
+    """As a number, or a signature, of each message."""
+    real, numbers = Channel._put, iter(range(100))
+
+    def put(self: Any, queue: str, message: Any, **more: Any) -> Any:
+        message["properties"]["number"] = next(numbers)
+        return real(self, queue, message, **more)
+
+    monkeypatch.setattr(Channel, "_put", put)
+    for text in ("a", "b"):
+        publisher.publish_texts("q", [text])
+
+    seen = [json.loads(item)["properties"]["number"] for item in client.lrange("q", 0, -1)]
+    assert len(set(seen)) == 2
+    assert "differs from message to message" in (publisher.why_through_celery("q") or "")
+
+
 def test_what_is_usual_is_written_directly(client: Any, app: Celery):
     """Nobody is told a reason, because there is none."""
 
@@ -407,6 +448,69 @@ def test_threads_share_a_few_connections(client: Any, new_app: Callable[..., Cel
     assert failed == []
     assert client.llen("q") == 1001
     assert client.info("stats")["total_connections_received"] - before < lane.CONNECTIONS
+
+
+def test_who_waits_longest_is_next(client: Any, new_app: Callable[..., Celery]):
+    """Ten threads that send without a pause leave nobody out, who would take the broker for one that is away."""
+    ours = lane_of(new_app())
+    sent, failed = [0] * (lane.CONNECTIONS + 4), threading.Event()
+    enough = threading.Event()
+
+    def send(number: int) -> None:
+        try:
+            while not enough.is_set():
+                ours.push("q", [["text"]])
+                sent[number] += 1
+        except TimeoutError:
+            failed.set()
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(len(sent))]
+    with override_settings(SIGNALBUS={"CONNECT_TIMEOUT": 1.0}):
+        for thread in threads:
+            thread.start()
+        try:
+            wait_until(lambda: min(sent) > 20 or failed.is_set(), what="all threads to have had their turns")
+        finally:
+            enough.set()
+            for thread in threads:
+                thread.join(timeout=30)
+
+    assert not failed.is_set()
+    assert (len(ours._places), len(ours._waiters)) == (lane.CONNECTIONS, 0)
+
+
+def test_who_is_interrupted_while_it_waits_keeps_no_connection(
+    client: Any, new_app: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch
+):
+    """A time limit or a killed greenlet ends the wait, just before or just after it is served."""
+    ours = lane_of(new_app())
+    for served in (False, True):
+        in_use = [ours._take() for _ in range(lane.CONNECTIONS)]
+
+        class Interrupted(lane._Waiter):
+            """Is interrupted."""
+
+            def __init__(self, in_use: Any = in_use, served: bool = served) -> None:
+                super().__init__()
+                wait = self.served.wait
+
+                def interrupt(timeout: float | None = None) -> bool:
+                    if timeout is None:
+                        return wait(10)
+                    if served:
+                        ours._give_back(in_use.pop()[0])
+                    raise KeyboardInterrupt
+
+                self.served.wait = interrupt  # type: ignore[method-assign]
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(lane, "_Waiter", Interrupted)
+            ours.push("q", [["text"]])
+        for connection, _ in in_use:
+            ours._give_back(connection)
+
+        assert (len(ours._places), len(ours._waiters)) == (lane.CONNECTIONS, 0)
+    ours.push("q", [["text"]])
 
 
 def test_who_finds_all_connections_in_use_does_not_wait_for_ever(client: Any, new_app: Callable[..., Celery]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from signalbus.ledger.recording import Part, record
 from signalbus.models import Delivery, Lane, State, StoredMessage
 from signalbus.wire.message import Message, delivery_id, to_body, uuid7
 
-from .bus import elsewhere
+from .bus import Bus, connect, elsewhere, new_signal
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -95,6 +96,21 @@ def test_many_messages_are_recorded_together(database_url: str, count: int):
     one_statement = connections[DEFAULT].vendor == "postgresql"
     statements = [query for query in queries if "INSERT" in query["sql"]]
     assert len(statements) == (1 if one_statement else 2 * chunks)
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+@pytest.mark.parametrize("ordered_by", [None, "number"])
+def test_the_oldest_sqlite_takes_as_many_values_as_are_written_at_once(bus: Bus, ordered_by: str | None):
+    """Django runs on 3.31, which takes 999 in a statement."""
+    signal = new_signal(durable=True, ordered_by=ordered_by)
+    connect(signal, lambda **kwargs: None, "receiver")
+    connections[DEFAULT].ensure_connection()
+    connections[DEFAULT].connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+
+    signal.send_many(None, [{"number": number} for number in range(400)])
+    bus.work()
+
+    assert Delivery.objects.filter(state=State.DONE).count() == 400
 
 
 def test_a_rollback_takes_the_rows_back(database_url: str):

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import connections, transaction
 
+from signalbus.receiving import upkeep
+from signalbus.receiving.pace import Manners
+
 from .bus import QUEUE, Bus, connect, new_signal
 
 if TYPE_CHECKING:
@@ -149,3 +152,35 @@ def test_a_savepoint_of_the_ledgers_takes_its_own_whatever_the_other_does(
 
     bus.work()
     assert sorted(ran) == [1, 3]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("how", ["set_autocommit", "atomic"])
+def test_a_transaction_that_a_receiver_leaves_open_is_not_the_next_one_s(
+    bus: Bus, other: str, monkeypatch: pytest.MonkeyPatch, durable: bool, how: str
+):
+    """What others of its Celery message write there is committed, in a commit that they share as well."""
+    monkeypatch.setattr(upkeep, "_is_worker", lambda: True)
+    monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+    with connections[other].cursor() as cursor:
+        cursor.execute("CREATE TABLE written (number integer)")
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        if number == 0:
+            if how == "atomic":
+                Open(other)
+            else:
+                transaction.set_autocommit(False, using=other)
+            return
+        with connections[other].cursor() as cursor:
+            cursor.execute("INSERT INTO written VALUES (%s)", [number])
+
+    signal = new_signal(durable=durable)
+    connect(signal, receiver)
+    signal.send_many(None, [{"number": number} for number in range(4)])
+    bus.work()
+
+    connections[other].close()  # without a commit
+    with connections[other].cursor() as cursor:
+        cursor.execute("SELECT number FROM written ORDER BY number")
+        assert cursor.fetchall() == [(1,), (2,), (3,)]

@@ -10,6 +10,7 @@ import pytest
 from django.db import DatabaseError, connection, connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from psycopg.sql import SQL, Literal
 
 from signalbus import Reject, Signal, ledger
 from signalbus.models import Delivery, State
@@ -92,8 +93,8 @@ def test_one_statement_takes_all_and_one_commit_ends_it(bus: Bus, durable: Signa
     assert rows() == [("receiver", "done", 1)] * 32
     assert seen.count("UPDATE") == 1
     if connection.vendor == "postgresql":  # the end of one goes with the beginning of the next
-        assert (seen.count("SAVEPOINT"), seen.count("RELEASE")) == (1, 31)
-        assert len(seen) == 1 + 2 * 32 + 2  # the take; with BEGIN and COMMIT
+        assert (seen.count("SAVEPOINT"), seen.count("RELEASE")) == (1, 32)
+        assert len(seen) == 1 + 2 * 32 + 1 + 2  # the take, and the end of the last; with BEGIN and COMMIT
     else:
         assert seen.count("SAVEPOINT") == seen.count("RELEASE") == 32
         assert len(seen) == 1 + 3 * 32 + 2
@@ -267,6 +268,30 @@ def test_who_breaks_the_transaction_takes_nobody_along(bus: Bus, durable: Signal
         assert states()[3] == end
 
 
+@pytest.mark.parametrize("position", [0, 3])
+@pytest.mark.parametrize("database", ["postgres"])
+def test_who_rolls_back_by_the_driver_and_goes_on_takes_nobody_along(bus: Bus, durable: Signal, position: int):
+    """The driver begins another transaction, which could be committed as if nothing were: the last one's, too."""
+    called: list[int] = []
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        transaction.on_commit(lambda: called.append(number))
+        write(number)
+        if number == position:
+            driver("rollback")()
+            write(100)
+
+    connect(durable, receiver, "receiver")
+    send(durable, 4)
+
+    bus.work()
+
+    others = [number for number in range(4) if number != position]
+    assert written() == [*others, 100]
+    assert [number for number in called if number != position] == others
+    assert [states()[number] for number in others] == [("done", 1)] * 3
+
+
 def test_a_savepoint_by_hand_is_no_end_of_the_transaction(bus: Bus, durable: Signal):
     """A receiver may go back to a savepoint of its own."""
 
@@ -339,6 +364,39 @@ def test_what_a_receiver_sends_goes_out_with_the_shared_commit(bus: Bus, durable
     assert bus.work() <= 2  # Celery messages
 
     assert sorted(heard) == [0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET LOCAL app.tenant = 'the first''s'",
+        b"/* mine */ set local app.tenant to 'mine'",
+        SQL("SET LOCAL app.tenant = {}").format(Literal("mine")),
+        "SELECT set_config('app.tenant', 'mine', true)",
+        "CREATE TEMP TABLE mine ON COMMIT DROP AS SELECT 1; SET LOCAL app.tenant = 'mine'",
+        "DECLARE mine CURSOR FOR SELECT 1",
+    ],
+    ids=["set", "bytes", "composed", "set_config", "temp", "cursor"],
+)
+@pytest.mark.parametrize("database", ["postgres"])
+def test_what_would_hold_for_the_others_too_is_done_alone(bus: Bus, durable: Signal, statement: Any):
+    """A tenant that one has set for its transaction, for row-level security, is not the next one's."""
+    seen: list[tuple[int, str]] = []
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('app.tenant', true)")
+            seen.append((number, cursor.fetchone()[0] or ""))
+            if number < 2:
+                cursor.execute(statement)
+
+    connect(durable, receiver, "receiver")
+    send(durable, 4)
+    bus.work()
+
+    assert {tenant for _, tenant in seen} == {""}
+    assert {number for number, _ in seen} == {0, 1, 2, 3}
+    assert rows() == [("receiver", "done", 1)] * 4
 
 
 def test_what_comes_twice_in_a_batch_runs_once(bus: Bus, durable: Signal):

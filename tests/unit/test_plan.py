@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+from django.http import QueryDict
 from django.test import override_settings
+from django.utils.functional import SimpleLazyObject
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ from signalbus.sending.plan import Plan
 from signalbus.testing import captured
 from signalbus.wire import codec
 from signalbus.wire.message import delivery_hex, delivery_id, from_body, stamp, to_body, uuid7
+from signalbus.wire.references import allow_sender
 from tasks.admissions.models import Academy, Cohort
 
 from .wire_app import models
@@ -104,6 +107,16 @@ UNUSUAL = [
 def test_what_is_not_flat_and_plain_takes_the_long_way(payload):
     """Tags, containers, snapshots, keys to be asked for; and what is refused, which is told there with its place."""
     assert written(None, payload) is None
+
+
+def test_a_querydict_is_what_a_dict_made_of_it_is():
+    """As `**` takes it: its items() would give the last of each key's values only."""
+    payload = QueryDict("a=1&a=2")
+    taken: dict[str, Any] = {**payload}
+    assert taken == {"a": ["1", "2"]}
+
+    assert written(None, payload) is None
+    assert codec.encode(None, payload) == codec.encode(None, {"a": ["1", "2"]})
 
 
 def test_a_payload_that_is_too_large_is_told_of_by_the_long_way():
@@ -229,6 +242,28 @@ def test_who_is_connected_or_disconnected_is_heard_of_at_once(signal: Signal):
     signal.connect(anybody, sender=Cohort)
     assert recipients(signal) == (SOMEBODY_ELSE,)
     assert recipients(signal, Cohort) == (SOMEBODY_ELSE, f"{ANYBODY}[admissions.Cohort]")
+
+
+class _AllEqual(type):
+    """A metaclass of classes that are equal, and of which no dict takes one."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(cls, other: object) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_each_class_has_a_plan_of_its_own_whatever_it_says_of_itself(signal: Signal, lazy: bool):
+    """Who hears it is told by what it is, as for Django, and not by what it is equal to, or says that it is."""
+    one = _AllEqual("One", (), {"__module__": models.__name__})
+    other: Any = SimpleLazyObject(lambda: one) if lazy else _AllEqual("Other", (), {"__module__": models.__name__})
+    signal.connect(somebody_else, sender=one)
+    allow_sender(other)
+
+    assert recipients(signal, other) == (ANYBODY,)
+    assert recipients(signal, one) == (ANYBODY, f"{SOMEBODY_ELSE}[{models.__name__}:One]")
+    assert recipients(signal, other) == (ANYBODY,)
 
 
 def test_who_died_gets_nothing_more(signal: Signal):
