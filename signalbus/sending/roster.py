@@ -35,7 +35,7 @@ class Roster:
         self._called: dict[str, dict[Key, Receiver]] = {}
         self._formerly: dict[str, dict[Key, Receiver]] = {}
         self._rivals: list[tuple[Receiver, Receiver]] = []
-        self.changes: int = 0  # how often something was added or dropped
+        self.changes: int = 0  # how often something was added or dropped, or a rival met
 
     def __contains__(self, key: Key) -> bool:
         """Whether anything is kept under a key, inline receivers too."""
@@ -82,6 +82,7 @@ class Roster:
             return  # Django's affair
         if first is not None and entry is not None and first.source != entry.source:
             self._rivals.append((first, entry))
+            self.changes += 1
             return
         differing = _differing(first, entry)
         if differing:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbus import Signal
-from signalbus.exceptions import PayloadError
+from signalbus.exceptions import ConfigurationError, PayloadError
 from signalbus.sending.plan import Plan
 from signalbus.testing import captured
 from signalbus.wire import codec
@@ -278,6 +278,19 @@ def test_who_died_gets_nothing_more(signal: Signal):
     assert recipients(signal) == (ANYBODY, "held")
     del held
     gc.collect()
+    assert recipients(signal) == (ANYBODY,)
+
+
+def test_a_rival_that_came_later_is_told_of(signal: Signal):
+    """Django ignores who has another's uid: the sender would not hear of it."""
+    signal.connect(somebody_else, dispatch_uid="one uid")
+    assert recipients(signal) == (ANYBODY, "one uid")
+    signal.connect(anybody, dispatch_uid="one uid")
+
+    with pytest.raises(ConfigurationError, match="one uid"):
+        signal.send(None)
+
+    signal.disconnect(dispatch_uid="one uid")
     assert recipients(signal) == (ANYBODY,)
 
 
