@@ -159,8 +159,8 @@ def test_beside_kombus_transport(fleet: Fleet):
         fleet.sent += 1
     wait_until(lambda: {"a", "b"} <= fleet.runs().keys(), what="both to run")
     kill(ours)
-    fleet.start_all({**KOMBUS, "CELERY_BROKER_TRANSPORT_OPTIONS": '{"visibility_timeout": 2}'})
-    wait_until(lambda: {"a", "b"} <= set(fleet.twice()), what="the other to restore them")
+    fleet.start_all({**KOMBUS, "CELERY_BROKER_TRANSPORT_OPTIONS": '{"visibility_timeout": 1}'})
+    wait_until(lambda: {"a", "b"} <= set(fleet.twice()), 30, "the other to restore them")
 
 
 @pytest.mark.parametrize("pool", ["solo", "prefork", "threads"] if KILLS > 2 else ["solo"])
