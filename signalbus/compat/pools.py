@@ -46,9 +46,13 @@ def wait_until_accepted(pool: Any, seconds: float) -> None:
     When a worker stops or loses its connection, Celery forgets what no child has accepted, and takes for not accepted
     what a child has begun while nobody read its word. Such a message runs, and then runs again elsewhere.
 
+    A child that has done as many tasks as it may (``worker_max_tasks_per_child``) leaves what was written to it in a
+    pipe that its successor reads, unless Celery hears of its end while it still knows the job. So that comes first.
+
     Uses the jobs in ``AsynPool._cache`` (``_write_to``, ``_accepted``), what reads children's words
-    (``handle_result_event``, ``_fileno_to_outq``), and what ends a write that a full pipe has interrupted (``_writer``,
-    ``_active_writers``, ``_flush_writer``). Without them, a gentle stop would run a message twice now and then.
+    (``handle_result_event``, ``_fileno_to_outq``), what ends a write that a full pipe has interrupted (``_writer``,
+    ``_active_writers``, ``_flush_writer``), and what sees to the end of a child (``maintain_pool``, which makes it
+    ``dead``). Without them, a gentle stop would run a message twice now and then.
 
     Args:
         pool: a worker's prefork pool.
@@ -62,10 +66,12 @@ def wait_until_accepted(pool: Any, seconds: float) -> None:
                 children._flush_writer(job._write_to, writer)
         for fileno in list(children._fileno_to_outq):
             children.handle_result_event(fileno)
+        if any(_is_on_its_way(job) and not job._write_to._is_alive() for job in list(children._cache.values())):
+            children.maintain_pool()
         time.sleep(0.001)
 
 
 def _is_on_its_way(job: Any) -> bool:
-    """Whether a job was written to a child that lives and has not answered."""
+    """Whether a job was written to a child that has not answered, and may do so, or leave it to its successor."""
     child = job._write_to
-    return child is not None and not job._accepted and child._is_alive()
+    return child is not None and not job._accepted and not child.dead

@@ -6,8 +6,11 @@ needs of them is said here, once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import InconsistencyError
@@ -222,6 +225,21 @@ def open_line(channel: Any, on_change: Callable[[], None]) -> Any:
 def fileno(connection: Any) -> int | None:
     """Return the descriptor of a connection's socket; None if it has none (redis-py's ``_sock``)."""
     return None if connection._sock is None else connection._sock.fileno()
+
+
+def close(connection: Any, *, forget: bool) -> None:
+    """Close a connection.
+
+    Args:
+        connection: redis-py's.
+        forget: let what was sent and has not arrived never arrive (redis-py's ``_sock``). The kernel would go on
+            sending it after the close, for as long as a network is away.
+    """
+    if forget and connection._sock is not None:
+        with contextlib.suppress(OSError):  # closed at the other end
+            connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection._sock.close()  # before redis-py's, which ends it gently first
+    connection.disconnect()
 
 
 def replies(connection: Any, count: int) -> list[Any]:

@@ -336,11 +336,11 @@ class ClaimingMixin:
             logger.debug("signalbus could not hear the last of Redis: %r", error)
         self.owner.acknowledged.extendleft(reversed(self._ending))
         self._ending.clear()
+        self.connection.cycle.unwatch(self)
+        line.close(forget=self._asked is not None)
         if self._asked is not None:
             self.owner.lost.append(self._asked[0])
             self._asked = None
-        self.connection.cycle.unwatch(self)
-        line.close()
         self._line = None
 
 

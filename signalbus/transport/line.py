@@ -88,6 +88,10 @@ class Line:
         if self.fileno is None:
             raise RedisConnectionError("the connection to Redis is closed")
 
-    def close(self) -> None:
-        """Close it; harmless if it is closed."""
-        self._connection.disconnect()
+    def close(self, *, forget: bool = False) -> None:
+        """Close it; harmless if it is closed.
+
+        Args:
+            forget: a claim was sent, and not answered. It must not come about once it is taken for lost.
+        """
+        compat.close(self._connection, forget=forget)

@@ -159,9 +159,9 @@ def test_beside_kombus_transport(fleet: Fleet):
         fleet.sent += 1
     wait_until(lambda: {"a", "b"} <= fleet.runs().keys(), what="both to run")
     kill(ours)
-    impatient = '{"visibility_timeout": 2, "unacked_restore_interval": 1}'
+    impatient = '{"visibility_timeout": 1, "unacked_restore_interval": 1}'
     fleet.start_all({**KOMBUS, "CELERY_BROKER_TRANSPORT_OPTIONS": impatient})
-    wait_until(lambda: {"a", "b"} <= set(fleet.twice()), what="the other to restore them")
+    wait_until(lambda: {"a", "b"} <= set(fleet.twice()), 30, "the other to restore them")
 
 
 @pytest.mark.parametrize("pool", ["solo", "prefork", "threads"] if KILLS > 2 else ["solo"])

@@ -367,7 +367,7 @@ def test_the_interval_doubles_with_each_publication(database_url: str):
 def test_a_claim_that_was_lost_is_published_as_suspect(database_url: str):
     """A worker that died in a claimed run leaves an overdue claim, which the next one claims as well."""
     delivery = recorded()
-    taking.claim(delivery, worker="w1", lease=0, using=DEFAULT)
+    taking.claim(delivery, worker="w1", lease=-1, using=DEFAULT)  # SQLite's clock has milliseconds: not just now
 
     (row,) = due.take_due(100)
 

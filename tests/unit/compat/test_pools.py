@@ -6,7 +6,7 @@ import inspect
 from types import SimpleNamespace
 from typing import Any
 
-from billiard.pool import ApplyResult
+from billiard.pool import ApplyResult, Pool
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.prefork import TaskPool
 from celery.concurrency.thread import TaskPool as ThreadPool
@@ -18,7 +18,7 @@ from signalbus.compat import pools
 def job(*, written: bool, alive: bool = True, writer: object = None) -> Any:
     """Return a job of billiard's, as it is until its child answers."""
     made: Any = ApplyResult({}, None)
-    made._write_to = SimpleNamespace(_is_alive=lambda: alive) if written else None
+    made._write_to = SimpleNamespace(_is_alive=lambda: alive, dead=False) if written else None
     made._writer = lambda: writer
     return made
 
@@ -28,8 +28,14 @@ def pool(*jobs: Any) -> Any:
     made: Any = TaskPool(2)
 
     def answer(fileno: int) -> None:
-        if children._cache[fileno]._writer() not in children._active_writers:
-            children._cache[fileno]._accepted = True
+        job = children._cache[fileno]
+        if job._writer() not in children._active_writers and job._write_to and job._write_to._is_alive():
+            job._accepted = True
+
+    def maintain() -> None:
+        for job in jobs:
+            if job._write_to and not job._write_to._is_alive():
+                job._write_to.dead = True
 
     children: Any = SimpleNamespace(
         outbound_buffer=[],
@@ -38,6 +44,7 @@ def pool(*jobs: Any) -> Any:
         _cache=dict(enumerate(jobs)),
         _fileno_to_outq=range(len(jobs)),
         handle_result_event=answer,
+        maintain_pool=maintain,
     )
     made._pool = children
     return made
@@ -57,10 +64,16 @@ class TestWaitUntilAccepted:
         assert begun._accepted
 
     def test_nothing_to_wait_for(self):
-        """Nobody reads anything for jobs that no living child has."""
-        waiting, lost = job(written=False), job(written=True, alive=False)
-        pools.wait_until_accepted(pool(waiting, lost), 5)
+        """Nobody answers for jobs that no child has."""
+        waiting = job(written=False)
+        pools.wait_until_accepted(pool(waiting), 5)
         assert not waiting._accepted
+
+    def test_celery_sees_to_a_child_that_has_ended(self):
+        """Before it forgets the job: its successor would read it, and run it."""
+        lost = job(written=True, alive=False)
+        pools.wait_until_accepted(pool(lost), 5)
+        assert lost._write_to.dead
         assert not lost._accepted
 
     def test_celery_still_uses_what_we_read(self):
@@ -69,6 +82,8 @@ class TestWaitUntilAccepted:
         names = "_active_writers _flush_writer _writer outbound_buffer _fileno_to_outq handle_result_event"
         for name in (*names.split(), "_write_to", "_accepted", "_is_alive"):
             assert name in source
+        assert "proc.dead = True" in inspect.getsource(AsynPool.on_partial_read)
+        assert "self.on_job_process_down(" in inspect.getsource(Pool)
         assert "job.discard()" in inspect.getsource(AsynPool.flush)  # what it is all about
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from kombu import Connection
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.scheduling import round_robin_cycle
+from redis import Connection as RedisConnection
 from redis import SSLConnection, UnixDomainSocketConnection
 from redis._parsers import _HiredisParser, _RESP3Parser
 
@@ -154,3 +156,22 @@ class TestRedisPy:
         """Else a worker would wait for a reply that does not come."""
         assert "push_request" in inspect.signature(connection.read_response).parameters
         assert "check_health" in inspect.signature(connection.send_packed_command).parameters
+
+
+@pytest.mark.parametrize("forget", [True, False])
+def test_what_was_sent_and_has_not_arrived_is_forgotten(forget):
+    """The other end is told that the connection is broken, not that it has ended."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection: Any = RedisConnection(host="127.0.0.1", port=server.getsockname()[1])
+        connection._sock = socket.create_connection(server.getsockname())
+        other, _ = server.accept()
+        with other:
+            connection._sock.send(b"claim")
+            compat.close(connection, forget=forget)
+            other.settimeout(5)
+            if forget:
+                with pytest.raises(ConnectionResetError):
+                    while other.recv(10):
+                        pass
+            else:
+                assert (other.recv(10), other.recv(10)) == (b"claim", b"")
