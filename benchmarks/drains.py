@@ -15,17 +15,15 @@ from benchmarks.line import at_least, summarize
 from benchmarks.peers import EMISOR, ON_THE_BROKER, ON_THE_DATABASE
 from benchmarks.peers.sides import PeerSide
 from benchmarks.receivers import ASIDE
-from benchmarks.rows import Row
+from benchmarks.rows import Part, Row
 from benchmarks.sides import race
 from tasks.admissions.models import Cohort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from benchmarks.ground import Ground
     from benchmarks.line import Goal, Line
     from benchmarks.peers import Peer
-    from benchmarks.rows import Size
     from benchmarks.sides import Side
     from signalbus import Signal
 
@@ -66,17 +64,8 @@ WORKS = (
 )
 
 
-class Drains:
-    """Measures workers: all of a race are there, and get slices of messages by turns.
-
-    Args:
-        ground: the servers.
-        size: how much is measured.
-    """
-
-    def __init__(self, ground: Ground, size: Size) -> None:
-        self.ground = ground
-        self.size = size
+class Drains(Part):
+    """Measures workers: all of a race are there, and get slices of messages by turns."""
 
     def rows(self) -> Iterator[Row]:
         """List what is measured."""

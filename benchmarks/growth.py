@@ -15,7 +15,7 @@ from benchmarks.ground import QUEUES
 from benchmarks.line import at_most, summarize
 from benchmarks.processes import peak_memory
 from benchmarks.receivers import ASIDE
-from benchmarks.rows import Row
+from benchmarks.rows import Part, Row
 from benchmarks.sides import SideError
 from tasks.admissions.models import Cohort
 from tests.servers import CHECKOUT
@@ -23,26 +23,15 @@ from tests.servers import CHECKOUT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.ground import Ground
     from benchmarks.line import Line
-    from benchmarks.rows import Size
 
 BACKLOGS = (10_000, 1_000_000)
 WATCHED = 10_000  # messages whose processor time is taken, at the head of each backlog
 REGISTERED = (10, 1000)
 
 
-class Growth:
-    """Measures the same with little and with much around it.
-
-    Args:
-        ground: the servers.
-        size: how much is measured.
-    """
-
-    def __init__(self, ground: Ground, size: Size) -> None:
-        self.ground = ground
-        self.size = size
+class Growth(Part):
+    """Measures the same with little and with much around it."""
 
     def rows(self) -> Iterator[Row]:
         """List what is measured."""

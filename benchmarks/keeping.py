@@ -11,7 +11,7 @@ from benchmarks import signals
 from benchmarks.deliveries import Waiting
 from benchmarks.ground import QUEUES, cohort
 from benchmarks.line import at_most, summarize
-from benchmarks.rows import Row
+from benchmarks.rows import Part, Row
 from benchmarks.timing import by_turns, each, repeated
 from signalbus import ledger
 from signalbus.sending import outbox
@@ -21,9 +21,7 @@ from tasks.admissions.models import Academy, Cohort
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from benchmarks.ground import Ground
     from benchmarks.line import Goal, Line
-    from benchmarks.rows import Size
     from benchmarks.timing import Times
     from signalbus.sending.composing import Outgoing
 
@@ -33,17 +31,8 @@ TOGETHER = 100  # texts in one Celery message
 SETTLED = 1_000_000
 
 
-class Keeping:
-    """Measures what is written, beside ordinary rows and beside signals that keep nothing.
-
-    Args:
-        ground: the servers.
-        size: how much is measured.
-    """
-
-    def __init__(self, ground: Ground, size: Size) -> None:
-        self.ground = ground
-        self.size = size
+class Keeping(Part):
+    """Measures what is written, beside ordinary rows and beside signals that keep nothing."""
 
     def rows(self) -> Iterator[Row]:
         """List what is measured."""

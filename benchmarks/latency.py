@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 from benchmarks import signals, stock, workers
 from benchmarks.line import at_most, summarize
 from benchmarks.processes import cpu_seconds
-from benchmarks.rows import Row
+from benchmarks.rows import Part, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from benchmarks.ground import Ground
     from benchmarks.line import Goal, Line
-    from benchmarks.rows import Size
     from benchmarks.sides import Side
 
     Send = Callable[[str, float], object]
@@ -79,17 +77,8 @@ def _send_stock(kind: str, seconds: float) -> None:
     stock.work.delay(sent=time.monotonic(), seconds=seconds)
 
 
-class Latency:
-    """Measures the time from before a send to the receiver's first line.
-
-    Args:
-        ground: the servers.
-        size: how much is measured.
-    """
-
-    def __init__(self, ground: Ground, size: Size) -> None:
-        self.ground = ground
-        self.size = size
+class Latency(Part):
+    """Measures the time from before a send to the receiver's first line."""
 
     def rows(self) -> Iterator[Row]:
         """List what is measured."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from benchmarks.line import Line
+
+if TYPE_CHECKING:
+    from benchmarks.ground import Ground
 
 Measure = Callable[[], Iterable[Line]]
 
@@ -22,13 +26,6 @@ class Row:
 
     title: str
     measure: Measure
-
-
-class Part(Protocol):
-    """What measures one aspect of the bus."""
-
-    def rows(self) -> Iterator[Row]:
-        """List what is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +50,20 @@ class Size:
             least: of a quick look.
         """
         return max(least, int(number * self.scale))
+
+
+class Part(ABC):
+    """What measures one aspect of the bus.
+
+    Args:
+        ground: the servers.
+        size: how much is measured.
+    """
+
+    def __init__(self, ground: Ground, size: Size) -> None:
+        self.ground = ground
+        self.size = size
+
+    @abstractmethod
+    def rows(self) -> Iterator[Row]:
+        """List what is measured."""

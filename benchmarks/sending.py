@@ -11,16 +11,14 @@ from django.db import transaction
 from benchmarks import signals, stock
 from benchmarks.ground import QUEUES
 from benchmarks.line import at_least, at_most, summarize
-from benchmarks.rows import Row
+from benchmarks.rows import Part, Row
 from benchmarks.timing import by_turns, each, repeated
 from tasks.admissions.models import Academy, Cohort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from benchmarks.ground import Ground
     from benchmarks.line import Line
-    from benchmarks.rows import Size
 
 BATCH = 1000
 DELAYS = 100  # in a block beside a batch: as many would take most of the time
@@ -28,17 +26,8 @@ LOCAL = 50  # calls that never leave the process, in one look at the clock
 RAW = "raw"  # the list that raw items go to
 
 
-class Sending:
-    """Measures sends of one instance.
-
-    Args:
-        ground: the servers.
-        size: how much is measured.
-    """
-
-    def __init__(self, ground: Ground, size: Size) -> None:
-        self.ground = ground
-        self.size = size
+class Sending(Part):
+    """Measures sends of one instance."""
 
     def rows(self) -> Iterator[Row]:
         """List what is measured."""
