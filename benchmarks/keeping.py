@@ -62,9 +62,7 @@ class Keeping(Part):
             outgoing = _captured(send)
 
             def record() -> None:
-                ledger.record(
-                    [ledger.Part(item.message, item.body, item.queue) for item in outgoing], using=ledger.using()
-                )
+                ledger.record(outgoing, using=ledger.using())
 
             def create() -> None:
                 Academy.objects.bulk_create([_ordinary() for _ in range(number)])

@@ -268,10 +268,7 @@ def hear(connection: Any) -> None:
         connection.read_response(push_request=True)
 
 
-_StockPoller: Any = stock.MultiChannelPoller
-
-
-class Poller(_StockPoller):  # type: ignore[misc]
+class Poller(stock.MultiChannelPoller):
     """kombu's poller, without its BRPOP for channels that claim.
 
     Replaces ``_register_BRPOP``, which ``on_poll_start`` calls for each channel that consumes. Without it, kombu would
@@ -280,4 +277,4 @@ class Poller(_StockPoller):  # type: ignore[misc]
 
     def _register_BRPOP(self, channel: Any) -> None:  # noqa: N802 - kombu's name
         if not channel.is_claiming:
-            super()._register_BRPOP(channel)
+            super()._register_BRPOP(channel)  # type: ignore[misc]  # its stubs name what is public

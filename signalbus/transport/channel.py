@@ -36,8 +36,8 @@ class ClaimingMixin:
     in one step; else it does as kombu does. It acknowledges in bulk, with the next claim.
     """
 
-    QoS = QoS
-    Message = Message
+    QoS: type[Any] = QoS
+    Message: type[Any] = Message
 
     connection: Any
     qos: Any
@@ -45,13 +45,13 @@ class ClaimingMixin:
     active_queues: list[str]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.is_claiming = False
+        self.is_claiming: bool = False
         self._line: Line | None = None
         self._asked: tuple[Numbers, list[tuple[str, str]], tuple[Any, ...]] | None = None
         self._ending: list[str] = []  # claims whose end is on its way to Redis
         self._wants_no_acks = False
         super().__init__(*arguments, **options)
-        self.unacked = Unacked(self)
+        self.unacked: Unacked = Unacked(self)
         self.work: Work = self.connection.work
         client = self.connection.client
         self.owner: Owner = claims.owner_of((client.hostname, client.port, client.virtual_host, self.unacked.keys))

@@ -42,7 +42,7 @@ class Numbers(NamedTuple):
 class Work:
     """What the process does with what it was given; this one knows nothing, and so holds on to everything."""
 
-    task = ""  # the one whose messages may travel together
+    task: str = ""  # the one whose messages may travel together
 
     def free(self) -> int | None:
         """Return how many messages can be begun now; None if that is not known."""
@@ -64,14 +64,14 @@ class Owner:
     """
 
     def __init__(self) -> None:
-        self.id = uuid.uuid4().hex[:16]
+        self.id: str = uuid.uuid4().hex[:16]
         self.held: dict[str, str] = {}  # the queue of each claim that is not over
         self.groups: dict[str, list[str]] = {}  # the claims of each group
         self.acknowledged: deque[str] = deque()  # claims whose end Redis has not heard of
         self.rejected: deque[str] = deque()  # deliveries that are to come again, of which Redis has not heard
         self.lost: list[Numbers] = []  # of commands whose reply never came
         self.refused: str | None = None  # why this server's messages cannot be claimed
-        self.is_unsettled = False  # a channel has ended without giving back what nobody will run
+        self.is_unsettled: bool = False  # a channel has ended without giving back what nobody will run
         self.pulse: Any = None  # that of its last channel
         self._count = 0
 

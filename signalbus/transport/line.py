@@ -31,7 +31,7 @@ class Line:
     """
 
     def __init__(self, channel: Any) -> None:
-        self.has_news = True  # something may be there that nobody has looked at
+        self.has_news: bool = True  # something may be there that nobody has looked at
         self._expected = 0
         self._sent_at = 0.0
         self._connection = compat.open_line(channel, self._on_change)

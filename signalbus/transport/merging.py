@@ -107,7 +107,7 @@ class Merged(dict[str, Any]):
     """
 
     def __init__(self, parcels: Sequence[Parcel]) -> None:
-        self.parcels = list(parcels)
+        self.parcels: list[Parcel] = list(parcels)
         first = self.parcels[0]
         headers = _headers_of(self.parcels)
         super().__init__(

@@ -53,7 +53,7 @@ class Message(virtual.Message):
         super().__init__(payload, channel=channel, **options)
         self.states: Callable[[], Sequence[int]] | None = None  # how far its texts are; empty if nobody tells
         self._parcels: list[Parcel] = payload.parcels if isinstance(payload, Merged) else []
-        self.texts = [text for parcel in self._parcels for text in parcel.texts]
+        self.texts: list[str] = [text for parcel in self._parcels for text in parcel.texts]
         self._gone: set[int] = set()  # texts that were given back
         self._lock = threading.Lock()
         self.channel: Any

@@ -23,11 +23,11 @@ class SentinelChannel(ClaimingMixin, stock.SentinelChannel):  # type: ignore[mis
 class TransportMixin:
     """What makes a transport of kombu's claim, when it runs in an event loop."""
 
-    work = Work()  # what the process does with what it is given
+    work: Work = Work()  # what the process does with what it is given
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.cycle = Poller()
+        self.cycle: Poller = Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Be driven by an event loop; kombu's signature."""
@@ -38,13 +38,13 @@ class TransportMixin:
 class Transport(TransportMixin, stock.Transport):  # type: ignore[misc]  # as above
     """kombu's Redis transport, by claims; for TLS and unix sockets too."""
 
-    Channel = Channel
+    Channel: type[Any] = Channel
 
 
 class SentinelTransport(TransportMixin, stock.SentinelTransport):  # type: ignore[misc]  # as above
     """kombu's transport for Redis behind a Sentinel, by claims."""
 
-    Channel = SentinelChannel
+    Channel: type[Any] = SentinelChannel
 
 
 OURS: dict[type, type] = {stock.Transport: Transport, stock.SentinelTransport: SentinelTransport}

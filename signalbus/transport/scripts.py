@@ -23,8 +23,8 @@ class Script:
     """
 
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.sha = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - what Redis calls it by
+        self.text: str = text
+        self.sha: str = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - what Redis calls it by
 
     def command(self, keys: Sequence[str], *arguments: Any) -> tuple[Any, ...]:
         """Return the command that runs it, if the server knows it."""

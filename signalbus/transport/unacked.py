@@ -47,9 +47,9 @@ class Unacked:
     def __init__(self, channel: Any) -> None:
         self._channel = channel
         self._pool: Any = None
-        self.claims = prefixed(channel, channel.unacked_key)
-        self.index = prefixed(channel, channel.unacked_index_key)
-        self.owners = prefixed(channel, f"{channel.unacked_key}_owners")
+        self.claims: str = prefixed(channel, channel.unacked_key)
+        self.index: str = prefixed(channel, channel.unacked_index_key)
+        self.owners: str = prefixed(channel, f"{channel.unacked_key}_owners")
         self._set_aside = prefixed(channel, SET_ASIDE)
         self._set_aside_count = prefixed(channel, SET_ASIDE_COUNT)
 

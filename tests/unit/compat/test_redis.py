@@ -74,7 +74,7 @@ class TestTransports:
         consuming: dict[str, Any] = {"active_queues": ["q"], "active_fanout_queues": []}
         consuming["qos"] = SimpleNamespace(can_consume=lambda: True)
         claims, pops = (SimpleNamespace(**consuming, is_claiming=claims) for claims in (True, False))
-        poller._channels = [claims, pops]
+        poller._channels = [claims, pops]  # type: ignore[attr-defined]
         poller.on_poll_start()
         assert popped == [pops]
 
