@@ -194,15 +194,26 @@ def _at_once(
 ) -> tuple[str, list[Any]]:
     """Write one statement, for one round trip, however many rows of messages and of deliveries there are.
 
-    Psycopg takes as long to write an array as it takes for several single values.
+    For few rows single values are quicker, whose statement psycopg and the server know.
     """
     if len(tables[1]) <= FEW:
         sent, then = (insert.of(len(rows)) for insert, rows in zip(inserts, tables, strict=True))
         values = [value for rows in tables for row in rows for value in row]
     else:
         sent, then = (insert.arrays for insert in inserts)
-        values = [list(column) for rows in tables for column in zip(*rows, strict=True)]
+        values = [_array(column) for rows in tables for column in zip(*rows, strict=True)]
     return f"WITH sent AS ({sent}) {then}", values
+
+
+def _array(column: Sequence[Any]) -> str:
+    """Write a column as PostgreSQL reads an array: psycopg takes five times as long, an adapter for each value."""
+    quoted = ("NULL" if value is None else _quoted(value) for value in column)
+    return f"{{{','.join(quoted)}}}"
+
+
+def _quoted(value: Any) -> str:
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
 def _placed(deliveries: Sequence[tuple[Any, ...]], parts: Sequence[Recordable], using: str) -> list[tuple[Any, ...]]:

@@ -214,6 +214,25 @@ def test_what_waits_for_its_next_attempt_is_not_taken_early(database_url: str):
         assert taking.take(delivery, worker="w1", using=DEFAULT) is None
 
 
+ODD = ["", "NULL", "null", '"', "\\", '\\"', "{}", "{a,b}", "a,b", " a ", "\n\t", "%s", "é€😀", "'", "$1"]
+
+
+@pytest.mark.parametrize("most", [1, len(ODD)])
+def test_whatever_is_written_is_read_again(database_url: str, most: int):
+    """In one statement or in many, and whatever means something to the database stands in it."""
+    parts = [new_part(f"to {odd}", queue=odd)._replace(subject=f"about {odd}") for odd in ODD]
+
+    assert len(ODD) > recording.FEW
+    for start in range(0, len(parts), most):
+        record(parts[start : start + most], using=DEFAULT)
+
+    found = Delivery.objects.values_list("message_id", "receiver", "queue", "message__subject", "message__text")
+    assert set(found) == {
+        (part.message.id, part.message.recipients[0], part.queue, part.subject, part.body)  # type: ignore[index]
+        for part in parts
+    }
+
+
 @pytest.mark.parametrize(
     ("changes", "idle"),
     [
