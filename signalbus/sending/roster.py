@@ -28,9 +28,9 @@ class Roster:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[Key, Receiver] = {}  # those that travel
+        self.entries: dict[Key, Receiver] = {}  # those that travel
         # The one under a key, if it travels: the table's own method, because each send asks it for each receiver.
-        self.get: Callable[[Key], Receiver | None] = self._entries.get
+        self.get: Callable[[Key], Receiver | None] = self.entries.get
         self._sites: dict[Key, str] = {}  # where each was connected, inline ones too
         self._called: dict[str, dict[Key, Receiver]] = {}
         self._formerly: dict[str, dict[Key, Receiver]] = {}
@@ -42,10 +42,10 @@ class Roster:
         return key in self._sites
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def __iter__(self) -> Iterator[Receiver]:
-        return (entry for entry in list(self._entries.values()) if entry.function() is not None)
+        return (entry for entry in list(self.entries.values()) if entry.function() is not None)
 
     def add(self, key: Key, entry: Receiver | None, site: str) -> None:
         """Take in what Django has just taken in, and note which other one has its id.
@@ -62,7 +62,7 @@ class Roster:
             return
         namesakes = self._called.setdefault(entry.id, {})
         self._rivals += [(other, entry) for each, other in namesakes.items() if _rivals(key, entry, each, other)]
-        self._entries[key] = namesakes[key] = entry
+        self.entries[key] = namesakes[key] = entry
         for former in entry.was:
             self._formerly.setdefault(former, {})[key] = entry
 
@@ -77,7 +77,7 @@ class Roster:
         Raises:
             ConfigurationError: the same one with other options.
         """
-        first = self._entries.get(key)
+        first = self.entries.get(key)
         if first is None and entry is None:
             return  # Django's affair
         if first is not None and entry is not None and first.source != entry.source:
@@ -96,7 +96,7 @@ class Roster:
         """Forget what is kept under a key, and whose rival it was."""
         self.changes += 1
         self._sites.pop(key, None)
-        entry = self._entries.pop(key, None)
+        entry = self.entries.pop(key, None)
         if entry is None:
             return
         for index, ids in ((self._called, (entry.id,)), (self._formerly, entry.was)):

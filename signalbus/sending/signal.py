@@ -231,7 +231,7 @@ class Signal(Named, Later, HookedSignal):
         return sort_out(connected) if connected else ([], [], [])
 
     def _here(self, sender: object) -> Here | None:
-        if not self._roster and not self.use_caching:
+        if not self._roster.entries and not self.use_caching:
             return None  # all of them run here: the shorter way to the same
         _travelling, sync, asynchronous = self.split(sender)
         return sync, asynchronous
@@ -253,8 +253,8 @@ class Signal(Named, Later, HookedSignal):
             CascadeError: a cascade too deep.
             ConfigurationError: a signal without a name, a name or id that two share, or an app that is not installed.
         """
-        if not self.receivers and not self.open:
-            return unheard()
+        if not self._roster.entries and not self.open:  # nothing travels, so that it is Django's alone
+            return Sent(super().send(sender, **payload)) if self.receivers else unheard()
         plan = self._plans.of(self, sender)
         if plan is not None:
             (parts,), _ = plan.send(sender, (payload,))
@@ -334,7 +334,7 @@ class Signal(Named, Later, HookedSignal):
 
     def _draft(self, sender: Any, *, robust: bool = False, due: timedelta | datetime | None = None) -> Draft | None:
         """Begin a send; None if nothing of it travels, so that it is Django's alone."""
-        if not self._roster and not self.open:
+        if not self._roster.entries and not self.open:
             return None
         travelling, sync, asynchronous = self.split(sender)
         if not travelling and not self.open:
