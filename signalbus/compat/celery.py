@@ -59,41 +59,6 @@ def task_here(app: Celery) -> Any | None:
     return app.current_worker_task
 
 
-def is_worker_stopping() -> bool:
-    """Whether this process is a worker's main one, and in its warm shutdown.
-
-    Uses ``celery.worker.state.should_stop``, as `is_worker_terminating` does its sibling.
-    """
-    state = sys.modules.get("celery.worker.state")
-    code = getattr(state, "should_stop", None)
-    return code is not None and code is not False
-
-
-def wait_for_what_is_written(pool: Any) -> None:
-    """Have a prefork pool see to its end, in a warm shutdown, what its children were given a moment before.
-
-    Wraps ``TaskPool.flush``, and uses ``AsynPool._cache`` with ``_write_to`` and ``_accepted`` of its jobs. Celery 5.7
-    forgets there what a child has not said yet that it has begun, also as the worker stops. The child runs it, but
-    nobody reads the result: the message is not acknowledged, so it runs twice; and the child, which waits for a reader
-    (``billiard.pool.Worker._ensure_messages_consumed``), holds the worker up for 30 seconds.
-
-    Args:
-        pool: the worker's, started; one of another kind is left alone.
-    """
-    flush = getattr(pool, "flush", None)
-    if flush is None or not hasattr(getattr(pool, "_pool", None), "_cache"):
-        return
-
-    def flush_what_is_not_written() -> None:
-        if is_worker_stopping():
-            for job in pool._pool._cache.values():  # noqa: SLF001 - the reason of this module
-                if job._write_to is not None:  # noqa: SLF001 - as above
-                    job._accepted = True  # noqa: SLF001 - as above
-        flush()
-
-    pool.flush = flush_what_is_not_written
-
-
 def listeners(signal: Any, sender: object) -> list[tuple[Callable[..., object], bool]]:
     """Return who listens to one of Celery's signals, and whether each asked for this sender.
 

@@ -11,6 +11,8 @@ from typing import Any
 from celery.concurrency.prefork import TaskPool
 from celery.worker import state
 
+ACCEPT_SECONDS = 1.0  # for a child to say that it has begun what was written to it
+
 
 def requests() -> set[str]:
     """Return the delivery tags of all that a worker's main process has taken on: what runs, waits or is scheduled.
@@ -38,6 +40,34 @@ def running() -> set[str]:
 def is_prefork(pool: Any) -> bool:
     """Whether a pool has children that are told by the event loop what to run."""
     return isinstance(pool, TaskPool) and hasattr(vars(pool)["_pool"], "outbound_buffer")
+
+
+def see_to_what_is_written(pool: Any) -> None:
+    """Have a prefork pool see to its end, whatever happens to the worker, what its children were given a moment before.
+
+    Wraps ``TaskPool.flush``, with which Celery forgets what no child has accepted: when the connection is lost, and as
+    the worker stops. What a child has taken out of its pipe meanwhile runs all the same. Celery 5.7 does not read its
+    result then, so that it runs again elsewhere; and a child that waits for a reader
+    (``billiard.pool.Worker._ensure_messages_consumed``) holds a worker that stops up for 30 seconds.
+
+    Uses ``celery.worker.state.should_stop``, and ``AsynPool._cache`` with ``_write_to`` and ``_accepted`` of its jobs.
+
+    Args:
+        pool: the worker's, started; one of another kind is left alone.
+    """
+    flush = pool.flush
+    if flush is None or not is_prefork(pool):
+        return
+
+    def flush_the_rest() -> None:
+        wait_until_accepted(pool, ACCEPT_SECONDS)
+        code: Any = state.should_stop
+        if code is not None and code is not False:  # an exit code, so 0 counts
+            for job in pool._pool._cache.values():
+                job._accepted = job._accepted or job._write_to is not None
+        flush()
+
+    pool.flush = flush_the_rest
 
 
 def wait_until_accepted(pool: Any, seconds: float) -> None:

@@ -68,7 +68,7 @@ def _holds_nothing(queue: str) -> bool:
     """Whether a queue is empty, and nobody holds a message that came out of it; False if the broker does not tell."""
     app = celery.get_app()
     name = queue or celery.default_queue()
-    with app.connection_for_read(transport_options=publisher.transport_options(app)) as connection:
+    with app.connection_for_read(transport_options=celery.transport_options(app)) as connection:
         errors: tuple[Any, ...] = (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
         try:
             channel: Any = connection.default_channel

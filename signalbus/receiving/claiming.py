@@ -9,7 +9,7 @@ from celery import bootsteps
 from celery.worker import state
 
 from signalbus.celery import TASK_NAME
-from signalbus.compat.pools import is_prefork, requests, running, wait_until_accepted
+from signalbus.compat.pools import ACCEPT_SECONDS, is_prefork, requests, running, wait_until_accepted
 from signalbus.transport import redis
 from signalbus.transport.claims import Work
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 logger: logging.Logger = logging.getLogger("signalbus")
-
-ACCEPT_SECONDS = 1.0  # for a child to say that it has begun what was written to it
 
 
 def claim(worker: Any) -> None:
@@ -34,7 +32,6 @@ def claim(worker: Any) -> None:
         logger.info("signalbus consumes as kombu does: the pool %s has no event loop to claim in", worker.pool_cls)
         return
     work = WorkersWork(worker)
-    _keep_what_is_begun(worker.pool)
 
     def connection_for_read(heartbeat: Any = None) -> Any:
         connection = worker.app.connection_for_read(heartbeat=heartbeat)
@@ -78,17 +75,3 @@ class WorkersWork(Work):
             return set()  # a thread may have one in its queue, and nobody can take it from there
         ended = known - requests()
         return set(tags) - begun - running() - ended
-
-
-def _keep_what_is_begun(pool: Any) -> None:
-    """Let the pool's children have their say before Celery forgets what they have not accepted."""
-    flush = pool.flush
-    if flush is None:
-        return
-
-    def flush_the_rest() -> None:
-        if is_prefork(pool):
-            wait_until_accepted(pool, ACCEPT_SECONDS)
-        flush()
-
-    pool.flush = flush_the_rest

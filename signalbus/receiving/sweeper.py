@@ -212,8 +212,8 @@ class Sweeper(threading.Thread):
             while not self._stopped.wait(pause):
                 with _sweeping:
                     pause = self._sweep()
-                    if pause > KEEP_CONNECTED:
-                        close_connections()
+                    if pause > KEEP_CONNECTED or not connections[ledger.using()].settings_dict["AUTOCOMMIT"]:
+                        close_connections()  # without autocommit, what was read would stand in a transaction for ever
         finally:
             close_connections()
 

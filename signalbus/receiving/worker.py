@@ -11,7 +11,8 @@ from django.core.management.base import SystemCheckError
 from django.db import DatabaseError, connections
 
 from signalbus import celery, conf, ledger
-from signalbus.compat.celery import names_queues, wait_for_what_is_written
+from signalbus.compat.celery import names_queues
+from signalbus.compat.pools import see_to_what_is_written
 from signalbus.exceptions import ConfigurationError
 from signalbus.models import Delivery
 from signalbus.receiving import claiming, ending, sessions, upkeep
@@ -58,9 +59,9 @@ class BusStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Start the sweeper, after the pool: its first children are forked without it."""
-        wait_for_what_is_written(parent.pool)
+        see_to_what_is_written(parent.pool)
         if celery.claims():
-            claiming.claim(parent)  # which waits a moment before that: what is written is begun then, or given back
+            claiming.claim(parent)
         interval = conf.get().SWEEP_SECONDS
         if interval:
             self._sweeper = Sweeper(interval)

@@ -14,10 +14,9 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from signalbus import conf
+from signalbus import celery, conf
 from signalbus.compat.kombu import is_sentinel, let_go, new_connection, speaks_redis
 from signalbus.sending import envelope
-from signalbus.sending.producers import transport_options
 from signalbus.sending.template import Template, UnfitError
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Lane:
         from redis import exceptions  # noqa: PLC0415 - a host on another broker does not pay for it
 
         self._app = app
-        self._connection = app.connection_for_write(transport_options=transport_options(app))
+        self._connection = app.connection_for_write(transport_options=celery.transport_options(app))
         transport = type(self._connection.transport)
         if not speaks_redis(self._connection):
             raise UnfitError(f"{transport.__module__}.{transport.__qualname__} is not made of kombu's Redis transport")

@@ -173,7 +173,7 @@ class Plans:
             PayloadError: a sender that has no name.
             ConfigurationError: a signal without a name, or with that of another.
         """
-        if not self._roster or signal.someone_died or loops.is_running():
+        if not self._roster.entries or signal.someone_died or loops.is_running():
             return None
         # All that a plan depends on but the ledger: of another state it is none any more.
         state = (signal.receivers, len(signal.receivers), self._roster.changes, registry.size)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import LimitExceeded, OperationalError
 from kombu.pools import ProducerPool
 
-from signalbus import conf
+from signalbus import celery, conf
 from signalbus.sending import envelope
 
 if TYPE_CHECKING:
@@ -71,45 +71,8 @@ def _is_timeout(error: BaseException) -> bool:
 @lru_cache(maxsize=4)
 def _pool(app: Celery, pid: int) -> Any:  # noqa: ARG001 - a forked child must not write to its parent's sockets
     """Return this process's producers; the host's own pool may wait without end."""
-    connection = app.connection_for_write(transport_options=transport_options(app))
+    connection = app.connection_for_write(transport_options=celery.transport_options(app))
     return ProducerPool(connection.Pool(limit=POOL_SIZE), limit=POOL_SIZE)
-
-
-def transport_options(app: Celery) -> dict[str, Any]:
-    """Return the options of a connection whose every wait has an end.
-
-    Args:
-        app: whose broker it is.
-    """
-    settings = conf.get()
-    options = dict(app.conf.broker_transport_options or {})
-    driver = app.connection_for_write().transport.driver_type
-    if driver == "redis":
-        options |= {
-            "socket_timeout": settings.PUBLISH_TIMEOUT,
-            "socket_connect_timeout": settings.CONNECT_TIMEOUT,
-        }
-        if "master_name" in options:
-            options["sentinel_kwargs"] = _sentinel_options(options)
-    elif driver == "amqp":
-        options |= {
-            "read_timeout": settings.PUBLISH_TIMEOUT,
-            "write_timeout": settings.PUBLISH_TIMEOUT,
-            "confirm_publish": True,  # else the broker may refuse without a word
-        }
-    # One try to connect: who publishes has somewhere else to keep what the broker does not take.
-    options |= {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
-    options["connect_retries_timeout"] = settings.CONNECT_TIMEOUT
-    return options
-
-
-def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return how sentinels are asked: once each, where redis-py would ask one that is away again for seconds."""
-    from redis.backoff import NoBackoff  # noqa: PLC0415 - a host on another broker does not pay for it
-    from redis.retry import Retry  # noqa: PLC0415 - as above
-
-    timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
-    return {**(options.get("sentinel_kwargs") or {}), **timeouts, "retry": Retry(NoBackoff(), 0)}
 
 
 @lru_cache(maxsize=4)

@@ -12,7 +12,6 @@ from signalbus import celery, conf
 from signalbus.exceptions import SignalBusError
 from signalbus.sending import envelope, producers
 from signalbus.sending import lane as lanes
-from signalbus.sending.producers import transport_options as transport_options  # noqa: PLC0414 - part of this module
 from signalbus.sending.template import UnfitError
 
 if TYPE_CHECKING:

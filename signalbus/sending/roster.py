@@ -41,9 +41,6 @@ class Roster:
         """Whether anything is kept under a key, inline receivers too."""
         return key in self._sites
 
-    def __len__(self) -> int:
-        return len(self.entries)
-
     def __iter__(self) -> Iterator[Receiver]:
         return (entry for entry in list(self.entries.values()) if entry.function() is not None)
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal as os_signal
-import socket
-import ssl
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager, nullcontext
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -30,6 +26,7 @@ from signalbus import celery, tasks
 from signalbus.embedded import EmbeddedValkey
 from signalbus.sending import lane, producers, publisher
 from tests.others.daemon import free_port
+from tests.others.tls import OPENSSL, behind_tls, make_certificate
 from tests.servers import CHECKOUT, wait_until
 
 from .bus import eager
@@ -572,7 +569,6 @@ assert all(one.successful() for one in sending)
 """
 
 
-@pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed: pip install gevent")
 def test_greenlets_share_a_few_connections(client: Any, valkey: EmbeddedValkey):
     """Fifty greenlets that send at once lose nothing."""
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": str(CHECKOUT)}
@@ -584,51 +580,10 @@ def test_greenlets_share_a_few_connections(client: Any, valkey: EmbeddedValkey):
 # TLS
 
 
-@contextmanager
-def behind_tls(port: int, certificate: Path, key: Path) -> Iterator[int]:
-    """Speak TLS before a server's port, which speaks none."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    def pump(source: socket.socket, target: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                target.sendall(data)
-        except OSError:
-            pass  # one of the two is gone
-        finally:
-            source.close()
-            target.close()
-
-    def serve() -> None:
-        while True:
-            try:
-                taken, _ = listening.accept()
-                near = context.wrap_socket(taken, server_side=True)
-            except ssl.SSLError:
-                continue  # a client that does not trust us
-            except OSError:
-                return  # closed
-            far = socket.create_connection(("127.0.0.1", port))
-            for pair in ((near, far), (far, near)):
-                threading.Thread(target=pump, args=pair, daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield listening.getsockname()[1]
-    finally:
-        listening.shutdown(socket.SHUT_RDWR)
-        listening.close()
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes the certificate, is not installed")
+@pytest.mark.skipif(OPENSSL is None, reason="openssl, which makes the certificate, is not installed")
 def test_tls_is_spoken_and_the_certificate_checked(tmp_path: Path, new_app: Callable[..., Celery]):
     """As the app's settings say: the lane's connections are made as kombu's are."""
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
+    certificate, key = make_certificate(tmp_path)
     port = free_port()
     with EmbeddedValkey(port=port) as server, behind_tls(port, certificate, key) as tls_port:
         url = f"rediss://127.0.0.1:{tls_port}/0"

@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from django.db import OperationalError
+from django.db import OperationalError, connection
 
 from signalbus import ledger
 from signalbus.receiving import sweeper
@@ -64,3 +64,19 @@ def test_a_connection_that_failed_is_not_kept(database_url: str, monkeypatch: py
         wait_until(lambda: len(asked) > 2, what="sweeps that go on")
     assert asked[0] is not asked[1]
     assert asked[1] is asked[2]
+
+
+def test_without_autocommit_no_transaction_stays_open(database_url: str, monkeypatch: pytest.MonkeyPatch):
+    """As a host's settings may have it: what was read once would else keep the database from clearing up."""
+    asked: list[object] = []
+
+    def look() -> bool:
+        asked.append(connection.connection)
+        return idle()
+
+    idle = ledger.is_idle
+    monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
+    monkeypatch.setattr(ledger, "is_idle", look)
+    with running(Sweeper(0.05)):
+        wait_until(lambda: len(asked) > 2, what="sweeps that go on")
+        wait_until(lambda: not open_connections(), what="the connection to be closed")

@@ -116,17 +116,6 @@ class TestWhoClaims:
         assert worker.consumer.connection_for_read is None
         assert not caplog.text
 
-    def test_the_pools_children_are_heard_before_it_forgets(self, monkeypatch):
-        """Whenever Celery flushes it."""
-        order: list[str] = []
-        worker = self.make("redis://", object())
-        worker.pool = SimpleNamespace(flush=lambda: order.append("flush"))
-        monkeypatch.setattr(claiming, "is_prefork", lambda pool: True)
-        monkeypatch.setattr(claiming, "wait_until_accepted", lambda pool, seconds: order.append("heard"))
-        claiming.claim(worker)
-        worker.pool.flush()
-        assert order == ["heard", "flush"]
-
 
 class TestSetting:
     @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import pytest
 from celery.contrib.django.task import DjangoTask
 
 from signalbus import celery
-from signalbus.sending import publisher
 
 
 @pytest.fixture
@@ -115,4 +114,4 @@ def test_sentinel_gets_what_redis_gets(made):
         taken = connection.transport.Channel.from_transport_options
         assert ours.items() <= connection.transport_options.items()
     assert ours.keys() <= set(taken)
-    assert ours.items() <= publisher.transport_options(app).items()
+    assert ours.items() <= celery.transport_options(app).items()

@@ -472,7 +472,7 @@ class TestTheDead:
         del fleeting
         gc.collect()
         assert recipients(sale) == [[f"{HERE}.on_sale"]]
-        assert len(sale.receivers) == len(sale._roster) == len(sale._roster._sites) == 1
+        assert len(sale.receivers) == len(sale._roster.entries) == len(sale._roster._sites) == 1
         assert sale.conflicts == []
 
     def test_those_that_are_away_are_not_dead(self, sale):
@@ -500,7 +500,7 @@ class TestTheDead:
         del fleeting
         gc.collect()
         assert sale.find("fleeting", None) is None
-        assert len(sale._roster) == 0
+        assert len(sale._roster.entries) == 0
 
     def test_the_dead_are_no_rivals(self, sale):
         """An id is free again when its receiver is gone."""

@@ -20,7 +20,8 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from kombu.message import Message
 
 from signalbus.celery import TASK_NAME, get_app
-from signalbus.compat.celery import is_child_exiting, is_worker_terminating, wait_for_what_is_written
+from signalbus.compat import pools
+from signalbus.compat.celery import is_child_exiting, is_worker_terminating
 from signalbus.compat.django import close_pools, forget_pools
 
 if TYPE_CHECKING:
@@ -66,9 +67,13 @@ class TestFlush:
             _busy_workers=set(),
         )
         pool: Any = SimpleNamespace(_pool=asynpool, flush=partial(AsynPool.flush, asynpool))
+        monkeypatch.setattr(pools, "is_prefork", lambda pool: True)
+        monkeypatch.setattr(pools, "wait_until_accepted", lambda pool, seconds: heard.append(list(jobs)))
+        heard: list[list[int]] = []
         if wrapped:
-            wait_for_what_is_written(pool)
+            pools.see_to_what_is_written(pool)
         pool.flush()
+        assert heard == [[written._job, waiting._job]] * wrapped  # before anything is forgotten
         return written._job in jobs, waiting._job in jobs
 
     @pytest.mark.skipif(celery.VERSION[:2] < (5, 7), reason="Celery 5.6 forgets nothing here.")
@@ -81,13 +86,13 @@ class TestFlush:
         assert self.flushed(monkeypatch, 0, wrapped=True)[0]
 
     def test_when_the_broker_was_lost_it_is_forgotten(self, monkeypatch):
-        """It will be given out again."""
+        """If the child has not said by then that it has begun: it will be given out again."""
         assert self.flushed(monkeypatch, None, wrapped=True) == (False, False)
 
     def test_other_pools_are_left_alone(self):
         """Threads have no pipes."""
         pool: Any = SimpleNamespace(flush=None)
-        wait_for_what_is_written(pool)
+        pools.see_to_what_is_written(pool)
         assert pool.flush is None
 
 
