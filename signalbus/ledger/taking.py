@@ -86,7 +86,9 @@ def _free(dialect: Dialect, *, overtake: bool = False) -> str:
     free, when_due = "'published', 'parked'", "'pending', 'running'"
     if overtake:
         free, when_due = f"{free}, 'running'", "'pending'"
-    return f"(state IN ({free}) OR (state IN ({when_due}) AND due_at <= {dialect.now}))"
+    # A CASE, not ORs: PostgreSQL would look for each partial index whether they imply its condition, each time.
+    due = f"due_at <= {dialect.now}"
+    return f"CASE WHEN state IN ({free}) THEN TRUE WHEN state IN ({when_due}) THEN {due} ELSE FALSE END"
 
 
 def _done(dialect: Dialect) -> str:

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("signalbus")
 
 PATIENCE: Final = 1.0  # seconds that one may keep the others waiting
-EVERY: Final = 0.25  # seconds between two looks, while there is anything to look after
+BRIEFLY: Final = 0.03  # the same, while a place of this worker stands free that would begin them at once
+EVERY: Final = 0.02  # seconds between two looks, while there is anything to look after
 
 
 class Divisible(Protocol):
     """A message of which a part can be given back while the rest is worked on, from any thread."""
+
+    def is_waited_for(self) -> bool:
+        """Whether there is a free place, where what is given back would begin at once."""
 
     def give_back(self, states: Sequence[int]) -> bool:
         """Give those texts back to the queue that may be taken back; False if the broker does not answer now."""
@@ -110,19 +114,28 @@ class Lookout(threading.Thread):
         if sheet.is_void:
             return waited >= progress.PAUSE and message.give_back(sheet.states)
         # Without a step it may wait for a rate limit, or its process may share no memory with this one.
-        if watched.steps and waited >= self._patience and not progress.FREE.isdisjoint(sheet.states):
+        if watched.steps and waited >= BRIEFLY and self._is_to_be_divided(message, sheet.states, waited):
             self._take_back(watched, waited)
-            watched.since = now
         return False
+
+    def _is_to_be_divided(self, message: Divisible, states: bytes, waited: float) -> bool:
+        """Whether others wait behind a text for too long; those whose rows it has locked would wait elsewhere too."""
+        if waited >= self._patience:
+            return not progress.FREE.isdisjoint(states)
+        return progress.WAITING in states and progress.SHARED not in states and message.is_waited_for()
 
     def _take_back(self, watched: _Watched, waited: float) -> None:
         """Let nothing more be begun; what that leaves waiting is given back at the next look."""
-        watched.sheet.make_void()
-        states = watched.sheet.states
-        hanging = [text for text, state in zip(watched.texts, states, strict=True) if state == progress.BEGUN]
-        company.learn(hanging, watched.queue, waited)
-        logger.warning(
-            "signalbus: %d of %d texts have waited for %.1f s behind another of their message, and go back to %s",
+        sheet = watched.sheet
+        sheet.make_void()
+        states = sheet.states
+        sheet.late = [text for text, state in zip(watched.texts, states, strict=True) if state == progress.BEGUN]
+        sheet.late_since, watched.since = watched.since, watched.since + waited
+        if waited >= self._patience:
+            company.learn(sheet.late, watched.queue, waited)
+        logger.log(
+            logging.WARNING if waited >= self._patience else logging.DEBUG,
+            "signalbus: %d of %d texts have waited for %.2f s behind another of their message, and go back to %s",
             sum(state in progress.FREE for state in states),
             len(states),
             waited,

@@ -62,6 +62,10 @@ class Message(virtual.Message):
         """Return the body; a group's has been read already."""
         return ([self.texts], {}, {}) if self._parcels else super().decode()
 
+    def is_waited_for(self) -> bool:
+        """Whether there is a free place, where what is given back would begin at once; from any thread."""
+        return (self.channel.work.free() or 0) > 0
+
     def give_back(self, states: Sequence[int]) -> bool:
         """Give back what is free, while the rest is worked on; from any thread.
 

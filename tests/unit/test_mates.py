@@ -7,9 +7,9 @@ import gc
 import pytest
 
 from signalbus.pace import Pace
-from signalbus.receiving.mates import PATIENCE, Lookout
+from signalbus.receiving.mates import BRIEFLY, PATIENCE, Lookout
 from signalbus.transport import company, progress
-from signalbus.transport.progress import BEGUN, DONE, WAITING
+from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
 
 TEXTS = ["a", "b", "c"]
 
@@ -20,6 +20,11 @@ class Message:
     def __init__(self) -> None:
         self.given: list[list[int]] = []
         self.broker_answers = True
+        self.place_is_free = False
+
+    def is_waited_for(self) -> bool:
+        """Whether another could begin what waits."""
+        return self.place_is_free
 
     def give_back(self, states) -> bool:
         """Note it, if the broker answers."""
@@ -74,6 +79,30 @@ def test_the_one_that_hangs_is_known_as_slow_from_then_on(lookout, sheet, pace):
     """And gets no company; the others are not blamed."""
     lookout.look(PATIENCE)
     assert pace.expected(("q", None)) == PATIENCE
+
+
+def test_nobody_waits_for_long_beside_a_free_place(lookout, message, sheet, caplog):
+    """And that is nothing to warn of."""
+    lookout.look(BRIEFLY)
+    assert not sheet.is_void  # the others have something to do as well
+    message.place_is_free = True
+    lookout.look(BRIEFLY)
+    lookout.look(2 * BRIEFLY)
+    assert message.given == [[BEGUN, WAITING, WAITING]]
+    assert sheet.late == ["a"]
+    assert sheet.late_since == 0.0
+    assert not caplog.records
+
+
+def test_what_shares_a_transaction_with_it_would_wait_elsewhere_too(lookout, message, sheet):
+    """It has locked their rows."""
+    message.place_is_free = True
+    progress.of(sheet.ticket, 3).share(1)
+    lookout.look(PATIENCE / 2)
+    assert not sheet.is_void
+    lookout.look(PATIENCE)
+    lookout.look(PATIENCE + 1)
+    assert message.given == [[BEGUN, SHARED, WAITING]]
 
 
 def test_who_makes_steps_is_left_alone(lookout, message, sheet):
