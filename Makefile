@@ -109,9 +109,9 @@ performance: $(READY) $(RIVALS)  ## The same, and write its tables into docs/per
 curves: $(READY) $(RIVALS)  ## Measure what grows with what, and draw it into docs/benchmarks
 	$(BIN)/python -m benchmarks.curves $(ARGS)
 
-chaos: $(VENV)/.chaos  ## Break the bus on purpose, and count what is lost (hours). FORM=short takes minutes; FAULTS=a,b CELLS=c SECONDS=9
+chaos: $(VENV)/.chaos  ## Break the bus on purpose, and count what is lost (hours). FORM=short takes minutes; FAULTS=a,b CELLS=c SECONDS=9 TRANSPORT=kombu
 	$(BIN)/python -m tests.chaos --form $(FORM) --json $(JSON) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CELLS),--cells $(CELLS)) \
-		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE)) $(if $(KILLS),--kills $(KILLS)) $(if $(DATABASES),--databases $(DATABASES))
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE)) $(if $(KILLS),--kills $(KILLS)) $(if $(DATABASES),--databases $(DATABASES)) $(if $(TRANSPORT),--transport $(TRANSPORT))
 
 fuzz: $(READY)  ## Throw a million mutated texts at the verifier (minutes)
 	SIGNALBUS_FUZZ=1000000 $(BIN)/python -m pytest tests/unit/test_signing.py

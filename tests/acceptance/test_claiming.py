@@ -73,8 +73,7 @@ class Fleet:
 
     def restart(self, worker: Worker) -> None:
         """Stop a worker gently, and start it again, where it was."""
-        worker.signal(signal.SIGTERM)
-        assert worker.wait() == 0
+        stop_gently(worker)
         worker.start()
         worker.wait_until_ready()
 
@@ -106,6 +105,12 @@ def kill(worker: Worker) -> None:
     assert worker.pid is not None
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
+
+
+def stop_gently(worker: Worker) -> None:
+    """Stop a worker as a deployment does, and let it finish what it has begun."""
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0, worker.log
 
 
 def pause() -> None:
@@ -162,6 +167,29 @@ def test_beside_kombus_transport(fleet: Fleet):
     impatient = '{"visibility_timeout": 1, "unacked_restore_interval": 1}'
     fleet.start_all({**KOMBUS, "CELERY_BROKER_TRANSPORT_OPTIONS": impatient})
     wait_until(lambda: {"a", "b"} <= set(fleet.twice()), 30, "the other to restore them")
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_rolling_change_of_the_transport(fleet: Fleet):
+    """Worker by worker to the other one and back, under load; then the same by kills, after which nothing is lost."""
+    brief = {"TIME_LIMIT": "2"}  # kombu's transport takes for lost what was given out three times as long ago
+    kinds = [brief, {**brief, **KOMBUS}]
+    workers = fleet.start_all(*kinds)
+    with fleet.load():
+        for number in range(max(KILLS, 4)):
+            pause()
+            stop_gently(workers.pop(0))
+            workers += fleet.start_all(kinds[number // 2 % 2])
+    fleet.settle()
+    assert not fleet.twice()
+
+    with fleet.load():
+        for number in range(max(KILLS, 4)):
+            pause()
+            kill(workers.pop(0))
+            workers += fleet.start_all(kinds[number // 2 % 2])
+    fleet.settle(timeout=30)
+    assert len(fleet.twice()) <= 20 * KILLS  # kombu's worker has prefetched, and knows not what it had begun
 
 
 @pytest.mark.parametrize("pool", ["solo", "prefork", "threads"] if KILLS > 2 else ["solo"])

@@ -31,6 +31,9 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of each fault, and of each phase of a cell")
     parser.add_argument("--rate", type=float, help="messages a second")
     parser.add_argument("--kills", type=int, help="of each fault that ends processes, at least")
+    parser.add_argument(
+        "--transport", choices=("ours", "kombu"), default="ours", help="by which the workers consume from Valkey"
+    )
     parser.add_argument("--seed", type=int, help="of what is random here; processes and their clocks are not")
     parser.add_argument("--json", type=Path, default=Path("chaos.json"), help="where the JSON goes")
     parser.add_argument("--list", action="store_true", help="print the names, and do nothing")
@@ -48,19 +51,20 @@ def chosen(given: str, known: Sequence[str], default: Sequence[str]) -> list[str
 
 def main(given: Sequence[str]) -> int:
     """Run what was asked for; return 0 if all expectations held."""
+    options = arguments(given)
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.chaos.project.settings"
+    os.environ["CHAOS_TRANSPORT"] = options.transport
     django.setup()
     from tests.chaos import cells, faults, report, running
     from tests.chaos.servers import MortalPostgres
 
-    options = arguments(given)
     if options.list:
         print("\n".join([*faults.FAULTS, *cells.CELLS]))
         return 0
     short = options.form == "short"
     plan = running.Plan(
         seconds=options.seconds or (4.0 if short else 60.0),
-        rate=options.rate or (60.0 if short else 150.0),
+        rate=options.rate or 60.0,
         kills=options.kills or (3 if short else 100),
         timed=not short,
     )
@@ -73,7 +77,11 @@ def main(given: Sequence[str]) -> int:
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     random.seed(seed)
     judged = "times are judged" if plan.timed else "times are told, and not judged"
-    print(f"chaos: {plan.seconds:g} s each, {plan.rate:g} messages a second, seed {seed}; {judged}", flush=True)
+    print(
+        f"chaos: {plan.seconds:g} s each, {plan.rate:g} messages a second, transport {options.transport}, "
+        f"seed {seed}; {judged}",
+        flush=True,
+    )
 
     results: list[Result] = []
     pressed: list[Result] = []
@@ -86,7 +94,10 @@ def main(given: Sequence[str]) -> int:
             pressed += [_told(each) for each in cells.run(name, plan, postgres)]
     for part in [report.table(results)] * bool(results) + [report.cells_table(pressed)] * bool(pressed):
         print(f"\n{part}")
-    report.write(options.json, results, pressed, seed=seed, form=options.form, seconds=plan.seconds, rate=plan.rate)
+    report.write(
+        options.json, results, pressed, seed=seed, form=options.form, seconds=plan.seconds, rate=plan.rate,
+        transport=options.transport,
+    )  # fmt: skip
     return int(any(each.broken for each in [*results, *pressed]))
 
 

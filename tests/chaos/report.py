@@ -1,14 +1,18 @@
-"""What came of a run: a table for people, JSON for programs."""
+"""What came of a run: a table for people, JSON for programs.
+
+``python -m tests.chaos.report one.json another.json`` prints the tables of runs that were made in pieces.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
 SCHEMA = 1
 COLUMNS = ("owed", "lost", "duplicate", "phantom", "stuck", "dead")
@@ -116,3 +120,21 @@ def write(path: Path, results: Iterable[Result], cells: Iterable[Result], **run:
         "cells": [asdict(each) for each in cells],
     }
     path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read(paths: Iterable[Path]) -> tuple[list[Result], list[Result]]:
+    """Return the faults and the cells of several runs, in the order of the files."""
+    runs = [json.loads(path.read_text()) for path in paths]
+    faults, cells = ([Result(**each) for run in runs for each in run[part]] for part in ("faults", "cells"))
+    return faults, cells
+
+
+def main(paths: Sequence[str]) -> None:
+    """Print the tables of runs that were made in pieces."""
+    faults, cells = read(map(Path, paths))
+    for part in [table(faults)] * bool(faults) + [cells_table(cells)] * bool(cells):
+        print(f"{part}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
