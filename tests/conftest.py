@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from signalbus import embedded
 from tests.others import BROKER, BROKERS, DATABASE, DATABASES, programs
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ def pytest_configure() -> None:
                 programs.find(chosen)
             except programs.MissingProgramError as error:
                 raise pytest.UsageError(str(error)) from error
+    if "SIGNALBUS_TEST_REDIS" in os.environ:
+        server = Path(os.environ["SIGNALBUS_TEST_REDIS"]).resolve(strict=True)
+        embedded._binary = lambda: server
 
 
 @pytest.hookimpl(wrapper=True)

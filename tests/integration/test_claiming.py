@@ -528,13 +528,14 @@ def test_whatever_it_does_passes_with_the_acl_that_is_recommended(valkey, client
         claimant.take(4)
         claimant.acknowledge()
         assert client.exists("signalbus.set_aside", "work\x06\x169.set_aside", "unacked_owners.set_aside") == 3
-    assert not client.acl_log()
+    # redis-py tells its own name where it may; before Redis 7 that is a part of `client`, which has one name for all.
+    assert {entry["object"] for entry in client.acl_log()} <= {"client"}
 
 
 class TestRefused:
     def test_a_server_that_may_not_track_is_consumed_as_kombu_does(self, valkey, client, caplog):
         """With a word about why."""
-        commands = ["+@all", "-client|tracking"]
+        commands = ["+@all", "-client"]
         client.acl_setuser("narrow", enabled=True, passwords=["+pw"], commands=commands, keys="*", channels="*")
         url = valkey.url.replace("redis+socket://", "redis+socket://narrow:pw@")
         publish(url, "a")
@@ -544,4 +545,4 @@ class TestRefused:
             claimant.messages[0].ack()
             assert is_over(client)
         assert "as kombu does" in caplog.text
-        assert "tracking" in caplog.text
+        assert "cannot tell of changed keys" in caplog.text
