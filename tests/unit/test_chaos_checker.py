@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos import journal
+from tests.chaos import journal, report
 from tests.chaos.checker import Effect, Evidence, delay_figures, judge
 from tests.chaos.expectations import EVERYTHING, HOLDS, TIMES, Bound, broken, without_times
 from tests.chaos.journal import Journal, Notes
+from tests.chaos.report import Result
 from tests.chaos.roles import RECIPIENTS
 
 if TYPE_CHECKING:
@@ -223,3 +224,21 @@ def test_what_the_broker_still_holds_is_stuck():
 def test_what_the_broker_still_holds_may_be_done():
     """What was done and not yet acknowledged is there twice for a while."""
     assert faults(judge(replace(evidence(), held=frozenset({"m"})))) == {}
+
+
+def test_a_run_in_pieces_makes_one_report(tmp_path: Path, capsys):
+    """What each piece wrote stands in one table, broken or not."""
+    rows = [
+        Result("siege", "all at once", "sqlite", 3, figures={"owed": 7, "lost": 0, "p99": 1.25}),
+        Result("siege", "all at once", "postgres", 4, figures={"owed": 9, "lost": 1}, broken=["lost 1, at most 0"]),
+    ]
+    paths = [tmp_path / f"{row.database}.json" for row in rows]
+    for path, row in zip(paths, rows, strict=True):
+        report.write(path, [row], [], seed=1)
+
+    report.main([str(path) for path in paths])
+
+    printed = capsys.readouterr().out
+    assert "| all at once | sqlite | 3 | 7 | 0 |" in printed
+    assert "lost 1, at most 0" in printed
+    assert report.read(paths) == (rows, [])
