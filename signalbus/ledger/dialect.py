@@ -53,10 +53,14 @@ class Dialect:
         return value if self.vendor == "postgresql" else value.hex
 
     def free(self, condition: str) -> str:
-        """Return the condition by which an UPDATE of deliveries takes only rows that nobody holds."""
+        """Return the condition by which an UPDATE of deliveries takes only rows that nobody holds.
+
+        Not "IN (SELECT ...)": PostgreSQL would plan that as a join, and guess from how many rows it thinks are free
+        whether to read the whole table for it.
+        """
         if not self.skip_locked:
             return condition
-        return f"id IN (SELECT id FROM {DELIVERIES} WHERE {condition} ORDER BY id {self.skip_locked})"
+        return f"id = ANY(ARRAY(SELECT id FROM {DELIVERIES} WHERE {condition} ORDER BY id {self.skip_locked}))"
 
     def free_one(self, condition: str) -> str:
         """Return the same for a condition that only one row can meet, which PostgreSQL plans in a third of the time."""

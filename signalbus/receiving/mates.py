@@ -24,6 +24,7 @@ logger: logging.Logger = logging.getLogger("signalbus")
 PATIENCE: Final = 1.0  # seconds that one may keep the others waiting
 BRIEFLY: Final = 0.03  # the same, while a place of this worker stands free that would begin them at once
 EVERY: Final = 0.02  # seconds between two looks, while there is anything to look after
+AGAIN: Final = 0.25  # seconds until a broker that did not answer is asked again
 
 
 class Divisible(Protocol):
@@ -112,7 +113,11 @@ class Lookout(threading.Thread):
             watched.steps, watched.since = sheet.steps, now
         waited = now - watched.since
         if sheet.is_void:
-            return waited >= progress.PAUSE and message.give_back(sheet.states)
+            if waited < progress.PAUSE:
+                return False
+            is_over = message.give_back(sheet.states)
+            watched.since = now + AGAIN
+            return is_over
         # Without a step it may wait for a rate limit, or its process may share no memory with this one.
         if watched.steps and waited >= BRIEFLY and self._is_to_be_divided(message, sheet.states, waited):
             self._take_back(watched, waited)

@@ -7,7 +7,7 @@ import threading
 import uuid
 from base64 import b64encode
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kombu.transport import virtual
 from redis.exceptions import RedisError
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 # KEYS: unacked, its index, a list. ARGV: a claim's tag; what remains of it, or '' for nothing; the end of the
 # list, LPUSH or RPUSH; items for it.
-# Returns 0 if somebody else has ended the claim.
+# Returns 0 if somebody else has ended the claim, or this has been done before.
 DIVIDE = Script("""
 redis.call('HDEL', KEYS[1], '')
 redis.call('ZREM', KEYS[2], '')
 redis.call('LLEN', KEYS[3])
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+local claim = redis.call('HGET', KEYS[1], ARGV[1])
+if not claim or claim == ARGV[2] then return 0 end
 if ARGV[2] ~= '' then
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 else
@@ -38,6 +39,14 @@ end
 for i = 4, #ARGV do redis.call(ARGV[3], KEYS[3], ARGV[i]) end
 return 1
 """)
+
+
+class _Division(NamedTuple):
+    parcel: Parcel
+    texts: list[int]  # what leaves the claim
+    remains: str
+    end: str
+    items: list[str]
 
 
 class Message(virtual.Message):
@@ -55,6 +64,7 @@ class Message(virtual.Message):
         self._parcels: list[Parcel] = payload.parcels if isinstance(payload, Merged) else []
         self.texts: list[str] = [text for parcel in self._parcels for text in parcel.texts]
         self._gone: set[int] = set()  # texts that were given back
+        self._unanswered: _Division | None = None  # what Redis may have done, or not
         self._lock = threading.Lock()
         self.channel: Any
 
@@ -63,8 +73,12 @@ class Message(virtual.Message):
         return ([self.texts], {}, {}) if self._parcels else super().decode()
 
     def is_waited_for(self) -> bool:
-        """Whether there is a free place, where what is given back would begin at once; from any thread."""
-        return (self.channel.work.free() or 0) > 0
+        """Whether there is a free place, where what is given back would begin at once; from any thread.
+
+        Not of a worker that has stopped, or was told, to take any more from this queue.
+        """
+        queues = {parcel.claimed.queue for parcel in self._parcels}
+        return not queues.isdisjoint(self.channel.active_queues) and (self.channel.work.free() or 0) > 0
 
     def give_back(self, states: Sequence[int]) -> bool:
         """Give back what is free, while the rest is worked on; from any thread.
@@ -83,6 +97,8 @@ class Message(virtual.Message):
         return True
 
     def _give_back(self, states: Sequence[int], which: Container[int] = (WAITING,)) -> None:
+        if self._unanswered is not None:
+            self._divide(self._unanswered)
         whole = []
         for parcel, texts in self._places():
             waiting = [text for text in texts if states[text] in which and text not in self._gone]
@@ -91,8 +107,8 @@ class Message(virtual.Message):
             elif waiting:
                 rest = [text for text in texts if text not in waiting and text not in self._gone]
                 # The last to be put at the end that is taken from is the first to be taken.
-                self._divide(parcel, _entry(parcel, self._of(rest)), "RPUSH", _items(parcel, self._of(waiting[::-1])))
-                self._gone.update(waiting)
+                items = _items(parcel, self._of(waiting[::-1]))
+                self._divide(_Division(parcel, waiting, _entry(parcel, self._of(rest)), "RPUSH", items))
         if whole:
             self.channel.unacked.give_back([parcel.claimed for parcel, _ in whole])
             self._gone.update(text for _, texts in whole for text in texts)
@@ -138,7 +154,8 @@ class Message(virtual.Message):
             if begun and len(texts) == 1:
                 whole.append(parcel.claimed.tag)
             elif begun:
-                self._divide(parcel, "", "LPUSH", _items(parcel, self._of(begun), redelivered=True))
+                items = _items(parcel, self._of(begun), redelivered=True)
+                self._divide(_Division(parcel, begun, "", "LPUSH", items))
         if whole:
             self.channel.unacked.restore(whole, leftmost=True)
 
@@ -153,10 +170,14 @@ class Message(virtual.Message):
     def _of(self, texts: Sequence[int]) -> list[str]:
         return [self.texts[text] for text in texts]
 
-    def _divide(self, parcel: Parcel, remains: str, end: str, items: Sequence[str]) -> None:
-        unacked = self.channel.unacked
+    def _divide(self, division: _Division) -> None:
+        """Divide a claim. If no answer comes, the very same has to be said again: it may have been done."""
+        self._unanswered = division
+        parcel, unacked = division.parcel, self.channel.unacked
         keys = (unacked.claims, unacked.index, unacked.list_of(parcel.claimed))
-        unacked.run(DIVIDE, keys, parcel.claimed.tag, remains, end, *items)
+        unacked.run(DIVIDE, keys, parcel.claimed.tag, division.remains, division.end, *division.items)
+        self._gone.update(division.texts)
+        self._unanswered = None
 
 
 def _items(parcel: Parcel, texts: Sequence[str], *, redelivered: bool = False) -> list[str]:

@@ -11,13 +11,16 @@ import pytest
 import redis
 from kombu import Connection, Exchange, Queue
 
+from signalbus.celery import TASK_NAME
 from signalbus.embedded import EmbeddedValkey
 from signalbus.transport import claims, pulse, unacked
 from signalbus.transport.claims import Work
+from signalbus.transport.progress import BEGUN, WAITING
 from tests.integration.claimant import Claimant
 from tests.others.daemon import free_port
 from tests.others.tls import OPENSSL, behind_tls, make_certificate
 from tests.servers import CHECKOUT, wait_until
+from tests.unit.transport.parcels import item
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -497,6 +500,29 @@ def test_what_the_hosts_own_workers_hold_is_none_of_our_business(url, client):
             claimant.consumer.consume()
             claimant.channel.qos.restore_visible(interval=1)
             claimant.take(3)
+
+
+def test_a_batch_is_divided_once_whatever_happens_to_the_answer(valkey, client, monkeypatch):
+    """Who has not heard that it was done says it again, and puts nothing into the queue a second time."""
+    client.rpush("work", json.dumps(item("a", "b", "c", queue="work")))
+    knows = Knows()
+    knows.task = TASK_NAME
+    with Claimant(valkey.url, work=knows) as claimant:
+        (message,) = claimant.take(1)
+        run = unacked.Unacked.run
+
+        def unheard(*arguments: Any) -> None:
+            run(*arguments)
+            raise redis.ConnectionError
+
+        monkeypatch.setattr(unacked.Unacked, "run", unheard)
+        assert not message.give_back([BEGUN, WAITING, WAITING])
+        monkeypatch.setattr(unacked.Unacked, "run", run)
+        assert message.give_back([BEGUN, WAITING, WAITING])
+        claimant.take(3)
+        assert [each.payload[0][0] for each in claimant.messages[1:]] == [["b"], ["c"]]
+        claimant.acknowledge()
+    assert is_over(client)
 
 
 def documented_acl() -> list[str]:

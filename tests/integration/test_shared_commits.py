@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
+from django.db.models.functions import Now
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from psycopg.sql import SQL, Literal
@@ -137,6 +138,28 @@ def test_at_most_32_share_a_commit(bus: Bus, durable: Signal, monkeypatch):
 
     assert sizes == [32, 32, 6]
     assert written() == list(range(70))
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_what_is_taken_is_found_by_its_key(bus: Bus, durable: Signal):
+    """However small the table is, and however many of its rows the database thinks are free."""
+    connect(durable, write, "write")
+    for _ in range(3):
+        send(durable, 100)
+        Delivery.objects.update(state=State.DONE, ended_at=Now())
+    send(durable, group.MOST)
+    ids = list(Delivery.objects.filter(state=State.PUBLISHED).values_list("id", flat=True))
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        taken, _ = ledger.take_together(ids, worker="w", limits=sharing.LIMITS, using="default")
+    assert len(taken) == group.MOST
+    with connection.cursor() as cursor:
+        explain = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
+        cursor.execute(f"{explain} {queries[-1]['sql']}")
+        plan = str(cursor.fetchall())
+    assert "Seq Scan" not in plan
+    assert "SCAN" not in plan
 
 
 def test_the_time_of_a_commit_is_limited(bus: Bus, durable: Signal, monkeypatch):

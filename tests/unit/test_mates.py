@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from signalbus.pace import Pace
-from signalbus.receiving.mates import BRIEFLY, PATIENCE, Lookout
+from signalbus.receiving.mates import AGAIN, BRIEFLY, EVERY, PATIENCE, Lookout
 from signalbus.transport import company, progress
 from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
 
@@ -19,6 +19,7 @@ class Message:
 
     def __init__(self) -> None:
         self.given: list[list[int]] = []
+        self.asked = 0
         self.broker_answers = True
         self.place_is_free = False
 
@@ -28,6 +29,7 @@ class Message:
 
     def give_back(self, states) -> bool:
         """Note it, if the broker answers."""
+        self.asked += 1
         if self.broker_answers:
             self.given.append(list(states))
         return self.broker_answers
@@ -144,6 +146,15 @@ def test_it_is_tried_again_when_the_broker_was_away(lookout, message, sheet):
     lookout.look(PATIENCE + 2)
     lookout.look(PATIENCE + 3)
     assert message.given == [[BEGUN, WAITING, WAITING]]
+
+
+def test_a_broker_that_is_away_is_not_asked_at_each_look(lookout, message, sheet):
+    """It may be about to start, with all workers waiting for it."""
+    message.broker_answers = False
+    for look in range(round(1 / EVERY)):
+        lookout.look(PATIENCE + look * EVERY)
+    assert 3 <= message.asked <= 1 / AGAIN
+    assert sheet.is_void
 
 
 def test_nobody_is_kept_for_its_sheet(lookout, sheet):

@@ -6,6 +6,7 @@ import json
 from base64 import b64decode
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,6 +25,7 @@ class Unacked:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.error: Exception | None = None
+        self.items: list[tuple[str, ...]] = []  # of the divisions, as they are
 
     def list_of(self, claimed) -> str:
         """Where a claim came from."""
@@ -49,6 +51,9 @@ class Unacked:
         self.calls.append(
             ("divide", tag, remains and seen(json.loads(remains)[0]), *(seen(json.loads(i)) for i in items))
         )
+        self.items.append((remains, *items))
+        if self.error:  # its answer is lost
+            raise self.error
 
 
 def seen(message):
@@ -66,6 +71,8 @@ class Channel:
 
     def __init__(self) -> None:
         self.unacked = Unacked()
+        self.active_queues = ["signalbus"]
+        self.work = SimpleNamespace(free=lambda: 1)
         self.owner = SimpleNamespace(is_unsettled=False)
 
     def basic_ack(self, tag, multiple=False) -> None:
@@ -194,6 +201,35 @@ class TestGivingBack:
         channel.unacked.error = None
         assert message.give_back([BEGUN, WAITING, WAITING])
         assert channel.unacked.calls == [("back", "2", "3")]
+
+    def test_the_answer_is_lost(self, channel):
+        """It may have been done: the very same is said again, whatever has happened to the texts since."""
+        message = deliver(channel, ("1", "a", "b", "c"), states=[DONE, WAITING, WAITING])
+        channel.unacked.error = RedisConnectionError()
+        assert not message.give_back([BEGUN, BEGUN, WAITING])
+        channel.unacked.error = None
+        assert message.give_back([DONE, BEGUN, WAITING])
+        first, again = channel.unacked.items
+        assert first == again
+        message.ack()
+        assert channel.unacked.calls[2:] == [("divide", "1", (["a"], False), (["b"], False)), ("ack", "1")]
+
+
+class TestWaiting:
+    def test_others_are_waited_for_where_a_place_is_free(self, channel):
+        """There they would begin."""
+        message = deliver(channel, *ABC)
+        assert message.is_waited_for()
+        channel.work.free = lambda: 0
+        assert not message.is_waited_for()
+        channel.work.free = lambda: None  # nobody knows
+        assert not message.is_waited_for()
+
+    def test_not_by_a_worker_that_takes_no_more(self, channel):
+        """It was told to leave the queue, or stops: its pool may be gone."""
+        channel.active_queues = ["other"]
+        channel.work.free = Mock(side_effect=AttributeError)
+        assert not deliver(channel, *ABC).is_waited_for()
 
 
 def test_each_item_of_a_divided_batch_is_a_message_of_its_own(channel, monkeypatch):
