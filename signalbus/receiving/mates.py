@@ -23,7 +23,7 @@ logger: logging.Logger = logging.getLogger("signalbus")
 
 PATIENCE: Final = 1.0  # seconds that one may keep the others waiting
 BRIEFLY: Final = 0.03  # the same, while a place of this worker stands free that would begin them at once
-EVERY: Final = 0.02  # seconds between two looks, while there is anything to look after
+EVERY: Final = BRIEFLY / 2  # between two looks, while there is anything to look after; a step is seen that much later
 AGAIN: Final = 0.25  # seconds until a broker that did not answer is asked again
 
 

@@ -13,7 +13,7 @@ from tests.misbehaving.signals import bound, together
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
     from pathlib import Path
 
     from signalbus import Signal
@@ -46,10 +46,11 @@ class Scene:
         *,
         signal: Signal = together,
         batch: bool = False,
+        acting: Container[int] = (ODD,),
         **options: Any,
     ) -> Worker:
-        """Start a worker, let it learn, and give it its backlog; one message asks for an act."""
-        backlog = [{"number": number, "act": act if number == ODD else ""} for number in range(COUNT)]
+        """Start a worker, let it learn, and give it its backlog, of which some ask for an act."""
+        backlog = [{"number": number, "act": act if number in acting else ""} for number in range(COUNT)]
         if batch:
             signal.send_many(None, backlog)
         else:
@@ -101,6 +102,18 @@ def test_one_that_hangs_holds_nobody(scene: Scene, pool: str, batch: bool):
     assert scene.ran()[ODD] == 1
     assert "behind another of their message" in worker.log
     assert not Delivery.objects.exists()
+
+
+def test_a_batch_of_slow_ones_is_dealt_over_all_places(scene: Scene):
+    """They were brief until now; nobody idles beside one who has all of them, and each runs once."""
+    worker = scene.begin("linger", batch=True, acting=range(COUNT))
+    before = worker.log.count("succeeded in")
+
+    wait_until(lambda: len(scene.others()) == COUNT - 1 and scene.is_empty(), what="all to run")
+
+    assert scene.others() == EACH_OTHER_ONCE
+    assert scene.ran()[ODD] == 1
+    assert worker.log.count("succeeded in") - before > COUNT / 2
 
 
 @pytest.mark.parametrize("database", ["postgres"])

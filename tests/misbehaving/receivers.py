@@ -155,6 +155,8 @@ def receiver_in_company(sender: Any, number: int, act: str, **kwargs: Any) -> No
     if act == "hang":
         while not (place / "released").exists():
             time.sleep(0.02)
+    elif act == "linger":
+        time.sleep(0.04)
     elif act == "overrun":
         time.sleep(60)
     elif act == "kill" and not (place / "killed").exists():

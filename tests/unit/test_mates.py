@@ -96,6 +96,21 @@ def test_nobody_waits_for_long_beside_a_free_place(lookout, message, sheet, capl
     assert not caplog.records
 
 
+def test_a_batch_whose_texts_take_little_longer_than_that_is_seen(lookout, message):
+    """However its steps and the looks fall: the first of them is, or one of the next."""
+    message.place_is_free = True
+    sheet = lookout.watch(message, [str(number) for number in range(100)], "q")
+    told = progress.of(sheet.ticket, 100)
+    now, begun, late = 0.0, 0, 0.0011  # seconds that the machine takes longer to sleep
+    while not sheet.is_void and begun < 5:
+        if now >= begun * 0.04:
+            assert told.begin(begun)
+            begun += 1
+        lookout.look(now)
+        now += EVERY + late
+    assert sheet.is_void
+
+
 def test_what_shares_a_transaction_with_it_would_wait_elsewhere_too(lookout, message, sheet):
     """It has locked their rows."""
     message.place_is_free = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from typing import Any
 from unittest.mock import Mock
 
@@ -16,7 +17,7 @@ from kombu.message import Message
 
 from signalbus import celery
 from signalbus.receiving.request import DeliverRequest
-from signalbus.transport import company
+from signalbus.transport import company, progress
 
 ID = "9b6821d2-65d9-46d3-a4e9-269ad27f2866"
 TEXT = "a text"
@@ -179,6 +180,25 @@ class TestWhatIsLearned:
         made.on_success((0, None, 0.25))
 
         assert seen == [([TEXT], "signalbus", 0.25)]
+
+    def test_of_a_divided_request_only_the_slow_text_is_blamed(self, monkeypatch):
+        """For as long as it kept the others waiting, and ran on."""
+        seen: list[Any] = []
+        monkeypatch.setattr(company, "learn", lambda *args: seen.append(args))
+        app = celery.get_app()
+        task = app.tasks[celery.TASK_NAME]
+        made = request(cls=create_request_cls(DeliverRequest, task, Mock(), "here", None, app=app))
+        sheet = made._sheet = progress.post(2)
+        assert sheet is not None
+        sheet.make_void()
+        sheet.late, sheet.late_since = [TEXT], time.monotonic() - 0.5
+
+        made.on_success((0, None, 7.0))
+        progress.put_away(sheet)
+
+        ((texts, queue, seconds),) = seen
+        assert (texts, queue) == ([TEXT], "signalbus")
+        assert 0.5 <= seconds < 5
 
     def test_a_failed_request_teaches_nothing(self, monkeypatch):
         """Its time is that of a broken database, or of the pause after it."""
