@@ -26,6 +26,11 @@ BRIEFLY: Final = 0.03  # the same, while a place of this worker stands free that
 EVERY: Final = BRIEFLY / 2  # between two looks, while there is anything to look after; a step is seen that much later
 AGAIN: Final = 0.25  # seconds until a broker that did not answer is asked again
 
+WAITED: Final = "%d of %d texts have waited for %.1f s behind another of their message, and go back to %s"
+SPARED: Final = (
+    "%d of %d texts would have waited for %.1f s by now behind another of their message; they went back to %s"
+)
+
 
 class Divisible(Protocol):
     """A message of which a part can be given back while the rest is worked on, from any thread."""
@@ -45,6 +50,12 @@ class _Watched:
     queue: str
     since: float  # when it was last seen to make a step
     steps: int = 0
+    is_given_back: bool = False
+    is_told: bool = False  # that one of its texts hangs
+
+    def begun(self) -> list[str]:
+        """Return the texts that are worked on."""
+        return [text for text, state in zip(self.texts, self.sheet.states, strict=True) if state == progress.BEGUN]
 
 
 class Lookout(threading.Thread):
@@ -113,11 +124,10 @@ class Lookout(threading.Thread):
             watched.steps, watched.since = sheet.steps, now
         waited = now - watched.since
         if sheet.is_void:
-            if waited < progress.PAUSE:
-                return False
-            is_over = message.give_back(sheet.states)
-            watched.since = now + AGAIN
-            return is_over
+            if not watched.is_given_back and waited >= progress.PAUSE:
+                watched.is_given_back = message.give_back(sheet.states)
+                watched.since = now + AGAIN
+            return watched.is_given_back and self._is_known(watched, now)
         # Without a step it may wait for a rate limit, or its process may share no memory with this one.
         if watched.steps and waited >= BRIEFLY and self._is_to_be_divided(message, sheet.states, waited):
             self._take_back(watched, waited)
@@ -133,18 +143,31 @@ class Lookout(threading.Thread):
         """Let nothing more be begun; what that leaves waiting is given back at the next look."""
         sheet = watched.sheet
         sheet.make_void()
-        states = sheet.states
-        sheet.late = [text for text, state in zip(watched.texts, states, strict=True) if state == progress.BEGUN]
+        sheet.late = watched.begun()
         sheet.late_since, watched.since = watched.since, watched.since + waited
         if waited >= self._patience:
-            company.learn(sheet.late, watched.queue, waited)
-        logger.log(
-            logging.WARNING if waited >= self._patience else logging.DEBUG,
-            "signalbus: %d of %d texts have waited for %.2f s behind another of their message, and go back to %s",
-            sum(state in progress.FREE for state in states),
-            len(states),
-            waited,
-            watched.queue,
+            self._tell(watched, waited, WAITED)
+        else:
+            logger.debug("signalbus: a message of %s is divided after %.3f s", watched.queue, waited)
+
+    def _is_known(self, watched: _Watched, now: float) -> bool:
+        """Whether the slow text has ended since, or whoever should know that it hangs does."""
+        waited = now - watched.sheet.late_since
+        late = watched.sheet.late
+        if watched.is_told or not late or watched.begun() != late:
+            return True
+        if waited < self._patience:
+            return False
+        self._tell(watched, waited, SPARED)
+        return True
+
+    def _tell(self, watched: _Watched, waited: float, text: str) -> None:
+        """Tell of a text that hangs: those who arrange what travels together, and people."""
+        watched.is_told = True
+        states = watched.sheet.states
+        company.learn(watched.sheet.late, watched.queue, waited)
+        logger.warning(
+            f"signalbus: {text}", sum(state in progress.FREE for state in states), len(states), waited, watched.queue
         )
 
 

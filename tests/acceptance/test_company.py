@@ -94,13 +94,13 @@ def test_one_that_hangs_holds_nobody(scene: Scene, pool: str, batch: bool):
     worker = scene.begin("hang", pool=pool, batch=batch)
 
     wait_until(lambda: len(scene.others()) == COUNT - 1, 15, "all others to run while one hangs")
+    wait_until(lambda: "behind another of their message" in worker.log, what="it to be told of")
     assert not (scene.place / "released").exists()
     (scene.place / "released").touch()
     wait_until(scene.is_empty, what="the one that hung to end")
 
     assert scene.others() == EACH_OTHER_ONCE
     assert scene.ran()[ODD] == 1
-    assert "behind another of their message" in worker.log
     assert not Delivery.objects.exists()
 
 

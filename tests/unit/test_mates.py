@@ -93,7 +93,22 @@ def test_nobody_waits_for_long_beside_a_free_place(lookout, message, sheet, capl
     assert message.given == [[BEGUN, WAITING, WAITING]]
     assert sheet.late == ["a"]
     assert sheet.late_since == 0.0
+    progress.of(sheet.ticket, 3).end(0)
+    lookout.look(PATIENCE)
     assert not caplog.records
+    assert not lookout._watched
+
+
+def test_who_hangs_is_told_of_though_nobody_waits(lookout, message, sheet, pace, caplog):
+    """Else the next one like it would get company again, and nobody would look for the reason."""
+    message.place_is_free = True
+    for look in range(1, 100):
+        lookout.look(look * BRIEFLY)
+    assert message.given == [[BEGUN, WAITING, WAITING]]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "2 of 3 texts would have waited for 1.0 s" in caplog.text
+    assert PATIENCE <= pace.expected(("q", None)) < PATIENCE + 2 * BRIEFLY
+    assert not lookout._watched
 
 
 def test_a_batch_whose_texts_take_little_longer_than_that_is_seen(lookout, message):
