@@ -20,6 +20,7 @@ from signalbus.ledger.deliveries import CHUNK, insert, later, new_delivery, rece
 from signalbus.ledger.due import open_queues
 from signalbus.ledger.ordering import order_of, take_places
 from signalbus.ledger.recording import WAIT
+from signalbus.ledger.turns import before
 from signalbus.models import Delivery, Lane, State, StoredMessage
 from signalbus.registry import registry
 from signalbus.wire.message import Message, delivery_id, from_body
@@ -55,6 +56,22 @@ class Evidence(NamedTuple):
 
     empty: frozenset[str] = frozenset()
     asked_at: float = 0.0
+
+
+class Lost(NamedTuple):
+    """A delivery that was published, and is nowhere.
+
+    Args:
+        id: its id.
+        signal: the name of its message's signal.
+        receiver: to whom.
+        ordering_key: what it has its turn by; empty without.
+    """
+
+    id: UUID
+    signal: str
+    receiver: str
+    ordering_key: str
 
 
 class Absent(NamedTuple):
@@ -159,16 +176,16 @@ def audit(since: datetime, evidence: Evidence) -> Audit:
         evidence: what is known of the queues.
     """
     accounts = _counted(since)  # first: what is lost by now was published by then
-    lost = list(_lost(since, evidence))
-    for id_, *key in lost:
-        account = accounts.setdefault((key[0], key[1]), Account())
+    lost = _without_turns(list(_lost(since, evidence)))
+    for row in lost:
+        account = accounts.setdefault((row.signal, row.receiver), Account())
         account.counts["waiting"] = max(0, account.counts["waiting"] - 1)
-        account.missing.append(id_)
+        account.missing.append(row.id)
     absent = [item for messages in _recorded(since) for item in _absent_of(messages)]
     for item in absent:
         account = accounts.setdefault((item.message.signal, item.receiver), Account())
         account.missing.append(delivery_id(item.message.id, item.receiver))
-    return Audit(dict(sorted(accounts.items())), [id_ for id_, *_ in lost], absent)
+    return Audit(dict(sorted(accounts.items())), [row.id for row in lost], absent)
 
 
 def repair(found: Audit) -> int:
@@ -226,22 +243,34 @@ def _counted(since: datetime) -> dict[tuple[str, str], Account]:
     return accounts
 
 
-def _lost(since: datetime, evidence: Evidence) -> Iterator[tuple[UUID, str, str]]:
+def _lost(since: datetime, evidence: Evidence) -> Iterator[Lost]:
     """Find what was published before something that proves it is in no queue, is due, and is held by nobody."""
     alias = using()
     for rows in _behind(since, evidence):
-        found = list(rows.order_by("due_at").values_list("id", "message__signal", "receiver"))
+        columns = rows.order_by("due_at").values_list("id", "message__signal", "receiver", "ordering_key")
+        found = [Lost(*row) for row in columns]
         for start in range(0, len(found), CHUNK):
             chunk = found[start : start + CHUNK]
             # For a moment: whoever is given one of these meanwhile passes over it, and it is published again.
             with transaction.atomic(using=alias):
-                asked = rows.filter(id__in=[id_ for id_, *_ in chunk])
+                asked = rows.filter(id__in=[row.id for row in chunk])
                 free = set(
                     unlocked(Delivery.objects.using(alias).filter(id__in=asked.values("id"))).values_list(
                         "id", flat=True
                     )
                 )
-            yield from (item for item in chunk if item[0] in free)
+            yield from (row for row in chunk if row.id in free)
+
+
+def _without_turns(lost: Sequence[Lost]) -> Sequence[Lost]:
+    """Leave out what waits for its turn: its message was put away, because what stands before it is not over."""
+    ids = {row.id for row in lost}
+    ordered = [row.id for row in lost if row.ordering_key]
+    waiting: set[UUID] = set()
+    for start in range(0, len(ordered), CHUNK):
+        found = before(ordered[start : start + CHUNK])
+        waiting |= {id_ for id_, (head, _) in found.items() if head not in ids}  # else all of its key was lost
+    return [row for row in lost if row.id not in waiting]
 
 
 def _behind(since: datetime, evidence: Evidence) -> Iterator[QuerySet[Delivery]]:

@@ -93,6 +93,31 @@ def wake(key: str) -> None:
             unlocked(waiting).update(state=State.PENDING, due_at=Now())
 
 
+def before(ids: Sequence[UUID]) -> dict[UUID, tuple[UUID, str]]:
+    """Find which deliveries have to wait for their turn.
+
+    Args:
+        ids: deliveries with an ordering key.
+
+    Returns:
+        For each that waits the id and the state of the one whose turn it is.
+    """
+    alias = using()
+    dialect = dialect_of(alias)
+    first = (
+        f"SELECT f.id FROM {DELIVERIES} f WHERE f.ordering_key = d.ordering_key AND f.position < d.position "
+        f"AND {_OPEN.format('f')} ORDER BY f.position LIMIT 1"
+    )
+    marks = ", ".join(["%s"] * len(ids))
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            f"SELECT d.id, e.id, e.state FROM {DELIVERIES} d JOIN {DELIVERIES} e ON e.id = ({first}) "
+            f"WHERE d.id IN ({marks})",
+            [dialect.key(id_) for id_ in ids],
+        )
+        return {UUID(str(id_)): (UUID(str(head)), state) for id_, head, state in cursor.fetchall()}
+
+
 def hold_back(ids: Sequence[UUID]) -> set[UUID]:
     """Let deliveries wait whose turn it is not: published, they could only be put away again.
 
@@ -103,22 +128,12 @@ def hold_back(ids: Sequence[UUID]) -> set[UUID]:
         Those that wait.
     """
     alias = using()
-    dialect = dialect_of(alias)
-    first = (
-        f"SELECT e.state FROM {DELIVERIES} e WHERE e.ordering_key = d.ordering_key AND e.position < d.position "
-        f"AND {_OPEN.format('e')} ORDER BY e.position LIMIT 1"
-    )
-    marks = ", ".join(["%s"] * len(ids))
-    with connections[alias].cursor() as cursor:
-        cursor.execute(
-            f"SELECT d.id, ({first}) FROM {DELIVERIES} d WHERE d.id IN ({marks})", [dialect.key(id_) for id_ in ids]
-        )
-        before = {UUID(str(id_)): state for id_, state in cursor.fetchall() if state is not None}
+    waits = before(ids)
     for wait, waiting in (
-        (BEHIND_DEAD, [id_ for id_, state in before.items() if state == State.DEAD]),
-        (BEHIND, [id_ for id_, state in before.items() if state != State.DEAD]),
+        (BEHIND_DEAD, [id_ for id_, (_, state) in waits.items() if state == State.DEAD]),
+        (BEHIND, [id_ for id_, (_, state) in waits.items() if state != State.DEAD]),
     ):
         if waiting:
             rows = Delivery.objects.using(alias).filter(id__in=waiting)
             rows.update(state=State.PUBLISHED, due_at=later(wait))
-    return set(before)
+    return set(waits)

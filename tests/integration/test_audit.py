@@ -337,3 +337,39 @@ def test_a_repair_that_comes_late_does_no_harm(bus: Bus, durable: Signal, receiv
     ledger.repair(found)
     with transaction.atomic():
         assert [state for _, state, _ in rows()] == ["done"]
+
+
+@pytest.mark.parametrize("attempts", [1, 5])
+def test_what_waits_for_its_turn_is_not_missing(bus: Bus, attempts: int):
+    """Its message was put away, because what stands before it is dead, or waits for its next attempt."""
+    ordered = new_signal(durable=True, ordered_by="key")
+
+    def receiver_that_fails(**kwargs):
+        raise ValueError
+
+    connect(ordered, receiver_that_fails, "failing", retry=Retry(max_attempts=attempts, base_delay=7200.0))
+    for _ in range(3):
+        ordered.send(None, key="k")
+    bus.work()
+    let_wait(60)
+
+    (row,) = audit()["rows"]
+
+    assert (row["sent"], row["missing"]) == (3, [])
+
+
+def test_all_of_an_order_that_was_deleted_from_the_broker_is_found(bus: Bus):
+    """What stands before the others is missing itself, so that they are as well; each is brought back, in order."""
+    told: list[int] = []
+    ordered = new_signal(durable=True, ordered_by="key")
+    connect(ordered, lambda number, **kwargs: told.append(number), "receiver")
+    for number in range(3):
+        ordered.send(None, key="k", number=number)
+    bus.client.delete(QUEUE)
+    let_wait()
+
+    assert audit(fails=True)["missing_total"] == 3
+
+    audit("--repair")
+    bus.work()
+    assert told == [0, 1, 2]
