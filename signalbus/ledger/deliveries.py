@@ -58,7 +58,9 @@ def insert(messages: Sequence[StoredMessage], deliveries: Sequence[Delivery]) ->
         for delivery in deliveries:
             delivery.id = ids.get((delivery.message_id, delivery.receiver), delivery.id)
         StoredMessage.objects.using(alias).bulk_create(messages, ignore_conflicts=True)
-        Delivery.objects.using(alias).bulk_create(deliveries, ignore_conflicts=True)
+        # Not those that are known: PostgreSQL would wait for whoever has one locked, to ignore it then.
+        new = [delivery for delivery in deliveries if (delivery.message_id, delivery.receiver) not in ids]
+        Delivery.objects.using(alias).bulk_create(new, ignore_conflicts=True)
 
 
 def earlier_id(message: UUID, receiver: str) -> UUID | None:
@@ -120,7 +122,8 @@ def keep_unpublished(items: Sequence[tuple[Message, str | None]], error: str) ->
     ]
     for start in range(0, len(recorded), CHUNK):
         waiting = Delivery.objects.using(using()).filter(id__in=recorded[start : start + CHUNK], state=State.PUBLISHED)
-        waiting.update(state=State.PENDING, due_at=Now(), error=noted)
+        # The broker may have taken them, and only its answer be lost: then they may run by now.
+        update_free(waiting, state=State.PENDING, due_at=Now(), error=noted)
 
 
 def receivers_of(message: Message) -> tuple[str, ...]:
@@ -216,6 +219,20 @@ def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
     return Delivery.objects.using(alias).filter(id__in=list(locked.values_list("id", flat=True)))
 
 
+def update_free(rows: QuerySet[Delivery], **fields: Any) -> int:
+    """Change those rows that nobody runs at this moment; nobody waits for a row.
+
+    Args:
+        rows: which.
+        fields: what is to stand in them.
+
+    Returns:
+        How many were changed.
+    """
+    with transaction.atomic(using=rows.db):
+        return unlocked(rows).update(**fields)
+
+
 def renew(claims: Iterable[tuple[UUID, int]], lease: float) -> None:
     """Prolong claims whose receivers still run, and hold no lock on their rows.
 
@@ -252,7 +269,7 @@ def return_due(deliveries: Iterable[UUID], delay: float) -> None:
         delay: seconds until they are due again.
     """
     rows = Delivery.objects.using(using()).filter(id__in=list(deliveries), state=State.PUBLISHED)
-    rows.update(state=State.PENDING, due_at=later(delay))
+    update_free(rows, state=State.PENDING, due_at=later(delay))
 
 
 def release(deliveries: Iterable[UUID]) -> None:

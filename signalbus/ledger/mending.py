@@ -8,12 +8,12 @@ from django.db import transaction
 from django.db.models import Case, F, Q, When
 from django.db.models.functions import Now
 
-from signalbus.ledger.deliveries import using
+from signalbus.ledger.deliveries import CHUNK, unlocked, update_free, using
 from signalbus.ledger.turns import wake
 from signalbus.models import OPEN_STATES, Delivery, State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from uuid import UUID
 
     from django.db.models import QuerySet
@@ -59,11 +59,15 @@ def retry(ids: Sequence[UUID] | None) -> int:
     Returns:
         How many. What was refused cannot be retried: nobody vouches for it.
     """
-    rows = Delivery.objects.using(using()).filter(TROUBLED if ids is None else Q(id__in=ids))
-    rows = rows.exclude(state__in=(State.DONE, State.RUNNING)).exclude(REFUSED)
+    rows = _changeable() if ids is not None else _changeable().filter(TROUBLED)
+    wanted = rows.exclude(REFUSED)
     # What was parked for its day gets another one.
     parked_at = Case(When(parked_at__isnull=False, then=Now()))
-    return rows.update(state=State.PENDING, allowance=F("attempts"), due_at=Now(), parked_at=parked_at, ended_at=None)
+    fields = {"state": State.PENDING, "allowance": F("attempts"), "due_at": Now(), "parked_at": parked_at}
+    return sum(
+        update_free(rows.filter(id__in=wanted.filter(id__in=some).values("id")), **fields, ended_at=None)
+        for some in _chunks(list(wanted.values_list("id", flat=True)) if ids is None else ids)
+    )
 
 
 def discard(ids: Sequence[UUID]) -> int:
@@ -75,11 +79,24 @@ def discard(ids: Sequence[UUID]) -> int:
     Returns:
         How many; those that have ended well, or run now, are left alone.
     """
+    return sum(_discard(some) for some in _chunks(ids))
+
+
+def _discard(ids: Sequence[UUID]) -> int:
     alias = using()
-    rows = Delivery.objects.using(alias).filter(id__in=ids).exclude(state__in=(State.DONE, State.RUNNING))
     with transaction.atomic(using=alias):
-        keys = set(rows.exclude(ordering_key="").values_list("ordering_key", flat=True))
+        free = dict(unlocked(_changeable().filter(id__in=ids)).values_list("id", "ordering_key"))
+        rows = Delivery.objects.using(alias).filter(id__in=free)
         discarded = rows.update(state=State.DISCARDED, ended_at=Now())
-        for key in keys:
+        for key in {key for key in free.values() if key}:
             wake(key)
     return discarded
+
+
+def _changeable() -> QuerySet[Delivery]:
+    """Return what has neither ended well nor is claimed; what a receiver's transaction has locked is passed over."""
+    return Delivery.objects.using(using()).exclude(state__in=(State.DONE, State.RUNNING))
+
+
+def _chunks(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))

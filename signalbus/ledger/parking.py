@@ -20,6 +20,7 @@ from signalbus.ledger.deliveries import (
     row_of,
     shorten,
     storable,
+    update_free,
     using,
 )
 from signalbus.models import Delivery, State, StoredMessage
@@ -109,7 +110,7 @@ def _postpone(delivery: UUID, since: datetime, clock: datetime, error: str) -> b
         fields["due_at"] = later(min(PARK_LONGEST, max(PARK_FIRST, age)))
     else:
         fields |= {"state": State.DEAD, "ended_at": Now(), "error": f"given up after {age:.0f} s: {error}"}
-    Delivery.objects.using(using()).filter(id=delivery, state__in=WAITING).update(**fields)
+    update_free(Delivery.objects.using(using()).filter(id=delivery, state__in=WAITING), **fields)
     return in_time
 
 
@@ -119,13 +120,13 @@ def unpark() -> int:
     Returns:
         How many deliveries.
     """
-    return Delivery.objects.using(using()).filter(state=State.PARKED).update(due_at=Now())
+    return update_free(Delivery.objects.using(using()).filter(state=State.PARKED), due_at=Now())
 
 
 def bury(row: Delivery, error: str) -> None:
     """Make a row of `take_due` dead: it will never open."""
     dead = Delivery.objects.using(using()).filter(id=row.pk, state=State.PUBLISHED)
-    dead.update(state=State.DEAD, error=shorten(error), failed_at=Now(), ended_at=Now())
+    update_free(dead, state=State.DEAD, error=shorten(error), failed_at=Now(), ended_at=Now())
 
 
 def open_parked(delivery: Delivery, message: Message) -> None:

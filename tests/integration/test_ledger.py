@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from django.db import connections, transaction
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
+from signalbus import ledger
 from signalbus.ledger import due, recording, taking
 from signalbus.ledger.recording import Part, record
 from signalbus.models import Delivery, Lane, State, StoredMessage
@@ -175,6 +177,36 @@ def test_nobody_waits_for_a_row_that_is_being_run(database_url: str):
         taking.take(delivery, worker="w1", using=DEFAULT)
         assert elsewhere(attempts_to_take) == [[None, None]]
 
+    assert state_of(delivery) == ("done", 1)
+
+
+@pytest.mark.parametrize("state", ["published", "pending", "parked"])
+@pytest.mark.parametrize("database", ["postgres"])
+def test_whoever_changes_rows_passes_over_those_that_are_being_run(database_url: str, state: str):
+    """People's commands, who could not publish, and who parks: a receiver may take an hour."""
+    part = new_part()
+    record([part], using=DEFAULT)
+    delivery = delivery_id(part.message.id, "tag")
+    Delivery.objects.update(state=state, error="ValueError", due_at=Now())
+
+    def change() -> list[object]:
+        with connections[DEFAULT].cursor() as cursor:
+            cursor.execute("SET lock_timeout = '1s'")
+        ledger.return_due([delivery], 1.0)
+        ledger.keep_unpublished([(replace(part.message, recorded=True), None)], "away")
+        return [
+            ledger.retry([delivery]),
+            ledger.retry(None),
+            ledger.discard([delivery]),
+            ledger.unpark(),
+            ledger.park(part.message, ["tag"], None, "unknown"),
+        ]
+
+    with transaction.atomic():
+        taking.take(delivery, worker="w1", using=DEFAULT)
+        (changed,) = elsewhere(change)
+
+    assert changed == [0, 0, 0, 0, []]
     assert state_of(delivery) == ("done", 1)
 
 
