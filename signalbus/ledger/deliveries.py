@@ -203,10 +203,12 @@ def settle(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int) -
     Returns:
         False if somebody else runs it now, or has settled it.
     """
-    alias = using()
-    with transaction.atomic(using=alias):
-        rows = Delivery.objects.using(alias).filter(id=delivery, attempts=seen, state__in=OPEN_STATES)
-        return bool(unlocked(rows).update(attempts=attempt, publications=0, **settlement.fields()))
+    rows = Delivery.objects.using(using()).filter(id=delivery, attempts=seen)
+    fields = {"attempts": attempt, "publications": 0, **settlement.fields()}
+    # Who has locked the row of a claim only looks at it, for a moment: passed over, it would run again.
+    if seen == attempt and rows.filter(state=State.RUNNING).update(**fields):
+        return True
+    return bool(update_free(rows.filter(state__in=OPEN_STATES), **fields))
 
 
 def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:

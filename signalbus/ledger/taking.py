@@ -47,12 +47,13 @@ class Statement(NamedTuple):
 def _statement(dialect: Dialect, changes: str, condition: str, *, waits: bool = False) -> Statement:
     """Write the statement that takes a row.
 
-    MySQL locks a row for the moment in which it finds that it is not the one: whoever has claimed it waits for that.
+    Who takes a row that another has just claimed locks it, for the moment in which it finds that it is not to be had:
+    whoever has claimed it waits for that.
     """
     columns = "attempts, allowance, publications"
     update = f"UPDATE {DELIVERIES} SET {changes} WHERE "
     if dialect.returns:
-        return Statement("", f"{update}{dialect.free_one(condition)} RETURNING {columns}")
+        return Statement("", f"{update}{condition if waits else dialect.free_one(condition)} RETURNING {columns}")
     lock = "FOR UPDATE" if waits else dialect.skip_locked
     return Statement(f"SELECT {columns} FROM {DELIVERIES} WHERE {condition} {lock}", f"{update}id = %s")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -225,6 +226,35 @@ def test_a_claim_counts_before_the_run_and_is_confirmed_by_its_number(database_u
         assert not taking.confirm(delivery, 1, worker="w1", using=DEFAULT)
         assert taking.confirm(delivery, 2, worker="w2", using=DEFAULT)
     assert state_of(delivery) == ("done", 2)
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_a_claim_is_not_lost_to_who_looks_at_its_row_for_a_moment(database_url: str):
+    """Who began to take it before the claim locks it on finding that it is not to be had: that is waited for."""
+    delivery = recorded()
+    claimed = taking.claim(delivery, worker="w1", lease=10, using=DEFAULT)
+    assert claimed is not None
+    locked = threading.Event()
+
+    def look() -> None:
+        with transaction.atomic(), connections[DEFAULT].cursor() as cursor:
+            cursor.execute("SELECT id FROM signalbus_delivery FOR NO KEY UPDATE")
+            locked.set()
+            cursor.execute("SELECT pg_sleep(0.3)")
+
+    for settles in (False, True):
+        locked.clear()
+        looking = threading.Thread(target=lambda: elsewhere(look))
+        looking.start()
+        assert locked.wait(30)
+        if settles:
+            done = ledger.Settlement(state=State.DONE)
+            assert ledger.settle(delivery, done, seen=claimed.attempt, attempt=claimed.attempt)
+        else:
+            with transaction.atomic():
+                assert taking.confirm(delivery, claimed.attempt, worker="w1", using=DEFAULT)
+                transaction.set_rollback(True)
+        looking.join(30)
 
 
 def test_a_claim_that_is_not_overdue_is_nobody_elses(database_url: str):
