@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,7 @@ from celery.exceptions import Reject
 
 from signalbus import celery
 from signalbus.receiving import batch
-
-logger: logging.Logger = logging.getLogger("signalbus")
+from signalbus.receiving.trouble import Trouble
 
 # On the task, so that host apps have it too.
 SAFE: dict[str, Any] = {
@@ -29,6 +27,8 @@ SAFE: dict[str, Any] = {
     "retry_on_worker_lost": False,
 }
 PAUSE = 1.0  # seconds before a message goes back to the broker, as while the database is away
+
+trouble: Trouble = Trouble("signalbus gives a message back to the broker")
 
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def deliver(self: DeliverTask, texts: object) -> None:
         # Whatever it was, Celery would drop the message for it. Given out again, its attempts are counted.
         if request.is_eager:
             raise
-        logger.exception("signalbus gives a message back to the broker")
+        trouble.met(error, expected=False)
         time.sleep(PAUSE)
         raise Reject(str(error), requeue=True) from error
+    trouble.went_well()

@@ -14,6 +14,7 @@ from django.db import DatabaseError, DataError, connections
 
 from signalbus import conf, ledger
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
+from signalbus.receiving.trouble import Trouble
 from signalbus.receiving.upkeep import close_connection, close_connections, use_no_pools
 from signalbus.sending import publisher
 from signalbus.wire.marker import Marker, marker_from
@@ -199,6 +200,7 @@ class Sweeper(threading.Thread):
         self._stopped = threading.Event()
         self._unparked = False
         self._purge = Purge()
+        self._trouble = Trouble("signalbus could not sweep, and will try again")
         _hold_while_forking()
 
     def run(self) -> None:
@@ -230,11 +232,11 @@ class Sweeper(threading.Thread):
             if self._purge.step():
                 return min(PURGE_PAUSE, self._interval)
         except (DatabaseError, publisher.PublishError) as error:
-            logger.warning("signalbus could not sweep, and will try again: %r", error)
-        except Exception:
-            # Without its sweeper a worker would look well, and lose what failed.
-            logger.exception("signalbus could not sweep, and will try again")
+            self._trouble.met(error, expected=True)
+        except Exception as error:  # noqa: BLE001 - without its sweeper a worker would look well, and lose what failed
+            self._trouble.met(error, expected=False)
         else:
+            self._trouble.went_well()
             return self._interval
         close_connections()  # whatever is wrong with them
         return self._interval

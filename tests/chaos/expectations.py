@@ -66,6 +66,7 @@ HOLDS: dict[str, dict[str, Bound]] = {
     "worker_killed": _all(**BACK_SOON),
     "worker_killed_threads": _all(**BACK_SOON),
     "worker_killed_solo": _all(**BACK_SOON),
+    "worker_killed_gevent": _all(**BACK_SOON),
     "child_killed": _all(**BACK_SOON),
     "poison": _all(poison_runs=Bound(most=3), poison_alive=NONE, workers_died=NONE),
     "worker_stopped": _all(),

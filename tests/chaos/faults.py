@@ -306,6 +306,9 @@ FAULTS: dict[str, Fault] = {
         "the same, threads", kill_worker, workers=(Crew("threads"), Crew("threads")), kills=True
     ),
     "worker_killed_solo": Fault("the same, solo", kill_worker, workers=(Crew("solo"), Crew("solo")), kills=True),
+    "worker_killed_gevent": Fault(
+        "the same, gevent", kill_worker, workers=(Crew("gevent"), Crew("gevent")), kills=True
+    ),
     "child_killed": Fault("a child of the pool SIGKILLed at random moments", kill_child, kills=True),
     "poison": Fault("receivers that SIGKILL their process, raise MemoryError, SystemExit", send_poison, kills=True),
     "worker_stopped": Fault("SIGSTOP of a worker for twice its lease, then CONT", stop_worker),

@@ -343,10 +343,10 @@ def test_what_the_broker_does_not_take_waits_in_its_row(bus: Bus, durable: Signa
         raise publisher.PublishError(range(len(bodies)), OSError("away"))
 
     connect(durable, write_academy, "receiver")
-    monkeypatch.setattr(publisher, "publish", refuse)
-    for _ in range(3):
-        durable.send(None)
-    monkeypatch.undo()
+    with monkeypatch.context() as away:
+        away.setattr(publisher, "publish", refuse)
+        for _ in range(3):
+            durable.send(None)
 
     assert tried == [1]
     assert rows() == [("receiver", "pending", 0)] * 3
@@ -357,6 +357,10 @@ def test_what_the_broker_does_not_take_waits_in_its_row(bus: Bus, durable: Signa
     assert sweep() == 3
     bus.work()
     assert Academy.objects.count() == 3
+
+    monkeypatch.setattr(outbox.outage, "_again_at", 0.0)  # the moment is over
+    durable.send(None)
+    assert "; 3 message(s) were kept" in caplog.text
 
 
 def test_without_its_database_send_raises_and_publishes_nothing(bus: Bus, durable: Signal, monkeypatch):

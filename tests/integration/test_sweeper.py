@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from django.db import OperationalError, connection
 
 from signalbus import ledger
-from signalbus.receiving import sweeper
+from signalbus.receiving import sweeper, trouble
 from signalbus.receiving.sweeper import Sweeper
 from tests.servers import wait_until
 
@@ -80,3 +80,29 @@ def test_without_autocommit_no_transaction_stays_open(database_url: str, monkeyp
     with running(Sweeper(0.05)):
         wait_until(lambda: len(asked) > 2, what="sweeps that go on")
         wait_until(lambda: not open_connections(), what="the connection to be closed")
+
+
+def test_an_outage_is_told_of_when_it_begins_and_when_it_ends(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Not each time that a sweep fails."""
+    asked: list[int] = []
+
+    def fail_often() -> bool:
+        asked.append(1)
+        if len(asked) <= 5:
+            raise OperationalError("the server is away")
+        return True
+
+    def told() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "could not sweep" in record.getMessage()]
+
+    monkeypatch.setattr(ledger, "is_idle", fail_often)
+    monkeypatch.setattr(trouble, "QUIET", 0.0)
+    with running(Sweeper(0.02)):
+        wait_until(lambda: len(told()) > 1, what="the end to be told of")
+        wait_until(lambda: len(asked) > 8, what="sweeps that go on")
+
+    began, ended = told()
+    assert "the server is away" in began
+    assert "5 failure(s)" in ended

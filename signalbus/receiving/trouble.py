@@ -1,0 +1,63 @@
+"""What fails again and again while a database or a broker is away: told of when it begins and ends, not each time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+QUIET = 20.0  # seconds without a failure after which it is over: some of what fails is tried every 15
+AGAIN = 300.0  # seconds after which what goes on is told of again
+
+
+class Trouble:
+    """One kind of work of this process that may fail for a while.
+
+    Args:
+        what: what is said of a failure.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._last = 0.0
+        self._told_at = 0.0
+        self._kinds: set[type[BaseException]] = set()
+        self._count = 0
+
+    def met(self, error: BaseException, *, expected: bool) -> None:
+        """Note a failure; the first is told of, and the first of each kind.
+
+        Args:
+            error: what was raised.
+            expected: it says all that there is to know; else its traceback is shown.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if self._since is None:
+                self._since = now
+            self._last = now
+            self._count += 1
+            if type(error) in self._kinds and now - self._told_at < AGAIN:
+                return
+            self._kinds.add(type(error))
+            self._told_at = now
+            if expected:
+                logger.warning("%s (%d so far): %r", self._what, self._count, error)
+            else:
+                logger.error("%s (%d so far)", self._what, self._count, exc_info=error)
+
+    def went_well(self) -> None:
+        """Note a success: after a while without a failure, it is over."""
+        if self._since is None:
+            return
+        with self._lock:
+            if self._since is None or time.monotonic() - self._last < QUIET:
+                return
+            lasted = self._last - self._since
+            logger.warning("%s: over after %.1f s and %d failure(s)", self._what, lasted, self._count)
+            self._since, self._count = None, 0
+            self._kinds.clear()
