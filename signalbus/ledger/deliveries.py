@@ -302,13 +302,15 @@ def skip(message: Message, queue: str | None, reason: str) -> None:
 
 
 def expand(message: Message, receivers: Iterable[tuple[str, str | None]]) -> None:
-    """Replace the delivery of a whole message by one for each receiver that was found for it.
+    """Replace the delivery of a whole message by one for each receiver that was found for it, unless it has ended.
 
     Args:
         message: an open message.
         receivers: ids, with the queues they are delivered through.
     """
     with transaction.atomic(using=using()):
-        insert([row_of(message)], [new_delivery(message.id, receiver, queue) for receiver, queue in receivers])
         whole = Delivery.objects.using(using()).filter(message=message.id, receiver="")
-        whole.update(state=State.DONE, error="", ended_at=Now())
+        was_open = unlocked(whole.filter(state__in=OPEN_STATES)).update(state=State.DONE, error="", ended_at=Now())
+        if not was_open and (message.recorded or whole.exists()):
+            return  # this is a late copy, or somebody has cancelled it, or is about to
+        insert([row_of(message)], [new_delivery(message.id, receiver, queue) for receiver, queue in receivers])

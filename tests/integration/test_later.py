@@ -190,6 +190,20 @@ def test_what_is_on_its_way_can_still_be_cancelled(bus: Bus, ran: list[Any]):
     assert ran == []
 
 
+def test_an_open_message_that_was_cancelled_reaches_nobody(bus: Bus, ran: list[Any]):
+    """Its receivers are looked up in the worker, which may have its copy still."""
+    heard = new_signal(durable=True, open=True)
+    connect(heard, lambda number, **kwargs: ran.append(number), "receiver")
+    sent = heard.send(None, number=1)
+
+    assert signalbus.cancel(id_of(sent)) is True
+
+    bus.work()
+    bus.come_again()
+    assert ran == []
+    assert rows() == [("", "discarded", 0)]
+
+
 def test_what_has_begun_cannot_be_cancelled(bus: Bus, ran: list[Any]):
     """A message of which one delivery runs, or has run, is not cancelled, and the others run all the same."""
     signal = new_signal(durable=True)
