@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, router, transaction
-from django.db.models import DateTimeField, ExpressionWrapper, F
+from django.db.models import DateTimeField, ExpressionWrapper, F, Q
 from django.db.models.functions import Now
 
 from signalbus import conf
@@ -277,12 +277,15 @@ def return_due(deliveries: Iterable[UUID], delay: float) -> None:
 def release(deliveries: Iterable[UUID]) -> None:
     """Give up what was lost in company: the sweeper publishes each again, alone, because one of them ended the worker.
 
+    A claim that is not overdue is left to its worker, which may live, and have lost no more than its broker.
+
     Args:
         deliveries: their ids.
     """
     alias = using()
     with transaction.atomic(using=alias):
-        rows = Delivery.objects.using(alias).filter(id__in=list(deliveries), state__in=(State.PUBLISHED, State.RUNNING))
+        lost = Q(state=State.PUBLISHED) | Q(state=State.RUNNING, due_at__lte=Now())
+        rows = Delivery.objects.using(alias).filter(lost, id__in=list(deliveries))
         unlocked(rows).update(state=State.PENDING, publications=F("publications") + 1, due_at=Now())
 
 

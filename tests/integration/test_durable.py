@@ -21,7 +21,7 @@ from signalbus.receiving.sweeper import mark, sweep
 from signalbus.sending import outbox, publisher
 from tasks.admissions.models import Academy
 
-from .bus import QUEUE, Bus, connect, let_wait, new_signal, only, recover, rows
+from .bus import QUEUE, Bus, connect, elsewhere, let_wait, new_signal, only, recover, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -332,6 +332,31 @@ def test_a_healthy_receiver_without_a_transaction_keeps_its_claim(bus: Bus, dura
 
     assert renewed == [1]
     assert rows() == [("slow", "done", 1)]
+
+
+def test_a_batch_that_comes_again_takes_no_claim_of_a_receiver_that_runs(bus: Bus, durable: Signal):
+    """As when its worker lost the connection to the broker, and nothing else."""
+    ran: list[str] = []
+
+    def come_again() -> None:
+        deliver(texts, queue=QUEUE, redelivered=True)
+        sweep()
+        bus.work()
+
+    def slow(**kwargs: Any) -> None:
+        ran.append("slow")
+        if len(ran) == 1:
+            elsewhere(come_again)
+
+    connect(durable, slow, "slow", atomic=False)
+    connect(durable, lambda **kwargs: ran.append("quick"), "quick")
+    durable.send(None)
+    (texts,) = bus.take()
+
+    deliver(texts, queue=QUEUE)
+
+    assert ran == ["slow", "quick"]
+    assert rows() == [("quick", "done", 1), ("slow", "done", 1)]
 
 
 def test_what_the_broker_does_not_take_waits_in_its_row(bus: Bus, durable: Signal, monkeypatch, caplog):
