@@ -17,6 +17,7 @@ import pytest
 import redis
 from celery import Celery, _state
 from celery.signals import before_task_publish
+from celery.utils.nodenames import anon_nodename
 from django.test import override_settings
 from kombu import Exchange, Producer, Queue
 from kombu.exceptions import OperationalError
@@ -173,6 +174,17 @@ def test_ids_are_fresh(client: Any, new_app: Callable[..., Celery]):
     assert len(found) == len(set(found)) == 200
 
 
+def test_it_says_which_process_it_is_from(client: Any, app: Celery, monkeypatch: pytest.MonkeyPatch):
+    """A forked child is not its parent, whatever the parent has sent before."""
+    publisher.publish_texts("q", ["of the parent"])
+    monkeypatch.setattr(os, "getpid", lambda: 4711)
+    publisher.publish_texts("q", ["of the child"])
+    publisher.forget()
+
+    (item, _) = client.lrange("q", 0, -1)
+    assert json.loads(item)["headers"]["origin"] == anon_nodename()
+
+
 def test_what_is_published_together_is_one_command(client: Any, app: Celery):
     """All of it is taken, or none; and it costs one round trip."""
     publisher.publish_texts("q", ["warm"])
@@ -315,6 +327,25 @@ def test_eager_mode_is_asked_each_time(client: Any, broker_url: str, monkeypatch
 
     assert ran == ["on the app", "in the settings"]
     assert client.llen("q") == 3
+
+
+def test_eager_mode_is_asked_where_a_host_s_settings_have_a_name_of_its_own(
+    client: Any, new_app: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch
+):
+    """The namespace is the host's to choose."""
+    app = new_app()
+    app.config_from_object("django.conf:settings", namespace="SHOP")
+    monkeypatch.setattr(celery, "get_app", lambda: app)
+    ran: list[Any] = []
+    monkeypatch.setattr("signalbus.receiving.batch.deliver", lambda texts, **_kwargs: ran.extend(texts))
+
+    publisher.publish_texts("q", ["to the broker"])
+    with override_settings(SHOP_TASK_ALWAYS_EAGER=True):
+        publisher.publish_texts("q", ["here"])
+    publisher.publish_texts("q", ["to the broker"])
+
+    assert ran == ["here"]
+    assert client.llen("q") == 2
 
 
 # Whatever happens to connections
