@@ -6,10 +6,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
-from celery.worker import state
 
 from signalbus.celery import TASK_NAME
-from signalbus.compat.pools import ACCEPT_SECONDS, is_prefork, requests, running, wait_until_accepted
+from signalbus.compat.pools import ACCEPT_SECONDS, is_prefork, requests, running, taken, wait_until_accepted
 from signalbus.transport import redis
 from signalbus.transport.claims import Work
 
@@ -56,7 +55,7 @@ class WorkersWork(Work):
     def free(self) -> int:
         """Return how many of the pool's places are free."""
         places = self._worker.max_concurrency or self._worker.pool.num_processes
-        return int(places) - len(state.reserved_requests)
+        return int(places) - taken()
 
     def under_way(self) -> set[str]:
         """Return the delivery tags of what runs, waits or is scheduled."""

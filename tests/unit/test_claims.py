@@ -67,6 +67,12 @@ class TestWorkersWork:
         monkeypatch.setattr(state, "reserved_requests", {1, 2, 3})
         assert self.make().free() == 1
 
+    def test_what_runs_has_a_place_after_a_reconnect_too(self, monkeypatch):
+        """Celery before 5.7 forgets then that it is reserved."""
+        monkeypatch.setattr(state, "reserved_requests", {3})
+        monkeypatch.setattr(state, "active_requests", {1, 2, 3})
+        assert self.make().free() == 1
+
     def test_what_a_thread_may_have_is_not_given_up_before_the_pool_is(self):
         """It has a queue of its own."""
         assert self.make().given_up({"a"}) == set()
