@@ -53,8 +53,7 @@ class ClaimingMixin:
         super().__init__(*arguments, **options)
         self.unacked: Unacked = Unacked(self)
         self.work: Work = self.connection.work
-        client = self.connection.client
-        self.owner: Owner = claims.owner_of((client.hostname, client.port, client.virtual_host, self.unacked.keys))
+        self.owner: Owner = claims.owner_of((*compat.server_of(self.connection.client), *self.unacked.keys))
 
     # What consumes, and whether by claims.
 

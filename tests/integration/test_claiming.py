@@ -559,9 +559,13 @@ def test_whatever_it_does_passes_with_the_acl_that_is_recommended(valkey, client
 
 
 class TestRefused:
-    def test_a_server_that_may_not_track_is_consumed_as_kombu_does(self, valkey, client, caplog):
+    @pytest.mark.parametrize(
+        ("command", "why"),
+        [("client", "cannot tell of changed keys"), ("eval", "runs no scripts"), ("evalsha", "runs no scripts")],
+    )
+    def test_a_server_that_does_not_let_us_is_consumed_as_kombu_does(self, valkey, client, caplog, command, why):
         """With a word about why."""
-        commands = ["+@all", "-client"]
+        commands = ["+@all", f"-{command}"]
         client.acl_setuser("narrow", enabled=True, passwords=["+pw"], commands=commands, keys="*", channels="*")
         url = valkey.url.replace("redis+socket://", "redis+socket://narrow:pw@")
         publish(url, "a")
@@ -571,4 +575,4 @@ class TestRefused:
             claimant.messages[0].ack()
             assert is_over(client)
         assert "as kombu does" in caplog.text
-        assert "cannot tell of changed keys" in caplog.text
+        assert why in caplog.text

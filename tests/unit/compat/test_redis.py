@@ -49,6 +49,23 @@ class TestTransports:
         assert isinstance(connection.transport, redis.SentinelTransport)
         assert issubclass(connection.transport.Channel, stock.SentinelChannel)
 
+    def test_a_primary_behind_sentinels_is_one_server_whichever_is_asked(self):
+        """Else a worker would be another after each attempt to connect that fails, and never tell what it had done."""
+        connection = Connection("sentinel://one;sentinel://two", transport_options={"master_name": "m"})
+        asked, before = connection.hostname, compat.server_of(connection)
+        connection.maybe_switch_next()
+        assert (connection.hostname, compat.server_of(connection)) == ("two" if asked == "one" else "one", before)
+        connection.transport_options["master_name"] = "another"
+        assert compat.server_of(connection) != before
+
+    def test_another_address_is_another_server(self):
+        """Without Sentinel; and so is another virtual host."""
+        connection = Connection("redis://one;redis://two")
+        before = compat.server_of(connection)
+        connection.maybe_switch_next()
+        assert compat.server_of(connection) != before
+        assert compat.server_of(Connection("redis://one/1")) != compat.server_of(Connection("redis://one/2"))
+
     @pytest.mark.parametrize("url", ["memory://", "amqp://"])
     def test_others_are_left_alone(self, url):
         """Nothing changes."""
