@@ -90,12 +90,12 @@ def delivered(raw: bytes, queue: str, tag: str) -> dict[str, Any]:
 def server_of(connection: Connection) -> tuple[Any, ...]:
     """Return what tells the server of a connection from others: the same after each reconnect to it.
 
-    Behind Sentinel that is the name of the primary. kombu's ``hostname`` is the sentinel whose turn it is, which changes
-    with each attempt that fails, while all of them are asked.
+    Behind Sentinel that is the name of the primary. kombu's ``hostname`` is the sentinel whose turn it is: another
+    after each attempt that fails, while all of them are asked.
     """
     virtual_host = connection.virtual_host
     if is_sentinel(connection) and connection.alt:
-        return frozenset(connection.alt), connection.transport_options.get("master_name"), virtual_host
+        return frozenset(connection.alt), (connection.transport_options or {}).get("master_name"), virtual_host
     return connection.hostname, connection.port, virtual_host
 
 

@@ -106,7 +106,7 @@ class ClaimingMixin:
         """Return how many requests may be begun, or prefetched, now."""
         room: int = self.qos.room()
         free = self.work.free()
-        return room if free is None else min(room, free)
+        return room if free is None else max(min(room, free), 0)  # less than none, where tasks with a countdown are due
 
     def limit(self) -> int:
         """Return how many messages to claim at most."""
@@ -305,7 +305,7 @@ class ClaimingMixin:
             owner.lost.pop()
         given_up = self.work.given_up(owner.deliveries())
         nobodys = owner.claims_of(given_up)
-        self.unacked.restore([tag for tag in owner.held if tag in nobodys])
+        self.unacked.restore([tag for tag in list(owner.held) if tag in nobodys])  # which threads end meanwhile
         for delivery in given_up:
             owner.end(delivery)
         owner.is_unsettled = False

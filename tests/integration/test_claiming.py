@@ -120,6 +120,11 @@ class TestClaims:
             claimant.run_for(0.1)
             assert client.llen("work") == 7
 
+    def test_more_is_under_way_than_there_are_places(self, url):
+        """As where a host's tasks with a countdown are due: that is no place, and not less than none."""
+        with Claimant(url, work=Knows(free=-3)) as claimant:
+            assert claimant.channel.slots() == 0
+
     def test_the_urgent_ones_first(self, url):
         """As with kombu: each priority has a list of its own."""
         publish(url, "later")
@@ -257,6 +262,23 @@ class TestEnds:
             assert again.bodies() == ["waits"]
             again.acknowledge()
             assert is_over(client)
+
+    def test_what_threads_end_while_the_channel_closes_is_in_nobodys_way(self, url, client, monkeypatch):
+        """It is over, and the others are given back."""
+        publish(url, *range(4))
+        with Claimant(url) as claimant:
+            last = claimant.take(4)[-1]
+            owner = claimant.owner
+
+            class Ends(set[str]):
+                def __contains__(self, tag: object) -> bool:
+                    owner.end(last.delivery_tag)
+                    return super().__contains__(tag)
+
+            claims_of = owner.claims_of
+            monkeypatch.setattr(owner, "claims_of", lambda tags: Ends(claims_of(tags)))
+        with Claimant(url) as another:
+            assert [message.payload for message in another.take(3)] == [0, 1, 2]
 
     def test_acknowledgements_survive_a_lost_connection(self, url, client):
         """Those on their way, and those of what ends without any."""

@@ -55,8 +55,8 @@ class TestTransports:
         asked, before = connection.hostname, compat.server_of(connection)
         connection.maybe_switch_next()
         assert (connection.hostname, compat.server_of(connection)) == ("two" if asked == "one" else "one", before)
-        connection.transport_options["master_name"] = "another"
-        assert compat.server_of(connection) != before
+        another = Connection("sentinel://one;sentinel://two", transport_options={"master_name": "another"})
+        assert compat.server_of(another) != before
 
     def test_another_address_is_another_server(self):
         """Without Sentinel; and so is another virtual host."""
