@@ -264,11 +264,12 @@ class TestEnds:
             assert is_over(client)
 
     def test_what_threads_end_while_the_channel_closes_is_in_nobodys_way(self, url, client, monkeypatch):
-        """It is over, and the others are given back."""
+        """It is over, and what waits is given back."""
         publish(url, *range(4))
-        with Claimant(url) as claimant:
-            last = claimant.take(4)[-1]
-            owner = claimant.owner
+        work = Knows()
+        with Claimant(url, work=work) as claimant:
+            last, owner = claimant.take(4)[-1], claimant.owner
+            work.tags = {last.delivery_tag}
 
             class Ends(set[str]):
                 def __contains__(self, tag: object) -> bool:
