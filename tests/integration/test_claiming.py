@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from kombu import Connection, Exchange, Queue
+from kombu import Connection, Consumer, Exchange, Queue
 
 from signalbus.celery import TASK_NAME
 from signalbus.embedded import EmbeddedValkey
@@ -124,6 +124,31 @@ class TestClaims:
         """As where a host's tasks with a countdown are due: that is no place, and not less than none."""
         with Claimant(url, work=Knows(free=-3)) as claimant:
             assert claimant.channel.slots() == 0
+
+    def test_beside_a_consumer_that_wanted_no_acknowledgements_for_a_while(self, url, client):
+        """As Celery's, for what other workers answer when one starts: then it is gone, and messages are claimed."""
+        publish(url, "a")
+        claimant = Claimant(url)
+        replies = Consumer(claimant.connection.default_channel, [Queue("replies")], no_ack=True)
+        replies.consume()
+        replies.cancel()
+        with claimant:
+            claimant.take(1)
+            assert claimant.channel.is_claiming
+
+    def test_what_is_broadcast_is_heard(self, url, client):
+        """By a channel of the same transport, as that of Celery's remote control."""
+        heard: list[Any] = []
+        with Claimant(url) as claimant:
+            exchange = Exchange("news", type="fanout")
+            listener = Consumer(claimant.connection.channel(), [Queue("mine", exchange)], no_ack=True)
+            listener.register_callback(lambda body, _message: heard.append(body))
+            listener.consume()
+            claimant.run_for(0.1)
+            with Connection(url) as connection:
+                connection.Producer().publish("told", exchange=exchange, declare=[exchange])
+            claimant.run(lambda: heard)
+        assert heard == ["told"]
 
     def test_the_urgent_ones_first(self, url):
         """As with kombu: each priority has a list of its own."""

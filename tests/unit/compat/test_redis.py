@@ -18,8 +18,12 @@ from redis import SSLConnection, UnixDomainSocketConnection
 from redis._parsers import _HiredisParser, _RESP3Parser
 
 from signalbus.compat import redis as compat
+from signalbus.transport import channel as channel_module
 from signalbus.transport import redis
 from signalbus.transport.claims import Work
+from signalbus.transport.message import Message
+from signalbus.transport.poller import Poller
+from signalbus.transport.qos import QoS
 
 
 def channel(**attributes: Any) -> Any:
@@ -28,6 +32,22 @@ def channel(**attributes: Any) -> Any:
     vars(made).update(_queue_cycle=round_robin_cycle(), _active_queues=[], active_fanout_queues=set())
     vars(made).update(attributes)
     return made
+
+
+@pytest.mark.parametrize(
+    ("ours", "kombus", "replaced"),
+    [
+        (channel_module.ClaimingMixin, stock.SentinelChannel, "Message QoS _size basic_cancel basic_consume close"),
+        (QoS, stock.QoS, "ack append reject restore_by_tag restore_unacked restore_visible"),
+        (Message, virtual.Message, "ack decode reject"),
+        (Poller, compat.Poller, "close"),
+        (redis.TransportMixin, stock.SentinelTransport, "register_with_event_loop"),
+    ],
+)
+def test_nothing_of_kombus_is_replaced_by_chance(ours, kombus, replaced):
+    """A new part of kombu's may have the name of one of ours."""
+    named = {name for name in vars(ours) if not name.startswith("__")}
+    assert {name for name in named if hasattr(kombus, name)} == set(replaced.split())
 
 
 class TestTransports:
