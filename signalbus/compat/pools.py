@@ -37,6 +37,15 @@ def running() -> set[str]:
             continue
 
 
+def scheduled() -> set[str]:
+    """Return the delivery tags of what has a time to wait for, and is not the pool's yet.
+
+    Uses ``celery.worker.state.scheduled_requests``, which is new in Celery 5.7. Without it, a host's task with a
+    countdown that a worker on threads held when its connection was lost comes back after the visibility timeout.
+    """
+    return {request.message.delivery_tag for request in list(getattr(state, "scheduled_requests", ()))}
+
+
 def taken() -> int:
     """Return how many requests have a place of a worker's pool: those that wait for it, and those that run.
 

@@ -78,6 +78,17 @@ class TestWorkersWork:
         assert self.make().given_up({"a"}) == set()
         assert self.make(blueprint=bootsteps.CLOSE).given_up({"a"}) == {"a"}  # type: ignore[attr-defined]
 
+    @pytest.mark.skipif(not hasattr(state, "scheduled_requests"), reason="new in Celery 5.7")
+    def test_what_waits_for_its_time_is_given_up_before_celery_forgets_it(self, monkeypatch):
+        """And later, if the broker did not hear of it then; but not if it has begun."""
+        work = self.make()
+        wait = [SimpleNamespace(message=SimpleNamespace(delivery_tag=tag)) for tag in "abc"]
+        monkeypatch.setattr(state, "scheduled_requests", wait)
+        assert work.given_up({"a", "b", "other"}) == {"a", "b"}
+        monkeypatch.setattr(state, "scheduled_requests", [])
+        monkeypatch.setattr(claiming, "running", {"b"}.copy)
+        assert work.given_up({"a", "b", "other"}) == {"a"}
+
     def test_what_ended_while_the_children_were_heard_is_not_given_up(self, monkeypatch):
         """Nor what had begun, or begins meanwhile: only what still waits."""
         known, begun = {"ends", "begins", "runs", "waits"}, {"runs"}
