@@ -430,6 +430,18 @@ class TestLife:
             assert client.zscore("unacked_owners", dead.owner.id) is None
         assert "took 3 messages back" in caplog.text
 
+    def test_a_dead_workers_claims_come_back_whatever_stands_beside_its_name(self, url, client):
+        """Whoever can write to Redis can name others that seem to be dead for longer, and whom nobody is called."""
+        publish(url, "a")
+        with Claimant(url, work=Knows(given_up=False)) as dead:
+            dead.take(1)
+        client.zadd("unacked_owners", {dead.owner.id: 5} | {b"\xff%d" % number: 1 for number in range(20)})
+        with Claimant(url) as another:
+            for _ in range(3):
+                another.owner.pulse.beat(another.channel)
+            another.take(1)
+            assert client.zcard("unacked_owners") == 1
+
     def test_a_living_workers_claims_do_not(self, url, client):
         """Even if somebody took it for dead the moment before it claimed."""
         publish(url, "a")
