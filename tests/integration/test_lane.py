@@ -25,7 +25,7 @@ from kombu.transport.redis import Channel
 
 from signalbus import celery, tasks
 from signalbus.embedded import EmbeddedValkey
-from signalbus.sending import lane, producers, publisher
+from signalbus.sending import envelope, lane, producers, publisher
 from tests.others.daemon import free_port
 from tests.others.tls import OPENSSL, behind_tls, make_certificate
 from tests.servers import CHECKOUT, wait_until
@@ -130,7 +130,7 @@ def test_it_is_celery_s_byte_for_byte_but_for_ids(
     settings: dict[str, Any],
     priority: Any,
 ):
-    """Under the same keys too: a Celery that writes another envelope is noticed here."""
+    """Under the same keys too: a kombu that writes another item is noticed here."""
     app = new_app(**settings)
     monkeypatch.setattr(app.tasks[celery.TASK_NAME], "priority", priority)
     for surroundings in (nullcontext(), inside_a_task(app)):
@@ -142,6 +142,37 @@ def test_it_is_celery_s_byte_for_byte_but_for_ids(
 
                 assert lists(client) == celery_s
                 assert [len(items) for items in celery_s.values()] == [1]
+
+
+# What Celery says besides, of what our messages do without.
+NOT_SAID = [
+    "eta",
+    "expires",
+    "group",
+    "group_index",
+    "replaced_task_nesting",
+    "retries",
+    "shadow",
+    "stamped_headers",
+    "stamps",
+    "timelimit",
+    "parent_id",
+]
+
+
+def test_what_it_says_is_what_celery_says(new_app: Callable[..., Celery]):
+    """Of the same task with the same arguments: a Celery whose messages say anything else, or more, is noticed here."""
+    app, id_ = new_app(), "an id"
+    said: dict[str, Any] = {"argsrepr": "(1 texts)", "kwargsrepr": "{}", "ignore_result": True, "root_id": id_}
+    theirs = app.amqp.as_task_v2(id_, celery.TASK_NAME, [TEXTS[:1]], {}, **said)
+    ours = envelope.envelope(app, TEXTS[:1], id_, None)
+
+    assert ours["headers"] == {name: value for name, value in theirs.headers.items() if name not in NOT_SAID}
+    assert not any(any(value) if isinstance(value, list) else value for value in map(theirs.headers.get, NOT_SAID))
+    assert theirs.properties == {"correlation_id": ours["correlation_id"], "reply_to": ""}
+    arguments, named, embedded = theirs.body
+    assert [list(arguments), named] == ours["body"][:2]
+    assert not any(embedded.values())
 
 
 @pytest.mark.parametrize("database", [0, 3])
