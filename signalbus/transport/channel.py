@@ -64,6 +64,8 @@ class ClaimingMixin:
         consumed = super().basic_consume(queue, no_ack, *arguments, **options)  # type: ignore[misc]
         if no_ack:
             self._without_acks.add(queue)
+        else:
+            self._without_acks.discard(queue)
         self.is_claiming = bool(
             self.connection.cycle.loop is not None
             and self.active_queues
