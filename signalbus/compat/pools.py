@@ -37,6 +37,30 @@ def running() -> set[str]:
             continue
 
 
+def scheduled() -> set[str]:
+    """Return the delivery tags of what has a time to wait for, and is not the pool's yet.
+
+    Uses ``celery.worker.state.scheduled_requests``, which is new in Celery 5.7. Without it, a host's task with a
+    countdown that a worker on threads held when its connection was lost comes back after the visibility timeout.
+    """
+    return {request.message.delivery_tag for request in list(getattr(state, "scheduled_requests", ()))}
+
+
+def taken() -> int:
+    """Return how many requests have a place of a worker's pool: those that wait for it, and those that run.
+
+    Uses ``celery.worker.state.reserved_requests`` and ``active_requests``. What runs is in both, but for what began
+    before a connection was lost: then Celery before 5.7 forgets all that is reserved. Without it, a worker would claim
+    what it cannot begin.
+    """
+    reserved = state.reserved_requests
+    while True:
+        try:
+            return len(reserved) + sum(request not in reserved for request in list(state.active_requests))
+        except RuntimeError:  # a thread has begun another one meanwhile
+            continue
+
+
 def is_prefork(pool: Any) -> bool:
     """Whether a pool has children that are told by the event loop what to run."""
     return isinstance(pool, TaskPool) and hasattr(vars(pool)["_pool"], "outbound_buffer")

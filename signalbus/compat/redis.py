@@ -18,7 +18,10 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ResponseError
+
+from signalbus.compat.kombu import is_sentinel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,20 +87,39 @@ def delivered(raw: bytes, queue: str, tag: str) -> dict[str, Any]:
     return message
 
 
+def server_of(connection: Connection) -> tuple[Any, ...]:
+    """Return what tells the server of a connection from others: the same after each reconnect to it.
+
+    Behind Sentinel that is the name of the primary. kombu's ``hostname`` is the sentinel whose turn it is: another
+    after each attempt that fails, while all of them are asked.
+    """
+    virtual_host = connection.virtual_host
+    if is_sentinel(connection) and connection.alt:
+        return frozenset(connection.alt), (connection.transport_options or {}).get("master_name"), virtual_host
+    return connection.hostname, connection.port, virtual_host
+
+
 def lacks(channel: Any) -> str | None:
     """Return what keeps a channel's server from what the claiming transport does; None if nothing does.
 
-    By HELLO, which each user may say: INFO is among what careful people forbid (``-@dangerous``).
+    By HELLO, which each user may say: INFO is among what careful people forbid (``-@dangerous``). And by a script: some
+    forbid these, or have renamed their commands.
     """
     try:
         connection = channel.pool.get_connection()
         try:
             connection.send_command("HELLO")
             reply = connection.read_response()
+            for command in ("EVAL", "return 1", 0), ("EVALSHA", "0" * 40, 0):
+                with contextlib.suppress(NoScriptError):  # it looked for one, which is what it was asked
+                    connection.send_command(*command)
+                    connection.read_response()
         finally:
             channel.pool.release(connection)
     except ResponseError as error:
-        return f"it does not tell its version: {error}"
+        if str(error).startswith(AWAY):
+            raise RedisConnectionError(str(error)) from error
+        return f"it does not tell its version, or runs no scripts: {error}"
     told = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=False))
     named = {bytes_to_str(name): value for name, value in told.items()}
     found = re.match(r"(\d+)\.(\d+)", bytes_to_str(named.get("version", "")))

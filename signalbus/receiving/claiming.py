@@ -6,10 +6,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
-from celery.worker import state
 
 from signalbus.celery import TASK_NAME
-from signalbus.compat.pools import ACCEPT_SECONDS, is_prefork, requests, running, wait_until_accepted
+from signalbus.compat.pools import ACCEPT_SECONDS, is_prefork, requests, running, scheduled, taken, wait_until_accepted
 from signalbus.transport import redis
 from signalbus.transport.claims import Work
 
@@ -52,11 +51,12 @@ class WorkersWork(Work):
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
+        self._dropped: set[str] = set()  # what had a time to wait for when the connection was lost: Celery forgets it
 
     def free(self) -> int:
         """Return how many of the pool's places are free."""
         places = self._worker.max_concurrency or self._worker.pool.num_processes
-        return int(places) - len(state.reserved_requests)
+        return int(places) - taken()
 
     def under_way(self) -> set[str]:
         """Return the delivery tags of what runs, waits or is scheduled."""
@@ -72,6 +72,8 @@ class WorkersWork(Work):
         if is_prefork(pool):
             wait_until_accepted(pool, ACCEPT_SECONDS)
         elif self._worker.blueprint.state == bootsteps.RUN:  # type: ignore[attr-defined]
-            return set()  # a thread may have one in its queue, and nobody can take it from there
+            # A thread may have one in its queue, and nobody can take it from there.
+            self._dropped = (self._dropped | scheduled()) & set(tags)
+            return self._dropped - begun
         ended = known - requests()
         return set(tags) - begun - running() - ended

@@ -112,9 +112,11 @@ class Lookout(threading.Thread):
         Args:
             now: the monotonic time.
         """
-        for number, watched in list(self._watched.items()):
-            message = watched.message()
-            if message is not None and self._is_over(message, watched, now):
+        # Their numbers alone: to make pairs may let garbage be collected, which takes some away in the middle.
+        for number in list(self._watched):
+            watched = self._watched.get(number)
+            message = None if watched is None else watched.message()
+            if watched is not None and message is not None and self._is_over(message, watched, now):
                 self._watched.pop(number, None)
 
     def _is_over(self, message: Divisible, watched: _Watched, now: float) -> bool:

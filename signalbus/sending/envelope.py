@@ -7,7 +7,8 @@ some store a result for each publication. Who has no business with a signal's te
 from __future__ import annotations
 
 import logging
-from functools import cache
+import os
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery.signals import after_task_publish, before_task_publish
@@ -40,8 +41,8 @@ class Tree(NamedTuple):
     parent: str
 
 
-@cache
-def _origin() -> str:
+@lru_cache(maxsize=4)
+def _origin(pid: int) -> str:  # noqa: ARG001 - it names the process, and a forked child is another
     return str(anon_nodename())
 
 
@@ -78,7 +79,7 @@ def envelope(app: Celery, texts: Sequence[str], id_: str, tree: Tree | None) -> 
         # Celery would repeat the texts in a header and in its logs; payloads do not belong there.
         "argsrepr": f"({len(texts)} texts)",
         "kwargsrepr": "{}",
-        "origin": _origin(),
+        "origin": _origin(os.getpid()),
         "ignore_result": True,
     }
     if tree is not None:

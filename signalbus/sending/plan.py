@@ -176,7 +176,8 @@ class Plans:
         if not self._roster.entries or signal.someone_died or loops.is_running():
             return None
         # All that a plan depends on but the ledger: of another state it is none any more.
-        state = (signal.receivers, len(signal.receivers), self._roster.changes, registry.size)
+        said = (signal.durable, signal.open, signal.ordered_by, signal.once)  # somebody may say otherwise later
+        state = (signal.receivers, len(signal.receivers), self._roster.changes, registry.size, said)
         known = self._of_none if sender is None else self._by_class.get(sender)
         if known is not None and known[0] == state and known[1].envelope.ledger == outbox().ledger.using():
             return known[1]

@@ -173,9 +173,8 @@ def forget() -> None:
     _lane_unless_eager.cache_clear()
 
 
-def _settings_changed(*, setting: str, **_kwargs: Any) -> None:
-    if setting.startswith("CELERY_"):
-        _lane_unless_eager.cache_clear()
+def _settings_changed(**_kwargs: Any) -> None:
+    _lane_unless_eager.cache_clear()  # whatever it is: a host's app chooses the namespace of its settings
 
 
 setting_changed.connect(_settings_changed)

@@ -49,23 +49,27 @@ class ClaimingMixin:
         self._line: Line | None = None
         self._asked: tuple[Numbers, list[tuple[str, str]], tuple[Any, ...]] | None = None
         self._ending: list[str] = []  # claims whose end is on its way to Redis
-        self._wants_no_acks = False
+        self._without_acks: set[str] = (
+            set()
+        )  # queues whose consumer wants none, as that of replies when a worker starts
         super().__init__(*arguments, **options)
         self.unacked: Unacked = Unacked(self)
         self.work: Work = self.connection.work
-        client = self.connection.client
-        self.owner: Owner = claims.owner_of((client.hostname, client.port, client.virtual_host, self.unacked.keys))
+        self.owner: Owner = claims.owner_of((*compat.server_of(self.connection.client), *self.unacked.keys))
 
     # What consumes, and whether by claims.
 
     def basic_consume(self, queue: str, no_ack: bool, *arguments: Any, **options: Any) -> Any:
         """Consume a queue; kombu's signature."""
         consumed = super().basic_consume(queue, no_ack, *arguments, **options)  # type: ignore[misc]
-        self._wants_no_acks |= no_ack and queue in self.active_queues
+        if no_ack:
+            self._without_acks.add(queue)
+        else:
+            self._without_acks.discard(queue)
         self.is_claiming = bool(
             self.connection.cycle.loop is not None
             and self.active_queues
-            and not self._wants_no_acks
+            and self._without_acks.isdisjoint(self.active_queues)
             and self.can_claim()
         )
         if self._line is not None:
@@ -107,7 +111,7 @@ class ClaimingMixin:
         """Return how many requests may be begun, or prefetched, now."""
         room: int = self.qos.room()
         free = self.work.free()
-        return room if free is None else min(room, free)
+        return room if free is None else max(min(room, free), 0)  # less than none, where tasks with a countdown are due
 
     def limit(self) -> int:
         """Return how many messages to claim at most."""
@@ -150,7 +154,7 @@ class ClaimingMixin:
         Returns:
             Whether a message was handed out.
         """
-        claimed = self._receive()
+        claimed = self._take_in()
         unwanted = [each for each in claimed if each.queue not in self.active_queues]
         if unwanted:  # a queue was cancelled meanwhile
             self._give_back(unwanted)
@@ -179,7 +183,7 @@ class ClaimingMixin:
             line.has_news = False  # what is told from here on is news
         line.send(commands)
 
-    def _receive(self) -> list[Claimed]:
+    def _take_in(self) -> list[Claimed]:
         """Read the replies to what was sent."""
         line = self._line
         assert line is not None  # noqa: S101 - for the type checker
@@ -306,7 +310,7 @@ class ClaimingMixin:
             owner.lost.pop()
         given_up = self.work.given_up(owner.deliveries())
         nobodys = owner.claims_of(given_up)
-        self.unacked.restore([tag for tag in owner.held if tag in nobodys])
+        self.unacked.restore([tag for tag in list(owner.held) if tag in nobodys])  # which threads end meanwhile
         for delivery in given_up:
             owner.end(delivery)
         owner.is_unsettled = False
@@ -331,7 +335,7 @@ class ClaimingMixin:
         self.owner.is_unsettled = True
         try:
             if line.is_busy:
-                self._give_back(self._receive())
+                self._give_back(self._take_in())
         except (RedisError, OSError) as error:
             logger.debug("signalbus could not hear the last of Redis: %r", error)
         self.owner.acknowledged.extendleft(reversed(self._ending))

@@ -220,10 +220,13 @@ class Unacked:
         """
         keys = (self.owners, self.index)
         tags = list(tags)
-        dead: list[str] = []
+        dead: list[bytes] = []
         for start in range(0, max(len(tags), 1), CHUNK * 10):
             dead = self.run(scripts.BEAT, keys, owner, LEASE, *tags[start : start + CHUNK * 10])
-        return [bytes_to_str(name) for name in dead]
+        strange = [name for name in dead if not name.isascii()]
+        if strange:  # no worker is called so, and those who are would never have their turn
+            self.command("ZREM", self.owners, *strange)
+        return [bytes_to_str(name) for name in dead if name.isascii()]
 
     def first_owner(self) -> str | None:
         """Return who has not been heard of for longest, of those who hold anything, or did when they died."""

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
 from tasks.marketing.models import FormEntry
 from tests.servers import CHECKOUT, wait_until
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from signalbus.embedded import EmbeddedValkey
     from tests.servers import Worker
 
 HOST_SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.host.settings"}
@@ -24,6 +26,10 @@ import django
 django.setup()
 from tests.misbehaving.signals import arriving
 arriving.send(sender=None, label="by the host")
+"""
+PING = """
+from tests.host import celery_app
+assert celery_app.control.ping(timeout=5, limit=1)
 """
 IDENTITY = """
 import django
@@ -67,6 +73,24 @@ def test_the_hosts_app_carries_the_signals(
     trace = wait_until(FormEntry.objects.filter(kind="arrived").first, what="the receiver")
     assert trace.subject == "by the host"
     assert ".> host " in worker.log
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_the_hosts_workers_claim_if_they_are_told_to(
+    start_worker: Callable[..., Worker], broker_url: str, database_url: str, valkey: EmbeddedValkey
+):
+    """By one setting; with Celery's defaults, so that they talk to each other and to people over the same transport."""
+    settings = {"DJANGO_SETTINGS_MODULE": "tests.host.claiming"}
+    with redis.Redis.from_url(valkey.redis_url) as client:
+        client.delete("unacked_owners")
+        worker = start_worker(app="tests.host", environment=settings)
+
+        run(PING, **settings, CELERY_BROKER_URL=broker_url)
+        run(SEND, **settings, CELERY_BROKER_URL=broker_url, DATABASE_URL=database_url)
+
+        wait_until(FormEntry.objects.filter(kind="arrived").first, what="the receiver")
+        assert client.exists("unacked_owners")
+        assert worker.pid is not None
 
 
 @pytest.mark.parametrize("app", [None, "tests.host.celery:app"])

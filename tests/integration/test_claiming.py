@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from kombu import Connection, Exchange, Queue
+from kombu import Connection, Consumer, Exchange, Queue
 
 from signalbus.celery import TASK_NAME
 from signalbus.embedded import EmbeddedValkey
@@ -119,6 +119,36 @@ class TestClaims:
             work.places = 0
             claimant.run_for(0.1)
             assert client.llen("work") == 7
+
+    def test_more_is_under_way_than_there_are_places(self, url):
+        """As where a host's tasks with a countdown are due: that is no place, and not less than none."""
+        with Claimant(url, work=Knows(free=-3)) as claimant:
+            assert claimant.channel.slots() == 0
+
+    def test_beside_a_consumer_that_wanted_no_acknowledgements_for_a_while(self, url, client):
+        """As Celery's, for what other workers answer when one starts: then it is gone, and messages are claimed."""
+        publish(url, "a")
+        claimant = Claimant(url)
+        replies = Consumer(claimant.connection.default_channel, [Queue("replies")], no_ack=True)
+        replies.consume()
+        replies.cancel()
+        with claimant:
+            claimant.take(1)
+            assert claimant.channel.is_claiming
+
+    def test_what_is_broadcast_is_heard(self, url, client):
+        """By a channel of the same transport, as that of Celery's remote control."""
+        heard: list[Any] = []
+        with Claimant(url) as claimant:
+            exchange = Exchange("news", type="fanout")
+            listener = Consumer(claimant.connection.channel(), [Queue("mine", exchange)], no_ack=True)
+            listener.register_callback(lambda body, _message: heard.append(body))
+            listener.consume()
+            claimant.run_for(0.1)
+            with Connection(url) as connection:
+                connection.Producer().publish("told", exchange=exchange, declare=[exchange])
+            claimant.run(lambda: heard)
+        assert heard == ["told"]
 
     def test_the_urgent_ones_first(self, url):
         """As with kombu: each priority has a list of its own."""
@@ -258,6 +288,24 @@ class TestEnds:
             again.acknowledge()
             assert is_over(client)
 
+    def test_what_threads_end_while_the_channel_closes_is_in_nobodys_way(self, url, client, monkeypatch):
+        """It is over, and what waits is given back."""
+        publish(url, *range(4))
+        work = Knows()
+        with Claimant(url, work=work) as claimant:
+            last, owner = claimant.take(4)[-1], claimant.owner
+            work.tags = {last.delivery_tag}
+
+            class Ends(set[str]):
+                def __contains__(self, tag: object) -> bool:
+                    owner.end(last.delivery_tag)
+                    return super().__contains__(tag)
+
+            claims_of = owner.claims_of
+            monkeypatch.setattr(owner, "claims_of", lambda tags: Ends(claims_of(tags)))
+        with Claimant(url) as another:
+            assert [message.payload for message in another.take(3)] == [0, 1, 2]
+
     def test_acknowledgements_survive_a_lost_connection(self, url, client):
         """Those on their way, and those of what ends without any."""
         publish(url, "a", "b")
@@ -381,6 +429,18 @@ class TestLife:
             assert all(marked(message) for message in another.messages)
             assert client.zscore("unacked_owners", dead.owner.id) is None
         assert "took 3 messages back" in caplog.text
+
+    def test_a_dead_workers_claims_come_back_whatever_stands_beside_its_name(self, url, client):
+        """Whoever can write to Redis can name others that seem to be dead for longer, and whom nobody is called."""
+        publish(url, "a")
+        with Claimant(url, work=Knows(given_up=False)) as dead:
+            dead.take(1)
+        client.zadd("unacked_owners", {dead.owner.id: 5} | {b"\xff%d" % number: 1 for number in range(20)})
+        with Claimant(url) as another:
+            for _ in range(3):
+                another.owner.pulse.beat(another.channel)
+            another.take(1)
+            assert client.zcard("unacked_owners") == 1
 
     def test_a_living_workers_claims_do_not(self, url, client):
         """Even if somebody took it for dead the moment before it claimed."""
@@ -559,9 +619,13 @@ def test_whatever_it_does_passes_with_the_acl_that_is_recommended(valkey, client
 
 
 class TestRefused:
-    def test_a_server_that_may_not_track_is_consumed_as_kombu_does(self, valkey, client, caplog):
+    @pytest.mark.parametrize(
+        ("command", "why"),
+        [("client", "cannot tell of changed keys"), ("eval", "runs no scripts"), ("evalsha", "runs no scripts")],
+    )
+    def test_a_server_that_does_not_let_us_is_consumed_as_kombu_does(self, valkey, client, caplog, command, why):
         """With a word about why."""
-        commands = ["+@all", "-client"]
+        commands = ["+@all", f"-{command}"]
         client.acl_setuser("narrow", enabled=True, passwords=["+pw"], commands=commands, keys="*", channels="*")
         url = valkey.url.replace("redis+socket://", "redis+socket://narrow:pw@")
         publish(url, "a")
@@ -571,4 +635,4 @@ class TestRefused:
             claimant.messages[0].ack()
             assert is_over(client)
         assert "as kombu does" in caplog.text
-        assert "cannot tell of changed keys" in caplog.text
+        assert why in caplog.text

@@ -17,6 +17,7 @@ import pytest
 import redis
 from celery import Celery, _state
 from celery.signals import before_task_publish
+from celery.utils.nodenames import anon_nodename
 from django.test import override_settings
 from kombu import Exchange, Producer, Queue
 from kombu.exceptions import OperationalError
@@ -24,7 +25,7 @@ from kombu.transport.redis import Channel
 
 from signalbus import celery, tasks
 from signalbus.embedded import EmbeddedValkey
-from signalbus.sending import lane, producers, publisher
+from signalbus.sending import envelope, lane, producers, publisher
 from tests.others.daemon import free_port
 from tests.others.tls import OPENSSL, behind_tls, make_certificate
 from tests.servers import CHECKOUT, wait_until
@@ -129,7 +130,7 @@ def test_it_is_celery_s_byte_for_byte_but_for_ids(
     settings: dict[str, Any],
     priority: Any,
 ):
-    """Under the same keys too: a Celery that writes another envelope is noticed here."""
+    """Under the same keys too: a kombu that writes another item is noticed here."""
     app = new_app(**settings)
     monkeypatch.setattr(app.tasks[celery.TASK_NAME], "priority", priority)
     for surroundings in (nullcontext(), inside_a_task(app)):
@@ -141,6 +142,28 @@ def test_it_is_celery_s_byte_for_byte_but_for_ids(
 
                 assert lists(client) == celery_s
                 assert [len(items) for items in celery_s.values()] == [1]
+
+
+# What Celery says besides, of what our messages do without.
+NOT_SAID = {
+    *("eta", "expires", "group", "group_index", "parent_id", "replaced_task_nesting", "retries", "shadow"),
+    *("stamped_headers", "stamps", "timelimit"),
+}
+
+
+def test_what_it_says_is_what_celery_says(new_app: Callable[..., Celery]):
+    """Of the same task with the same arguments: a Celery whose messages say anything else, or more, is noticed here."""
+    app, id_ = new_app(), "an id"
+    said: dict[str, Any] = {"argsrepr": "(1 texts)", "kwargsrepr": "{}", "ignore_result": True, "root_id": id_}
+    theirs = app.amqp.as_task_v2(id_, celery.TASK_NAME, (TEXTS[:1],), {}, **said)
+    ours = envelope.envelope(app, TEXTS[:1], id_, None)
+
+    assert ours["headers"] == {name: value for name, value in theirs.headers.items() if name not in NOT_SAID}
+    assert not any(any(value) if isinstance(value, list) else value for value in map(theirs.headers.get, NOT_SAID))
+    assert theirs.properties == {"correlation_id": ours["correlation_id"], "reply_to": ""}
+    arguments, named, embedded = theirs.body
+    assert [list(arguments), named] == ours["body"][:2]
+    assert not any(embedded.values())
 
 
 @pytest.mark.parametrize("database", [0, 3])
@@ -171,6 +194,17 @@ def test_ids_are_fresh(client: Any, new_app: Callable[..., Celery]):
 
     found = [id_ for item in client.lrange("q", 0, -1) for id_ in set(IDS.findall(item.decode()))]
     assert len(found) == len(set(found)) == 200
+
+
+def test_it_says_which_process_it_is_from(client: Any, app: Celery, monkeypatch: pytest.MonkeyPatch):
+    """A forked child is not its parent, whatever the parent has sent before."""
+    publisher.publish_texts("q", ["of the parent"])
+    monkeypatch.setattr(os, "getpid", lambda: 4711)
+    publisher.publish_texts("q", ["of the child"])
+    publisher.forget()
+
+    (item, _) = client.lrange("q", 0, -1)
+    assert json.loads(item)["headers"]["origin"] == anon_nodename()
 
 
 def test_what_is_published_together_is_one_command(client: Any, app: Celery):
@@ -315,6 +349,25 @@ def test_eager_mode_is_asked_each_time(client: Any, broker_url: str, monkeypatch
 
     assert ran == ["on the app", "in the settings"]
     assert client.llen("q") == 3
+
+
+def test_eager_mode_is_asked_where_a_host_s_settings_have_a_name_of_its_own(
+    client: Any, new_app: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch
+):
+    """The namespace is the host's to choose."""
+    app = new_app()
+    app.config_from_object("django.conf:settings", namespace="SHOP")
+    monkeypatch.setattr(celery, "get_app", lambda: app)
+    ran: list[Any] = []
+    monkeypatch.setattr("signalbus.receiving.batch.deliver", lambda texts, **_kwargs: ran.extend(texts))
+
+    publisher.publish_texts("q", ["to the broker"])
+    with override_settings(SHOP_TASK_ALWAYS_EAGER=True):
+        publisher.publish_texts("q", ["here"])
+    publisher.publish_texts("q", ["to the broker"])
+
+    assert ran == ["here"]
+    assert client.llen("q") == 2
 
 
 # Whatever happens to connections

@@ -67,10 +67,27 @@ class TestWorkersWork:
         monkeypatch.setattr(state, "reserved_requests", {1, 2, 3})
         assert self.make().free() == 1
 
+    def test_what_runs_has_a_place_after_a_reconnect_too(self, monkeypatch):
+        """Celery before 5.7 forgets then that it is reserved."""
+        monkeypatch.setattr(state, "reserved_requests", {3})
+        monkeypatch.setattr(state, "active_requests", {1, 2, 3})
+        assert self.make().free() == 1
+
     def test_what_a_thread_may_have_is_not_given_up_before_the_pool_is(self):
         """It has a queue of its own."""
         assert self.make().given_up({"a"}) == set()
         assert self.make(blueprint=bootsteps.CLOSE).given_up({"a"}) == {"a"}  # type: ignore[attr-defined]
+
+    @pytest.mark.skipif(not hasattr(state, "scheduled_requests"), reason="new in Celery 5.7")
+    def test_what_waits_for_its_time_is_given_up_before_celery_forgets_it(self, monkeypatch):
+        """And later, if the broker did not hear of it then; but not if it has begun."""
+        work = self.make()
+        wait = [SimpleNamespace(message=SimpleNamespace(delivery_tag=tag)) for tag in "abc"]
+        monkeypatch.setattr(state, "scheduled_requests", wait)
+        assert work.given_up({"a", "b", "other"}) == {"a", "b"}
+        monkeypatch.setattr(state, "scheduled_requests", [])
+        monkeypatch.setattr(claiming, "running", {"b"}.copy)
+        assert work.given_up({"a", "b", "other"}) == {"a"}
 
     def test_what_ended_while_the_children_were_heard_is_not_given_up(self, monkeypatch):
         """Nor what had begun, or begins meanwhile: only what still waits."""

@@ -211,6 +211,24 @@ def test_what_is_done_is_not_given_back(lookout, message, sheet):
     assert message.given == [[DONE, BEGUN, WAITING]]
 
 
+def test_garbage_that_is_collected_while_it_looks_ends_nobody(lookout):
+    """A message in a cycle, as in a traceback, is let go whenever Python likes."""
+    kept, gone = [Message() for _ in range(300)], [Message() for _ in range(300)]
+    for message in (*kept, *gone):
+        lookout.watch(message, TEXTS, "q")
+    for message in gone:
+        vars(message)["itself"] = message
+    thresholds = gc.get_threshold()
+    del message
+    gone.clear()
+    try:
+        gc.set_threshold(gc.get_count()[0] + 150)  # in the middle, on a Python that collects at once
+        lookout.look(0.0)
+    finally:
+        gc.set_threshold(*thresholds)
+    assert len(kept) <= len(lookout._watched)
+
+
 def test_it_sleeps_while_there_is_nothing_to_look_after():
     """And wakes up for what comes."""
     lookout = Lookout(patience=0.0)

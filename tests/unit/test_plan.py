@@ -330,6 +330,18 @@ def test_the_ledger_is_asked_for_each_time(signal: Signal):
     assert plan.envelope.ledger == "default"
 
 
+def test_what_a_signal_says_of_itself_may_change(signal: Signal):
+    """As where a test makes one less durable: the next message knows."""
+    before = plan_of(signal)
+    assert before is not None
+    signal.durable = not before.envelope.durable
+    after = plan_of(signal)
+    assert after is not None
+    assert after.envelope.durable is not before.envelope.durable
+    signal.open = True
+    assert plan_of(signal) is None
+
+
 def test_limits_are_read_for_each_message(signal: Signal):
     """A plan outlives a change of settings."""
     signal.send_robust(None)

@@ -18,8 +18,12 @@ from redis import SSLConnection, UnixDomainSocketConnection
 from redis._parsers import _HiredisParser, _RESP3Parser
 
 from signalbus.compat import redis as compat
+from signalbus.transport import channel as channel_module
 from signalbus.transport import redis
 from signalbus.transport.claims import Work
+from signalbus.transport.message import Message
+from signalbus.transport.poller import Poller
+from signalbus.transport.qos import QoS
 
 
 def channel(**attributes: Any) -> Any:
@@ -28,6 +32,22 @@ def channel(**attributes: Any) -> Any:
     vars(made).update(_queue_cycle=round_robin_cycle(), _active_queues=[], active_fanout_queues=set())
     vars(made).update(attributes)
     return made
+
+
+@pytest.mark.parametrize(
+    ("ours", "kombus", "replaced"),
+    [
+        (channel_module.ClaimingMixin, stock.SentinelChannel, "Message QoS _size basic_cancel basic_consume close"),
+        (QoS, stock.QoS, "ack append reject restore_by_tag restore_unacked restore_visible"),
+        (Message, virtual.Message, "ack decode reject"),
+        (Poller, compat.Poller, "close"),
+        (redis.TransportMixin, stock.SentinelTransport, "register_with_event_loop"),
+    ],
+)
+def test_nothing_of_kombus_is_replaced_by_chance(ours, kombus, replaced):
+    """A new part of kombu's may have the name of one of ours."""
+    named = {name for name in vars(ours) if not name.startswith("__")}
+    assert {name for name in named if hasattr(kombus, name)} == set(replaced.split())
 
 
 class TestTransports:
@@ -48,6 +68,23 @@ class TestTransports:
         redis.claim(connection, Work())
         assert isinstance(connection.transport, redis.SentinelTransport)
         assert issubclass(connection.transport.Channel, stock.SentinelChannel)
+
+    def test_a_primary_behind_sentinels_is_one_server_whichever_is_asked(self):
+        """Else a worker would be another after each attempt to connect that fails, and never tell what it had done."""
+        connection = Connection("sentinel://one;sentinel://two", transport_options={"master_name": "m"})
+        asked, before = connection.hostname, compat.server_of(connection)
+        connection.maybe_switch_next()
+        assert (connection.hostname, compat.server_of(connection)) == ("two" if asked == "one" else "one", before)
+        another = Connection("sentinel://one;sentinel://two", transport_options={"master_name": "another"})
+        assert compat.server_of(another) != before
+
+    def test_another_address_is_another_server(self):
+        """Without Sentinel; and so is another virtual host."""
+        connection = Connection("redis://one;redis://two")
+        before = compat.server_of(connection)
+        connection.maybe_switch_next()
+        assert compat.server_of(connection) != before
+        assert compat.server_of(Connection("redis://one/1")) != compat.server_of(Connection("redis://one/2"))
 
     @pytest.mark.parametrize("url", ["memory://", "amqp://"])
     def test_others_are_left_alone(self, url):
