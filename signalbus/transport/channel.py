@@ -277,6 +277,11 @@ class ClaimingMixin:
         self.owner.rejected.append(tag)
         self._requeue_now()
 
+    def requeue_later(self, tag: str) -> None:
+        """The same, of which Redis could not be told now."""
+        compat.let_go(self.qos, tag)
+        self.owner.rejected.append(tag)
+
     def _requeue_now(self) -> None:
         owner = self.owner
         while owner.rejected:

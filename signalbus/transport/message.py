@@ -144,7 +144,7 @@ class Message(virtual.Message):
             with self._lock:
                 yield
         except BaseException:
-            self.channel.owner.is_unsettled = True
+            self.channel.requeue_later(self.delivery_tag)
             raise
 
     def _give_out_again(self, states: Sequence[int]) -> None:

@@ -15,7 +15,7 @@ from signalbus.celery import TASK_NAME
 from signalbus.embedded import EmbeddedValkey
 from signalbus.transport import claims, pulse, unacked
 from signalbus.transport.claims import Work
-from signalbus.transport.progress import BEGUN, WAITING
+from signalbus.transport.progress import BEGUN, DONE, WAITING
 from tests.integration.claimant import Claimant
 from tests.others.daemon import free_port
 from tests.others.tls import OPENSSL, behind_tls, make_certificate
@@ -583,6 +583,32 @@ def test_a_batch_is_divided_once_whatever_happens_to_the_answer(valkey, client, 
         assert [each.payload[0][0] for each in claimant.messages[1:]] == [["b"], ["c"]]
         claimant.acknowledge()
     assert is_over(client)
+
+
+def test_what_could_not_be_divided_at_its_end_comes_again_and_nothing_else(valkey, client, monkeypatch):
+    """The connection that it was to be told over is lost; the worker's own is not, and what it holds stays with it."""
+    client.rpush("work", json.dumps(item("a", "b", "c", queue="work")))
+    knows = Knows()
+    knows.task = TASK_NAME
+    with Claimant(valkey.url, work=knows) as claimant:
+        (message,) = claimant.take(1)
+        publish(valkey.url, "has a time to wait for")
+        claimant.take(2)
+        message.states = lambda: bytes([DONE, WAITING, WAITING])
+        with monkeypatch.context() as patch:
+
+            def away(*arguments: Any) -> None:
+                raise redis.ConnectionError
+
+            patch.setattr(unacked.Unacked, "run", away)
+            with pytest.raises(redis.ConnectionError):
+                message.ack()
+        claimant.take(3)
+        claimant.run_for(0.1)
+        assert [each.payload for each in claimant.messages[1:]] == ["has a time to wait for", message.payload]
+        assert marked(claimant.messages[2])
+        claimant.acknowledge(claimant.messages[1:])
+        assert is_over(client)
 
 
 def documented_acl() -> list[str]:

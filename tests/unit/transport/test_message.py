@@ -73,7 +73,7 @@ class Channel:
         self.unacked = Unacked()
         self.active_queues = ["signalbus"]
         self.work = SimpleNamespace(free=lambda: 1)
-        self.owner = SimpleNamespace(is_unsettled=False)
+        self.requeued_later: list[str] = []
 
     def basic_ack(self, tag, multiple=False) -> None:
         """Note it."""
@@ -82,6 +82,10 @@ class Channel:
     def basic_reject(self, tag, requeue=False) -> None:
         """Note it."""
         self.unacked.calls.append(("reject", tag, requeue))
+
+    def requeue_later(self, tag) -> None:
+        """Note it."""
+        self.requeued_later.append(tag)
 
     def decode_body(self, body, encoding=None):
         """A single message's."""
@@ -127,7 +131,7 @@ class TestAck:
         with pytest.raises(RedisConnectionError):
             deliver(channel, *ABC, states=[DONE, WAITING, WAITING]).ack()
         assert channel.unacked.calls == []
-        assert channel.owner.is_unsettled
+        assert channel.requeued_later == ["sb1g:1"]
 
 
 class TestReject:
