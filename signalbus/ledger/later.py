@@ -71,7 +71,7 @@ def cancel(message: UUID) -> bool:
         message: its id.
 
     Returns:
-        False, and nothing is changed, if somebody has, or it is not here.
+        False, and nothing is discarded, if somebody has, or it is not here.
     """
     with transaction.atomic(using=using(), savepoint=False):
         return hold(message) and discard_held(message, "cancelled")

@@ -107,13 +107,13 @@ def measure_poison(stage: Stage) -> None:
 
 
 def stop_worker(stage: Stage, span: Span) -> None:
-    """As a machine that sleeps: all processes of a worker stand still for twice the lease, and go on."""
+    """As a machine that sleeps: all processes of a worker stand still for longer than any lease, and go on."""
     for _ in span.turns(0.5, 2.0):
         processes = stage.processes(random.choice(stage.workers))
         for process in processes:
             process.suspend()
         try:
-            time.sleep(2 * LEASE)
+            time.sleep(3 * LEASE)  # that of a claim is 20 s, whatever the settings
         finally:
             for process in processes:
                 with suppress(psutil.NoSuchProcess):
@@ -311,7 +311,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "child_killed": Fault("a child of the pool SIGKILLed at random moments", kill_child, kills=True),
     "poison": Fault("receivers that SIGKILL their process, raise MemoryError, SystemExit", send_poison, kills=True),
-    "worker_stopped": Fault("SIGSTOP of a worker for twice its lease, then CONT", stop_worker),
+    "worker_stopped": Fault("SIGSTOP of a worker for longer than any lease, then CONT", stop_worker),
     "sender_killed": Fault("a sender killed at random moments", kill_sender, kills=True),
     "sender_killed_after_insert": Fault(
         "a sender killed between insert and commit", await_suicide, kills=True, die_after="insert"
