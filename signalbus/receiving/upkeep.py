@@ -186,8 +186,24 @@ def _is_at_rest(connection: BaseDatabaseWrapper) -> bool:
     autocommit = connection.settings_dict["AUTOCOMMIT"]
     if connection.in_atomic_block or (connection.connection is not None and connection.autocommit != autocommit):
         return False
+    if autocommit and _has_begun(connection):
+        return False
     status = _pg_status(connection)
     return status in {None, PG_IDLE} or (not autocommit and status == PG_IN_TRANSACTION)
+
+
+def _has_begun(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the driver is in a transaction, or would begin one, of which Django knows nothing.
+
+    A time limit that strikes while SQLite waits for its turn is raised as soon as it is in the transaction, before
+    Django takes note of it: nobody would end that, and nobody else could write any more.
+    """
+    driver: Any = connection.connection
+    if driver is None:
+        return False
+    if connection.vendor == "sqlite":
+        return bool(driver.in_transaction)
+    return not (driver.get_autocommit() if connection.vendor == "mysql" else getattr(driver, "autocommit", True))
 
 
 def _drop(connection: BaseDatabaseWrapper) -> None:

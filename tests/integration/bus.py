@@ -10,8 +10,10 @@ from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import redis
-from django.db import connections
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import connection, connections
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -21,6 +23,7 @@ from signalbus.ledger.due import GRACE
 from signalbus.models import Delivery, Lane
 from signalbus.receiving.batch import deliver
 from signalbus.receiving.sweeper import mark, sweep
+from tasks.admissions.models import Academy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -150,3 +153,25 @@ def elsewhere(work: Callable[[], Any]) -> list[Any]:
     thread.start()
     thread.join(timeout=30)
     return results
+
+
+def cut_off_at_the_beginning(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a time limit strike when the database is in a transaction already, and Django does not know it yet."""
+    connect(signal, lambda **kwargs: Academy.objects.create(name="ours", slug="ours"), "receiver")
+    signal.send(None)
+    (texts,) = bus.take()
+    name = "_start_transaction_under_autocommit" if connection.vendor == "sqlite" else "_set_autocommit"
+    begin = getattr(connection, name)
+
+    def cut_off(*arguments: Any) -> None:
+        begin(*arguments)
+        raise SoftTimeLimitExceeded
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, name, cut_off)
+        with pytest.raises(SoftTimeLimitExceeded):
+            deliver(texts, queue=QUEUE)
+
+    assert elsewhere(lambda: Academy.objects.create(name="another's", slug="anothers")) != []
+    deliver(texts, queue=QUEUE)
+    assert elsewhere(Academy.objects.count) == [2]

@@ -18,7 +18,7 @@ from signalbus.testing import DeliveryFailed, captured
 from tasks.admissions.models import Academy
 from tests.servers import wait_until
 
-from .bus import QUEUE, Bus, connect, eager, only, rows
+from .bus import QUEUE, Bus, connect, cut_off_at_the_beginning, eager, only, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,6 +135,12 @@ def test_a_limit_that_strikes_in_the_bus_itself_leaves_no_broken_connection(bus:
     deliver(texts, queue=QUEUE, redelivered=True)
 
     assert ran == [0]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_a_limit_that_strikes_as_a_transaction_begins_leaves_none_open(bus: Bus, signal: Signal, monkeypatch):
+    """Django does not know of it yet, so nobody would end it: on SQLite nobody else could write any more."""
+    cut_off_at_the_beginning(bus, signal, monkeypatch)
 
 
 @pytest.mark.parametrize("atomic", [True, False])

@@ -11,7 +11,7 @@ from signalbus import Retry, Signal
 from signalbus.models import Delivery, State
 from tasks.admissions.models import Academy
 
-from .bus import Bus, connect, fails, only, rows
+from .bus import Bus, connect, cut_off_at_the_beginning, fails, only, rows
 
 ONCE = Retry(max_attempts=1)
 
@@ -65,6 +65,11 @@ def test_a_timeout_in_mid_query_is_recorded_and_disturbs_nobody(bus: Bus, signal
     assert rows() == [("interrupted", "pending", 1)]
     assert "the receiver's timeout of 0.2 s is over" in only().error
     assert ran == [0]
+
+
+def test_a_limit_that_strikes_as_a_transaction_begins_leaves_none_open(bus: Bus, signal: Signal, monkeypatch):
+    """Django does not know of it yet: what is written after it would be rolled back."""
+    cut_off_at_the_beginning(bus, signal, monkeypatch)
 
 
 def test_a_connection_that_the_server_ended_in_mid_run_is_a_failed_attempt(bus: Bus, signal: Signal):
