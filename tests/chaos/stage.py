@@ -16,7 +16,7 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 from django.db import Error, connection
 
 from signalbus.embedded import EmbeddedValkey
-from tests.chaos import journal
+from tests.chaos import journal, skew
 from tests.chaos.checker import Effect, Evidence
 from tests.chaos.project.settings import TIME_LIMIT
 from tests.chaos.roles import RECIPIENTS
@@ -151,6 +151,8 @@ class Stage:
     def _start(self, crew: Crew) -> Worker:
         options = ("-Q", crew.queues) if crew.queues else ()
         environment = {**self.environment, **crew.environment}
+        if skew.SECONDS in environment:
+            environment["LD_PRELOAD"] = str(skew.library())
         worker = Worker(
             self.directory,
             *options,
