@@ -192,7 +192,7 @@ def _flush(stage: Stage) -> None:
 
 
 def wipe_broker(stage: Stage, span: Span) -> None:
-    """FLUSHALL, with a backlog: the workers stand still for a moment before. Seldom: what is found again takes a while."""
+    """FLUSHALL, with a backlog: the workers stand still for a moment before. Seldom: to find it all takes a while."""
     for _ in span.turns(20.0, 40.0):
         processes = [process for worker in stage.workers for process in stage.processes(worker)]
         for process in processes:
