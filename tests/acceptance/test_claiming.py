@@ -87,7 +87,7 @@ class Fleet:
             wait_until(lambda: len(self.runs()) == self.sent, timeout, "what is missing")
         except AssertionError as error:
             missing = sorted({str(number) for number in range(self.sent)} - self.runs().keys(), key=int)
-            places = {name: self.client.type(name) for name in self.client.keys()}
+            places = {name: self.client.type(name) for name in self.client.scan_iter()}
             error.add_note(f"{len(missing)} of {self.sent} are missing, {missing[:20]}; the broker has {places}")
             error.add_note(f"claimed: {self.client.zrange('unacked', 0, -1, withscores=True)}")
             raise
