@@ -11,6 +11,7 @@ import signal
 import threading
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,16 +83,24 @@ class Fleet:
         return Counter(self._log.read_text().split())
 
     def settle(self, timeout: float = 15.0) -> None:
-        """Wait until each has run, and nothing is held or waits."""
+        """Wait until each has run, and nothing is held or waits.
+
+        Args:
+            timeout: seconds in which one of those that are missing has to run.
+        """
         try:
-            wait_until(lambda: len(self.runs()) == self.sent, timeout, "what is missing")
+            while (ran := len(self.runs())) != self.sent:
+                wait_until(partial(self._went_on, ran), timeout, "what is missing")
         except AssertionError as error:
             missing = sorted({str(number) for number in range(self.sent)} - self.runs().keys(), key=int)
             places = {name: self.client.type(name) for name in self.client.scan_iter()}
             error.add_note(f"{len(missing)} of {self.sent} are missing, {missing[:20]}; the broker has {places}")
-            error.add_note(f"claimed: {self.client.zrange('unacked', 0, -1, withscores=True)}")
+            error.add_note(f"claimed: {self.client.zrange('unacked_index', 0, -1, withscores=True)}")
             raise
         wait_until(lambda: not self.client.llen("signalbus") and not self.client.hlen("unacked"), what="the rest")
+
+    def _went_on(self, ran: int) -> bool:
+        return len(self.runs()) != ran
 
     def twice(self) -> list[str]:
         """Return what has run more than once."""

