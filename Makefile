@@ -82,13 +82,13 @@ test-redis: $(REDIS)  ## Run what sends to Redis and claims from it, and real wo
 		tests/acceptance/test_hostile.py tests/acceptance/test_many_queues.py $(STORY)
 
 LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_SIEGE=60 SIGNALBUS_CRASHES=2000 \
-	SIGNALBUS_ROWS=1000000
+	SIGNALBUS_ROWS=1000000 SIGNALBUS_CLAIMS=60
 
-test-long: $(READY)  ## Run the long forms of the tests that have one: an hour (as root, and with the Debian package pgbouncer, all of them)
+test-long: $(READY)  ## Run the long forms of the tests that have one: an hour and a half (as root, and with the Debian package pgbouncer, all of them)
 	$(LONG) $(BIN)/python -m pytest -s --timeout 3600 tests/integration/test_crashes.py tests/integration/test_large_books.py \
 		tests/acceptance/test_siege.py tests/acceptance/test_sender_killed.py tests/acceptance/test_order.py \
 		tests/acceptance/test_poison.py tests/acceptance/test_backlog.py tests/acceptance/test_vanished.py \
-		tests/acceptance/test_pgbouncer.py
+		tests/acceptance/test_pgbouncer.py tests/acceptance/test_claiming.py
 	$(MAKE) wheel SIGNALBUS_BESIEGED=1500 SIGNALBUS_ROLLING=100
 
 check: $(READY)  ## Lint, check the types, hold the import contract, and look for missing migrations

@@ -35,6 +35,10 @@ SPARED: Final = (
 class Divisible(Protocol):
     """A message of which a part can be given back while the rest is worked on, from any thread."""
 
+    @property
+    def acknowledged(self) -> bool:
+        """Whether it has ended; who has held it may hold it for a while longer."""
+
     def is_waited_for(self) -> bool:
         """Whether there is a free place, where what is given back would begin at once."""
 
@@ -121,6 +125,8 @@ class Lookout(threading.Thread):
 
     def _is_over(self, message: Divisible, watched: _Watched, now: float) -> bool:
         """Look at one message; return whether nothing more is to be seen of it."""
+        if message.acknowledged:
+            return True
         sheet = watched.sheet
         if sheet.steps != watched.steps:
             watched.steps, watched.since = sheet.steps, now

@@ -22,6 +22,7 @@ class Message:
         self.asked = 0
         self.broker_answers = True
         self.place_is_free = False
+        self.acknowledged = False
 
     def is_waited_for(self) -> bool:
         """Whether another could begin what waits."""
@@ -209,6 +210,16 @@ def test_what_is_done_is_not_given_back(lookout, message, sheet):
     lookout.look(PATIENCE)
     lookout.look(PATIENCE + 1)
     assert message.given == [[DONE, BEGUN, WAITING]]
+
+
+def test_what_has_ended_is_not_looked_after(lookout, message, sheet):
+    """Celery holds the last message until the next one comes: else an idle worker would look on for ever."""
+    lookout.look(0.0)
+    assert lookout._watched
+    message.acknowledged = True
+    lookout.look(PATIENCE)
+    assert not lookout._watched
+    assert not sheet.is_void
 
 
 def test_garbage_that_is_collected_while_it_looks_ends_nobody(lookout):
