@@ -54,6 +54,7 @@ class _Watched:
     queue: str
     since: float  # when it was last seen to make a step
     steps: int = 0
+    is_waited_for: bool = False  # at the last look
     is_given_back: bool = False
     is_told: bool = False  # that one of its texts hangs
 
@@ -137,15 +138,18 @@ class Lookout(threading.Thread):
                 watched.since = now + AGAIN
             return watched.is_given_back and self._is_known(watched, now)
         # Without a step it may wait for a rate limit, or its process may share no memory with this one.
-        if watched.steps and waited >= BRIEFLY and self._is_to_be_divided(message, sheet.states, waited):
+        # At two looks: while there is a backlog a place is free for a moment only.
+        was_waited_for, watched.is_waited_for = watched.is_waited_for, message.is_waited_for()
+        is_waited_for = was_waited_for and watched.is_waited_for
+        if watched.steps and waited >= BRIEFLY and self._is_to_be_divided(sheet.states, waited, is_waited_for):
             self._take_back(watched, waited)
         return False
 
-    def _is_to_be_divided(self, message: Divisible, states: bytes, waited: float) -> bool:
+    def _is_to_be_divided(self, states: bytes, waited: float, is_waited_for: bool) -> bool:
         """Whether others wait behind a text for too long; those whose rows it has locked would wait elsewhere too."""
         if waited >= self._patience:
             return not progress.FREE.isdisjoint(states)
-        return progress.WAITING in states and progress.SHARED not in states and message.is_waited_for()
+        return is_waited_for and progress.WAITING in states and progress.SHARED not in states
 
     def _take_back(self, watched: _Watched, waited: float) -> None:
         """Let nothing more be begun; what that leaves waiting is given back at the next look."""

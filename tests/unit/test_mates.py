@@ -90,6 +90,12 @@ def test_nobody_waits_for_long_beside_a_free_place(lookout, message, sheet, capl
     assert not sheet.is_void  # the others have something to do as well
     message.place_is_free = True
     lookout.look(BRIEFLY)
+    message.place_is_free = False
+    lookout.look(BRIEFLY)
+    message.place_is_free = True
+    lookout.look(BRIEFLY)
+    assert not sheet.is_void  # it was free for a moment only, as it is while there is a backlog
+    lookout.look(BRIEFLY)
     lookout.look(2 * BRIEFLY)
     assert message.given == [[BEGUN, WAITING, WAITING]]
     assert sheet.late == ["a"]
