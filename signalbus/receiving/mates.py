@@ -137,10 +137,10 @@ class Lookout(threading.Thread):
                 watched.is_given_back = message.give_back(sheet.states)
                 watched.since = now + AGAIN
             return watched.is_given_back and self._is_known(watched, now)
-        # Without a step it may wait for a rate limit, or its process may share no memory with this one.
         # At two looks: while there is a backlog a place is free for a moment only.
         was_waited_for, watched.is_waited_for = watched.is_waited_for, message.is_waited_for()
         is_waited_for = was_waited_for and watched.is_waited_for
+        # Without a step it may wait for a rate limit, or its process may share no memory with this one.
         if watched.steps and waited >= BRIEFLY and self._is_to_be_divided(sheet.states, waited, is_waited_for):
             self._take_back(watched, waited)
         return False

@@ -203,7 +203,10 @@ def _has_begun(connection: BaseDatabaseWrapper) -> bool:
         return False
     if connection.vendor == "sqlite":
         return bool(driver.in_transaction)
-    return not (driver.get_autocommit() if connection.vendor == "mysql" else getattr(driver, "autocommit", True))
+    if connection.vendor == "postgresql":
+        return not driver.autocommit
+    # What mysqlclient and PyMySQL know by themselves; another driver would ask the server.
+    return hasattr(driver, "get_autocommit") and not driver.get_autocommit()
 
 
 def _drop(connection: BaseDatabaseWrapper) -> None:

@@ -49,9 +49,7 @@ class ClaimingMixin:
         self._line: Line | None = None
         self._asked: tuple[Numbers, list[tuple[str, str]], tuple[Any, ...]] | None = None
         self._ending: list[str] = []  # claims whose end is on its way to Redis
-        self._without_acks: set[str] = (
-            set()
-        )  # queues whose consumer wants none, as that of replies when a worker starts
+        self._without_acks: set[str] = set()  # queues whose consumer wants none, as of replies when a worker starts
         super().__init__(*arguments, **options)
         self.unacked: Unacked = Unacked(self)
         self.work: Work = self.connection.work

@@ -562,12 +562,17 @@ def test_what_the_hosts_own_workers_hold_is_none_of_our_business(url, client):
             claimant.take(3)
 
 
-def test_a_batch_is_divided_once_whatever_happens_to_the_answer(valkey, client, monkeypatch):
-    """Who has not heard that it was done says it again, and puts nothing into the queue a second time."""
+def given_a_batch(client: redis.Redis) -> Knows:
+    """Put a batch of three into the queue; return a worker that reads it."""
     client.rpush("work", json.dumps(item("a", "b", "c", queue="work")))
     knows = Knows()
     knows.task = TASK_NAME
-    with Claimant(valkey.url, work=knows) as claimant:
+    return knows
+
+
+def test_a_batch_is_divided_once_whatever_happens_to_the_answer(valkey, client, monkeypatch):
+    """Who has not heard that it was done says it again, and puts nothing into the queue a second time."""
+    with Claimant(valkey.url, work=given_a_batch(client)) as claimant:
         (message,) = claimant.take(1)
         run = unacked.Unacked.run
 
@@ -587,10 +592,7 @@ def test_a_batch_is_divided_once_whatever_happens_to_the_answer(valkey, client, 
 
 def test_what_could_not_be_divided_at_its_end_comes_again_and_nothing_else(valkey, client, monkeypatch):
     """The connection that it was to be told over is lost; the worker's own is not, and what it holds stays with it."""
-    client.rpush("work", json.dumps(item("a", "b", "c", queue="work")))
-    knows = Knows()
-    knows.task = TASK_NAME
-    with Claimant(valkey.url, work=knows) as claimant:
+    with Claimant(valkey.url, work=given_a_batch(client)) as claimant:
         (message,) = claimant.take(1)
         publish(valkey.url, "has a time to wait for")
         claimant.take(2)

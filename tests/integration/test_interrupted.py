@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal as os_signal
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
@@ -141,6 +142,11 @@ def test_a_limit_that_strikes_in_the_bus_itself_leaves_no_broken_connection(bus:
 def test_a_limit_that_strikes_as_a_transaction_begins_leaves_none_open(bus: Bus, signal: Signal, monkeypatch):
     """Django does not know of it yet, so nobody would end it: on SQLite nobody else could write any more."""
     cut_off_at_the_beginning(bus, signal, monkeypatch)
+
+
+def test_a_driver_that_would_have_to_ask_its_server_is_taken_at_its_word():
+    """As that of MySQL Connector/Python."""
+    assert not upkeep._has_begun(Mock(vendor="mysql", connection=object()))
 
 
 @pytest.mark.parametrize("atomic", [True, False])

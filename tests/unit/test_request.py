@@ -168,14 +168,19 @@ class TestAHostileMessage:
             request(body=body)
 
 
+def learning_request(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], Any]:
+    """Make what a worker makes, of Celery's own subclass; and a list of what it learns."""
+    seen: list[Any] = []
+    monkeypatch.setattr(company, "learn", lambda *args: seen.append(args))
+    app = celery.get_app()
+    task = app.tasks[celery.TASK_NAME]
+    return seen, request(cls=create_request_cls(DeliverRequest, task, Mock(), "here", None, app=app))
+
+
 class TestWhatIsLearned:
     def test_how_long_a_request_took_says_how_long_its_signals_take(self, monkeypatch):
         """Celery's own subclass, which the pool calls back, is what tells."""
-        seen: list[object] = []
-        monkeypatch.setattr(company, "learn", lambda *args: seen.append(args))
-        app = celery.get_app()
-        task = app.tasks[celery.TASK_NAME]
-        made = request(cls=create_request_cls(DeliverRequest, task, Mock(), "here", None, app=app))
+        seen, made = learning_request(monkeypatch)
 
         made.on_success((0, None, 0.25))
 
@@ -183,11 +188,7 @@ class TestWhatIsLearned:
 
     def test_of_a_divided_request_only_the_slow_text_is_blamed(self, monkeypatch):
         """For as long as it kept the others waiting, and ran on."""
-        seen: list[Any] = []
-        monkeypatch.setattr(company, "learn", lambda *args: seen.append(args))
-        app = celery.get_app()
-        task = app.tasks[celery.TASK_NAME]
-        made = request(cls=create_request_cls(DeliverRequest, task, Mock(), "here", None, app=app))
+        seen, made = learning_request(monkeypatch)
         sheet = made._sheet = progress.post(2)
         assert sheet is not None
         sheet.make_void()
