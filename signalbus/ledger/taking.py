@@ -153,7 +153,7 @@ def take_together(
         What was taken of them, and when the last of it was, as the driver has it.
     """
     dialect = dialect_of(using)
-    condition = f"id IN {_places(deliveries)} AND {_free(dialect)} AND publications = 0"
+    condition = f"id IN {_places(deliveries)} AND {_free(dialect)} AND publications = 0 AND attempts = allowance"
     by_key = {dialect.key(delivery): delivery for delivery in deliveries}
     values = [worker, *by_key]
     update = (

@@ -2,8 +2,8 @@
 
 There are three ways. A delivery without a row runs, and gets one only if it fails. One that is recorded is settled as
 done by the first statement of its receiver's transaction: whatever ends the worker rolls that back. One that is suspect
-(given out again, published again), or whose receiver has no transaction, is claimed by a commit of its own first, so
-that what ends its worker is counted.
+(given out again, published again, tried again), or whose receiver has no transaction, is claimed by a commit of its own
+first, so that what ends its worker is counted.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class LostClaim(NotRun):
 
 
 class Suspect(NotRun):
-    """The delivery was lost before: it may be what ended its worker, and is to be claimed before it runs."""
+    """The delivery was lost, or has failed, before: it may end its worker, and is to be claimed before it runs."""
 
 
 @dataclass(slots=True)
@@ -269,7 +269,8 @@ def _settle_first(attempt: Attempt, alias: str) -> None:
     taken = ledger.take(attempt.id, worker=worker_name(), using=alias)
     if taken is None:
         raise Dropped
-    if taken.publications:
+    # What has failed before may do worse: each new publication of it could end one more worker, and nobody count that.
+    if taken.publications or taken.attempt > taken.allowance + 1:
         raise Suspect
     attempt.count(taken)
 

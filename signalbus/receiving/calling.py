@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,10 @@ def _call_receiver(attempt: Attempt) -> None:
     arguments = _arguments(receiver, attempt.message)
     try:
         call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, MemoryError):
+            # What the receiver holds would stand in the way of writing down that it failed.
+            traceback.clear_frames(error.__traceback__)
         cancel_queries()  # before the transaction's end closes a connection in mid-query
         raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from signalbus import Retry, Signal, ledger
+from signalbus.announcements import delivery_dead
 from signalbus.ledger import due
 from signalbus.models import Delivery, Lane, StoredMessage
 from signalbus.receiving.batch import deliver
@@ -461,3 +463,49 @@ def test_a_slow_atomic_receiver_is_warned_of(bus: Bus, durable: Signal, monkeypa
         bus.work()
 
     assert ("connect it with atomic=False" in caplog.text) is atomic
+
+
+def test_promise_5_what_is_tried_again_is_counted_before_it_runs(bus: Bus, durable: Signal):
+    """It has failed, and may end its process next: each new publication could end a worker, and nobody count it."""
+    seen: list[Any] = []
+
+    def receiver_that_fails_first(**kwargs: Any) -> None:
+        seen.extend(elsewhere(rows))
+        if len(seen) == 1:
+            raise ValueError("not yet")
+
+    connect(durable, receiver_that_fails_first, "unsteady", retry=Retry(max_attempts=3))
+    durable.send(None)
+    bus.work()
+    bus.come_again()
+
+    assert seen == [[("unsteady", "published", 0)], [("unsteady", "running", 2)]]
+    assert rows() == [("unsteady", "done", 2)]
+
+
+def test_what_a_receiver_that_ran_out_of_memory_held_is_let_go(bus: Bus, durable: Signal):
+    """While its failure is written down there is room for that."""
+    held: list[weakref.ref[Any]] = []
+
+    class Large:
+        """Much of it."""
+
+    def receiver_that_eats_memory(**kwargs: Any) -> None:
+        large = Large()
+        held.append(weakref.ref(large))
+        raise MemoryError
+
+    def look(**kwargs: Any) -> None:
+        seen.append(held[0]())
+
+    seen: list[Any] = []
+    connect(durable, receiver_that_eats_memory, "eats", retry=Retry(max_attempts=1))
+    delivery_dead.connect(look, weak=False)
+    try:
+        durable.send(None)
+        bus.work()
+    finally:
+        delivery_dead.disconnect(look)
+
+    assert rows() == [("eats", "dead", 1)]
+    assert seen == [None]
