@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import transaction
 from django.db.models import Count, F
-from django.db.models.functions import Now, Substr
+from django.db.models.functions import Substr
 
 from signalbus.exceptions import TextError
-from signalbus.ledger.deliveries import CHUNK, insert, later, new_delivery, receivers_of, unlocked, using
+from signalbus.ledger.clock import Now, later
+from signalbus.ledger.deliveries import CHUNK, insert, new_delivery, receivers_of, unlocked, using
 from signalbus.ledger.due import open_queues
 from signalbus.ledger.ordering import order_of, take_places
 from signalbus.ledger.recording import WAIT

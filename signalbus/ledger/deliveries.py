@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, router, transaction
-from django.db.models import DateTimeField, ExpressionWrapper, F, Q
-from django.db.models.functions import Now
+from django.db.models import F, Q
 
 from signalbus import conf
+from signalbus.ledger.clock import Now, later
 from signalbus.ledger.recording import WAIT
 from signalbus.models import OPEN_STATES, Delivery, State, StoredMessage
 from signalbus.wire.message import delivery_id, to_body
@@ -25,18 +24,11 @@ if TYPE_CHECKING:
 
 CHUNK = 500  # ids in one statement: SQLite takes a limited number of parameters
 ERROR_CHARS = 2000  # kept of an error's text
-LATEST = 10 * 365 * 86400.0  # seconds from now that every database can count to
 
 
 def using() -> str:
     """Return the alias of the ledger's database."""
     return router.db_for_write(Delivery)
-
-
-def later(seconds: float) -> Any:
-    """Return the database's time in some seconds; what no database can count to is cut off."""
-    delta = timedelta(seconds=min(LATEST, max(-LATEST, seconds)))
-    return ExpressionWrapper(Now() + delta, output_field=DateTimeField())
 
 
 def storable(text: str) -> str:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from django.db import connections, transaction
 from django.db.models import BooleanField, Case, F, Q, When
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import Now
 
-from signalbus.ledger.deliveries import later, unlocked, using
+from signalbus.ledger.clock import Now, later
+from signalbus.ledger.deliveries import unlocked, using
 from signalbus.ledger.dialect import DELIVERIES, dialect_of
 from signalbus.ledger.recording import WAIT
 from signalbus.ledger.turns import hold_back

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.db import connections, transaction
 from django.db.models import Case, F, Value, When
-from django.db.models.functions import Now
 
-from signalbus.ledger.deliveries import later, unlocked, using
+from signalbus.ledger.clock import Now, later
+from signalbus.ledger.deliveries import unlocked, using
 from signalbus.models import Delivery, State
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from django.db import transaction
 from django.db.models import Case, F, Q, When
-from django.db.models.functions import Now
 
+from signalbus.ledger.clock import Now
 from signalbus.ledger.deliveries import CHUNK, unlocked, update_free, using
 from signalbus.ledger.turns import wake
 from signalbus.models import OPEN_STATES, Delivery, State

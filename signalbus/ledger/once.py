@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
-from django.db.models.functions import Now
 
+from signalbus.ledger.clock import Now
 from signalbus.ledger.deliveries import unlocked, using
 from signalbus.ledger.later import discard_held, hold
 from signalbus.models import Delivery, Key, State

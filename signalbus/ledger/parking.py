@@ -8,13 +8,13 @@ from uuid import UUID, uuid5
 
 from django.db import transaction
 from django.db.models import F
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Coalesce
 
 from signalbus import conf
+from signalbus.ledger.clock import Now, later
 from signalbus.ledger.deliveries import (
     insert,
     keep,
-    later,
     new_delivery,
     receivers_of,
     row_of,

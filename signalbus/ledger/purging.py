@@ -7,9 +7,9 @@ from uuid import UUID
 
 from django.db import connections, transaction
 from django.db.models import OuterRef, Q, Subquery
-from django.db.models.functions import Now
 
-from signalbus.ledger.deliveries import later, unlocked, using
+from signalbus.ledger.clock import Now, later
+from signalbus.ledger.deliveries import unlocked, using
 from signalbus.models import CLOSED_STATES, OPEN_STATES, Delivery, Key, State, StoredMessage
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from django.db import connections, transaction
-from django.db.models.functions import Now
 
-from signalbus.ledger.deliveries import later, unlocked, using
+from signalbus.ledger.clock import Now, later
+from signalbus.ledger.deliveries import unlocked, using
 from signalbus.ledger.dialect import DELIVERIES, MESSAGES, dialect_of
 from signalbus.models import CLOSED_STATES, Delivery, State
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.db.models.functions import Now
-
+from signalbus.ledger.clock import Now
 from signalbus.ledger.deliveries import Settlement, insert, new_delivery, storable
 from signalbus.models import State, StoredMessage
 from signalbus.wire.message import uuid7

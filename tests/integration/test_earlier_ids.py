@@ -10,7 +10,7 @@ import pytest
 from django.db.models import F
 
 from signalbus import Retry, ledger
-from signalbus.ledger.deliveries import later
+from signalbus.ledger.clock import later
 from signalbus.models import Delivery, State
 from signalbus.receiving.batch import deliver
 from signalbus.receiving.sweeper import Purge, sweep

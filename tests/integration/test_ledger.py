@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from django.db import connections, transaction
-from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from signalbus import ledger
 from signalbus.ledger import due, recording, taking
+from signalbus.ledger.clock import Now, later
 from signalbus.ledger.recording import Part, record
 from signalbus.models import Delivery, Lane, State, StoredMessage
 from signalbus.wire.message import Message, delivery_id, to_body, uuid7
@@ -335,6 +335,16 @@ def come_back(queue: str, marked_at: datetime) -> None:
     due.marker_returned(queue, marked_at)
     Lane.objects.filter(queue=queue).update(seen_at=Now() - timedelta(seconds=due.GRACE))
     due.marker_returned(queue, Lane.objects.values_list(Now(), flat=True)[0])
+
+
+@pytest.mark.parametrize("seconds", [0.0, -0.001])
+def test_what_is_due_now_is_due(database_url: str, seconds: float):
+    """Not a moment later: SQLite, which tells the time once in a statement, compares the texts that stand for it."""
+    recorded()
+
+    due_now = Delivery.objects.annotate(due=later(seconds)).filter(due__lte=Now())
+
+    assert due_now.exists()
 
 
 def test_a_backlog_that_waits_is_not_published_again(database_url: str):
