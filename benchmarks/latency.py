@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SIGNALS = {"quick": signals.quick, "slow": signals.slow, "burst": signals.burst, "turning": signals.turning}
 MIXED = "prefork"  # the pool of the mixed loads
 IDLE = 20.0  # seconds, at any scale: what an idle worker does comes in periods of seconds
-TICK = 0.01  # seconds: what the operating system counts processor time in
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +148,7 @@ class Latency(Part):
         cpu, commands = cpu_seconds(*pids), self._commands()
         time.sleep(seconds)
         cpu, commands = cpu_seconds(*pids) - cpu, self._commands() - commands - 1  # the question itself
-        return max(cpu, TICK) * 1e3 / seconds, max(commands, 1) / seconds
+        return cpu * 1e3 / seconds, max(commands, 1) / seconds
 
     def _commands(self) -> int:
         return int(self.ground.client.info("stats")["total_commands_processed"])
@@ -162,6 +161,7 @@ def _run(load: Sequence[Event], side: Side, send: Send) -> list[float]:
         time.sleep(max(0.0, start + event.at - time.monotonic()))
         send(event.kind, event.seconds)
     side.wait_for(len(load))
+    time.sleep(max(event.seconds for event in load))  # it has begun: the next load must not meet it
     delays = side.tally.delays()
     side.tally.reset()
     return delays

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("signalbus")
 
 PATIENCE: Final = 1.0  # seconds that one may keep the others waiting
-BRIEFLY: Final = 0.03  # the same, while a place of this worker stands free that would begin them at once
-EVERY: Final = BRIEFLY / 2  # between two looks, while there is anything to look after; a step is seen that much later
+BRIEFLY: Final = 0.02  # the same, while a place of this worker stands free that would begin them at once
+STANDS: Final = 0.01  # for which it is free by then: while there is a backlog, one is free for a moment only
+EVERY: Final = 0.005  # between two looks, while there is anything to look after; a step is seen that much later
 AGAIN: Final = 0.25  # seconds until a broker that did not answer is asked again
 
 WAITED: Final = "%d of %d texts have waited for %.1f s behind another of their message, and go back to %s"
@@ -54,7 +55,7 @@ class _Watched:
     queue: str
     since: float  # when it was last seen to make a step
     steps: int = 0
-    is_waited_for: bool = False  # at the last look
+    free_since: float | None = None  # when a place was first seen free that has been at each look from then on
     is_given_back: bool = False
     is_told: bool = False  # that one of its texts hangs
 
@@ -137,9 +138,11 @@ class Lookout(threading.Thread):
                 watched.is_given_back = message.give_back(sheet.states)
                 watched.since = now + AGAIN
             return watched.is_given_back and self._is_known(watched, now)
-        # At two looks: while there is a backlog a place is free for a moment only.
-        was_waited_for, watched.is_waited_for = watched.is_waited_for, message.is_waited_for()
-        is_waited_for = was_waited_for and watched.is_waited_for
+        if not message.is_waited_for():
+            watched.free_since = None
+        elif watched.free_since is None:
+            watched.free_since = now
+        is_waited_for = watched.free_since is not None and now - watched.free_since >= STANDS
         # Without a step it may wait for a rate limit, or its process may share no memory with this one.
         if watched.steps and waited >= BRIEFLY and self._is_to_be_divided(sheet.states, waited, is_waited_for):
             self._take_back(watched, waited)

@@ -212,11 +212,7 @@ def _relations(select_related: object) -> dict[str, tuple[str, ...]]:
     return relations
 
 
-def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
-    receiver: AnyReceiver,
-    sender: object,
-    weak: bool,
-    dispatch_uid: object,
+def policy_from(  # noqa: PLR0913 - all that can be said
     *,
     retry: Retry | None,
     queue: str | None,
@@ -225,14 +221,10 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
     timeout: float | None,
     select_related: Mapping[str, Iterable[str]] | None,
     was: Iterable[str],
-) -> Receiver:
-    """Make the registry's entry of a receiver.
+) -> Policy:
+    """Check what somebody says of a receiver.
 
     Args:
-        receiver: the function.
-        sender: what it is connected for, or None.
-        weak: hold it weakly.
-        dispatch_uid: its uid.
         retry: its retries, or None for the project's default.
         queue: its Celery queue, or None for the default.
         atomic: run in a transaction; None for the project's default.
@@ -240,9 +232,6 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
         timeout: seconds, or None for the project's default.
         select_related: for payload keys the relations to fetch along, or None.
         was: former ids.
-
-    Returns:
-        The entry.
 
     Raises:
         ConfigurationError: a policy that means nothing.
@@ -257,6 +246,35 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
         raise ConfigurationError(
             f"queue={queue!r}: a queue's name is a text of up to {MAX_QUEUE} printable characters."
         )
+    return Policy(
+        retry=retry,
+        queue=queue,
+        atomic=atomic,
+        on_missing=on_missing,
+        timeout=timeout,
+        was=(was,) if isinstance(was, str) else tuple(was),
+        select_related=_relations(select_related),
+    )
+
+
+def resolve_entry(
+    receiver: AnyReceiver, sender: object, weak: bool, dispatch_uid: object, *, policy: Policy
+) -> Receiver:
+    """Make the registry's entry of a receiver.
+
+    Args:
+        receiver: the function.
+        sender: what it is connected for, or None.
+        weak: hold it weakly.
+        dispatch_uid: its uid.
+        policy: what was said of it.
+
+    Returns:
+        The entry.
+
+    Raises:
+        ConfigurationError: an id that cannot travel.
+    """
     sender_name = _name_of_sender(sender)
     id_ = receiver_id(receiver, sender_name, dispatch_uid)
     if not is_name(id_, MAX_ID):
@@ -269,15 +287,7 @@ def resolve_entry(  # noqa: PLR0913 - a receiver's whole policy
         sender=sender_name,
         place=place_of(receiver),
         source=source_of(receiver) or place_of(receiver),
-        policy=Policy(
-            retry=retry,
-            queue=queue,
-            atomic=atomic,
-            on_missing=on_missing,
-            timeout=timeout,
-            was=(was,) if isinstance(was, str) else tuple(was),
-            select_related=_relations(select_related),
-        ),
+        policy=policy,
         defaults=conf.get,
         is_async=iscoroutinefunction(receiver) or iscoroutinefunction(getattr(receiver, "__call__", None)),  # noqa: B004 - is it async?
     )

@@ -11,6 +11,7 @@ from signalbus.sending.connecting import (
     in_order,
     place_of,
     plain,
+    policy_from,
     reject_unordered,
     reject_unreachable,
     resolve_entry,
@@ -143,11 +144,7 @@ class Signal(Named, Later, HookedSignal):
             entry = None
             if not inline:
                 reject_unreachable(receiver, dispatch_uid)
-                entry = resolve_entry(
-                    receiver,
-                    sender,
-                    weak,
-                    dispatch_uid,
+                policy = policy_from(
                     retry=retry,
                     queue=queue,
                     atomic=atomic if self.ordered_by is None else in_order(atomic),
@@ -156,6 +153,7 @@ class Signal(Named, Later, HookedSignal):
                     select_related=select_related,
                     was=was,
                 )
+                entry = resolve_entry(receiver, sender, weak, dispatch_uid, policy=policy)
                 allow_sender(sender)
             self._take_in(entry, site, receiver=receiver, sender=sender, weak=weak, dispatch_uid=dispatch_uid)
         except Exception as error:

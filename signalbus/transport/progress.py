@@ -25,7 +25,7 @@ FREE: Final = frozenset({WAITING, SHARED})  # states in which a text may be take
 
 MOST_TEXTS: Final = 100  # of one message; as the publisher's
 SHEETS: Final = 1024  # at most as many messages as a worker holds; a sheet is used again when all others have been
-PAUSE: Final = 0.01  # seconds after which what another processor has written is seen; it takes a millionth of that
+PAUSE: Final = 0.002  # seconds after which what another processor has written is seen; it takes a thousandth of that
 
 _VOID: Final = 0
 _TICKET, _STEPS, _STATES = 0, 1, 2  # where they are on a sheet: a byte each, and one for each text

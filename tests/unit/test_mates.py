@@ -7,9 +7,9 @@ import gc
 import pytest
 
 from signalbus.pace import Pace
-from signalbus.receiving.mates import AGAIN, BRIEFLY, EVERY, PATIENCE, Lookout
+from signalbus.receiving.mates import AGAIN, BRIEFLY, EVERY, PATIENCE, STANDS, Lookout
 from signalbus.transport import company, progress
-from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
+from signalbus.transport.progress import BEGUN, DONE, PAUSE, SHARED, WAITING
 
 TEXTS = ["a", "b", "c"]
 
@@ -86,17 +86,16 @@ def test_the_one_that_hangs_is_known_as_slow_from_then_on(lookout, sheet, pace):
 
 def test_nobody_waits_for_long_beside_a_free_place(lookout, message, sheet, caplog):
     """And that is nothing to warn of."""
-    lookout.look(BRIEFLY)
+    now = BRIEFLY
+    lookout.look(now)
     assert not sheet.is_void  # the others have something to do as well
-    message.place_is_free = True
-    lookout.look(BRIEFLY)
-    message.place_is_free = False
-    lookout.look(BRIEFLY)
-    message.place_is_free = True
-    lookout.look(BRIEFLY)
+    for place_is_free in (True, False, True):
+        message.place_is_free = place_is_free
+        now += STANDS
+        lookout.look(now)
     assert not sheet.is_void  # it was free for a moment only, as it is while there is a backlog
-    lookout.look(BRIEFLY)
-    lookout.look(2 * BRIEFLY)
+    lookout.look(now + STANDS)
+    lookout.look(now + STANDS + PAUSE)
     assert message.given == [[BEGUN, WAITING, WAITING]]
     assert sheet.late == ["a"]
     assert sheet.late_since == 0.0
@@ -119,13 +118,13 @@ def test_who_hangs_is_told_of_though_nobody_waits(lookout, message, sheet, pace,
 
 
 def test_a_batch_whose_texts_take_little_longer_than_that_is_seen(lookout, message):
-    """However its steps and the looks fall: the first of them is, or one of the next."""
+    """However its steps and the looks fall."""
     message.place_is_free = True
     sheet = lookout.watch(message, [str(number) for number in range(100)], "q")
     told = progress.of(sheet.ticket, 100)
     now, begun, late = 0.0, 0, 0.0011  # seconds that the machine takes longer to sleep
     while not sheet.is_void and begun < 5:
-        if now >= begun * 0.04:
+        if now >= begun * 0.028:
             assert told.begin(begun)
             begun += 1
         lookout.look(now)
