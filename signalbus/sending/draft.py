@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from signalbus.registry import Receiver
     from signalbus.sending.signal import Signal
 
-RESERVED = ("signal", "sender")  # what a receiver gets beside the payload
+RESERVED = frozenset({"signal", "sender"})  # what a receiver gets beside the payload
 
 
 class Sent(list[tuple[Any, Any]]):
@@ -198,9 +198,9 @@ def refuse_reserved(payloads: Iterable[Mapping[str, Any]]) -> None:
         PayloadError: there is one.
     """
     for payload in payloads:
-        for key in RESERVED:
-            if key in payload:
-                raise PayloadError("receivers get one beside the payload: call it something else", key)
+        if not RESERVED.isdisjoint(payload):
+            key = min(RESERVED.intersection(payload))
+            raise PayloadError("receivers get one beside the payload: call it something else", key)
 
 
 def ids_of(messages: Iterable[Sequence[Outgoing]], instead: Mapping[UUID, UUID]) -> list[UUID | None]:

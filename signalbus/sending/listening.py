@@ -95,7 +95,7 @@ def _check_extract(extract: Mapping[str, Callable[..., Any]]) -> None:
     for key, function in extract.items():
         if not (isinstance(key, str) and key.isidentifier() and key not in RESERVED):
             raise ConfigurationError(
-                f"extract={{{key!r}: …}}: a key becomes a keyword of the receiver's, beside {' and '.join(RESERVED)}."
+                f"extract={{{key!r}: …}}: a key becomes a keyword of the receiver's, beside {' and '.join(sorted(RESERVED))}."
             )
         try:
             kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
