@@ -68,7 +68,7 @@ class Outgoing:
     @property
     def id(self) -> UUID:
         """The message's id."""
-        return UUID(int=int(self.key, 16))  # for four fifths of what hex= costs: a send_many() asks each of its messages
+        return UUID(int=int(self.key, 16))  # as hex=, a fifth quicker: send_many() asks for all of them
 
     @property
     def queue(self) -> str | None:

@@ -94,8 +94,9 @@ def _listed(signal: DjangoSignal | Iterable[DjangoSignal]) -> list[DjangoSignal]
 def _check_extract(extract: Mapping[str, Callable[..., Any]]) -> None:
     for key, function in extract.items():
         if not (isinstance(key, str) and key.isidentifier() and key not in RESERVED):
+            given = " and ".join(sorted(RESERVED))
             raise ConfigurationError(
-                f"extract={{{key!r}: …}}: a key becomes a keyword of the receiver's, beside {' and '.join(sorted(RESERVED))}."
+                f"extract={{{key!r}: …}}: a key becomes a keyword of the receiver's, beside {given}."
             )
         try:
             kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
