@@ -118,10 +118,10 @@ def _run_as_due(attempt: Attempt, *, redelivered: bool, claim: bool) -> None:
     if attempt.recorded and (redelivered or claim or not atomic):
         _run_claimed(attempt, overtake=redelivered and atomic)
         return
-    try:
+    with contextlib.suppress(Suspect):
         contextvars.copy_context().run(_run, attempt)
-    except Suspect:
-        _run_claimed(attempt)
+        return
+    _run_claimed(attempt)  # not while that is handled, or it would be the context of whatever the receiver raises
 
 
 def _run_claimed(attempt: Attempt, *, overtake: bool = False) -> None:

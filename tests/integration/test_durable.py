@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from datetime import timedelta
@@ -481,6 +482,24 @@ def test_promise_5_what_is_tried_again_is_counted_before_it_runs(bus: Bus, durab
 
     assert seen == [[("unsteady", "published", 0)], [("unsteady", "running", 2)]]
     assert rows() == [("unsteady", "done", 2)]
+
+
+def test_what_is_tried_again_fails_with_its_own_traceback_alone(bus: Bus, durable: Signal):
+    """That it was to be claimed first is no business of the receiver's, nor of who reads why it failed."""
+    handled: list[BaseException | None] = []
+
+    def receiver_that_fails(**kwargs: Any) -> None:
+        handled.append(sys.exception())
+        raise ValueError("not yet")
+
+    connect(durable, receiver_that_fails, "unsteady", retry=Retry(max_attempts=2))
+    durable.send(None)
+    bus.work()
+    first = only().traceback
+    bus.come_again()
+
+    assert handled == [None, None]
+    assert first.count("Traceback") == only().traceback.count("Traceback") == 1
 
 
 def test_what_a_receiver_that_ran_out_of_memory_held_is_let_go(bus: Bus, durable: Signal):
