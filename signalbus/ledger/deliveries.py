@@ -203,6 +203,16 @@ def settle(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int) -
     return bool(update_free(rows.filter(state__in=OPEN_STATES), **fields))
 
 
+def last_failure(delivery: UUID) -> tuple[str, str]:
+    """Return the error of a delivery's last attempt that failed, and the traceback; empty if none has.
+
+    Args:
+        delivery: its id.
+    """
+    rows = Delivery.objects.using(using()).filter(id=delivery)
+    return rows.values_list("error", "traceback").first() or ("", "")
+
+
 def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
     """Return those rows that nobody runs at this moment, locked until the transaction ends; nobody waits for a row."""
     alias = rows.db

@@ -60,7 +60,15 @@ class LostClaim(NotRun):
 
 
 class Suspect(NotRun):
-    """The delivery was lost, or has failed, before: it may end its worker, and is to be claimed before it runs."""
+    """The delivery was lost, or has failed, before: it may end its worker, and is to be claimed before it runs.
+
+    Args:
+        lost: it was lost, as far as its row knows.
+    """
+
+    def __init__(self, *, lost: bool) -> None:
+        super().__init__()
+        self.lost = lost
 
 
 @dataclass(slots=True)
@@ -118,13 +126,17 @@ def _run_as_due(attempt: Attempt, *, redelivered: bool, claim: bool) -> None:
     if attempt.recorded and (redelivered or claim or not atomic):
         _run_claimed(attempt, overtake=redelivered and atomic)
         return
-    with contextlib.suppress(Suspect):
+    try:
         contextvars.copy_context().run(_run, attempt)
+    except Suspect as suspect:
+        lost = suspect.lost
+    else:
         return
-    _run_claimed(attempt)  # not while that is handled, or it would be the context of whatever the receiver raises
+    # Not while that is handled, or it would be the context of whatever the receiver raises.
+    _run_claimed(attempt, lost=lost)
 
 
-def _run_claimed(attempt: Attempt, *, overtake: bool = False) -> None:
+def _run_claimed(attempt: Attempt, *, overtake: bool = False, lost: bool = True) -> None:
     """Count the attempt before it runs: a delivery that ends its worker is bounded."""
     lease = CLAIM_LEASE if attempt.receiver.atomic else LEASE
     alias = ledger.using()
@@ -133,10 +145,23 @@ def _run_claimed(attempt: Attempt, *, overtake: bool = False) -> None:
         raise Dropped
     attempt.count(taken, claimed=True)
     if taken.attempt - taken.allowance > attempt.receiver.retry.max_attempts:
-        lost = SignalBusError(f"its worker was lost in attempt {taken.attempt - 1}, the last one")
-        write_down(attempt, Outcome("dead", lost))
+        write_down(attempt, Outcome("dead", _spent(attempt, lost=lost)))
         return
     contextvars.copy_context().run(_run, attempt)
+
+
+def _spent(attempt: Attempt, *, lost: bool) -> SignalBusError:
+    """Say why a delivery does not run again, with what its row says of the last error, which this replaces."""
+    number = attempt.number - 1
+    if lost:
+        why = f"its worker was lost in attempt {number}, the last one"
+    else:
+        why = f"attempt {number} was the last one: max_attempts is {attempt.receiver.retry.max_attempts} by now"
+    error, traceback = ledger.last_failure(attempt.id)
+    spent = SignalBusError(f"{why}; the last error before: {error}" if error else why)
+    if traceback:
+        spent.__cause__ = SignalBusError(f"before\n{traceback}")
+    return spent
 
 
 def worker_name() -> str:
@@ -271,7 +296,7 @@ def _settle_first(attempt: Attempt, alias: str) -> None:
         raise Dropped
     # What has failed before may do worse: each new publication of it could end one more worker, and nobody count that.
     if taken.publications or taken.attempt > taken.allowance + 1:
-        raise Suspect
+        raise Suspect(lost=taken.publications > 0)
     attempt.count(taken)
 
 

@@ -502,6 +502,30 @@ def test_what_is_tried_again_fails_with_its_own_traceback_alone(bus: Bus, durabl
     assert first.count("Traceback") == only().traceback.count("Traceback") == 1
 
 
+def test_what_has_failed_too_often_by_now_keeps_its_last_error(bus: Bus, durable: Signal):
+    """A deploy that allows fewer attempts: nobody's worker was lost, and why it failed is still there to be read."""
+    runs: list[int] = []
+
+    def receiver_that_fails(**kwargs: Any) -> None:
+        runs.append(1)
+        raise ValueError("the cause")
+
+    connect(durable, receiver_that_fails, "unsteady", retry=Retry(max_attempts=5))
+    durable.send(None)
+    bus.work()
+    bus.come_again()
+    durable.disconnect(receiver_that_fails, dispatch_uid="unsteady")
+    connect(durable, receiver_that_fails, "unsteady", retry=Retry(max_attempts=2))
+    bus.come_again()
+
+    assert len(runs) == 2
+    dead = only()
+    assert dead.state == "dead"
+    assert "max_attempts is 2 by now" in dead.error
+    assert "ValueError: the cause" in dead.error
+    assert "in receiver_that_fails" in dead.traceback
+
+
 def test_what_a_receiver_that_ran_out_of_memory_held_is_let_go(bus: Bus, durable: Signal):
     """While its failure is written down there is room for that."""
     held: list[weakref.ref[Any]] = []
