@@ -24,7 +24,8 @@ logger: logging.Logger = logging.getLogger("signalbus")
 PATIENCE: Final = 1.0  # seconds that one may keep the others waiting
 BRIEFLY: Final = 0.02  # the same, while a place of this worker stands free that would begin them at once
 STANDS: Final = 0.01  # for which it is free by then: while there is a backlog, one is free for a moment only
-EVERY: Final = 0.005  # between two looks, while there is anything to look after; a step is seen that much later
+EVERY: Final = 0.005  # between two looks, while anything waits behind another; a step is seen that much later
+SELDOM: Final = 0.1  # the same, while nothing does: the last text of a message may run for an hour
 AGAIN: Final = 0.25  # seconds until a broker that did not answer is asked again
 
 WAITED: Final = "%d of %d texts have waited for %.1f s behind another of their message, and go back to %s"
@@ -59,6 +60,10 @@ class _Watched:
     is_given_back: bool = False
     is_told: bool = False  # that one of its texts hangs
 
+    def is_anyone_waiting(self) -> bool:
+        """Whether there is something to give back, now or soon."""
+        return not self.is_given_back and not progress.FREE.isdisjoint(self.sheet.states)
+
     def begun(self) -> list[str]:
         """Return the texts that are worked on."""
         return [text for text, state in zip(self.texts, self.sheet.states, strict=True) if state == progress.BEGUN]
@@ -75,7 +80,7 @@ class Lookout(threading.Thread):
         super().__init__(name="signalbus-lookout", daemon=True)
         self._patience = patience
         self._watched: dict[int, _Watched] = {}
-        self._any = threading.Event()
+        self._any = threading.Event()  # to be looked after closely
 
     def watch(self, message: Divisible, texts: list[str], queue: str) -> Sheet | None:
         """Look after a message, until nobody holds it any more.
@@ -104,26 +109,34 @@ class Lookout(threading.Thread):
 
     def run(self) -> None:
         """Look, for as long as the process lives."""
-        while self._any.wait():
-            self.look(time.monotonic())
-            if not self._watched:
-                self._any.clear()
-                if self._watched:  # since
-                    self._any.set()
+        while True:
+            self._any.wait(SELDOM if self._watched else None)
+            self._any.clear()  # first: what is to be watched from now on sets it again, or is seen
+            if self.look(time.monotonic()):
+                self._any.set()
             time.sleep(EVERY)
 
-    def look(self, now: float) -> None:
+    def look(self, now: float) -> bool:
         """Look at each message once.
 
         Args:
             now: the monotonic time.
+
+        Returns:
+            Whether something waits behind another.
         """
+        any_waits = False
         # Their numbers alone: to make pairs may let garbage be collected, which takes some away in the middle.
         for number in list(self._watched):
             watched = self._watched.get(number)
             message = None if watched is None else watched.message()
-            if watched is not None and message is not None and self._is_over(message, watched, now):
+            if watched is None or message is None:
+                continue
+            if self._is_over(message, watched, now):
                 self._watched.pop(number, None)
+            else:
+                any_waits = any_waits or watched.is_anyone_waiting()
+        return any_waits
 
     def _is_over(self, message: Divisible, watched: _Watched, now: float) -> bool:
         """Look at one message; return whether nothing more is to be seen of it."""

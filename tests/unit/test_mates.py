@@ -84,6 +84,28 @@ def test_the_one_that_hangs_is_known_as_slow_from_then_on(lookout, sheet, pace):
     assert pace.expected(("q", None)) == PATIENCE
 
 
+def test_a_message_is_looked_at_seldom_while_nobody_waits(lookout, sheet):
+    """Its last text may run for an hour, and what was divided is waited for by nobody."""
+    told = progress.of(sheet.ticket, 3)
+    assert lookout.look(0.0)
+    assert told.begin(1)
+    assert lookout.look(0.1)
+    told.end(0, 1)
+    assert told.begin(2)
+    assert not lookout.look(0.2)
+    told.put_off(2)
+    assert lookout.look(0.3)
+
+
+def test_a_divided_message_is_looked_at_seldom(lookout, message, sheet):
+    """Only to tell of the one that hangs, if it does so for long."""
+    message.place_is_free = True
+    for now in (BRIEFLY, 2 * BRIEFLY):
+        assert lookout.look(now)
+    assert not lookout.look(3 * BRIEFLY)
+    assert message.given
+
+
 def test_nobody_waits_for_long_beside_a_free_place(lookout, message, sheet, caplog):
     """And that is nothing to warn of."""
     now = BRIEFLY
