@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from django.db import connections, transaction
+from django.db import Error, connections, transaction
 
 from signalbus import ledger
 from signalbus.exceptions import SignalBusError
@@ -206,6 +206,8 @@ def _attempt(progress: Progress) -> BaseException | None:
         raise
     except BaseException as error:  # a receiver's SystemExit or MemoryError is a failed attempt
         if not progress.begun:
+            if progress.attempt.claimed:
+                _unclaim(progress.attempt)
             raise  # the ledger's own: the broker keeps the message
         if not progress.committed:
             return error
@@ -222,6 +224,15 @@ def give_up(attempt: Attempt) -> None:
     logger.warning("signalbus: %s to %s was cut off in attempt %s: %s", *what, why)
     if shutdown and attempt.claimed:
         _give_back(attempt)
+
+
+def _unclaim(attempt: Attempt) -> None:
+    """Undo the claim of a run that has not begun, which was no attempt; if the ledger is away, it counts."""
+    try:
+        mend_connections()
+        _give_back(attempt)
+    except Error as error:
+        logger.warning("signalbus: attempt %s of %s has not begun, and counts: %s", attempt.number, attempt.id, error)
 
 
 def _give_back(attempt: Attempt) -> bool:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.db import DatabaseError, connection, connections, transaction
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.db.models import F
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
@@ -17,6 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from signalbus import Retry, Signal, ledger
 from signalbus.announcements import delivery_dead
 from signalbus.ledger import due
+from signalbus.ledger.clock import Now
 from signalbus.models import Delivery, Lane, StoredMessage
 from signalbus.receiving.batch import deliver
 from signalbus.receiving.pace import pace
@@ -524,6 +525,33 @@ def test_what_has_failed_too_often_by_now_keeps_its_last_error(bus: Bus, durable
     assert "max_attempts is 2 by now" in dead.error
     assert "ValueError: the cause" in dead.error
     assert "in receiver_that_fails" in dead.traceback
+
+
+def test_what_is_tried_again_and_cannot_begin_has_not_been_tried(bus: Bus, durable: Signal, monkeypatch):
+    """The ledger fails between its claim and its run: the broker gives it out again, and it has its attempt still."""
+    runs: list[int] = []
+
+    def receiver_that_fails_first(**kwargs: Any) -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise ValueError("not yet")
+
+    def cannot_confirm(*args: Any, **options: Any) -> bool:
+        raise OperationalError("database is locked")
+
+    connect(durable, receiver_that_fails_first, "unsteady", retry=Retry(max_attempts=2))
+    durable.send(None)
+    bus.work()
+    Delivery.objects.update(due_at=Now())
+    sweep()
+    (texts,) = bus.take()
+    with monkeypatch.context() as patch, pytest.raises(OperationalError):
+        patch.setattr(ledger, "confirm", cannot_confirm)
+        deliver(texts, queue=QUEUE)
+    assert rows() == [("unsteady", "published", 1)]
+    deliver(texts, queue=QUEUE, redelivered=True)
+
+    assert rows() == [("unsteady", "done", 2)]
 
 
 def test_what_a_receiver_that_ran_out_of_memory_held_is_let_go(bus: Bus, durable: Signal):
