@@ -126,9 +126,9 @@ def in_order(atomic: bool | None) -> bool:
     Raises:
         ConfigurationError: it does without a transaction.
     """
-    if atomic is False:
+    if atomic is not None and atomic is not True:
         raise ConfigurationError(
-            "atomic=False at an ordered signal: the lock of its transaction is what keeps two from running at once. "
+            f"atomic={atomic!r} at an ordered signal: the lock of its transaction keeps two from running at once. "
             "Leave it out, and hand slow work on from the receiver, by sending a durable signal."
         )
     return True
@@ -236,9 +236,11 @@ def policy_from(  # noqa: PLR0913 - all that can be said
     Raises:
         ConfigurationError: a policy that means nothing.
     """
-    if on_missing not in {"skip", "fail", "snapshot"}:
+    if on_missing not in ("skip", "fail", "snapshot"):
         raise ConfigurationError(f'on_missing={on_missing!r}: say "skip", "fail" or "snapshot".')
-    if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout < math.inf):
+    if atomic is not None and not isinstance(atomic, bool):
+        raise ConfigurationError(f"atomic={atomic!r}: say True or False, or None for the project's default.")
+    if timeout is not None and not _is_time(timeout):
         raise ConfigurationError(f"timeout={timeout!r}: a timeout is a number of seconds above 0, or None.")
     if retry is not None and not isinstance(retry, Retry):
         raise ConfigurationError(f"retry={retry!r}: give a signalbus.Retry, as in retry=Retry(max_attempts=5).")
@@ -252,9 +254,22 @@ def policy_from(  # noqa: PLR0913 - all that can be said
         atomic=atomic,
         on_missing=on_missing,
         timeout=timeout,
-        was=(was,) if isinstance(was, str) else tuple(was),
+        was=_former_ids(was),
         select_related=_relations(select_related),
     )
+
+
+def _is_time(timeout: object) -> bool:
+    return isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and 0 < timeout < math.inf
+
+
+def _former_ids(was: object) -> tuple[str, ...]:
+    ids = (was,) if isinstance(was, str) else tuple(was) if isinstance(was, Iterable) else (was,)
+    if not all(is_name(id_, MAX_ID) for id_ in ids):
+        raise ConfigurationError(
+            f'was={was!r}: give the ids that the receiver had, as in was=("admissions.old_name",).'
+        )
+    return ids
 
 
 def resolve_entry(

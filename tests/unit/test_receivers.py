@@ -636,6 +636,13 @@ class TestPolicies:
         ("wrong", "cure"),
         [
             ({"on_missing": "explode"}, '"skip", "fail" or "snapshot"'),
+            ({"on_missing": ["skip"]}, '"skip", "fail" or "snapshot"'),
+            ({"atomic": "no"}, "say True or False"),
+            ({"timeout": True}, "above 0"),
+            ({"was": 5}, "give the ids"),
+            ({"was": None}, "give the ids"),
+            ({"was": ""}, "give the ids"),
+            ({"was": ["tests.old", 7]}, "give the ids"),
             ({"select_related": ("cohort",)}, 'select_related={"instance": ("cohort__academy",)}'),
             ({"select_related": "cohort"}, "give payload keys"),
             ({"select_related": {"instance": 7}}, "give payload keys"),
