@@ -275,6 +275,15 @@ def replies(connection: Any, count: int) -> list[Any]:
     return found
 
 
+def is_closing(channel: Any) -> bool:
+    """Whether a channel cuts the connections of its pool, or has: another thread may be reading from one of them.
+
+    Reads kombu's ``_closing``, which is set before; ``closed`` is set after. Without it, the pulse would end with what
+    redis-py's parsers fall over then, which is no error of redis-py's.
+    """
+    return bool(channel.closed or channel._closing)
+
+
 def is_wrong_type(error: ResponseError) -> bool:
     """Whether a command found a key of another type than its own; in a pipeline or a script, the word stands within."""
     return "WRONGTYPE" in str(error)

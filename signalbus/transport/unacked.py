@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from signalbus.compat.redis import MALFORMED, is_wrong_type, list_of, parsed, prefixed, queues_of
+from signalbus.compat.redis import MALFORMED, is_closing, is_wrong_type, list_of, parsed, prefixed, queues_of
 from signalbus.transport import scripts
 from signalbus.transport.claims import CLAIM
 
@@ -67,6 +68,10 @@ class Unacked:
         connection = pool.get_connection()
         try:
             yield connection
+        except (AttributeError, ValueError) as error:
+            if not is_closing(self._channel):
+                raise
+            raise RedisConnectionError("the channel closed its connections meanwhile") from error
         finally:
             pool.release(connection)
 
