@@ -1,10 +1,12 @@
 """Run the tests on the versions that the README promises: each pair of Python and Django, and the lowest of everything.
 
-An interpreter that this machine lacks is skipped, and said so. ``--only 3.12`` runs one; other arguments go to pytest.
+An interpreter that this machine lacks is skipped, and named as skipped. ``--only 3.12`` runs one environment;
+``--others`` leaves out the one that runs this script, which `make test` tests; other arguments go to pytest.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -16,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # What a run tests: the rest (documentation, benchmarks, the wheel) does not differ between versions.
 TESTS = ["tests/unit", "tests/integration", "tests/acceptance"]
+# Tests wait for servers and workers most of the time; the files of a folder are distributed over processes.
+PARALLEL = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,13 @@ class Run:
     def name(self) -> str:
         """The name of its environment's folder."""
         return f"py{self.python}-" + "-".join(re.sub(r"[^\w.]", "", pin) for pin in self.pins[:1])
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is the environment that runs this script: its Python, series of Django and newest packages."""
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        series = importlib.metadata.version("Django").rpartition(".")[0]
+        return self.python == python and self.pins == (f"Django=={series}.*",)
 
 
 def lowest() -> tuple[str, ...]:
@@ -59,7 +70,7 @@ def run(each: Run, python: str, arguments: list[str]) -> int:
     subprocess.run([python, "-m", "venv", str(venv)], check=True)
     install = [str(binary), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, "--editable", f"{ROOT}[test]", *each.pins], check=True)
-    return subprocess.run([str(binary), "-m", "pytest", "-q", *arguments], cwd=ROOT, check=False).returncode
+    return subprocess.run([str(binary), "-m", "pytest", "-q", *PARALLEL, *arguments], cwd=ROOT, check=False).returncode
 
 
 def main(arguments: list[str]) -> int:
@@ -73,6 +84,12 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--only"]:
         runs = [each for each in runs if each.python == arguments[1]]
         arguments = arguments[2:]
+    if arguments[:1] == ["--others"]:
+        for each in runs:
+            if each.is_current:
+                print(f"== left out, this environment is the same: Python {each.python}, {', '.join(each.pins)}")
+        runs = [each for each in runs if not each.is_current]
+        arguments = arguments[1:]
     outcomes = {}
     for each in runs:
         label = f"Python {each.python}, {', '.join(each.pins)}"
