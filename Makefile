@@ -13,7 +13,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format bench performance curves chaos fuzz matrix wheel canary clean
+.PHONY: help demo test test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format docs bench performance curves chaos fuzz matrix wheel canary clean
 
 help:  ## Explain every target
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -104,6 +104,12 @@ check: $(READY)  ## Lint, check the types, hold the import contract, and look fo
 format: $(READY)  ## Format the code, and mend what the linter can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+SITE := $(VENV)/site
+
+docs: $(READY)  ## Build the documentation site into .venv/site: a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet --builder html docs $(SITE)
+	@echo "Open $(SITE)/index.html"
 
 # PEERS=0 leaves out whoever is not Celery or Django; ARGS takes the rest: make bench ARGS='--part sending --scale 0.1'
 PEERS ?= 1

@@ -2,7 +2,7 @@
 
 A block that begins with ``# admissions/models.py`` is a file of the reader's project; a file named twice grows. Other
 blocks of Python, and ``>>>`` sessions, run in order, as in ``manage.py shell``. Of a diff, the side after it counts.
-Each document's project begins with the README's files, and is a project of its own, in a process of its own.
+Each document's project begins with the tutorial's files, and is a project of its own, in a process of its own.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from signalbus.models import State
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+INDEX = ROOT / "docs" / "index.md"
 DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
 EVERY = [
     *DOCUMENTS,
@@ -117,11 +119,12 @@ def examples(document: Path) -> tuple[dict[str, str], list[tuple[str, int, str]]
 
 
 def write_project(directory: Path, document: Path) -> dict[str, str]:
-    """Write the reader's project: the scaffold, the README's files, the document's."""
+    """Write the reader's project: the scaffold, the tutorial's files, and what the document adds to them."""
     files = {name: dedent(text).lstrip() for name, text in SCAFFOLD.items()}
-    for source in dict.fromkeys([README, document]):
+    for source in dict.fromkeys([TUTORIAL, document]):
         for name, code in examples(source)[0].items():
-            if source is document or not name.endswith("tests.py"):
+            repeated = source is not TUTORIAL and code in files.get(name, "")
+            if not repeated and (source is document or not name.endswith("tests.py")):
                 files[name] = files.get(name, "") + code
     for name, code in files.items():
         path = directory / name
@@ -154,6 +157,15 @@ def test_the_examples_run(document: Path, tmp_path: Path):
         # From a checkout that is not installed, nobody tells pytest of our plugin.
         plugin = [] if entry_points(group="pytest11", name="signalbus") else ["-p", "signalbus.pytest_plugin"]
         run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, "-c", os.devnull, "--rootdir", ".", ".")
+
+
+@pytest.mark.parametrize("document", [README, INDEX], ids=identify)
+def test_the_first_example_is_the_tutorials(document: Path):
+    """The example of the README and of the documentation's first page is the one that the tutorial builds."""
+    shown, built = examples(document)[0], examples(TUTORIAL)[0]
+
+    assert {"admissions/signals.py", "marketing/receivers.py"} <= shown.keys()
+    assert shown == {name: built[name] for name in shown}
 
 
 @pytest.mark.parametrize("document", EVERY, ids=identify)
