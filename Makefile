@@ -13,7 +13,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format docs bench performance curves chaos fuzz matrix wheel canary clean
+.PHONY: help demo test test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format docs bench performance curves chaos fuzz matrix wheel release canary clean
 
 help:  ## Explain every target
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -92,8 +92,7 @@ test-long: $(READY)  ## Run the long forms of the tests that have one: an hour a
 	$(MAKE) wheel SIGNALBUS_BESIEGED=1500 SIGNALBUS_ROLLING=100
 
 check: $(READY)  ## Lint, check the types, hold the import contract, and look for missing migrations
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	$(BIN)/pre-commit run --all-files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	# From elsewhere: in the checkout's root it would find the folder, not the installed package.
@@ -140,6 +139,9 @@ wheel: $(READY)  ## Build the wheel, and test it in an empty environment
 	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist
 	$(BIN)/python -m pytest tests/wheel
+
+release: $(READY)  ## Build a release into dist/, twice, and compare: wheel, sdist, SBOM, notes, checksums. TAG=1 also tags the commit
+	$(BIN)/python -m scripts.release $(if $(TAG),--tag)
 
 canary:  ## Run the tests against the newest pre-releases of Django, Celery, kombu and redis that this Python can have (PYTHON=python3.13: Django 6 needs 3.12)
 	$(PYTHON) -m venv --clear $(CANARY)
