@@ -17,7 +17,7 @@ from celery import Celery, signals
 from celery.utils.imports import symbol_by_name
 from django.apps import apps
 
-from signalbus import conf
+from signalbus import broker, conf
 from signalbus.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ def _own_app() -> Celery:
         task_cls="celery.contrib.django.task:DjangoTask",
     )
     own.config_from_object("django.conf:settings", namespace="CELERY")
+    reject_unusable_broker(own)
     # Celery's `add_defaults` would put them before the configuration.
     own.conf.update({name: _host(name, default) for name, default in defaults().items()})
     on_redis = "redis" in str(own.connection_for_write().transport.driver_type)
@@ -172,6 +173,19 @@ def _own_app() -> Celery:
     signals.import_modules.connect(_set_up_django, sender=own, weak=False)
     own.autodiscover_tasks(lambda: [config.name for config in apps.get_app_configs()])
     return own
+
+
+def reject_unusable_broker(app: Celery) -> None:
+    """Refuse an app whose broker's address cannot be read, before anything connects to it.
+
+    Args:
+        app: our own, or the host's.
+
+    Raises:
+        ConfigurationError: with the remedy.
+    """
+    path = conf.get().CELERY_APP
+    broker.reject_unusable(app, "CELERY_BROKER_URL" if path is None else f"The broker_url of the Celery app {path!r}")
 
 
 def _set_up_django(**_kwargs: object) -> None:

@@ -17,6 +17,7 @@ def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
     """Check the settings."""
     try:
         own, app = celery.is_own_app(), celery.get_app()
+        celery.reject_unusable_broker(app)
     except ConfigurationError as error:
         return [checks.Error(str(error), id="signalbus.E001")]
     if own and not app.conf.broker_url:

@@ -1,0 +1,111 @@
+"""The broker's address: a mistake in it is a system check error with the remedy, and never a traceback."""
+
+from __future__ import annotations
+
+import pytest
+from celery import Celery
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+
+from signalbus import celery
+from signalbus.broker import reject_unusable
+from signalbus.checks import check_settings
+from signalbus.exceptions import ConfigurationError
+
+UNUSABLE = [
+    ("reddis://127.0.0.1:1/0", "Did you mean redis"),
+    ("valkey://127.0.0.1:1/0", "for Valkey as well"),
+    ("127.0.0.1:6379", "redis://"),
+    ("redis:/127.0.0.1:6379/0", "redis://"),
+    ("redis://127.0.0.1:port/0", "port from 1 to 65535"),
+    ("redis://127.0.0.1:99999/0", "port from 1 to 65535"),
+    ("redis://:pa#ss@127.0.0.1:1/0", "urllib.parse.quote"),
+    ("redis://127.0.0.1:1/zero", "numbers its databases"),
+    (
+        "redis://127.0.0.1:1/0?health_check_interval=30",
+        'CELERY_BROKER_TRANSPORT_OPTIONS = {"health_check_interval": …}',
+    ),
+    ("redis://127.0.0.1:1/0;reddis://127.0.0.1:2/0", "Did you mean redis"),
+    ("rediss://127.0.0.1:1/0?ssl_cert_reqs=maybe", "maybe"),
+    ("sentinel://127.0.0.1:1", "master_name"),
+    ("librabbitmq://127.0.0.1", "not installed"),
+    ("amqp://127.0.0.1:1//?heartbeat=often", "often"),
+]
+
+
+@pytest.fixture
+def new_app():
+    """Have our own app made anew, with the settings of the test, and once more after it."""
+    celery.get_app.cache_clear()
+    yield
+    celery.get_app.cache_clear()
+
+
+@pytest.mark.parametrize(("address", "remedy"), UNUSABLE)
+def test_unusable_address_is_a_check_error(new_app, settings, address, remedy):
+    """An address that nothing can connect to is one error, which names the setting and the remedy."""
+    settings.CELERY_BROKER_URL = address
+    (error,) = check_settings()
+    assert error.id == "signalbus.E001"
+    assert "CELERY_BROKER_URL" in error.msg
+    assert remedy in error.msg
+    assert "pa#ss" not in error.msg
+
+
+@pytest.mark.django_db
+def test_every_command_that_runs_checks_says_so(new_app, settings):
+    """A command ends with the error of the check, not with kombu's traceback."""
+    settings.CELERY_BROKER_URL = "reddis://127.0.0.1:1/0"
+    with pytest.raises(SystemCheckError, match="Did you mean redis"):
+        call_command("signalbus", "failed", skip_checks=False)
+
+
+def test_address_of_the_hosts_app_is_checked(settings, monkeypatch):
+    """The error names the app of the host where it is that one's address."""
+    app = Celery("theirs", broker="reddis://127.0.0.1:1/0", set_as_current=False)
+    monkeypatch.setattr(celery, "get_app", lambda: app)
+    settings.SIGNALBUS = {"CELERY_APP": "shop.celery:app"}
+    (error,) = check_settings()
+    assert "shop.celery:app" in error.msg
+    assert "Did you mean redis" in error.msg
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        None,
+        "memory://",
+        "redis://",
+        "redis://:secret@127.0.0.1:1/7 ",
+        "redis://127.0.0.1:1/0;redis://127.0.0.1:2/0",
+        ["redis://127.0.0.1:1/0", "redis://127.0.0.1:2/0"],
+        "redis+socket:///tmp/x.sock",
+        "amqp://user:secret@127.0.0.1:1//shop",
+    ],
+)
+def test_usable_addresses_pass(address):
+    """What kombu can connect to is accepted, without a connection."""
+    reject_unusable(Celery("theirs", broker=address, set_as_current=False), "CELERY_BROKER_URL")
+
+
+def test_transport_options_are_a_dict(new_app, settings):
+    """Options of another type are an error that says so."""
+    settings.CELERY_BROKER_TRANSPORT_OPTIONS = ["master_name"]
+    (error,) = check_settings()
+    assert "CELERY_BROKER_TRANSPORT_OPTIONS" in error.msg
+
+
+def test_transport_of_its_own_setting_needs_no_scheme():
+    """Celery's older pair of settings, a host and the name of a transport, is left alone."""
+    app = Celery("theirs", broker="127.0.0.1", set_as_current=False)
+    app.conf.broker_transport = "redis"
+    reject_unusable(app, "CELERY_BROKER_URL")
+
+
+def test_password_is_not_shown():
+    """The error masks the password of the address."""
+    app = Celery("theirs", broker="reddis://shop:hush@127.0.0.1:1/0", set_as_current=False)
+    with pytest.raises(ConfigurationError) as caught:
+        reject_unusable(app, "CELERY_BROKER_URL")
+    assert "hush" not in str(caught.value)
+    assert "shop" in str(caught.value)
