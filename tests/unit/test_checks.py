@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from contextlib import suppress
 from functools import partial
 
 import pytest
+from celery import Celery
 from django.core.checks import run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
@@ -35,6 +37,35 @@ def test_this_project_is_well():
     gc.collect()  # signals of other tests' modules, which refer to themselves
     assert check_names() == check_refused() == []
     assert check_settings() == []
+
+
+class TestMissingBroker:
+    """A missing CELERY_BROKER_URL is told where somebody is about to need it."""
+
+    @pytest.fixture(autouse=True)
+    def without_broker(self, settings, monkeypatch):
+        """Have an app without a broker, in a process that is no management command."""
+        monkeypatch.setattr(celery, "get_app", lambda: Celery("bare", set_as_current=False))
+        monkeypatch.setattr(sys, "argv", ["celery", "-A", "signalbus", "worker"])
+
+    def test_worker_and_server_are_told(self, monkeypatch):
+        """A worker, ``runserver`` and ``check`` say it."""
+        assert ids(check_settings()) == ["signalbus.W003"]
+        for command in ("check", "runserver"):
+            monkeypatch.setattr(sys, "argv", ["manage.py", command])
+            assert ids(check_settings()) == ["signalbus.W003"]
+
+    @pytest.mark.parametrize("command", ["makemigrations", "migrate", "makemessages", "shell", "signalbus"])
+    def test_commands_that_need_no_broker_say_nothing(self, monkeypatch, command):
+        """So the first steps of the README say it once, at ``check``."""
+        monkeypatch.setattr(sys, "argv", ["manage.py", command])
+        assert check_settings() == []
+
+    @pytest.mark.parametrize("mode", ["muted", "immediate"])
+    def test_test_mode_needs_no_broker(self, settings, mode):
+        """Nothing is published under TEST_MODE."""
+        settings.SIGNALBUS = {"TEST_MODE": mode}
+        assert check_settings() == []
 
 
 @pytest.mark.django_db  # since Django 6.1 checks look at databases without being asked
