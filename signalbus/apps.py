@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from traceback import walk_tb
 
 from django.apps import AppConfig, apps
 from django.utils.module_loading import module_has_submodule
@@ -50,8 +51,19 @@ def discover(module: str) -> None:
         except Exception as error:  # whatever an app's module may raise, an optional import's or its own
             if isinstance(error, ImportError) and not module_has_submodule(app.module, module):
                 continue
+            remedy = "install what it needs, guard the import" if isinstance(error, ImportError) else "mend it there"
             raise ConfigurationError(
-                f"{name} could not be loaded: {type(error).__name__}: {error}. signalbus loads the signals and "
-                "receivers of every installed app at start-up: install what it needs, guard the import, or leave the "
-                f'app out with SIGNALBUS = {{"SKIP_APPS": ["{app.label}"]}}.'
+                f"{name} could not be loaded: {type(error).__name__}: {str(error).rstrip('.')}{_place(error)}. "
+                "signalbus loads the signals and receivers of every installed app at start-up: "
+                f'{remedy}, or leave the app out with SIGNALBUS = {{"SKIP_APPS": ["{app.label}"]}}.'
             ) from error
+
+
+def _place(error: Exception) -> str:
+    """Return the file and line of the project at which an error was raised, in brackets; nothing if there is none."""
+    place = ""
+    for frame, line in walk_tb(error.__traceback__):
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        if package not in {"signalbus", "django", "importlib"}:
+            place = f" ({frame.f_code.co_filename}:{line})"
+    return place

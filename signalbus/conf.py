@@ -14,10 +14,12 @@ from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
 from signalbus.exceptions import ConfigurationError
+from signalbus.options import RETRY_ALIASES
 from signalbus.retry import Retry
 from signalbus.wire.signing import Signer
 
 DEFAULT_RETRY = Retry()
+RETRY_KEYS = tuple(field.name for field in fields(Retry))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,16 +108,29 @@ def _reject_meaningless(name: str, value: object) -> None:
 def _retry(name: str, value: Any) -> Retry:
     if isinstance(value, Retry):
         return value
-    keys = [field.name for field in fields(Retry)]
-    if not isinstance(value, dict) or not value.keys() <= set(keys):
-        raise ConfigurationError(
-            f'SIGNALBUS["{name}"] is {value!r}; it must be a signalbus.Retry, or a dict of what that takes: '
-            f"{', '.join(keys)}."
-        )
+    takes = f"a signalbus.Retry, or a dict of what that takes: {', '.join(RETRY_KEYS)}"
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ConfigurationError(f'SIGNALBUS["{name}"] is {value!r}; it must be {takes}.')
     try:
         return Retry(**value)
     except ConfigurationError as error:
         raise ConfigurationError(f'SIGNALBUS["{name}"]: {error}') from error
+    except TypeError as error:
+        raise ConfigurationError(f'SIGNALBUS["{name}"]: {error} It must be {takes}.') from error
+
+
+def _meant(name: object, value: object, names: list[str]) -> str:
+    """Say which setting was probably meant by one that does not exist."""
+    if not isinstance(name, str):
+        return f"the keys are {', '.join(names)}."
+    if name.startswith("CELERY_") or hasattr(django_settings, name):
+        return f"it stands beside SIGNALBUS in the settings, as {name} = {value!r}."
+    option = name.lower()
+    if option in RETRY_ALIASES or option in RETRY_KEYS:
+        meant = RETRY_ALIASES.get(option, f"{option}={{value!r}}").format(value=value)
+        return f'did you mean "RETRY": Retry({meant})?'
+    close = difflib.get_close_matches(name.upper(), names, n=1)
+    return f'did you mean "{close[0]}"?' if close else f"the keys are {', '.join(names)}."
 
 
 @cache
@@ -135,9 +150,7 @@ def get() -> Settings:
     names = [field.name for field in fields(Settings)]
     for name in given:
         if name not in names:
-            close = difflib.get_close_matches(str(name).upper(), names, n=1)
-            cure = f'did you mean "{close[0]}"?' if close else f"the keys are {', '.join(names)}."
-            raise ConfigurationError(f'SIGNALBUS["{name}"] is not a setting: {cure}')
+            raise ConfigurationError(f'SIGNALBUS["{name}"] is not a setting: {_meant(name, given[name], names)}')
     return Settings(**{name: _checked(name, value, hints[name]) for name, value in given.items()})
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 from signalbus.exceptions import ConfigurationError, Reject, RetryLater
+from signalbus.options import RETRY_ALIASES, reject_unknown
 
 LONGEST = 366 * 24 * 3600.0  # seconds: what a receiver asks for must still be a date that a database can hold
 
@@ -32,6 +34,13 @@ class Retry:
     base_delay: float = 2.0
     max_delay: float = 600.0
     jitter: bool = True
+
+    def __new__(cls, *_args: object, **given: object) -> Self:
+        """Refuse an option that does not exist, before ``__init__`` does it without a hint."""
+        known = [field.name for field in fields(cls)]
+        if cls is Retry:  # a subclass may take more
+            reject_unknown("Retry()", {key: given[key] for key in given.keys() - set(known)}, known, RETRY_ALIASES)
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         if not (

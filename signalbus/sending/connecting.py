@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
+from django.conf import settings
 
 from signalbus import conf
 from signalbus.exceptions import ConfigurationError, PayloadError
@@ -55,6 +56,12 @@ def reject_unreachable(receiver: AnyReceiver, dispatch_uid: object) -> None:
     kind = _why_unreachable(receiver)
     if kind is None:
         return
+    if kind == A_TASK:
+        raise ConfigurationError(
+            f"{receiver!r} is a Celery task, and a receiver is a plain function: it runs in a worker anyway. Connect "
+            "the function itself, without @shared_task; or a function that calls the task with the values that it "
+            "needs, as in my_task.delay(instance.pk)."
+        )
     cure = (
         'Connect a function of a module, or give it a dispatch_uid="…" that every process uses, or run it in the '
         "sender's process with inline=True."
@@ -68,9 +75,12 @@ def reject_unreachable(receiver: AnyReceiver, dispatch_uid: object) -> None:
 
 
 A_MOCK = "a mock"
+A_TASK = "a Celery task"
 
 
 def _why_unreachable(receiver: AnyReceiver) -> str | None:
+    if _is_task(receiver):
+        return A_TASK
     mock = sys.modules.get("unittest.mock")  # where nobody has imported it, nobody has made one
     if mock is not None and isinstance(receiver, mock.NonCallableMock):
         return A_MOCK
@@ -86,6 +96,41 @@ def _why_unreachable(receiver: AnyReceiver) -> str | None:
     if receiver.__module__ in {"__main__", "__mp_main__"}:
         return "in __main__, the program that was started here"
     return None
+
+
+def _is_task(receiver: object) -> bool:
+    """Whether something is a Celery task, its ``delay`` or its signature; a lazy task is not evaluated."""
+    loaded = sys.modules.get("celery.canvas")  # where nobody has imported it, nobody has made one
+    if loaded is None:
+        return False
+    lazy, task = sys.modules["celery.local"].Proxy, sys.modules["celery.app.task"].Task
+    if issubclass(type(receiver), lazy):
+        return True
+    return isinstance(receiver, loaded.Signature) or isinstance(getattr(receiver, "__self__", receiver), task)
+
+
+def reject_without_kwargs(receiver: AnyReceiver) -> None:
+    """Refuse a receiver that does not take ``**kwargs``, where Django refuses it: under ``DEBUG``.
+
+    Args:
+        receiver: what is being connected.
+
+    Raises:
+        ValueError: as Django says it, with the function and its line, and what to write.
+    """
+    if not (settings.configured and settings.DEBUG and callable(receiver)):
+        return
+    try:
+        parameters = inspect.signature(receiver).parameters  # Django's helper would keep the function alive
+    except (TypeError, ValueError):  # written in C, and says nothing of what it takes: Django decides
+        return
+    if inspect.Parameter.VAR_KEYWORD in {parameter.kind for parameter in parameters.values()}:
+        return
+    name = getattr(receiver, "__name__", "receiver")
+    raise ValueError(
+        f"Signal receivers must accept keyword arguments (**kwargs). {place_of(receiver)} does not: write "
+        f"def {name}({', '.join([*parameters, '**kwargs'])})."
+    )
 
 
 def reject_unordered(ordered_by: object, *, durable: bool, is_open: bool) -> None:
@@ -179,7 +224,10 @@ def _function_of(receiver: AnyReceiver, weak: bool) -> Callable[[], AnyReceiver 
         return lambda: receiver
     if hasattr(receiver, "__self__") and hasattr(receiver, "__func__"):
         return weakref.WeakMethod(receiver)
-    return weakref.ref(receiver)
+    try:
+        return weakref.ref(receiver)
+    except TypeError as error:
+        raise ConfigurationError(f"{receiver!r}: {error}: connect it with weak=False.") from error
 
 
 def _name_of_sender(sender: object) -> str | None:
@@ -243,7 +291,10 @@ def policy_from(  # noqa: PLR0913 - all that can be said
     if timeout is not None and not _is_time(timeout):
         raise ConfigurationError(f"timeout={timeout!r}: a timeout is a number of seconds above 0, or None.")
     if retry is not None and not isinstance(retry, Retry):
-        raise ConfigurationError(f"retry={retry!r}: give a signalbus.Retry, as in retry=Retry(max_attempts=5).")
+        raise ConfigurationError(
+            f"retry={retry!r}: give a signalbus.Retry, as in retry=Retry(max_attempts="
+            f"{retry if type(retry) is int else 5})."
+        )
     if queue is not None and not is_name(queue, MAX_QUEUE):
         raise ConfigurationError(
             f"queue={queue!r}: a queue's name is a text of up to {MAX_QUEUE} printable characters."

@@ -12,6 +12,7 @@ from django.db.models.utils import make_model_tuple
 from django.dispatch import Signal as DjangoSignal
 
 from signalbus.exceptions import ConfigurationError
+from signalbus.options import OPTIONS, RECEIVER_ALIASES, reject_unknown
 from signalbus.sending.bridge import Options, bridge_of, bridges_of
 from signalbus.sending.connecting import place_of
 from signalbus.sending.draft import RESERVED
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # and one that takes it down would not see the receiver that another has just given it.
 _building = threading.RLock()
 
+KNOWN = (*OPTIONS, "exclude", "extract", "durable", "raw", "migrations")
 LOCAL_OPTIONS = {"sender", "weak", "dispatch_uid"}  # those that Django's own connect() takes
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -56,8 +58,10 @@ def receiver(  # noqa: PLR0913 - the public API
         The decorator; it returns the function unchanged.
 
     Raises:
+        TypeError: an option that does not exist; with what was probably meant.
         ConfigurationError: options of plain signals for one of ours, or a receiver that a worker could not find.
     """
+    reject_unknown("@receiver", {key: options[key] for key in options.keys() - OPTIONS}, KNOWN, RECEIVER_ALIASES)
     signals = _listed(signal)
     extracted = dict(extract or {})
     _check_extract(extracted)

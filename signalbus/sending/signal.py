@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from asgiref.sync import sync_to_async
 
 from signalbus.compat.django import HookedSignal, key_of
+from signalbus.options import (
+    OPTIONS,
+    RECEIVER_ALIASES,
+    SIGNAL_ALIASES,
+    SIGNAL_OPTIONS,
+    reject_unknown,
+    takes_no_more,
+)
 from signalbus.sending.connecting import (
     in_order,
     place_of,
@@ -14,6 +22,7 @@ from signalbus.sending.connecting import (
     policy_from,
     reject_unordered,
     reject_unreachable,
+    reject_without_kwargs,
     resolve_entry,
     site_of_call,
 )
@@ -56,13 +65,16 @@ class Signal(Named, Later, HookedSignal):
         debounce: seconds without another message of this sender (with the same value, with ``unique``), after which
             the last of a burst is published, and only that.
         max_wait: seconds after which a burst that goes on is taken for ended; ten times ``debounce`` if not given.
+        unknown: nothing; another option is refused with what was probably meant.
 
     Raises:
+        TypeError: an option that does not exist.
         ConfigurationError: a name that is not a non-empty text, or options that nobody could keep to.
     """
 
     as_given: bool = True  # what is given to send() is what travels: `compose` chooses nothing
 
+    @takes_no_more
     def __init__(  # noqa: PLR0913 - the public API
         self,
         name: str | None = None,
@@ -75,7 +87,9 @@ class Signal(Named, Later, HookedSignal):
         unique: Unique = False,
         debounce: float | timedelta | None = None,
         max_wait: float | timedelta | None = None,
+        **unknown: Never,
     ) -> None:
+        reject_unknown("Signal()", unknown, SIGNAL_OPTIONS, SIGNAL_ALIASES)
         super().__init__(use_caching=use_caching)
         self.durable = durable
         self.open = open
@@ -101,6 +115,7 @@ class Signal(Named, Later, HookedSignal):
 
     # Connecting
 
+    @takes_no_more
     def connect(  # noqa: PLR0913 - Django's signature and a receiver's policy
         self,
         receiver: Callable[..., Any],
@@ -116,6 +131,7 @@ class Signal(Named, Later, HookedSignal):
         timeout: float | None = None,
         select_related: Mapping[str, Iterable[str]] | None = None,
         was: Iterable[str] = (),
+        **unknown: Never,
     ) -> None:
         """Connect a receiver, as Django does; it will run in a worker.
 
@@ -133,14 +149,18 @@ class Signal(Named, Later, HookedSignal):
             timeout: seconds for one run; ``SIGNALBUS["TIMEOUT"]`` if not given.
             select_related: relations to fetch along, as in ``{"instance": ("cohort__academy",)}``.
             was: ids it had before it was renamed.
+            unknown: nothing; another option is refused with what was probably meant.
 
         Raises:
+            TypeError: an option that does not exist.
             ConfigurationError: a receiver that a worker could not find again, a policy that means nothing, or another
                 one than this receiver was connected with already. The system checks report it, too.
         """
         site = site_of_call()
         try:
+            reject_unknown("Signal.connect()", unknown, OPTIONS, RECEIVER_ALIASES)
             receiver = plain(receiver)
+            reject_without_kwargs(receiver)
             entry = None
             if not inline:
                 reject_unreachable(receiver, dispatch_uid)

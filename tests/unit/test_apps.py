@@ -13,6 +13,13 @@ from signalbus.apps import discover
 from signalbus.exceptions import ConfigurationError
 
 CONFIG = "from django.apps import AppConfig\nclass Shop(AppConfig):\n    name, label = 'the_shop', 'the_label'\n"
+RECEIVER = """\
+from signalbus import Signal, receiver
+signal = Signal('the_shop.s')
+@receiver(signal{})
+def on_sale(sender, {}):
+    pass
+"""
 
 
 @pytest.fixture
@@ -39,6 +46,26 @@ def test_a_module_that_fails_is_named(app, source):
     with pytest.raises(ConfigurationError, match=r"the_shop\.receivers could not be loaded: .*SKIP_APPS") as caught:
         app(source)
     assert isinstance(caught.value.__cause__, (ImportError, ZeroDivisionError))
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "said"),
+    [
+        ("x = 1\n\n1 / 0", 3, "mend it there"),
+        ("def helper():\n    return {}['key']\nhelper()", 2, "mend it there"),
+        ("\nimport no_such_package", 2, "install what it needs"),
+        (RECEIVER.format("", "instance"), 3, "write def on_sale(sender, instance, **kwargs)"),
+        (RECEIVER.format(", retries=3", "**kwargs"), 3, "did you mean retry=Retry(max_attempts=3)?"),
+    ],
+)
+def test_error_names_file_line_and_remedy(app, settings, source, line, said):
+    """The line is the project's, and the remedy fits the kind of error."""
+    settings.DEBUG = True
+    with pytest.raises(ConfigurationError) as caught:
+        app(source)
+    assert f"/the_shop/receivers.py:{line}" in str(caught.value)
+    assert said in str(caught.value)
+    assert ("guard the import" in str(caught.value)) == (said == "install what it needs")
 
 
 def test_our_own_error_stays(app):
