@@ -107,3 +107,18 @@ def check_sqlite(databases: Any = None, **_kwargs: Any) -> list[checks.CheckMess
             )
         )
     return found
+
+
+@checks.register("signalbus", checks.Tags.database)
+def check_tables(databases: Any = None, **_kwargs: Any) -> list[checks.CheckMessage]:
+    """Check that the ledger's tables exist, where ``check`` is asked to look at their database.
+
+    Other commands run before these exist, as ``migrate`` and, on Django 6.1, ``makemigrations`` look at databases too.
+    """
+    if ledger.using() not in (databases or ()) or sys.argv[1:2] != ["check"]:
+        return []
+    try:
+        remedy = ledger.missing()
+    except DatabaseError:
+        return []  # Django's own checks tell of a database that cannot be read
+    return [] if remedy is None else [checks.Error(remedy, id="signalbus.E005")]

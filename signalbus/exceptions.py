@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
+from django.db.utils import DatabaseError
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -16,6 +17,13 @@ class SignalBusError(Exception):
 
 class ConfigurationError(SignalBusError, ImproperlyConfigured):
     """A setting, a signal's name or a receiver cannot work as declared; the message says what to change."""
+
+
+class MissingTables(ConfigurationError, DatabaseError):
+    """The tables of signalbus do not exist in the database, or are those of an earlier version; nothing was sent.
+
+    Callers that handle a ``DatabaseError`` handle this one as well.
+    """
 
 
 class PayloadError(SignalBusError):

@@ -38,6 +38,7 @@ from signalbus.ledger.ordering import order_of
 from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
 from signalbus.ledger.purging import purge, purge_keys, purge_some, take_turn
 from signalbus.ledger.recording import Part, record
+from signalbus.ledger.tables import missing, reject_missing
 from signalbus.ledger.taking import (
     Taken,
     can_share,
@@ -83,6 +84,7 @@ __all__ = [
     "mark",
     "mark_now",
     "marker_returned",
+    "missing",
     "open_parked",
     "order_of",
     "park",
@@ -96,6 +98,7 @@ __all__ = [
     "recall",
     "record",
     "refuse",
+    "reject_missing",
     "release",
     "renew",
     "repair",

@@ -9,9 +9,10 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError
+from django.db import DatabaseError, transaction
 
 from signalbus import commits, conf, ledger
+from signalbus.compat.django import databases_being_migrated
 from signalbus.exceptions import SignalBusError
 from signalbus.sending import kept, loops, publisher
 
@@ -52,6 +53,7 @@ def add(outgoing: Sequence[Outgoing], *, robust: bool = True) -> Mapping[UUID, U
 
     Raises:
         DatabaseError: the ledger did not take what is durable; nothing was sent.
+        MissingTables: its tables do not exist yet.
     """
     divert = diversion()
     if divert is not None:
@@ -85,6 +87,18 @@ def _record(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapping[U
             break
     else:
         return outgoing, NOBODY
+    try:
+        if next(databases_being_migrated(), None) is None:
+            return _record_rows(outgoing)
+        # The tables may not exist yet: a failure of ours must not end the migration's transaction.
+        with transaction.atomic(using=ledger.using()):
+            return _record_rows(outgoing)
+    except DatabaseError as error:
+        ledger.reject_missing(error)
+        raise
+
+
+def _record_rows(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapping[UUID, UUID]]:
     instead: Mapping[UUID, UUID] = NOBODY
     by_rule = [item for item in outgoing if item.keeping is not None]
     plain = outgoing if not by_rule else [item for item in outgoing if item.keeping is None]

@@ -270,6 +270,7 @@ class Signal(Named, Later, HookedSignal):
             PayloadError: a value that cannot travel; nothing was sent.
             CascadeError: a cascade too deep.
             ConfigurationError: a signal without a name, a name or id that two share, or an app that is not installed.
+            MissingTables: `migrate` has not made the tables of signalbus yet.
         """
         if not self._roster.entries and not self.open:  # nothing travels, so that it is Django's alone
             return Sent(super().send(sender, **payload)) if self.receivers else unheard()

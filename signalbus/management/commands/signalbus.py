@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 from django.utils import timezone
 
 from signalbus import conf, ledger
@@ -88,7 +89,13 @@ class Command(BaseCommand):
             "audit": self._audit,
             "status": self._status,
         }
-        commands[options["command"]](options)
+        try:
+            commands[options["command"]](options)
+        except DatabaseError as error:
+            remedy = ledger.missing()
+            if remedy is None:
+                raise
+            raise CommandError(remedy) from error
 
     def _failed(self, options: dict[str, Any]) -> None:
         rows = ledger.failed(state=options["state"])
