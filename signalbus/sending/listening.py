@@ -16,6 +16,7 @@ from signalbus.options import OPTIONS, RECEIVER_ALIASES, reject_unknown
 from signalbus.sending.bridge import Options, bridge_of, bridges_of
 from signalbus.sending.connecting import place_of
 from signalbus.sending.draft import RESERVED
+from signalbus.sending.senders import with_model
 from signalbus.sending.signal import Signal
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _carry(source: DjangoSignal, function: Callable[..., Any], plain: Options, o
         carry.__qualname__ = place_of(function)  # what Django's check says of a model that nobody has
         apps.lazy_model_operation(carry, make_model_tuple(sender))
     else:
-        carry(sender)
+        with_model(sender, carry, place_of(function))
 
 
 def disconnect(
@@ -175,5 +176,5 @@ def _disconnect(signal: DjangoSignal, receiver: Callable[..., Any] | None, sende
     if isinstance(sender, str) and isinstance(signal, ModelSignal):
         apps.lazy_model_operation(take_back, make_model_tuple(sender))
     else:
-        take_back(sender)
+        with_model(sender, take_back, place_of(receiver))
     return any(found)

@@ -32,6 +32,7 @@ from signalbus.sending.naming import Named
 from signalbus.sending.once import once_from
 from signalbus.sending.plan import Plans
 from signalbus.sending.roster import Refusals, Roster, SenderCache, sort_out
+from signalbus.sending.senders import Unheard, interned, with_model
 from signalbus.wire.references import allow_sender
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Signal(Named, Later, HookedSignal):
         if use_caching:
             self.sender_receivers_cache: Any = SenderCache()
         self.refusals: Refusals = Refusals()
+        self._unheard = Unheard()
         self._roster = Roster()
         self._plans = Plans(self._roster)
         self._settle(name, (was,) if isinstance(was, str) else tuple(was))
@@ -137,7 +139,7 @@ class Signal(Named, Later, HookedSignal):
 
         Args:
             receiver: a function, sync or async, that takes keyword arguments.
-            sender: only what this sender sends; None for any.
+            sender: only what this sender sends; None for any. ``"app.Model"`` stands for that model, as in Django.
             weak: do not keep the receiver alive.
             dispatch_uid: a text becomes the receiver's id.
             retry: how often and how long apart to try; ``SIGNALBUS["RETRY"]`` if not given.
@@ -154,14 +156,15 @@ class Signal(Named, Later, HookedSignal):
         Raises:
             TypeError: an option that does not exist.
             ConfigurationError: a receiver that a worker could not find again, a policy that means nothing, or another
-                one than this receiver was connected with already. The system checks report it, too.
+                one than this receiver was connected with already; a name of a model that no app has. The system checks
+                report it, too.
         """
         site = site_of_call()
         try:
             reject_unknown("Signal.connect()", unknown, OPTIONS, RECEIVER_ALIASES)
             receiver = plain(receiver)
             reject_without_kwargs(receiver)
-            entry = None
+            policy = None
             if not inline:
                 reject_unreachable(receiver, dispatch_uid)
                 policy = policy_from(
@@ -173,9 +176,15 @@ class Signal(Named, Later, HookedSignal):
                     select_related=select_related,
                     was=was,
                 )
-                entry = resolve_entry(receiver, sender, weak, dispatch_uid, policy=policy)
-                allow_sender(sender)
-            self._take_in(entry, site, receiver=receiver, sender=sender, weak=weak, dispatch_uid=dispatch_uid)
+
+            def take_in(sender: object) -> None:
+                entry = None
+                if policy is not None:
+                    entry = resolve_entry(receiver, sender, weak, dispatch_uid, policy=policy)
+                    allow_sender(sender)
+                self._take_in(entry, site, receiver=receiver, sender=sender, weak=weak, dispatch_uid=dispatch_uid)
+
+            with_model(sender, take_in, place_of(receiver))
         except Exception as error:
             self.refusals.note(receiver, f"{self!r}.connect() at {site} refused {place_of(receiver)}: {error}")
             raise
@@ -197,11 +206,16 @@ class Signal(Named, Later, HookedSignal):
     def disconnect(self, receiver: Any = None, sender: object = None, dispatch_uid: Any = None) -> bool:
         """Disconnect a receiver, as Django does; return whether there was anything to disconnect."""
         receiver = plain(receiver)
-        with self.lock:
-            disconnected = super().disconnect(receiver, sender, dispatch_uid)
-            if disconnected:
-                self._roster.drop(key_of(receiver, sender, dispatch_uid))
-        return bool(disconnected)
+        found: list[bool] = []
+
+        def take_out(sender: object) -> None:
+            with self.lock:
+                found.append(bool(super(Signal, self).disconnect(receiver, sender, dispatch_uid)))
+                if found[-1]:
+                    self._roster.drop(key_of(receiver, sender, dispatch_uid))
+
+        with_model(sender, take_out, place_of(receiver))
+        return any(found)
 
     def _buried(self, keys: set[Key]) -> None:
         self._roster.bury(keys)
@@ -240,6 +254,7 @@ class Signal(Named, Later, HookedSignal):
 
     def split(self, sender: object) -> Split:
         """Sort what is connected for a sender: what travels, and the functions and coroutines that run here."""
+        sender = interned(sender)
         connected = self.sender_receivers_cache.get(sender) if self.use_caching and not self.someone_died else None
         if connected is None:
             with self.lock:  # with what travels, now: one that goes meanwhile must not look like an inline one
@@ -249,7 +264,7 @@ class Signal(Named, Later, HookedSignal):
         return sort_out(connected) if connected else ([], [], [])
 
     def _here(self, sender: object) -> Here | None:
-        if not self._roster.entries and not self.use_caching:
+        if not self._roster.entries and not self.use_caching and type(sender) is not str:
             return None  # all of them run here: the shorter way to the same
         _travelling, sync, asynchronous = self.split(sender)
         return sync, asynchronous
@@ -357,6 +372,8 @@ class Signal(Named, Later, HookedSignal):
             return None
         travelling, sync, asynchronous = self.split(sender)
         if not travelling and not self.open:
+            if not (sync or asynchronous):
+                self._unheard.tell(self, sender, self.entries())
             return None
         here = bool(sync or asynchronous)
         return Draft(

@@ -1,0 +1,117 @@
+"""Senders: names of models are resolved or refused, and a send that reaches nobody says so once."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.contrib.auth.signals import user_logged_in
+
+from signalbus import Signal, disconnect, receiver
+from signalbus.checks import check_refused
+from signalbus.exceptions import ConfigurationError
+from signalbus.sending import senders
+
+
+def on_event(sender, **kwargs):
+    """Receive."""
+
+
+@pytest.fixture
+def signal():
+    """Make a signal."""
+    return Signal("tests.senders")
+
+
+class TestModelNames:
+    """A text such as "auth.User" stands for the model, as in Django's model signals."""
+
+    @pytest.mark.parametrize("name", ["auth.User", "auth.user"])
+    @pytest.mark.parametrize("inline", [False, True])
+    def test_name_is_resolved(self, signal, name, inline):
+        """The model reaches the receiver, which has the id that the class would give it."""
+        signal.connect(on_event, sender=name, inline=inline)
+        assert signal.has_listeners(User)
+        assert not signal.has_listeners(Group)
+        assert [entry.id for entry in signal.entries()] == ([] if inline else [f"{__name__}.on_event[auth.User]"])
+        assert signal.disconnect(on_event, sender=name)
+        assert not signal.has_listeners(User)
+
+    @pytest.mark.parametrize("name", ["auth.Usre", "auth.usre", "admisions.Cohort"])
+    def test_name_of_no_model_is_refused(self, signal, name):
+        """At once, and by the system check where somebody swallowed the error."""
+        with pytest.raises(ConfigurationError, match=f"sender='{name}' names no model"):
+            receiver(signal, sender=name)(on_event)
+        (error,) = check_refused()
+        assert name in error.msg
+
+    def test_name_waits_for_its_model(self, signal, monkeypatch):
+        """Before the models are loaded, the receiver is connected when its model comes."""
+        waiting = []
+        early = SimpleNamespace(models_ready=False, apps_ready=False, lazy_model_operation=lambda *a: waiting.append(a))
+        monkeypatch.setattr(senders, "apps", early)
+        signal.connect(on_event, sender="auth.User")
+        assert not signal.has_listeners(User)
+        ((function, key),) = waiting
+        assert key == ("auth", "user")
+        assert f"{__name__}.on_event" in function.__qualname__
+        function(User)
+        assert signal.has_listeners(User)
+
+    def test_plain_signal_that_is_no_model_signal(self, bridges_as_they_were):
+        """Its bridge listens to the model."""
+        receiver(user_logged_in, sender="auth.User")(on_event)
+        assert user_logged_in.has_listeners(User)
+        assert disconnect(user_logged_in, on_event, sender="auth.User")
+
+
+@pytest.mark.parametrize("text", ["nightly import", "nightly", "import.nightly", "a.b.c"])
+@pytest.mark.parametrize("inline", [False, True])
+def test_equal_texts_are_one_sender(signal, text, inline):
+    """Another object with the same letters reaches the receiver, as it does in another process."""
+    heard = []
+    signal.connect(lambda **payload: heard.append(payload), sender=text, inline=True, weak=False)
+    if not inline:
+        signal.connect(on_event, sender="".join(list(text)))
+    assert signal.has_listeners("".join(list(text)))
+    signal.disconnect(on_event, sender="".join(list(text)))
+    signal.send(sender="".join(list(text)))
+    assert len(heard) == 1
+
+
+class TestUnheard:
+    """A send that reaches nobody while receivers for other senders exist is logged once at INFO."""
+
+    @pytest.fixture(autouse=True)
+    def at_info(self, caplog):
+        caplog.set_level(logging.INFO, logger="signalbus")
+
+    @pytest.mark.parametrize("sender", [Group, None, "nightly", on_event, TestModelNames])
+    def test_it_is_said_once_for_each_sender(self, signal, caplog, sender):
+        """The line names the signal, the sender, and whom the receivers listen to."""
+        signal.connect(on_event, sender=User)
+        for _ in range(3):
+            assert signal.send(sender=sender).id is None
+            assert signal.send_robust(sender=sender) == []
+            assert signal.send_many(sender, [{}]) == [None]
+        (line,) = [record.getMessage() for record in caplog.records]
+        assert "tests.senders" in line
+        assert "auth.User" in line
+        assert f"{__name__}.on_event ({__file__}" in line
+
+    def test_nothing_is_said_where_somebody_hears(self, signal, caplog):
+        """Nor where nobody is connected at all, nor where an inline receiver hears it."""
+        assert signal.send(sender=Group) == []
+        signal.connect(on_event, sender=User)
+        signal.connect(on_event, sender=Group, inline=True)
+        assert len(signal.send(sender=Group)) == 1
+        assert caplog.records == []
+
+    def test_senders_without_end_are_not_remembered_without_end(self, signal, caplog):
+        """A hundred of them are told of."""
+        signal.connect(on_event, sender=User)
+        for number in range(120):
+            signal.send(sender=f"sender {number}")
+        assert len(caplog.records) == 100
