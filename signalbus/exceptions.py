@@ -71,18 +71,28 @@ class CascadeError(SignalBusError):
 
 
 class MissingRow(SignalBusError):
-    """A message refers to a row that does not exist any more.
+    """A message refers to a row that does not exist any more, or that its model's base manager hides.
 
     Args:
         what: the references that found nothing, as ``label pk`` texts.
+        hidden: the labels of those models that name a base manager of their own, which may hide rows.
     """
 
-    def __init__(self, what: tuple[str, ...]) -> None:
+    def __init__(self, what: tuple[str, ...], hidden: tuple[str, ...] = ()) -> None:
+        rows = ", ".join(what)
+        if hidden:
+            found = (
+                f"not found: {rows}. Deleted since the signal was sent, or hidden by the base manager of "
+                f"{', '.join(hidden)} (Meta.base_manager_name), through which a worker loads rows."
+            )
+        else:
+            found = f"gone since the signal was sent: {rows}."
         super().__init__(
-            f"gone since the signal was sent: {', '.join(what)}. For a receiver that is to run all the same, say "
-            'on_missing="snapshot" where it is connected, or send signalbus.Snapshot(instance).'
+            f'{found} For a receiver that is to run all the same, say on_missing="snapshot" where it is connected, or '
+            "send signalbus.Snapshot(instance)."
         )
         self.what = what
+        self.hidden = hidden
 
 
 class UnknownClass(SignalBusError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from django.core.exceptions import FieldError
 from django.db import connections, router
@@ -11,7 +12,7 @@ from signalbus import conf
 from signalbus.compat.rows import row_query
 from signalbus.exceptions import ConfigurationError
 from signalbus.wire import codec
-from signalbus.wire.references import model_named
+from signalbus.wire.references import lookup_key, model_named
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
     from signalbus.registry import Receiver
     from signalbus.wire.references import Reference
+
+
+# Keys that are equal in the database if and only if Python says so.
+_SAME_IN_DATABASES: Final = frozenset({int, UUID})
 
 
 def payload_for(receiver: Receiver, text: str) -> tuple[object, dict[str, Any]]:
@@ -73,19 +78,30 @@ def fetch(wanted: Mapping[Reference, Collection[str]]) -> dict[Reference, Model]
     found: dict[Reference, Model] = {}
     for (label, using), references in together.items():
         relations = {name for reference in references for name in wanted[reference]}
-        rows = _rows(label, using, [reference.pk for reference in references], relations)
-        found.update((reference, rows[reference.pk]) for reference in references if reference.pk in rows)
+        found.update(_rows(label, using, references, relations))
     return found
 
 
-def _rows(label: str, using: str | None, keys: list[Any], relations: set[str]) -> Mapping[Any, Model]:
+def _rows(label: str, using: str | None, references: list[Reference], relations: set[str]) -> dict[Reference, Model]:
+    """Load the rows of a model, each under the reference that names it.
+
+    Whether a row has a key is the database's word, and not Python's: a key may be converted on its way, or compared
+    without regard to case.
+    """
     model = model_named(label)
     alias = using or router.db_for_write(model)
+    keys = {reference: lookup_key(label, reference.pk) for reference in references}
     if len(keys) == 1 and not relations:
-        query = row_query(model, connections[alias], keys[0])
+        ((reference, key),) = keys.items()
+        query = row_query(model, connections[alias], key)
         if query is not None:
-            return {row.pk: row for row in query.find(keys[0])}
+            return {reference: row for row in query.find(key)}  # noqa: B035 - of a view's several rows, the last
     rows = model._base_manager.using(alias).order_by()  # noqa: SLF001 - Django documents it
     if relations:  # without names, select_related() would follow every foreign key
         rows = rows.select_related(*relations)
-    return rows.in_bulk(keys)
+    by_key = rows.in_bulk([*keys.values()])
+    found = {reference: by_key[key] for reference, key in keys.items() if key in by_key}
+    for reference, key in keys.items():
+        if reference not in found and type(key) not in _SAME_IN_DATABASES:
+            found.update((reference, row) for row in rows.filter(pk=key)[:1])
+    return found

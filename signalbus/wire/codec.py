@@ -17,8 +17,9 @@ from signalbus.wire.compact import write
 from signalbus.wire.decoder import Decoder, Finder
 from signalbus.wire.encoder import Encoder, too_large
 from signalbus.wire.reading import reader
-from signalbus.wire.references import SENDERS, plain_reference
+from signalbus.wire.references import SENDERS, has_base_manager, plain_reference
 from signalbus.wire.scalars import TO_JSON
+from signalbus.wire.structures import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -149,6 +150,7 @@ def decode(
         UnknownClass: a model, database, class, function, enum member or time zone is not here (yet).
         Garbage: not a text of this codec.
         TooLarge: nested too deep.
+        Exception: whatever a model's own code raises while an instance is made of a snapshot.
     """
     sender, payload, wanted = _guarded(_parse, text, related, snapshots)
     rows = fetch(wanted) if wanted else {}
@@ -161,6 +163,8 @@ def _guarded(read: Callable[..., Any], *args: Any) -> Any:
         return read(*args)
     except (TextError, UnknownClass, MissingRow, DatabaseError, MemoryError):
         raise
+    except ModelError as error:
+        raise error.error from None  # the receiver's attempt fails with it, as for a row from the database
     except RecursionError as error:
         raise TooLarge("nested too deep for Python's stack") from error
     except Exception as error:
@@ -186,7 +190,8 @@ def _parse(
 def _build(decoder: Decoder, sender: Any, payload: Any) -> tuple[object, dict[str, Any]]:
     built = decoder.sender(sender), decoder.payload(payload)
     if decoder.missing:
-        raise MissingRow(tuple(sorted(map(str, decoder.missing))))
+        hidden = sorted({row.label for row in decoder.missing if has_base_manager(row.label)})
+        raise MissingRow(tuple(sorted(map(str, decoder.missing))), tuple(hidden))
     return built
 
 

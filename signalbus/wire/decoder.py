@@ -186,6 +186,10 @@ def _enum(_decoder: Decoder, value: Any, _left: int) -> Enum:
         raise UnknownClass(what, "no such member in this process: roll this worker out") from error
 
 
+def _anonymous(_decoder: Decoder, _value: Any, _left: int) -> Any:
+    return references.anonymous_user()
+
+
 def _model(_decoder: Decoder, value: Any, _left: int) -> type[Model]:
     return references.model_named(_text(value))
 
@@ -207,4 +211,5 @@ _READERS: Final[dict[str, Callable[[Decoder, Any, int], Any]]] = {
     "$snapshot": Decoder._snapshot,  # noqa: SLF001
     "$enum": _enum,
     "$model": _model,
+    "$anonymous": _anonymous,
 }

@@ -7,19 +7,20 @@ from enum import Enum, Flag
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from django.db import DatabaseError
-from django.db.models import Model, QuerySet
+from django.db.models import JSONField, Model, QuerySet
 from django.utils.functional import LazyObject, Promise
 from django.utils.safestring import SafeString
 
 from signalbus.exceptions import PayloadError
 from signalbus.wire import structures
 from signalbus.wire.cures import name_of_type, refusal, what_raised
-from signalbus.wire.message import NEWER, VERSION
+from signalbus.wire.message import NEWER, NEWEST, VERSION
 from signalbus.wire.references import (
     SENDERS,
     Snapshot,
     cut,
     importable_name,
+    is_anonymous_user,
     is_model,
     label_of,
     reference_to,
@@ -75,7 +76,7 @@ class Encoder:
         if issubclass(type(sender), Model):
             node = self._instance(sender, self._max_depth)
             if "$snapshot" in node:
-                self.version = NEWER  # version 1 knew no such sender
+                self._require(NEWER)  # version 1 knew no such sender
             return node
         raise PayloadError(
             f"{name_of_type(type(sender))} cannot be a sender: use None, a text, a class, a function or an instance"
@@ -94,6 +95,10 @@ class Encoder:
         if tag is not None:
             return {tag: self._list(value, left)}
         return self._guarded(self._other, value, left)
+
+    def _require(self, version: str) -> None:
+        """Raise the version of the message to one that knows a tag."""
+        self.version = max(self.version, version)
 
     def _guarded(self, write: Callable[..., Any], value: Any, *args: Any) -> Any:
         """Call what may run the value's own code, which may raise anything."""
@@ -124,10 +129,21 @@ class Encoder:
         if dataclasses.is_dataclass(kind):
             plan = structures.plan_of(kind)
             return {"$data": [plan.name, self._members(structures.state_of(value, plan), left)]}
+        return self._by_name(value)
+
+    def _by_name(self, value: Any) -> Any:
+        """Encode what is known by its class's name, because its module may be missing or not yet importable."""
+        kind = type(value)
+        if is_anonymous_user(kind):
+            return self._anonymous_user()
         frozen = frozen_to_json(kind)
         if frozen is not None:
             return frozen(value)
         raise PayloadError(refusal(value))
+
+    def _anonymous_user(self) -> Any:
+        self._require(NEWEST)
+        return {"$anonymous": None}
 
     def _enter(self, items: Collection[Any], left: int) -> None:
         if left <= 0:
@@ -192,7 +208,7 @@ class Encoder:
         key = pk if type(pk) is int else self._value(pk, 1)
         if reference.using is None and not self._snapshots:
             return {"$ref": [reference.label, key]}
-        self.version = NEWER
+        self._require(NEWER)
         return {"$row": [reference.label, key, reference.using, self._stand_in(instance, left)]}
 
     def _stand_in(self, instance: Model, left: int) -> Any:
@@ -207,6 +223,8 @@ class Encoder:
     def _wrapped(self, value: Any, left: int) -> Any:
         if issubclass(type(value), Model):
             return self._instance(value, left)
+        if is_anonymous_user(type(value)):
+            return self._anonymous_user()
         name = name_of_type(type(value))
         raise PayloadError(
             f"a lazy wrapper around a {name} would not arrive as one: send what it wraps, or values of it"
@@ -221,12 +239,29 @@ class Encoder:
             try:
                 result[attname] = self._value(value, left - 1)
             except PayloadError as error:
-                text = structures.field_text(instance, attname)
-                if text is None:
+                try:
+                    self._row_form(instance, attname, left, result, texts)
+                except structures.NoRowForm:
                     error.inside(attname)
-                    raise
-                texts[attname] = text_to_json(text)
+                    raise error from None
         return [*head, result, texts]
+
+    def _row_form(
+        self, instance: Model, attname: str, left: int, result: dict[str, Any], texts: dict[str, str]
+    ) -> None:
+        """Encode what the row would hold of a value that cannot travel as it is in memory.
+
+        Raises:
+            structures.NoRowForm: that cannot travel either.
+        """
+        field = structures.field_named(instance, attname)
+        if isinstance(field, JSONField):
+            try:
+                result[attname] = self._value(structures.json_form(field, vars(instance)[attname]), left - 1)
+            except PayloadError as error:
+                raise structures.NoRowForm from error
+        else:
+            texts[attname] = text_to_json(structures.text_form(field, instance))
 
 
 _COLLECTIONS: Final[dict[type, str]] = {tuple: "$tuple", set: "$set", frozenset: "$frozenset"}

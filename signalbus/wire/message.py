@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # A message bears the oldest version that can read it, so that an older worker parks no more than it must.
 VERSION: Final = "1"
 NEWER: Final = "2"  # with "$row", or a sender that has no row
-_VERSIONS: Final = frozenset({VERSION, NEWER})
+NEWEST: Final = "3"  # with "$anonymous"
+_VERSIONS: Final = frozenset({VERSION, NEWER, NEWEST})
 # What a header may take beside the payload. The signer adds it to the payload's limit, so that nothing that could be
 # sent is too large for the worker.
 HEADER_BYTES: Final = 64 * 1024

@@ -16,6 +16,7 @@ from django.utils.functional import LazyObject
 
 from signalbus.compat.django import wrapped_in
 from signalbus.exceptions import Garbage, MissingRow, PayloadError, UnknownClass
+from signalbus.wire.scalars import TO_JSON
 
 _AUTO_FIELDS: Final = frozenset({AutoField, BigAutoField, SmallAutoField})
 SENDERS: Final = (type, FunctionType, BuiltinFunctionType)
@@ -38,7 +39,8 @@ class Reference(NamedTuple):
 
     Args:
         label: the model's label, ``admissions.Cohort``; a proxy's own.
-        pk: the primary key, of the type that the model's field gives it; a tuple for a composite one.
+        pk: the primary key, as it travels: of the type that the model's field gives it, or, if that is a type of the
+            field's own, in a form that the field reads back (see `lookup_key`); a tuple for a composite one.
         using: the alias of its database; None where the worker's router says it.
     """
 
@@ -102,6 +104,29 @@ def is_foreign(model: type[Model]) -> bool:
     return model._meta.apps is not apps  # noqa: SLF001  (Django documents _meta)
 
 
+def has_base_manager(label: str) -> bool:
+    """Say whether a model names a base manager of its own, which may hide rows."""
+    return model_named(label)._meta.base_manager_name is not None  # noqa: SLF001  (Django documents _meta)
+
+
+def is_anonymous_user(kind: type) -> bool:
+    """Say whether this is the class of ``request.user`` for a visitor who is not logged in."""
+    # By name: its module cannot be imported before the apps are loaded, nor where auth is not installed.
+    return kind.__qualname__ == "AnonymousUser" and kind.__module__ == "django.contrib.auth.models"
+
+
+def anonymous_user() -> Any:
+    """Make the user that stands for a visitor who is not logged in.
+
+    Raises:
+        UnknownClass: this process has no ``django.contrib.auth``.
+    """
+    name = "django.contrib.auth.models:AnonymousUser"
+    if not apps.is_installed("django.contrib.auth"):
+        raise UnknownClass(name, 'add "django.contrib.auth" to INSTALLED_APPS of this worker')
+    return importlib.import_module("django.contrib.auth.models").AnonymousUser()
+
+
 def label_of(model: type[Model]) -> str:
     """Give the label that a worker finds this model by.
 
@@ -146,6 +171,11 @@ def reference_to(instance: Model) -> Reference | None:
     if not (int_key and type(pk) is int):
         try:
             pk = _cleaned(model, pk)
+        except _NoPlainForm as error:
+            raise PayloadError(
+                f"the primary key of {label} is a {type(pk).__qualname__}, and its field's to_python() makes no equal "
+                "key of what get_prep_value() or str() give of it: send the key's text, or signalbus.Snapshot(instance)"
+            ) from error
         except (ValidationError, ValueError, TypeError) as error:
             raise PayloadError(f"{pk!r} is no primary key of {label}: save the instance first") from error
     return Reference(label, pk, _alias(model, instance))
@@ -200,21 +230,52 @@ def reference_from(label: str, pk: object, using: str | None = None) -> Referenc
     return clean
 
 
+class _NoPlainForm(ValueError):  # noqa: N818 - says what happened; never leaves this module
+    """A key of a type of its field's own has no form that can travel."""
+
+
 def _cleaned(model: type[Model], pk: Any) -> Any:
     """Give a key the type that its field gives it, so that ``Cohort(pk="7")`` and row 7 are the same reference."""
     field: Field[Any, Any] = model._meta.pk  # noqa: SLF001  (Django documents _meta)
     parts = getattr(field, "fields", None)  # CompositePrimaryKey's, whose own to_python() leaves a tuple as it is
     if parts is None:
-        return _plain(field.to_python(pk))
-    return tuple([_plain(part.to_python(value)) for part, value in zip(parts, pk, strict=True)])
+        return _plain(field, field.to_python(pk))
+    return tuple([_plain(part, part.to_python(value)) for part, value in zip(parts, pk, strict=True)])
 
 
-def _plain(value: Any) -> Any:
+def _plain(field: Field[Any, Any], value: Any) -> Any:
     if isinstance(value, Enum):
         value = value.value
     if type(value) is int and abs(value) > _MAX_KEY:
         raise ValidationError("no database has such a key, and SQLite's driver does not even take it")
-    return str.__str__(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return str.__str__(value)
+    return value if type(value) in TO_JSON else _written(field, value)
+
+
+def _written(field: Field[Any, Any], value: Any) -> Any:
+    """Write a key of a type of its field's own as a value that travels, and that the field reads back.
+
+    Raises:
+        _NoPlainForm: neither the form for the database nor the text is read back.
+    """
+    stored = field.get_prep_value(value)
+    for plain in (stored, str(value)):
+        if type(plain) in TO_JSON and field.get_prep_value(field.to_python(plain)) == stored:
+            return plain
+    raise _NoPlainForm(type(value).__qualname__)
+
+
+def lookup_key(label: str, pk: Any) -> Any:
+    """Give the key of a reference the type that the model's field gives it, as a query takes it."""
+    model = model_named(label)
+    if _known(model)[1] and type(pk) is int:
+        return pk
+    field: Field[Any, Any] = model._meta.pk  # noqa: SLF001  (Django documents _meta)
+    parts = getattr(field, "fields", None)
+    if parts is None:
+        return field.to_python(pk)
+    return tuple([part.to_python(value) for part, value in zip(parts, pk, strict=True)])
 
 
 def model_named(label: str) -> type[Model]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,23 @@ from signalbus.wire.references import importable_name, label_of, model_named, re
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from django.db.models import Model
+    from django.db.models import Field, JSONField, Model
+
+
+class NoRowForm(Exception):  # noqa: N818 - says what happened; never leaves this package
+    """A field's value has no form that its row would hold and that can travel."""
+
+
+class ModelError(Exception):
+    """A model's own code raised while an instance was made of a snapshot; the codec raises what it holds.
+
+    Args:
+        error: what was raised.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -132,24 +149,53 @@ def snapshot_of(instance: Model) -> tuple[list[Any], dict[str, Any]]:
     return [label_of(type(instance)), state.adding, state.db], values
 
 
-def field_text(instance: Model, attname: str) -> str | None:
-    """Write a value of a type that is not ours as its field's own text, as a serializer would, or give None."""
+def field_named(instance: Model, attname: str) -> Field[Any, Any]:
+    """Return the field of a model instance that has this attribute."""
     fields: Any = instance._meta.concrete_fields  # noqa: SLF001  (Django documents _meta)
-    field = next(field for field in fields if field.attname == attname)
-    value = vars(instance)[attname]
+    return next(field for field in fields if field.attname == attname)
+
+
+def json_form(field: JSONField, value: Any) -> Any:
+    """Return what a JSONField's row would give back of a value: its keys are texts, its tuples are lists.
+
+    Raises:
+        NoRowForm: the field's encoder cannot write the value.
+    """
     try:
-        text = field.value_to_string(instance)
-        again = field.to_python(text)
-    except Exception:  # noqa: BLE001  (a field of anybody's; the value is then refused with its own reason)
-        return None
-    return text if type(text) is str and type(again) is type(value) and bool(again == value) else None
+        return json.loads(json.dumps(value, cls=field.encoder), cls=field.decoder)
+    except Exception as error:  # the value's and the host's encoders' own code: the value is then refused
+        raise NoRowForm from error
+
+
+def text_form(field: Field[Any, Any], instance: Model) -> str:
+    """Write a value of a type that is not ours as its field's own text, as a serializer would.
+
+    The text is good if the field makes the same value of it, or one that the database would store as the same.
+
+    Raises:
+        NoRowForm: the field has no such text.
+    """
+    value = vars(instance)[field.attname]
+    try:
+        stored = field.get_prep_value(value)
+        for text in (field.value_to_string(instance), stored):
+            if not isinstance(text, str):
+                continue
+            plain = str.__str__(text)
+            again = field.to_python(plain)
+            if (type(again) is type(value) and bool(again == value)) or bool(field.get_prep_value(again) == stored):
+                return plain
+    except Exception as error:  # the field's own code: the value is then refused with its own reason
+        raise NoRowForm from error
+    raise NoRowForm
 
 
 def restore_snapshot(label: str, adding: bool, db: str | None, values: dict[str, Any], texts: dict[str, str]) -> Model:
     """Put a model instance together; fields that the message does not have are deferred, as after ``only()``.
 
     Raises:
-        UnknownClass: there is no such model here, or it does not take these values.
+        UnknownClass: there is no such model here, or one of its fields cannot read the text that was written for it.
+        ModelError: the model's own code raised while the instance was made, as it may for a row from the database.
     """
     model = model_named(label)
     every: Any = model._meta.concrete_fields  # noqa: SLF001  (Django documents _meta)
@@ -159,10 +205,15 @@ def restore_snapshot(label: str, adding: bool, db: str | None, values: dict[str,
             values[field.attname] if field.attname in values else field.to_python(texts[field.attname])
             for field in fields
         ]
-        result = model.from_db(db if db in list(connections) else None, [field.attname for field in fields], row)
     except (DatabaseError, MemoryError):
         raise
     except Exception as error:
         raise UnknownClass(label, f"its snapshot does not fit the model here: {type(error).__name__}") from error
+    try:
+        result = model.from_db(db if db in list(connections) else None, [field.attname for field in fields], row)
+    except (DatabaseError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(error) from error
     result._state.adding = adding  # noqa: SLF001  (Django documents _state)
     return result

@@ -16,8 +16,10 @@ from django.test import modify_settings, override_settings
 from django.test.utils import CaptureQueriesContext
 
 from signalbus.compat.rows import row_query
+from signalbus.exceptions import MissingRow
 from signalbus.receiving.fetching import fetch
-from signalbus.wire.references import Reference
+from signalbus.wire import codec
+from signalbus.wire.references import Reference, Snapshot, reference_to
 
 from . import shapes
 
@@ -63,10 +65,14 @@ COMPILED: Rows = [
     (models.ByDecimal, {"amount": Decimal("1.50")}),
     (models.ByHeat, {"heat": 1 + 2j}),
 ]
+COMPILED += [
+    (models.ByCode, {"id": models.Code("it_1")}),
+]
 POSTGRES: Rows = [(models.Ranges, {"numbers": [Decimal("1.50")], "span": DateTimeTZRange(MOMENT, None)})]
 THE_ORMS: Rows = [
     (models.Child, {"name": "a", "more": "b"}),
     (models.Line, {"order": 1, "number": 2}),
+    (models.CodeLine, {"code": models.Code("it_1"), "number": 2}),
     (models.Managed, {"name": "a"}),
     (models.Remembering, {"name": "a"}),
 ]
@@ -93,7 +99,8 @@ def tables(database_url: str) -> Iterator[None]:
 
 def fetched(instance: Model) -> Model:
     """Fetch a row as a worker does for one reference."""
-    reference = Reference(instance._meta.label, instance.pk)
+    reference = reference_to(instance)
+    assert reference is not None
     return fetch({reference: ()})[reference]
 
 
@@ -208,3 +215,63 @@ def test_sql_is_compiled_once_until_a_field_is_added(tables):
 
     assert first is second is not None
     assert third not in {None, first}
+
+
+def through_the_wire(value: Any) -> Any:
+    """Send a value and read it as a worker does."""
+    text, _ = codec.encode(None, {"value": value})
+    return codec.decode(text, fetch)[1]["value"]
+
+
+def test_rows_with_keys_of_a_type_of_their_own_travel(tables):
+    """A reference to such a row, to one with a composite key, and to one with a foreign key to it is resolved."""
+    code = models.ByCode.objects.create(id=models.Code("it_1"))
+    other = models.ByCode.objects.create(id=models.Code("it_2"))
+    line = models.CodeLine.objects.create(code=models.Code("it_1"), number=2)
+    link = models.ToCode.objects.create(target=code)
+
+    assert through_the_wire([code, other, code]) == [code, other, code]
+    assert through_the_wire(line) == line
+    assert through_the_wire(link).target == code
+    assert through_the_wire(Snapshot(link)).target_id == models.Code("it_1")
+
+
+def test_a_row_is_matched_to_its_reference_by_the_database(tables):
+    """A key that is converted on its way to the database is found, alone and among others."""
+    one, two = models.ByShown.objects.create(), models.ByShown.objects.create()
+    one, two = models.ByShown.objects.all().order_by("pk")
+
+    assert through_the_wire(one) == one
+    assert through_the_wire([one, two]) == [one, two]
+
+
+def test_a_key_that_the_database_compares_without_case_is_found(tables):
+    """A row whose key differs in case from the reference's is the row that the database says it is."""
+    if connection.vendor == "postgresql":
+        pytest.skip("PostgreSQL compares texts exactly")
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute("DROP TABLE shapes_bytext")
+            cursor.execute("CREATE TABLE shapes_bytext (slug varchar(20) PRIMARY KEY COLLATE NOCASE)")
+    row = models.ByText.objects.create(slug="Web")
+    other = models.ByText.objects.create(slug="Design")
+    references = [Reference("shapes.ByText", slug) for slug in ("WEB", "Design", "gone")]
+
+    found = fetch(dict.fromkeys(references, ()))
+
+    assert found == {references[0]: row, references[1]: other}
+    assert fetch({references[0]: ()}) == {references[0]: row}
+
+
+def test_a_row_that_a_base_manager_hides_is_not_called_gone(tables):
+    """The error says that the base manager may hide the row, and names the model and the option."""
+    row = models.Soft.objects.create()
+    row.deleted = True
+    row.save()
+
+    with pytest.raises(MissingRow) as caught:
+        through_the_wire(row)
+
+    assert "gone" not in str(caught.value)
+    assert "hidden by the base manager of shapes.Soft (Meta.base_manager_name)" in str(caught.value)
+    assert caught.value.hidden == ("shapes.Soft",)

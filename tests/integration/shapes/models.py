@@ -204,3 +204,130 @@ class Remembering(models.Model):
         instance: Any = super().from_db(db, field_names, values, **kwargs)
         instance.loaded = dict(zip(field_names, values, strict=True))
         return instance
+
+
+class Code:
+    """A key of a type of its own, such as a ULID or a hashid."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Code) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+
+class CodeField(models.CharField):  # type: ignore[type-arg]
+    """A field that gives its values as a `Code`."""
+
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Code | None:
+        """Read a value."""
+        return None if value is None else Code(value)
+
+    def to_python(self, value: Any) -> Any:
+        """Read a key."""
+        return value if value is None or isinstance(value, Code) else Code(str(value))
+
+    def get_prep_value(self, value: Any) -> Any:
+        """Write a value."""
+        return None if value is None else str(value)
+
+    def value_to_string(self, obj: models.Model) -> str:
+        """Write a value for a serializer."""
+        return str(self.value_from_object(obj))
+
+
+class ByCode(models.Model):
+    """A key of a type of its own."""
+
+    id = CodeField(primary_key=True, max_length=26)
+
+    class Meta:
+        app_label = "shapes"
+
+
+class ToCode(models.Model):
+    """A foreign key to such a model."""
+
+    target = models.ForeignKey(ByCode, on_delete=models.CASCADE, related_name="+")
+
+    class Meta:
+        app_label = "shapes"
+
+
+class CodeLine(models.Model):
+    """A composite key with such a part."""
+
+    pk = models.CompositePrimaryKey("code", "number")
+    code = CodeField(max_length=26)
+    number = models.IntegerField()
+
+    class Meta:
+        app_label = "shapes"
+
+
+class Shown(str):  # noqa: SLOT000 - it holds a number beside its text
+    """The text that Python sees of a number in the database; it is equal to nothing but its like."""
+
+    stored: int
+
+    def __new__(cls, value: Any) -> Shown:
+        """Make one of a number or a text."""
+        text = str.__new__(cls, value if isinstance(value, str) else f"id-{value}")
+        text.stored = int(text.removeprefix("id-"))
+        return text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shown) and other.stored == self.stored
+
+    def __hash__(self) -> int:
+        return hash(self.stored)
+
+
+class ShownField(models.AutoField):  # type: ignore[type-arg]
+    """A key that is converted on its way to the database."""
+
+    def from_db_value(self, value: int | None, expression: Any, connection: Any) -> Shown | None:
+        """Read a value."""
+        return None if value is None else Shown(value)
+
+    def to_python(self, value: Any) -> Any:
+        """Read a key."""
+        return value if value is None or isinstance(value, Shown) else Shown(value)
+
+    def get_prep_value(self, value: Any) -> Any:
+        """Write a value."""
+        return None if value is None else Shown(value).stored
+
+
+class ByShown(models.Model):
+    """A key that is converted."""
+
+    id = ShownField(primary_key=True)
+
+    class Meta:
+        app_label = "shapes"
+
+
+class Living(models.Manager[Any]):
+    """A manager that hides what was deleted softly."""
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        """Hide it."""
+        return super().get_queryset().filter(deleted=False)
+
+
+class Soft(models.Model):
+    """A base manager that hides rows."""
+
+    deleted = models.BooleanField(default=False)
+    objects = Living()
+
+    class Meta:
+        app_label = "shapes"
+        base_manager_name = "objects"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum, Flag, IntEnum, IntFlag
 from typing import Any, ClassVar
 
+from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Now
@@ -39,6 +40,73 @@ class TemperatureField(models.Field):  # type: ignore[type-arg]
 
     def value_to_string(self, obj: models.Model) -> str:
         return f"{self.value_from_object(obj).kelvin}K"
+
+
+class Amount:
+    """What a descriptor makes of a text that is read, as a money field does."""
+
+    def __init__(self, text: object) -> None:
+        self.text = str(text)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class AmountField(models.CharField):  # type: ignore[type-arg]
+    """A field whose descriptor gives an `Amount`, and whose row holds a text."""
+
+    class Descriptor:
+        """The attribute of the model."""
+
+        def __init__(self, field: Any) -> None:
+            self.field = field
+
+        def __get__(self, instance: Any, owner: object = None) -> Any:
+            if instance is None:
+                return self
+            value = vars(instance)[self.field.attname]
+            return value if value is None or isinstance(value, Amount) else Amount(value)
+
+        def __set__(self, instance: Any, value: Any) -> None:
+            vars(instance)[self.field.attname] = value
+
+    def contribute_to_class(self, cls: type[models.Model], name: str, **options: Any) -> None:  # type: ignore[override]
+        super().contribute_to_class(cls, name, **options)
+        setattr(cls, name, self.Descriptor(self))
+
+    def get_prep_value(self, value: Any) -> Any:
+        return None if value is None else str(value)
+
+    def to_python(self, value: Any) -> Any:
+        return None if value is None else str(value)
+
+    def value_to_string(self, obj: models.Model) -> str:
+        return str(self.value_from_object(obj))
+
+
+class Priced(models.Model):
+    """A model whose values in memory are not the values in its row."""
+
+    price = AmountField(max_length=20, null=True)
+    answers = models.JSONField(null=True)
+    grade = models.IntegerField(null=True)
+    size = models.CharField(max_length=20, null=True)  # noqa: DJ001 - nobody reads it
+
+    class Meta:
+        app_label = "wire_app"
+
+
+class Picky(models.Model):
+    """A model that raises while an instance is made, as one whose file is gone."""
+
+    path = models.CharField(max_length=20)
+
+    class Meta:
+        app_label = "wire_app"
+
+    @classmethod
+    def from_db(cls, db: str | None, field_names: Any, values: Any, **kwargs: Any) -> Any:
+        raise FileNotFoundError(f"no file {values}")
 
 
 class Thing(models.Model):
@@ -143,6 +211,10 @@ class Bits(IntFlag):
 
     A = 1
     B = 2
+
+
+class Visitor(AnonymousUser):
+    """A kind of anonymous user."""
 
 
 @dataclass

@@ -1,0 +1,103 @@
+"""Snapshots of values that save() takes, anonymous users, and models that raise while an instance is made."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.test import modify_settings
+from django.utils.functional import SimpleLazyObject
+
+from signalbus.exceptions import PayloadError, UnknownClass, UnknownVersion
+from signalbus.wire import codec
+from signalbus.wire.message import NEWEST, from_body
+from signalbus.wire.references import Snapshot
+
+from .wire_app import models
+from .wire_values import rows, saved
+
+
+@pytest.fixture(scope="module", autouse=True)
+def wire_app():
+    """Install the app that the test models belong to."""
+    with modify_settings(INSTALLED_APPS={"append": "tests.unit.wire_app"}):
+        yield
+
+
+class Grade(enum.IntEnum):
+    """A member that no worker would find: its module belongs to no app."""
+
+    GOOD = 2
+
+
+class Size(str, enum.Enum):  # noqa: UP042 - whose str() is no value, unlike a StrEnum's
+    """The same, with texts."""
+
+    BIG = "big"
+
+
+def travel(value: Any) -> Any:
+    """Send one value and receive it."""
+    return codec.decode(codec.encode(None, {"value": value})[0], rows)[1]["value"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("answers", {1: "a", "b": {2: (3,)}}, {"1": "a", "b": {"2": [3]}}),
+        ("price", models.Amount("5.00"), "5.00"),
+        ("grade", Grade.GOOD, 2),
+        ("size", Size.BIG, "big"),
+    ],
+)
+def test_a_snapshot_holds_what_the_row_holds_of_a_value_that_cannot_travel(field, value, expected):
+    """What save() takes can be sent: it arrives in the form that the database gives back."""
+    arrived = travel(Snapshot(saved(models.Priced, pk=1, **{field: value})))
+
+    assert vars(arrived)[field] == expected
+    assert type(vars(arrived)[field]) is type(expected)
+
+
+def test_a_value_that_its_field_could_not_store_is_still_refused():
+    """The error names the field of the snapshot."""
+    with pytest.raises(PayloadError, match=r"value\.answers\.a"):
+        travel(Snapshot(saved(models.Priced, pk=1, answers={"a": object()})))
+    with pytest.raises(PayloadError, match=r"value\.grade"):
+        travel(Snapshot(saved(models.Priced, pk=1, grade=object())))
+
+
+def test_an_error_of_the_model_itself_is_raised_as_it_is():
+    """It is the receiver's failed attempt, with its traceback, and no reason to wait for another worker."""
+    text, _ = codec.encode(None, {"value": Snapshot(saved(models.Thing, pk=1))})
+    text = text.replace("wire_app.Thing", "wire_app.Picky").replace('"name":"thing"', '"path":"a"')
+
+    with pytest.raises(FileNotFoundError, match="no file") as caught:
+        codec.decode(text, rows)
+
+    assert "from_db" in [entry.name for entry in caught.traceback]
+
+
+@pytest.mark.parametrize("user", [AnonymousUser(), SimpleLazyObject(AnonymousUser)], ids=["plain", "lazy"])
+def test_a_visitor_who_is_not_logged_in_travels(user):
+    """``request.user`` arrives as an AnonymousUser; an older worker parks the message."""
+    text, version = codec.encode(None, {"user": user, "others": [user]})
+    payload = codec.decode(text, rows)[1]
+
+    assert type(payload["user"]) is AnonymousUser
+    assert payload == {"user": AnonymousUser(), "others": [AnonymousUser()]}
+    assert version == NEWEST == "3"
+    with pytest.raises(UnknownVersion):
+        from_body("4\n{}\n")
+
+
+def test_a_visitor_arrives_only_where_auth_is_installed():
+    """A worker without django.contrib.auth parks the message and names what to install."""
+    text, _ = codec.encode(None, {"user": AnonymousUser()})
+
+    with (
+        modify_settings(INSTALLED_APPS={"remove": ["django.contrib.auth", "django.contrib.admin"]}),
+        pytest.raises(UnknownClass, match=r"django\.contrib\.auth"),
+    ):
+        codec.decode(text, rows)
