@@ -136,11 +136,7 @@ class Bridge(Signal):
 
     def _chosen(self, sender: Any, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Choose of what the plain signal sends what travels."""
-        chosen = {
-            key: value
-            for key, value in payload.items()
-            if key not in self._left_behind and not _is_of_the_web(key, value)
-        }
+        chosen = _without_requests({key: value for key, value in payload.items() if key not in self._left_behind})
         if self._snapshot and isinstance(chosen.get("instance"), Model):
             chosen["instance"] = Snapshot(chosen["instance"])
         for key, function in self.options.extract.items():
@@ -152,6 +148,15 @@ class Bridge(Signal):
                 # A function of anybody's: what it raises says why this payload cannot travel.
                 raise PayloadError(f"what extract= calls raised {type(error).__name__}: {error}", key) from error
         return chosen
+
+
+def _without_requests(payload: dict[str, Any]) -> dict[str, Any]:
+    """Leave requests and responses out of a payload, and of the dicts in it (allauth's and axes' contexts hold one)."""
+    return {
+        key: _without_requests(value) if type(value) is dict else value
+        for key, value in payload.items()
+        if not _is_of_the_web(key, value)
+    }
 
 
 def _is_of_the_web(key: str, value: Any) -> bool:

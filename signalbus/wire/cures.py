@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import date, datetime, time, timedelta
+import re
+from collections import UserString, deque
+from collections.abc import Callable, Collection, Mapping
+from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
+from fractions import Fraction
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import PurePath
 from types import GeneratorType, ModuleType
 from typing import Any, Final
 from uuid import UUID
 
 from django.core.files.base import File
 from django.db.models import Manager, Model
+from django.db.models.fields.files import FieldFile
 from django.http import HttpRequest, QueryDict
 
 # Looked through from the top: what is special stands before what it derives from.
 _CURES: Final[tuple[tuple[type, str], ...]] = (
-    (QueryDict, "send value.dict(), or dict(value.lists())"),
     (str, "send str(value)"),
     (bytes, "send bytes(value)"),
     (int, "send int(value)"),
@@ -33,6 +38,19 @@ _CURES: Final[tuple[tuple[type, str], ...]] = (
     (UUID, "send uuid.UUID(int=value.int)"),
 )
 _OTHERS: Final[tuple[tuple[type, str], ...]] = (
+    (PurePath, "send str(value)"),
+    (IPv4Address, "send str(value)"),
+    (IPv6Address, "send str(value)"),
+    (IPv4Network, "send str(value)"),
+    (IPv6Network, "send str(value)"),
+    (deque, "send list(value)"),
+    (UserString, "send str(value)"),
+    (complex, "send [value.real, value.imag]"),
+    (Fraction, "send [value.numerator, value.denominator]"),
+    (re.Pattern, "send value.pattern"),
+    (tzinfo, "send its name, as in str(value)"),
+    (slice, "send [value.start, value.stop, value.step]"),
+    (FieldFile, "send the model instance, or value.name"),
     (bytearray, "send bytes(value)"),
     (memoryview, "send bytes(value)"),
     (range, "send list(value)"),
@@ -42,6 +60,13 @@ _OTHERS: Final[tuple[tuple[type, str], ...]] = (
     (Manager, "send the query, as in manager.all()"),
     (HttpRequest, "send what the receiver needs of it, such as request.user"),
     (ModuleType, "send its name"),
+)
+
+# What a class offers, for libraries that need not be installed: an attribute of the class, and what to send.
+_OFFERS: Final[tuple[tuple[str, str], ...]] = (
+    ("model_dump", "send value.model_dump(mode='json')"),  # pydantic's models
+    ("__attrs_attrs__", "send attrs.asdict(value), or a dataclass"),
+    ("__struct_fields__", "send msgspec.structs.asdict(value), or a dataclass"),
 )
 
 
@@ -60,15 +85,42 @@ def refusal(value: Any) -> str:
         return (
             f"{name} is a named tuple, and would not arrive as one: send value._asdict(), tuple(value) or a dataclass"
         )
+    if issubclass(kind, QueryDict):
+        return f"{name} cannot travel: send value.dict(), or dict(value.lists()) if a key may have several values"
     for base, cure in _CURES:
         if issubclass(kind, base):
             return f"{name} is a subclass of {base.__qualname__}, and would not arrive as it left: {cure}"
     for base, cure in _OTHERS:
         if issubclass(kind, base):
             return f"{name} cannot travel: {cure}"
+    offered = _offered(kind)
+    if offered is not None:
+        return f"{name} cannot travel: {offered}"
     if issubclass(kind, Callable):  # type: ignore[arg-type]  # mypy takes it for a type form
         return f"{name} cannot travel: a receiver cannot call into the sender's process, send what the call would give"
     return f"{name} cannot travel to another process: send the values that the receiver needs, or a dataclass of them"
+
+
+def _offered(kind: type) -> str | None:
+    """Give the remedy for a value of a library's type, by what its class offers; no method is called."""
+    for attribute, cure in _OFFERS:
+        if hasattr(kind, attribute):
+            return cure
+    if hasattr(kind, "__array_interface__") or hasattr(kind, "__array__"):  # numpy's, and what stands beside it
+        if hasattr(kind, "__getitem__") and hasattr(kind, "tolist") and hasattr(kind, "__len__"):
+            return "send value.tolist()"
+        return "send int(value)" if hasattr(kind, "__index__") else "send value.item()"
+    if kind.__name__ == "Money":  # py-moneyed's, and those of others
+        return "send [value.amount, str(value.currency)]"
+    if issubclass(kind, Mapping):
+        return "send dict(value)"
+    if issubclass(kind, Collection):
+        return "send list(value)"
+    if hasattr(kind, "__index__"):
+        return "send int(value)"
+    if hasattr(kind, "__float__"):
+        return "send float(value)"
+    return None
 
 
 def what_raised(value: Any, error: Exception) -> str:

@@ -253,6 +253,15 @@ class TestLogin:
             stocktaking.send(None, request=1, response="no such thing")
         assert [message.payload for message in sent] == [{}, {"request": 1, "response": "no such thing"}]
 
+    def test_a_request_in_a_dict_stays_behind(self, rf):
+        """A context that holds a request travels without it, at any depth of dicts; the sender keeps its own dict."""
+        receiver(stocktaking)(on_change)
+        context = {"a": 1, "request": rf.get("/"), "inner": {"response": HttpResponse(), "b": 2}}
+        with captured() as sent:
+            stocktaking.send(None, context=context)
+        assert sent[0].payload == {"context": {"a": 1, "inner": {"b": 2}}}
+        assert context.keys() == {"a", "request", "inner"}
+
     def test_a_sender_that_no_worker_may_look_up(self, rf):
         """Of a handler's class its name travels."""
         receiver(got_request_exception)(on_change)

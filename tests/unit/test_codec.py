@@ -609,7 +609,7 @@ REFUSED = {
     "request": (HttpRequest, "request.user"),
     "manager": (lambda: Cohort.objects, r"manager.all()"),
     "file": (lambda: ContentFile(b"x", "x"), "send its name"),
-    "field file": (lambda: saved(models.Thing, pk=1, document="x").document, "send its name"),
+    "field file": (lambda: saved(models.Thing, pk=1, document="x").document, "value.name"),
     "bytearray": (lambda: bytearray(b"x"), "bytes(value)"),
     "memoryview": (lambda: memoryview(b"x"), "bytes(value)"),
     "range": (lambda: range(3), "list(value)"),
