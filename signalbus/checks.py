@@ -9,7 +9,7 @@ from django.core import checks
 from django.core.management import get_commands
 from django.db import DatabaseError, connections
 
-from signalbus import celery, conf, ledger
+from signalbus import celery, conf, ledger, overlooked
 from signalbus.exceptions import ConfigurationError
 from signalbus.registry import registry
 
@@ -22,17 +22,17 @@ def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
         celery.reject_unusable_broker(app)
     except ConfigurationError as error:
         return [checks.Error(str(error), id="signalbus.E001")]
-    if own and not app.conf.broker_url and conf.get().TEST_MODE is None and _needs_broker(sys.argv):
+    if own and not app.conf.broker_url and conf.get().TEST_MODE is None and _is_about_running(sys.argv):
         text = "CELERY_BROKER_URL is not set: Celery would look for a RabbitMQ on this machine."
         hint = "Set it in the environment or the settings, as redis://127.0.0.1:6379/0."
         return [checks.Warning(text, hint=hint, id="signalbus.W003")]
     return []
 
 
-def _needs_broker(argv: list[str]) -> bool:
-    """Whether this process is about to use the broker, or was asked to look at the whole set-up.
+def _is_about_running(argv: list[str]) -> bool:
+    """Whether this process is about to send or receive, or was asked to look at the whole set-up.
 
-    A command such as ``makemigrations`` or ``collectstatic`` runs all checks, and needs no broker.
+    A command such as ``makemigrations`` or ``collectstatic`` runs all checks, and needs neither broker nor receivers.
     """
     command = argv[1] if len(argv) > 1 else ""
     return command in {"check", "runserver"} or command not in get_commands()
@@ -72,6 +72,32 @@ def check_refused(**_kwargs: Any) -> list[checks.CheckMessage]:
     """Check that nothing was refused when it was connected: whoever connected it may have swallowed the error."""
     found = {text for signal in registry for text in signal.refusals}
     return [checks.Error(text, id="signalbus.E004") for text in sorted(found)]
+
+
+@checks.register("signalbus")
+def check_overlooked(**_kwargs: Any) -> list[checks.CheckMessage]:
+    """Check that this process sees the receivers that the apps hold, and that each signal has one."""
+    if not _is_about_running(sys.argv):
+        return []
+    try:
+        modules = overlooked.modules_not_imported()
+    except ConfigurationError:
+        return []  # check_settings() tells of it
+    found: list[checks.CheckMessage] = [
+        checks.Warning(
+            f"{module} connects receivers and is not imported: they receive nothing.",
+            hint="Move them to the receivers.py of an installed app, or import the module there, or in ready() of its "
+            "AppConfig.",
+            id="signalbus.W005",
+        )
+        for module in modules
+    ]
+    unused = overlooked.signals_without_receivers()
+    if unused:
+        text = f"Nobody is connected to {', '.join(unused)}: what is sent there reaches nobody."
+        hint = "If that is meant so, silence it: SILENCED_SYSTEM_CHECKS = ['signalbus.I001']."
+        found.append(checks.Info(text, hint=hint, id="signalbus.I001"))
+    return found
 
 
 @checks.register("signalbus", checks.Tags.database)

@@ -106,7 +106,7 @@ def _check() -> None:
     """Run Django's system checks, as ``runserver`` does."""
     for message in checks.run_checks(tags=["signalbus"]):
         if not message.is_serious() and not message.is_silenced():
-            logger.warning("%s", message)
+            logger.log(message.level, "%s", message)
     serious = [message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
     if serious:
         raise SystemCheckError("\n\n".join(str(message) for message in serious))
