@@ -22,6 +22,8 @@ from signalbus.transport.unacked import Unacked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    _Asked = tuple[Numbers, list[tuple[str, str]], tuple[Any, ...]]  # the lists to claim from, and the whole command
+
 logger: logging.Logger = logging.getLogger("signalbus")
 
 MOST = 500  # messages in one claim
@@ -47,7 +49,7 @@ class ClaimingMixin:
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.is_claiming: bool = False
         self._line: Line | None = None
-        self._asked: tuple[Numbers, list[tuple[str, str]], tuple[Any, ...]] | None = None
+        self._asked: _Asked | None = None
         self._ending: list[str] = []  # claims whose end is on its way to Redis
         self._without_acks: set[str] = set()  # queues whose consumer wants none, as of replies when a worker starts
         super().__init__(*arguments, **options)
@@ -166,8 +168,7 @@ class ClaimingMixin:
         line, owner = self._line, self.owner
         assert line is not None  # noqa: S101 - for the type checker
         commands: list[tuple[Any, ...]] = []
-        while owner.acknowledged and len(self._ending) < MOST_ACKNOWLEDGED:
-            self._ending.append(owner.acknowledged.popleft())
+        self._ending += owner.take_acknowledged(MOST_ACKNOWLEDGED)
         if self._ending:
             commands += [("ZREM", self.unacked.index, *self._ending), ("HDEL", self.unacked.claims, *self._ending)]
         if wanted:
@@ -189,8 +190,19 @@ class ClaimingMixin:
         if self._asked is not None and replies and isinstance(replies[-1], NoScriptError):
             replies[-1] = line.call(self._asked[2])
         _raise_if_away(replies)
+        self.owner.heard(self._ending)
         self._ending.clear()
         asked, self._asked = self._asked, None
+        try:
+            return self._found(asked, replies)
+        finally:  # by now what it has claimed is held
+            if asked is not None:
+                self.owner.asked.remove(asked[0])
+
+    def _found(self, asked: _Asked | None, replies: Sequence[Any]) -> list[Claimed]:
+        """Return what was claimed, by the replies to what was sent."""
+        line = self._line
+        assert line is not None  # noqa: S101 - for the type checker
         errors = [reply for reply in replies if isinstance(reply, ResponseError)]
         if errors:
             line.has_news = True
@@ -266,9 +278,9 @@ class ClaimingMixin:
         """End a delivery: with the next packet, over the next connection if this one is lost, or now if no packet will
         follow.
         """
-        self.owner.acknowledged.extend(self.owner.end(tag))
+        self.owner.acknowledge(tag)
         if not self.closed and not self.active_queues:  # the worker stops, and may be killed before it has stopped
-            self._acknowledge_now()
+            self.unacked.acknowledge(self.owner)
 
     def requeue(self, tag: str) -> None:
         """Put a delivery that the consumer rejected behind all others of its queue."""
@@ -288,20 +300,6 @@ class ClaimingMixin:
             owner.end(owner.rejected.popleft())
 
     # The end.
-
-    def _acknowledge_now(self) -> None:
-        """Say what has ended, each claim by one thread alone: those of a pool come here while the worker stops."""
-        waiting, some = self.owner.acknowledged, []
-        while waiting:
-            try:
-                some.append(waiting.popleft())
-            except IndexError:  # another thread was quicker
-                break
-        try:
-            self.unacked.acknowledge(some)
-        except BaseException:
-            waiting.extendleft(reversed(some))
-            raise
 
     def _settle(self) -> None:
         """Give back what is held and will not run, and what was claimed by commands whose reply never came."""
@@ -324,7 +322,7 @@ class ClaimingMixin:
             self.is_claiming = False
             self._end_line()
             try:
-                self._acknowledge_now()
+                self.unacked.acknowledge(self.owner)
                 self._requeue_now()
                 self._settle()
             except (RedisError, OSError) as error:
@@ -347,6 +345,7 @@ class ClaimingMixin:
         line.close(forget=self._asked is not None)
         if self._asked is not None:
             self.owner.lost.append(self._asked[0])
+            self.owner.asked.remove(self._asked[0])
             self._asked = None
         self._line = None
 

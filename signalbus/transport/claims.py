@@ -67,8 +67,10 @@ class Owner:
         self.id: str = uuid.uuid4().hex[:16]
         self.held: dict[str, str] = {}  # the queue of each claim that is not over
         self.groups: dict[str, list[str]] = {}  # the claims of each group
-        self.acknowledged: deque[str] = deque()  # claims whose end Redis has not heard of
+        self.acknowledged: deque[str] = deque()  # claims whose end is to be sent to Redis
+        self.unheard: set[str] = set()  # the same, and those whose end was sent and not answered
         self.rejected: deque[str] = deque()  # deliveries that are to come again, of which Redis has not heard
+        self.asked: list[Numbers] = []  # of commands whose reply is awaited
         self.lost: list[Numbers] = []  # of commands whose reply never came
         self.refused: str | None = None  # why this server's messages cannot be claimed
         self.is_unsettled: bool = False  # a channel has ended without giving back what nobody will run
@@ -81,9 +83,11 @@ class Owner:
         return f"{CLAIM}{self.id}:"
 
     def reserve(self, count: int) -> Numbers:
-        """Set numbers aside for a command that may make so many claims."""
+        """Set numbers aside for a command that may make so many claims, in flight until it is answered."""
         first, self._count = self._count + 1, self._count + count
-        return Numbers(first, count)
+        numbers = Numbers(first, count)
+        self.asked.append(numbers)
+        return numbers
 
     def tag(self, number: int) -> str:
         """Return the tag of a claim."""
@@ -101,6 +105,42 @@ class Owner:
         """
         members = self.groups.pop(tag, None) or [tag]
         return [member for member in members if self.held.pop(member, None) is not None]
+
+    def acknowledge(self, tag: str) -> list[str]:
+        """End a delivery; its claims are in flight until Redis has heard of it.
+
+        Returns:
+            The claims it stood for, those that were still held; they are to be sent to Redis.
+        """
+        members = self.members(tag)
+        self.unheard.update(members)  # first: the heartbeat's thread must find them here or there
+        ended = self.end(tag)
+        self.unheard.difference_update(set(members).difference(ended))
+        self.acknowledged.extend(ended)
+        return ended
+
+    def take_acknowledged(self, most: int) -> list[str]:
+        """Return claims whose end is to be sent, each to one thread alone.
+
+        Args:
+            most: how many at most.
+        """
+        some: list[str] = []
+        while self.acknowledged and len(some) < most:
+            try:
+                some.append(self.acknowledged.popleft())
+            except IndexError:  # another thread was quicker
+                break
+        return some
+
+    def heard(self, tags: Iterable[str]) -> None:
+        """Note that Redis has heard of the end of some claims."""
+        self.unheard.difference_update(tags)
+
+    def is_in_flight(self) -> bool:
+        """Whether Redis may have a claim of this process; from any thread."""
+        # In the order in which a claim passes through them, so that none is missed on its way.
+        return bool(self.asked or self.lost or self.held or self.unheard)
 
     def claims_of(self, tags: Iterable[str]) -> set[str]:
         """Return the claims that some deliveries' tags stand for."""

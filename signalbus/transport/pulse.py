@@ -25,8 +25,11 @@ PATIENCE = 15.0  # seconds after a server was away, in which nobody is dead: the
 class Pulse(threading.Thread):
     """The beats of an owner, from a thread of their own: the main one may run a receiver, or wait for a server.
 
-    When its channel has closed, it goes on for as long as anything runs: until there is another, with a pulse of its
-    own, Celery waits up to half a minute between two attempts to connect.
+    When its channel has closed, it goes on for as long as anything is in flight: until there is another, with a pulse
+    of its own, Celery waits up to half a minute between two attempts to connect.
+
+    It looks as often while nothing is in flight: nothing wakes it when the event loop claims, and a claim's lease must
+    not be over before the next heartbeat.
 
     Args:
         channel: the one whose connections it uses.
@@ -48,31 +51,31 @@ class Pulse(threading.Thread):
 
     def run(self) -> None:
         """Beat until it is stopped, whatever the server says."""
-        wait = 0.0 if self._owner.held else PULSE
+        wait = 0.0 if self._owner.is_in_flight() else PULSE
         # Not all at once, after a server was away.
         while not self._ended.wait(wait * random.uniform(0.9, 1.1)):  # noqa: S311 - no secret
-            if self._channel.closed and not self._owner.held:
-                return
             try:
-                wait = PULSE if self.beat(self._channel) else LEASE
+                if self._channel.closed:
+                    self._channel.unacked.acknowledge(self._owner)  # no packet of its own will follow
+                    if not self._owner.is_in_flight():
+                        return
+                self.beat(self._channel)
+                wait = PULSE
             except (RedisError, OSError) as error:
                 # The channel finds out by itself, and reconnects.
                 logger.debug("signalbus could not tell Redis that it lives: %r", error)
                 self._patient_until = time.monotonic() + PATIENCE
                 wait = AGAIN
 
-    def beat(self, channel: Any) -> bool:
+    def beat(self, channel: Any) -> None:
         """Do once what it does again and again: one command, while nobody holds anything.
 
         Args:
             channel: the one whose connections it uses.
-
-        Returns:
-            Whether anybody may hold anything.
         """
         owner, unacked = self._owner, channel.unacked
-        held = set(owner.held)
-        if held:
+        is_in_flight = owner.is_in_flight()
+        if is_in_flight:
             self._held_at = time.monotonic()
         else:
             first = unacked.first_owner()
@@ -80,17 +83,20 @@ class Pulse(threading.Thread):
                 unacked.forget(first)  # if that is so: the event loop may have claimed meanwhile
                 first = unacked.first_owner()
             if first in {None, owner.id}:
-                return first is not None
-        for dead in unacked.beat(owner.id if held else "", sorted(self._known(channel, held))):
+                return
+        for dead in unacked.beat(owner.id if is_in_flight else "", sorted(self._known(channel))):
             if dead == owner.id:
                 unacked.forget(dead)
             elif time.monotonic() < self._patient_until:
                 continue
             elif count := unacked.take_back(dead):
                 logger.warning("signalbus took %d messages back that a worker held when it died (%s)", count, dead)
-        return True
 
-    def _known(self, channel: Any, held: set[str]) -> set[str]:
-        """Return what is held and runs or waits here; what nobody knows of any more is left to visibility timeouts."""
-        under_way = channel.work.under_way()
-        return held if under_way is None else held & self._owner.claims_of(under_way)
+    def _known(self, channel: Any) -> set[str]:
+        """Return the claims that run or wait here, or are done; what nobody knows of any more is left to visibility
+        timeouts.
+        """
+        owner = self._owner
+        held, under_way = set(owner.held), channel.work.under_way()
+        known = held if under_way is None else held & owner.claims_of(under_way)
+        return known | set(owner.unheard)

@@ -20,7 +20,7 @@ from signalbus.transport.claims import CLAIM
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from signalbus.transport.claims import Claimed
+    from signalbus.transport.claims import Claimed, Owner
 
     Tag = str | bytes  # of others' claims as they stand in Redis: anybody may have chosen them
     Pair = tuple[str, tuple[Tag, Tag]]  # a list, and for it a claim's tag and its item
@@ -86,12 +86,18 @@ class Unacked:
         with self.connection() as connection:
             return script.run(connection, keys, *arguments)
 
-    def acknowledge(self, tags: Sequence[str]) -> None:
-        """End claims now."""
-        for start in range(0, len(tags), CHUNK * 10):
-            chunk = tags[start : start + CHUNK * 10]
-            self.command("ZREM", self.index, *chunk)
-            self.command("HDEL", self.claims, *chunk)
+    def acknowledge(self, owner: Owner) -> None:
+        """Tell Redis now what an owner has done; from any thread: those of a pool do so while the worker stops, and the
+        heartbeat's when the channel has closed.
+        """
+        while some := owner.take_acknowledged(CHUNK * 10):
+            try:
+                self.command("ZREM", self.index, *some)
+                self.command("HDEL", self.claims, *some)
+            except BaseException:
+                owner.acknowledged.extendleft(reversed(some))
+                raise
+            owner.heard(some)
 
     def list_of(self, claimed: Claimed) -> str:
         """Return the list that a claim was taken from."""

@@ -387,8 +387,8 @@ class TestEnds:
             claimant.consumer.cancel()
             acknowledge = type(claimant.channel.unacked).acknowledge
 
-            def slowly(unacked, tags):
-                acknowledge(unacked, tags)
+            def slowly(unacked, owner):
+                acknowledge(unacked, owner)
                 threading.Event().wait(0.001)
 
             monkeypatch.setattr(type(claimant.channel.unacked), "acknowledge", slowly)
@@ -407,13 +407,13 @@ class TestLife:
             claimant.acknowledge()
             beats = claimant.owner.pulse
             client.zadd("unacked_owners", {claimant.owner.id: 5})
-            assert beats.beat(claimant.channel)
+            beats.beat(claimant.channel)
             assert client.zcard("unacked_owners") == 1
             monkeypatch.setattr(beats, "_held_at", beats._held_at - 2 * unacked.LEASE)
-            assert not beats.beat(claimant.channel)
+            beats.beat(claimant.channel)
             assert not client.zcard("unacked_owners")
             before = client.info("stats")["total_commands_processed"]
-            assert not beats.beat(claimant.channel)
+            beats.beat(claimant.channel)
             assert client.info("stats")["total_commands_processed"] - before == 2  # this test's own beside it
 
     def test_a_dead_workers_claims_come_back(self, url, client, caplog):
@@ -466,6 +466,25 @@ class TestLife:
         runs.ack()
         claimant.owner.pulse.join(5)
         assert not claimant.owner.pulse.is_alive()
+        assert is_over(client)
+
+    def test_a_claim_is_in_flight_from_its_command_until_redis_has_heard_of_its_end(self, url, client):
+        """Whether the event loop has read the reply or not."""
+        with Claimant(url) as claimant:
+            claimant.run_for(0.1)
+            owner, channel = claimant.owner, claimant.channel
+            assert not owner.is_in_flight()
+            publish(url, "a")
+            channel._send(5)
+            assert owner.is_in_flight()
+            claimant.take(1)
+            assert not owner.asked
+            claimant.messages[0].ack()
+            assert owner.is_in_flight()
+            channel.tick()
+            assert owner.is_in_flight()
+            claimant.run(lambda: not owner.is_in_flight())
+            assert is_over(client)
 
     def test_nobody_is_dead_for_who_was_away_too(self, url, client):
         """After the server was away, the others may not have reached it yet."""

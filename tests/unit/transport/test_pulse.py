@@ -1,0 +1,177 @@
+"""When a worker sends its heartbeat, and what counts as in flight."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from signalbus.transport.claims import Numbers, Owner, Work
+from signalbus.transport.pulse import PATIENCE, Pulse
+from signalbus.transport.unacked import LEASE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Unacked:
+    """Redis, as far as a heartbeat asks it; notes each heartbeat's owner and claims."""
+
+    def __init__(self) -> None:
+        self.beats: list[tuple[str, list[str]]] = []
+        self.forgotten: list[str] = []
+        self.first: str | None = None
+        self.answers: Iterator[Exception | None] = iter(())
+
+    def first_owner(self) -> str | None:
+        """Return the owner that was not heard of for longest."""
+        if (error := next(self.answers, None)) is not None:
+            raise error
+        return self.first
+
+    def acknowledge(self, owner: Owner) -> None:
+        """Hear nothing."""
+
+    def beat(self, owner: str, tags: list[str]) -> list[str]:
+        """Note a heartbeat."""
+        self.beats.append((owner, tags))
+        return []
+
+    def forget(self, owner: str) -> None:
+        """Note it."""
+        self.forgotten.append(owner)
+
+
+class Ended:
+    """An event that notes how long the thread would wait, and is set after some waits."""
+
+    def __init__(self, waits: int) -> None:
+        self.waited: list[float] = []
+        self._left = waits
+
+    def wait(self, seconds: float) -> bool:
+        """Note it."""
+        self.waited.append(seconds)
+        self._left -= 1
+        return self._left < 0
+
+
+@pytest.fixture
+def owner() -> Owner:
+    """A process that has claimed nothing."""
+    return Owner()
+
+
+@pytest.fixture
+def channel() -> Any:
+    """An open channel, of a consumer that does not know what is under way."""
+    return SimpleNamespace(closed=False, unacked=Unacked(), work=Work())
+
+
+@pytest.fixture
+def run(channel, owner, monkeypatch):
+    """Run a heartbeat thread's loop for some waits, each as long as it may be; return them in seconds."""
+    monkeypatch.setattr("signalbus.transport.pulse.random.uniform", lambda _shortest, longest: longest)
+
+    def run(waits: int) -> list[float]:
+        made = Pulse(channel, owner)
+        made._ended = ended = Ended(waits)  # type: ignore[assignment]
+        made.run()
+        return ended.waited
+
+    return run
+
+
+@pytest.mark.parametrize("answers", [[None] * 5, [None, RedisConnectionError(), None, None]])
+def test_a_claim_made_at_any_moment_is_followed_by_a_heartbeat_in_time(run, channel, answers):
+    """A claim is dead LEASE seconds after it was made, by a clock of whole seconds; nothing wakes the heartbeat."""
+    channel.unacked.answers = iter(answers)
+    assert max(run(5)) < LEASE - 1
+
+
+def acknowledge(owner: Owner) -> None:
+    """End a claim here; Redis has not heard of it."""
+    owner.held["sb1:x:1"] = "q"
+    owner.acknowledge("sb1:x:1")
+
+
+def acknowledge_group(owner: Owner) -> None:
+    """The same for a group."""
+    owner.held.update({"sb1:x:1": "q", "sb1:x:2": "q"})
+    owner.groups["sb1g:x:1"] = ["sb1:x:1", "sb1:x:2"]
+    owner.acknowledge("sb1g:x:1")
+
+
+def send_acknowledgement(owner: Owner) -> None:
+    """The acknowledgement was sent, and not answered."""
+    acknowledge(owner)
+    owner.acknowledged.popleft()
+
+
+def ask(owner: Owner) -> None:
+    """A claim was sent, and its reply not read."""
+    owner.reserve(5)
+
+
+def lose(owner: Owner) -> None:
+    """A claim was sent, its reply is lost, and it is not settled."""
+    owner.lost.append(Numbers(1, 5))
+
+
+IN_FLIGHT = [acknowledge, acknowledge_group, send_acknowledgement, ask, lose]
+
+
+@pytest.mark.parametrize("begin", IN_FLIGHT)
+def test_what_redis_has_not_heard_of_keeps_the_owner_alive(channel, owner, begin):
+    """Else another worker takes its claims back, and runs what is done or about to run."""
+    begin(owner)
+    beats = Pulse(channel, owner)
+    beats._held_at -= 2 * LEASE
+    channel.unacked.first = owner.id
+    beats.beat(channel)
+    assert [name for name, _ in channel.unacked.beats] == [owner.id]
+    assert not channel.unacked.forgotten
+
+
+@pytest.mark.parametrize("begin", IN_FLIGHT)
+def test_a_closed_channels_heartbeat_goes_on_until_redis_has_heard(run, channel, owner, begin):
+    """Celery waits for up to half a minute before it connects again."""
+    begin(owner)
+    channel.closed = True
+    run(3)
+    assert len(channel.unacked.beats) == 3
+
+
+def test_a_closed_channels_heartbeat_tells_redis_what_has_ended_and_ends(run, channel, owner):
+    """It asks again while Redis is away; when Redis has heard, nothing is in flight."""
+    acknowledge(owner)
+    answers = iter([RedisConnectionError(), RedisConnectionError(), None])
+
+    def hear(owner: Owner) -> None:
+        if (error := next(answers)) is not None:
+            raise error
+        owner.heard(owner.take_acknowledged(10))
+
+    channel.closed, channel.unacked.acknowledge = True, hear
+    assert len(run(10)) == 3
+    assert not channel.unacked.beats
+
+
+def test_no_visibility_timeout_finds_an_unheard_acknowledgement(channel, owner):
+    """A stock kombu worker beside this one must not restore what is done."""
+    acknowledge_group(owner)
+    Pulse(channel, owner).beat(channel)
+    assert channel.unacked.beats == [(owner.id, ["sb1:x:1", "sb1:x:2"])]
+
+
+def test_an_acknowledgement_of_what_is_not_held_leaves_nothing_in_flight(owner):
+    """It may have been given back meanwhile."""
+    assert owner.acknowledge("sb1:x:1") == []
+    assert not owner.is_in_flight()
+
+
+def test_patience_outlasts_a_lease():
+    """After an outage each worker has to send a heartbeat before another takes its claims back."""
+    assert PATIENCE > 2 * LEASE
