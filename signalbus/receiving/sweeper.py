@@ -21,7 +21,7 @@ from signalbus.wire.marker import Marker, marker_from
 from signalbus.wire.message import from_body, to_body
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from uuid import UUID
 
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -40,6 +40,26 @@ KEEP_CONNECTED = 5.0  # seconds between two sweeps for which a connection is kep
 FORK_SECONDS = 5.0  # that a fork waits for the batch under way: longer than one takes while all is well
 
 
+class LostTally:
+    """How many lost deliveries were published again since that was last told."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, rows: Iterable[Delivery]) -> None:
+        """Count those of some published rows that were published before, and were lost."""
+        self._count += sum(1 for row in rows if row.publications)
+
+    def tell(self) -> None:
+        """Say the number in one line of the log, if there were any."""
+        count, self._count = self._count, 0
+        if count:
+            logger.warning(
+                "signalbus published %d lost deliveries again: no queue held them any more, or their worker was lost",
+                count,
+            )
+
+
 def sweep() -> int:
     """Publish all that is due now.
 
@@ -50,19 +70,24 @@ def sweep() -> int:
         PublishError: the broker did not take some; they and what was not tried are due again soon.
         DatabaseError: the ledger could not be read.
     """
-    published, more = 0, True
-    while more:
-        count, more = _sweep_some()
-        published += count
+    published, more, lost = 0, True, LostTally()
+    try:
+        while more:
+            count, more = _sweep_some(lost)
+            published += count
+    finally:
+        lost.tell()
     return published
 
 
-def _sweep_some() -> tuple[int, bool]:
+def _sweep_some(lost: LostTally) -> tuple[int, bool]:
     """Publish a batch of what is due; return how many deliveries that were, and whether there may be more."""
     if not ledger.anything_due():
         return 0, False
     rows = ledger.take_due(BATCH)
-    published = _publish([(row, text) for row in rows if (text := _text(row)) is not None])
+    due = [(row, text) for row in rows if (text := _text(row)) is not None]
+    published = _publish(due)
+    lost.add(row for row, _ in due)
     return published, len(rows) == BATCH
 
 
@@ -200,6 +225,7 @@ class Sweeper(threading.Thread):
         self._stopped = threading.Event()
         self._unparked = False
         self._purge = Purge()
+        self._lost = LostTally()
         self._trouble = Trouble("signalbus could not sweep, and will try again")
         _hold_while_forking()
 
@@ -227,8 +253,9 @@ class Sweeper(threading.Thread):
                 self._unparked = True
             if not ledger.is_idle():
                 mark()
-                if _sweep_some()[1]:
+                if _sweep_some(self._lost)[1]:
                     return BREATH
+                self._lost.tell()
             if self._purge.step():
                 return min(PURGE_PAUSE, self._interval)
         except (DatabaseError, publisher.PublishError) as error:

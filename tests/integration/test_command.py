@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -297,3 +299,50 @@ def test_status_tells_of_a_broker_that_is_away(bus: Bus):
     """It is what somebody who asks wants to know."""
     with broker("redis://127.0.0.1:1/0"), pytest.raises(CommandError, match="signalbus: the broker cannot be asked"):
         run("status")
+
+
+MANY_ROWS = """
+import sys, uuid, django
+from django.conf import settings
+settings.configure(SECRET_KEY="x" * 60, USE_TZ=True, CELERY_BROKER_URL="memory://",
+                   INSTALLED_APPS=["django.contrib.contenttypes", "signalbus"],
+                   DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}})
+django.setup()
+from django.core.management import call_command, execute_from_command_line
+from django.utils import timezone
+from signalbus.models import Delivery, StoredMessage
+call_command("migrate", verbosity=0)
+ids = [uuid.uuid4() for _ in range(1000)]
+now = timezone.now()
+StoredMessage.objects.bulk_create(StoredMessage(id=id_, signal="shop.sold", text="", created_at=now) for id_ in ids)
+Delivery.objects.bulk_create(
+    Delivery(id=uuid.uuid4(), message_id=id_, receiver="x" * 99, state="dead", due_at=now, created_at=now)
+    for id_ in ids
+)
+execute_from_command_line(["manage.py", "signalbus", "failed", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_failed_ends_quietly_when_its_reader_has_seen_enough(options: list[str]):
+    """As in ``failed | head -1``: no traceback, and no word about a broken pipe at the end either."""
+    command = [sys.executable, "-c", MANY_ROWS, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_failed_prints_no_empty_line(bus: Bus, signal: Signal):
+    """A row without an error, and that waits for nothing, is one line."""
+    connect(signal, lambda **kwargs: None, "beside")
+    with broker("redis://127.0.0.1:1/0"):
+        signal.send(None)
+    bus.come_again()
+    shown = run("failed", "--state", "done")
+    assert "beside" in shown
+    assert all(line.strip() for line in shown.rstrip("\n").splitlines() if "in all" not in line and line)
+    assert "    \n" not in shown

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.db import OperationalError, connection
 
 from signalbus import ledger
 from signalbus.receiving import sweeper, trouble
-from signalbus.receiving.sweeper import Sweeper
+from signalbus.receiving.sweeper import Sweeper, sweep
 from tests.servers import wait_until
+
+from .bus import QUEUE, connect, new_signal, prove_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pytest
+
+    from .bus import Bus
 
 
 def open_connections() -> list[object]:
@@ -64,6 +69,42 @@ def test_a_connection_that_failed_is_not_kept(database_url: str, monkeypatch: py
         wait_until(lambda: len(asked) > 2, what="sweeps that go on")
     assert asked[0] is not asked[1]
     assert asked[1] is asked[2]
+
+
+def test_lost_deliveries_are_told_of_in_one_line(bus: Bus, caplog: pytest.LogCaptureFixture):
+    """However many batches they take; a delivery that is published for the first time is not among them."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "receiver")
+    signal.send_many(None, [{}] * 250)
+    bus.client.delete(QUEUE)
+    prove_lost(bus)
+    with caplog.at_level("WARNING", "signalbus"):
+        assert sweep() == 250
+    (line,) = [record.getMessage() for record in caplog.records if "lost" in record.getMessage()]
+    assert "published 250 lost deliveries again" in line
+
+    caplog.clear()
+    bus.work()
+    signal.send_later(timedelta(0), None)
+    assert bus.come_again() == 1
+    assert not [record for record in caplog.records if "lost" in record.getMessage()]
+
+
+def test_sweepers_thread_tells_of_lost_deliveries(bus: Bus, caplog: pytest.LogCaptureFixture):
+    """The thread in each worker says it as well, once it has published them all."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "receiver")
+    signal.send_many(None, [{}] * 150)
+    bus.client.delete(QUEUE)
+    prove_lost(bus)
+
+    def told() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "lost deliveries" in record.getMessage()]
+
+    with caplog.at_level("WARNING", "signalbus"), running(Sweeper(0.05)):
+        wait_until(told, what="the line that tells of them")
+    (line,) = told()
+    assert "published 150 lost deliveries again" in line
 
 
 def test_without_autocommit_no_transaction_stays_open(database_url: str, monkeypatch: pytest.MonkeyPatch):

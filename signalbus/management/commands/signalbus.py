@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from argparse import ArgumentTypeError
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -91,6 +93,10 @@ class Command(BaseCommand):
         }
         try:
             commands[options["command"]](options)
+            self.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read it has seen enough, as `head`. Python would flush what is left when it ends, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except DatabaseError as error:
             remedy = ledger.missing()
             if remedy is None:
@@ -107,15 +113,7 @@ class Command(BaseCommand):
             if not states:
                 self.stdout.write(_line("ID", "STATE", "TRIES", "FAILED AT (UTC)", "WHAT"))
             states[row.state] += 1
-            what = f"{row.message.signal or 'refused or unopened text'} -> {row.receiver or '(everyone it names)'}"
-            if row.message.subject:
-                what += f" about {_one_line(row.message.subject)}"
-            self.stdout.write(_line(str(row.pk), row.state, str(row.attempts), _time(row.failed_at), what))
-            self.stdout.write(f"    {_one_line(row.error) or _why_it_waits(row)}")
-            if waiting := ledger.behind(row):
-                self.stdout.write(f"    {waiting} of its ordering key wait behind it")
-            if options["traceback"] and row.traceback:
-                self.stdout.write("".join(f"    {line}\n" for line in row.traceback.splitlines()))
+            self._show(row, with_traceback=options["traceback"])
         self._count(states, options["state"])
         if options["state"] is None:
             gone, nobody = ledger.skipped()
@@ -123,6 +121,18 @@ class Command(BaseCommand):
                 self.stdout.write(f"{gone} skipped because their row was gone: {LISTED}")
             if nobody:
                 self.stdout.write(f"{nobody} skipped because nobody received it: {LISTED}")
+
+    def _show(self, row: Delivery, *, with_traceback: bool) -> None:
+        what = f"{row.message.signal or 'refused or unopened text'} -> {row.receiver or '(everyone it names)'}"
+        if row.message.subject:
+            what += f" about {_one_line(row.message.subject)}"
+        self.stdout.write(_line(str(row.pk), row.state, str(row.attempts), _time(row.failed_at), what))
+        if why := _one_line(row.error) or _why_it_waits(row):
+            self.stdout.write(f"    {why}")
+        if waiting := ledger.behind(row):
+            self.stdout.write(f"    {waiting} of its ordering key wait behind it")
+        if with_traceback and row.traceback:
+            self.stdout.write("".join(f"    {line}\n" for line in row.traceback.splitlines()))
 
     def _count(self, states: Counter[str], state: str | None) -> None:
         if not states:
