@@ -139,8 +139,7 @@ class DeliverRequest(Request):
         if not isinstance(message, queued.Message) or len(message.texts) < 2:  # noqa: PLR2004 - one has no mates
             return None
         sheet = mates.watch(message, texts, self._queue)
-        if sheet is not None:
-            message.states = sheet.told
+        message.sheet = sheet
         return sheet
 
     def _learn(self, runtime: float) -> None:

@@ -17,9 +17,10 @@ from signalbus.transport.progress import BEGUN, FREE, SHARED, WAITING
 from signalbus.transport.scripts import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from signalbus.transport.merging import Parcel
+    from signalbus.transport.progress import Sheet
 
 # KEYS: unacked, its index, a list. ARGV: a claim's tag; what remains of it, or '' for nothing; the end of the
 # list, LPUSH or RPUSH; items for it.
@@ -60,7 +61,7 @@ class Message(virtual.Message):
 
     def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
         super().__init__(payload, channel=channel, **options)
-        self.states: Callable[[], Sequence[int]] | None = None  # how far its texts are; empty if nobody tells
+        self.sheet: Sheet | None = None  # how far its texts are; None if nobody tells
         self._parcels: list[Parcel] = payload.parcels if isinstance(payload, Merged) else []
         self.texts: list[str] = [text for parcel in self._parcels for text in parcel.texts]
         self._gone: set[int] = set()  # texts that were given back
@@ -115,8 +116,8 @@ class Message(virtual.Message):
 
     def ack(self, multiple: bool = False) -> None:
         """Acknowledge what is done; what was taken back before it began is nobody's yet."""
-        states = self._states()
-        if WAITING in states:
+        if WAITING in self._states():
+            states = self._final_states()
             with self._settled_later():
                 self._give_back(states)
         super().ack(multiple=multiple)
@@ -127,7 +128,7 @@ class Message(virtual.Message):
         Args:
             requeue: give out again what was begun, marked as such.
         """
-        states = self._states()
+        states = self._final_states()
         if not states:
             super().reject(requeue=requeue)
             return
@@ -160,7 +161,13 @@ class Message(virtual.Message):
             self.channel.unacked.restore(whole, leftmost=True)
 
     def _states(self) -> Sequence[int]:
-        return self.states() if self.states is not None else b""
+        return self.sheet.told() if self.sheet is not None else b""
+
+    def _final_states(self) -> Sequence[int]:
+        """Return the states when nothing more can begin: at a hard time limit Celery ends the message first."""
+        if self.sheet is not None:
+            self.sheet.stop()
+        return self._states()
 
     def _places(self) -> Iterator[tuple[Parcel, range]]:
         start = 0

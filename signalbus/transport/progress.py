@@ -10,6 +10,7 @@ made void stays void: whoever holds it ends the text that it is at, and begins n
 from __future__ import annotations
 
 import mmap
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -109,7 +110,7 @@ def of(ticket: Ticket | None, texts: int) -> Progress:
 
 
 class Sheet:
-    """The same, for the main process.
+    """The same, for the main process; both of its threads may make it void.
 
     Args:
         start: its first byte in the shared memory.
@@ -123,6 +124,7 @@ class Sheet:
         self.late_since: float = 0.0  # and since when, by the monotonic clock
         self._start = start
         self._texts = texts
+        self._void_since: float | None = None  # by the monotonic clock
 
     @property
     def steps(self) -> int:
@@ -146,7 +148,17 @@ class Sheet:
 
     def make_void(self) -> None:
         """Let nothing more be begun; what has been by then is seen after a `PAUSE`."""
-        _memory[self._start + _TICKET] = _VOID
+        if self._void_since is None:
+            _memory[self._start + _TICKET] = _VOID
+            self._void_since = time.monotonic()
+
+    def stop(self) -> None:
+        """Let nothing more be begun, and wait until what has been is seen: 2 ms at most."""
+        self.make_void()
+        assert self._void_since is not None  # noqa: S101 - for the type checker
+        left = self._void_since + PAUSE - time.monotonic()
+        if left > 0:
+            time.sleep(left)
 
 
 _free: deque[int] = deque(range(1, 1 + SHEETS * _SIZE, _SIZE))

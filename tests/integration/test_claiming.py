@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -615,7 +616,7 @@ def test_what_could_not_be_divided_at_its_end_comes_again_and_nothing_else(valke
         (message,) = claimant.take(1)
         publish(valkey.url, "has a time to wait for")
         claimant.take(2)
-        message.states = lambda: bytes([DONE, WAITING, WAITING])
+        message.sheet = SimpleNamespace(told=lambda: bytes([DONE, WAITING, WAITING]), stop=lambda: None)
         with monkeypatch.context() as patch:
 
             def away(*arguments: Any) -> None:

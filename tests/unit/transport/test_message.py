@@ -11,6 +11,7 @@ from unittest.mock import Mock
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from signalbus.transport import progress
 from signalbus.transport.merging import Merged
 from signalbus.transport.message import DIVIDE, Message
 from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
@@ -98,11 +99,37 @@ def channel():
     return Channel()
 
 
+class Sheet:
+    """The progress of some texts; a text may begin until it is stopped."""
+
+    def __init__(self, states, *, begins=()) -> None:
+        self.states = list(states)
+        self.begins = begins  # texts that the process of the pool is about to begin
+
+    def told(self) -> bytes:
+        """Return the state of each text."""
+        return bytes(self.states)
+
+    def stop(self) -> None:
+        """Let nothing more begin; what has begun meanwhile is seen."""
+        for text in self.begins:
+            self.states[text] = BEGUN
+
+
+@pytest.fixture
+def posted():
+    """The progress of three texts, in the memory that the process of the pool shares."""
+    made = progress.post(3)
+    assert made is not None
+    yield made
+    progress.put_away(made)
+
+
 def deliver(channel, *members, states=()):
     """Make the message of some members, named after their tags, each with some texts."""
     parcels = [read(claim(item(*texts), tag=tag)) for tag, *texts in members]
     message = Message(Merged(parcels), channel=channel, accept={"application/json"})
-    message.states = lambda: bytes(states)
+    message.sheet = Sheet(states)  # type: ignore[assignment]
     return message
 
 
@@ -160,6 +187,43 @@ class TestReject:
             ("divide", "1", "", (["b"], True)),
             ("ack", "1"),
         ]
+
+
+class TestAtAHardTimeLimit:
+    """Celery ends the message first and kills the process then."""
+
+    def test_a_text_that_begins_meanwhile_is_given_out_again_as_begun(self, channel):
+        """Unmarked it would run twice, and nobody would count the first run."""
+        message = deliver(channel, *ABC)
+        message.sheet = Sheet([DONE, WAITING, WAITING], begins=[1])
+        message.reject(requeue=True)
+        assert channel.unacked.calls == [("back", "3"), ("again", "2"), ("ack", "sb1g:1")]
+
+    def test_a_text_that_begins_meanwhile_is_not_given_back_by_an_acknowledgement(self, channel):
+        """As where Celery acknowledges what has failed or overrun its time."""
+        message = deliver(channel, *ABC)
+        message.sheet = Sheet([DONE, WAITING, WAITING], begins=[1])
+        message.ack()
+        assert channel.unacked.calls == [("back", "3"), ("ack", "sb1g:1")]
+
+    @pytest.mark.parametrize("end", [lambda message: message.reject(requeue=True), lambda message: message.ack()])
+    def test_the_process_begins_nothing_after_it(self, channel, posted, end):
+        """It lives for a moment longer."""
+        message = deliver(channel, *ABC)
+        message.sheet = posted
+        told = progress.of(posted.ticket, 3)
+        assert told.begin(0)
+        end(message)
+        told.end(0)
+        assert not told.begin(1)
+
+    def test_the_process_begins_nothing_after_it_though_it_has_not_begun_before(self, channel, posted):
+        """The whole message comes again."""
+        message = deliver(channel, *ABC)
+        message.sheet = posted
+        message.reject(requeue=True)
+        assert channel.unacked.calls == [("reject", "sb1g:1", True)]
+        assert not progress.of(posted.ticket, 3).begin(0)
 
 
 class TestGivingBack:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from signalbus.receiving import mates
 from signalbus.transport import progress
 from signalbus.transport.progress import BEGUN, DONE, MOST_TEXTS, WAITING, Progress, post, put_away
 
@@ -169,3 +171,22 @@ def test_two_at_once_never_both():
             put_away(sheet)
     finally:
         sys.setswitchinterval(before)
+
+
+def test_what_is_stopped_is_seen_a_pause_later(sheet, monkeypatch):
+    """Counted from when the ticket was made void, not from an earlier moment; a second time nothing is waited for."""
+    events: list[object] = []
+    clock = SimpleNamespace(monotonic=lambda: 5.0, sleep=events.append)
+    monkeypatch.setattr(progress, "time", clock)
+    sheet.stop()
+    assert sheet.is_void
+    assert events == [pytest.approx(progress.PAUSE)]
+
+    clock.monotonic = lambda: 5.0 + 2 * progress.PAUSE
+    sheet.stop()
+    assert len(events) == 1
+
+
+def test_two_looks_are_further_apart_than_the_pause():
+    """The lookout's time of a look is one from before it made the ticket void."""
+    assert mates.EVERY > 2 * progress.PAUSE
