@@ -98,25 +98,32 @@ return found
 
 # KEYS: unacked, its index, the owners, then a list for each claim.
 # ARGV: the end of the lists, LPUSH or RPUSH; an owner that must be dead, or ''; seconds after which one is; then for
-# each claim its tag and the item.
-# Returns how many claims it ended: those that nobody had ended before.
+# each claim its tag, the item, and the SHA-1 of what was read of the claim, or '' if nobody can have divided it since.
+# Returns how many claims it ended, and the tags of those that are no longer what was read; what somebody else has ended
+# is neither.
 RESTORE = Script("""
 redis.call('HDEL', KEYS[1], '')
 if ARGV[2] ~= '' then
   local beat = redis.call('ZSCORE', KEYS[3], ARGV[2])
-  if beat and tonumber(beat) > redis.call('TIME')[1] - ARGV[3] then return 0 end
+  if beat and tonumber(beat) > redis.call('TIME')[1] - ARGV[3] then return {0} end
 end
 for place = 4, #KEYS do redis.call('LLEN', KEYS[place]) end
-local restored = 0
+local found = {0}
 for place = 4, #KEYS do
-  local tag, item = ARGV[2 * place - 4], ARGV[2 * place - 3]
-  redis.call('ZREM', KEYS[2], tag)
-  if redis.call('HDEL', KEYS[1], tag) == 1 then
+  local tag, item, sha = ARGV[3 * place - 8], ARGV[3 * place - 7], ARGV[3 * place - 6]
+  local claim = redis.call('HGET', KEYS[1], tag)
+  if not claim then
+    redis.call('ZREM', KEYS[2], tag)
+  elseif sha == '' or redis.sha1hex(claim) == sha then
+    redis.call('ZREM', KEYS[2], tag)
+    redis.call('HDEL', KEYS[1], tag)
     redis.call(ARGV[1], KEYS[place], item)
-    restored = restored + 1
+    found[1] = found[1] + 1
+  else
+    found[#found + 1] = tag
   end
 end
-return restored
+return found
 """)
 
 # KEYS: unacked, its index, where items are set aside, how many ever were.

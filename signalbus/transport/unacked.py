@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import reprlib
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from signalbus.transport.claims import Claimed, Owner
 
     Tag = str | bytes  # of others' claims as they stand in Redis: anybody may have chosen them
-    Pair = tuple[str, tuple[Tag, Tag]]  # a list, and for it a claim's tag and its item
+    Pair = tuple[str, tuple[Tag, Tag, str]]  # a list; a claim's tag, its item, and the SHA-1 of what was read
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
@@ -110,7 +111,7 @@ class Unacked:
             claimed: in the order in which it was claimed.
         """
         keys = [self.list_of(each) for each in claimed]
-        items = [(each.tag, each.raw) for each in claimed]
+        items = [(each.tag, each.raw, "") for each in claimed]
         pairs = list(zip(keys, items, strict=True))[::-1]
         try:
             self._put_back("RPUSH", pairs)
@@ -136,9 +137,19 @@ class Unacked:
         over_exchanges: list[Tag] = []
         ordered = tags if leftmost else tags[::-1]
         for start in range(0, len(ordered), CHUNK):
-            pairs = self._readable(ordered[start : start + CHUNK], over_exchanges, begun=begun)
-            self._restore("LPUSH" if leftmost else "RPUSH", pairs)
+            chunk = ordered[start : start + CHUNK]
+            self._restore_chunk(chunk, "LPUSH" if leftmost else "RPUSH", over_exchanges, begun=begun)
         return over_exchanges
+
+    def _restore_chunk(
+        self, tags: Sequence[Tag], end: str, over_exchanges: list[Tag], *, dead: str = "", begun: bool = True
+    ) -> int:
+        """Read claims and give them back; those that were divided in between are read again."""
+        count = 0
+        while tags:
+            restored, tags = self._restore(end, self._readable(tags, over_exchanges, begun=begun), dead)
+            count += restored
+        return count
 
     def _readable(self, tags: Sequence[Tag], over_exchanges: list[Tag], *, begun: bool = True) -> list[Pair]:
         """Read claims, and return where each goes back to; set aside what cannot be read."""
@@ -155,22 +166,26 @@ class Unacked:
                 if begun:
                     message["headers"]["redelivered"] = True
                     message["properties"].setdefault("delivery_info", {})["redelivered"] = True
-                pairs.append((list_of(self._channel, queue, message), (tag, dumps(message))))
+                pairs.append((list_of(self._channel, queue, message), (tag, dumps(message), _sha1(entry))))
             except MALFORMED as error:
                 self.set_aside(tag, entry, self.claims, error)
         return pairs
 
-    def _put_back(self, end: str, pairs: Sequence[Pair], dead: str = "") -> int:
+    def _put_back(self, end: str, pairs: Sequence[Pair], dead: str = "") -> tuple[int, list[Tag]]:
         """Put items into their lists and end their claims, in one step.
 
         Returns:
-            How many; those whose claims somebody else has ended are not among them.
+            How many, and the tags of claims that are no longer what was read; those that somebody else has ended are
+            neither.
         """
+        if not pairs:
+            return 0, []
         arguments = [part for _, item in pairs for part in item]
         keys = (*self.keys, *(key for key, _ in pairs))
-        return int(self.run(scripts.RESTORE, keys, end, dead, LEASE, *arguments)) if pairs else 0
+        count, *changed = self.run(scripts.RESTORE, keys, end, dead, LEASE, *arguments)
+        return count, changed
 
-    def _restore(self, end: str, pairs: Sequence[Pair], dead: str = "") -> int:
+    def _restore(self, end: str, pairs: Sequence[Pair], dead: str = "") -> tuple[int, list[Tag]]:
         """Put items back where they say that they belong; who knows who wrote that."""
         try:
             return self._put_back(end, pairs, dead)
@@ -178,11 +193,12 @@ class Unacked:
             if not is_wrong_type(error):
                 raise
             if len(pairs) > 1:
-                return sum(self._restore(end, [pair], dead) for pair in pairs)
-            ((key, (tag, item)),) = pairs
+                each = [self._restore(end, [pair], dead) for pair in pairs]
+                return sum(count for count, _ in each), [tag for _, changed in each for tag in changed]
+            ((key, (tag, item, _)),) = pairs
             self.mend()
             self.set_aside(tag, item, key, error)  # it names a key that is no queue
-            return 0
+            return 0, []
 
     def set_aside(self, tag: Tag, item: bytes | str, place: str, error: BaseException) -> None:
         """Keep what is no message where people find it, and where it harms nobody.
@@ -276,8 +292,7 @@ class Unacked:
         tags = sorted(self._tags_of(owner), key=_number)
         taken = 0
         for end in range(len(tags), 0, -CHUNK):
-            pairs = self._readable(tags[max(end - CHUNK, 0) : end][::-1], [])
-            taken += self._restore("RPUSH", pairs, dead=owner)
+            taken += self._restore_chunk(tags[max(end - CHUNK, 0) : end][::-1], "RPUSH", [], dead=owner)
         self.forget(owner)
         return taken
 
@@ -295,6 +310,11 @@ class Unacked:
             tags.update(found[::2])
             if not int(cursor):
                 return tags
+
+
+def _sha1(entry: bytes | str) -> str:
+    """Return what a script compares a claim with."""
+    return hashlib.sha1(entry if isinstance(entry, bytes) else entry.encode()).hexdigest()  # noqa: S324 - no secret
 
 
 def _literal(text: str) -> str:

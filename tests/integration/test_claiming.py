@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from kombu import Connection, Consumer, Exchange, Queue
 
 from signalbus.celery import TASK_NAME
 from signalbus.embedded import EmbeddedValkey
-from signalbus.transport import claims, pulse, unacked
+from signalbus.transport import claims, pulse, scripts, unacked
 from signalbus.transport.claims import Work
 from signalbus.transport.progress import BEGUN, DONE, WAITING
 from tests.integration.claimant import Claimant
@@ -608,6 +609,34 @@ def test_a_batch_is_divided_once_whatever_happens_to_the_answer(valkey, client, 
         assert [each.payload[0][0] for each in claimant.messages[1:]] == [["b"], ["c"]]
         claimant.acknowledge()
     assert is_over(client)
+
+
+@pytest.mark.parametrize("by", ["its own worker", "a worker that takes it for dead"])
+def test_a_batch_that_is_divided_while_it_is_restored_is_restored_as_it_is_then(valkey, client, monkeypatch, by):
+    """Reading a claim and restoring it are two steps; a text must not be in the queue twice."""
+    with Claimant(valkey.url, work=given_a_batch(client)) as claimant:
+        (message,) = claimant.take(1)
+        store = claimant.channel.unacked
+        client.zadd("unacked_owners", {claimant.owner.id: 5})
+        run, divisions = unacked.Unacked.run, iter([[BEGUN, WAITING, BEGUN], [BEGUN, WAITING, WAITING]])
+
+        def divide_first(unacked: Any, script: Any, *arguments: Any) -> Any:
+            if script is scripts.RESTORE and (states := next(divisions, None)):
+                assert message.give_back(states)
+            return run(unacked, script, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(unacked.Unacked, "run", divide_first)
+            if by == "its own worker":
+                store.restore([message.delivery_tag])
+            else:
+                assert store.take_back(claimant.owner.id) == 1
+        claimant.owner.end(message.delivery_tag)
+        assert not client.hlen("unacked")
+        found = [json.loads(raw) for raw in client.lrange("work", 0, -1)]
+        texts = [json.loads(b64decode(each["body"]))[0][0] for each in found]
+        assert sorted(texts) == [["a"], ["b"], ["c"]]
+        assert [each["headers"].get("redelivered", False) for each in found] == [text == ["a"] for text in texts]
 
 
 def test_what_could_not_be_divided_at_its_end_comes_again_and_nothing_else(valkey, client, monkeypatch):
