@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
 from billiard import common
 from celery import _state
+from celery.app.trace import LOG_RECEIVED, LOG_SUCCESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery import Celery
+
+# The lines that Celery logs when a worker gets a message, and when its task has returned, and the loggers of both. Were
+# they others, the lines about our task would name no signal and no receiver, and call a failed delivery "succeeded".
+LINE_OF_START: str = LOG_RECEIVED
+LINE_OF_END: str = LOG_SUCCESS
+logger_of_starts: logging.Logger = logging.getLogger("celery.worker.strategy")
+logger_of_ends: logging.Logger = logging.getLogger("celery.app.trace")
 
 
 def names_queues(app: Celery) -> bool:

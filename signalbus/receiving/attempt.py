@@ -24,6 +24,7 @@ from django.db import Error, connections, transaction
 from signalbus import ledger
 from signalbus.exceptions import SignalBusError
 from signalbus.models import State
+from signalbus.receiving import lines
 from signalbus.receiving.calling import Attempt, NotKnownHere, call_receiver
 from signalbus.receiving.ending import is_shutting_down, was_cut_off
 from signalbus.receiving.leases import LEASE, leases
@@ -115,9 +116,11 @@ def deliver_attempt(attempt: Attempt, *, redelivered: bool = False, claim: bool 
                 raise
             _run_as_due(attempt, redelivered=redelivered, claim=claim)
     except Dropped:
+        lines.note(attempt.message.signal, attempt.recipient, "runs elsewhere, or was delivered already")
         text = "signalbus: %s to %s runs elsewhere, or was delivered already"
         logger.info(text, attempt.message.id, attempt.recipient)
     except LostClaim as error:
+        lines.note(attempt.message.signal, attempt.recipient, "rolled back: its claim was lost")
         logger.warning("signalbus rolled back: %s", error)
 
 
@@ -187,6 +190,7 @@ def _run(attempt: Attempt) -> None:
     if error is not None or long or left_open():
         mend_connections()
     if error is None:
+        lines.note(attempt.message.signal, attempt.recipient, lines.DONE)
         return
     if was_cut_off():
         give_up(attempt)

@@ -7,6 +7,7 @@ import time
 from django.db import DataError
 
 from signalbus import conf
+from signalbus.receiving import lines
 from signalbus.receiving.addressing import deliver_message
 from signalbus.receiving.group import Group
 from signalbus.receiving.opening import open_text, refuse
@@ -29,6 +30,7 @@ def deliver(
     Raises:
         Exception: such as the ledger's DatabaseError; the Celery message must be given back to the broker.
     """
+    lines.begin()
     if not isinstance(texts, list):
         refuse(texts, "not a list of texts", queue)
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from signalbus import conf, ledger
 from signalbus.exceptions import TextError, UnknownKey, UnknownVersion
+from signalbus.receiving import lines
 from signalbus.wire.marker import marker_from
 from signalbus.wire.message import from_body
 
@@ -30,9 +31,11 @@ def open_text(text: object, queue: str | None) -> Message | None:
             return from_body(body)
         ledger.marker_returned(marker.queue, marker.marked_at)
     except UnknownKey as error:
+        lines.note("a text", "", "parked")
         logger.warning("signalbus parks a text: %s", error)
         ledger.park_text(str(text), sealed=True, queue=queue, reason=str(error))
     except UnknownVersion as error:
+        lines.note("a text", "", "parked")
         logger.warning("signalbus parks a text: %s", error)
         ledger.park_text(error.body, sealed=False, queue=queue, reason=str(error))
     except TextError as error:
@@ -44,5 +47,6 @@ def refuse(text: object, reason: str, queue: str | None) -> None:
     # Not repr(): nested deep enough, its end is a RecursionError.
     shown = text if isinstance(text, str) else reprlib.repr(text)
     # The text is somebody else's: its repr keeps its line breaks from forging lines of a log.
+    lines.note("a text", "", "refused")
     logger.error("signalbus refused a text (%s): %r", reason, shown[:200])
     ledger.refuse(shown, reason, queue)

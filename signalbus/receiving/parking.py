@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from signalbus import ledger
 from signalbus.exceptions import SignalBusError
+from signalbus.receiving import lines
 from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.runner import Outcome
 
@@ -17,9 +18,13 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
+RESTART = ". Restart this worker, if its code is older than the sender's."
+
 
 def park(message: Message, receivers: Sequence[str], queue: str | None, reason: str) -> None:
     """Park deliveries, and tell of those whose day is over."""
-    logger.warning("signalbus parks message %s: %s", message.id, reason)
+    for receiver in receivers:
+        lines.note(message.signal, receiver, "parked")
+    logger.warning("signalbus parks message %s: %s%s", message.id, reason, RESTART)
     for receiver in ledger.park(message, receivers, queue, reason):
         announce(context_of(message, receiver, 0), Outcome("dead", SignalBusError(f"given up: {reason}")))

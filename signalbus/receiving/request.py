@@ -16,7 +16,7 @@ from celery.worker.request import Request
 from celery.worker.strategy import default
 
 from signalbus import celery
-from signalbus.receiving import mates
+from signalbus.receiving import lines, mates
 from signalbus.receiving.acknowledging import let_go_if_lost
 from signalbus.transport import company
 from signalbus.transport import message as queued
@@ -57,6 +57,7 @@ def strategy(task: Task[Any, Any], app: Celery, consumer: Any, **options: Any) -
         if not isinstance(payload, (list, tuple, dict)):
             # Celery looks for "args" in it, whatever it is; a number ends the worker.
             raise InvalidTaskError(f"a body is a list or a mapping, not a {type(payload).__name__}")
+        lines.about(payload)
         return handle(let_go_if_lost(message), body, *args, **named)
 
     return take

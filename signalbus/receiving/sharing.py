@@ -15,6 +15,7 @@ from signalbus import ledger
 from signalbus.commits import Hold
 from signalbus.compat.django import callbacks_of
 from signalbus.exceptions import SignalBusError
+from signalbus.receiving import lines
 from signalbus.receiving.attempt import (
     WORTH_TELLING,
     conclude_attempt,
@@ -203,6 +204,7 @@ class SharedCommit:
         self._watch = Watch(together=takes_several(self._connection))
         self._back: list[UUID] = []  # taken, and to be given back
         self._ended: list[tuple[Attempt, Outcome]] = []  # to be told after the commit
+        self._done: list[Attempt] = []
         self._culprit: tuple[Attempt, BaseException] | None = None
         self._not_begun: list[UUID] = []
         self._committed = self._cut_off = False
@@ -220,6 +222,8 @@ class SharedCommit:
             self._dissolve(error)
             return
         mend_connections()  # of what callbacks did as well
+        for attempt in self._done:
+            lines.note(attempt.message.signal, attempt.recipient, lines.DONE)
         for attempt, outcome in self._ended:
             announce(context_of(attempt.message, attempt.recipient, attempt.number), outcome)
 
@@ -280,6 +284,7 @@ class SharedCommit:
         if took > BRIEF or left_open(but=self._alias):
             mend_connections(but=self._alias)
         self._guard_callbacks(attempt, context)
+        self._done.append(attempt)
         return True
 
     def _learn(self, attempt: Attempt, began: float) -> float:

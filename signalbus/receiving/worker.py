@@ -15,7 +15,7 @@ from signalbus.compat.celery import names_queues
 from signalbus.compat.pools import see_to_what_is_written
 from signalbus.exceptions import ConfigurationError
 from signalbus.models import Delivery
-from signalbus.receiving import claiming, ending, sessions, upkeep
+from signalbus.receiving import claiming, ending, lines, sessions, upkeep
 from signalbus.receiving.sweeper import Sweeper
 from signalbus.registry import registry
 
@@ -46,6 +46,8 @@ class BusStep(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._sweeper: Sweeper | None = None
+        lines.complete()
+        _say_once(parent.app)
         sessions.listen()
         _warn_of_async(parent)
         _check_content(parent)
@@ -75,6 +77,15 @@ class BusStep(bootsteps.StartStopStep):
             self._sweeper = None
 
     terminate = stop
+
+
+def _say_once(app: Any) -> None:
+    """Leave our records to the host's own handlers, where it has configured our logger: not to Celery's as well.
+
+    Celery puts its handler at the root in place of the host's, unless it is told not to.
+    """
+    if logger.handlers and app.conf.worker_hijack_root_logger and not signals.setup_logging.receivers:
+        logger.propagate = False
 
 
 def _check_content(worker: Any) -> None:

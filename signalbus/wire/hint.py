@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 # Where a header's second item begins: after the frame, the version and the message's id, whose lengths are fixed.
@@ -9,6 +10,8 @@ _START: Final = 70
 _END: Final = 160
 _NAME: Final = '"s":"'
 _LONGEST: Final = 300
+_RECIPIENTS: Final = re.compile(r',"r":\[((?:"[^"\\\n]*",?)+)\]')
+_SHOWN: Final = 2000  # characters of a header that are looked at for receivers
 
 
 def signal_of(text: str) -> str | None:
@@ -26,3 +29,19 @@ def signal_of(text: str) -> str | None:
     start += len(_NAME)
     end = text.find('"', start, start + _LONGEST)
     return text[start:end] if end >= 0 else None
+
+
+def address_of(text: str) -> str | None:
+    """Return the signal and the receivers that a text seems to be of, for a line of a log.
+
+    Args:
+        text: whatever came out of the queue.
+
+    Returns:
+        As ``shop.sold to stock.count``; None if it does not look like a text of ours.
+    """
+    signal = signal_of(text)
+    found = _RECIPIENTS.search(text, _START, _START + _SHOWN) if signal else None
+    receivers = found[1].replace('"', "").replace(",", ", ") if found else "whoever listens"
+    address = f"{signal} to {receivers}"
+    return address if signal and address.isprintable() else None

@@ -1,0 +1,178 @@
+"""The lines of a worker's log: each names signal and receiver, and says what became of them."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+from celery import signals as celery_signals
+
+from signalbus import conf
+from signalbus.compat.celery import LINE_OF_END, LINE_OF_START, logger_of_ends, logger_of_starts
+from signalbus.context import CurrentDelivery
+from signalbus.exceptions import RetryLater
+from signalbus.receiving import lines, worker
+from signalbus.receiving.reporting import announce
+from signalbus.receiving.runner import Outcome
+from signalbus.wire.message import Message, to_body
+
+
+@pytest.fixture
+def log(caplog):
+    """Complete Celery's lines, and log as Celery does; return the last line."""
+    lines.complete()
+    lines.complete()  # as a second worker in this process would
+    caplog.set_level(logging.INFO)
+
+    def log(logger, line, name="signalbus.deliver", **more):
+        context = {"name": name, "id": "7", "runtime": 0.25, "return_value": "None", **more}
+        logger.info(line, context, extra={"data": context})
+        return caplog.records[-1].getMessage()
+
+    yield log
+    for logger in (logger_of_starts, logger_of_ends):
+        for each in [each for each in logger.filters if isinstance(each, lines.Completed)]:
+            logger.removeFilter(each)
+
+
+def text(signal, *recipients):
+    """Write a text as a sender does."""
+    id_ = uuid4()
+    message = Message(
+        id=id_,
+        root=id_,
+        sent_at=datetime.now(UTC),
+        signal=signal,
+        sender=None,
+        recipients=recipients or None,
+        payload="{}",
+    )
+    return conf.signer().sign(to_body(message))
+
+
+class TestEnd:
+    """The line about a task that has returned."""
+
+    def test_done(self, log):
+        """It succeeded, and the line says what."""
+        lines.begin()
+        lines.note("shop.sold", "stock.count", lines.DONE)
+        assert log(logger_of_ends, LINE_OF_END) == (
+            "Task signalbus.deliver[7] succeeded in 0.25s: shop.sold to stock.count: done"
+        )
+
+    @pytest.mark.parametrize("outcome", ["failed, again in 4.2 s", "dead", "skipped", "parked"])
+    def test_anything_else_did_not_succeed(self, log, outcome):
+        """The line does not say "succeeded" of a message with one delivery that did not."""
+        lines.begin()
+        lines.note("shop.sold", "stock.count", lines.DONE)
+        lines.note("shop.sold", "mail.thank", outcome)
+        said = f"shop.sold to stock.count: done; shop.sold to mail.thank: {outcome}"
+        assert log(logger_of_ends, LINE_OF_END) == f"Task signalbus.deliver[7] ended in 0.25s: {said}"
+
+    def test_many_are_counted(self, log):
+        """A batch is one line of bounded length."""
+        lines.begin()
+        for number in range(60):
+            lines.note("shop.sold", f"stock.count_{number % 20 or 1}", lines.DONE)
+        line = log(logger_of_ends, LINE_OF_END)
+        assert "shop.sold to stock.count_1: done (6 times)" in line
+        assert line.endswith("; and 9 others")
+
+    def test_outcomes_of_one_message_are_not_told_of_the_next(self, log):
+        """Each line has its own; without any, it is Celery's."""
+        lines.begin()
+        lines.note("shop.sold", "stock.count", "dead")
+        log(logger_of_ends, LINE_OF_END)
+        lines.begin()
+        assert log(logger_of_ends, LINE_OF_END) == "Task signalbus.deliver[7] succeeded in 0.25s: None"
+
+    def test_other_tasks_are_left_alone(self, log):
+        """A host's task that a receiver called in this thread, say."""
+        lines.begin()
+        lines.note("shop.sold", "stock.count", "dead")
+        assert log(logger_of_ends, LINE_OF_END, name="shop.tidy") == "Task shop.tidy[7] succeeded in 0.25s: None"
+        assert log(logger_of_starts, LINE_OF_START, name="shop.tidy") == "Task shop.tidy[7] received"
+
+    def test_nothing_is_noted_where_no_line_is_logged(self, caplog):
+        """With INFO disabled it costs nothing."""
+        caplog.set_level(logging.WARNING, logger=logger_of_ends.name)
+        lines.begin()
+        lines.note("shop.sold", "stock.count", lines.DONE)
+        assert lines._outcomes.noted is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (Outcome("failed", ValueError("no"), 4.2), "failed, again in 4.2 s"),
+        (Outcome("failed", RetryLater(9), 9.0), "put off, again in 9.0 s"),
+        (Outcome("dead", ValueError("no")), "dead"),
+        (Outcome("skipped", ValueError("no")), "skipped"),
+    ],
+)
+def test_outcomes_in_words(log, outcome, said):
+    """What is announced is noted for the line as well."""
+    lines.begin()
+    delivery = CurrentDelivery(
+        message_id=uuid4(), signal="shop.sold", receiver="stock.count", attempt=1, root=uuid4(), parent=None, path=()
+    )
+    announce(delivery, outcome)
+    assert log(logger_of_ends, LINE_OF_END).endswith(f"ended in 0.25s: shop.sold to stock.count: {said}")
+
+
+class TestStart:
+    """The line about a message that a worker has got; nobody has verified it yet."""
+
+    def test_it_names_signal_and_receivers(self, log):
+        """As the text seems to say."""
+        texts = [text("shop.sold", "stock.count[shop.Order]", "mail.thank"), text("shop.open")]
+        lines.about([[texts], {}, {}])
+        assert log(logger_of_starts, LINE_OF_START) == (
+            "Task signalbus.deliver[7] received: shop.sold to stock.count[shop.Order], mail.thank; "
+            "shop.open to whoever listens"
+        )
+
+    @pytest.mark.parametrize(
+        "payload",
+        [None, 7, [], [[]], [[7]], [["no text"]], [[[7, None]]], {"args": 1}, [[["x" * 70 + '"s":"a\x1b[31m"']]]],
+    )
+    def test_garbage_is_not_shown(self, log, payload):
+        """Whoever can write to the broker chose it."""
+        lines.about([[[text("shop.sold", "stock.count")]], {}, {}])
+        lines.about(payload)
+        assert log(logger_of_starts, LINE_OF_START) == "Task signalbus.deliver[7] received"
+
+
+class TestOnce:
+    """A host that configures the logger gets each record once."""
+
+    @pytest.fixture(autouse=True)
+    def configured(self, monkeypatch):
+        """Give our logger a handler, as LOGGING does."""
+        monkeypatch.setattr(worker.logger, "handlers", [logging.NullHandler()])
+        monkeypatch.setattr(worker.logger, "propagate", True)
+
+    def test_celerys_root_handler_does_not_repeat_it(self):
+        """Celery's handler stands at the root."""
+        worker._say_once(Celery(set_as_current=False))
+        assert not worker.logger.propagate
+
+    def test_without_a_handler_of_its_own_it_goes_to_celerys(self, monkeypatch):
+        """Which is the only one then."""
+        monkeypatch.setattr(worker.logger, "handlers", [])
+        worker._say_once(Celery(set_as_current=False))
+        assert worker.logger.propagate
+
+    def test_the_hosts_own_root_is_left_to_the_host(self, monkeypatch):
+        """Where Celery does not replace it, or the host sets logging up in Celery's place."""
+        app = Celery(set_as_current=False)
+        app.conf.worker_hijack_root_logger = False
+        worker._say_once(app)
+        assert worker.logger.propagate
+        monkeypatch.setattr(celery_signals.setup_logging, "receivers", [object()])
+        worker._say_once(Celery(set_as_current=False))
+        assert worker.logger.propagate
