@@ -9,7 +9,7 @@ from django.core import checks
 from django.core.management import get_commands
 from django.db import DatabaseError, connections
 
-from signalbus import celery, conf, ledger, overlooked
+from signalbus import carrying, celery, conf, ledger, overlooked
 from signalbus.exceptions import ConfigurationError
 from signalbus.registry import registry
 
@@ -20,6 +20,7 @@ def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
     try:
         own, app = celery.is_own_app(), celery.get_app()
         celery.reject_unusable_broker(app)
+        carrying.carriers()
     except ConfigurationError as error:
         return [checks.Error(str(error), id="signalbus.E001")]
     if own and not app.conf.broker_url and conf.get().TEST_MODE is None and _is_about_running(sys.argv):

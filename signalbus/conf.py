@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, fields
 from functools import cache
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
@@ -17,6 +17,9 @@ from signalbus.exceptions import ConfigurationError
 from signalbus.options import RETRY_ALIASES
 from signalbus.retry import Retry
 from signalbus.wire.signing import Signer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DEFAULT_RETRY = Retry()
 RETRY_KEYS = tuple(field.name for field in fields(Retry))
@@ -34,6 +37,7 @@ class Settings:
     TIMEOUT: float | None = None  # seconds for one run
     CLAIM: bool | None = None  # whether workers claim messages from Redis; None: those of our own app do
     SIGNING_KEYS: tuple[str, ...] | None = None  # None: SECRET_KEY, then SECRET_KEY_FALLBACKS
+    CARRY: tuple[Any, ...] = ()  # what surrounds a sender and is restored around deliveries: signalbus.carriers
     SKIP_APPS: tuple[str, ...] = ()  # apps, by name or label, whose signals and receivers are not looked for
     MAX_BYTES: int = 256 * 1024  # of one message's text
     MAX_NESTING: int = 64  # containers inside containers
@@ -61,19 +65,22 @@ class Settings:
 
 TEST_MODES = ("muted", "immediate")  # as the functions of signalbus.testing
 WORDS: dict[type, str] = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
+# What the settings that are lists hold, in words, and what one of them is.
+LISTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "SIGNING_KEYS": ("texts, the one that signs first", lambda key: isinstance(key, str) and key != ""),
+    "SKIP_APPS": ("apps, by their names or labels", lambda app: isinstance(app, str)),
+    "CARRY": (
+        'carriers: dotted paths, as "signalbus.carriers.Language", or objects',
+        lambda carrier: carrier is not None and carrier != "" and not isinstance(carrier, (bytes, int, float)),
+    ),
+}
 
 
 def _checked(name: str, value: Any, expected: Any) -> Any:
     if expected is Retry:
         return _retry(name, value)
-    if name == "SIGNING_KEYS" and value is not None:
-        if isinstance(value, (list, tuple)) and value and all(isinstance(key, str) and key for key in value):
-            return tuple(value)
-        raise ConfigurationError('SIGNALBUS["SIGNING_KEYS"] must be a list of texts, the one that signs first.')
-    if name == "SKIP_APPS":
-        if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(app, str) for app in value):
-            return tuple(value)
-        raise ConfigurationError('SIGNALBUS["SKIP_APPS"] must be a list of apps, by their names or labels.')
+    if name in LISTS and not (value is None and name == "SIGNING_KEYS"):
+        return _listed(name, value)
     allowed = get_args(expected) or (expected,)
     if value is None and NoneType in allowed:
         return None
@@ -86,6 +93,15 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
         )
     _reject_meaningless(name, value)
     return value
+
+
+def _listed(name: str, value: Any) -> tuple[Any, ...]:
+    what, accepts = LISTS[name]
+    if isinstance(value, (list, tuple, set, frozenset) if name == "SKIP_APPS" else (list, tuple)):
+        listed = tuple(value)
+        if all(map(accepts, listed)) and (listed or name != "SIGNING_KEYS"):
+            return listed
+    raise ConfigurationError(f'SIGNALBUS["{name}"] must be a list of {what}.')
 
 
 def _reject_meaningless(name: str, value: object) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
 from django.apps import apps
 from django.db.models import Model
 
-from signalbus import conf
+from signalbus import carrying, conf
 from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.commits import Fate, deciding
 from signalbus.exceptions import SignalBusError
@@ -44,6 +44,7 @@ class SentMessage:
         sender: the name of its sender, or None.
         recipients: the ids of its receivers; empty for an open signal.
         text: what would travel.
+        context: what surrounded the sender, by the names of the carriers of ``SIGNALBUS["CARRY"]``.
     """
 
     id: UUID
@@ -51,11 +52,15 @@ class SentMessage:
     sender: str | None
     recipients: tuple[str, ...]
     text: str
+    context: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def payload(self) -> dict[str, Any]:
-        """The payload as a receiver would get it: decoded, its rows fetched, or the values that travel beside them."""
-        return self._payload(fetch)
+        """The payload as a receiver would get it: decoded, its rows fetched, or the values that travel beside them.
+
+        Rows are fetched in the sender's context, as its tenant's schema.
+        """
+        return carrying.call_restored(self.context, self._payload, fetch)
 
     def fits(self, wanted: Mapping[str, Any]) -> bool:
         """Whether the payload has these keys, with equal values; rows are equal to instances with their key."""
@@ -101,7 +106,7 @@ class Captured(Sequence[SentMessage]):
                 parts = messages.get(message.id)
                 recipients = (*(parts.recipients if parts else ()), *(message.recipients or ()))
                 messages[message.id] = SentMessage(
-                    message.id, message.signal, message.sender, recipients, message.payload
+                    message.id, message.signal, message.sender, recipients, message.payload, message.context
                 )
         return list(messages.values())
 

@@ -6,10 +6,12 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from signalbus import carrying
 from signalbus.context import running
 from signalbus.exceptions import SignalBusError, UnknownClass
 from signalbus.receiving.fetching import payload_for
 from signalbus.receiving.reporting import context_of
+from signalbus.receiving.restoring import call_in_context
 from signalbus.receiving.runner import call
 from signalbus.receiving.upkeep import cancel_queries
 from signalbus.registry import registry
@@ -67,7 +69,15 @@ class Attempt:
 
 def call_receiver(attempt: Attempt) -> None:
     """Fetch the rows, and call the receiver as the current delivery."""
-    running(context_of(attempt.message, attempt.recipient, attempt.number), _call_receiver, attempt)
+    delivery, context = context_of(attempt.message, attempt.recipient, attempt.number), attempt.message.context
+    if not context:
+        running(delivery, _call_receiver, attempt)
+        return
+    try:
+        carrying.reject_unknown(context)
+    except UnknownClass as error:
+        raise NotKnownHere(str(error)) from error
+    running(delivery, call_in_context, context, _call_receiver, attempt)
 
 
 def _call_receiver(attempt: Attempt) -> None:

@@ -15,8 +15,10 @@ from signalbus.receiving.attempt import deliver_attempt
 from signalbus.receiving.calling import Attempt
 from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.sharing import SharedCommit
+from signalbus.wire.compact import write
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from uuid import UUID
 
     from signalbus.registry import Receiver
@@ -70,8 +72,12 @@ class Group:
 
     def deliver(self) -> None:
         """Run what waits, in as few commits as they can share."""
-        waiting = list(self._waiting.values())
+        divided = _by_context(self._waiting.values())
         self._waiting.clear()
+        for waiting in divided:
+            self._deliver_together(waiting)
+
+    def _deliver_together(self, waiting: list[Attempt]) -> None:
         while waiting:
             some = _first(waiting)
             waiting = waiting[len(some) :]
@@ -100,6 +106,15 @@ def _may_share() -> bool:
     connection = connections[alias]
     theirs = connection.in_atomic_block or not connection.settings_dict["AUTOCOMMIT"]
     return conf.get().SHARE_COMMITS and not theirs and ledger.can_share(alias)
+
+
+def _by_context(attempts: Iterable[Attempt]) -> list[list[Attempt]]:
+    """Divide attempts by the context that they carry: those of different tenants share no commit."""
+    divided: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        context = attempt.message.context
+        divided.setdefault(write(dict(context)) if context else "", []).append(attempt)
+    return list(divided.values())
 
 
 def _first(waiting: list[Attempt]) -> list[Attempt]:

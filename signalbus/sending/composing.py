@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -122,6 +122,7 @@ class Envelope:
         snapshots: whether a recipient wants field values where a row is gone.
         due: when it is to be published; None: after the commit.
         once: what the signal says of equal messages.
+        context: what surrounds the sender; of this send alone.
     """
 
     signal: str
@@ -132,6 +133,7 @@ class Envelope:
     snapshots: bool = False
     due: timedelta | datetime | None = None
     once: Once | None = None
+    context: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 def subject_of(payload: Mapping[str, Any]) -> str:

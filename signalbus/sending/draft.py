@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.apps import apps
 
+from signalbus import carrying
 from signalbus.exceptions import ConfigurationError, PayloadError, SignalBusError
 from signalbus.registry import registry
 from signalbus.sending import loops
@@ -116,7 +117,8 @@ class Draft:
         if signal.conflicts:
             raise ConfigurationError(str(signal.conflicts[0]))
         refuse_reserved(payloads)
-        envelope = envelope_of(signal, self._receivers, self._due)
+        # In the sender's own thread: another one may have another tenant.
+        envelope = envelope_of(signal, self._receivers, self._due, carrying.capture())
         try:
             return signal.compose(envelope, self._sender, payloads)
         except Exception:
@@ -165,13 +167,19 @@ class Draft:
         return sent
 
 
-def envelope_of(signal: Signal, receivers: Sequence[Receiver], due: timedelta | datetime | None = None) -> Envelope:
+def envelope_of(
+    signal: Signal,
+    receivers: Sequence[Receiver],
+    due: timedelta | datetime | None = None,
+    context: Mapping[str, Any] = carrying.NOTHING,
+) -> Envelope:
     """Make what all messages share that a signal sends to some of its receivers.
 
     Args:
         signal: what is sent.
         receivers: whom it travels to.
         due: when it is to be published; None: after the commit.
+        context: what surrounds the sender.
 
     Raises:
         ConfigurationError: a signal without a name, or with that of another.
@@ -185,6 +193,7 @@ def envelope_of(signal: Signal, receivers: Sequence[Receiver], due: timedelta | 
         snapshots=any(receiver.on_missing == "snapshot" for receiver in receivers),
         due=due,
         once=signal.once,
+        context=context,
     )
 
 

@@ -35,16 +35,25 @@ class Once:
     debounce: float | None = None
     max_wait: float = 0.0
 
-    def key(self, signal: str, sender: Any, payload: Mapping[str, Any], recipients: Recipients) -> UUID | None:
+    def key(
+        self,
+        signal: str,
+        sender: Any,
+        payload: Mapping[str, Any],
+        recipients: Recipients,
+        context: Mapping[str, Any],
+    ) -> UUID | None:
         """Return the key that equal messages share; None for one that stands for itself alone.
 
-        Those to other recipients are not equal: a receiver that is new must not miss what an older process sends.
+        Those to other recipients are not equal: a receiver that is new must not miss what an older process sends. Nor
+        are those of another context, such as another tenant.
 
         Args:
             signal: the signal's name.
             sender: who sends.
             payload: what is sent.
             recipients: to whom, by queue.
+            context: what surrounds the sender.
 
         Raises:
             PayloadError: the value of the key cannot travel.
@@ -59,7 +68,8 @@ class Once:
             values = {"key": value}
         receivers = sorted(receiver for some in recipients.values() for receiver in some or ())
         text, _version = codec.encode(sender, values)
-        equal = json.dumps([signal, receivers, _in_order(json.loads(text))], sort_keys=True)
+        around = [dict(context)] if context else []
+        equal = json.dumps([signal, receivers, _in_order(json.loads(text)), *around], sort_keys=True)
         return UUID(bytes=blake2b(equal.encode(), digest_size=16, person=b"signalbus once").digest(), version=5)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from signalbus import conf
+from signalbus import carrying, conf
 from signalbus.context import current
 from signalbus.registry import registry
 from signalbus.sending import loops
@@ -13,7 +13,7 @@ from signalbus.sending.draft import envelope_of, outbox, refuse_reserved
 from signalbus.sending.once import Keeping
 from signalbus.sending.roster import SenderCache
 from signalbus.wire import codec
-from signalbus.wire.message import VERSION, Heading, lineage, stamp
+from signalbus.wire.message import NEWEST, VERSION, Heading, lineage, stamp, surroundings
 from signalbus.wire.references import ForeignModel, name_of
 
 if TYPE_CHECKING:
@@ -62,12 +62,15 @@ class Plan:
             for queue, recipients in envelope.routes.items()
         ]
 
-    def messages(self, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
+    def messages(
+        self, sender: Any, payloads: Iterable[Mapping[str, Any]], context: Mapping[str, Any]
+    ) -> list[list[Outgoing]]:
         """Encode payloads.
 
         Args:
             sender: the one that the plan is of.
             payloads: a message for each.
+            context: what surrounds the sender.
 
         Returns:
             For each payload the parts of its message; none where the sender, or an instance, is of a migration's
@@ -79,14 +82,16 @@ class Plan:
         """
         settings = conf.get()
         more = "" if current() is None else lineage(*lineage_of(self.envelope.signal, settings.MAX_CASCADE))
+        if context:
+            more += surroundings(context)
         messages: list[list[Outgoing]] = []
         for payload in payloads:
             try:
-                text, version = self._written(sender, payload, settings)
+                written = self._written(sender, payload, settings)
             except ForeignModel:
                 messages.append([])
             else:
-                messages.append(self._parts(sender, payload, text, version, more))
+                messages.append(self._parts(sender, payload, written, more, context))
         return messages
 
     def send(
@@ -106,7 +111,7 @@ class Plan:
             CascadeError: a cascade too deep.
         """
         refuse_reserved(payloads)
-        messages = self.messages(sender, payloads)
+        messages = self.messages(sender, payloads, carrying.capture())
         return messages, outbox().add([part for parts in messages for part in parts], robust=False)
 
     def _written(self, sender: Any, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
@@ -123,11 +128,16 @@ class Plan:
             max_bytes=settings.MAX_BYTES,
         )
 
-    def _parts(self, sender: Any, payload: Mapping[str, Any], text: str, version: str, more: str) -> list[Outgoing]:
+    def _parts(
+        self, sender: Any, payload: Mapping[str, Any], written: tuple[str, str], more: str, context: Mapping[str, Any]
+    ) -> list[Outgoing]:
+        text, version = written
+        if context:
+            version = NEWEST
         envelope = self.envelope
         key, sent_at = stamp()
         subject = subject_of(payload) if envelope.durable else ""
-        keeping = None if envelope.due is None and envelope.once is None else self._keeping(sender, payload)
+        keeping = None if envelope.due is None and envelope.once is None else self._keeping(sender, payload, context)
         order = None
         if envelope.ordered_by is not None:
             order = ordering_key_of(envelope.ordered_by, payload)
@@ -137,10 +147,10 @@ class Plan:
             for route in self._routes
         ]
 
-    def _keeping(self, sender: Any, payload: Mapping[str, Any]) -> Keeping | None:
+    def _keeping(self, sender: Any, payload: Mapping[str, Any], context: Mapping[str, Any]) -> Keeping | None:
         envelope = self.envelope
         once = envelope.once
-        key = None if once is None else once.key(envelope.signal, sender, payload, envelope.routes)
+        key = None if once is None else once.key(envelope.signal, sender, payload, envelope.routes, context)
         if key is None:
             return None if envelope.due is None else Keeping(due=envelope.due)
         return Keeping(due=envelope.due, once=once, key=key)

@@ -382,4 +382,4 @@ class Signal(Named, Later, HookedSignal):
 
     def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode payloads; a bridge first chooses what of them travels."""
-        return self._plans.with_envelope(envelope, sender).messages(sender, payloads)
+        return self._plans.with_envelope(envelope, sender).messages(sender, payloads, envelope.context)

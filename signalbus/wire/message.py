@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # A message bears the oldest version that can read it, so that an older worker parks no more than it must.
 VERSION: Final = "1"
 NEWER: Final = "2"  # with "$row", or a sender that has no row
-NEWEST: Final = "3"  # with "$anonymous"
+NEWEST: Final = "3"  # with "$anonymous", or a context that is to be restored
 _VERSIONS: Final = frozenset({VERSION, NEWER, NEWEST})
 # What a header may take beside the payload. The signer adds it to the payload's limit, so that nothing that could be
 # sent is too large for the worker.
@@ -33,7 +33,7 @@ _KINDS: Final = {
     **dict.fromkeys(["r", "p"], list),
     **dict.fromkeys(["d", "c"], bool),
     "t": int,
-    "x": dict,
+    **dict.fromkeys(["x", "e"], dict),
 }
 _VARIANT: Final = 0b10 << 62  # of a UUID's second half
 _48_BITS: Final = (1 << 48) - 1
@@ -62,6 +62,7 @@ class Message:
         parent: the id of the message whose receiver sent this one.
         ordering_key: messages with the same key are handed over in the order of their sending.
         trace: the trace context, as text headers.
+        context: what surrounded the sender, by the names of the carriers that restore it (``SIGNALBUS["CARRY"]``).
     """
 
     id: UUID
@@ -79,6 +80,7 @@ class Message:
     parent: UUID | None = None
     ordering_key: str | None = None
     trace: Mapping[str, str] = field(default_factory=dict, hash=False)
+    context: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def depth(self) -> int:
@@ -180,7 +182,7 @@ class Heading:
         if len(header) > HEADER_BYTES:
             raise PayloadError(
                 f"the header takes {len(header)} bytes, {HEADER_BYTES} are allowed: connect fewer receivers, "
-                "or shorten the sender's name, the ordering key or the trace context"
+                "or shorten the sender's name, the ordering key, the trace context or what SIGNALBUS['CARRY'] captures"
             )
         return f"{version}\n{header}\n{payload}"
 
@@ -206,6 +208,15 @@ def lineage(
     )
 
 
+def surroundings(context: Mapping[str, Any]) -> str:
+    """Write what stands in a header of a message with a context, whose version is `NEWEST`: older workers park it.
+
+    Args:
+        context: as `Message` has it.
+    """
+    return _items(e=dict(context) or None)
+
+
 def _items(**items: Any) -> str:
     return "".join([f',"{name}":{write(value)}' for name, value in items.items() if value is not None])
 
@@ -218,6 +229,7 @@ def to_body(message: Message) -> str:
     """
     root = None if message.root == message.id else message.root
     more = lineage(message.path, root, message.parent, message.ordering_key, message.trace)
+    more += surroundings(message.context)
     heading = Heading(
         signal=message.signal,
         sender=message.sender,
@@ -257,7 +269,7 @@ def _message(version: str, header: Any, payload: str) -> Message:
             raise TypeError(name)
     get = header.get
     key = UUID(hex=header["i"])
-    recipients, path, root, parent, trace = get("r"), get("p"), get("o"), get("u"), get("x")
+    recipients, path, root, parent, trace, context = get("r"), get("p"), get("o"), get("u"), get("x"), get("e")
     message = _Thawed(
         key,
         header["s"],
@@ -274,6 +286,7 @@ def _message(version: str, header: Any, payload: str) -> Message:
         None if parent is None else UUID(hex=parent),
         get("k"),
         {} if trace is None else _trace(trace),
+        {} if context is None else context,
     )
     message.__class__ = Message
     return message  # type: ignore[no-any-return]  # it is one now

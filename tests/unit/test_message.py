@@ -35,6 +35,7 @@ messages = st.builds(
     parent=st.none() | st.uuids(),
     ordering_key=st.none() | texts,
     trace=st.dictionaries(texts, texts, max_size=2),
+    context=st.dictionaries(texts, texts | st.integers() | st.booleans() | st.lists(texts, max_size=2), max_size=2),
 )
 
 

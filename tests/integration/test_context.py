@@ -1,0 +1,419 @@
+"""What ``SIGNALBUS["CARRY"]`` lists is captured at send() and restored around each delivery, before rows are loaded."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import connection, transaction
+from django.db.models.signals import post_save
+from django.test import override_settings
+
+from signalbus import Reject, Retry, Signal, disconnect, receiver
+from signalbus.exceptions import PayloadError
+from signalbus.models import Delivery
+from signalbus.receiving import group, sharing
+from signalbus.receiving.pace import Manners
+from signalbus.testing import captured, immediate
+from tasks.admissions.models import Academy
+
+from .bus import Bus, connect, new_signal, only, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+realm: ContextVar[str | None] = ContextVar("realm", default=None)
+
+
+class Realm:
+    """Carries a context variable."""
+
+    name = "realm"
+
+    def capture(self) -> str | None:
+        """Return the realm."""
+        return realm.get()
+
+    @contextmanager
+    def restore(self, value: str) -> Iterator[None]:
+        """Enter the realm."""
+        token = realm.set(value)
+        try:
+            yield
+        finally:
+            realm.reset(token)
+
+
+class RealmThatFails(Realm):
+    """Cannot be restored."""
+
+    @contextmanager
+    def restore(self, value: str) -> Iterator[None]:
+        """Fail."""
+        if value:
+            raise LookupError(f"no realm {value}")
+        yield
+
+
+@contextmanager
+def inside(name: str | None) -> Iterator[None]:
+    """Send from a realm."""
+    token = realm.set(name)
+    try:
+        yield
+    finally:
+        realm.reset(token)
+
+
+@pytest.fixture(autouse=True)
+def carried() -> Iterator[None]:
+    """Carry the realm."""
+    with override_settings(SIGNALBUS={"CARRY": [Realm()]}):
+        yield
+
+
+@pytest.fixture
+def seen() -> list[Any]:
+    """In which realm each receiver ran."""
+    return []
+
+
+SENDS: dict[str, Callable[[Signal], object]] = {
+    "send": lambda signal: signal.send(None, number=1),
+    "send_robust": lambda signal: signal.send_robust(None, number=1),
+    "send_many": lambda signal: signal.send_many(None, [{"number": 1}]),
+    "asend": lambda signal: async_to_sync(signal.asend)(None, number=1),
+    "transaction": lambda signal: transaction.atomic()(signal.send)(None, number=1),
+}
+
+
+OPTIONS: list[dict[str, Any]] = [{"durable": True}, {"open": True}, {"durable": True, "unique": True}]
+
+
+@pytest.mark.parametrize(
+    ("form", "options"), [*((form, {}) for form in SENDS), *(("send", options) for options in OPTIONS)], ids=str
+)
+def test_each_form_of_sending_captures_the_context(bus: Bus, seen, form: str, options: dict[str, Any]):
+    """The receiver runs in the sender's context, which ends with it."""
+    signal = new_signal(**options)
+    connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver")
+    with inside("alpha"):
+        SENDS[form](signal)
+    bus.work()
+    assert seen == ["alpha"]
+    assert realm.get() is None
+
+
+@pytest.mark.parametrize("policy", [{"atomic": False}, {"timeout": 30}, {"async": True}, {"ordered": True}], ids=str)
+def test_each_kind_of_receiver_runs_in_it(bus: Bus, seen, policy: dict[str, Any]):
+    """With or without a transaction, a timeout, a coroutine or an order."""
+    signal = new_signal(durable=True, **({"ordered_by": "number"} if policy.pop("ordered", False) else {}))
+
+    async def coroutine(**kwargs: Any) -> None:
+        seen.append(realm.get())
+
+    is_async = policy.pop("async", False)
+    connect(signal, coroutine if is_async else lambda **kwargs: seen.append(realm.get()), "receiver", **policy)
+    for name in ("alpha", "beta", None):
+        with inside(name):
+            signal.send(None, number=1)
+    bus.work()
+    assert seen == ["alpha", "beta", None]
+
+
+def test_a_retry_and_a_later_delivery_run_in_it(bus: Bus, seen):
+    """The text that the ledger keeps has it."""
+    signal = new_signal()
+
+    def receiver_that_fails_once(**kwargs: Any) -> None:
+        seen.append(realm.get())
+        if len(seen) == 1:
+            raise ValueError
+
+    connect(signal, receiver_that_fails_once, "receiver")
+    with inside("alpha"):
+        signal.send(None)
+    bus.work()
+    bus.come_again()
+    with inside("beta"):
+        signal.send_later(timedelta(hours=1), None)
+    bus.come_again()
+    assert seen == ["alpha", "alpha", "beta"]
+
+
+def test_what_a_receiver_sends_is_sent_from_the_context_that_was_restored(bus: Bus, seen):
+    """A cascade stays in the context of its root, also where it is sent by a callback of on_commit."""
+    first, second = new_signal(durable=True), new_signal(durable=True)
+
+    def pass_on(**kwargs: Any) -> None:
+        second.send(None)
+        transaction.on_commit(lambda: second.send(None))
+
+    connect(first, pass_on, "first")
+    connect(second, lambda **kwargs: seen.append(realm.get()), "second")
+    with inside("alpha"):
+        first.send(None)
+    bus.work()
+    bus.work()
+    assert seen == ["alpha", "alpha"]
+
+
+@pytest.mark.parametrize("policy", [{}, {"atomic": False}], ids=str)
+@pytest.mark.parametrize("count", [1, 3])
+def test_callbacks_of_on_commit_run_in_it(bus: Bus, seen, policy: dict[str, Any], count: int):
+    """Those of a receiver that runs alone, and of receivers that share a commit."""
+    signal = new_signal(durable=True)
+
+    def leave_a_callback(**kwargs: Any) -> None:
+        with transaction.atomic():
+            transaction.on_commit(lambda: seen.append(realm.get()))
+
+    connect(signal, leave_a_callback, "receiver", **policy)
+    with inside("alpha"):
+        signal.send_many(None, [{}] * count)
+    bus.work()
+    assert seen == ["alpha"] * count
+    assert rows() == [("receiver", "done", 1)] * count
+
+
+def test_deliveries_of_different_context_share_no_commit(bus: Bus, seen, monkeypatch):
+    """Those of one context do; each runs in its own."""
+    together: list[list[Any]] = []
+
+    class SharedCommit(sharing.SharedCommit):
+        def __init__(self, attempts: list[Any], *args: Any) -> None:
+            together.append([attempt.message.context for attempt in attempts])
+            super().__init__(attempts, *args)
+
+    monkeypatch.setattr(group, "SharedCommit", SharedCommit)
+    monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver")
+    with transaction.atomic():
+        for name in ("alpha", "beta", None, "alpha", "beta", None):
+            with inside(name):
+                signal.send(None)
+    bus.work()
+    assert sorted(map(str, seen)) == ["None", "None", "alpha", "alpha", "beta", "beta"]
+    assert rows() == [("receiver", "done", 1)] * 6
+    if connection.vendor != "mysql":
+        assert sorted(map(str, together)) == [
+            "[{'realm': 'alpha'}, {'realm': 'alpha'}]",
+            "[{'realm': 'beta'}, {'realm': 'beta'}]",
+            "[{}, {}]",
+        ]
+
+
+def test_unique_messages_of_another_context_are_not_equal(bus: Bus, seen):
+    """A message that waits stands for no message of another tenant's."""
+    signal = new_signal(durable=True, unique="number")
+    connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver")
+    for name in ("alpha", "beta", "alpha", None):
+        with inside(name):
+            signal.send(None, number=1)
+    bus.work()
+    assert sorted(map(str, seen)) == ["None", "alpha", "beta"]
+
+
+def test_a_worker_without_the_carrier_parks_the_message(bus: Bus, seen, caplog):
+    """It names the carrier; a worker that has it delivers the message."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver")
+    with inside("alpha"):
+        signal.send(None)
+    with override_settings(SIGNALBUS={}):
+        bus.work()
+    assert (only().state, seen) == ("parked", [])
+    assert "the carrier 'realm'" in only().error
+    bus.come_again()
+    assert (only().state, only().attempts, seen) == ("done", 1, ["alpha"])
+
+
+def test_a_message_with_context_is_of_a_version_that_older_workers_park(bus: Bus):
+    """One without is as before, to the byte; so an older worker delivers nothing in a wrong context."""
+    signal = new_signal()
+    connect(signal, lambda **kwargs: None, "receiver")
+    signal.send(None)
+    with inside("alpha"):
+        signal.send(None)
+    (plain,), (carried,) = bus.take()
+    assert ".1\n{" in plain
+    assert '"e":' not in plain
+    assert ".3\n{" in carried
+    assert '"e":{"realm":"alpha"}' in carried
+
+
+def test_an_error_of_restore_is_a_failed_attempt(bus: Bus, seen):
+    """With a traceback that names the carrier; the receiver did not run, and runs once the carrier works."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver", retry=Retry(max_attempts=3))
+    with inside("alpha"):
+        signal.send(None)
+    with override_settings(SIGNALBUS={"CARRY": [RealmThatFails()]}):
+        bus.work()
+    row = only()
+    assert (row.state, row.attempts, seen) == ("pending", 1, [])
+    assert "LookupError: no realm alpha" in row.error
+    assert "restore() of the carrier 'realm'" in row.traceback
+    bus.come_again()
+    assert (only().state, seen) == ("done", ["alpha"])
+
+
+@pytest.mark.parametrize("suppress", [True, False])
+def test_the_error_of_a_receiver_counts_whatever_a_carrier_makes_of_it(bus: Bus, suppress: bool):
+    """A carrier that swallows it, or fails after it, hides neither that it failed nor how."""
+
+    class Meddling(Realm):
+        @contextmanager
+        def restore(self, value: str) -> Iterator[None]:
+            try:
+                yield
+            except Reject:
+                if not suppress:
+                    raise RuntimeError("cannot leave") from None
+
+    signal = new_signal(durable=True)
+
+    def reject(**kwargs: Any) -> None:
+        raise Reject("never")
+
+    connect(signal, reject, "receiver")
+    with override_settings(SIGNALBUS={"CARRY": [Meddling()]}):
+        with inside("alpha"):
+            signal.send(None)
+        bus.work()
+    assert (only().state, only().error) == ("dead", "Reject: never")
+
+
+@pytest.mark.parametrize("value", [{1: 2}, (1,), float("nan"), object()], ids=["integer key", "tuple", "nan", "object"])
+def test_what_is_not_json_cannot_be_captured(bus: Bus, value: object):
+    """The send fails as for a payload that cannot travel, and names the carrier; nothing is sent."""
+
+    class Odd(Realm):
+        def capture(self) -> Any:
+            return value
+
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "receiver")
+    with override_settings(SIGNALBUS={"CARRY": [Odd()]}):
+        with pytest.raises(PayloadError, match=r"SIGNALBUS\[\"CARRY\"\] 'realm'"):
+            signal.send(None)
+        ((_, response),) = signal.send_robust(None)
+        assert isinstance(response, PayloadError)
+    assert (bus.take(), rows()) == ([], [("receiver", "dead", 0)])
+
+
+def test_an_error_of_capture_fails_the_send(bus: Bus):
+    """It is the cause of the PayloadError; nothing is sent."""
+
+    class Broken(Realm):
+        def capture(self) -> str:
+            raise LookupError("no realm")
+
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "receiver")
+    with override_settings(SIGNALBUS={"CARRY": [Broken()]}), pytest.raises(PayloadError, match="LookupError") as caught:
+        signal.send(None)
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert (bus.take(), rows()) == ([], [])
+
+
+def test_bridges_carry_it(bus: Bus, seen):
+    """A plain Django signal is received in the context of its sender."""
+
+    def on_save(sender: Any, **kwargs: Any) -> None:
+        seen.append(realm.get())
+
+    receiver(post_save, sender=Academy, dispatch_uid="on_save")(on_save)
+    try:
+        with inside("alpha"):
+            Academy.objects.create(name="A", slug="a")
+        bus.work()
+    finally:
+        disconnect(post_save, on_save, sender=Academy, dispatch_uid="on_save")
+    assert seen == ["alpha"]
+
+
+def test_the_tools_for_tests_restore_it(bus: Bus, seen):
+    """deliver_all() and immediate() deliver as a worker does."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver")
+    with captured() as sent:
+        with inside("alpha"):
+            signal.send(None)
+        assert [message.context for message in sent] == [{"realm": "alpha"}]
+        sent.deliver_all()
+    with immediate(), inside("beta"):
+        signal.send(None)
+    assert seen == ["alpha", "beta"]
+
+
+@pytest.fixture
+def schemas(bus: Bus) -> Iterator[None]:
+    """Two tenants' schemas, each with a row of one key, on PostgreSQL."""
+    if connection.vendor != "postgresql":
+        pytest.skip("it has schemas")
+    with connection.cursor() as cursor:
+        for tenant in ("alpha", "beta"):
+            cursor.execute(f"CREATE SCHEMA {tenant}")
+            cursor.execute(f"CREATE TABLE {tenant}.admissions_academy (LIKE public.admissions_academy INCLUDING ALL)")
+            cursor.execute(f"INSERT INTO {tenant}.admissions_academy VALUES (1, 'of {tenant}', 'a')")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("SET search_path TO public")
+
+
+class SearchPath:
+    """Carries the schema that a connection looks in, as a middleware of the host's sets it."""
+
+    name = "search_path"
+
+    def capture(self) -> str:
+        """Return it."""
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW search_path")
+            return str(cursor.fetchone()[0])
+
+    @contextmanager
+    def restore(self, value: str) -> Iterator[None]:
+        """Set it; whatever ends the transaction takes it back as well."""
+        before = self.capture()
+        look_in(value)
+        yield
+        look_in(before)
+
+
+def look_in(path: str) -> None:
+    """Set where the connection looks for tables."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('search_path', %s, false)", [path])
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_the_row_is_that_of_the_senders_tenant(bus: Bus, schemas, seen, durable: bool):
+    """A reference is loaded in the sender's schema, and the ledger's rows are settled outside of it."""
+    signal = new_signal(durable=durable)
+
+    def on_saved(instance: Academy, name: str, **kwargs: Any) -> None:
+        seen.append((name, instance.name))
+        if len(seen) == 1:
+            raise ValueError(name)
+
+    connect(signal, on_saved, "receiver")
+    with override_settings(SIGNALBUS={"CARRY": [SearchPath()]}):
+        with transaction.atomic():
+            for tenant in ("alpha", "beta"):
+                look_in(f"{tenant}, public")
+                instance = Academy.objects.get(pk=1)
+                signal.send(Academy, instance=instance, name=instance.name)
+            look_in("public")
+        bus.work()
+        bus.come_again()
+        assert [name for name, _ in seen] == [got for _, got in seen]
+        assert sorted(set(seen)) == [("of alpha", "of alpha"), ("of beta", "of beta")]
+        assert set(Delivery.objects.values_list("state", flat=True)) == {"done"}
+        assert SearchPath().capture() == "public"
