@@ -52,7 +52,7 @@ class SentMessage:
     sender: str | None
     recipients: tuple[str, ...]
     text: str
-    context: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def payload(self) -> dict[str, Any]:

@@ -63,14 +63,14 @@ class Plan:
         ]
 
     def messages(
-        self, sender: Any, payloads: Iterable[Mapping[str, Any]], context: Mapping[str, Any]
+        self, sender: Any, payloads: Iterable[Mapping[str, Any]], context: Mapping[str, Any] | None = None
     ) -> list[list[Outgoing]]:
         """Encode payloads.
 
         Args:
             sender: the one that the plan is of.
             payloads: a message for each.
-            context: what surrounds the sender.
+            context: what surrounds the sender, if it was captured already.
 
         Returns:
             For each payload the parts of its message; none where the sender, or an instance, is of a migration's
@@ -82,6 +82,8 @@ class Plan:
         """
         settings = conf.get()
         more = "" if current() is None else lineage(*lineage_of(self.envelope.signal, settings.MAX_CASCADE))
+        if context is None:
+            context = carrying.capture() if settings.CARRY else carrying.NOTHING
         if context:
             more += surroundings(context)
         messages: list[list[Outgoing]] = []
@@ -111,7 +113,7 @@ class Plan:
             CascadeError: a cascade too deep.
         """
         refuse_reserved(payloads)
-        messages = self.messages(sender, payloads, carrying.capture())
+        messages = self.messages(sender, payloads)
         return messages, outbox().add([part for parts in messages for part in parts], robust=False)
 
     def _written(self, sender: Any, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:

@@ -142,7 +142,7 @@ def test_what_the_plan_writes_is_a_message_as_any(signal: Signal):
 
     plan = plan_of(signal, Cohort)
     assert plan is not None
-    ((part,),) = plan.messages(Cohort, [FLAT], {})
+    ((part,),) = plan.messages(Cohort, [FLAT])
     assert to_body(from_body(part.body)) == part.body
     message = from_body(part.body)
     assert (message.id, message.id.hex) == (part.id, part.key)
