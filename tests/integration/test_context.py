@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.models.signals import post_save
 from django.test import override_settings
@@ -21,7 +24,7 @@ from signalbus.receiving.pace import Manners
 from signalbus.testing import captured, immediate
 from tasks.admissions.models import Academy
 
-from .bus import Bus, connect, new_signal, only, rows
+from .bus import Bus, connect, fails, new_signal, only, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -350,6 +353,21 @@ def test_the_tools_for_tests_restore_it(bus: Bus, seen):
     with immediate(), inside("beta"):
         signal.send(None)
     assert seen == ["alpha", "beta"]
+
+
+def test_failed_shows_it(bus: Bus):
+    """Who looks at the list sees of which tenant a delivery is; programs get the values."""
+    signal = new_signal(durable=True)
+    fails(signal, ValueError("no"), retry=Retry(max_attempts=1))
+    with inside("alpha"):
+        signal.send(None)
+    bus.work()
+    out = io.StringIO()
+    call_command("signalbus", "failed", stdout=out)
+    assert f"{signal.name} -> failing (realm: alpha)" in out.getvalue()
+    out = io.StringIO()
+    call_command("signalbus", "failed", "--json", stdout=out)
+    assert [row["context"] for row in json.loads(out.getvalue())] == [{"realm": "alpha"}]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from signalbus import conf, ledger
 from signalbus.celery import default_queue
+from signalbus.exceptions import TextError
 from signalbus.management import books
 from signalbus.models import Delivery, State
 from signalbus.receiving.auditing import ask_queues
@@ -23,6 +24,7 @@ from signalbus.receiving.sweeper import sweep
 from signalbus.registry import registry
 from signalbus.sending import publisher
 from signalbus.sending.publisher import PublishError
+from signalbus.wire.message import from_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +128,8 @@ class Command(BaseCommand):
         what = f"{row.message.signal or 'refused or unopened text'} -> {row.receiver or '(everyone it names)'}"
         if row.message.subject:
             what += f" about {_one_line(row.message.subject)}"
+        if context := _context(row):
+            what += f" ({_one_line(', '.join(f'{name}: {value}' for name, value in context.items()))})"
         self.stdout.write(_line(str(row.pk), row.state, str(row.attempts), _time(row.failed_at), what))
         if why := _one_line(row.error) or _why_it_waits(row):
             self.stdout.write(f"    {why}")
@@ -205,12 +209,21 @@ def _why_it_waits(row: Delivery) -> str:
     return f"waits until {_time(row.due_at)}" if row.state == State.PENDING else ""
 
 
+def _context(row: Delivery) -> dict[str, Any]:
+    """Return what a message carries of its sender's context, as its tenant; nothing of a text that cannot be read."""
+    try:
+        return dict(from_body(row.message.text).context)
+    except TextError:
+        return {}
+
+
 def _as_json(row: Delivery) -> dict[str, Any]:
     return {
         "id": str(row.pk),
         "message": str(row.message_id),
         "signal": row.message.signal,
         "subject": row.message.subject,
+        "context": _context(row),
         "receiver": row.receiver,
         "queue": row.queue,
         "state": row.state,
