@@ -33,6 +33,7 @@ from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.parking import park
 from signalbus.receiving.reporting import announce, context_of
 from signalbus.receiving.runner import Outcome, conclude
+from signalbus.receiving.session_state import end_changed_sessions, is_changed
 from signalbus.receiving.upkeep import kept_usable, left_open, mend_connections, reject_broken
 
 if TYPE_CHECKING:
@@ -181,7 +182,10 @@ def _run(attempt: Attempt) -> None:
     """Run, and write down what did not succeed."""
     progress = Progress(attempt)
     started = time.monotonic()
-    error = _attempt(progress)
+    try:
+        error = _attempt(progress)
+    finally:
+        end_changed_sessions()
     if attempt.receiver.atomic:
         pace.learn(attempt.receiver.id, progress.took)
         pace.warn(attempt.receiver.id, progress.took)
@@ -269,7 +273,7 @@ def _execute(progress: Progress) -> None:
             _settle_first(attempt, alias)
         _call_timed(progress)
         reject_broken(connection)
-        if attempt.recorded and progress.took >= WORTH_TELLING:
+        if attempt.recorded and progress.took >= WORTH_TELLING and not is_changed(connection):
             ledger.tell_runtime(attempt.id, progress.took, using=alias)
 
 
@@ -285,6 +289,7 @@ def _execute_bare(progress: Progress, connection: BaseDatabaseWrapper) -> None:
         _call_timed(progress)
         if borrowed:
             reject_broken(connection)
+        end_changed_sessions()  # before the ledger is told: a role or a search_path may keep it from its tables
     if attempt.claimed and not ledger.settle(
         attempt.id, ledger.Settlement(state=State.DONE), seen=attempt.number, attempt=attempt.number
     ):

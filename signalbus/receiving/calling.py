@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from signalbus.receiving.fetching import payload_for
 from signalbus.receiving.reporting import context_of
 from signalbus.receiving.restoring import call_in_context
 from signalbus.receiving.runner import call
+from signalbus.receiving.session_state import has_schemas, kept_schemas
 from signalbus.receiving.upkeep import cancel_queries
 from signalbus.registry import registry
 from signalbus.wire.message import delivery_id
@@ -68,7 +71,13 @@ class Attempt:
 
 
 def call_receiver(attempt: Attempt) -> None:
-    """Fetch the rows, and call the receiver as the current delivery."""
+    """Fetch the rows, and call the receiver as the current delivery, with a decimal context of its own."""
+    own_decimal_context()
+    with kept_schemas() if has_schemas() else nullcontext():
+        _call_in_context(attempt)
+
+
+def _call_in_context(attempt: Attempt) -> None:
     delivery, context = context_of(attempt.message, attempt.recipient, attempt.number), attempt.message.context
     if not context:
         running(delivery, _call_receiver, attempt)
@@ -78,6 +87,11 @@ def call_receiver(attempt: Attempt) -> None:
     except UnknownClass as error:
         raise NotKnownHere(str(error)) from error
     running(delivery, call_in_context, context, _call_receiver, attempt)
+
+
+def own_decimal_context() -> None:
+    """Give the current context a decimal context of its own: a copied context holds the very same object."""
+    decimal.setcontext(decimal.getcontext().copy())
 
 
 def _call_receiver(attempt: Attempt) -> None:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from asgiref.sync import async_to_sync
 from django.core.exceptions import SynchronousOnlyOperation
 
 from signalbus.exceptions import MissingRow, TextError
+from signalbus.receiving.event_loop import run_in_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -102,7 +102,7 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], *, is_async: b
     """
     started = time.monotonic()
     if is_async:
-        async_to_sync(_awaited)(partial(function, **arguments), timeout)
+        run_in_loop(_awaited, partial(function, **arguments), timeout)
         return
     if timeout is None or threading.current_thread() is not threading.main_thread():
         result = function(**arguments)  # the platform lets no other thread be interrupted
@@ -111,7 +111,7 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], *, is_async: b
             result = function(**arguments)
     if result is not None and inspect.isawaitable(result):  # a plain wrapper around a coroutine function returns one
         spent = time.monotonic() - started
-        async_to_sync(_awaited)(lambda: result, timeout, spent)
+        run_in_loop(_awaited, lambda: result, timeout, spent)
 
 
 async def _awaited(begin: Callable[[], Awaitable[object]], timeout: float | None, spent: float = 0.0) -> None:

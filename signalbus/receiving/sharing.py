@@ -6,6 +6,7 @@ import contextvars
 import logging
 import re
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, connections, transaction
@@ -28,6 +29,7 @@ from signalbus.receiving.calling import NotKnownHere, call_receiver
 from signalbus.receiving.ending import was_cut_off
 from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.reporting import announce, context_of
+from signalbus.receiving.session_state import end_changed_sessions, forget_change, leaves_traces, text_of
 from signalbus.receiving.upkeep import left_open, mend_connections, reject_broken, takes_several
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ class Watch:
                 self._ended = f"{sql}; "
                 return None
             sql, self._ended = self._ended + sql, ""
-        elif CONCERNS_ALL.search(sql if isinstance(sql, str) else _text_of(sql, context["connection"])):
+        elif _concerns_all(sql if type(sql) is str else text_of(sql, context["connection"]), context["connection"]):
             self.unfit = True
             raise TransactionManagementError(
                 "a transaction that others share is not to be ended, nor is anything set for all of it; alone it may be"
@@ -113,11 +115,13 @@ class Watch:
                 cursor.execute(self._ended)
 
 
-def _text_of(sql: Any, connection: Any) -> str:
-    """Return the text of a statement that is none: of psycopg's ``sql`` module, or bytes."""
-    if isinstance(sql, bytes):
-        return sql.decode(errors="replace")
-    return str(sql.as_string(connection.connection)) if hasattr(sql, "as_string") else repr(sql)
+def _concerns_all(sql: str, connection: BaseDatabaseWrapper) -> bool:
+    return _ends_transaction(sql) or leaves_traces(sql, connection)
+
+
+@lru_cache(maxsize=1000)
+def _ends_transaction(sql: str) -> bool:
+    return CONCERNS_ALL.search(sql) is not None
 
 
 class Savepoint:
@@ -181,6 +185,8 @@ class Callback:
         except BaseException:  # as of a receiver that runs alone
             text = "signalbus: %s to %s is done, but a callback that it left with on_commit failed"
             logger.exception(text, self._attempt.message.signal, self._attempt.recipient)
+        finally:
+            end_changed_sessions()
 
 
 class SharedCommit:
@@ -277,8 +283,11 @@ class SharedCommit:
             raise
         except BaseException as error:  # noqa: BLE001 - a receiver's SystemExit or MemoryError is a failed attempt
             took = self._learn(attempt, began)
+            forget_change(self._connection)  # which `Watch` has prevented
+            end_changed_sessions()
             return self._fail(attempt, error)
         took = self._learn(attempt, began)
+        end_changed_sessions()
         if took >= WORTH_TELLING:
             ledger.tell_runtime(attempt.id, took, using=self._alias)
         if took > BRIEF or left_open(but=self._alias):

@@ -60,6 +60,16 @@ def close_connection(connection: BaseDatabaseWrapper) -> None:
         logger.warning("signalbus could not close a connection", exc_info=True)
 
 
+def discard_session(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection whose session must not be used again; leave alone one in a transaction that is not ours."""
+    if connection.connection is None or (connection.in_atomic_block and not _is_worker()):
+        return
+    if connection.settings_dict["OPTIONS"].get("pool"):
+        with contextlib.suppress(Error), connection.wrap_database_errors:
+            connection.connection.close()  # else it would go back into the pool as it is
+    close_connection(connection)
+
+
 def close_connections() -> None:
     """Close what this thread holds."""
     try:

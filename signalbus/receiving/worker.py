@@ -15,7 +15,7 @@ from signalbus.compat.celery import names_queues
 from signalbus.compat.pools import see_to_what_is_written
 from signalbus.exceptions import ConfigurationError
 from signalbus.models import Delivery
-from signalbus.receiving import claiming, ending, lines, sessions, upkeep
+from signalbus.receiving import claiming, ending, lines, session_state, sessions, upkeep
 from signalbus.receiving.sweeper import Sweeper
 from signalbus.registry import registry
 
@@ -49,6 +49,7 @@ class BusStep(bootsteps.StartStopStep):
         lines.complete()
         _say_once(parent.app)
         sessions.listen()
+        session_state.listen()
         _warn_of_async(parent)
         _check_content(parent)
         _check_tables()

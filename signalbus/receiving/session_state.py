@@ -1,0 +1,142 @@
+"""Notice what a receiver changes for its whole database session, and close that connection after the run.
+
+Workers keep their connections. A role, a ``search_path``, a setting, an advisory lock or a temporary table of one run
+would be the next run's as well. The statements of a receiver are looked at on their way to the driver; a connection
+whose session was changed is closed, so that the next run begins with a fresh one, as a request does by default.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from django.db import connections
+from django.db.backends.signals import connection_created
+
+from signalbus.compat.django import opened_connections
+from signalbus.receiving.upkeep import discard_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+# Statements that hold for the session, on PostgreSQL, MariaDB or SQLite. SET LOCAL and the like end with a transaction.
+_STATEMENT: Final = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:set\s+(?!local\b|transaction\b|constraints\b|@@local\.)|reset\b|discard\b|listen\b|unlisten\b"
+    r"|prepare\s+(?!transaction\b)|deallocate\b|load\b|declare\b[^;]*\bwith\s+hold\b"
+    r"|create\s+(?:or\s+replace\s+)?(?:(?:local|global)\s+)?temp(?:orary)?\b|do\b|call\b|execute\b"
+    r"|pragma\b|attach\b|detach\b|use\b|lock\s+tables?\b|flush\b|handler\b)",
+    re.DOTALL,
+)
+# Functions that do, in any statement.
+_FUNCTIONS: Final = ("advisory_lock", "get_lock", "dblink_connect", "lo_open")
+_LOCAL_SETTING: Final = re.compile(r"set_config\s*\([^()]*,\s*true\s*\)")
+
+_local = threading.local()  # changed: this thread's connections that are to be closed
+
+
+def listen() -> None:
+    """Look at the statements of each connection that this process, and those that it forks, open from now on."""
+    connection_created.connect(_attach, dispatch_uid="signalbus.session_state")
+
+
+def _attach(connection: BaseDatabaseWrapper, **_kwargs: object) -> None:
+    forget_change(connection)  # by what set the fresh session up, or the one before it
+    if _look not in connection.execute_wrappers:
+        # As the first: Django's execute_wrapper() takes the last one away when it ends.
+        connection.execute_wrappers.insert(0, _look)
+
+
+def _look(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
+    """Run a statement, as Django's ``execute_wrapper()`` asks for it, and note what it changes, even if it fails."""
+    connection = context["connection"]
+    if leaves_traces(sql if type(sql) is str else text_of(sql, connection), connection):
+        note_change(connection)
+    return execute(sql, params, many, context)
+
+
+def leaves_traces(sql: str, connection: Any) -> bool:
+    """Say whether a statement changes the session of a connection, and nobody changes it back.
+
+    A tenant library (django-tenants) sets the ``search_path`` by itself whenever the schema of its connection changes.
+    """
+    return changes_session(sql) and not (
+        hasattr(connection, "set_schema_to_public") and sql.lstrip()[:15].lower() == "set search_path"
+    )
+
+
+@lru_cache(maxsize=1000)
+def changes_session(sql: str) -> bool:
+    """Say whether a statement changes the database session beyond its transaction."""
+    text = sql.lower()
+    if any(_STATEMENT.match(each) is not None for each in (text.split(";") if ";" in text else (text,))):
+        return True
+    if any(function in text for function in _FUNCTIONS):
+        return True
+    return text.count("set_config") > len(_LOCAL_SETTING.findall(text)) or (":=" in text and "@" in text)
+
+
+def text_of(sql: Any, connection: Any) -> str:
+    """Return the text of a statement: of psycopg's ``sql`` module, or bytes."""
+    if isinstance(sql, bytes):
+        return sql.decode(errors="replace")
+    return str(sql.as_string(connection.connection)) if hasattr(sql, "as_string") else str(sql)
+
+
+def note_change(connection: BaseDatabaseWrapper) -> None:
+    """Have a connection closed after the run."""
+    changed: list[BaseDatabaseWrapper] | None = getattr(_local, "changed", None)
+    if changed is None:
+        changed = _local.changed = []
+    if connection not in changed:
+        changed.append(connection)
+
+
+def forget_change(connection: BaseDatabaseWrapper) -> None:
+    """Keep a connection: its session is fresh, or was not changed after all."""
+    if is_changed(connection):
+        _local.changed.remove(connection)
+
+
+def is_changed(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether the session of a connection was changed, and will be closed."""
+    return connection in (getattr(_local, "changed", None) or ())
+
+
+def end_changed_sessions() -> None:
+    """Close the connections of this thread whose session was changed since the last call; outside of transactions."""
+    changed: list[BaseDatabaseWrapper] | None = getattr(_local, "changed", None)
+    while changed:
+        discard_session(changed.pop())
+
+
+@contextmanager
+def kept_schemas() -> Iterator[None]:
+    """Run a receiver, and set each connection of a tenant library back to the schema that it was in."""
+    before = [(connection, connection.schema_name) for connection in opened_connections()]  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        known = dict(before)
+        for connection in opened_connections():
+            schema = known.get(connection)
+            if connection.schema_name != schema:  # type: ignore[attr-defined]
+                _set_schema(connection, schema)
+
+
+def _set_schema(connection: Any, schema: str | None) -> None:
+    if schema is None:
+        connection.set_schema_to_public()
+    else:
+        connection.set_schema(schema)
+
+
+@lru_cache(maxsize=1)
+def has_schemas() -> bool:
+    """Say whether the host's databases are a tenant library's, which keeps a schema on each connection."""
+    return any(hasattr(connections[alias], "set_schema_to_public") for alias in connections)

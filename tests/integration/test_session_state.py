@@ -1,0 +1,184 @@
+"""What a receiver changes for its database session ends with its run."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connection, transaction
+from django.db.backends.signals import connection_created
+from psycopg.sql import SQL, Identifier
+
+from signalbus.receiving import session_state, sharing
+from signalbus.receiving.pace import Manners, pace
+from tasks.admissions.models import Academy
+
+from .bus import Bus, connect, new_signal, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from signalbus import Signal
+
+# What is done, and a query for what it leaves.
+CHANGES = {
+    "postgresql": {
+        "setting": ("SET app.tenant = 'a'", "SELECT coalesce(current_setting('app.tenant', true), '')"),
+        "set_config": ("SELECT set_config('app.tenant', 'a', false)", "SELECT current_setting('app.tenant', true)"),
+        "search_path": ("SET search_path TO alpha, public", "SHOW search_path"),
+        "timeout": ("SET statement_timeout = '7s'", "SHOW statement_timeout"),
+        "lock": ("SELECT pg_advisory_lock(42)", "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"),
+        "temporary table": ("CREATE TEMP TABLE t (a int)", "SELECT to_regclass('pg_temp.t')"),
+        "listen": ("LISTEN news", "SELECT count(*) FROM pg_listening_channels()"),
+        "prepare": ("PREPARE p AS SELECT 1", "SELECT count(*) FROM pg_prepared_statements WHERE from_sql"),
+    },
+    "sqlite": {
+        "pragma": ("PRAGMA cache_size = 77", "PRAGMA cache_size"),
+        "attach": ("ATTACH DATABASE ':memory:' AS other", "SELECT count(*) FROM pragma_database_list"),
+        "temporary table": ("CREATE TEMP TABLE t (a int)", "SELECT count(*) FROM sqlite_temp_master"),
+    },
+    "mysql": {
+        "variable": ("SET @a = 1", "SELECT @a"),
+        "setting": ("SET SESSION lock_wait_timeout = 77", "SELECT @@lock_wait_timeout"),
+        "lock": ("SELECT GET_LOCK('a', 1)", "SELECT IS_USED_LOCK('a')"),
+        "temporary table": ("CREATE TEMPORARY TABLE t (a int)", "SELECT @@session.pseudo_thread_id > 0"),
+    },
+}
+WAYS: dict[str, dict[str, Any]] = {
+    "atomic": {},
+    "durable": {"durable": True},
+    "without a transaction": {"atomic": False},
+    "claimed first": {"durable": True, "atomic": False},
+}
+
+
+@pytest.fixture(autouse=True)
+def in_a_worker(database_url: str) -> Iterator[None]:
+    """Do what a worker does as it starts; nothing else opens a connection before."""
+    connection.close()
+    session_state.listen()
+    connection.ensure_connection()
+    yield
+    connection_created.disconnect(dispatch_uid="signalbus.session_state")
+    connection.execute_wrappers.remove(session_state._look)
+    connection.close()
+
+
+def query(sql: Any) -> Any:
+    """Return the first value that a statement gives."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()[0] if cursor.description else None
+
+
+def in_a_fresh_session(sql: str) -> Any:
+    """Return what a statement gives in a session that nobody has changed."""
+    found: list[Any] = []
+
+    def ask() -> None:
+        try:
+            found.append(query(sql))
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join(30)
+    return found[0]
+
+
+def deliver(bus: Bus, receiver: Callable[..., None], *, durable: bool = False, **options: Any) -> None:
+    """Send one message to a receiver, and deliver it."""
+    signal = new_signal(durable=durable)
+    connect(signal, receiver, "changing", **options)
+    signal.send(None)
+    bus.work()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_changed_session_ends_with_its_run(bus: Bus, way: str):
+    """The next delivery, however this one ran, sees what a fresh session has; nothing stays locked."""
+    for sql, shown in CHANGES[connection.vendor].values():
+        deliver(bus, lambda sql=sql, **kwargs: query(sql), **WAYS[way])
+
+        assert query(shown) == in_a_fresh_session(shown), sql
+    assert {state for _, state, _ in rows()} <= {"done"}
+
+
+def test_a_run_that_fails_ends_its_session_too(bus: Bus):
+    """The failure is written down in a fresh session, whatever the receiver may no longer see in its own."""
+    if connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL has schemas to hide the ledger's tables in")
+
+    def receiver_that_hides_the_tables_and_fails(**kwargs: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET search_path TO nowhere")
+        raise ValueError("hidden")
+
+    for options in WAYS.values():
+        deliver(bus, receiver_that_hides_the_tables_and_fails, **options)
+
+    assert query("SHOW search_path") == '"$user", public'
+    assert [(state, attempts) for _, state, attempts in rows()] == [("pending", 1)] * len(WAYS)
+
+
+def test_a_callback_after_the_commit_ends_its_session_too(bus: Bus):
+    """What a receiver leaves with on_commit is a part of its run."""
+    sql, shown = next(iter(CHANGES[connection.vendor].values()))
+
+    deliver(bus, lambda **kwargs: transaction.on_commit(lambda: query(sql)), durable=True)
+
+    assert query(shown) == in_a_fresh_session(shown)
+
+
+def test_a_receiver_that_changes_nothing_keeps_the_connection(bus: Bus):
+    """Neither a plain query nor a setting that ends with the transaction closes it."""
+    before = connection.connection
+
+    def receiver(**kwargs: Any) -> None:
+        Academy.objects.create(name="A", slug="a")
+        if connection.vendor == "postgresql":
+            query("SELECT set_config('app.tenant', 'a', true)")
+            query("SELECT pg_advisory_xact_lock(1)")
+
+    deliver(bus, receiver, durable=True)
+
+    assert connection.connection is before
+    assert [state for _, state, _ in rows()] == ["done"]
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_a_statement_of_the_drivers_sql_module_is_noticed(bus: Bus):
+    """It is no text, and is looked at as one."""
+    statement = SQL("SET {} = 'a'").format(Identifier("app", "tenant"))
+
+    deliver(bus, lambda **kwargs: query(statement))
+
+    assert query("SELECT coalesce(current_setting('app.tenant', true), '')") == ""
+
+
+def test_one_that_changes_the_session_shares_no_commit(bus: Bus, monkeypatch, database: str):
+    """Among deliveries of one commit it runs again alone, and the others never see what it has set."""
+    if database == "mariadb":
+        pytest.skip("nothing shares a commit there")
+    monkeypatch.setattr(sharing, "BRIEF", 5.0)
+    monkeypatch.setattr(pace, "_alone_until", {})
+    monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+    sql, shown = next(iter(CHANGES[connection.vendor].values()))
+    seen: list[Any] = []
+    signal: Signal = new_signal(durable=True)
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        seen.append(query(shown))
+        if number == 1:
+            query(sql)
+
+    connect(signal, receiver)
+    fresh = in_a_fresh_session(shown)
+    signal.send_many(None, [{"number": number} for number in range(4)])
+    bus.work()
+
+    assert {state for _, state, _ in rows()} == {"done"}
+    assert set(seen) == {fresh}
+    assert query(shown) == fresh

@@ -1,0 +1,75 @@
+"""Statements that change a database session beyond their transaction are told from those that do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from signalbus.receiving.session_state import changes_session
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SET app.tenant = 'a'",
+        "set role other",
+        "SET SESSION AUTHORIZATION other",
+        "SET SESSION statement_timeout = 5",
+        "SET search_path = %s",
+        "SET TIME ZONE 'UTC'",
+        "/* shop */ -- why\n SET ROLE other",
+        "SELECT 1; SET ROLE other",
+        "RESET ALL",
+        "DISCARD PLANS",
+        "LISTEN news",
+        "PREPARE plan AS SELECT 1",
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "CREATE TEMP TABLE t (a int)",
+        "create local temporary table t (a int)",
+        "CREATE TEMPORARY VIEW v AS SELECT 1",
+        "DO $$ BEGIN PERFORM 1; END $$",
+        "CALL procedure()",
+        "SELECT set_config('app.tenant', %s, false)",
+        "SELECT set_config('app.tenant', %s, %s)",
+        "SELECT pg_advisory_lock(1)",
+        "SELECT pg_try_advisory_lock_shared(1)",
+        "WITH x AS (SELECT set_config('a.b', 'c', false)) SELECT * FROM x",
+        "SELECT GET_LOCK('a', 1)",
+        "SET @a = 1",
+        "SELECT @a := 1",
+        "SET SESSION sql_mode = ''",
+        "SET NAMES latin1",
+        "USE other",
+        "LOCK TABLES t WRITE",
+        "PRAGMA foreign_keys = OFF",
+        "ATTACH DATABASE 'x' AS x",
+    ],
+)
+def test_a_change_of_the_session_is_noticed(sql):
+    """On PostgreSQL, MariaDB and SQLite, behind comments and other statements too."""
+    assert changes_session(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1",
+        'UPDATE "shop_order" SET "name" = %s WHERE "id" = 1',
+        "INSERT INTO settings (name) VALUES ('set role')",
+        "SET LOCAL app.tenant = 'a'",
+        "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+        "SET CONSTRAINTS ALL IMMEDIATE",
+        "SELECT set_config('app.tenant', %s, true)",
+        "SELECT pg_advisory_xact_lock(1)",
+        "SELECT pg_try_advisory_xact_lock(1)",
+        'SAVEPOINT "s1"',
+        'RELEASE SAVEPOINT "s1"',
+        "CREATE TABLE temperature (a int)",
+        "DECLARE c NO SCROLL CURSOR FOR SELECT 1",
+        "PREPARE TRANSACTION 'a'",
+        "SELECT settings, reset FROM listen",
+        "DELETE FROM dossiers",
+    ],
+)
+def test_what_ends_with_its_transaction_is_left_alone(sql):
+    """No connection is closed for it."""
+    assert not changes_session(sql)
