@@ -38,7 +38,7 @@ from signalbus.ledger.ordering import order_of
 from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
 from signalbus.ledger.purging import purge, purge_keys, purge_some, take_turn
 from signalbus.ledger.recording import Part, record
-from signalbus.ledger.tables import missing, reject_missing
+from signalbus.ledger.tables import missing, reject_missing, reject_unmigrated
 from signalbus.ledger.taking import (
     Taken,
     can_share,
@@ -99,6 +99,7 @@ __all__ = [
     "record",
     "refuse",
     "reject_missing",
+    "reject_unmigrated",
     "release",
     "renew",
     "repair",

@@ -11,13 +11,15 @@ from django.db import DatabaseError, connections, transaction
 
 from signalbus.exceptions import MissingTables
 from signalbus.ledger.deliveries import using
+from signalbus.ledger.dialect import DELIVERIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 # The migration that made the last table or column that send() writes to. A later one must not be named: a host's
 # migration that was applied before it could not depend on it.
 SUFFICIENT: Final = "0003_ledger"
+_SENT: Final = f"SELECT ordering_key, position, worker FROM {DELIVERIES} WHERE 1 = 0"  # noqa: S608 - columns that it made
 
 # PostgreSQL's codes and MariaDB's for a table and a column that do not exist; SQLite has texts only.
 _CODES: Final = frozenset({"42P01", "42703"})
@@ -35,7 +37,18 @@ def reject_missing(error: DatabaseError) -> None:
         MissingTables: its tables, or columns of theirs, do not exist.
     """
     if _is_missing(error):
-        raise MissingTables(remedy()) from error
+        raise MissingTables(_remedy()) from error
+
+
+def reject_unmigrated() -> None:
+    """Look whether the tables have what send() writes to.
+
+    Raises:
+        MissingTables: they have not, or do not exist.
+    """
+    remedy = _failing([_SENT])
+    if remedy is not None:
+        raise MissingTables(remedy)
 
 
 def missing() -> str | None:
@@ -44,19 +57,24 @@ def missing() -> str | None:
     Raises:
         DatabaseError: the database cannot be asked.
     """
+    return _failing(_whole(using()))
+
+
+def _failing(statements: Iterable[str]) -> str | None:
+    """Return the remedy if one of these statements names what does not exist, else None."""
     alias = using()
     try:
         with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-            for statement in _probes(alias):
+            for statement in statements:
                 cursor.execute(statement)
     except DatabaseError as error:
         if _is_missing(error):
-            return remedy()
+            return _remedy()
         raise
     return None
 
 
-def remedy() -> str:
+def _remedy() -> str:
     """Say what to do where the ledger's tables are missing."""
     alias = using()
     database = "" if alias == "default" else f" --database {alias}"
@@ -77,7 +95,7 @@ def _is_missing(error: DatabaseError) -> bool:
     return code in _CODES or number in _NUMBERS or _TEXTS.search(str(error)) is not None
 
 
-def _probes(alias: str) -> Iterator[str]:
+def _whole(alias: str) -> Iterator[str]:
     """Write a statement for each table, which names all its columns and reads no row."""
     quote = connections[alias].ops.quote_name
     for model in apps.get_app_config("signalbus").get_models():

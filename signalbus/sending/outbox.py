@@ -70,8 +70,14 @@ def add(outgoing: Sequence[Outgoing], *, robust: bool = True) -> Mapping[UUID, U
         due, instead = _record(outgoing)
         commits.wait(deciders, due, publish)
         return instead
+    if _is_migrating():
+        ledger.reject_unmigrated()  # after the commit it would be too late
     commits.wait(deciders, outgoing, _record_and_publish)
     return NOBODY
+
+
+def _is_migrating() -> bool:
+    return next(databases_being_migrated(), None) is not None
 
 
 def _send_now(outgoing: Sequence[Outgoing], *, robust: bool) -> Mapping[UUID, UUID]:
@@ -88,7 +94,7 @@ def _record(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapping[U
     else:
         return outgoing, NOBODY
     try:
-        if next(databases_being_migrated(), None) is None:
+        if not _is_migrating():
             return _record_rows(outgoing)
         # The tables may not exist yet: a failure of ours must not end the migration's transaction.
         with transaction.atomic(using=ledger.using()):

@@ -55,13 +55,13 @@ def durable() -> Signal:
     return signal
 
 
-def migrating(function: Callable[[], object], *, atomic: bool = True) -> None:
+def migrating(function: Callable[[], object], *, atomic: bool = True, using: str = "default") -> None:
     """Call a function as a data migration does."""
 
     def forward(apps: Any, schema_editor: Any) -> None:
         function()
 
-    executor = MigrationExecutor(connections["default"])
+    executor = MigrationExecutor(connections[using])
     options = {"operations": [RunPython(forward)], "atomic": atomic}
     plan = [(type("Migration", (Migration,), options)("9999_test", "admissions"), False)]
     executor.migration_plan = lambda *args, **kwargs: plan  # type: ignore[method-assign]
@@ -109,6 +109,24 @@ def test_a_robust_send_leaves_the_migration_usable(empty_database, durable, capl
         assert cursor.fetchall() == [(42,)]
     (told,) = [record for record in caplog.records if record.name == "signalbus"]
     assert DEPENDENCY in told.getMessage()
+
+
+def test_a_migration_of_another_database_is_told_before_its_commit(empty_database, durable, tmp_path):
+    """``migrate --database other``, before the database of the ledger is migrated: nothing is lost after the commit."""
+    settings = {"default": {}, "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "other")}}
+    connections.settings["other"] = connections.configure_settings(settings)["other"]
+    try:
+        with pytest.raises(MissingTables, match=r"manage\.py migrate signalbus"):
+            migrating(lambda: durable.send(None, n=1), using="other")
+        migrate_to(SUFFICIENT)
+        migrating(lambda: durable.send(None, n=1), using="other")
+    finally:
+        connections["other"].close()
+        del connections["other"]
+        del connections.settings["other"]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT receiver, state FROM signalbus_delivery")
+        assert cursor.fetchall() == [("on_seeded", "published")]
 
 
 def test_the_dependency_that_is_named_is_enough(empty_database, durable):
