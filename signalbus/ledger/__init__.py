@@ -14,6 +14,7 @@ from signalbus.ledger.accounts import (
     undecided,
     waiting_queues,
 )
+from signalbus.ledger.backlog import Backlog, backlogs
 from signalbus.ledger.deliveries import (
     Settlement,
     earlier_id,
@@ -56,12 +57,14 @@ from signalbus.ledger.unsendable import keep_unsendable
 __all__ = [
     "Account",
     "Audit",
+    "Backlog",
     "Evidence",
     "Part",
     "Settlement",
     "Taken",
     "anything_due",
     "audit",
+    "backlogs",
     "behind",
     "bury",
     "can_share",

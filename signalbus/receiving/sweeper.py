@@ -60,6 +60,9 @@ class LostTally:
             )
 
 
+_lost = LostTally()  # of this process's sweeper
+
+
 def sweep() -> int:
     """Publish all that is due now.
 
@@ -70,24 +73,24 @@ def sweep() -> int:
         PublishError: the broker did not take some; they and what was not tried are due again soon.
         DatabaseError: the ledger could not be read.
     """
-    published, more, lost = 0, True, LostTally()
+    published, more = 0, True
     try:
         while more:
-            count, more = _sweep_some(lost)
+            count, more = _sweep_some()
             published += count
     finally:
-        lost.tell()
+        _lost.tell()
     return published
 
 
-def _sweep_some(lost: LostTally) -> tuple[int, bool]:
+def _sweep_some() -> tuple[int, bool]:
     """Publish a batch of what is due; return how many deliveries that were, and whether there may be more."""
     if not ledger.anything_due():
         return 0, False
     rows = ledger.take_due(BATCH)
     due = [(row, text) for row in rows if (text := _text(row)) is not None]
     published = _publish(due)
-    lost.add(row for row, _ in due)
+    _lost.add(row for row, _ in due)
     return published, len(rows) == BATCH
 
 
@@ -225,7 +228,6 @@ class Sweeper(threading.Thread):
         self._stopped = threading.Event()
         self._unparked = False
         self._purge = Purge()
-        self._lost = LostTally()
         self._trouble = Trouble("signalbus could not sweep, and will try again")
         _hold_while_forking()
 
@@ -253,9 +255,9 @@ class Sweeper(threading.Thread):
                 self._unparked = True
             if not ledger.is_idle():
                 mark()
-                if _sweep_some(self._lost)[1]:
+                if _sweep_some()[1]:
                     return BREATH
-                self._lost.tell()
+                _lost.tell()
             if self._purge.step():
                 return min(PURGE_PAUSE, self._interval)
         except (DatabaseError, publisher.PublishError) as error:

@@ -56,6 +56,7 @@ class BusStep(bootsteps.StartStopStep):
         if celery.is_own_app():
             _check()
             _prepare_own(parent)
+        _warn_of_other_queues(parent.app)
         upkeep.close_before_fork()
         if celery.is_own_app():
             upkeep.keep_connections()
@@ -142,6 +143,18 @@ def _consume_receivers_queues(app: Any) -> None:
     queues = app.amqp.queues
     for name in registry.queues():
         queues.select_add(queues[name] if name in queues else queues.new_missing(name))
+
+
+def _warn_of_other_queues(app: Any) -> None:
+    """Warn where this worker consumes no queue that a signal could come through, as with a wrong ``-Q``."""
+    ours = {celery.default_queue(), *registry.queues()}
+    consumed = set(app.amqp.queues.consume_from)
+    if ours.isdisjoint(consumed):
+        logger.warning(
+            "signalbus: this worker consumes %s, and none of the queues that signals come through (%s): it delivers "
+            "nothing. Leave -Q out, or name one of them.",
+            ", ".join(sorted(consumed)) or "no queue", ", ".join(sorted(ours)),
+        )  # fmt: skip
 
 
 def _warn_of_async(worker: Any) -> None:

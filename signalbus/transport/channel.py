@@ -50,6 +50,7 @@ class ClaimingMixin:
         self.is_claiming: bool = False
         self._line: Line | None = None
         self._asked: _Asked | None = None
+        self._is_named: bool = False  # the line tells which queues are consumed
         self._ending: list[str] = []  # claims whose end is on its way to Redis
         self._without_acks: set[str] = set()  # queues whose consumer wants none, as of replies when a worker starts
         super().__init__(*arguments, **options)
@@ -62,6 +63,7 @@ class ClaimingMixin:
     def basic_consume(self, queue: str, no_ack: bool, *arguments: Any, **options: Any) -> Any:
         """Consume a queue; kombu's signature."""
         consumed = super().basic_consume(queue, no_ack, *arguments, **options)  # type: ignore[misc]
+        self._is_named = False
         if no_ack:
             self._without_acks.add(queue)
         else:
@@ -81,6 +83,7 @@ class ClaimingMixin:
         worker that stops waits for its receivers first.
         """
         cancelled = super().basic_cancel(consumer_tag)  # type: ignore[misc]
+        self._is_named = False
         if self._line is not None and self._line.is_busy and not self.active_queues:
             self.on_readable()
         return cancelled
@@ -167,6 +170,9 @@ class ClaimingMixin:
         """Send acknowledgements and a claim, in one packet."""
         line, owner = self._line, self.owner
         assert line is not None  # noqa: S101 - for the type checker
+        if wanted and not self._is_named:
+            line.name_itself(compat.prefixed(self, queue) for queue in self.active_queues)
+            self._is_named = True
         commands: list[tuple[Any, ...]] = []
         self._ending += owner.take_acknowledged(MOST_ACKNOWLEDGED)
         if self._ending:

@@ -7,15 +7,20 @@ and priorities, nothing is popped to look at it, and an idle worker asks for not
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from signalbus.compat import redis as compat
+from signalbus.transport import consumers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+logger: logging.Logger = logging.getLogger("signalbus")
 
 OVERDUE = 10.0  # seconds without a reply after which a connection is given up: the other end may be gone
 
@@ -82,6 +87,17 @@ class Line:
         """Send one command, and wait for its reply."""
         self.send([command])
         return self.receive()[0]
+
+    def name_itself(self, queues: Iterable[str]) -> None:
+        """Tell Redis which queues are consumed here, where people find it: in its list of clients.
+
+        Args:
+            queues: their names, with the global prefix.
+        """
+        try:
+            self.call(("CLIENT", "SETNAME", consumers.name_of(queues)))
+        except ResponseError as error:  # as where this user may not
+            logger.debug("signalbus could not name its connection to Redis: %s", error)
 
     def _reject_closed(self) -> None:
         """Raise what makes kombu reconnect; redis-py would quietly open another connection, which tracks nothing."""

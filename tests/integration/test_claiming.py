@@ -17,6 +17,7 @@ from signalbus.celery import TASK_NAME
 from signalbus.embedded import EmbeddedValkey
 from signalbus.transport import claims, pulse, scripts, unacked
 from signalbus.transport.claims import Work
+from signalbus.transport.consumers import consumers_of
 from signalbus.transport.progress import BEGUN, DONE, WAITING
 from tests.integration.claimant import Claimant
 from tests.others.daemon import free_port
@@ -252,6 +253,18 @@ def test_behind_tls(tmp_path):
                 claimant.take(count, timeout=1)
             claimant.acknowledge()
             assert claimant.channel.is_claiming
+
+
+def test_connection_tells_what_it_consumes(url, client):
+    """Redis's list of clients shows it, where ``manage.py signalbus status`` looks; and that it consumes less now."""
+    with Claimant(url, "work", "mails, too", global_keyprefix="shop:") as claimant:
+        claimant.run_for(0.1)
+        assert [consumers_of(client, 0, f"shop:{queue}") for queue in ("work", "mails, too", "x")] == [1, 1, 0]
+        claimant.consumer.cancel_by_queue("work")
+        publish(url, "news", queue="mails, too", global_keyprefix="shop:")
+        claimant.take(1)
+        assert [consumers_of(client, 0, f"shop:{queue}") for queue in ("work", "mails, too", "x")] == [0, 1, 0]
+    assert consumers_of(client, 0, "shop:mails, too") == 0
 
 
 def test_a_limit_of_somebodys_own(url, client):

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -15,11 +16,11 @@ from django.core.management import CommandError, call_command
 from django.db.models import F
 from django.test import override_settings
 
-from signalbus import Retry, Signal, ledger
+from signalbus import Retry, Signal, ledger, overlooked
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.batch import deliver
 from tasks.admissions.models import Academy
-from tests.servers import broker
+from tests.servers import broker, wait_until
 
 from .bus import QUEUE, Bus, connect, new_signal, only, rows
 
@@ -299,6 +300,80 @@ def test_status_tells_of_a_broker_that_is_away(bus: Bus):
     """It is what somebody who asks wants to know."""
     with broker("redis://127.0.0.1:1/0"), pytest.raises(CommandError, match="signalbus: the broker cannot be asked"):
         run("status")
+
+
+class TestWhetherAnybodyWorks:
+    """``status`` and ``failed`` tell whether anybody works."""
+
+    def test_without_a_worker(self, bus: Bus):
+        """Each queue says what waits, since when, and that nobody consumes it; ``failed`` points there."""
+        signal = new_signal(durable=True)
+        connect(signal, lambda **kwargs: None, "count")
+        signal.send(None)
+        shown = run("status")
+        assert "1 message waits on the broker, 1 delivery in the ledger, the oldest since 20" in shown
+        assert "NO WORKER consumes it; none has been heard of. Start one: celery -A signalbus worker" in shown
+        shown = run("failed")
+        assert "Nothing has failed.\nBut in signalbus 1 message waits on the broker" in shown
+        assert "no worker consumes it: `manage.py signalbus status` says more." in shown
+        bus.work()
+        assert "signalbus: " in run("status")
+        assert "0 messages wait on the broker, 0 deliveries in the ledger\n" in run("status")
+        assert "NO WORKER consumes it; one was last heard of at 20" in run("status")
+        assert run("failed") == "Nothing has failed.\n"
+
+    def test_queue_of_a_receiver(self, bus: Bus):
+        """A queue that one receiver names is told of by itself, and so is one that no receiver names any more."""
+        signal = new_signal(durable=True)
+        connect(signal, lambda **kwargs: None, "count", queue="tills")
+        signal.send(None)
+        bus.client.client_setname("signalbus:signalbus")
+        assert "But in tills 1 message waits" in run("failed")
+        signal.disconnect(dispatch_uid="count")
+        assert "But in tills 1 message waits" in run("failed")
+        lines = run("status").splitlines()
+        at = next(number for number, line in enumerate(lines) if line.startswith("tills: "))
+        assert "NO WORKER" in lines[at + 2]
+
+    def test_with_a_worker(self, bus: Bus):
+        """A worker that claims is seen by the name of its connection, which names its queues."""
+        signal = new_signal(durable=True)
+        connect(signal, lambda **kwargs: None, "count")
+        signal.send(None)
+        bus.client.client_setname("signalbus:mails%2C1,signalbus")
+        assert "consumed by 1 worker; none has been heard of" in run("status")
+        assert run("failed") == "Nothing has failed.\n"
+        bus.client.client_setname("signalbus:mails")
+        assert "NO WORKER" in run("status")
+
+    def test_a_worker_that_waits_as_kombu_does(self, bus: Bus):
+        """It does not say for which queue: only what waits for a minute, with no worker heard of since, is told."""
+        signal = new_signal(durable=True)
+        connect(signal, lambda **kwargs: None, "count")
+        signal.send(None)
+        waiting = threading.Thread(target=lambda: bus.client.brpop("another"), daemon=True)
+        waiting.start()
+        try:
+            wait_until(lambda: "cannot be told" in run("status"), what="it to wait")
+            assert run("failed") == "Nothing has failed.\n"
+            Delivery.objects.update(created_at=F("created_at") - timedelta(minutes=2))
+            assert "But in signalbus 1 message waits" in run("failed")
+        finally:
+            bus.client.lpush("another", "end")
+            waiting.join(10)
+
+    def test_a_broker_that_is_away(self, bus: Bus):
+        """``failed`` says so, and does not fail for it."""
+        with broker("redis://127.0.0.1:1/0"):
+            assert "cannot be asked whether anything waits" in run("failed")
+
+    def test_what_is_overlooked(self, bus: Bus, monkeypatch: pytest.MonkeyPatch):
+        """Modules that nobody imports, and signals without receivers, are told."""
+        monkeypatch.setattr(overlooked, "modules_not_imported", lambda: ["shop.handlers (/shop/handlers.py:3)"])
+        monkeypatch.setattr(overlooked, "signals_without_receivers", lambda: ["shop.sold", "shop.bought"])
+        shown = run("status")
+        assert "shop.handlers (/shop/handlers.py:3) connects receivers and is not imported" in shown
+        assert "Nobody is connected to shop.sold, shop.bought." in shown
 
 
 MANY_ROWS = """

@@ -59,3 +59,22 @@ def test_the_missing_queues_type_can_be_another(own_app: OwnApp):
     app = own_app(CELERY_TASK_DEFAULT_QUEUE_TYPE="quorum", CELERY_TASK_CREATE_MISSING_QUEUE_TYPE="classic")
 
     assert queue_type(app, "email") == "classic"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "warned"), [(None, False), ("celery", True), ("celery,signalbus", False), ("email", False)]
+)
+def test_worker_that_consumes_none_of_our_queues_is_warned_of(
+    own_app: OwnApp, caplog: pytest.LogCaptureFixture, chosen: str | None, warned: bool
+):
+    """As with a wrong ``-Q``; one of our queues is enough."""
+    app = own_app()
+    if chosen is not None:
+        app.amqp.queues.select(chosen.split(","))
+    worker._warn_of_other_queues(app)
+    lines = [record.getMessage() for record in caplog.records]
+    assert bool(lines) is warned
+    if warned:
+        assert "this worker consumes celery, and none of the queues that signals come through (" in lines[0]
+        assert "email" in lines[0]
+        assert "signalbus" in lines[0]

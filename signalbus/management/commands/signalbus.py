@@ -15,14 +15,11 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from signalbus import conf, ledger
-from signalbus.celery import default_queue
 from signalbus.exceptions import TextError
-from signalbus.management import books
+from signalbus.management import books, status
 from signalbus.models import Delivery, State
 from signalbus.receiving.auditing import ask_queues
 from signalbus.receiving.sweeper import sweep
-from signalbus.registry import registry
-from signalbus.sending import publisher
 from signalbus.sending.publisher import PublishError
 from signalbus.wire.message import from_body
 
@@ -79,7 +76,9 @@ class Command(BaseCommand):
         audit.add_argument("--json", action="store_true", help="an object, for programs")
         audit.add_argument("--repair", action="store_true", help="publish again what is missing")
         audit.add_argument("--wait", type=float, default=AUDIT_WAIT, metavar="SECONDS", help="for the queues to answer")
-        commands.add_parser("status", help="say which way messages take to each queue, and why")
+        commands.add_parser(
+            "status", help="say of each queue what waits, who consumes it, and which way messages take to it"
+        )
         commands.add_parser("sweep", help="publish what is due now, as the sweeper in each worker does")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -118,6 +117,8 @@ class Command(BaseCommand):
             self._show(row, with_traceback=options["traceback"])
         self._count(states, options["state"])
         if options["state"] is None:
+            for line in status.unattended():
+                self.stdout.write(line)
             gone, nobody = ledger.skipped()
             if gone:
                 self.stdout.write(f"{gone} skipped because their row was gone: {LISTED}")
@@ -194,14 +195,8 @@ class Command(BaseCommand):
             self._publish_due()
 
     def _status(self, _options: dict[str, Any]) -> None:
-        for queue in dict.fromkeys([default_queue(), *registry.queues()]):
-            try:
-                reason = publisher.why_through_celery(queue)
-            except Exception as error:
-                # Whatever the broker, or what stands before it, has to say: it is what somebody wants to know here.
-                raise CommandError(f"{queue}: the broker cannot be asked: {type(error).__name__}: {error}") from error
-            way = "written to Redis directly, in one round trip" if reason is None else f"through Celery: {reason}"
-            self.stdout.write(f"{queue}: {way}")
+        for line in status.report():
+            self.stdout.write(line)
 
 
 def _why_it_waits(row: Delivery) -> str:

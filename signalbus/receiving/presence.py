@@ -1,0 +1,80 @@
+"""Whether anybody works: for each queue what waits there, and which workers consume it, as the broker tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kombu.exceptions import ChannelError, OperationalError
+
+from signalbus import celery
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kombu import Connection
+
+NO_QUEUE = "404"  # of AMQP, where it is the error's code, and of kombu for Redis, where it is the reply's
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What a broker tells of a queue.
+
+    Args:
+        waiting: Celery messages in it; None if the broker does not tell.
+        workers: how many consume it; None if that cannot be told.
+        error: what the broker said instead, or nothing.
+    """
+
+    waiting: int | None = None
+    workers: int | None = None
+    error: str = ""
+
+
+def ask_broker(queues: Iterable[str]) -> dict[str, Presence]:
+    """Ask the broker of queues; nothing is declared or changed.
+
+    Args:
+        queues: their names.
+
+    Returns:
+        What it says of each; an error is told in its place.
+    """
+    app = celery.get_app()
+    with app.connection_for_read(transport_options=celery.transport_options(app)) as connection:
+        return dict(_ask_each(connection, queues))
+
+
+def _ask_each(connection: Connection, queues: Iterable[str]) -> Iterator[tuple[str, Presence]]:
+    errors: tuple[Any, ...] = (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
+    for queue in queues:
+        try:
+            with connection.channel() as channel:  # of its own: RabbitMQ closes the one on which it has an objection
+                yield queue, Presence(*_ask(connection, channel, queue))
+        except errors as error:
+            yield queue, Presence(error=f"{type(error).__name__}: {error}")
+
+
+def _ask(connection: Connection, channel: Any, queue: str) -> tuple[int, int | None]:
+    """Return how many messages wait in a queue, and how many workers consume it."""
+    waiting, consumers = 0, 0
+    try:
+        declared = channel.queue_declare(queue, passive=True)
+    except ChannelError as error:
+        if NO_QUEUE not in {str(error.code), str(error.reply_code)}:
+            raise
+    else:
+        waiting, consumers = declared.message_count, declared.consumer_count
+    kind = connection.transport.driver_type
+    if kind == "redis":
+        return waiting, _consumers_on_redis(channel, queue)
+    return waiting, consumers if kind == "amqp" else None
+
+
+def _consumers_on_redis(channel: Any, queue: str) -> int | None:
+    from signalbus.compat.redis import prefixed  # noqa: PLC0415 - a host on another broker does without redis-py
+    from signalbus.transport.consumers import consumers_of  # noqa: PLC0415 - as above
+
+    client = channel.client
+    return consumers_of(client, int(client.connection_pool.connection_kwargs.get("db") or 0), prefixed(channel, queue))
