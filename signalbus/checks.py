@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from django.apps import apps
 from django.core import checks
 from django.core.management import get_commands
 from django.db import DatabaseError, connections
@@ -37,6 +38,21 @@ def _is_about_running(argv: list[str]) -> bool:
     """
     command = argv[1] if len(argv) > 1 else ""
     return command in {"check", "runserver"} or command not in get_commands()
+
+
+@checks.register("signalbus")
+def check_tenants(**_kwargs: Any) -> list[checks.CheckMessage]:
+    """Check that a project with django-tenants carries the tenant of the sender."""
+    if not apps.is_installed("django_tenants"):
+        return []
+    try:
+        if "tenant" in carrying.carriers():
+            return []
+    except ConfigurationError:
+        return []  # check_settings() tells of it
+    text = "django-tenants is installed, and no tenant travels: a worker may load the row of another tenant."
+    hint = 'Add "signalbus.carriers.TenantSchema" to SIGNALBUS["CARRY"]; silence this check if no rows are sent.'
+    return [checks.Warning(text, hint=hint, id="signalbus.W006")]
 
 
 @checks.register("signalbus", deploy=True)

@@ -6,12 +6,13 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.db import connections
 from django.utils import timezone, translation
 
 from signalbus import Signal, carrying
 from signalbus.carriers import Language, TenantSchema, TimeZone
-from signalbus.checks import check_settings
+from signalbus.checks import check_settings, check_tenants
 from signalbus.exceptions import ConfigurationError, PayloadError, SignalBusError, UnknownClass
 from signalbus.testing import captured
 
@@ -151,6 +152,23 @@ def test_an_unknown_carrier_is_named(carry):
     carry(Language)
     with pytest.raises(UnknownClass, match=r"the carrier 'tenant': .*CARRY"):
         carrying.call_restored({"language": "de", "tenant": "alpha"}, lambda: None)
+
+
+def test_tenants_without_a_carrier_are_told_of(settings, monkeypatch):
+    """Where django-tenants is installed and no carrier is called "tenant", a worker may load another tenant's row."""
+    monkeypatch.setattr(apps, "is_installed", lambda app: app == "django_tenants")
+    (warning,) = check_tenants()
+    assert warning.id == "signalbus.W006"
+    assert "signalbus.carriers.TenantSchema" in str(warning.hint)
+    settings.SIGNALBUS = {"CARRY": [Named("tenant")]}
+    assert check_tenants() == []
+    settings.SIGNALBUS = {"CARRY": ["no_such_module.Carrier"]}
+    assert check_tenants() == []  # check_settings() tells of it
+
+
+def test_projects_without_tenants_are_told_nothing():
+    """Nearly all."""
+    assert check_tenants() == []
 
 
 class Cursor:
