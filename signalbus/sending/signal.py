@@ -15,14 +15,13 @@ from signalbus.options import (
     reject_unknown,
     takes_no_more,
 )
+from signalbus.sending.admitting import reject_unreachable, reject_without_kwargs
 from signalbus.sending.connecting import (
     in_order,
     place_of,
     plain,
     policy_from,
     reject_unordered,
-    reject_unreachable,
-    reject_without_kwargs,
     resolve_entry,
     site_of_call,
 )

@@ -69,7 +69,7 @@ def test_promise_5_one_failing_receiver_disturbs_no_other(worker: Worker):
 
 
 def test_one_log_record_with_the_traceback_for_each_failure(start_worker: Callable[..., Worker]):
-    """The worker's log shows each failed attempt once, with its traceback."""
+    """The worker's log shows each failed attempt once, with its traceback; Celery's lines say what became of it."""
     worker = start_worker(environment=TESTS_SETTINGS)
 
     trouble.send(sender=None, label="logged")
@@ -78,6 +78,11 @@ def test_one_log_record_with_the_traceback_for_each_failure(start_worker: Callab
     wait_until(lambda: worker.log.count("ValueError: no luck with logged") >= 2, what="two tracebacks")
     assert worker.log.count("ValueError: no luck with logged") == 2
     assert worker.log.count("Traceback (most recent call last)") >= 2
+    wait_until(lambda: "receiver_that_raises: dead" in worker.log, what="the line about the end of the task")
+    of_raising = [line for line in worker.log.splitlines() if "Task signalbus.deliver[" in line and "_raises" in line]
+    assert any("] received: " in line for line in of_raising)
+    assert any("] ended in " in line and "receiver_that_raises: failed, again in " in line for line in of_raising)
+    assert not any("succeeded" in line for line in of_raising)
 
 
 def test_bad_input_a_killed_child_is_a_failed_attempt_bounded_then_dead(start_worker: Callable[..., Worker]):
