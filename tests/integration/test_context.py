@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -15,6 +17,7 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.models.signals import post_save
 from django.test import override_settings
+from django.utils.functional import SimpleLazyObject
 
 from signalbus import Reject, Retry, Signal, disconnect, receiver
 from signalbus.exceptions import PayloadError
@@ -209,6 +212,30 @@ def test_deliveries_of_different_context_share_no_commit(bus: Bus, seen, monkeyp
             "[{'realm': 'beta'}, {'realm': 'beta'}]",
             "[{}, {}]",
         ]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_it_is_captured_in_the_thread_of_the_sender(bus: Bus, lazy: bool):
+    """Also where an event loop runs, and another thread records: a connection, and so a tenant, is of one thread."""
+
+    class Thread(Realm):
+        name = "thread"
+
+        def capture(self) -> Any:
+            return threading.get_ident()
+
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "receiver")
+
+    async def send() -> int:
+        signal.send(None, row=SimpleLazyObject(Academy.objects.get) if lazy else None)
+        return threading.get_ident()
+
+    Academy.objects.create(name="A", slug="a")
+    with override_settings(SIGNALBUS={"CARRY": [Thread()]}):
+        sender = asyncio.run(send())
+    ((text,),) = bus.take()
+    assert f'"e":{{"thread":{sender}}}' in text
 
 
 def test_unique_messages_of_another_context_are_not_equal(bus: Bus, seen):
