@@ -48,6 +48,8 @@ def defaults() -> dict[str, Any]:
         The settings, with the reasons beside them.
     """
     limit = _host("task_time_limit", conf.get().TIME_LIMIT)
+    if limit is not None and (not isinstance(limit, (int, float)) or isinstance(limit, bool)):
+        raise ConfigurationError(f"CELERY_TASK_TIME_LIMIT is {limit!r}; it must be a number of seconds, or None.")
     return {
         # A failover or a full disk of the broker must not end the worker (celery#7946).
         "broker_channel_error_retry": True,

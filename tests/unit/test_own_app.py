@@ -6,6 +6,7 @@ import pytest
 from celery.contrib.django.task import DjangoTask
 
 from signalbus import celery
+from signalbus.exceptions import ConfigurationError
 
 
 @pytest.fixture
@@ -52,6 +53,12 @@ def test_without_a_hard_limit_there_is_no_soft_one_of_ours(made):
     """Who takes the limit away means both."""
     conf = made(CELERY_TASK_TIME_LIMIT=None).conf
     assert (conf.task_time_limit, conf.task_soft_time_limit) == (None, None)
+
+
+def test_limit_that_is_no_number_is_refused_by_name(made):
+    """As a text from the environment; the system check says so, instead of a traceback."""
+    with pytest.raises(ConfigurationError, match="CELERY_TASK_TIME_LIMIT is '300'; it must be a number of seconds"):
+        made(CELERY_TASK_TIME_LIMIT="300")
 
 
 def test_the_broker_waits_longer_than_a_host_s_own_limit(made):
