@@ -29,13 +29,15 @@ def report() -> Iterator[str]:
     """
     known = ledger.backlogs()
     queues = _queues(known)
+    found: dict[str, Presence] = {}
     for queue in queues:
         try:
             reason = publisher.why_through_celery(queue)
-            presence = ask_broker([queue])[queue]
+            found = found or ask_broker(queues)
         except Exception as error:
             # Whatever the broker, or what stands before it, has to say: it is what somebody wants to know here.
             raise CommandError(f"{queue}: the broker cannot be asked: {type(error).__name__}: {error}") from error
+        presence = found[queue]
         way = "written to Redis directly, in one round trip" if reason is None else f"through Celery: {reason}"
         yield f"{queue}: {way}"
         backlog = _backlog_of(queue, known)

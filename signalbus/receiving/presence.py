@@ -48,12 +48,18 @@ def ask_broker(queues: Iterable[str]) -> dict[str, Presence]:
 
 def _ask_each(connection: Connection, queues: Iterable[str]) -> Iterator[tuple[str, Presence]]:
     errors: tuple[Any, ...] = (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
+    away = ""  # what the broker that cannot be reached has cost once already
     for queue in queues:
+        if away:
+            yield queue, Presence(error=away)
+            continue
         try:
             with connection.channel() as channel:  # of its own: RabbitMQ closes the one on which it has an objection
                 yield queue, Presence(*_ask(connection, channel, queue))
         except errors as error:
-            yield queue, Presence(error=f"{type(error).__name__}: {error}")
+            text = f"{type(error).__name__}: {error}"
+            away = "" if isinstance(error, connection.channel_errors) else text
+            yield queue, Presence(error=text)
 
 
 def _ask(connection: Connection, channel: Any, queue: str) -> tuple[int, int | None]:

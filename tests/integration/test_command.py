@@ -9,12 +9,14 @@ import sys
 import threading
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db.models import F
 from django.test import override_settings
+from kombu import Connection
 
 from signalbus import Retry, Signal, ledger, overlooked
 from signalbus.models import Delivery, StoredMessage
@@ -363,9 +365,17 @@ class TestWhetherAnybodyWorks:
             waiting.join(10)
 
     def test_a_broker_that_is_away(self, bus: Bus):
-        """``failed`` says so, and does not fail for it."""
-        with broker("redis://127.0.0.1:1/0"):
-            assert "cannot be asked whether anything waits" in run("failed")
+        """``failed`` says so of each queue, does not fail for it, and waits for it once."""
+        signal = new_signal()
+        connect(signal, lambda **kwargs: None, "count", queue="tills")
+        with (
+            broker("redis://127.0.0.1:1/0"),
+            patch.object(Connection, "channel", autospec=True, side_effect=Connection.channel) as opened,
+        ):
+            shown = run("failed")
+        for queue in ("signalbus", "tills"):
+            assert f"{queue}: the broker cannot be asked whether anything waits" in shown
+        assert opened.call_count == 1
 
     def test_what_is_overlooked(self, bus: Bus, monkeypatch: pytest.MonkeyPatch):
         """Modules that nobody imports, and signals without receivers, are told."""
