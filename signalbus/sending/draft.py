@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -117,8 +118,10 @@ class Draft:
         if signal.conflicts:
             raise ConfigurationError(str(signal.conflicts[0]))
         refuse_reserved(payloads)
-        # In the sender's own thread: another one may have another tenant.
-        envelope = envelope_of(signal, self._receivers, self._due, carrying.capture())
+        envelope = envelope_of(signal, self._receivers, self._due)
+        context = carrying.capture()  # in the sender's own thread: another one may have another tenant
+        if context:
+            envelope = replace(envelope, context=context)
         try:
             return signal.compose(envelope, self._sender, payloads)
         except Exception:
@@ -167,19 +170,13 @@ class Draft:
         return sent
 
 
-def envelope_of(
-    signal: Signal,
-    receivers: Sequence[Receiver],
-    due: timedelta | datetime | None = None,
-    context: Mapping[str, Any] = carrying.NOTHING,
-) -> Envelope:
+def envelope_of(signal: Signal, receivers: Sequence[Receiver], due: timedelta | datetime | None = None) -> Envelope:
     """Make what all messages share that a signal sends to some of its receivers.
 
     Args:
         signal: what is sent.
         receivers: whom it travels to.
         due: when it is to be published; None: after the commit.
-        context: what surrounds the sender.
 
     Raises:
         ConfigurationError: a signal without a name, or with that of another.
@@ -193,7 +190,6 @@ def envelope_of(
         snapshots=any(receiver.on_missing == "snapshot" for receiver in receivers),
         due=due,
         once=signal.once,
-        context=context,
     )
 
 
