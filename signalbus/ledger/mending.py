@@ -43,7 +43,7 @@ def skipped() -> tuple[int, int]:
     """Count what was skipped and not purged since.
 
     Returns:
-        How many deliveries because a row was gone, and how many messages because nobody received them.
+        How many deliveries because a row was not found, and how many messages because nobody received them.
     """
     rows = Delivery.objects.using(using()).filter(state=State.SKIPPED)
     nobody = rows.filter(receiver="").count()

@@ -98,7 +98,7 @@ def test_failed_ends_with_a_count_of_what_was_skipped(bus: Bus, signal: Signal):
         academy.delete()
     bus.work()
 
-    gone = "2 skipped because their row was gone: failed --state skipped lists them\n"
+    gone = "2 skipped because their row was not found: failed --state skipped lists them\n"
     assert run("failed") == f"Nothing has failed.\n{gone}"
     assert run("failed", "--state", "skipped").count("MissingRow") == 2
     assert "because" not in run("failed", "--state", "skipped").splitlines()[-1]

@@ -34,7 +34,7 @@ WORDS = {
     State.PUBLISHED: "on its way to a worker",
     State.RUNNING: "running now",
     State.DEAD: "dead: retry or discard it",
-    State.SKIPPED: "skipped: its row was gone, or nobody received it",
+    State.SKIPPED: "skipped: its row was not found, or nobody received it",
     State.DISCARDED: "discarded",
     State.DONE: "done",
 }
@@ -121,7 +121,7 @@ class Command(BaseCommand):
                 self.stdout.write(line)
             gone, nobody = ledger.skipped()
             if gone:
-                self.stdout.write(f"{gone} skipped because their row was gone: {LISTED}")
+                self.stdout.write(f"{gone} skipped because their row was not found: {LISTED}")
             if nobody:
                 self.stdout.write(f"{nobody} skipped because nobody received it: {LISTED}")
 
