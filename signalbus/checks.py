@@ -13,6 +13,7 @@ from django.db import DatabaseError, connections
 from signalbus import carrying, celery, conf, ledger, overlooked
 from signalbus.exceptions import ConfigurationError
 from signalbus.registry import registry
+from signalbus.sending.senders import own_sends
 
 
 @checks.register("signalbus")
@@ -81,6 +82,20 @@ def check_names(**_kwargs: Any) -> list[checks.CheckMessage]:
             found[str(error)] = checks.Error(str(error), id="signalbus.E002")
         for conflict in signal.conflicts:
             found[str(conflict)] = checks.Error(str(conflict), id="signalbus.E003")
+    return [found[text] for text in sorted(found)]
+
+
+@checks.register("signalbus")
+def check_own_sends(**_kwargs: Any) -> list[checks.CheckMessage]:
+    """Check that no signal's class has a ``send`` of its own that passes over the receivers that travel."""
+    found = {}
+    for signal in registry:
+        methods = own_sends(type(signal))
+        if methods and signal.entries():
+            forms = ", ".join(methods)
+            text = f"{signal!r}: {forms} of its class never call super(), and so reach no receiver in a worker."
+            hint = "Let them call super(), or connect the receivers with inline=True."
+            found[text] = checks.Warning(text, hint=hint, id="signalbus.W007")
     return [found[text] for text in sorted(found)]
 
 

@@ -101,12 +101,23 @@ class HookedSignal(Signal):
     def _live_receivers(self, sender: Any) -> Here:
         with self.lock:  # so that nobody connects one that travels between our answer and Django's
             here = self._here(sender)
-            return super()._live_receivers(sender) if here is None else here
+            if here is None:
+                return super()._live_receivers(sender)
+            if not _is_known(sys._getframe(1)):  # noqa: SLF001 - who asks decides what the answer means
+                self._asked_by_others(sender)
+            return here
+
+    def _asked_by_others(self, sender: object) -> None:
+        """Hear that neither Django nor we ask who lives, but a ``send`` of somebody's, which will call the answer."""
 
     def _log_robust_failure(self, receiver: Any, err: Exception) -> None:
         """Log as Django does, and do not fail for a receiver without a name of its own (a partial, an object)."""
         name = getattr(receiver, "__qualname__", type(receiver).__qualname__)
         logger.error("Error calling %s in Signal.send_robust() (%s)", name, err, exc_info=err)
+
+
+def _is_known(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__", "").partition(".")[0] in {"django", "signalbus"}
 
 
 # Values

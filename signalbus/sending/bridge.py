@@ -84,6 +84,10 @@ class Bridge(Signal):
         self.sender = sender  # kept, so that no other object gets its id()
         self.options = options
         self.place: str = f"the bridge of {name}"
+        # What Django, loggers and third parties ask of whatever is connected.
+        self.__name__: str = f"bridge_of_{name.rpartition('.')[2]}"
+        self.__qualname__: str = f"bridge_of[{name}]"
+        self.__doc__ = f"Carry {name} to the receivers that signalbus runs in workers."
         self._left_behind = NEVER_TRAVELS | frozenset(options.exclude)
         self._snapshot = source in SNAPSHOT_SIGNALS
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import weakref
 from typing import TYPE_CHECKING
 
 from django.apps import apps
+from django.db.models import Model
 from django.db.models.utils import make_model_tuple
 
 from signalbus.exceptions import ConfigurationError, PayloadError
-from signalbus.wire.references import name_of
+from signalbus.wire.cures import name_of_type
+from signalbus.wire.references import SENDERS, name_of, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from django.db.models import Model
 
     from signalbus.registry import Receiver
 
@@ -59,6 +60,73 @@ def _shown(sender: object) -> str:
         return name_of(sender) or "None"
     except PayloadError:  # an object that has no name
         return f"an object of {type(sender).__qualname__}"
+
+
+class StandIns:
+    """The senders of one signal that are ordinary objects: their classes stand for them; each is told of once."""
+
+    def __init__(self) -> None:
+        self._told: weakref.WeakSet[type] = weakref.WeakSet()
+
+    def of(self, signal: object, sender: object) -> object:
+        """Return what travels as the sender: the class of an ordinary object, and anything else as it is.
+
+        Args:
+            signal: what is sent.
+            sender: who sends; a view, a command or a service often sends itself.
+        """
+        plain = unwrapped(sender)
+        if plain is None or isinstance(plain, (str, *SENDERS, Model)):
+            return sender
+        kind = type(plain)
+        if kind not in self._told:
+            self._told.add(kind)
+            logger.warning(
+                "signalbus: the sender of %s is an object of %s, which cannot travel. Receivers in workers get its "
+                "class as the sender; give sender=type(self) to say so. This is said once for each class.",
+                signal, name_of_type(kind),
+            )  # fmt: skip
+        return kind
+
+    def tell_of_class(self, signal: object, sender: object, receivers: Iterable[Receiver]) -> None:
+        """Warn, once for each class, that an instance does not reach the receivers that listen to its class.
+
+        Args:
+            signal: what is sent.
+            sender: who sends.
+            receivers: those of the signal.
+        """
+        kind = type(unwrapped(sender))
+        if kind in self._told or not _is_instance(sender):
+            return
+        listening = [receiver.place for receiver in receivers if receiver.sender == name_of(kind)]
+        if listening:
+            self._told.add(kind)
+            logger.warning(
+                "signalbus: the sender of %s is an instance of %s. As in Django, it reaches receivers without a sender "
+                "only, and not %s: give sender=type(instance) to reach those. This is said once for each class.",
+                signal, name_of_type(kind), ", ".join(listening),
+            )  # fmt: skip
+
+
+def _is_instance(sender: object) -> bool:
+    plain = unwrapped(sender)
+    return not (plain is None or isinstance(plain, (str, *SENDERS)))
+
+
+def own_sends(kind: type) -> list[str]:
+    """Return the forms of ``send`` that a subclass of ours has by itself, and that call no ``super()``.
+
+    Args:
+        kind: the class of a signal.
+    """
+    found = []
+    for form in ("send", "send_robust", "asend", "asend_robust"):
+        function = getattr(kind, form)
+        code = getattr(function, "__code__", None)
+        if code is not None and not function.__module__.startswith("signalbus.") and "super" not in code.co_names:
+            found.append(f"{form}()")
+    return found
 
 
 def interned(sender: object) -> object:

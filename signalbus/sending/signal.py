@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Never
 from asgiref.sync import sync_to_async
 
 from signalbus.compat.django import HookedSignal, key_of
+from signalbus.exceptions import ConfigurationError
 from signalbus.options import (
     OPTIONS,
     RECEIVER_ALIASES,
@@ -31,7 +32,7 @@ from signalbus.sending.naming import Named
 from signalbus.sending.once import once_from
 from signalbus.sending.plan import Plans
 from signalbus.sending.roster import Refusals, Roster, SenderCache, sort_out
-from signalbus.sending.senders import Unheard, interned, with_model
+from signalbus.sending.senders import StandIns, Unheard, interned, with_model
 from signalbus.wire.references import allow_sender
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Signal(Named, Later, HookedSignal):
             self.sender_receivers_cache: Any = SenderCache()
         self.refusals: Refusals = Refusals()
         self._unheard = Unheard()
+        self._stand_ins = StandIns()
         self._roster = Roster()
         self._plans = Plans(self._roster)
         self._settle(name, (was,) if isinstance(was, str) else tuple(was))
@@ -262,6 +264,16 @@ class Signal(Named, Later, HookedSignal):
                     self.sender_receivers_cache[sender] = connected
         return sort_out(connected) if connected else ([], [], [])
 
+    def _asked_by_others(self, sender: object) -> None:
+        travelling = self.split(sender)[0]
+        if travelling:
+            names = ", ".join(entry.place for entry in travelling)
+            raise ConfigurationError(
+                f"A send() of {type(self).__qualname__} itself asks _live_receivers(), which knows only what runs in "
+                f"the sender's process; {names} would not be reached. Let it call super().send(), or connect with "
+                "inline=True."
+            )
+
     def _here(self, sender: object) -> Here | None:
         if not self._roster.entries and not self.use_caching and type(sender) is not str:
             return None  # all of them run here: the shorter way to the same
@@ -370,13 +382,21 @@ class Signal(Named, Later, HookedSignal):
         if not self._roster.entries and not self.open:
             return None
         travelling, sync, asynchronous = self.split(sender)
+        self._stand_ins.tell_of_class(self, sender, self.entries())
         if not travelling and not self.open:
             if not (sync or asynchronous):
                 self._unheard.tell(self, sender, self.entries())
             return None
         here = bool(sync or asynchronous)
+        stand_in = self._stand_ins.of(self, sender)
         return Draft(
-            self, sender, travelling, inline=here, coroutines=bool(asynchronous) and due is None, robust=robust, due=due
+            self,
+            stand_in,
+            travelling,
+            inline=here,
+            coroutines=bool(asynchronous) and due is None,
+            robust=robust,
+            due=due,
         )
 
     def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
