@@ -43,11 +43,37 @@ def deliver_message(  # noqa: PLR0913 - what the Celery message and its batch sa
     if redelivered and not message.recorded:
         for recipient, receiver in known.items():
             ledger.keep(message, [recipient], receiver.queue)
-    for index, (recipient, receiver) in enumerate(known.items()):
-        if index and time.monotonic() > deadline and returned_rest(message, list(known)[index:], queue):
-            return
+    if len(known) == 1:
+        ((recipient, receiver),) = known.items()
         if redelivered or lone or not group.add(message, recipient, receiver):
             deliver_one(message, recipient, receiver, redelivered=redelivered)
+    elif known:
+        _deliver_each(message, known, queue, deadline, group)
+
+
+def _deliver_each(
+    message: Message, known: dict[str, Receiver], queue: str | None, deadline: float, group: Group
+) -> None:
+    """Deliver a message to several, one after the other; who waits for too long behind one of them goes elsewhere."""
+    recipients = message.recipients or ()
+    places = {recipient: place for place, recipient in enumerate(recipients) if recipient in known}
+    told = group.divide(len(recipients))
+    told.end(*(set(range(len(recipients))) - set(places.values())))
+    for index, (recipient, receiver) in enumerate(known.items()):
+        over = index > 0 and time.monotonic() > deadline
+        rest = list(known)[index:] if over else [recipient]
+        if not told.begin(*(places[each] for each in rest)):
+            return  # somebody else gets those that have not begun
+        if over:
+            if returned_rest(message, rest, queue):
+                told.end(*(places[each] for each in rest))
+                return
+            told.put_off(*(places[each] for each in rest[1:]))
+        if group.add(message, recipient, receiver, places[recipient]):
+            told.put_off(places[recipient])
+        else:
+            deliver_one(message, recipient, receiver, redelivered=False)
+            told.end(places[recipient])
 
 
 def _known(signal: Any, message: Message, recipients: Sequence[str], queue: str | None) -> dict[str, Receiver]:

@@ -57,7 +57,8 @@ def _deliver_each(texts: list[object], queue: str | None, told: progress.Progres
                 told.end(*rest)
                 break
             told.put_off(*rest[1:])
-        company, group.text = len(group), index
+        company = len(group)
+        group.begin_text(index)
         try:
             message = open_text(text, queue)
             if message is not None:
@@ -65,6 +66,7 @@ def _deliver_each(texts: list[object], queue: str | None, told: progress.Progres
         except (DataError, UnicodeError) as error:
             # The database's word on this text, not on its own state: to try again would be to try for ever.
             refuse(text, f"the ledger cannot hold it: {error}", queue)
+            group.drop_text()
         if len(group) > company:
             put_off.append(index)
             told.put_off(index)

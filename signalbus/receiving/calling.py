@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from signalbus import ledger
     from signalbus.registry import Receiver
+    from signalbus.transport.progress import Progress
     from signalbus.wire.message import Message
 
 
@@ -46,6 +47,8 @@ class Attempt:
         claimed: its number was committed before it runs.
         text: where its message stands among those of its Celery message.
         row: the id of its row, once it was asked for.
+        told: where it is noted how far the recipients of its message are; None if it has one.
+        place: its own among them.
     """
 
     message: Message
@@ -57,6 +60,8 @@ class Attempt:
     claimed: bool = False
     text: int = 0
     row: UUID | None = None
+    told: Progress | None = None
+    place: int = 0
 
     @property
     def id(self) -> UUID:

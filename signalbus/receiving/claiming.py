@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
 
+from signalbus import conf
 from signalbus.celery import TASK_NAME
 from signalbus.compat.pools import ACCEPT_SECONDS, is_prefork, requests, running, scheduled, taken, wait_until_accepted
+from signalbus.exceptions import TextError
+from signalbus.sending import publisher
 from signalbus.transport import redis
 from signalbus.transport.claims import Work
+from signalbus.wire.message import from_body, to_body
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
@@ -61,6 +66,17 @@ class WorkersWork(Work):
     def under_way(self) -> set[str]:
         """Return the delivery tags of what runs, waits or is scheduled."""
         return requests()
+
+    def for_some(self, text: str, places: Sequence[int], count: int) -> str | None:
+        """Return a text for some of its recipients alone, signed anew; None if it is not one for so many."""
+        try:
+            message = from_body(conf.signer().verify(text))
+        except (TextError, TypeError):
+            return None  # whoever takes it off the queue deals with it
+        recipients = message.recipients or ()
+        if len(recipients) != count:
+            return None
+        return publisher.sign(to_body(replace(message, recipients=tuple(recipients[place] for place in places))))
 
     def given_up(self, tags: Collection[str]) -> set[str]:
         """Return those of some delivery tags that no child and no thread has begun, or will.

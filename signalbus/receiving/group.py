@@ -37,6 +37,8 @@ class Group:
 
     def __init__(self, told: Progress) -> None:
         self.text = 0  # whose deliveries are added now
+        self.parts: Progress | None = None  # how far its recipients are; None if it has one
+        self._recipients = 0
         self._told = told
         self._waiting: dict[UUID, Attempt] = {}
         self._may_share: bool | None = None  # nobody knows yet, nor asks where there are no rows
@@ -50,13 +52,29 @@ class Group:
         """Whether there are as many as share a commit."""
         return len(self._waiting) >= MOST
 
-    def add(self, message: Message, recipient: str, receiver: Receiver) -> bool:
+    def begin_text(self, text: int) -> None:
+        """Add the deliveries of a text from now on."""
+        self.text, self.parts, self._recipients = text, None, 0
+
+    def divide(self, recipients: int) -> Progress:
+        """Note for each recipient of the text by itself how far it is."""
+        self._recipients = recipients
+        self.parts = self._told.parts(self.text, recipients)
+        return self.parts
+
+    def drop_text(self) -> None:
+        """Give none of the text's recipients to anybody else."""
+        if self.parts is not None:
+            self.parts.end(*range(self._recipients))
+
+    def add(self, message: Message, recipient: str, receiver: Receiver, place: int = 0) -> bool:
         """Put a delivery off until the others of its commit are there.
 
         Args:
             message: what is delivered; nothing suspicious is known of it.
             recipient: the receiver's id, as the message has it.
             receiver: the receiver.
+            place: its place among the message's recipients.
 
         Returns:
             False if it must run alone, and now.
@@ -67,17 +85,21 @@ class Group:
             self._may_share = _may_share()
         if not self._may_share:
             return False
-        attempt = Attempt(message, recipient, receiver, recorded=True, text=self.text)
+        attempt = Attempt(message, recipient, receiver, recorded=True, text=self.text, told=self.parts, place=place)
         return self._waiting.setdefault(attempt.id, attempt) is attempt
 
     def deliver(self) -> None:
         """Run what waits, in as few commits as they can share."""
         divided = _by_context(self._waiting.values())
         self._waiting.clear()
+        for attempt in (attempt for waiting in divided for attempt in waiting):
+            if attempt.told is not None:
+                attempt.told.resume(attempt.place)
         for waiting in divided:
             self._deliver_together(waiting)
 
-    def _deliver_together(self, waiting: list[Attempt]) -> None:
+    def _deliver_together(self, put_off: list[Attempt]) -> None:
+        waiting = put_off
         while waiting:
             some = _first(waiting)
             waiting = waiting[len(some) :]
@@ -89,9 +111,14 @@ class Group:
             for attempt in shared.alone:
                 self._deliver_alone(attempt)
             waiting = shared.late + waiting
+        for attempt in put_off:
+            if attempt.told is not None:
+                attempt.told.end(attempt.place)
 
     def _deliver_alone(self, attempt: Attempt) -> None:
         self._told.resume(attempt.text)
+        if attempt.told is not None:
+            attempt.told.resume(attempt.place)
         deliver_attempt(attempt)
 
 

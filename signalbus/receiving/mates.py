@@ -28,9 +28,9 @@ EVERY: Final = 0.005  # between two looks, while anything waits behind another; 
 SELDOM: Final = 0.1  # the same, while nothing does: the last text of a message may run for an hour
 AGAIN: Final = 0.25  # seconds until a broker that did not answer is asked again
 
-WAITED: Final = "%d of %d texts have waited for %.1f s behind another of their message, and go back to %s"
+WAITED: Final = "%d of %d deliveries have waited for %.1f s behind another of their message, and go back to %s"
 SPARED: Final = (
-    "%d of %d texts would have waited for %.1f s by now behind another of their message; they went back to %s"
+    "%d of %d deliveries would have waited for %.1f s by now behind another of their message; they went back to %s"
 )
 
 
@@ -62,7 +62,7 @@ class _Watched:
 
     def is_anyone_waiting(self) -> bool:
         """Whether there is something to give back, now or soon."""
-        return not self.is_given_back and not progress.FREE.isdisjoint(self.sheet.states)
+        return not self.is_given_back and not progress.FREE.isdisjoint(self.sheet.all_states)
 
     def begun(self) -> list[str]:
         """Return the texts that are worked on."""
@@ -157,7 +157,7 @@ class Lookout(threading.Thread):
             watched.free_since = now
         is_waited_for = watched.free_since is not None and now - watched.free_since >= STANDS
         # Without a step it may wait for a rate limit, or its process may share no memory with this one.
-        if watched.steps and waited >= BRIEFLY and self._is_to_be_divided(sheet.states, waited, is_waited_for):
+        if watched.steps and waited >= BRIEFLY and self._is_to_be_divided(sheet.all_states, waited, is_waited_for):
             self._take_back(watched, waited)
         return False
 
@@ -192,11 +192,11 @@ class Lookout(threading.Thread):
     def _tell(self, watched: _Watched, waited: float, text: str) -> None:
         """Tell of a text that hangs: those who arrange what travels together, and people."""
         watched.is_told = True
-        states = watched.sheet.states
-        company.learn(watched.sheet.late, watched.queue, waited)
-        logger.warning(
-            f"signalbus: {text}", sum(state in progress.FREE for state in states), len(states), waited, watched.queue
-        )
+        sheet = watched.sheet
+        states, parts = sheet.all_states, sheet.parts()
+        company.learn(sheet.late, watched.queue, waited)
+        free = sum(state in progress.FREE for state in states)
+        logger.warning(f"signalbus: {text}", free, len(states) - len(parts), waited, watched.queue)
 
 
 _lookouts: list[Lookout] = []

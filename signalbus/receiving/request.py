@@ -20,6 +20,7 @@ from signalbus.receiving import lines, mates
 from signalbus.receiving.acknowledging import let_go_if_lost
 from signalbus.transport import company
 from signalbus.transport import message as queued
+from signalbus.wire.hint import has_several_recipients
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +62,11 @@ def strategy(task: Task[Any, Any], app: Celery, consumer: Any, **options: Any) -
         return handle(let_go_if_lost(message), body, *args, **named)
 
     return take
+
+
+def _has_several(texts: list[str]) -> bool:
+    """Whether one delivery of a message may wait behind another."""
+    return len(texts) > 1 or has_several_recipients(texts[0])
 
 
 class DeliverRequest(Request):
@@ -137,7 +143,7 @@ class DeliverRequest(Request):
     def _watched(self, message: Message) -> Sheet | None:
         """Have the texts of a message looked after that the transport can divide, and let its end divide it."""
         texts = self._args[0]
-        if not isinstance(message, queued.Message) or len(message.texts) < 2:  # noqa: PLR2004 - one has no mates
+        if not isinstance(message, queued.Message) or not message.texts or not _has_several(texts):
             return None
         sheet = mates.watch(message, texts, self._queue)
         message.sheet = sheet

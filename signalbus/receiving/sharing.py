@@ -250,6 +250,8 @@ class SharedCommit:
                 self.late.append(attempt)
             else:
                 self._told.resume(attempt.text)
+                if attempt.told is not None:
+                    attempt.told.resume(attempt.place)
                 if not self._run_one(attempt, found):
                     deadline = 0.0  # what this one waited for may wait for what the others have locked
                 self._share(attempt)
@@ -261,6 +263,9 @@ class SharedCommit:
     def _share(self, *attempts: Attempt) -> None:
         if self._frees_rows:
             self._told.share(*(attempt.text for attempt in attempts))
+            for attempt in attempts:
+                if attempt.told is not None:
+                    attempt.told.share(attempt.place)
 
     def _take_back(self, deliveries: list[UUID]) -> None:
         ledger.take_back(deliveries, worker=worker_name(), until=self._taken_at, using=self._alias)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterable
+    from collections.abc import Collection, Hashable, Iterable, Sequence
 
 CLAIM = "sb1:"  # before the tag of a claim: sb1:<owner>:<number>
 GROUP = "sb1g:"  # before the tag of a group of them
@@ -50,6 +50,19 @@ class Work:
 
     def under_way(self) -> set[str] | None:
         """Return the tags of what runs or waits to run here, from any thread; None if that is not known."""
+        return None
+
+    def for_some(self, text: str, places: Sequence[int], count: int) -> str | None:  # noqa: ARG002
+        """Return a text for some of its recipients alone.
+
+        Args:
+            text: whatever came out of the queue.
+            places: of those recipients, among all.
+            count: how many all are.
+
+        Returns:
+            None if it is not one for so many recipients.
+        """
         return None
 
     def given_up(self, tags: Collection[str]) -> set[str]:

@@ -48,6 +48,15 @@ class _Division(NamedTuple):
     remains: str
     end: str
     items: list[str]
+    split: dict[int, _Split] = {}  # texts of which some recipients leave it
+
+
+class _Split(NamedTuple):
+    """A text of which some recipients go elsewhere."""
+
+    rest: str | None  # the text for those that stay; None if nobody does
+    items: list[str]  # a text for each of the others
+    places: set[int]  # of the others
 
 
 class Message(virtual.Message):
@@ -65,6 +74,8 @@ class Message(virtual.Message):
         self._parcels: list[Parcel] = payload.parcels if isinstance(payload, Merged) else []
         self.texts: list[str] = [text for parcel in self._parcels for text in parcel.texts]
         self._gone: set[int] = set()  # texts that were given back
+        self._split: dict[int, set[int]] = {}  # recipients of texts that were given back without the others
+        self._whole: dict[int, str] = {}  # those texts as they came
         self._unanswered: _Division | None = None  # what Redis may have done, or not
         self._lock = threading.Lock()
         self.channel: Any
@@ -85,7 +96,7 @@ class Message(virtual.Message):
         """Give back what is free, while the rest is worked on; from any thread.
 
         Args:
-            states: of its texts; nobody will begin one that waits.
+            states: of its texts; nobody will begin one that waits, nor a recipient that does.
 
         Returns:
             False if the broker does not answer now.
@@ -103,20 +114,57 @@ class Message(virtual.Message):
         whole = []
         for parcel, texts in self._places():
             waiting = [text for text in texts if states[text] in which and text not in self._gone]
-            if len(waiting) == len(texts):
+            split = self._splits([text for text in texts if text not in waiting and text not in self._gone], which)
+            if len(waiting) == len(texts) and self._split.keys().isdisjoint(texts):
                 whole.append((parcel, waiting))
-            elif waiting:
-                rest = [text for text in texts if text not in waiting and text not in self._gone]
-                # The last to be put at the end that is taken from is the first to be taken.
-                items = _items(parcel, self._of(waiting[::-1]))
-                self._divide(_Division(parcel, waiting, _entry(parcel, self._of(rest)), "RPUSH", items))
+            elif waiting or split:
+                self._divide(self._division(parcel, texts, waiting, split))
         if whole:
             self.channel.unacked.give_back([parcel.claimed for parcel, _ in whole])
             self._gone.update(text for _, texts in whole for text in texts)
 
+    def _division(
+        self, parcel: Parcel, texts: Sequence[int], waiting: list[int], split: dict[int, _Split]
+    ) -> _Division:
+        stay = [text for text in texts if text not in waiting and text not in self._gone]
+        rest = [one for text in stay if (one := split[text].rest if text in split else self.texts[text]) is not None]
+        back = [self.texts[text] for text in waiting] + [item for text in split.values() for item in text.items]
+        remains = _entry(parcel, rest) if rest else ""
+        # The last to be put at the end that is taken from is the first to be taken.
+        return _Division(parcel, waiting, remains, "RPUSH", _items(parcel, back[::-1]), split)
+
+    def _splits(self, texts: Sequence[int], which: Container[int]) -> dict[int, _Split]:
+        """Return those of some texts of which recipients are free while others are not, or are done."""
+        parts = self.sheet.parts() if self.sheet is not None else {}
+        found = {}
+        for text in texts:
+            states, gone = parts.get(text, b""), self._split.get(text, set())
+            free = [place for place, state in enumerate(states) if state in which and place not in gone]
+            if free:
+                split = self._split_off(text, states, free)
+                if split is not None:
+                    found[text] = split
+        return found
+
+    def _split_off(self, text: int, states: bytes, free: Sequence[int]) -> _Split | None:
+        whole, work = self._whole.get(text, self.texts[text]), self.channel.work
+        left = set(range(len(states))) - self._split.get(text, set()) - set(free)
+        # Those that are done must not run again if this worker dies.
+        stay = [place for place in sorted(left) if states[place] in {BEGUN, SHARED}]
+        items = [work.for_some(whole, [place], len(states)) for place in free]
+        rest = work.for_some(whole, stay, len(states)) if stay else None
+        if None in items or (stay and rest is None):
+            return None
+        self._whole[text] = whole
+        return _Split(rest, [item for item in items if item is not None], set(free))
+
+    def _is_anything_waiting(self) -> bool:
+        """Whether texts, or recipients of texts, were not begun."""
+        return self.sheet is not None and bool(self.sheet.told()) and WAITING in self.sheet.all_states
+
     def ack(self, multiple: bool = False) -> None:
         """Acknowledge what is done; what was taken back before it began is nobody's yet."""
-        if WAITING in self._states():
+        if self._is_anything_waiting():
             states = self._final_states()
             with self._settled_later():
                 self._give_back(states)
@@ -184,6 +232,12 @@ class Message(virtual.Message):
         keys = (unacked.claims, unacked.index, unacked.list_of(parcel.claimed))
         unacked.run(DIVIDE, keys, parcel.claimed.tag, division.remains, division.end, *division.items)
         self._gone.update(division.texts)
+        for text, split in division.split.items():
+            if split.rest is None:
+                self._gone.add(text)
+            else:
+                self.texts[text] = split.rest
+            self._split.setdefault(text, set()).update(split.places)
         self._unanswered = None
 
 

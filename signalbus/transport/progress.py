@@ -29,8 +29,14 @@ SHEETS: Final = 1024  # at most as many messages as a worker holds; a sheet is u
 PAUSE: Final = 0.002  # seconds after which what another processor has written is seen; it takes a thousandth of that
 
 _VOID: Final = 0
-_TICKET, _STEPS, _STATES = 0, 1, 2  # where they are on a sheet: a byte each, and one for each text
-_SIZE: Final = _STATES + MOST_TEXTS
+MOST_PARTS: Final = 255  # recipients, of all texts that have several; of the rest nobody tells
+# Where they are on a sheet: a byte each; one for each text; for each text the place of its first recipient, from 1 on;
+# how many of these places are taken; and the state of each.
+_TICKET, _STEPS, _STATES = 0, 1, 2
+_FIRSTS: Final = _STATES + MOST_TEXTS
+_TAKEN: Final = _FIRSTS + MOST_TEXTS
+_PARTS: Final = _TAKEN + 1
+_SIZE: Final = _PARTS + MOST_PARTS
 _MAPPED: Final = 0  # a byte that the main process sets: a process that was not forked does not see it
 
 Ticket = tuple[int, int]  # a place in the memory, and what stands there for as long as it holds
@@ -45,13 +51,29 @@ class Progress:
         memory: where.
         start: its first byte.
         ticket: what must stand there.
+        states: where the states begin: by default those of the texts.
     """
 
-    def __init__(self, memory: bytearray | mmap.mmap, start: int, ticket: int) -> None:
+    def __init__(self, memory: bytearray | mmap.mmap, start: int, ticket: int, states: int | None = None) -> None:
         self._memory = memory
         self._start = start
-        self._states = start + _STATES
+        self._states = start + _STATES if states is None else states
         self._ticket = ticket
+
+    def parts(self, text: int, count: int) -> Progress:
+        """Return what the progress of a text's recipients is noted on, each as a text's is.
+
+        Args:
+            text: its index.
+            count: how many recipients it has.
+        """
+        memory, start = self._memory, self._start
+        first = memory[start + _TAKEN] if self._ticket != _VOID else MOST_PARTS
+        if first + count > MOST_PARTS:
+            return Progress(bytearray(_STATES + count), 0, _VOID)
+        memory[start + _TAKEN] = first + count
+        memory[start + _FIRSTS + text] = first + 1
+        return Progress(memory, start, self._ticket, start + _PARTS + first)
 
     def begin(self, *texts: int) -> bool:
         """Say that texts are begun, unless they were taken back.
@@ -136,6 +158,19 @@ class Sheet:
         """The state of each text."""
         start = self._start + _STATES
         return _memory[start : start + self._texts]
+
+    @property
+    def all_states(self) -> bytes:
+        """The state of each text, and of each recipient of those that have several."""
+        start = self._start + _PARTS
+        return self.states + _memory[start : start + _memory[self._start + _TAKEN]]
+
+    def parts(self) -> dict[int, bytes]:
+        """Return the states of the recipients of each text that has several."""
+        start, parts = self._start + _FIRSTS, self._start + _PARTS
+        firsts = [(text, first - 1) for text, first in enumerate(_memory[start : start + self._texts]) if first]
+        ends = [*(first for _, first in firsts[1:]), _memory[self._start + _TAKEN]]
+        return {text: _memory[parts + first : parts + end] for (text, first), end in zip(firsts, ends, strict=False)}
 
     def told(self) -> bytes:
         """Return the state of each text; nothing if nobody has told of any, as a process that shares no memory."""

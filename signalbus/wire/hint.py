@@ -12,6 +12,7 @@ _NAME: Final = '"s":"'
 _LONGEST: Final = 300
 _RECIPIENTS: Final = re.compile(r',"r":\[((?:"[^"\\\n]*",?)+)\]')
 _SHOWN: Final = 2000  # characters of a header that are looked at for receivers
+_LIST: Final = ',"r":['
 
 
 def signal_of(text: str) -> str | None:
@@ -45,3 +46,13 @@ def address_of(text: str) -> str | None:
     receivers = found[1].replace('"', "").replace(",", ", ") if found else "whoever listens"
     address = f"{signal} to {receivers}"
     return address if signal and address.isprintable() else None
+
+
+def has_several_recipients(text: str) -> bool:
+    """Whether a text seems to be for more than one receiver.
+
+    Args:
+        text: whatever came out of the queue.
+    """
+    start = text.find(_LIST, _START, _START + _SHOWN)
+    return start >= 0 and '","' in text[start : text.find("]", start) + 1]

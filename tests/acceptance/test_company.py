@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from signalbus.models import Delivery, State
-from tests.misbehaving.signals import bound, together
+from tests.misbehaving.signals import bound, hung, hung_unrecorded, together
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -102,6 +102,27 @@ def test_one_that_hangs_holds_nobody(scene: Scene, pool: str, batch: bool):
     assert scene.others() == EACH_OTHER_ONCE
     assert scene.ran()[ODD] == 1
     assert not Delivery.objects.exists()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_hanging_receiver_does_not_hold_up_its_siblings(scene: Scene, pool: str):
+    """The recipients of one message that have not begun run elsewhere, each once, with rows and without."""
+    settings = {"DJANGO_SETTINGS_MODULE": "tests.settings", "COMPANY": str(scene.place)}
+    scene.start_worker("-c", "4", environment=settings, pool=pool)
+    log = scene.place / "ran"
+
+    def ran() -> Counter[str]:
+        return Counter(log.read_text(encoding="utf-8").split()) if log.exists() else Counter()
+
+    siblings = {"first": 2, "hangs": 2, "third": 2, "atomic": 2}
+    hung.send(None)
+    hung_unrecorded.send(None)
+    wait_until(lambda: ran() == siblings, 15, "the siblings of the two that hang to run")
+    assert not (scene.place / "released").exists()
+    (scene.place / "released").touch()
+    wait_until(scene.is_empty, what="those that hung to end")
+    assert ran() == siblings
+    assert set(Delivery.objects.values_list("state", "attempts")) == {(State.DONE, 1)}
 
 
 def test_a_batch_of_slow_ones_is_dealt_over_all_places(scene: Scene):

@@ -202,6 +202,70 @@ class TestWhatTheMainProcessSees:
         assert ran == [[BEGUN if text == turn else free for text in range(3)] for turn in range(3)]
         assert list(sheet.told()) == [DONE, DONE, DONE]
 
+    def test_no_recipient_is_begun_that_was_taken_back(self, bus: Bus, sheet, ran):
+        """A receiver hangs; the recipients behind it are another worker's, with rows and without."""
+        for signal in (new_signal(durable=True), new_signal(durable=False)):
+            ran.clear()
+            sheet = progress.post(1)
+            connect(signal, lambda **kwargs: ran.append("first"), "first", atomic=False)
+            connect(signal, lambda sheet=sheet, **kwargs: self.hang(ran, sheet), "second", atomic=False)
+            connect(signal, lambda **kwargs: ran.append("third"), "third", atomic=False)
+            signal.send(None)
+            (texts,) = bus.take()
+            deliver(texts, queue=QUEUE, ticket=sheet.ticket)
+
+            assert ran == ["first", {0: bytes([DONE, BEGUN, WAITING])}]
+            assert sheet.parts() == {0: bytes([DONE, DONE, WAITING])}
+            assert list(sheet.told()) == [DONE]
+            progress.put_away(sheet)
+
+    def hang(self, ran, sheet) -> None:
+        """Note what the main process sees, and be given up."""
+        ran.append(sheet.parts())
+        sheet.make_void()
+
+    def test_recipients_that_are_done_are_noted_as_done(self, bus: Bus, sheet, ran, database, monkeypatch):
+        """Whether they run alone or share a commit, are parked or given back: none is given to another worker."""
+        monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+        durable = new_signal(durable=True)
+        for name, atomic in (("a", True), ("b", False), ("c", True), ("gone", True)):
+            connect(durable, lambda name=name, **kwargs: ran.append(name), name, atomic=atomic)
+        durable.send(None)
+        durable.disconnect(dispatch_uid="gone")
+        (texts,) = bus.take()
+        deliver(texts, queue=QUEUE, ticket=sheet.ticket)
+
+        assert sorted(ran) == ["a", "b", "c"]
+        assert sheet.parts() == {0: bytes([DONE] * 4)}
+
+    def test_the_rest_of_the_recipients_is_given_back_once(self, bus: Bus, signal: Signal, sheet, ran):
+        """By the process that has no more time for them."""
+        for name in ("a", "b", "c"):
+            connect(signal, lambda name=name, **kwargs: ran.append(name), name, atomic=False)
+        signal.send(None)
+        (texts,) = bus.take()
+        with override_settings(SIGNALBUS={"BATCH_SECONDS": 0}):
+            deliver(texts, queue=QUEUE, ticket=sheet.ticket)
+        assert ran == ["a"]
+        assert sheet.parts() == {0: bytes([DONE, DONE, DONE])}
+        assert bus.client.llen(QUEUE) == 1
+
+    def test_siblings_in_one_commit_can_be_taken_back(self, bus: Bus, sheet, ran, database, monkeypatch):
+        """While another one has its turn, where the database frees their rows."""
+        if database == "mariadb":
+            pytest.skip("nothing shares a commit there")
+        monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+        durable = new_signal(durable=True)
+        for name in ("a", "b"):
+            connect(durable, lambda **kwargs: ran.append(sheet.parts()[0]), name)
+        durable.send(None)
+        (texts,) = bus.take()
+        deliver(texts, queue=QUEUE, ticket=sheet.ticket)
+
+        free = SHARED if database == "postgres" else BEGUN
+        assert ran == [bytes([BEGUN, free]), bytes([free, BEGUN])]
+        assert sheet.parts() == {0: bytes([DONE, DONE])}
+
     def sent(self, bus: Bus, signal: Signal) -> list[str]:
         """Send a batch of three."""
         with transaction.atomic():

@@ -658,7 +658,8 @@ def test_what_could_not_be_divided_at_its_end_comes_again_and_nothing_else(valke
         (message,) = claimant.take(1)
         publish(valkey.url, "has a time to wait for")
         claimant.take(2)
-        message.sheet = SimpleNamespace(told=lambda: bytes([DONE, WAITING, WAITING]), stop=lambda: None)
+        states = bytes([DONE, WAITING, WAITING])
+        message.sheet = SimpleNamespace(told=lambda: states, all_states=states, parts=dict, stop=lambda: None)
         with monkeypatch.context() as patch:
 
             def away(*arguments: Any) -> None:

@@ -29,6 +29,8 @@ from .signals import (
     endless,
     fleeting,
     handing_on,
+    hung,
+    hung_unrecorded,
     killing,
     lingering,
     long,
@@ -162,6 +164,38 @@ def receiver_in_company(sender: Any, number: int, act: str, **kwargs: Any) -> No
     elif act == "kill" and not (place / "killed").exists():
         (place / "killed").touch()
         os.kill(os.getpid(), os_signal.SIGKILL)
+
+
+def leave_line(name: str) -> None:
+    """Note in a file which receiver runs."""
+    with (Path(os.environ["COMPANY"]) / "ran").open("a", encoding="utf-8") as log:
+        log.write(f"{name}\n")
+
+
+@receiver([hung, hung_unrecorded], atomic=False)
+def receiver_that_is_quick_and_first(sender: Any, **kwargs: Any) -> None:
+    """Run before the one that hangs."""
+    leave_line("first")
+
+
+@receiver([hung, hung_unrecorded], atomic=False)
+def receiver_that_hangs_until_released(sender: Any, **kwargs: Any) -> None:
+    """Hang."""
+    leave_line("hangs")
+    while not (Path(os.environ["COMPANY"]) / "released").exists():
+        time.sleep(0.02)
+
+
+@receiver([hung, hung_unrecorded], atomic=False)
+def receiver_that_is_quick_and_third(sender: Any, **kwargs: Any) -> None:
+    """Run, though the one before hangs."""
+    leave_line("third")
+
+
+@receiver([hung, hung_unrecorded])
+def receiver_that_is_quick_and_atomic(sender: Any, **kwargs: Any) -> None:
+    """Run in a transaction, though the one before hangs."""
+    leave_line("atomic")
 
 
 @receiver(mailed, queue="email")

@@ -19,5 +19,7 @@ stalling = Signal()  # to one that keeps its transaction open until its worker i
 stepping = Signal(ordered_by="key")  # to one that fails now and then
 together = Signal(durable=False)  # to one that is brief, but for what a message asks of it
 bound = Signal()  # to the same, in a transaction
+hung = Signal()  # to one that hangs until it is released, and to three that are quick
+hung_unrecorded = Signal(durable=False)  # to the same
 counted = Signal(durable=False)  # to one that leaves a line in a file for each run, and takes its time
 poisoned = Signal()  # to one that ends its process at one number, in the way that it is told

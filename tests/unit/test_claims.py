@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +16,7 @@ from signalbus import celery, conf
 from signalbus.receiving import claiming
 from signalbus.transport import claims
 from signalbus.transport.redis import Transport
+from signalbus.wire.message import Message, from_body, to_body, uuid7
 
 
 @pytest.fixture
@@ -102,6 +105,19 @@ class TestWorkersWork:
         monkeypatch.setattr(claiming, "is_prefork", lambda pool: True)
         monkeypatch.setattr(claiming, "wait_until_accepted", hear)
         assert self.make().given_up(known.copy()) == {"waits"}
+
+    def test_a_text_for_some_of_its_recipients(self):
+        """Signed anew; not of what is no text, or one for others."""
+        made = Message(
+            id=uuid7(), signal="s", payload="{}", root=uuid7(), sent_at=datetime.now(UTC), recipients=("a", "b", "c"),
+            recorded=True, ordering_key="k", trace={"x": "y"},
+        )  # fmt: skip
+        text = conf.signer().sign(to_body(made))
+        part = self.make().for_some(text, [2, 0], 3)
+        assert part is not None
+        assert from_body(conf.signer().verify(part)) == replace(made, recipients=("c", "a"))
+        assert self.make().for_some(text, [1], 2) is None
+        assert self.make().for_some("garbage", [1], 3) is None
 
 
 class TestWhoClaims:

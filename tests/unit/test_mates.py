@@ -65,6 +65,28 @@ def pace(monkeypatch):
     return pace
 
 
+def test_recipients_of_a_lone_text_wait_behind_one_that_hangs(lookout, message, caplog):
+    """As texts do: for a second, or for 20 ms beside a free place."""
+    for place_is_free in (False, True):
+        sheet = lookout.watch(message, ["a"], "q")
+        told = progress.of(sheet.ticket, 1)
+        assert told.begin(0)
+        recipients = told.parts(0, 3)
+        assert recipients.begin(0)
+        recipients.end(0)
+        assert recipients.begin(1)
+        message.place_is_free = place_is_free
+        looks = (0.0, BRIEFLY) if place_is_free else (0.0, PATIENCE)
+        for now in looks:
+            assert not sheet.is_void
+            assert lookout.look(now)
+        assert sheet.is_void
+        lookout.look(looks[-1] + 1)
+        assert not recipients.begin(2)
+    assert len(message.given) == 2
+    assert "1 of 3 deliveries have waited" in caplog.text
+
+
 def test_what_waits_behind_one_that_hangs_is_given_back(lookout, message, sheet, caplog):
     """After its patience, and a pause in which the last beginning is seen; once."""
     lookout.look(PATIENCE)
@@ -75,7 +97,7 @@ def test_what_waits_behind_one_that_hangs_is_given_back(lookout, message, sheet,
         lookout.look(PATIENCE + seconds)
 
     assert message.given == [[BEGUN, WAITING, WAITING]]
-    assert "2 of 3 texts have waited" in caplog.text
+    assert "2 of 3 deliveries have waited" in caplog.text
 
 
 def test_the_one_that_hangs_is_known_as_slow_from_then_on(lookout, sheet, pace):
@@ -134,7 +156,7 @@ def test_who_hangs_is_told_of_though_nobody_waits(lookout, message, sheet, pace,
         lookout.look(look * BRIEFLY)
     assert message.given == [[BEGUN, WAITING, WAITING]]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "2 of 3 texts would have waited for 1.0 s" in caplog.text
+    assert "2 of 3 deliveries would have waited for 1.0 s" in caplog.text
     assert PATIENCE <= pace.expected(("q", None)) < PATIENCE + 2 * BRIEFLY
     assert not lookout._watched
 

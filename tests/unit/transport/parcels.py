@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 QUEUE = "signalbus"
 
 
-def text_of(signal: str = "shop.paid", **header: Any) -> str:
+def text_of(signal: str = "shop.paid", recipients: tuple[str, ...] | None = ("r",), **header: Any) -> str:
     """Make a signed text."""
     key = uuid7()
     message = Message(
-        id=key, signal=signal, payload='{"a":"\\""}', root=key, sent_at=datetime.now(UTC), recipients=("r",), **header
+        id=key,
+        signal=signal,
+        payload='{"a":"\\""}',
+        root=key,
+        sent_at=datetime.now(UTC),
+        recipients=recipients,
+        **header,
     )
     return conf.signer().sign(to_body(message))
 

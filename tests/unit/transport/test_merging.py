@@ -14,7 +14,7 @@ from signalbus import celery
 from signalbus.receiving.request import DeliverRequest
 from signalbus.transport.merging import MOST_TEXTS, Merged
 from signalbus.transport.message import Message
-from signalbus.wire.hint import signal_of
+from signalbus.wire.hint import has_several_recipients, signal_of
 from tests.unit.transport.parcels import QUEUE, claim, item, read, text_of
 
 
@@ -159,3 +159,12 @@ class TestMerging:
         forged["body"] = json.dumps([[["a"]], {}, {}])
         message = Message(forged, channel=Channel(), accept={"application/json"})
         assert message.payload == [[["a"]], {}, {}]
+
+
+@pytest.mark.parametrize(
+    ("recipients", "several"),
+    [((), False), (("one",), False), (("one", "two"), True), (("o]ne", "two"), False), (None, False)],
+)
+def test_several_recipients_are_seen_in_a_text(recipients, several):
+    """A glance alone; what misleads it costs nothing but company."""
+    assert has_several_recipients(text_of(recipients=recipients, sender="shop.Order")) is several

@@ -47,7 +47,7 @@ class Unacked:
     def run(self, script, keys, tag, remains, end, *items) -> None:
         """Note a division: as what remains and what goes to the list: texts, and whether it is redelivered."""
         assert script is DIVIDE
-        assert end == ("RPUSH" if remains else "LPUSH")
+        assert end == "RPUSH" or (end == "LPUSH" and not remains)
         assert keys == ("unacked", "unacked_index", "signalbus")
         self.calls.append(
             ("divide", tag, remains and seen(json.loads(remains)[0]), *(seen(json.loads(i)) for i in items))
@@ -65,6 +65,11 @@ def seen(message):
     return texts, redelivered
 
 
+def for_some(text, places, count):
+    """Name those recipients beside a text; one that is none has none."""
+    return None if text == "garbage" else f"{text}{''.join(map(str, places))}/{count}"
+
+
 class Channel:
     """A channel that notes how messages end."""
 
@@ -73,7 +78,7 @@ class Channel:
     def __init__(self) -> None:
         self.unacked = Unacked()
         self.active_queues = ["signalbus"]
-        self.work = SimpleNamespace(free=lambda: 1)
+        self.work = SimpleNamespace(free=lambda: 1, for_some=for_some)
         self.requeued_later: list[str] = []
 
     def basic_ack(self, tag, multiple=False) -> None:
@@ -104,11 +109,21 @@ class Sheet:
 
     def __init__(self, states, *, begins=()) -> None:
         self.states = list(states)
+        self.recipients: dict[int, list[int]] = {}
         self.begins = begins  # texts that the process of the pool is about to begin
 
     def told(self) -> bytes:
         """Return the state of each text."""
         return bytes(self.states)
+
+    @property
+    def all_states(self) -> bytes:
+        """The same, with those of recipients."""
+        return self.told() + b"".join(self.parts().values())
+
+    def parts(self) -> dict[int, bytes]:
+        """Return the states of the recipients of each text that has several."""
+        return {text: bytes(states) for text, states in self.recipients.items()}
 
     def stop(self) -> None:
         """Let nothing more begin; what has begun meanwhile is seen."""
@@ -281,6 +296,80 @@ class TestGivingBack:
         assert first == again
         message.ack()
         assert channel.unacked.calls[2:] == [("divide", "1", (["a"], False), (["b"], False)), ("ack", "1")]
+
+
+class TestRecipients:
+    """Those of one text, as far as each is."""
+
+    def deliver(self, channel, states, *members, **recipients):
+        """Make a message, of whose texts some have several recipients."""
+        message = deliver(channel, *members, states=states)
+        message.sheet.recipients = {message.texts.index(text): each for text, each in recipients.items()}
+        return message
+
+    def test_those_that_wait_go_back_each_alone(self, channel):
+        """The claim keeps the one that hangs: what is done does not run again if the worker dies."""
+        message = self.deliver(channel, [BEGUN], ("1", "a"), a=[DONE, BEGUN, WAITING, WAITING])
+        assert message.give_back([BEGUN])
+        assert channel.unacked.calls == [("divide", "1", (["a1/4"], False), (["a3/4"], False), (["a2/4"], False))]
+
+        message.sheet.states, message.sheet.recipients = [DONE], {0: [DONE, DONE, WAITING, WAITING]}
+        message.ack()
+        assert channel.unacked.calls[1:] == [("ack", "1")]
+
+    def test_those_that_were_refused_go_back_before_the_end(self, channel):
+        """Nobody has looked between the void ticket and the end."""
+        self.deliver(channel, [DONE], ("1", "a"), a=[DONE, WAITING]).ack()
+        assert channel.unacked.calls == [("divide", "1", "", (["a1/2"], False)), ("ack", "1")]
+
+    def test_those_of_one_commit_go_back_beside_the_one_whose_turn_it_is(self, channel):
+        """Their rows let them run once."""
+        message = self.deliver(channel, [BEGUN], ("1", "a"), a=[SHARED, BEGUN, DONE])
+        assert message.give_back([BEGUN])
+        assert channel.unacked.calls == [("divide", "1", (["a1/3"], False), (["a0/3"], False))]
+
+    def test_what_was_begun_is_given_out_again_without_those_that_went_back(self, channel):
+        """Its process is lost."""
+        message = self.deliver(channel, [BEGUN], ("1", "a"), a=[BEGUN, WAITING])
+        message.give_back([BEGUN])
+        message.reject(requeue=True)
+        assert channel.unacked.calls == [
+            ("divide", "1", (["a0/2"], False), (["a1/2"], False)),
+            ("again", "1"),
+            ("ack", "1"),
+        ]
+
+    def test_in_a_batch_they_go_with_the_texts_that_wait(self, channel):
+        """In one step, in their order."""
+        message = self.deliver(channel, [DONE, BEGUN, WAITING], ("1", "a", "b", "c"), b=[BEGUN, WAITING])
+        assert message.give_back([DONE, BEGUN, WAITING])
+        assert channel.unacked.calls == [
+            ("divide", "1", (["a", "b0/2"], False), (["b1/2"], False), (["c"], False)),
+        ]
+
+    def test_a_text_that_goes_back_as_a_whole_goes_without_those_that_went_before(self, channel):
+        """As where its others were put off."""
+        message = self.deliver(channel, [BEGUN], ("1", "a"), a=[BEGUN, WAITING])
+        message.give_back([BEGUN])
+        assert message.give_back([WAITING])
+        assert channel.unacked.calls[1:] == [("divide", "1", "", (["a0/2"], False))]
+
+    def test_a_text_that_is_none_stays_as_it_is(self, channel):
+        """Its worker refuses it."""
+        message = self.deliver(channel, [BEGUN], ("1", "garbage"), garbage=[BEGUN, WAITING])
+        assert message.give_back([BEGUN])
+        assert channel.unacked.calls == []
+
+    def test_the_answer_is_lost(self, channel):
+        """The very same is said again."""
+        message = self.deliver(channel, [BEGUN], ("1", "a"), a=[BEGUN, WAITING])
+        channel.unacked.error = RedisConnectionError()
+        assert not message.give_back([BEGUN])
+        channel.unacked.error = None
+        message.sheet.recipients = {0: [DONE, WAITING]}
+        assert message.give_back([BEGUN])
+        first, again = channel.unacked.items
+        assert first == again
 
 
 class TestWaiting:

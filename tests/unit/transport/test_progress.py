@@ -75,6 +75,23 @@ def test_what_is_put_off_waits_again(sheet):
     assert sheet.told()[0] == BEGUN
 
 
+def test_recipients_are_seen_one_by_one(sheet):
+    """Those of the texts that have several; and no more than there is room for."""
+    told = of(sheet)
+    assert sheet.parts() == {}
+    told.begin(1)
+    few = told.parts(1, 2)
+    assert few.begin(1)
+    many = told.parts(3, progress.MOST_PARTS - 2)
+    assert many.begin(0)
+    assert told.parts(2, 1).begin(0)
+    assert sheet.parts() == {1: bytes([WAITING, BEGUN]), 3: bytes([BEGUN, *[WAITING] * (progress.MOST_PARTS - 3)])}
+    assert list(sheet.states) == [WAITING, BEGUN, WAITING, WAITING]
+    sheet.make_void()
+    assert not few.begin(0)
+    assert told.parts(2, 1).begin(0)
+
+
 def test_a_sheet_that_is_used_again_is_no_good_to_who_had_it_before(monkeypatch):
     """A process that was given up may still be at it."""
     monkeypatch.setattr(progress, "_free", type(progress._free)([1]))
