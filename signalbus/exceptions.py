@@ -83,7 +83,8 @@ class MissingRow(SignalBusError):
         if hidden:
             found = (
                 f"not found: {rows}. Deleted since the signal was sent, or hidden by the base manager of "
-                f"{', '.join(hidden)} (Meta.base_manager_name), through which a worker loads rows."
+                f"{', '.join(hidden)} (Meta.base_manager_name, its own or an inherited one), through which a worker "
+                "loads rows."
             )
         else:
             found = f"gone since the signal was sent: {rows}."

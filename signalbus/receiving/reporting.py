@@ -9,6 +9,7 @@ from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.context import CurrentDelivery, running
 from signalbus.exceptions import MissingRow, RetryLater
 from signalbus.receiving import lines
+from signalbus.receiving.session_state import end_changed_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +50,7 @@ def announce(delivery: CurrentDelivery, outcome: Outcome) -> None:
     else:
         return
     running(delivery, announcement, sender=delivery.signal, delivery=delivery, error=outcome.error)
+    end_changed_sessions()  # what a listener sets is not the next receiver's either
 
 
 def _in_words(outcome: Outcome) -> str:

@@ -26,16 +26,22 @@ if TYPE_CHECKING:
 
 # Statements that hold for the session, on PostgreSQL, MariaDB or SQLite. SET LOCAL and the like end with a transaction.
 _STATEMENT: Final = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+    r"\s*"
     r"(?:set\s+(?!local\b|transaction\b|constraints\b|@@local\.)|reset\b|discard\b|listen\b|unlisten\b"
     r"|prepare\s+(?!transaction\b)|deallocate\b|load\b|declare\b[^;]*\bwith\s+hold\b"
     r"|create\s+(?:or\s+replace\s+)?(?:(?:local|global)\s+)?temp(?:orary)?\b|do\b|call\b|execute\b"
-    r"|pragma\b|attach\b|detach\b|use\b|lock\s+tables?\b|flush\b|handler\b)",
-    re.DOTALL,
+    r"|pragma\b|attach\b|detach\b|use\b|lock\s+tables?\b|flush\b|handler\b)"
 )
-# Functions that do, in any statement.
-_FUNCTIONS: Final = ("advisory_lock", "get_lock", "dblink_connect", "lo_open")
+_COMMENT: Final = re.compile(r"/\*.*?\*/|(?:--|#)[^\n]*", re.DOTALL)
+# What does so in any statement: functions, and temporary tables by their schema.
+_WORDS: Final = (
+    "advisory_lock", "get_lock", "dblink_connect", "lo_open", "setseed", "set_limit", "pg_temp.", " temp.",
+    "into temp ", "into temporary ",
+)  # fmt: skip
+_VARIABLE: Final = re.compile(r"@\w+\s*:=|\binto\s+@")
 _LOCAL_SETTING: Final = re.compile(r"set_config\s*\([^()]*,\s*true\s*\)")
+
+MOST_REMEMBERED: Final = 2000  # characters of a statement whose answer is remembered
 
 _local = threading.local()  # changed: this thread's connections that are to be closed
 
@@ -70,15 +76,29 @@ def leaves_traces(sql: str, connection: Any) -> bool:
     )
 
 
-@lru_cache(maxsize=1000)
 def changes_session(sql: str) -> bool:
     """Say whether a statement changes the database session beyond its transaction."""
+    # The texts of bulk inserts are long, and seldom the same.
+    return _known_change(sql) if len(sql) <= MOST_REMEMBERED else _is_change(sql)
+
+
+def _is_change(sql: str) -> bool:
     text = sql.lower()
+    if _is_plain_change(text):
+        return True
+    has_comments = "/*" in text or "--" in text or "#" in text
+    return has_comments and ("/*!" in text or _is_plain_change(_COMMENT.sub(" ", text)))
+
+
+_known_change = lru_cache(maxsize=1000)(_is_change)
+
+
+def _is_plain_change(text: str) -> bool:
     if any(_STATEMENT.match(each) is not None for each in (text.split(";") if ";" in text else (text,))):
         return True
-    if any(function in text for function in _FUNCTIONS):
+    if any(word in text for word in _WORDS):
         return True
-    return text.count("set_config") > len(_LOCAL_SETTING.findall(text)) or (":=" in text and "@" in text)
+    return text.count("set_config") > len(_LOCAL_SETTING.findall(text)) or _VARIABLE.search(text) is not None
 
 
 def text_of(sql: Any, connection: Any) -> str:

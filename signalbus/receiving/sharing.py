@@ -29,7 +29,13 @@ from signalbus.receiving.calling import NotKnownHere, call_receiver
 from signalbus.receiving.ending import was_cut_off
 from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.reporting import announce, context_of
-from signalbus.receiving.session_state import end_changed_sessions, forget_change, leaves_traces, text_of
+from signalbus.receiving.session_state import (
+    MOST_REMEMBERED,
+    end_changed_sessions,
+    forget_change,
+    leaves_traces,
+    text_of,
+)
 from signalbus.receiving.upkeep import left_open, mend_connections, reject_broken, takes_several
 
 if TYPE_CHECKING:
@@ -119,8 +125,12 @@ def _concerns_all(sql: str, connection: BaseDatabaseWrapper) -> bool:
     return _ends_transaction(sql) or leaves_traces(sql, connection)
 
 
-@lru_cache(maxsize=1000)
 def _ends_transaction(sql: str) -> bool:
+    return _known_end(sql) if len(sql) <= MOST_REMEMBERED else CONCERNS_ALL.search(sql) is not None
+
+
+@lru_cache(maxsize=1000)
+def _known_end(sql: str) -> bool:
     return CONCERNS_ALL.search(sql) is not None
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeGuard
 from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.db import DEFAULT_DB_ALIAS, connections, router
-from django.db.models import AutoField, BigAutoField, Field, Model, SmallAutoField
+from django.db.models import AutoField, BigAutoField, Field, Manager, Model, SmallAutoField
 from django.utils.functional import LazyObject
 
 from signalbus.compat.django import wrapped_in
@@ -105,8 +105,8 @@ def is_foreign(model: type[Model]) -> bool:
 
 
 def has_base_manager(label: str) -> bool:
-    """Say whether a model names a base manager of its own, which may hide rows."""
-    return model_named(label)._meta.base_manager_name is not None  # noqa: SLF001  (Django documents _meta)
+    """Say whether a model has another base manager than Django's, which may hide rows; it may be inherited."""
+    return type(model_named(label)._base_manager) is not Manager  # noqa: SLF001  (Django documents it)
 
 
 def is_anonymous_user(kind: type) -> bool:

@@ -10,6 +10,7 @@ from django.db import connection, transaction
 from django.db.backends.signals import connection_created
 from psycopg.sql import SQL, Identifier
 
+from signalbus import delivery_failed
 from signalbus.receiving import session_state, sharing
 from signalbus.receiving.pace import Manners, pace
 from tasks.admissions.models import Academy
@@ -128,6 +129,25 @@ def test_a_callback_after_the_commit_ends_its_session_too(bus: Bus):
     sql, shown = next(iter(CHANGES[connection.vendor].values()))
 
     deliver(bus, lambda **kwargs: transaction.on_commit(lambda: query(sql)), durable=True)
+
+    assert query(shown) == in_a_fresh_session(shown)
+
+
+def test_a_listener_of_failures_ends_its_session_too(bus: Bus):
+    """What a receiver of delivery_failed sets is not seen by the next delivery."""
+    sql, shown = next(iter(CHANGES[connection.vendor].values()))
+
+    def listener_that_sets(**kwargs: Any) -> None:
+        query(sql)
+
+    def receiver_that_raises(**kwargs: Any) -> None:
+        raise ValueError("told")
+
+    delivery_failed.connect(listener_that_sets)
+    try:
+        deliver(bus, receiver_that_raises, durable=True)
+    finally:
+        delivery_failed.disconnect(listener_that_sets)
 
     assert query(shown) == in_a_fresh_session(shown)
 

@@ -42,6 +42,17 @@ from signalbus.receiving.session_state import changes_session
         "LOCK TABLES t WRITE",
         "PRAGMA foreign_keys = OFF",
         "ATTACH DATABASE 'x' AS x",
+        "SELECT * INTO TEMP TABLE t FROM shop_order",
+        "CREATE TABLE pg_temp.t (a int)",
+        "CREATE TABLE temp.t (a int)",
+        "SELECT setseed(0.5)",
+        "SELECT count(*) FROM shop_order INTO @a",
+        "/* a; b */ SET ROLE other",
+        "SET/**/ROLE other",
+        "# why\nSET @a = 1",
+        "/*! SET sql_mode = '' */",
+        "SELECT '--'; SET ROLE other",
+        "INSERT INTO t VALUES " + "(1)," * 1000 + "(2); SET ROLE other",
     ],
 )
 def test_a_change_of_the_session_is_noticed(sql):
@@ -68,6 +79,8 @@ def test_a_change_of_the_session_is_noticed(sql):
         "PREPARE TRANSACTION 'a'",
         "SELECT settings, reset FROM listen",
         "DELETE FROM dossiers",
+        "INSERT INTO t VALUES " + "(1)," * 1000 + "(2)",
+        "SELECT 1 -- SET ROLE",
     ],
 )
 def test_what_ends_with_its_transaction_is_left_alone(sql):

@@ -331,3 +331,11 @@ class Soft(models.Model):
     class Meta:
         app_label = "shapes"
         base_manager_name = "objects"
+
+
+class SoftProxy(Soft):
+    """A proxy, which inherits that base manager."""
+
+    class Meta:
+        app_label = "shapes"
+        proxy = True
