@@ -30,12 +30,29 @@ WIPED_AT, CRASH_AT = {0, KILLS - 1}, KILLS // 2  # of the kills
 QUEUE = "signalbus"
 
 
-def wipe(valkey: EmbeddedValkey) -> int:
-    """Take all that the broker holds, while something waits there; return how many items waited."""
-    with redis.Redis.from_url(valkey.redis_url) as client:
-        wait_until(lambda: client.llen(QUEUE), 60, "a backlog")
-        waited, _ = client.pipeline().llen(QUEUE).flushall().execute()
-        return int(waited)
+def signal_all(workers: list[Worker], number: signal.Signals) -> None:
+    """Send a signal to each process of each worker."""
+    for worker in workers:
+        assert worker.pid is not None
+        os.killpg(worker.pid, number)
+
+
+def wipe(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender) -> int:
+    """Flush the broker while orders wait there, and return how many waited.
+
+    The workers stand still from the middle of the orders to the flush: on a machine under load they would otherwise be
+    done with the last order between the look at the queue and the flush, or before the look.
+    """
+    sender.tell(AT_ONCE // 2)
+    signal_all(workers, signal.SIGSTOP)
+    try:
+        sender.tell(AT_ONCE - AT_ONCE // 2)
+        with redis.Redis.from_url(valkey.redis_url) as client:
+            wait_until(lambda: client.llen(QUEUE), 60, "a backlog")
+            waited, _ = client.pipeline().llen(QUEUE).flushall().execute()
+            return int(waited)
+    finally:
+        signal_all(workers, signal.SIGCONT)
 
 
 def kill(worker: Worker, *, children_too: bool) -> None:
@@ -54,9 +71,10 @@ def besiege(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, sprea
     waited = []
     for turn in range(KILLS):
         worker = workers[turn % 2]
-        sender.tell(AT_ONCE)
         if turn in WIPED_AT:
-            waited.append(wipe(valkey))
+            waited.append(wipe(workers, valkey, sender))
+        else:
+            sender.tell(AT_ONCE)
         if turn == CRASH_AT:
             valkey.kill()
             pause.wait(spread.random())
