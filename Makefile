@@ -13,7 +13,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format docs bench performance curves chaos fuzz matrix wheel release canary clean
+.PHONY: help demo test test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format docs bench performance curves chaos fuzz matrix build wheel release canary clean
 
 help:  ## Explain every target
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -135,9 +135,11 @@ fuzz: $(READY)  ## Throw a million mutated texts at the verifier (minutes)
 matrix: $(READY)  ## Run the tests on 3.11 with Django 5.2, 3.12 with 6.0, 3.13 with 6.1, and with the lowest versions
 	$(BIN)/python tests/matrix.py $(TESTS)
 
-wheel: $(READY)  ## Build the wheel, and test it in an empty environment
+build: $(READY)  ## Build the wheel into dist/
 	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist
+
+wheel: build  ## Build the wheel, and test it in an empty environment
 	$(BIN)/python -m pytest tests/wheel
 
 release: $(READY)  ## Build a release into dist/, twice, and compare: wheel, sdist, SBOM, notes, checksums. TAG=1 also tags the commit
