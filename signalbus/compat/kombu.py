@@ -88,6 +88,24 @@ def new_connection(channel: Any) -> Any:
     return connection
 
 
+def abandon(connection: Connection) -> None:
+    """Close the socket of a connection to an AMQP broker that does not answer, without the protocol's farewell.
+
+    kombu's pools and contexts close a connection after an error, and would otherwise wait for an answer twice more: the
+    channel's, and the connection's. A connection that is not open, and one to another broker, is left as it is.
+
+    Uses ``Connection._connection``; the public ``connection`` would connect again where nothing is open.
+
+    Args:
+        connection: of any transport.
+    """
+    opened = connection._connection  # type: ignore[attr-defined]  # noqa: SLF001 - the reason of this module
+    if opened is None or connection.transport.driver_type != "amqp" or not opened.connected:
+        return
+    opened.sock.settimeout(0)  # else TLS would wait for the broker's farewell
+    opened.collect()
+
+
 def let_go(channel: Any) -> None:
     """Close the sockets that a channel has opened for itself; it opens others if it is used again.
 

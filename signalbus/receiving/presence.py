@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import ChannelError, OperationalError
 
 from signalbus import celery
+from signalbus.compat.kombu import abandon
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,12 +55,15 @@ def _ask_each(connection: Connection, queues: Iterable[str]) -> Iterator[tuple[s
             yield queue, Presence(error=away)
             continue
         try:
-            with connection.channel() as channel:  # of its own: RabbitMQ closes the one on which it has an objection
-                yield queue, Presence(*_ask(connection, channel, queue))
+            channel: Any = connection.channel()  # of its own: RabbitMQ closes the one on which it has an objection
+            presence = Presence(*_ask(connection, channel, queue))
+            channel.close()
         except errors as error:
-            text = f"{type(error).__name__}: {error}"
-            away = "" if isinstance(error, connection.channel_errors) else text
-            yield queue, Presence(error=text)
+            presence = Presence(error=f"{type(error).__name__}: {error}")
+            if not isinstance(error, connection.channel_errors):
+                away = presence.error
+                abandon(connection)  # which is closed on the way out
+        yield queue, presence
 
 
 def _ask(connection: Connection, channel: Any, queue: str) -> tuple[int, int | None]:

@@ -11,6 +11,7 @@ from kombu.exceptions import LimitExceeded, OperationalError
 from kombu.pools import ProducerPool
 
 from signalbus import celery, conf
+from signalbus.compat.kombu import abandon
 from signalbus.sending import envelope
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def publish(app: Celery, queue: str, texts: Sequence[str]) -> None:
         except _errors_of(app) as error:
             if _is_timeout(error):
                 # It may have been taken: publishing again at once would only add a duplicate and another wait.
+                abandon(producer.connection)  # which is closed on the way out
                 raise
             # A pooled connection that the broker closed while it was idle says so only now: once more, on a new one.
             producer.connection.collect()

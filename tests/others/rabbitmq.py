@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kombu import Connection
@@ -14,6 +16,7 @@ from tests.others import programs
 from tests.others.daemon import Daemon, free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
@@ -76,10 +79,32 @@ class RabbitMQ:
         with a queue that has no leader, and takes nothing for it any more: a matter of RabbitMQ's, and of new queues.
         """
         if self.pid is not None:
-            command = [self._control, "eval", "[dets:sync(Table) || Table <- dets:all()]."]
-            environment = {**os.environ, **self._environment()}
-            subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+            self._tell("eval", "[dets:sync(Table) || Table <- dets:all()].")
         self._node.kill()
+
+    @contextmanager
+    def memory_alarm(self) -> Iterator[None]:
+        """Have the node take nothing from whoever publishes, as it does when it is short of memory."""
+        self._tell("set_vm_memory_high_watermark", "absolute", "1")
+        try:
+            yield
+        finally:
+            self._tell("set_vm_memory_high_watermark", "0.6")
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Have the node answer nothing, as one whose machine stands still."""
+        assert self.pid is not None
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    def _tell(self, *arguments: str) -> None:
+        """Run a command of rabbitmqctl."""
+        environment = {**os.environ, **self._environment()}
+        subprocess.run([self._control, *arguments], env=environment, check=True, capture_output=True, timeout=60)
 
     def _environment(self) -> dict[str, str]:
         directory = self._node.directory

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from amqp.exceptions import PreconditionFailed
 from kombu import Connection, Exchange, Queue
 
-from signalbus.celery import get_app
+from signalbus.celery import get_app, transport_options
 from signalbus.models import Delivery, State
+from signalbus.receiving.presence import _ask_each
 from signalbus.sending import publisher
 from tasks.marketing.models import FormEntry
 from tests.misbehaving.signals import arriving, endless, mailed
@@ -18,6 +20,7 @@ from tests.servers import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.others.rabbitmq import RabbitMQ
     from tests.servers import Worker
 
 TESTS_SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.settings"}
@@ -68,6 +71,40 @@ def test_what_the_broker_refuses_is_kept(database_url: str, monkeypatch: pytest.
     wait_until(send_until_refused, what="a refused message")
     with pytest.raises(publisher.PublishError, match=r"(?i)nack"):
         publisher.publish_texts("signalbus", ["text"])
+
+
+@pytest.mark.parametrize("trouble", ["memory_alarm", "stopped"])
+def test_a_send_waits_once_for_a_broker_that_does_not_answer(
+    rabbitmq: RabbitMQ, broker_url: str, database_url: str, settings: Any, trouble: str
+):
+    """A publication without an answer costs PUBLISH_TIMEOUT once: its connection is closed without asking again."""
+    settings.SIGNALBUS = {"PUBLISH_TIMEOUT": 3.0}
+    publisher.forget()
+    arriving.send(sender=None, label="before")  # over a connection that is kept
+
+    with getattr(rabbitmq, trouble)():
+        started = time.monotonic()
+        arriving.send(sender=None, label="not answered")
+        took = time.monotonic() - started
+
+    assert Delivery.objects.filter(state=State.PENDING).count() == 1
+    assert 3 <= took < 2 * 3
+
+
+def test_status_waits_once_for_a_broker_that_does_not_answer(rabbitmq: RabbitMQ, broker_url: str, settings: Any):
+    """Whoever asks of the queues waits PUBLISH_TIMEOUT once, and not again to close channel and connection."""
+    settings.SIGNALBUS = {"PUBLISH_TIMEOUT": 3.0}
+    app = get_app()
+    with app.connection_for_read(transport_options=transport_options(app)) as connection:
+        connection.connect()
+        with rabbitmq.stopped():
+            started = time.monotonic()
+            answers = dict(_ask_each(connection, ["signalbus", "email"]))
+            connection.release()
+            took = time.monotonic() - started
+
+    assert all(presence.error for presence in answers.values())
+    assert took < 2 * 3
 
 
 def test_a_killed_workers_delivery_comes_back(start_worker: Callable[..., Worker]):
