@@ -52,14 +52,11 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
-elif DATABASES["default"]["ENGINE"].endswith("mysql"):
-    # What the database's clock says is kept as UTC, and the server's own zone may be another.
-    DATABASES["default"].setdefault("OPTIONS", {})["init_command"] = "SET time_zone = '+00:00'"
-    if importlib.util.find_spec("MySQLdb") is None:
-        # The same interface in pure Python: nothing to compile.
-        import pymysql
+elif DATABASES["default"]["ENGINE"].endswith("mysql") and importlib.util.find_spec("MySQLdb") is None:
+    # The same interface in pure Python: nothing to compile.
+    import pymysql
 
-        pymysql.install_as_MySQLdb()
+    pymysql.install_as_MySQLdb()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 USE_TZ = True

@@ -171,8 +171,6 @@ def default_database(url: str) -> Iterator[None]:
     parsed: dict[str, Any] = dict(dj_database_url.parse(url))
     if "sqlite" in str(parsed["ENGINE"]):
         parsed["OPTIONS"] = SQLITE_OPTIONS
-    elif "mysql" in str(parsed["ENGINE"]):
-        parsed.setdefault("OPTIONS", {})["init_command"] = "SET time_zone = '+00:00'"
     before, connection = connections.settings["default"], connections["default"]
     connections.settings["default"] = connections.configure_settings({"default": parsed})["default"]
     del connections["default"]

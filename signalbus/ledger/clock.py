@@ -19,7 +19,12 @@ class Now(functions.Now):
     """The database's time, in as many digits as it keeps.
 
     SQLite compares texts: with the three digits of Django's own, what is stored for the same millisecond is later.
+    Django's own is CURRENT_TIMESTAMP on MariaDB, in the time zone of the session; the columns hold UTC.
     """
+
+    def as_mysql(self, compiler: Any, connection: BaseDatabaseWrapper, **extra_context: Any) -> tuple[str, Any]:
+        """Return the SQL."""
+        return self.as_sql(compiler, connection, template=dialect_for(connection).now, **extra_context)
 
     def as_sqlite(self, compiler: Any, connection: BaseDatabaseWrapper, **extra_context: Any) -> tuple[str, Any]:
         """Return the SQL; the template is formatted once more on its way."""

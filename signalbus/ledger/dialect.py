@@ -87,8 +87,8 @@ _DIALECTS: Final = {
     ),
     "mysql": Dialect(
         vendor="mysql",
-        now="current_timestamp(6)",  # as Django's Now(), in whatever zone the session is
-        later="(current_timestamp(6) + interval %s second)",
+        now="utc_timestamp(6)",  # not current_timestamp, which is in the time zone of the session
+        later="(utc_timestamp(6) + interval %s second)",
         skip_locked="FOR UPDATE SKIP LOCKED",
         returns=False,
         quote="`",

@@ -15,10 +15,10 @@ import redis
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection, connections
 from django.db.models import F
-from django.db.models.functions import Now
 
 from signalbus import Signal, conf
 from signalbus.celery import get_app
+from signalbus.ledger.clock import Now
 from signalbus.ledger.due import GRACE
 from signalbus.models import Delivery, Lane
 from signalbus.receiving.batch import deliver

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
-from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from signalbus.ledger import purge_some
+from signalbus.ledger.clock import Now
 from signalbus.models import Delivery, StoredMessage
 
 from .bus import Bus, connect, new_signal

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import connection, transaction
 from django.db.models import F
-from django.db.models.functions import Now
 from django.utils import timezone
 
 import signalbus
 from signalbus import Signal, ledger
 from signalbus.exceptions import ConfigurationError, DueError
 from signalbus.ledger import due
+from signalbus.ledger.clock import Now
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.sweeper import sweep
 from signalbus.testing import captured, immediate

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from signalbus import Retry, Signal
 from signalbus.models import Delivery, State
+from signalbus.receiving.sweeper import sweep
 from tasks.admissions.models import Academy
 
-from .bus import Bus, connect, cut_off_at_the_beginning, fails, only, rows
+from .bus import Bus, connect, cut_off_at_the_beginning, fails, let_wait, only, rows
 
 ONCE = Retry(max_attempts=1)
 
@@ -49,6 +52,37 @@ def test_a_large_message_is_kept(bus: Bus, signal: Signal):
     bus.work()
 
     assert large in only().message.text
+
+
+def test_the_time_zone_of_the_server_changes_no_time(bus: Bus, signal: Signal):
+    """The server of these tests is five hours ahead of UTC; times in the ledger are UTC nevertheless."""
+    fails(signal, ValueError("late"), retry=ONCE)
+    signal.send(None)
+    bus.work()
+
+    row, now = only(), timezone.now()
+    times = (row.created_at, row.due_at, row.failed_at, row.ended_at, row.message.created_at)
+    assert [abs(moment - now) < timedelta(minutes=30) for moment in times] == [True] * len(times)
+
+
+def test_an_aware_time_is_not_due_early_on_a_server_ahead_of_utc(bus: Bus, signal: Signal):
+    """`send_later()` compares the sender's time with the database's in UTC."""
+    connect(signal, lambda **kwargs: None, "receiver")
+    signal.send_later(timezone.now() + timedelta(hours=1), None)
+
+    assert (sweep(), rows()) == (0, [("receiver", "pending", 0)])
+    let_wait(3610)
+    assert sweep() == 1
+
+
+def test_a_time_zone_of_the_session_changes_no_time(bus: Bus, signal: Signal):
+    """A session may have a time zone of its own, as `init_command` sets one: here one behind UTC."""
+    connect(signal, lambda **kwargs: None, "receiver")
+    with connection.cursor() as cursor:
+        cursor.execute("SET time_zone = '-08:00'")
+    signal.send_later(timezone.now() - timedelta(minutes=1), None)
+
+    assert sweep() == 1
 
 
 @pytest.mark.parametrize("atomic", [True, False])

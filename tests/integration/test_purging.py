@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 import pytest
 from django.db import transaction
 from django.db.models import F
-from django.db.models.functions import Now
 
 from signalbus import Reject, Signal, conf, ledger
+from signalbus.ledger.clock import Now
 from signalbus.models import Delivery, Key, State, StoredMessage
 from signalbus.receiving import sweeper
 from signalbus.receiving.sweeper import Purge, Sweeper

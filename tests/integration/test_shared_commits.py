@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
-from django.db.models.functions import Now
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from psycopg.sql import SQL, Literal
 
 from signalbus import Reject, Signal, ledger
+from signalbus.ledger.clock import Now
 from signalbus.models import Delivery, State
 from signalbus.receiving import group, sharing
 from signalbus.receiving.attempt import deliver_attempt

@@ -22,11 +22,13 @@ pymysql.install_as_MySQLdb()
 
 DATABASE = "signalbus"
 MADE = ("django_migrations", "django_content_type", "auth_permission")  # have rows that the migrations made
-# What Debian's own configuration would say, which is not read here; and no waiting for the disk.
+# What Debian's own configuration would say, which is not read here; no waiting for the disk; and a time zone that is
+# not UTC, as the machines have by which a server sets its own.
 OPTIONS = (
     "--character-set-server=utf8mb4",
     "--collation-server=utf8mb4_general_ci",
     "--skip-networking",
+    "--default-time-zone=+05:00",
     "--innodb-flush-log-at-trx-commit=0",
     "--innodb-log-file-size=16M",
     "--innodb-buffer-pool-size=64M",
