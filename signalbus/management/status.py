@@ -11,7 +11,7 @@ from django.utils import timezone
 from signalbus import conf, ledger, overlooked
 from signalbus.celery import default_queue
 from signalbus.ledger import Backlog
-from signalbus.receiving.presence import Presence, ask_broker
+from signalbus.receiving.presence import REMEDY, Presence, ask_broker
 from signalbus.registry import registry
 from signalbus.sending import publisher
 
@@ -43,6 +43,8 @@ def report() -> Iterator[str]:
         backlog = _backlog_of(queue, known)
         yield f"    {_waiting(presence, backlog)}"
         yield f"    {_workers(queue, presence, backlog)}"
+        if presence.refused:
+            yield f"    THE BROKER REFUSES the queue {queue!r} as it is declared here: {presence.refused}. {REMEDY}"
     for module in overlooked.modules_not_imported():
         yield f"{module} connects receivers and is not imported: they receive nothing."
     unused = overlooked.signals_without_receivers()

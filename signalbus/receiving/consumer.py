@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from celery.utils.imports import symbol_by_name
 from celery.worker.consumer import Consumer
@@ -13,13 +14,17 @@ from kombu import Message
 from kombu.utils import json
 
 from signalbus import celery, sealing
-from signalbus.exceptions import TextError
+from signalbus.exceptions import ConfigurationError, TextError
+from signalbus.receiving import presence
 from signalbus.receiving.acknowledging import let_go_if_lost
 from signalbus.receiving.request import ORIGIN, SCALARS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kombu import Connection
+
+logger: logging.Logger = logging.getLogger("signalbus")
 
 SHOWN = 500  # characters, or bytes, of what is refused
 
@@ -55,6 +60,29 @@ class SealedConsumer(Consumer):
             if symbol_by_name(task.Request) is Request:
                 task.Request = f"{SealedRequest.__module__}:{SealedRequest.__name__}"
         super().update_strategies()
+        _leave_out_refused_queues(self)
+
+
+def _leave_out_refused_queues(consumer: Consumer) -> None:
+    """Consume no queue that RabbitMQ refuses as we declare it: its refusal closes the channel of all queues.
+
+    Args:
+        consumer: connected; it is about to declare its queues.
+
+    Raises:
+        ConfigurationError: RabbitMQ refuses all of them.
+    """
+    queues, connection = consumer.app.amqp.queues, cast("Connection", consumer.connection)
+    answers = {name: presence.why_refused(connection, name) for name in list(queues.consume_from)}
+    refused = {name: reason for name, reason in answers.items() if reason}
+    for name, reason in refused.items():
+        logger.error(
+            "signalbus: this worker does not consume the queue %r, which the broker refuses: %s. %s",
+            name, reason, presence.REMEDY,
+        )  # fmt: skip
+    if refused and len(refused) == len(answers):
+        raise ConfigurationError(f"The broker refuses all queues of this worker: {refused}. {presence.REMEDY}")
+    queues.deselect(list(refused))
 
 
 def opened(message: Message) -> Message:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     from kombu import Connection
 
+REMEDY = (
+    "Its arguments or permissions are others than ours. Delete it when it is empty (rabbitmqctl delete_queue), or give "
+    "its receivers another queue, and start the workers again."
+)
 NO_QUEUE = "404"  # of AMQP, where it is the error's code, and of kombu for Redis, where it is the reply's
 
 
@@ -26,11 +30,13 @@ class Presence:
         waiting: Celery messages in it; None if the broker does not tell.
         workers: how many consume it; None if that cannot be told.
         error: what the broker said instead, or nothing.
+        refused: why the broker refuses the queue as we declare it, so that no worker of ours consumes it, or nothing.
     """
 
     waiting: int | None = None
     workers: int | None = None
     error: str = ""
+    refused: str = ""
 
 
 def ask_broker(queues: Iterable[str]) -> dict[str, Presence]:
@@ -56,14 +62,42 @@ def _ask_each(connection: Connection, queues: Iterable[str]) -> Iterator[tuple[s
             continue
         try:
             channel: Any = connection.channel()  # of its own: RabbitMQ closes the one on which it has an objection
-            presence = Presence(*_ask(connection, channel, queue))
+            waiting, workers = _ask(connection, channel, queue)
             channel.close()
+            presence = Presence(waiting, workers, refused=why_refused(connection, queue))
         except errors as error:
             presence = Presence(error=f"{type(error).__name__}: {error}")
             if not isinstance(error, connection.channel_errors):
                 away = presence.error
                 abandon(connection)  # which is closed on the way out
         yield queue, presence
+
+
+def why_refused(connection: Connection, queue: str) -> str:
+    """Ask RabbitMQ whether a queue that exists can be declared as our app declares it.
+
+    Args:
+        connection: to the broker.
+        queue: its name; a queue that does not exist is not made.
+
+    Returns:
+        What RabbitMQ said, if it exists with other arguments, or we have no right to it; else nothing.
+    """
+    if connection.transport.driver_type != "amqp":
+        return ""
+    from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed  # noqa: PLC0415 - for RabbitMQ alone
+
+    channel: Any = connection.channel()  # of its own: RabbitMQ closes the one on which it has an objection
+    try:
+        channel.queue_declare(queue, passive=True)
+        celery.get_app().amqp.queues[queue](channel).queue_declare()
+    except NotFound:
+        return ""
+    except (AccessRefused, PreconditionFailed) as error:
+        return str(error)
+    else:
+        channel.close()
+        return ""
 
 
 def _ask(connection: Connection, channel: Any, queue: str) -> tuple[int, int | None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from signalbus import celery
-from signalbus.receiving import worker
+from signalbus.exceptions import ConfigurationError
+from signalbus.receiving import consumer, presence, worker
 from signalbus.registry import registry
 
 if TYPE_CHECKING:
@@ -78,3 +80,26 @@ def test_worker_that_consumes_none_of_our_queues_is_warned_of(
         assert "this worker consumes celery, and none of the queues that signals come through (" in lines[0]
         assert "email" in lines[0]
         assert "signalbus" in lines[0]
+
+
+def test_a_worker_leaves_out_a_refused_queue(own_app: OwnApp, monkeypatch: pytest.MonkeyPatch):
+    """A queue that the broker refuses is not consumed, the others are."""
+    monkeypatch.setattr(presence, "why_refused", lambda _connection, name: "no" if name == "email" else "")
+    app = own_app(CELERY_BROKER_URL="amqp://")
+    worker._consume_receivers_queues(app)
+
+    connected: Any = SimpleNamespace(app=app, connection=None)
+    consumer._leave_out_refused_queues(connected)
+    left = set(app.amqp.queues.consume_from)
+
+    assert "signalbus" in left
+    assert "email" not in left
+
+
+def test_a_worker_whose_queues_are_all_refused_ends_with_the_remedy(own_app: OwnApp, monkeypatch: pytest.MonkeyPatch):
+    """It would live on, and deliver nothing."""
+    monkeypatch.setattr(presence, "why_refused", lambda _connection, _name: "inequivalent arg 'x-max-length'")
+    connected: Any = SimpleNamespace(app=own_app(CELERY_BROKER_URL="amqp://"), connection=None)
+
+    with pytest.raises(ConfigurationError, match=r"x-max-length.*Delete it when it is empty"):
+        consumer._leave_out_refused_queues(connected)

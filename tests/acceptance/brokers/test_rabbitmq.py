@@ -10,6 +10,7 @@ from amqp.exceptions import PreconditionFailed
 from kombu import Connection, Exchange, Queue
 
 from signalbus.celery import get_app, transport_options
+from signalbus.management import status
 from signalbus.models import Delivery, State
 from signalbus.receiving.presence import _ask_each
 from signalbus.sending import publisher
@@ -55,6 +56,25 @@ def test_all_queues_are_quorum_queues(start_worker: Callable[..., Worker], conne
         declare(connection, queue, "quorum")
     with pytest.raises(PreconditionFailed):
         declare(connection, "signalbus", "classic")
+
+
+def test_a_queue_declared_with_other_arguments_holds_up_no_other(
+    start_worker: Callable[..., Worker], connection: Connection
+):
+    """The worker names it, and consumes the other queues; so does ``status``."""
+    with connection.channel() as channel:
+        Queue("email", channel=channel, queue_arguments={"x-max-length": 9}).queue_declare()
+
+    worker = start_worker(environment=TESTS_SETTINGS)
+    arriving.send(sender=None, label="default")
+
+    wait_until(FormEntry.objects.filter(kind="arrived").exists, what="the message of the other queue")
+    assert "does not consume the queue 'email'" in worker.log
+    assert "Delete it when it is empty" in worker.log
+    assert "Connection to broker lost" not in worker.log
+    report = list(status.report())
+    assert len([line for line in report if "THE BROKER REFUSES the queue 'email'" in line]) == 1
+    assert not [line for line in report if "REFUSES the queue 'signalbus'" in line]
 
 
 @pytest.mark.usefixtures("connection")
