@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from benchmarks import signals
 from benchmarks.tally import tally
-from signalbus import receiver
+from signalbus import Retry, receiver
 from tasks.admissions.models import Academy, Cohort
 
 if TYPE_CHECKING:
@@ -76,3 +76,26 @@ def here(sender: type[Model], **kwargs: Any) -> None:
 
 signals.inline.connect(here, sender=Cohort, inline=True)
 signals.django_inline.connect(here, sender=Cohort)
+
+
+@receiver(signals.succeeding)
+def succeed(sender: None, sent: float = 0.0, **kwargs: Any) -> None:
+    """Write a row, and say how late it is."""
+    write(None)
+    tally(sent)
+
+
+@receiver(signals.failing, retry=Retry(max_attempts=3, base_delay=0.05))
+def fail_thrice(sender: None, **kwargs: Any) -> None:
+    """Write a row, and fail."""
+    write(None)
+    tally()
+    raise LookupError("the other side does not answer")
+
+
+@receiver(signals.retried, retry=Retry(max_attempts=10_000, base_delay=1.0, max_delay=1.0))
+def fail_on(sender: None, **kwargs: Any) -> None:
+    """Write a row, and fail, for as long as the benchmark lasts."""
+    write(None)
+    tally()
+    raise LookupError("the other side does not answer")

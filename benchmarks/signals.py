@@ -25,3 +25,7 @@ unheard = Signal()
 inline = Signal()
 django_unheard = DjangoSignal()
 django_inline = DjangoSignal()
+
+succeeding = Signal()  # durable; its receiver does what the next ones do, and succeeds
+failing = Signal()  # its receiver fails three times
+retried = Signal()  # its receiver fails again and again

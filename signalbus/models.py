@@ -54,6 +54,7 @@ class State(models.TextChoices):
 
 CLOSED_STATES = (State.DONE, State.SKIPPED, State.DISCARDED)  # for good; dead ones wait for a person
 OPEN_STATES = (State.PENDING, State.PARKED, State.PUBLISHED, State.RUNNING)
+TAKEN_STATES = (State.PUBLISHED, State.RUNNING)  # on their way, or with a worker
 DUE_STATES = (State.PENDING, State.PARKED, State.RUNNING)  # for the sweeper
 
 
@@ -108,9 +109,13 @@ class Delivery(models.Model):
     started_at: models.DateTimeField[datetime | Combinable | None, datetime | None] = models.DateTimeField(null=True)
     ended_at: models.DateTimeField[datetime | Combinable | None, datetime | None] = models.DateTimeField(null=True)
     runtime_ms: models.PositiveIntegerField[int | None, int | None] = models.PositiveIntegerField(
-        null=True, help_text="of a run that took 10 ms and more"
+        null=True, help_text="of a run that failed, or took 10 ms and more"
     )
     worker: models.TextField[str, str] = models.TextField(db_default="", default="", blank=True)
+    # NULL, not "": so SQLite adds it without copying the table.
+    admitted_by: models.TextField[str | None, str | None] = models.TextField(  # noqa: DJ001 - see above
+        null=True, help_text="the worker whose sweeper published it for a retry"
+    )
 
     class Meta:
         verbose_name_plural = "deliveries"
@@ -126,6 +131,12 @@ class Delivery(models.Model):
                 fields=["ordering_key", "position"],
                 name="signalbus_order",
                 condition=~Q(ordering_key="") & ~Q(state__in=CLOSED_STATES),
+            ),
+            # The retries that are on their way: few, whatever waits.
+            models.Index(
+                fields=["due_at"],
+                name="signalbus_admitted",
+                condition=Q(admitted_by__isnull=False) & Q(state__in=TAKEN_STATES),
             ),
         ]
 

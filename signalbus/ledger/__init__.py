@@ -14,6 +14,7 @@ from signalbus.ledger.accounts import (
     undecided,
     waiting_queues,
 )
+from signalbus.ledger.admission import Share
 from signalbus.ledger.backlog import Backlog, backlogs
 from signalbus.ledger.deliveries import (
     Settlement,
@@ -31,7 +32,16 @@ from signalbus.ledger.deliveries import (
     skip,
     using,
 )
-from signalbus.ledger.due import anything_due, is_idle, mark, marker_returned, recall, take_due, wait_anew
+from signalbus.ledger.due import (
+    anything_due,
+    is_idle,
+    mark,
+    marker_returned,
+    recall,
+    take_admitted,
+    take_due,
+    wait_anew,
+)
 from signalbus.ledger.later import cancel, postpone
 from signalbus.ledger.mending import discard, failed, retry, skipped
 from signalbus.ledger.once import end_of_burst, stand_in
@@ -61,6 +71,7 @@ __all__ = [
     "Evidence",
     "Part",
     "Settlement",
+    "Share",
     "Taken",
     "anything_due",
     "audit",
@@ -114,6 +125,7 @@ __all__ = [
     "skipped",
     "stand_in",
     "take",
+    "take_admitted",
     "take_back",
     "take_due",
     "take_together",

@@ -147,27 +147,40 @@ class Settlement:
         error: what went wrong, or why it was skipped.
         traceback: the end of it.
         delay: seconds until it is due again, for what is pending.
+        took: seconds that a run took that failed; None if it did not run.
     """
 
     state: State
     error: str = ""
     traceback: str = ""
     delay: float = 0.0
+    took: float | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the attempt failed."""
+        return self.state in {State.PENDING, State.DEAD}
+
+    def texts(self) -> tuple[str, str]:
+        """Return the error and the traceback, as they are stored."""
+        return shorten(self.error), storable(_end_of(self.traceback, conf.get().TRACEBACK_CHARS))
 
     def fields(self) -> dict[str, Any]:
         """Return the columns this settles."""
-        failed = self.state in {State.PENDING, State.DEAD}
+        error, traceback = self.texts()
         fields: dict[str, Any] = {
             "state": self.state,
             # It ran, so all of it was known here: the day of what is unknown is over, and the next one begins anew.
             "parked_at": None,
-            "error": shorten(self.error),
-            "traceback": storable(_end_of(self.traceback, conf.get().TRACEBACK_CHARS)),
+            "error": error,
+            "traceback": traceback,
             "due_at": later(self.delay),
             "ended_at": None if self.state in OPEN_STATES else Now(),
         }
-        if failed:
+        if self.failed:
             fields["failed_at"] = Now()
+        if self.took is not None:
+            fields["runtime_ms"] = round(self.took * 1000)
         return fields
 
 
@@ -183,7 +196,7 @@ def keep_settled(message: Message, receiver: str, queue: str | None, settlement:
     insert([row_of(message)], [new_delivery(message.id, receiver, queue, attempts=1, **settlement.fields())])
 
 
-def settle(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int) -> bool:
+def settle(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int, suspect: bool = False) -> bool:
     """Write down how an attempt ended that did not commit by itself.
 
     Args:
@@ -191,26 +204,27 @@ def settle(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int) -
         settlement: how it ended.
         seen: how many attempts its row counts, if this one still has the say.
         attempt: this one's number.
+        suspect: it is to be published alone, and claimed before it runs, from now on.
 
     Returns:
         False if somebody else runs it now, or has settled it.
     """
     rows = Delivery.objects.using(using()).filter(id=delivery, attempts=seen)
-    fields = {"attempts": attempt, "publications": 0, **settlement.fields()}
+    fields = {"attempts": attempt, "publications": int(suspect), **settlement.fields()}
     # Who has locked the row of a claim only looks at it, for a moment: passed over, it would run again.
     if seen == attempt and rows.filter(state=State.RUNNING).update(**fields):
         return True
     return bool(update_free(rows.filter(state__in=OPEN_STATES), **fields))
 
 
-def last_failure(delivery: UUID) -> tuple[str, str]:
-    """Return the error of a delivery's last attempt that failed, and the traceback; empty if none has.
+def last_failure(delivery: UUID) -> tuple[str, str, str]:
+    """Return a delivery's state, the error of its last attempt that failed, and the traceback; empty if none has.
 
     Args:
         delivery: its id.
     """
     rows = Delivery.objects.using(using()).filter(id=delivery)
-    return rows.values_list("error", "traceback").first() or ("", "")
+    return rows.values_list("state", "error", "traceback").first() or ("", "", "")
 
 
 def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:

@@ -14,15 +14,16 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from django.db import connections, transaction
-from django.db.models import BooleanField, Case, F, Q, When
+from django.db.models import BooleanField, Case, F, Q, Value, When
 from django.db.models.expressions import RawSQL
 
+from signalbus.ledger.admission import Admission
 from signalbus.ledger.clock import Now, later
 from signalbus.ledger.deliveries import unlocked, using
 from signalbus.ledger.dialect import DELIVERIES, dialect_of
 from signalbus.ledger.recording import WAIT
 from signalbus.ledger.turns import hold_back
-from signalbus.models import DUE_STATES, Delivery, Lane, State
+from signalbus.models import DUE_STATES, TAKEN_STATES, Delivery, Lane, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from django.db.models import QuerySet
 
+    from signalbus.ledger.admission import Share
     from signalbus.ledger.dialect import Dialect
 
 MARK_AFTER = 5.0  # seconds after which a marker goes after what was published, and is open
@@ -41,6 +43,10 @@ LONGEST_WAIT = 600.0  # seconds until what was published again and again is aske
 # As the index's own condition says it: SQLite uses a partial index only for the same words, and never for parameters.
 _NAMES = ", ".join(f"'{state.value}'" for state in DUE_STATES)
 _AWAITED = RawSQL(f"state IN ({_NAMES})", (), output_field=BooleanField())  # noqa: S611 - constants
+
+
+# Columns of what is taken that nobody asks for: a traceback may be long.
+_NOT_PUBLISHED = ("error", "traceback", "failed_at", "started_at", "ended_at", "worker", "message__subject")
 
 
 def is_idle() -> bool:
@@ -78,15 +84,29 @@ def take_due(limit: int) -> list[Delivery]:
         limit: how many at most.
 
     Returns:
-        The deliveries with their messages, and the database's time as ``clock``. What was lost has ``publications``
-        above 0, and is to be published alone: it may be what ended its worker.
+        The deliveries with their messages, the database's time as ``clock``, and whether each was lost as ``lost``. One
+        with ``publications`` above 0 is to be published alone: it may be what ended its worker.
+    """
+    return take_admitted(limit, None)[0]
+
+
+def take_admitted(limit: int, share: Share | None) -> tuple[list[Delivery], bool]:
+    """Take deliveries that are to be published now, and of each receiver's retries no more than its share.
+
+    Args:
+        limit: how many at most.
+        share: what this worker admits of one receiver's retries; None for all that is due.
+
+    Returns:
+        The deliveries, as `take_due` does, and whether retries wait for those that are on their way.
     """
     taken: list[Delivery] = []
     with transaction.atomic(using=using()):
+        admission = Admission(share)
         for rows in _to_publish():
             if len(taken) < limit:
-                taken += _take(rows, limit - len(taken))
-    return taken
+                taken += _take(rows, limit - len(taken), admission)
+    return taken, bool(admission.full)
 
 
 def _to_publish() -> Iterator[QuerySet[Delivery]]:
@@ -99,26 +119,27 @@ def _to_publish() -> Iterator[QuerySet[Delivery]]:
         yield open_.filter(state=State.PUBLISHED, queue=lane.queue, due_at__lte=marked + timedelta(seconds=WAIT))
 
 
-def _take(rows: QuerySet[Delivery], limit: int) -> list[Delivery]:
+def _take(rows: QuerySet[Delivery], limit: int, admission: Admission) -> list[Delivery]:
     alias = using()
     features = connections[alias].features
     if features.has_select_for_update_skip_locked:
         rows = rows.select_for_update(skip_locked=True, no_key=features.has_select_for_no_key_update)
-    by_publications: dict[int, list[UUID]] = {}
-    due = list(rows.order_by("due_at").values_list("id", "state", "publications", "ordering_key")[:limit])
-    ordered = [id_ for id_, *_, key in due if key]
+    groups: dict[tuple[int, str | None, bool], list[UUID]] = {}
+    due = admission.choose(rows, limit)
+    ordered = [row.id for row in due if row.ordering_key]
     waiting = hold_back(ordered) if ordered else ()
-    for id_, state, publications, _ in due:
-        if id_ in waiting:
+    for row in due:
+        if row.id in waiting:
             continue
-        suspect = state in {State.PUBLISHED, State.RUNNING}
-        by_publications.setdefault(publications + suspect, []).append(id_)
+        lost = row.state in TAKEN_STATES
+        group = (row.publications + lost, admission.worker if row.attempts else None, lost or row.is_released)
+        groups.setdefault(group, []).append(row.id)
     taken: list[Delivery] = []
-    for publications, ids in by_publications.items():
+    for (publications, admitted_by, lost), ids in groups.items():
         mine = Delivery.objects.using(alias).filter(id__in=ids)
         wait = min(LONGEST_WAIT, WAIT * 2.0 ** min(publications, 16))
-        mine.update(state=State.PUBLISHED, publications=publications, due_at=later(wait))
-        taken += mine.select_related("message").annotate(clock=Now())
+        mine.update(state=State.PUBLISHED, publications=publications, due_at=later(wait), admitted_by=admitted_by)
+        taken += mine.select_related("message").defer(*_NOT_PUBLISHED).annotate(clock=Now(), lost=Value(lost))
     return sorted(taken, key=lambda row: row.created_at)
 
 

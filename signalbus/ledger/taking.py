@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import connections, transaction
 
 from signalbus.ledger.dialect import DELIVERIES, Dialect, dialect_of
-from signalbus.models import Delivery
+from signalbus.models import OPEN_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -137,7 +137,7 @@ def can_share(using: str) -> bool:
 
 
 def take_together(
-    deliveries: Sequence[UUID], *, worker: str, limits: Mapping[str, float], using: str
+    deliveries: Sequence[UUID], *, worker: str, limits: Mapping[str, float], most: int, using: str
 ) -> tuple[dict[UUID, Taken], Any]:
     """Settle several deliveries as done, at the beginning of the transaction in which all their receivers will run.
 
@@ -147,15 +147,16 @@ def take_together(
         deliveries: their ids.
         worker: who runs them.
         limits: PostgreSQL's settings for the rest of this transaction, in seconds.
+        most: attempts that each of them may have; what has had so many is not taken.
         using: the ledger's alias, in a transaction, where `can_share` says so.
 
     Returns:
         What was taken of them, and when the last of it was, as the driver has it.
     """
     dialect = dialect_of(using)
-    condition = f"id IN {_places(deliveries)} AND {_free(dialect)} AND publications = 0 AND attempts = allowance"
+    condition = f"id IN {_places(deliveries)} AND {_free(dialect)} AND publications = 0 AND attempts < allowance + %s"
     by_key = {dialect.key(delivery): delivery for delivery in deliveries}
-    values = [worker, *by_key]
+    values: list[Any] = [worker, *by_key, most]
     update = (
         f"UPDATE {DELIVERIES} SET attempts = attempts + 1, {_done(dialect)} WHERE {dialect.free(condition)} "
         "RETURNING id, started_at, attempts, allowance, publications"
@@ -188,22 +189,42 @@ def take_back(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str
         )
 
 
-def settle_taken(delivery: UUID, settlement: Settlement, *, using: str) -> None:
-    """Write down that what this transaction took failed, and was rolled back to before it ran.
+def settle_taken(failed: Sequence[tuple[UUID, Settlement]], *, using: str) -> None:
+    """Write down that some of what this transaction took failed, and was rolled back to before it ran.
 
     Args:
-        delivery: its id.
-        settlement: how it ended.
-        using: the ledger's alias, in the transaction that took it.
+        failed: deliveries, each with how it ended.
+        using: the ledger's alias, in the transaction that took them.
     """
-    Delivery.objects.using(using).filter(id=delivery).update(**settlement.fields())
+    dialect = dialect_of(using)
+    groups: dict[str, list[tuple[Any, ...]]] = {}
+    for delivery, settlement in failed:
+        statement = _settling(dialect, is_open=settlement.state in OPEN_STATES, failed=settlement.failed)
+        runtime = None if settlement.took is None else round(settlement.took * 1000)
+        row = (settlement.state.value, *settlement.texts(), settlement.delay, runtime, dialect.key(delivery))
+        groups.setdefault(statement, []).append(row)
+    with connections[using].cursor() as cursor:
+        for statement, rows in groups.items():
+            cursor.executemany(statement, rows)
+
+
+@cache
+def _settling(dialect: Dialect, *, is_open: bool, failed: bool) -> str:
+    """Write what `Settlement.fields` says, in the raw: the ORM takes as long as all else that a failure costs."""
+    ended, now = ("NULL" if is_open else dialect.now), dialect.now
+    return (
+        f"UPDATE {DELIVERIES} SET state = %s, parked_at = NULL, error = %s, traceback = %s, due_at = {dialect.later}, "
+        f"runtime_ms = %s, ended_at = {ended}{f', failed_at = {now}' if failed else ''} WHERE id = %s"
+    )
 
 
 def _places(deliveries: Sequence[UUID]) -> str:
     return f"({', '.join(['%s'] * len(deliveries))})"
 
 
-def claim(delivery: UUID, *, worker: str, lease: float, overtake: bool = False, using: str) -> Taken | None:
+def claim(  # noqa: PLR0913 - all that is to be known of a claim
+    delivery: UUID, *, worker: str, lease: float, overtake: bool = False, most: int | None = None, using: str
+) -> Taken | None:
     """Count an attempt before it runs, and commit that: a delivery that ends its worker is bounded.
 
     Args:
@@ -212,6 +233,7 @@ def claim(delivery: UUID, *, worker: str, lease: float, overtake: bool = False, 
         lease: seconds after which it is taken for lost, unless somebody holds its row.
         overtake: also from one who has claimed it and does not hold its row: where the broker gives it out again, and a
             receiver's transaction would hold the row, that one is gone.
+        most: attempts that the policy allows: what would be one more is returned, and its row left as it was.
         using: the ledger's alias.
 
     Returns:
@@ -220,7 +242,10 @@ def claim(delivery: UUID, *, worker: str, lease: float, overtake: bool = False, 
     dialect = dialect_of(using)
     with transaction.atomic(using=using):
         found = _take(using, _claiming(dialect, overtake=overtake), (lease, worker), (dialect.key(delivery),))
-    return None if found is None else _taken(dialect, found)
+        taken = None if found is None else _taken(dialect, found)
+        if taken is not None and most is not None and taken.attempt - taken.allowance > most:
+            transaction.set_rollback(True, using=using)
+    return taken
 
 
 def confirm(delivery: UUID, attempt: int, *, worker: str, using: str) -> bool:

@@ -135,5 +135,5 @@ def hold_back(ids: Sequence[UUID]) -> set[UUID]:
     ):
         if waiting:
             rows = Delivery.objects.using(alias).filter(id__in=waiting)
-            rows.update(state=State.PUBLISHED, due_at=later(wait))
+            rows.update(state=State.PUBLISHED, due_at=later(wait), admitted_by=None)  # it is on no queue
     return set(waits)

@@ -32,7 +32,7 @@ from signalbus.receiving.ordering import is_ordered, turns
 from signalbus.receiving.pace import BRIEF, pace
 from signalbus.receiving.parking import park
 from signalbus.receiving.reporting import announce, context_of
-from signalbus.receiving.runner import Outcome, conclude
+from signalbus.receiving.runner import Outcome, conclude, strip_traceback
 from signalbus.receiving.session_state import end_changed_sessions, is_changed
 from signalbus.receiving.upkeep import kept_usable, left_open, mend_connections, reject_broken
 
@@ -62,15 +62,11 @@ class LostClaim(NotRun):
 
 
 class Suspect(NotRun):
-    """The delivery was lost, or has failed, before: it may end its worker, and is to be claimed before it runs.
+    """The delivery was lost before: it may end its worker, and is to be claimed before it runs."""
 
-    Args:
-        lost: it was lost, as far as its row knows.
-    """
 
-    def __init__(self, *, lost: bool) -> None:
-        super().__init__()
-        self.lost = lost
+class Spent(NotRun):
+    """The delivery has had all its attempts: `max_attempts` was lowered since, or the last one was lost."""
 
 
 @dataclass(slots=True)
@@ -132,40 +128,51 @@ def _run_as_due(attempt: Attempt, *, redelivered: bool, claim: bool) -> None:
         return
     try:
         contextvars.copy_context().run(_run, attempt)
-    except Suspect as suspect:
-        lost = suspect.lost
+    except Suspect:
+        pass
+    except Spent:
+        end_spent(attempt)
+        return
     else:
         return
     # Not while that is handled, or it would be the context of whatever the receiver raises.
-    _run_claimed(attempt, lost=lost)
+    _run_claimed(attempt)
 
 
-def _run_claimed(attempt: Attempt, *, overtake: bool = False, lost: bool = True) -> None:
+def _run_claimed(attempt: Attempt, *, overtake: bool = False) -> None:
     """Count the attempt before it runs: a delivery that ends its worker is bounded."""
     lease = CLAIM_LEASE if attempt.receiver.atomic else LEASE
     alias = ledger.using()
-    taken = ledger.claim(attempt.id, worker=worker_name(), lease=lease, overtake=overtake, using=alias)
+    most = attempt.receiver.retry.max_attempts
+    taken = ledger.claim(attempt.id, worker=worker_name(), lease=lease, overtake=overtake, most=most, using=alias)
     if taken is None:
         raise Dropped
     attempt.count(taken, claimed=True)
-    if taken.attempt - taken.allowance > attempt.receiver.retry.max_attempts:
-        write_down(attempt, Outcome("dead", _spent(attempt, lost=lost)))
+    if attempt.is_spent:
+        end_spent(attempt)
         return
     contextvars.copy_context().run(_run, attempt)
 
 
-def _spent(attempt: Attempt, *, lost: bool) -> SignalBusError:
-    """Say why a delivery does not run again, with what its row says of the last error, which this replaces."""
-    number = attempt.number - 1
-    if lost:
-        why = f"its worker was lost in attempt {number}, the last one"
-    else:
-        why = f"attempt {number} was the last one: max_attempts is {attempt.receiver.retry.max_attempts} by now"
-    error, traceback = ledger.last_failure(attempt.id)
-    spent = SignalBusError(f"{why}; the last error before: {error}" if error else why)
-    if traceback:
-        spent.__cause__ = SignalBusError(f"before\n{traceback}")
-    return spent
+def end_spent(attempt: Attempt) -> None:
+    """Let a delivery be dead without another run, with the error of its last attempt.
+
+    Args:
+        attempt: the one that is not made; its row is as it was before.
+    """
+    attempt.number -= 1
+    attempt.claimed = False
+    state, error, traceback = ledger.last_failure(attempt.id)
+    if state == State.RUNNING or not error:
+        last = f"its worker was lost in attempt {attempt.number}, the last one"
+        error = f"{last}; the last error before: {error}" if error else last
+    settlement = ledger.Settlement(state=State.DEAD, error=error, traceback=traceback)
+    if ledger.settle(attempt.id, settlement, seen=attempt.number, attempt=attempt.number):
+        most = attempt.receiver.retry.max_attempts
+        spent = SignalBusError(f"attempt {attempt.number} was the last one (max_attempts is {most}): {error}")
+        if traceback:
+            spent.__cause__ = SignalBusError(f"before\n{traceback}")
+        announce(context_of(attempt.message, attempt.recipient, attempt.number), Outcome("dead", spent))
 
 
 def worker_name() -> str:
@@ -203,7 +210,7 @@ def _run(attempt: Attempt) -> None:
         if not attempt.claimed or _give_back(attempt):
             park(attempt.message, [attempt.recipient], attempt.receiver.queue, str(error))
     else:
-        write_down(attempt, conclude_attempt(attempt, error))
+        write_down(attempt, conclude_attempt(attempt, error), progress.took)
 
 
 def _attempt(progress: Progress) -> BaseException | None:
@@ -249,6 +256,7 @@ def _give_back(attempt: Attempt) -> bool:
 
 def conclude_attempt(attempt: Attempt, error: BaseException) -> Outcome:
     """Decide what a receiver's error means for its delivery."""
+    strip_traceback(error)
     return conclude(
         error,
         attempt=attempt.number - attempt.since,
@@ -314,32 +322,41 @@ def _settle_first(attempt: Attempt, alias: str) -> None:
     taken = ledger.take(attempt.id, worker=worker_name(), using=alias)
     if taken is None:
         raise Dropped
-    # What has failed before may do worse: each new publication of it could end one more worker, and nobody count that.
-    if taken.publications or taken.attempt > taken.allowance + 1:
-        raise Suspect(lost=taken.publications > 0)
+    if taken.publications:
+        raise Suspect
     attempt.count(taken)
+    if attempt.is_spent:
+        raise Spent
 
 
 def _lost(attempt: Attempt) -> LostClaim:
     return LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {attempt.recipient} lost its claim")
 
 
-def settlement_of(outcome: Outcome) -> ledger.Settlement:
-    """Return what the ledger is told of an outcome."""
+def settlement_of(outcome: Outcome, took: float | None) -> ledger.Settlement:
+    """Return what the ledger is told of an outcome, after so many seconds."""
     return ledger.Settlement(
-        state=STATES[outcome.kind], error=outcome.reason, traceback=outcome.traceback, delay=outcome.delay
+        state=STATES[outcome.kind], error=outcome.reason, traceback=outcome.traceback, delay=outcome.delay, took=took
     )
 
 
-def write_down(attempt: Attempt, outcome: Outcome) -> None:
-    """Settle an attempt that did not succeed, and tell of it."""
+def write_down(attempt: Attempt, outcome: Outcome, took: float | None = None) -> None:
+    """Settle an attempt that did not succeed, and tell of it.
+
+    Args:
+        attempt: which.
+        outcome: how it ended.
+        took: seconds that its receiver ran.
+    """
     message, recipient = attempt.message, attempt.recipient
-    settlement = settlement_of(outcome)
+    settlement = settlement_of(outcome, took)
     if not attempt.recorded:
         ledger.keep_settled(message, recipient, attempt.receiver.queue, settlement)
     else:
         seen = attempt.number if attempt.claimed else attempt.number - 1
-        if not ledger.settle(attempt.id, settlement, seen=seen, attempt=attempt.number):
+        # What was claimed under suspicion stays suspect: else every second run of it could end a worker uncounted.
+        suspect = attempt.claimed and attempt.receiver.atomic
+        if not ledger.settle(attempt.id, settlement, seen=seen, attempt=attempt.number, suspect=suspect):
             text = "signalbus: %s to %s failed after its claim was lost, or was done"
             logger.warning(text, message.id, recipient, exc_info=outcome.error)
             return

@@ -70,6 +70,11 @@ class Attempt:
             self.row = delivery_id(self.message.id, self.recipient)
         return self.row
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether its number is above what the receiver's policy allows by now: it is not to be made."""
+        return self.number - self.since > self.receiver.retry.max_attempts
+
     def count(self, taken: ledger.Taken, *, claimed: bool = False) -> None:
         """Take over its number, as its row counts it."""
         self.number, self.since, self.claimed = taken.attempt, taken.allowance, claimed

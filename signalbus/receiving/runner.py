@@ -87,6 +87,16 @@ def conclude(error: BaseException, *, attempt: int, retry: Retry, on_missing: st
     return Outcome("dead", error) if delay is None else Outcome("failed", error, delay)
 
 
+def strip_traceback(error: BaseException) -> None:
+    """Let an error's traceback begin with its receiver: the frames of the bus before it say nothing, and take time."""
+    traceback_ = error.__traceback__
+    while traceback_ is not None:
+        if traceback_.tb_frame.f_code is call.__code__ and traceback_.tb_next is not None:
+            error.__traceback__ = traceback_.tb_next
+            return
+        traceback_ = traceback_.tb_next
+
+
 def call(function: Callable[..., Any], arguments: dict[str, Any], *, is_async: bool, timeout: float | None) -> None:
     """Call a receiver.
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from signalbus.ledger import Taken
+    from signalbus.ledger import Settlement, Taken
     from signalbus.receiving.calling import Attempt
     from signalbus.receiving.runner import Outcome
     from signalbus.transport.progress import Progress
@@ -87,13 +87,13 @@ class Watch:
         self.unfit: bool = False
         self.ours: bool = False  # a savepoint of ours begins or ends
         self._together = together
-        self._ended = ""  # what ends the last one, not said yet
+        self._ended = ""  # what ends the last one, or rolls back to it, not said yet
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Run a statement, as Django's ``execute_wrapper()`` asks for it."""
         if self.ours and self._together:
-            if sql.startswith("RELEASE"):
-                self._ended = f"{sql}; "
+            if sql.startswith(("RELEASE", "ROLLBACK TO")):
+                self._ended += f"{sql}; "
                 return None
             sql, self._ended = self._ended + sql, ""
         elif _concerns_all(sql if type(sql) is str else text_of(sql, context["connection"]), context["connection"]):
@@ -219,6 +219,7 @@ class SharedCommit:
         self._frees_rows = self._connection.vendor == "postgresql"
         self._watch = Watch(together=takes_several(self._connection))
         self._back: list[UUID] = []  # taken, and to be given back
+        self._failed: list[tuple[UUID, Settlement]] = []  # to be written down before it
         self._ended: list[tuple[Attempt, Outcome]] = []  # to be told after the commit
         self._done: list[Attempt] = []
         self._culprit: tuple[Attempt, BaseException] | None = None
@@ -248,7 +249,10 @@ class SharedCommit:
 
     def _run_all(self) -> None:
         ids = [attempt.id for attempt in self._attempts]
-        taken, self._taken_at = ledger.take_together(ids, worker=worker_name(), limits=LIMITS, using=self._alias)
+        most = min(attempt.receiver.retry.max_attempts for attempt in self._attempts)
+        taken, self._taken_at = ledger.take_together(
+            ids, worker=worker_name(), limits=LIMITS, most=most, using=self._alias
+        )
         self._share(*self._attempts)
         deadline = time.monotonic() + BRIEF
         self._not_begun = list(taken)
@@ -266,6 +270,8 @@ class SharedCommit:
                     deadline = 0.0  # what this one waited for may wait for what the others have locked
                 self._share(attempt)
         self._watch.finish(self._connection)
+        if self._failed:
+            ledger.settle_taken(self._failed, using=self._alias)
         back = [*self._back, *(attempt.id for attempt in self.late)]
         if back:
             self._take_back(back)
@@ -300,7 +306,7 @@ class SharedCommit:
             took = self._learn(attempt, began)
             forget_change(self._connection)  # which `Watch` has prevented
             end_changed_sessions()
-            return self._fail(attempt, error)
+            return self._fail(attempt, error, took)
         took = self._learn(attempt, began)
         end_changed_sessions()
         if took >= WORTH_TELLING:
@@ -317,7 +323,7 @@ class SharedCommit:
         pace.warn(attempt.receiver.id, took)
         return took
 
-    def _fail(self, attempt: Attempt, error: BaseException) -> bool:
+    def _fail(self, attempt: Attempt, error: BaseException, took: float) -> bool:
         if was_cut_off():
             self._cut_off = True
             give_up(attempt)
@@ -336,7 +342,7 @@ class SharedCommit:
             self.alone.append(attempt)
             return not unfit
         outcome = conclude_attempt(attempt, error)
-        ledger.settle_taken(attempt.id, settlement_of(outcome), using=self._alias)
+        self._failed.append((attempt.id, settlement_of(outcome, took)))
         self._ended.append((attempt, outcome))
         return True
 

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from django.db import DatabaseError, DataError, connections
 
 from signalbus import conf, ledger
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
+from signalbus.receiving.attempt import worker_name
 from signalbus.receiving.trouble import Trouble
 from signalbus.receiving.upkeep import close_connection, close_connections, use_no_pools
 from signalbus.sending import publisher
@@ -32,6 +34,10 @@ logger: logging.Logger = logging.getLogger("signalbus")
 
 BATCH = 100  # rows taken at once
 RETURN_SECONDS = 5.0  # until what could not be published is due again
+SLOW_MS = 50  # of a run that failed: its retry keeps no other waiting
+RETRIES_TOGETHER = 10  # retries in one Celery message, so that no process has all of them
+ADMIT_SECONDS = 0.05  # between two sweeps while retries wait for their receiver's share of this worker
+ADMIT_PAUSES = 2  # times as long as such a sweep took is waited until the next one
 BREATH = 0.01  # seconds between two batches, in which a child may be forked
 PURGE_SECONDS = 60.0  # between two looks for what has been kept for long enough; one sweeper's turn
 PURGE_BATCH = 200  # deliveries of one transaction, so that nobody waits for it long where there is one writer at a time
@@ -48,7 +54,7 @@ class LostTally:
 
     def add(self, rows: Iterable[Delivery]) -> None:
         """Count those of some published rows that were published before, and were lost."""
-        self._count += sum(1 for row in rows if row.publications)
+        self._count += sum(row.lost for row in rows)  # type: ignore[attr-defined]  # annotated by take_admitted
 
     def tell(self) -> None:
         """Say the number in one line of the log, if there were any."""
@@ -73,9 +79,9 @@ def sweep() -> int:
         PublishError: the broker did not take some; they and what was not tried are due again soon.
         DatabaseError: the ledger could not be read.
     """
-    published, more = 0, True
     try:
-        while more:
+        published, more = _sweep_some()
+        while more is not None:
             count, more = _sweep_some()
             published += count
     finally:
@@ -83,15 +89,22 @@ def sweep() -> int:
     return published
 
 
-def _sweep_some() -> tuple[int, bool]:
-    """Publish a batch of what is due; return how many deliveries that were, and whether there may be more."""
+def _sweep_some(share: ledger.Share | None = None) -> tuple[int, float | None]:
+    """Publish a batch of what is due, of each receiver's retries its share.
+
+    Returns:
+        How many deliveries that were, and in how many seconds to go on; None if nothing more is to be done now.
+    """
     if not ledger.anything_due():
-        return 0, False
-    rows = ledger.take_due(BATCH)
+        return 0, None
+    began = time.monotonic()
+    rows, waiting = ledger.take_admitted(BATCH, share)
     due = [(row, text) for row in rows if (text := _text(row)) is not None]
     published = _publish(due)
     _lost.add(row for row, _ in due)
-    return published, len(rows) == BATCH
+    if len(rows) == BATCH:
+        return published, BREATH
+    return published, max(ADMIT_SECONDS, ADMIT_PAUSES * (time.monotonic() - began)) if waiting else None
 
 
 def _text(row: Delivery) -> str | None:
@@ -117,16 +130,24 @@ def _text(row: Delivery) -> str | None:
 
 
 def _publish(due: Sequence[tuple[Delivery, str]]) -> int:
-    """Publish rows by queue; each that has run before alone, so that one that ends its worker takes no other along."""
-    groups: dict[tuple[str, UUID | None], list[tuple[Delivery, str]]] = {}
+    """Publish rows by queue.
+
+    Each that was lost before goes alone, so that it takes no other along if it ends its worker; and each slow retry, so
+    that no other waits behind it.
+    """
+    groups: dict[tuple[str, UUID | None, int], list[tuple[Delivery, str]]] = {}
+    retries: Counter[str] = Counter()
     for row, text in due:
-        alone = row.pk if row.attempts or row.publications else None
-        groups.setdefault((row.queue, alone), []).append((row, text))
+        slow = row.attempts and (row.runtime_ms is None or row.runtime_ms > SLOW_MS)
+        alone = row.pk if row.publications or slow else None
+        retries[row.queue] += row.attempts > 0
+        part = retries[row.queue] // RETRIES_TOGETHER if row.attempts else -1
+        groups.setdefault((row.queue, alone, part), []).append((row, text))
     unsent = {row.pk for row, _ in due}
     patience = time.monotonic() + conf.get().PUBLISH_TIMEOUT
     failure: publisher.PublishError | None = None
     try:
-        for (queue, _), items in groups.items():
+        for (queue, *_), items in groups.items():
             failed_at = len(items)
             try:
                 publisher.publish_texts(queue or None, [text for _, text in items])
@@ -220,11 +241,14 @@ class Sweeper(threading.Thread):
 
     Args:
         interval: seconds between two looks.
+        places: processes, or threads, of this worker, of which one receiver's retries get half.
     """
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, places: int = 1) -> None:
         super().__init__(name="signalbus-sweeper", daemon=True)
         self._interval = interval
+        self._share = ledger.Share(worker_name(), max(1, places // 2))
+        self._mark_at = 0.0
         self._stopped = threading.Event()
         self._unparked = False
         self._purge = Purge()
@@ -253,22 +277,32 @@ class Sweeper(threading.Thread):
             if not self._unparked:
                 ledger.unpark()
                 self._unparked = True
+            pause = self._interval
             if not ledger.is_idle():
-                mark()
-                if _sweep_some()[1]:
+                self._mark()
+                _, more = _sweep_some(self._share)
+                if more == BREATH:
                     return BREATH
                 _lost.tell()
+                pause = min(pause, more or pause)
             if self._purge.step():
-                return min(PURGE_PAUSE, self._interval)
+                return min(PURGE_PAUSE, pause)
         except (DatabaseError, publisher.PublishError) as error:
             self._trouble.met(error, expected=True)
         except Exception as error:  # noqa: BLE001 - without its sweeper a worker would look well, and lose what failed
             self._trouble.met(error, expected=False)
         else:
             self._trouble.went_well()
-            return self._interval
+            return pause
         close_connections()  # whatever is wrong with them
         return self._interval
+
+    def _mark(self) -> None:
+        """Send markers, if some are due; not at each of the sweeps that follow each other while retries wait."""
+        now = time.monotonic()
+        if now >= self._mark_at:
+            self._mark_at = now + self._interval / 2
+            mark()
 
     def stop(self) -> None:
         """Stop after the batch under way."""

@@ -68,7 +68,7 @@ class BusStep(bootsteps.StartStopStep):
             claiming.claim(parent)
         interval = conf.get().SWEEP_SECONDS
         if interval:
-            self._sweeper = Sweeper(interval)
+            self._sweeper = Sweeper(interval, parent.max_concurrency or parent.pool.num_processes)
             self._sweeper.start()
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature

@@ -14,7 +14,7 @@ from signalbus.receiving.batch import deliver
 from signalbus.receiving.sweeper import sweep
 from signalbus.wire.message import from_body
 
-from .bus import QUEUE, Bus, connect, only, rows
+from .bus import QUEUE, Bus, connect, elsewhere, fails, only, rows
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -174,13 +174,9 @@ def only_first() -> Delivery:
     return Delivery.objects.all()[0]
 
 
-def test_a_retry_after_a_failure_travels_alone(bus: Bus, signal: Signal):
-    """What has run before shares no Celery message: one that ends its worker takes no other along."""
-
-    def receiver_that_raises(**kwargs):
-        raise ValueError
-
-    connect(signal, receiver_that_raises)
+def test_retries_after_an_ordinary_failure_travel_together(bus: Bus, signal: Signal):
+    """What has raised an exception costs no more to run again than a first attempt."""
+    fails(signal, ValueError())
     with transaction.atomic():
         for _ in range(4):
             signal.send(None)
@@ -189,7 +185,39 @@ def test_a_retry_after_a_failure_travels_alone(bus: Bus, signal: Signal):
 
     assert sweep() == 4
 
+    assert [len(texts) for texts in bus.take()] == [4]
+
+
+def test_slow_retries_travel_alone(bus: Bus, signal: Signal):
+    """No other waits behind one, as behind a call that times out."""
+    fails(signal, ValueError(), atomic=False)
+    with transaction.atomic():
+        for _ in range(4):
+            signal.send(None)
+    bus.work()
+    Delivery.objects.update(due_at=only_first().created_at, runtime_ms=1000)
+
+    assert sweep() == 4
+
     assert [len(texts) for texts in bus.take()] == [1, 1, 1, 1]
+
+
+def test_a_retry_of_what_was_suspect_travels_alone_and_is_counted_before_it_runs(bus: Bus, signal: Signal, caplog):
+    """One that may have ended its worker takes no other along, also after it has raised an exception since."""
+    seen: list[Any] = []
+
+    def receiver_that_raises(**kwargs):
+        seen.extend(elsewhere(rows))
+        raise ValueError
+
+    connect(signal, receiver_that_raises, "suspect")
+    signal.send(None)
+    bus.work(redelivered=True)
+    bus.come_again()
+    bus.come_again()
+
+    assert "lost deliveries" not in caplog.text
+    assert seen == [[("suspect", "running", number)] for number in (1, 2, 3)]
 
 
 def test_an_overdue_claim_is_published_again(bus: Bus, signal: Signal):

@@ -467,24 +467,6 @@ def test_a_slow_atomic_receiver_is_warned_of(bus: Bus, durable: Signal, monkeypa
     assert ("connect it with atomic=False" in caplog.text) is atomic
 
 
-def test_promise_5_what_is_tried_again_is_counted_before_it_runs(bus: Bus, durable: Signal):
-    """It has failed, and may end its process next: each new publication could end a worker, and nobody count it."""
-    seen: list[Any] = []
-
-    def receiver_that_fails_first(**kwargs: Any) -> None:
-        seen.extend(elsewhere(rows))
-        if len(seen) == 1:
-            raise ValueError("not yet")
-
-    connect(durable, receiver_that_fails_first, "unsteady", retry=Retry(max_attempts=3))
-    durable.send(None)
-    bus.work()
-    bus.come_again()
-
-    assert seen == [[("unsteady", "published", 0)], [("unsteady", "running", 2)]]
-    assert rows() == [("unsteady", "done", 2)]
-
-
 def test_what_is_tried_again_fails_with_its_own_traceback_alone(bus: Bus, durable: Signal):
     """That it was to be claimed first is no business of the receiver's, nor of who reads why it failed."""
     handled: list[BaseException | None] = []
@@ -503,28 +485,32 @@ def test_what_is_tried_again_fails_with_its_own_traceback_alone(bus: Bus, durabl
     assert first.count("Traceback") == only().traceback.count("Traceback") == 1
 
 
-def test_what_has_failed_too_often_by_now_keeps_its_last_error(bus: Bus, durable: Signal):
-    """A deploy that allows fewer attempts: nobody's worker was lost, and why it failed is still there to be read."""
+@pytest.mark.parametrize("atomic", [True, False])
+def test_lowering_max_attempts_keeps_the_last_error_and_counts_no_attempt(
+    bus: Bus, durable: Signal, told: list[tuple[str, str, int, str]], atomic: bool
+):
+    """A deploy that allows fewer attempts than were made: the delivery is dead with the error that it had."""
     runs: list[int] = []
 
     def receiver_that_fails(**kwargs: Any) -> None:
         runs.append(1)
         raise ValueError("the cause")
 
-    connect(durable, receiver_that_fails, "unsteady", retry=Retry(max_attempts=5))
-    durable.send(None)
+    uid = f"unsteady {atomic}"
+    connect(durable, receiver_that_fails, uid, retry=Retry(max_attempts=5), atomic=atomic)
+    durable.send_many(None, [{}, {}])
     bus.work()
     bus.come_again()
-    durable.disconnect(receiver_that_fails, dispatch_uid="unsteady")
-    connect(durable, receiver_that_fails, "unsteady", retry=Retry(max_attempts=2))
+    durable.disconnect(receiver_that_fails, dispatch_uid=uid)
+    connect(durable, receiver_that_fails, uid, retry=Retry(max_attempts=2), atomic=atomic)
     bus.come_again()
 
-    assert len(runs) == 2
-    dead = only()
-    assert dead.state == "dead"
-    assert "max_attempts is 2 by now" in dead.error
-    assert "ValueError: the cause" in dead.error
-    assert "in receiver_that_fails" in dead.traceback
+    assert len(runs) == 4
+    for dead in Delivery.objects.all():
+        assert (dead.state, dead.attempts, dead.error) == ("dead", 2, "ValueError: the cause")
+        assert "in receiver_that_fails" in dead.traceback
+    assert [(which, attempt) for which, _, attempt, _ in told][-2:] == [("dead", 2)] * 2
+    assert "max_attempts is 2" in told[-1][3]
 
 
 def test_what_is_tried_again_and_cannot_begin_has_not_been_tried(bus: Bus, durable: Signal, monkeypatch):
@@ -547,7 +533,7 @@ def test_what_is_tried_again_and_cannot_begin_has_not_been_tried(bus: Bus, durab
     (texts,) = bus.take()
     with monkeypatch.context() as patch, pytest.raises(OperationalError):
         patch.setattr(ledger, "confirm", cannot_confirm)
-        deliver(texts, queue=QUEUE)
+        deliver(texts, queue=QUEUE, redelivered=True)
     assert rows() == [("unsteady", "published", 1)]
     deliver(texts, queue=QUEUE, redelivered=True)
 

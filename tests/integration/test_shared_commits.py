@@ -152,7 +152,7 @@ def test_what_is_taken_is_found_by_its_key(bus: Bus, durable: Signal):
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
-        taken, _ = ledger.take_together(ids, worker="w", limits=sharing.LIMITS, using="default")
+        taken, _ = ledger.take_together(ids, worker="w", limits=sharing.LIMITS, most=20, using="default")
     assert len(taken) == group.MOST
     with connection.cursor() as cursor:
         explain = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
