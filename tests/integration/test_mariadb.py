@@ -6,15 +6,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
+from django.db.models import F
 from django.utils import timezone
 
-from signalbus import Retry, Signal
-from signalbus.models import Delivery, State
+from signalbus import Retry, Signal, ledger
+from signalbus.models import Delivery, State, StoredMessage
 from signalbus.receiving.sweeper import sweep
 from tasks.admissions.models import Academy
 
-from .bus import Bus, connect, cut_off_at_the_beginning, fails, let_wait, only, rows
+from .bus import Bus, connect, cut_off_at_the_beginning, elsewhere, fails, let_wait, new_signal, only, rows
 
 ONCE = Retry(max_attempts=1)
 
@@ -23,6 +24,18 @@ def sleep_in_a_query(**kwargs: Any) -> None:
     """Wait for the server, which does not answer."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT SLEEP(30)")
+
+
+def let_end_long_ago() -> None:
+    """Let two days pass since all deliveries ended."""
+    Delivery.objects.update(ended_at=F("ended_at") - timedelta(days=2))
+
+
+def purge_impatiently() -> int:
+    """Purge on a connection that waits a second for a lock, and then fails."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET innodb_lock_wait_timeout = 1")
+    return ledger.purge(86400)
 
 
 def test_names_that_differ_in_case_alone_are_two(bus: Bus, signal: Signal):
@@ -62,7 +75,7 @@ def test_the_time_zone_of_the_server_changes_no_time(bus: Bus, signal: Signal):
 
     row, now = only(), timezone.now()
     times = (row.created_at, row.due_at, row.failed_at, row.ended_at, row.message.created_at)
-    assert [abs(moment - now) < timedelta(minutes=30) for moment in times] == [True] * len(times)
+    assert [moment is not None and abs(moment - now) < timedelta(minutes=30) for moment in times] == [True] * 5
 
 
 def test_an_aware_time_is_not_due_early_on_a_server_ahead_of_utc(bus: Bus, signal: Signal):
@@ -83,6 +96,24 @@ def test_a_time_zone_of_the_session_changes_no_time(bus: Bus, signal: Signal):
     signal.send_later(timezone.now() - timedelta(minutes=1), None)
 
     assert sweep() == 1
+
+
+@pytest.mark.parametrize("held", [Delivery, StoredMessage])
+def test_a_purge_waits_for_no_row(bus: Bus, held: type[Delivery | StoredMessage]):
+    """A purge passes over a delivery that runs, and over the rows of a sender that has not committed."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "receiver")
+    signal.send_many(None, [{}, {}, {}])
+    bus.work()
+    let_end_long_ago()
+    signal.send(None)
+
+    with transaction.atomic():
+        newest = Delivery.objects.get(state=State.PUBLISHED)
+        held.objects.select_for_update().get(pk=newest.pk if held is Delivery else newest.message_id)
+        assert elsewhere(purge_impatiently) == [3]
+
+    assert Delivery.objects.count() == StoredMessage.objects.count() == 1
 
 
 @pytest.mark.parametrize("atomic", [True, False])
