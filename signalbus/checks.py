@@ -13,7 +13,7 @@ from django.db import DatabaseError, connections
 from signalbus import carrying, celery, conf, ledger, overlooked
 from signalbus.exceptions import ConfigurationError
 from signalbus.registry import registry
-from signalbus.sending.senders import own_sends
+from signalbus.sending.subclasses import methods_that_pick
 
 
 @checks.register("signalbus")
@@ -86,15 +86,18 @@ def check_names(**_kwargs: Any) -> list[checks.CheckMessage]:
 
 
 @checks.register("signalbus")
-def check_own_sends(**_kwargs: Any) -> list[checks.CheckMessage]:
-    """Check that no signal's class has a ``send`` of its own that passes over the receivers that travel."""
+def check_subclasses(**_kwargs: Any) -> list[checks.CheckMessage]:
+    """Check that no signal's class picks the receivers itself, and so passes over those in workers."""
     found = {}
     for signal in registry:
-        methods = own_sends(type(signal))
+        kind = type(signal)
+        methods = methods_that_pick(kind)
         if methods and signal.entries():
-            forms = ", ".join(methods)
-            text = f"{signal!r}: {forms} of its class never call super(), and so reach no receiver in a worker."
-            hint = "Let them call super(), or connect the receivers with inline=True."
+            text = (
+                f"{signal!r}: {', '.join(methods)} of {kind.__qualname__} looks up receivers in what Django keeps of "
+                "them, which does not hold for receivers that run in workers."
+            )
+            hint = "Let it call super().send() instead, or connect the receivers with inline=True."
             found[text] = checks.Warning(text, hint=hint, id="signalbus.W007")
     return [found[text] for text in sorted(found)]
 

@@ -96,10 +96,12 @@ class StandIns:
             sender: who sends.
             receivers: those of the signal.
         """
-        kind = type(unwrapped(sender))
-        if kind in self._told or not _is_instance(sender):
+        plain = unwrapped(sender)
+        kind = type(plain)
+        if plain is None or isinstance(plain, (str, *SENDERS)) or kind in self._told:
             return
-        listening = [receiver.place for receiver in receivers if receiver.sender == name_of(kind)]
+        name = name_of(kind)
+        listening = [receiver.place for receiver in receivers if receiver.sender == name]
         if listening:
             self._told.add(kind)
             logger.warning(
@@ -107,26 +109,6 @@ class StandIns:
                 "only, and not %s: give sender=type(instance) to reach those. This is said once for each class.",
                 signal, name_of_type(kind), ", ".join(listening),
             )  # fmt: skip
-
-
-def _is_instance(sender: object) -> bool:
-    plain = unwrapped(sender)
-    return not (plain is None or isinstance(plain, (str, *SENDERS)))
-
-
-def own_sends(kind: type) -> list[str]:
-    """Return the forms of ``send`` that a subclass of ours has by itself, and that call no ``super()``.
-
-    Args:
-        kind: the class of a signal.
-    """
-    found = []
-    for form in ("send", "send_robust", "asend", "asend_robust"):
-        function = getattr(kind, form)
-        code = getattr(function, "__code__", None)
-        if code is not None and not function.__module__.startswith("signalbus.") and "super" not in code.co_names:
-            found.append(f"{form}()")
-    return found
 
 
 def interned(sender: object) -> object:
