@@ -103,10 +103,10 @@ class Bridge(Signal):
             DatabaseError: the transaction that is open is broken, and its commit would be none without a word.
             SoftTimeLimitExceeded, TimeoutError: the clock of the task around it, whose end it is to hear of.
         """
-        if self._is_quiet(sender, payload):
-            return
-        payload.pop("signal", None)
         try:
+            if self._is_quiet(sender, payload):
+                return
+            payload.pop("signal", None)
             responses = [response for _, response in self.send_robust(sender, **payload)]
         except Exception as error:  # whatever it is: a save() must not fail for a bus that it does not know
             logger.exception("signalbus could not carry %s", self.name)
@@ -116,7 +116,7 @@ class Bridge(Signal):
                 raise response
 
     def _is_quiet(self, sender: Any, payload: Mapping[str, Any]) -> bool:
-        raw = payload.get("raw") or (self.source is m2m_changed and loads_a_fixture())
+        raw = payload.get("raw") is True or (self.source is m2m_changed and loads_a_fixture())
         if raw and not self.options.raw:
             return True
         if is_model(sender):

@@ -90,6 +90,18 @@ class DelegatingSignal(Signal):
         return Signal.send_robust(self, sender, **payload)
 
 
+class Unfriendly:
+    """An object that raises when it is compared or asked for its truth, as an array of NumPy does."""
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise ValueError("neither true nor false")
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("neither equal nor different")
+
+
 def on_event(sender: Any, **kwargs: Any) -> None:
     """Receive."""
     got.append(sender)
@@ -254,3 +266,31 @@ def test_a_subclass_that_leaves_the_receivers_to_us_is_not_named_by_a_check(kind
 
     assert len(sent) == 1
     assert not [each for each in check_subclasses() if signal.name in each.msg]
+
+
+@pytest.mark.parametrize(
+    ("sender", "payload"), [(None, {"raw": Unfriendly()}), (Unfriendly(), {})], ids=["raw", "sender"]
+)
+def test_a_bridge_lets_the_sender_go_on_whatever_it_meets(sender, payload):
+    """A plain send() does not raise for a value or a sender that raises when it is looked at."""
+    signal = DjangoSignal()
+    globals()["plain_unfriendly"] = signal
+    receiver(signal, durable=False)(on_event)
+    signal.connect(on_event, dispatch_uid="after")
+    with captured():
+        (_, response), (_, after) = signal.send(sender, **payload)
+
+    assert response is None
+    assert after is None
+
+
+def test_a_bridge_carries_a_payload_that_is_called_raw():
+    """Only what Django says of a fixture, ``raw=True``, stays behind: a mail's raw text does not."""
+    signal = DjangoSignal()
+    globals()["plain_raw"] = signal
+    receiver(signal, durable=False)(on_event)
+    with captured() as sent:
+        signal.send(None, raw="Subject: hello")
+        signal.send(None, raw=True)
+
+    assert [message.payload for message in sent] == [{"raw": "Subject: hello"}]
