@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.db import DatabaseError
 from django.dispatch import Signal as DjangoSignal
@@ -294,3 +295,25 @@ def test_a_bridge_carries_a_payload_that_is_called_raw():
         signal.send(None, raw=True)
 
     assert [message.payload for message in sent] == [{"raw": "Subject: hello"}]
+
+
+@pytest.mark.parametrize("options", [{}, {"open": True}], ids=["plain", "open"])
+def test_every_form_of_send_takes_an_ordinary_object(allowed, options):
+    """The class travels; inline receivers run in the sender's process, and get the object itself, as in Django."""
+    here = []
+
+    def inline(sender: Any, **kwargs: Any) -> None:
+        here.append(sender)
+
+    signal = Signal(f"tests.forms_{len(options)}", durable=False, **options)
+    signal.connect(on_event, atomic=False)
+    signal.connect(inline, inline=True)
+    view = CheckoutView()
+    with captured() as sent:
+        async_to_sync(signal.asend)(view, number=1)
+        async_to_sync(signal.asend_robust)(view, number=2)
+        signal.send(view, number=3)
+    sent.deliver_all()
+
+    assert here == [view] * 3
+    assert got == [CheckoutView] * 3
