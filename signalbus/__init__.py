@@ -10,7 +10,7 @@ from signalbus.sending.listening import disconnect, receiver
 from signalbus.sending.signal import Signal
 from signalbus.wire.references import Snapshot
 
-__version__ = "0.4.1"
+__version__ = "0.5.0"
 
 __all__ = [
     "Reject",
