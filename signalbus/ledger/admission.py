@@ -82,7 +82,7 @@ class Admission:
     """
 
     def __init__(self, share: Share | None) -> None:
-        self.worker = None if share is None else share.worker
+        self.worker: str | None = None if share is None else share.worker
         self._share = share
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._seconds: defaultdict[str, float] = defaultdict(float)

@@ -36,7 +36,7 @@ class Group:
     """
 
     def __init__(self, told: Progress) -> None:
-        self.text = 0  # whose deliveries are added now
+        self.text: int = 0  # whose deliveries are added now
         self.parts: Progress | None = None  # how far its recipients are; None if it has one
         self._recipients = 0
         self._told = told

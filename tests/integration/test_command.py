@@ -121,7 +121,8 @@ def test_failed_json_is_a_list_of_objects(bus: Bus, dead: Delivery, signal: Sign
     assert dead.failed_at is not None
     assert shown["failed_at"] == dead.failed_at.isoformat()
     assert shown["state"] == "dead"
-    assert (shown["subject"], shown["runtime_ms"]) == ("", None)
+    assert shown["subject"] == ""
+    assert shown["runtime_ms"] >= 0
     assert {"started_at", "worker"} <= shown.keys()
 
 
