@@ -217,14 +217,16 @@ def settle(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int, s
     return bool(update_free(rows.filter(state__in=OPEN_STATES), **fields))
 
 
-def last_failure(delivery: UUID) -> tuple[str, str, str]:
-    """Return a delivery's state, the error of its last attempt that failed, and the traceback; empty if none has.
+def last_failure(delivery: UUID) -> tuple[str, str, str, int]:
+    """Return a delivery's state, the error of its last attempt that failed (empty if none has), and the traceback.
+
+    The last of the four is how often it was published again because it was lost.
 
     Args:
         delivery: its id.
     """
     rows = Delivery.objects.using(using()).filter(id=delivery)
-    return rows.values_list("state", "error", "traceback").first() or ("", "", "")
+    return rows.values_list("state", "error", "traceback", "publications").first() or ("", "", "", 0)
 
 
 def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:

@@ -124,7 +124,7 @@ def deliver_attempt(attempt: Attempt, *, redelivered: bool = False, claim: bool 
 def _run_as_due(attempt: Attempt, *, redelivered: bool, claim: bool) -> None:
     atomic = attempt.receiver.atomic
     if attempt.recorded and (redelivered or claim or not atomic):
-        _run_claimed(attempt, overtake=redelivered and atomic)
+        _run_claimed(attempt, overtake=redelivered and atomic, lost=redelivered)
         return
     try:
         contextvars.copy_context().run(_run, attempt)
@@ -139,7 +139,7 @@ def _run_as_due(attempt: Attempt, *, redelivered: bool, claim: bool) -> None:
     _run_claimed(attempt)
 
 
-def _run_claimed(attempt: Attempt, *, overtake: bool = False) -> None:
+def _run_claimed(attempt: Attempt, *, overtake: bool = False, lost: bool = False) -> None:
     """Count the attempt before it runs: a delivery that ends its worker is bounded."""
     lease = CLAIM_LEASE if attempt.receiver.atomic else LEASE
     alias = ledger.using()
@@ -149,21 +149,22 @@ def _run_claimed(attempt: Attempt, *, overtake: bool = False) -> None:
         raise Dropped
     attempt.count(taken, claimed=True)
     if attempt.is_spent:
-        end_spent(attempt)
+        end_spent(attempt, lost=lost)
         return
     contextvars.copy_context().run(_run, attempt)
 
 
-def end_spent(attempt: Attempt) -> None:
+def end_spent(attempt: Attempt, *, lost: bool = False) -> None:
     """Let a delivery be dead without another run, with the error of its last attempt.
 
     Args:
         attempt: the one that is not made; its row is as it was before.
+        lost: the broker gave its message out again: what ran last has not ended by itself.
     """
     attempt.number -= 1
     attempt.claimed = False
-    state, error, traceback = ledger.last_failure(attempt.id)
-    if state == State.RUNNING or not error:
+    state, error, traceback, publications = ledger.last_failure(attempt.id)
+    if lost or publications or state == State.RUNNING or not error:
         last = f"its worker was lost in attempt {attempt.number}, the last one"
         error = f"{last}; the last error before: {error}" if error else last
     settlement = ledger.Settlement(state=State.DEAD, error=error, traceback=traceback)

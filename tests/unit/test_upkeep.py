@@ -76,7 +76,7 @@ class TestSweeper:
         swept: list[str] = []
         may_end = threading.Event()
 
-        def slow() -> tuple[int, bool]:
+        def slow(share: object) -> tuple[int, bool]:
             swept.append("begun")
             may_end.wait(10)
             swept.append("ended")
