@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # What kombu raises for an address that it cannot read; a transport without its library may be a NameError.
 UNREADABLE = (AttributeError, ImportError, LookupError, NameError, TypeError, ValueError)
 
+HOST = re.compile(r"[\w.-]*[a-zA-Z][\w.-]*")  # a name alone, which kombu takes for a RabbitMQ's
+
 FORMS = (
     "An address reads redis://:password@host:6379/0 (for Valkey as well; rediss://… with TLS), sentinel://host:26379 "
     "or amqp://user:password@host:5672//."
@@ -41,7 +43,7 @@ def reject_unusable(app: Celery, setting: str) -> None:
     if not isinstance(options, Mapping):
         raise ConfigurationError(f"CELERY_BROKER_TRANSPORT_OPTIONS is {options!r}; it must be a dict.")
     for address in dict.fromkeys(_addresses(conf)):
-        if "://" not in address and not conf.broker_transport:
+        if "://" not in address and not conf.broker_transport and HOST.fullmatch(address) is None:
             remedy = f'it does not begin with the kind of broker and "://". {FORMS}'
         else:
             try:

@@ -12,6 +12,7 @@ from signalbus.receiving.addressing import deliver_message
 from signalbus.receiving.group import Group
 from signalbus.receiving.opening import open_text, refuse
 from signalbus.receiving.returning import returned
+from signalbus.receiving.session_state import end_changed_sessions
 from signalbus.receiving.upkeep import mend_connections, open_caches
 from signalbus.transport import progress
 
@@ -31,6 +32,7 @@ def deliver(
         Exception: such as the ledger's DatabaseError; the Celery message must be given back to the broker.
     """
     lines.begin()
+    end_changed_sessions()  # of a host's task or handler that ran on this thread before
     if not isinstance(texts, list):
         refuse(texts, "not a list of texts", queue)
         return

@@ -12,13 +12,17 @@ import logging
 import os
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
+
+from django.db import connections
 
 from signalbus.compat.asgiref import call_on
 from signalbus.context import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from concurrent.futures import Future
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
@@ -72,13 +76,31 @@ class EventLoop:
             self._process = 0
 
 
+class Threads(ThreadPoolExecutor):
+    """The threads of one run, for what is not to run on the waiting thread; a call closes the connections it opened."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call a function in one of the threads."""
+        return super().submit(_call_and_close, fn, *args, **kwargs)
+
+
+def _call_and_close(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return function(*args, **kwargs)
+    finally:
+        connections.close_all()
+
+
 async def _until_all_ended(
     ended: threading.Event, function: Callable[..., Coroutine[Any, Any, None]], *args: Any
 ) -> None:
+    threads = Threads(thread_name_prefix="signalbus-async")  # starts none until one is asked for
+    asyncio.get_running_loop().set_default_executor(threads)
     try:
         await function(*args)
     finally:
         names = await _cancel_others()
+        threads.shutdown()  # waits for what runs in them, as the end of asyncio.run() does
         ended.set()
         if names:
             delivery = current()

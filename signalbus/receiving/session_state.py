@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.signals import connection_created
+from django.db.utils import load_backend
 
 from signalbus.compat.django import opened_connections
 from signalbus.receiving.upkeep import discard_session
@@ -33,12 +35,13 @@ _STATEMENT: Final = re.compile(
     r"|pragma\b|attach\b|detach\b|use\b|lock\s+tables?\b|flush\b|handler\b)"
 )
 _COMMENT: Final = re.compile(r"/\*.*?\*/|(?:--|#)[^\n]*", re.DOTALL)
-# What does so in any statement: functions, and temporary tables by their schema.
-_WORDS: Final = (
-    "advisory_lock", "get_lock", "dblink_connect", "lo_open", "setseed", "set_limit", "pg_temp.", " temp.",
-    "into temp ", "into temporary ",
-)  # fmt: skip
-_VARIABLE: Final = re.compile(r"@\w+\s*:=|\binto\s+@")
+# What does so in any statement: calls of functions, and temporary tables that are made by their schema.
+_ANYWHERE: Final = re.compile(
+    r"\bpg_(?:try_)?advisory_lock(?:_shared)?\s*\(|\b(?:get_lock|dblink_connect(?:_u)?|lo_open|setseed|set_limit)\s*\("
+    r"|\bcreate\s+table\s+(?:if\s+not\s+exists\s+)?(?:pg_)?temp\.|\binto\s+temp(?:orary)?\s"
+    r"|@\w+\s*:=|\binto\s+@"
+)
+_SETTING: Final = re.compile(r"\bset_config\s*\(")
 _LOCAL_SETTING: Final = re.compile(r"set_config\s*\([^()]*,\s*true\s*\)")
 
 MOST_REMEMBERED: Final = 2000  # characters of a statement whose answer is remembered
@@ -96,9 +99,9 @@ _known_change = lru_cache(maxsize=1000)(_is_change)
 def _is_plain_change(text: str) -> bool:
     if any(_STATEMENT.match(each) is not None for each in (text.split(";") if ";" in text else (text,))):
         return True
-    if any(word in text for word in _WORDS):
+    if _ANYWHERE.search(text) is not None:
         return True
-    return text.count("set_config") > len(_LOCAL_SETTING.findall(text)) or _VARIABLE.search(text) is not None
+    return "set_config" in text and len(_SETTING.findall(text)) > len(_LOCAL_SETTING.findall(text))
 
 
 def text_of(sql: Any, connection: Any) -> str:
@@ -128,25 +131,37 @@ def is_changed(connection: BaseDatabaseWrapper) -> bool:
     return connection in (getattr(_local, "changed", None) or ())
 
 
-def end_changed_sessions() -> None:
-    """Close the connections of this thread whose session was changed since the last call; outside of transactions."""
+def end_changed_sessions(*, but: BaseDatabaseWrapper | None = None) -> None:
+    """Close the connections of this thread whose session was changed since the last call; outside of transactions.
+
+    Args:
+        but: one in whose transaction others go on; it is left to a later call.
+    """
     changed: list[BaseDatabaseWrapper] | None = getattr(_local, "changed", None)
-    while changed:
-        discard_session(changed.pop())
+    if not changed:
+        return
+    kept = [connection for connection in changed if connection is but]
+    for connection in changed:
+        if connection is not but:
+            discard_session(connection)
+    changed[:] = kept
 
 
 @contextmanager
 def kept_schemas() -> Iterator[None]:
     """Run a receiver, and set each connection of a tenant library back to the schema that it was in."""
-    before = [(connection, connection.schema_name) for connection in opened_connections()]  # type: ignore[attr-defined]
+    before = {connection: connection.schema_name for connection in _with_schemas()}
     try:
         yield
     finally:
-        known = dict(before)
-        for connection in opened_connections():
-            schema = known.get(connection)
-            if connection.schema_name != schema:  # type: ignore[attr-defined]
+        for connection in _with_schemas():
+            schema = before.get(connection)
+            if connection.schema_name != schema:
                 _set_schema(connection, schema)
+
+
+def _with_schemas() -> list[Any]:
+    return [connection for connection in opened_connections() if hasattr(connection, "set_schema_to_public")]
 
 
 def _set_schema(connection: Any, schema: str | None) -> None:
@@ -158,5 +173,16 @@ def _set_schema(connection: Any, schema: str | None) -> None:
 
 @lru_cache(maxsize=1)
 def has_schemas() -> bool:
-    """Say whether the host's databases are a tenant library's, which keeps a schema on each connection."""
-    return any(hasattr(connections[alias], "set_schema_to_public") for alias in connections)
+    """Say whether a database of the host's is a tenant library's, which keeps a schema on each connection.
+
+    The backends' classes are asked: to make a connection of each database would do so for those that nobody uses.
+    """
+    return any(_keeps_schema(settings["ENGINE"]) for settings in connections.settings.values())
+
+
+def _keeps_schema(engine: str) -> bool:
+    try:
+        backend: Any = load_backend(engine)
+    except ImproperlyConfigured:  # installed elsewhere only: whoever uses that database gets the error
+        return False
+    return hasattr(backend.DatabaseWrapper, "set_schema_to_public")

@@ -305,10 +305,10 @@ class SharedCommit:
         except BaseException as error:  # noqa: BLE001 - a receiver's SystemExit or MemoryError is a failed attempt
             took = self._learn(attempt, began)
             forget_change(self._connection)  # which `Watch` has prevented
-            end_changed_sessions()
+            end_changed_sessions(but=self._connection)
             return self._fail(attempt, error, took)
         took = self._learn(attempt, began)
-        end_changed_sessions()
+        end_changed_sessions(but=self._connection)
         if took >= WORTH_TELLING:
             ledger.tell_runtime(attempt.id, took, using=self._alias)
         if took > BRIEF or left_open(but=self._alias):

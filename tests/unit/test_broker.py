@@ -75,6 +75,8 @@ def test_address_of_the_hosts_app_is_checked(settings, monkeypatch):
     [
         None,
         "memory://",
+        "localhost",
+        "rabbit.internal",
         "redis://",
         "redis://:secret@127.0.0.1:1/7 ",
         "redis://127.0.0.1:1/0;redis://127.0.0.1:2/0",

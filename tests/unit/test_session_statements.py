@@ -81,6 +81,11 @@ def test_a_change_of_the_session_is_noticed(sql):
         "DELETE FROM dossiers",
         "INSERT INTO t VALUES " + "(1)," * 1000 + "(2)",
         "SELECT 1 -- SET ROLE",
+        "SELECT * FROM shop_asset_config WHERE name = 'a'",
+        "SELECT widget_lock, budget_lock FROM shop_widget",
+        "UPDATE shop_page SET offset_limit = 5, silo_open = 1",
+        "SELECT advisory_locks FROM shop_notice",
+        'SELECT temp."id" FROM shop_reading temp WHERE temp.id = 1',
     ],
 )
 def test_what_ends_with_its_transaction_is_left_alone(sql):
