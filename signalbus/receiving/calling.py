@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import decimal
 import traceback
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +82,10 @@ class Attempt:
 def call_receiver(attempt: Attempt) -> None:
     """Fetch the rows, and call the receiver as the current delivery, with a decimal context of its own."""
     own_decimal_context()
-    with kept_schemas() if has_schemas() else nullcontext():
+    if has_schemas():
+        with kept_schemas():
+            _call_in_context(attempt)
+    else:
         _call_in_context(attempt)
 
 

@@ -46,7 +46,14 @@ _LOCAL_SETTING: Final = re.compile(r"set_config\s*\([^()]*,\s*true\s*\)")
 
 MOST_REMEMBERED: Final = 2000  # characters of a statement whose answer is remembered
 
-_local = threading.local()  # changed: this thread's connections that are to be closed
+
+class _Sessions(threading.local):
+    """The connections of this thread that are to be closed; None while there has been none."""
+
+    changed: list[BaseDatabaseWrapper] | None = None
+
+
+_local = _Sessions()
 
 
 def listen() -> None:
@@ -113,22 +120,21 @@ def text_of(sql: Any, connection: Any) -> str:
 
 def note_change(connection: BaseDatabaseWrapper) -> None:
     """Have a connection closed after the run."""
-    changed: list[BaseDatabaseWrapper] | None = getattr(_local, "changed", None)
-    if changed is None:
-        changed = _local.changed = []
-    if connection not in changed:
-        changed.append(connection)
+    if _local.changed is None:
+        _local.changed = []
+    if connection not in _local.changed:
+        _local.changed.append(connection)
 
 
 def forget_change(connection: BaseDatabaseWrapper) -> None:
     """Keep a connection: its session is fresh, or was not changed after all."""
-    if is_changed(connection):
+    if _local.changed is not None and connection in _local.changed:
         _local.changed.remove(connection)
 
 
 def is_changed(connection: BaseDatabaseWrapper) -> bool:
     """Say whether the session of a connection was changed, and will be closed."""
-    return connection in (getattr(_local, "changed", None) or ())
+    return _local.changed is not None and connection in _local.changed
 
 
 def end_changed_sessions(*, but: BaseDatabaseWrapper | None = None) -> None:
@@ -137,14 +143,12 @@ def end_changed_sessions(*, but: BaseDatabaseWrapper | None = None) -> None:
     Args:
         but: one in whose transaction others go on; it is left to a later call.
     """
-    changed: list[BaseDatabaseWrapper] | None = getattr(_local, "changed", None)
-    if not changed:
+    if not _local.changed:
         return
-    kept = [connection for connection in changed if connection is but]
+    changed, _local.changed = _local.changed, [each for each in _local.changed if each is but]
     for connection in changed:
         if connection is not but:
             discard_session(connection)
-    changed[:] = kept
 
 
 @contextmanager

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import importlib
 import sys
-from enum import Enum
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, ClassVar, Final, NamedTuple, TypeGuard
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.db import DEFAULT_DB_ALIAS, connections, router
-from django.db.models import AutoField, BigAutoField, Field, Manager, Model, SmallAutoField
+from django.db.models import AutoField, BigAutoField, Manager, Model, SmallAutoField
 from django.utils.functional import LazyObject
 
 from signalbus.compat.django import wrapped_in
 from signalbus.exceptions import Garbage, MissingRow, PayloadError, UnknownClass
-from signalbus.wire.scalars import TO_JSON
+from signalbus.wire.keys import MAX_KEY, NoPlainForm, cleaned, typed
 
 _AUTO_FIELDS: Final = frozenset({AutoField, BigAutoField, SmallAutoField})
 SENDERS: Final = (type, FunctionType, BuiltinFunctionType)
 _SHOWN: Final = 100
-_MAX_KEY: Final = 2**63 - 1
 _AS_DEFAULT: Final = frozenset({None, DEFAULT_DB_ALIAS})  # what an instance that lives there may say of itself
 
 # Models that were found to be the registered ones: their label, and whether an int is always their key's own type.
@@ -170,8 +168,8 @@ def reference_to(instance: Model) -> Reference | None:
         return None
     if not (int_key and type(pk) is int):
         try:
-            pk = _cleaned(model, pk)
-        except _NoPlainForm as error:
+            pk = cleaned(model, pk)
+        except NoPlainForm as error:
             raise PayloadError(
                 f"the primary key of {label} is a {type(pk).__qualname__}, and its field's to_python() makes no equal "
                 "key of what get_prep_value() or str() give of it: send the key's text, or signalbus.Snapshot(instance)"
@@ -219,9 +217,9 @@ def reference_from(label: str, pk: object, using: str | None = None) -> Referenc
         raise UnknownClass(shown(f"{label} in {using}"), "no such database here: add it to DATABASES of this worker")
     reference = Reference(label, pk, using)
     try:
-        if _known(model)[1] and type(pk) is int and abs(pk) <= _MAX_KEY:
+        if _known(model)[1] and type(pk) is int and abs(pk) <= MAX_KEY:
             return reference
-        clean = Reference(label, _cleaned(model, pk), using)
+        clean = Reference(label, cleaned(model, pk), using)
         hash(clean)
     except ValidationError as error:
         raise MissingRow((str(reference),)) from error
@@ -230,52 +228,10 @@ def reference_from(label: str, pk: object, using: str | None = None) -> Referenc
     return clean
 
 
-class _NoPlainForm(ValueError):  # noqa: N818 - says what happened; never leaves this module
-    """A key of a type of its field's own has no form that can travel."""
-
-
-def _cleaned(model: type[Model], pk: Any) -> Any:
-    """Give a key the type that its field gives it, so that ``Cohort(pk="7")`` and row 7 are the same reference."""
-    field: Field[Any, Any] = model._meta.pk  # noqa: SLF001  (Django documents _meta)
-    parts = getattr(field, "fields", None)  # CompositePrimaryKey's, whose own to_python() leaves a tuple as it is
-    if parts is None:
-        return _plain(field, field.to_python(pk))
-    return tuple([_plain(part, part.to_python(value)) for part, value in zip(parts, pk, strict=True)])
-
-
-def _plain(field: Field[Any, Any], value: Any) -> Any:
-    if isinstance(value, Enum):
-        value = value.value
-    if type(value) is int and abs(value) > _MAX_KEY:
-        raise ValidationError("no database has such a key, and SQLite's driver does not even take it")
-    if isinstance(value, str):
-        return str.__str__(value)
-    return value if type(value) in TO_JSON else _written(field, value)
-
-
-def _written(field: Field[Any, Any], value: Any) -> Any:
-    """Write a key of a type of its field's own as a value that travels, and that the field reads back.
-
-    Raises:
-        _NoPlainForm: neither the form for the database nor the text is read back.
-    """
-    stored = field.get_prep_value(value)
-    for plain in (stored, str(value)):
-        if type(plain) in TO_JSON and field.get_prep_value(field.to_python(plain)) == stored:
-            return plain
-    raise _NoPlainForm(type(value).__qualname__)
-
-
 def lookup_key(label: str, pk: Any) -> Any:
     """Give the key of a reference the type that the model's field gives it, as a query takes it."""
     model = model_named(label)
-    if _known(model)[1] and type(pk) is int:
-        return pk
-    field: Field[Any, Any] = model._meta.pk  # noqa: SLF001  (Django documents _meta)
-    parts = getattr(field, "fields", None)
-    if parts is None:
-        return field.to_python(pk)
-    return tuple([part.to_python(value) for part, value in zip(parts, pk, strict=True)])
+    return pk if _known(model)[1] and type(pk) is int else typed(model, pk)
 
 
 def model_named(label: str) -> type[Model]:

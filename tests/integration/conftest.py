@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import connection
+from django.db.backends.signals import connection_created
 
 from signalbus import Signal, delivery_dead, delivery_failed
+from signalbus.receiving import session_state
 from signalbus.sending import outbox
 from tests.fixtures import (
     broker_url,
@@ -85,3 +88,15 @@ def told() -> Iterator[list[tuple[str, str, int, str]]]:
     yield heard
     delivery_failed.disconnect(on_failed)
     delivery_dead.disconnect(on_dead)
+
+
+@pytest.fixture
+def watched_sessions(database_url: str) -> Iterator[None]:
+    """Look at the statements of connections, as a worker does from its start; nothing else opens one before."""
+    connection.close()
+    session_state.listen()
+    connection.ensure_connection()
+    yield
+    connection_created.disconnect(dispatch_uid="signalbus.session_state")
+    connection.execute_wrappers.remove(session_state._look)
+    connection.close()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, connections
-from django.db.backends.signals import connection_created
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
 from signalbus.receiving import calling, session_state, sharing, upkeep
@@ -50,16 +49,9 @@ def tenants(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 @pytest.fixture
-def in_a_worker(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Do what a worker does as it starts, and end sessions as in one: around a task nobody has a transaction."""
-    connection.close()
-    session_state.listen()
-    connection.ensure_connection()
+def in_a_worker(watched_sessions: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End sessions as in a worker: around its task nobody has a transaction."""
     monkeypatch.setattr(upkeep, "_is_worker", lambda: True)
-    yield
-    connection_created.disconnect(dispatch_uid="signalbus.session_state")
-    connection.execute_wrappers.remove(session_state._look)
-    connection.close()
 
 
 def run_sql(sql: str) -> Any:

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import connection, transaction
-from django.db.backends.signals import connection_created
 from psycopg.sql import SQL, Identifier
 
 from signalbus import delivery_failed
-from signalbus.receiving import session_state, sharing
+from signalbus.receiving import sharing
 from signalbus.receiving.pace import Manners, pace
 from tasks.admissions.models import Academy
 
 from .bus import Bus, connect, new_signal, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from signalbus import Signal
 
@@ -54,16 +53,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def in_a_worker(database_url: str) -> Iterator[None]:
-    """Do what a worker does as it starts; nothing else opens a connection before."""
-    connection.close()
-    session_state.listen()
-    connection.ensure_connection()
-    yield
-    connection_created.disconnect(dispatch_uid="signalbus.session_state")
-    connection.execute_wrappers.remove(session_state._look)
-    connection.close()
+pytestmark = pytest.mark.usefixtures("watched_sessions")
 
 
 def query(sql: Any) -> Any:
