@@ -15,7 +15,7 @@ from signalbus.ledger.accounts import (
     waiting_queues,
 )
 from signalbus.ledger.admission import Share
-from signalbus.ledger.backlog import Backlog, backlogs
+from signalbus.ledger.backlog import Backlog, backlogs, failures
 from signalbus.ledger.deliveries import (
     Settlement,
     earlier_id,
@@ -87,6 +87,7 @@ __all__ = [
     "end_of_burst",
     "expand",
     "failed",
+    "failures",
     "give_back",
     "head",
     "is_idle",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from django.db.models import Count, Max, Min, Q
 
@@ -30,6 +30,30 @@ class Backlog:
     waiting: int = 0
     oldest: datetime | None = None
     seen_at: datetime | None = None
+
+
+class Failures(NamedTuple):
+    """How many deliveries `failed` lists, by what becomes of them.
+
+    Args:
+        retrying: failed, and wait for their next attempt.
+        parked: no worker knows what they need.
+        dead: are not run again unless a person retries them.
+    """
+
+    retrying: int
+    parked: int
+    dead: int
+
+
+def failures() -> Failures:
+    """Count what has failed, and has not ended well since."""
+    rows = Delivery.objects.using(using()).order_by()
+    return Failures(
+        rows.filter(state=State.PENDING, attempts__gt=0).count(),
+        rows.filter(state=State.PARKED).count(),
+        rows.filter(state=State.DEAD).count(),
+    )
 
 
 def backlogs() -> dict[str, Backlog]:

@@ -27,6 +27,10 @@ def report() -> Iterator[str]:
     Raises:
         CommandError: the broker cannot be asked.
     """
+    failed = ledger.failures()
+    if any(failed):  # first: this needs no broker
+        waiting = f"{failed.retrying} failed and wait for their next attempt"
+        yield f"{waiting}, {failed.parked} parked, {failed.dead} dead: `manage.py signalbus failed` lists them."
     known = ledger.backlogs()
     queues = _queues(known)
     found: dict[str, Presence] = {}

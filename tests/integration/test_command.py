@@ -24,7 +24,7 @@ from signalbus.receiving.batch import deliver
 from tasks.admissions.models import Academy
 from tests.servers import broker, wait_until
 
-from .bus import QUEUE, Bus, connect, new_signal, only, rows
+from .bus import QUEUE, Bus, connect, fails, new_signal, only, rows
 
 
 @pytest.fixture
@@ -324,6 +324,22 @@ class TestWhetherAnybodyWorks:
         assert "0 messages wait on the broker, 0 deliveries in the ledger\n" in run("status")
         assert "NO WORKER consumes it; one was last heard of at 20" in run("status")
         assert run("failed") == "Nothing has failed.\n"
+
+    def test_what_failed_is_counted(self, bus: Bus):
+        """A delivery that waits for its retry, a parked and a dead one are counted apart, and ``failed`` is named."""
+        assert "failed and wait" not in run("status")
+        signal = new_signal(durable=True)
+        fails(signal, ValueError("no"), retry=Retry(max_attempts=1))
+        fails(signal, ValueError("not yet"), "failing_twice", retry=Retry(max_attempts=2, base_delay=60))
+        connect(signal, lambda **kwargs: None, "unknown_here")
+        signal.send(None)
+        signal.disconnect(dispatch_uid="unknown_here")
+        bus.work()
+
+        expected = (
+            "1 failed and wait for their next attempt, 1 parked, 1 dead: `manage.py signalbus failed` lists them."
+        )
+        assert expected in run("status")
 
     def test_queue_of_a_receiver(self, bus: Bus):
         """A queue that one receiver names is told of by itself, and so is one that no receiver names any more."""
