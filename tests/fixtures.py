@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from signalbus.embedded import EmbeddedValkey
+from signalbus.registry import registry
 from tests.others import BROKER, DATABASE
 from tests.servers import Postgres, Worker, broker, default_database, migrate
 
@@ -25,6 +26,18 @@ if TYPE_CHECKING:
     from tests.others.mariadb import MariaDB
     from tests.others.rabbitmq import RabbitMQ
     from tests.others.sentinel import Sentinel
+
+
+@pytest.fixture(autouse=True)
+def registry_as_it_was() -> Iterator[None]:
+    """Forget the signals that a test made in a function: Django keeps them for as long as their receivers live."""
+    before = set(registry._signals)
+    yield
+    for number, signal in list(registry._signals.items()):
+        if number not in before and not signal._at_top and signal._attribute is None:
+            del registry._signals[number]
+    registry._by_name.clear()
+    registry.renamed()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from tests.fixtures import (
     migrated_sqlite,
     postgres,
     postgres_server,
+    registry_as_it_was,
     start_worker,
     valkey,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "migrated_sqlite",
     "postgres",
     "postgres_server",
+    "registry_as_it_was",
     "start_worker",
     "valkey",
 ]
