@@ -1,4 +1,4 @@
-"""Conservation: what was sent is done, skipped, dead, discarded, waiting, running, or missing.
+"""Conservation: what was sent is done, skipped, dead, discarded, retrying, waiting, running, or missing.
 
 Missing is what is lost by the sweeper's own rule, and what a message names and has no row for. The text of a message
 that was recorded names all whom it was for, and a purge takes a message with all its rows, or leaves all of them.
@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import transaction
-from django.db.models import Count, F
+from django.db.models import Count, F, Q
 from django.db.models.functions import Substr
 
 from signalbus.exceptions import TextError
@@ -45,6 +45,8 @@ WORDS: dict[str, str] = {
     State.PUBLISHED: "waiting",
     State.RUNNING: "running",
 }
+RETRYING = "retrying"  # of what is pending: it has failed, and waits for its next attempt
+COLUMNS = ("done", "skipped", "dead", "discarded", RETRYING, "waiting", "running")
 
 
 class Evidence(NamedTuple):
@@ -92,11 +94,11 @@ class Account:
     """What became of what a signal sent to a receiver.
 
     Args:
-        counts: deliveries by word: done, skipped, dead, discarded, waiting, running.
+        counts: deliveries by word: done, skipped, dead, discarded, retrying, waiting, running.
         missing: ids of those that are missing.
     """
 
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WORDS.values(), 0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COLUMNS, 0))
     missing: list[UUID] = field(default_factory=list)
 
     @property
@@ -237,10 +239,13 @@ def _queue_of(message: Message, receiver: str) -> str | None:
 def _counted(since: datetime) -> dict[tuple[str, str], Account]:
     rows = Delivery.objects.using(using()).filter(message__created_at__gte=since).order_by()
     accounts: dict[tuple[str, str], Account] = {}
-    for signal, receiver, state, count in rows.values_list("message__signal", "receiver", "state").annotate(
-        count=Count("pk")
-    ):
-        accounts.setdefault((signal, receiver), Account()).counts[WORDS[state]] += count
+    groups = rows.values_list("message__signal", "receiver", "state").annotate(
+        count=Count("pk"), retrying=Count("pk", filter=Q(state=State.PENDING, attempts__gt=0))
+    )
+    for signal, receiver, state, count, retrying in groups:
+        counts = accounts.setdefault((signal, receiver), Account()).counts
+        counts[WORDS[state]] += count - retrying
+        counts[RETRYING] += retrying
     return accounts
 
 

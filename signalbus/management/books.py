@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from signalbus.ledger import Audit
 
-SCHEMA = 1  # of the object; it changes when a reader would have to
+SCHEMA = 2  # of the object; it changes when a reader would have to
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 WORDS = tuple(Account().counts)
 SHOWN = 20  # ids of what is missing, of one signal and receiver, in the table

@@ -1,4 +1,4 @@
-"""Conservation: what was sent is done, skipped, dead, discarded, waiting or running, or it is found to be missing."""
+"""Conservation: all that was sent is done, failed for good, discarded, on its way, or found to be missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from django.db.models import F
 from signalbus import Reject, Retry, Signal, ledger
 from signalbus.ledger import accounts, due
 from signalbus.models import Delivery, Lane, StoredMessage
-from signalbus.receiving.sweeper import mark
+from signalbus.receiving.sweeper import mark, sweep
 from signalbus.wire.message import delivery_id
 from tasks.admissions.models import Academy
 
@@ -27,7 +27,7 @@ from .bus import QUEUE, Bus, connect, let_wait, new_signal, rows
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WORDS = ("done", "skipped", "dead", "discarded", "waiting", "running")
+WORDS = ("done", "skipped", "dead", "discarded", "retrying", "waiting", "running")
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_books_of_nothing(bus: Bus):
     """An idle bus has an empty list, and nothing is missing."""
     books = audit()
 
-    assert books["schema"] == 1
+    assert books["schema"] == 2
     assert books["rows"] == []
     assert books["missing_total"] == 0
 
@@ -117,8 +117,32 @@ def test_each_delivery_stands_under_one_word(bus: Bus, durable: Signal):
     assert {row["signal"] for row in books["rows"]} == {durable.name, bereft.name}
     assert all(row["sent"] == 2 for row in books["rows"])
     assert (found["bad"]["dead"], found["bad"]["discarded"]) == (1, 1)
-    assert (found["good"]["done"], found["slow"]["waiting"], found["gone"]["skipped"]) == (2, 2, 2)
+    assert (found["good"]["done"], found["slow"]["retrying"], found["gone"]["skipped"]) == (2, 2, 2)
     assert books["missing_total"] == 0
+
+
+def test_only_what_has_failed_counts_as_retrying(bus: Bus, durable: Signal):
+    """A delivery that waits for its first attempt, or whose retry is on its way to a worker, counts as waiting."""
+
+    def receiver_that_fails(**kwargs):
+        raise ValueError
+
+    connect(durable, receiver_that_fails)
+    durable.send(None)
+    bus.work()
+    durable.send_later(timedelta(hours=1), None)
+
+    (row,) = audit("--wait", 0)["rows"]
+    assert (row["sent"], row["retrying"], row["waiting"]) == (2, 1, 1)
+    out = io.StringIO()
+    call_command("signalbus", "audit", "--wait", "0", stdout=out, stderr=io.StringIO())
+    head, numbers, *_ = out.getvalue().splitlines()
+    assert dict(zip(head.split(), numbers.split(), strict=False))["RETRYING"] == "1"
+
+    Delivery.objects.filter(attempts=1).update(due_at=F("created_at"))
+    sweep()
+    (row,) = audit("--wait", 0)["rows"]
+    assert (row["sent"], row["retrying"], row["waiting"]) == (2, 0, 2)
 
 
 def test_what_was_deleted_from_a_broker_without_workers_is_found_and_brought_back(
