@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
+    from signalbus.wire.message import Message
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -42,6 +44,25 @@ class CurrentDelivery:
     def id(self) -> UUID:
         """The same over all attempts: the idempotency key to give to the outside world."""
         return delivery_id(self.message_id, self.receiver)
+
+
+def delivery_of(message: Message, receiver: str, attempt: int) -> CurrentDelivery:
+    """Return the delivery of a message to a receiver.
+
+    Args:
+        message: what is delivered.
+        receiver: the receiver's id, as the message has it; empty where the workers look the receivers up.
+        attempt: the number of the attempt; 0 before the first one.
+    """
+    return CurrentDelivery(
+        message_id=message.id,
+        signal=message.signal,
+        receiver=receiver,
+        attempt=attempt,
+        root=message.root,
+        parent=message.parent,
+        path=message.path,
+    )
 
 
 _current: ContextVar[CurrentDelivery | None] = ContextVar("signalbus_delivery", default=None)
