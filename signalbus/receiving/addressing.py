@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from signalbus import ledger
+from signalbus.context import delivery_of
+from signalbus.events import Event
 from signalbus.exceptions import SignalBusError
 from signalbus.receiving.attempt import deliver_one
 from signalbus.receiving.parking import park
-from signalbus.receiving.reporting import announce, context_of
+from signalbus.receiving.reporting import tell, worker_name
 from signalbus.receiving.returning import returned_rest
-from signalbus.receiving.runner import Outcome
 from signalbus.registry import registry
 from signalbus.sending import publisher
 from signalbus.wire.message import delivery_id, to_body
@@ -105,7 +106,7 @@ def _deliver_open(message: Message, receivers: Sequence[Receiver], queue: str | 
     if not receivers:
         nobody = SignalBusError("no receiver listens to it here: deploy one, then retry the delivery")
         ledger.skip(message, queue, str(nobody))
-        announce(context_of(message, "", 0), Outcome("skipped", nobody))
+        tell(Event("skipped", delivery_of(message, "", 0), nobody, worker=worker_name()))
         return
     if message.recorded or redelivered:
         ledger.expand(message, [(receiver.id, receiver.queue or queue) for receiver in receivers])

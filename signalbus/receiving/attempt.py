@@ -11,12 +11,9 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
-import os
 import random
-import socket
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from django.db import Error, connections, transaction
@@ -29,9 +26,9 @@ from signalbus.receiving.calling import Attempt, NotKnownHere, call_receiver
 from signalbus.receiving.ending import is_shutting_down, was_cut_off
 from signalbus.receiving.leases import LEASE, leases
 from signalbus.receiving.ordering import is_ordered, turns
-from signalbus.receiving.pace import BRIEF, pace
+from signalbus.receiving.pace import BRIEF
 from signalbus.receiving.parking import park
-from signalbus.receiving.reporting import announce, context_of
+from signalbus.receiving.reporting import worker_name
 from signalbus.receiving.runner import Outcome, conclude, strip_traceback
 from signalbus.receiving.session_state import end_changed_sessions, is_changed
 from signalbus.receiving.upkeep import kept_usable, left_open, mend_connections, reject_broken
@@ -173,17 +170,7 @@ def end_spent(attempt: Attempt, *, lost: bool = False) -> None:
         spent = SignalBusError(f"attempt {attempt.number} was the last one (max_attempts is {most}): {error}")
         if traceback:
             spent.__cause__ = SignalBusError(f"before\n{traceback}")
-        announce(context_of(attempt.message, attempt.recipient, attempt.number), Outcome("dead", spent))
-
-
-def worker_name() -> str:
-    """Return what the ledger calls this process."""
-    return _name_of(os.getpid())
-
-
-@lru_cache(maxsize=1)
-def _name_of(pid: int) -> str:
-    return f"{socket.gethostname()}:{pid}"
+        attempt.tell("dead", spent)
 
 
 def _run(attempt: Attempt) -> None:
@@ -194,15 +181,12 @@ def _run(attempt: Attempt) -> None:
         error = _attempt(progress)
     finally:
         end_changed_sessions()
-    if attempt.receiver.atomic:
-        pace.learn(attempt.receiver.id, progress.took)
-        pace.warn(attempt.receiver.id, progress.took)
     # A time limit may have struck, and the receiver have gone on after it; what was brief is hardly looked at.
     long = attempt.receiver.timeout is not None or time.monotonic() - started > BRIEF
     if error is not None or long or left_open():
         mend_connections()
     if error is None:
-        lines.note(attempt.message.signal, attempt.recipient, lines.DONE)
+        attempt.tell("done")
         return
     if was_cut_off():
         give_up(attempt)
@@ -311,7 +295,7 @@ def _call_timed(progress: Progress) -> None:
     try:
         call_receiver(progress.attempt)
     finally:
-        progress.took = time.monotonic() - began
+        progress.took = progress.attempt.took = time.monotonic() - began
 
 
 def _settle_first(attempt: Attempt, alias: str) -> None:
@@ -361,4 +345,4 @@ def write_down(attempt: Attempt, outcome: Outcome, took: float | None = None) ->
             text = "signalbus: %s to %s failed after its claim was lost, or was done"
             logger.warning(text, message.id, recipient, exc_info=outcome.error)
             return
-    announce(context_of(message, recipient, attempt.number), outcome)
+    attempt.tell(outcome.kind, outcome.error, outcome.delay)

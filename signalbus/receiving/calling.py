@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from signalbus import carrying
-from signalbus.context import running
+from signalbus.context import delivery_of, running
+from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, UnknownClass
 from signalbus.receiving.fetching import payload_for
-from signalbus.receiving.reporting import context_of
+from signalbus.receiving.reporting import tell, worker_name
 from signalbus.receiving.restoring import call_in_context
 from signalbus.receiving.runner import call
 from signalbus.receiving.session_state import has_schemas, kept_schemas
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from signalbus import ledger
+    from signalbus.context import CurrentDelivery
+    from signalbus.events import Kind
     from signalbus.registry import Receiver
     from signalbus.transport.progress import Progress
     from signalbus.wire.message import Message
@@ -48,6 +51,7 @@ class Attempt:
         row: the id of its row, once it was asked for.
         told: where it is noted how far the recipients of its message are; None if it has one.
         place: its own among them.
+        took: seconds that its receiver ran; None while it did not.
     """
 
     message: Message
@@ -61,6 +65,15 @@ class Attempt:
     row: UUID | None = None
     told: Progress | None = None
     place: int = 0
+    took: float | None = None
+    _delivery: CurrentDelivery | None = None
+
+    @property
+    def delivery(self) -> CurrentDelivery:
+        """The delivery, as its receiver and listeners see it."""
+        if self._delivery is None or self._delivery.attempt != self.number:
+            self._delivery = delivery_of(self.message, self.recipient, self.number)
+        return self._delivery
 
     @property
     def id(self) -> UUID:
@@ -77,6 +90,18 @@ class Attempt:
     def count(self, taken: ledger.Taken, *, claimed: bool = False) -> None:
         """Take over its number, as its row counts it."""
         self.number, self.since, self.claimed = taken.attempt, taken.allowance, claimed
+        self.took = None
+
+    def tell(self, kind: Kind, error: BaseException | None = None, delay: float = 0.0) -> None:
+        """Tell an event of this attempt, if somebody listens; after the commit that made it true.
+
+        Args:
+            kind: what happened.
+            error: what was raised, or why.
+            delay: seconds until the delivery is due again.
+        """
+        if is_heard(kind):
+            tell(Event(kind, self.delivery, error, delay, self.took, worker_name(), self.receiver))
 
 
 def call_receiver(attempt: Attempt) -> None:
@@ -90,7 +115,7 @@ def call_receiver(attempt: Attempt) -> None:
 
 
 def _call_in_context(attempt: Attempt) -> None:
-    delivery, context = context_of(attempt.message, attempt.recipient, attempt.number), attempt.message.context
+    delivery, context = attempt.delivery, attempt.message.context
     if not context:
         running(delivery, _call_receiver, attempt)
         return

@@ -6,10 +6,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from signalbus import ledger
+from signalbus.context import delivery_of
+from signalbus.events import Event
 from signalbus.exceptions import SignalBusError
 from signalbus.receiving import lines
-from signalbus.receiving.reporting import announce, context_of
-from signalbus.receiving.runner import Outcome
+from signalbus.receiving.reporting import tell, worker_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,4 +28,5 @@ def park(message: Message, receivers: Sequence[str], queue: str | None, reason: 
         lines.note(message.signal, receiver, "parked")
     logger.warning("signalbus parks message %s: %s%s", message.id, reason, RESTART)
     for receiver in ledger.park(message, receivers, queue, reason):
-        announce(context_of(message, receiver, 0), Outcome("dead", SignalBusError(f"given up: {reason}")))
+        error = SignalBusError(f"given up: {reason}")
+        tell(Event("dead", delivery_of(message, receiver, 0), error, worker=worker_name()))

@@ -16,19 +16,17 @@ from signalbus import ledger
 from signalbus.commits import Hold
 from signalbus.compat.django import callbacks_of
 from signalbus.exceptions import SignalBusError
-from signalbus.receiving import lines
 from signalbus.receiving.attempt import (
     WORTH_TELLING,
     conclude_attempt,
     give_up,
     settlement_of,
-    worker_name,
     write_down,
 )
 from signalbus.receiving.calling import NotKnownHere, call_receiver
 from signalbus.receiving.ending import was_cut_off
 from signalbus.receiving.pace import BRIEF, pace
-from signalbus.receiving.reporting import announce, context_of
+from signalbus.receiving.reporting import worker_name
 from signalbus.receiving.session_state import (
     MOST_REMEMBERED,
     end_changed_sessions,
@@ -240,9 +238,9 @@ class SharedCommit:
             return
         mend_connections()  # of what callbacks did as well
         for attempt in self._done:
-            lines.note(attempt.message.signal, attempt.recipient, lines.DONE)
+            attempt.tell("done")
         for attempt, outcome in self._ended:
-            announce(context_of(attempt.message, attempt.recipient, attempt.number), outcome)
+            attempt.tell(outcome.kind, outcome.error, outcome.delay)
 
     def _note_commit(self) -> None:
         self._committed = True
@@ -303,11 +301,11 @@ class SharedCommit:
         except KeyboardInterrupt:  # the person's at the terminal
             raise
         except BaseException as error:  # noqa: BLE001 - a receiver's SystemExit or MemoryError is a failed attempt
-            took = self._learn(attempt, began)
+            took = attempt.took = time.monotonic() - began
             forget_change(self._connection)  # which `Watch` has prevented
             end_changed_sessions(but=self._connection)
             return self._fail(attempt, error, took)
-        took = self._learn(attempt, began)
+        took = attempt.took = time.monotonic() - began
         end_changed_sessions(but=self._connection)
         if took >= WORTH_TELLING:
             ledger.tell_runtime(attempt.id, took, using=self._alias)
@@ -316,12 +314,6 @@ class SharedCommit:
         self._guard_callbacks(attempt, context)
         self._done.append(attempt)
         return True
-
-    def _learn(self, attempt: Attempt, began: float) -> float:
-        took = time.monotonic() - began
-        pace.learn(attempt.receiver.id, took)
-        pace.warn(attempt.receiver.id, took)
-        return took
 
     def _fail(self, attempt: Attempt, error: BaseException, took: float) -> bool:
         if was_cut_off():

@@ -15,7 +15,7 @@ from django.db import DatabaseError, DataError, connections
 
 from signalbus import conf, ledger
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
-from signalbus.receiving.attempt import worker_name
+from signalbus.receiving.reporting import worker_name
 from signalbus.receiving.trouble import Trouble
 from signalbus.receiving.upkeep import close_connection, close_connections, use_no_pools
 from signalbus.sending import publisher

@@ -9,6 +9,7 @@ from django.db import connection
 from django.db.backends.signals import connection_created
 
 from signalbus import Signal, delivery_dead, delivery_failed
+from signalbus.events import listen, unlisten
 from signalbus.receiving import session_state
 from signalbus.sending import outbox
 from tests.fixtures import (
@@ -28,9 +29,10 @@ from tests.others import DATABASE, DATABASES
 from .bus import Bus, new_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from signalbus.embedded import EmbeddedValkey
+    from signalbus.events import Kind
 
 # Each is for one database alone, and runs where the run is for that one.
 collect_ignore = [f"test_{name}.py" for name in DATABASES if name != DATABASE]
@@ -90,6 +92,23 @@ def told() -> Iterator[list[tuple[str, str, int, str]]]:
     yield heard
     delivery_failed.disconnect(on_failed)
     delivery_dead.disconnect(on_dead)
+
+
+@pytest.fixture
+def listening() -> Iterator[Callable[..., Any]]:
+    """Return `listen`, whose listeners are forgotten at the end of the test."""
+    registered: list[Any] = []
+
+    def listen_for_now(*kinds: Kind) -> Callable[[Any], Any]:
+        def register(listener: Any) -> Any:
+            registered.append(listener)
+            return listen(*kinds)(listener)
+
+        return register
+
+    yield listen_for_now
+    for listener in registered:
+        unlisten(listener)
 
 
 @pytest.fixture

@@ -207,10 +207,10 @@ def test_what_is_rejected_is_dead_in_the_same_commit(bus: Bus, durable: Signal, 
     assert [which for which, *_ in told] == ["dead"]
 
 
-def test_announcements_come_after_the_commit(bus: Bus, durable: Signal, monkeypatch):
-    """Who hears of a failure finds it written down."""
-    open_ = []
-    monkeypatch.setattr(sharing, "announce", lambda *args: open_.append(connection.in_atomic_block))
+def test_events_are_told_after_the_commit(bus: Bus, durable: Signal, listening):
+    """A listener finds written down what it hears of."""
+    open_: dict[str, bool] = {}
+    listening("done", "failed")(lambda event: open_.update({event.kind: connection.in_atomic_block}))
 
     def fail() -> None:
         raise ValueError
@@ -219,7 +219,7 @@ def test_announcements_come_after_the_commit(bus: Bus, durable: Signal, monkeypa
     send(durable, 3)
     bus.work()
 
-    assert open_ == [False]
+    assert open_ == {"done": False, "failed": False}
 
 
 def swallow_an_error() -> None:

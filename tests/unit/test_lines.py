@@ -13,9 +13,9 @@ from celery import signals as celery_signals
 from signalbus import conf
 from signalbus.compat.celery import LINE_OF_END, LINE_OF_START, logger_of_ends, logger_of_starts
 from signalbus.context import CurrentDelivery
+from signalbus.events import Event, tell
 from signalbus.exceptions import RetryLater
 from signalbus.receiving import lines, worker
-from signalbus.receiving.reporting import announce
 from signalbus.receiving.runner import Outcome
 from signalbus.wire.message import Message, to_body
 
@@ -115,12 +115,12 @@ class TestEnd:
     ],
 )
 def test_outcomes_in_words(log, outcome, said):
-    """What is announced is noted for the line as well."""
+    """Celery's line about the end of a task says how each delivery ended."""
     lines.begin()
     delivery = CurrentDelivery(
         message_id=uuid4(), signal="shop.sold", receiver="stock.count", attempt=1, root=uuid4(), parent=None, path=()
     )
-    announce(delivery, outcome)
+    tell(Event(outcome.kind, delivery, outcome.error, outcome.delay))
     assert log(logger_of_ends, LINE_OF_END).endswith(f"ended in 0.25s: shop.sold to stock.count: {said}")
 
 

@@ -1,0 +1,86 @@
+"""The listeners of the bus itself; this is where all of them are registered.
+
+The log of how deliveries end, `delivery_failed` and `delivery_dead`, Celery's own lines, the runtime estimates and the
+warning of a slow receiver all observe the same events as a host's listeners.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from signalbus.announcements import delivery_dead, delivery_failed
+from signalbus.events import listen
+from signalbus.exceptions import MissingRow, RetryLater
+from signalbus.receiving import lines
+from signalbus.receiving.pace import pace
+from signalbus.receiving.runner import describe
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from signalbus.events import Event
+
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+LIBRARIES = frozenset({"signalbus", "django", "asgiref", "asyncio", "concurrent", "contextlib"})  # before the receiver
+SNAPSHOT = ' If the receiver can do without the row, connect it with on_missing="snapshot".'
+
+
+@listen("done", "failed", "dead", "skipped")
+def estimate_runtime(event: Event) -> None:
+    """Learn how long an atomic receiver runs, and warn of one that keeps its transaction open for long."""
+    if event.seconds is not None and event.receiver is not None and event.receiver.atomic:
+        pace.learn(event.receiver.id, event.seconds)
+        pace.warn(event.receiver.id, event.seconds)
+
+
+@listen("done", "failed", "dead", "skipped")
+def complete_line(event: Event) -> None:
+    """Note the outcome for Celery's line about the end of its task."""
+    words: str = event.kind
+    if event.kind == "failed":
+        words = f"{'put off' if isinstance(event.error, RetryLater) else 'failed'}, again in {event.delay:.1f} s"
+    lines.note(event.delivery.signal, event.delivery.receiver, words)
+
+
+@listen("failed", "dead", "skipped")
+def log_outcome(event: Event) -> None:
+    """Log how an attempt ended that did not succeed."""
+    delivery, error = event.delivery, event.error
+    what = (delivery.signal, delivery.receiver or "(whoever listens)", delivery.id, delivery.attempt)
+    if event.kind == "skipped":
+        remedy = SNAPSHOT if isinstance(error, MissingRow) else ""
+        reason = "" if error is None else describe(error)
+        logger.warning("signalbus: %s to %s skipped (delivery %s, attempt %s): %s%s", *what, reason, remedy)
+    elif event.kind == "dead":
+        logger.error("signalbus: %s to %s is dead (delivery %s, attempt %s)", *what, exc_info=_as_raised(error))
+    elif isinstance(error, RetryLater):  # a wish, no error
+        logger.info("signalbus: %s to %s (delivery %s, attempt %s) %s", *what, error)
+    else:
+        text = "signalbus: %s to %s failed (delivery %s, attempt %s), again in %.1f s"
+        logger.error(text, *what, event.delay, exc_info=_as_raised(error))
+
+
+def _as_raised(error: BaseException | None) -> ExcInfo | None:
+    """Return what a logger takes for an error, with a traceback that begins in the receiver; whole if it never does."""
+    if error is None:
+        return None
+    found = error.__traceback__
+    while found is not None and found.tb_frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES:
+        found = found.tb_next
+    return type(error), error, found or error.__traceback__
+
+
+@listen("failed")
+def send_delivery_failed(event: Event) -> None:
+    """Send the plain signal `delivery_failed`."""
+    delivery_failed.send_robust(sender=event.delivery.signal, delivery=event.delivery, error=event.error)
+
+
+@listen("dead")
+def send_delivery_dead(event: Event) -> None:
+    """Send the plain signal `delivery_dead`."""
+    delivery_dead.send_robust(sender=event.delivery.signal, delivery=event.delivery, error=event.error)
