@@ -51,7 +51,7 @@ class Named:
             self._attribute = f"{owner.__qualname__}.{name}"
 
     def __repr__(self) -> str:
-        return f"<Signal {self._name or self.place}>"
+        return f"<Signal {self.known_name() or self.place}>"
 
     @property
     def name(self) -> str:

@@ -119,6 +119,14 @@ class TestWhereItStands:
         assert repr(Signal("shop.emptied")) == "<Signal shop.emptied>"
         assert HERE in repr(Signal())
 
+    def test_repr_names_the_signal_once_it_has_a_name(self, module):
+        """A line of a log names it as the developer does, also if nothing was sent yet; by its place only without."""
+        assert repr(module("tasks.admissions.made", "from signalbus import Signal\nsold = Signal()").sold) == (
+            "<Signal admissions.sold>"
+        )
+        till = module("tests.made", "from signalbus import Signal\nclass Till:\n    sold = Signal()").Till
+        assert repr(till.sold) == "<Signal tests.made.Till.sold>"
+
 
 class TestUnnamed:
     def test_it_cannot_send_what_travels(self):
