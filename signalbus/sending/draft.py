@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from signalbus.registry import Receiver
+    from signalbus.sending.composing import Route
     from signalbus.sending.signal import Signal
 
 RESERVED = frozenset({"signal", "sender"})  # what a receiver gets beside the payload
@@ -30,10 +31,18 @@ class Sent(list[tuple[Any, Any]]):
     """What a send returns: (receiver, response) for each receiver that ran in this process; normally none."""
 
     _id: UUID | str | None = None  # no constructor of its own: that would be half of a send that nobody hears
+    _routes: Sequence[Route] = ()
+    _recorded: bool = False
 
-    def with_id(self, id_: UUID | str | None) -> Sent:
-        """Give it the message's id, or its hex, and return it."""
-        self._id = id_
+    def with_message(self, id_: UUID | str | None, routes: Sequence[Route], *, recorded: bool) -> Sent:
+        """Take note of the message that travels, and return this.
+
+        Args:
+            id_: the message's id, or its hex.
+            routes: where it goes; none if nothing travels.
+            recorded: the ledger has a row of each delivery.
+        """
+        self._id, self._routes, self._recorded = id_, routes, recorded
         return self
 
     @property
@@ -42,6 +51,19 @@ class Sent(list[tuple[Any, Any]]):
         if type(self._id) is str:  # made for those who ask: few do, and it takes as long as to sign a message
             self._id = UUID(hex=self._id)
         return self._id  # type: ignore[return-value]  # a text no more
+
+    def __repr__(self) -> str:
+        """Say which message travels, to whom, and what ran here, for whoever looks at it in a shell."""
+        said = []
+        if self._routes:
+            recipients = [recipient for route in self._routes for recipient in route.recipients or ("whoever listens",)]
+            said.append(f"{self._routes[0].signal} {self.id} to {', '.join(recipients)}")
+            said.append("recorded" if self._recorded else "not recorded unless something goes wrong")
+        elif not self:
+            said.append("nothing travels: no receiver in a worker listens to this sender")
+        if self:
+            said.append(f"responses {super().__repr__()}")
+        return f"<Sent {'; '.join(said)}>"
 
 
 def unheard() -> Sent:
@@ -164,7 +186,9 @@ class Draft:
         sent = Sent(responses)
         ids = self.publish()
         if ids:
-            return sent.with_id(*ids)
+            (id_,), (parts,) = ids, self._messages
+            recorded = any(part.route.recorded or part.keeping is not None for part in parts)
+            return sent.with_message(id_, [part.route for part in parts], recorded=recorded)
         functions = [receiver.function() for receiver in self._receivers]
         sent += [(function, self._error) for function in functions if function is not None]
         return sent

@@ -9,7 +9,7 @@ from signalbus.context import current
 from signalbus.registry import registry
 from signalbus.sending import loops
 from signalbus.sending.composing import Outgoing, Route, lineage_of, ordering_key_of, subject_of
-from signalbus.sending.draft import envelope_of, outbox, refuse_reserved
+from signalbus.sending.draft import Sent, envelope_of, outbox, refuse_reserved
 from signalbus.sending.once import Keeping
 from signalbus.sending.roster import SenderCache
 from signalbus.wire import codec
@@ -115,6 +115,24 @@ class Plan:
         refuse_reserved(payloads)
         messages = self.messages(sender, payloads)
         return messages, outbox().add([part for parts in messages for part in parts], robust=False)
+
+    def send_one(self, sender: Any, payload: Mapping[str, Any]) -> Sent:
+        """Encode a payload, and hand it to the outbox.
+
+        Args:
+            sender: the one that the plan is of.
+            payload: what receivers get.
+
+        Returns:
+            What `send` returns.
+
+        Raises:
+            PayloadError: a value that cannot travel; nothing was sent.
+            CascadeError: a cascade too deep.
+        """
+        (parts,), _ = self.send(sender, (payload,))
+        # A rule that keeps messages is no plan's: what is recorded is what the signal says.
+        return Sent().with_message(parts[0].key, self._routes, recorded=self.envelope.durable) if parts else Sent()
 
     def _written(self, sender: Any, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
         """Write sender and payload; return the text, and the version that can read it."""

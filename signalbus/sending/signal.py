@@ -302,8 +302,7 @@ class Signal(Named, Later, HookedSignal):
             return Sent(super().send(sender, **payload)) if self.receivers else unheard()
         plan = self._plans.of(self, sender)
         if plan is not None:
-            (parts,), _ = plan.send(sender, (payload,))
-            return Sent().with_id(parts[0].key) if parts else Sent()
+            return plan.send_one(sender, payload)
         draft = self._draft(sender)
         if draft is None:
             return Sent(super().send(sender, **payload))

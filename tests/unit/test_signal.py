@@ -9,6 +9,7 @@ import textwrap
 import threading
 import uuid
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, assert_type
 
 import pytest
@@ -95,6 +96,33 @@ class TestWhatComesBack:
         assert response.id == sent[0].id
         assert response.id.version == 7
         assert response == []
+
+    @pytest.mark.parametrize("method", ["send", "send_robust", "send_later"])
+    def test_repr_says_what_travels_to_whom(self, order, method):
+        """In a shell the result of every form names the signal, the message and its recipients."""
+        order.connect(on_order_by_mail, queue="mail")
+        arguments = (timedelta(1),) if method == "send_later" else ()
+        with captured():
+            response = getattr(order, method)(*arguments, sender=None, number=7)
+        shown = repr(response)
+        assert shown.startswith(f"<Sent {order.name} {response.id} to ")
+        assert f"to {HERE}.on_order, {HERE}.on_order_by_mail; recorded>" in shown
+
+    def test_repr_says_that_nothing_travels(self):
+        """It does where nobody listens to the sender, and where all receivers run here, whose responses it shows."""
+        signal = Signal("tests.repr", durable=False)
+        signal.connect(on_order, sender=Cohort)
+        assert repr(signal.send(None)) == "<Sent nothing travels: no receiver in a worker listens to this sender>"
+        signal.connect(identity, inline=True)
+        assert repr(signal.send(None)).startswith("<Sent responses [(<function identity at ")
+        with captured():
+            shown = repr(signal.send(Cohort))
+        assert "on_order[admissions.Cohort]; not recorded unless something goes wrong; responses [(" in shown
+
+    def test_repr_of_an_open_signal(self):
+        """Its recipients are known to the workers only."""
+        with captured():
+            assert " to whoever listens; recorded>" in repr(Signal("tests.open", open=True).send(None))
 
     @pytest.mark.parametrize("method", ["send", "send_robust", "asend", "asend_robust"])
     def test_every_form_sends_the_same(self, order, method):
