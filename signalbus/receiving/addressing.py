@@ -10,6 +10,7 @@ from signalbus import ledger
 from signalbus.context import delivery_of
 from signalbus.events import Event
 from signalbus.exceptions import SignalBusError
+from signalbus.receiving import lines
 from signalbus.receiving.attempt import deliver_one
 from signalbus.receiving.parking import park
 from signalbus.receiving.reporting import tell, worker_name
@@ -95,6 +96,8 @@ def _known(signal: Any, message: Message, recipients: Sequence[str], queue: str 
 
 def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -> None:
     """Keep deliveries whose worker was lost in company, so that the one that ended it comes again alone."""
+    for recipient in recipients:
+        lines.note(message.signal, recipient, lines.ALONE)
     if message.recorded:
         ledger.release([delivery_id(message.id, recipient) for recipient in recipients])
     else:
@@ -109,11 +112,14 @@ def _deliver_open(message: Message, receivers: Sequence[Receiver], queue: str | 
         tell(Event("skipped", delivery_of(message, "", 0), nobody, worker=worker_name()))
         return
     if message.recorded or redelivered:
+        for receiver in receivers:
+            lines.note(message.signal, receiver.id, lines.ALONE)
         ledger.expand(message, [(receiver.id, receiver.queue or queue) for receiver in receivers])
         return
     here = [receiver for receiver in receivers if receiver.queue in {None, queue}]
     for receiver in receivers:
         if receiver not in here:
+            lines.note(message.signal, receiver.id, f"sent on to the queue {receiver.queue}")
             part = replace(message, recipients=(receiver.id,))
             try:
                 publisher.publish(receiver.queue, [to_body(part)])

@@ -342,6 +342,7 @@ def write_down(attempt: Attempt, outcome: Outcome, took: float | None = None) ->
         # What was claimed under suspicion stays suspect: else every second run of it could end a worker uncounted.
         suspect = attempt.claimed and attempt.receiver.atomic
         if not ledger.settle(attempt.id, settlement, seen=seen, attempt=attempt.number, suspect=suspect):
+            lines.note(message.signal, recipient, "failed after its claim was lost, or was done")
             text = "signalbus: %s to %s failed after its claim was lost, or was done"
             logger.warning(text, message.id, recipient, exc_info=outcome.error)
             return

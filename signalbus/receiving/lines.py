@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DONE = "done"
+NOTHING = "nothing was run: another worker has its deliveries"
+ALONE = "not begun, will be published again by itself"
 SHOWN = 10  # different outcomes, or addresses, in one line
 ENDED = "Task %(name)s[%(id)s] ended in %(runtime)ss: %(return_value)s"
 RECEIVED = f"{LINE_OF_START}: %(addresses)s"
@@ -27,7 +29,7 @@ RECEIVED = f"{LINE_OF_START}: %(addresses)s"
 class _Outcomes(threading.local):
     """What became of the deliveries of the Celery message that this thread works on; None where nobody asks."""
 
-    noted: list[tuple[str, str, str]] | None = None
+    noted: list[tuple[str, str]] | None = None
 
 
 _outcomes = _Outcomes()
@@ -47,7 +49,14 @@ def note(signal: str, receiver: str, outcome: str) -> None:
         outcome: in a few words, as "failed, again in 4.2 s".
     """
     if _outcomes.noted is not None:
-        _outcomes.noted.append((signal, receiver or "(whoever listens)", outcome))
+        _outcomes.noted.append((f"{signal} to {receiver or '(whoever listens)'}", outcome))
+
+
+def note_requeued(texts: Iterable[object]) -> None:
+    """Note that texts went back to their queue before they began."""
+    if _outcomes.noted is not None:
+        addresses = [address_of(text) if isinstance(text, str) else "" for text in texts]
+        _outcomes.noted += [(address or "a text", "not begun, requeued") for address in addresses]
 
 
 class Completed(logging.Filter):
@@ -68,11 +77,11 @@ class Completed(logging.Filter):
 
 def _complete_end(record: logging.LogRecord, context: dict[str, Any]) -> None:
     noted, _outcomes.noted = _outcomes.noted, None
-    if not noted:
+    if noted is None:
         return
-    told = _listed(f"{signal} to {receiver}: {outcome}" for signal, receiver, outcome in noted)
-    record.args = {**context, "return_value": told}
-    if any(outcome != DONE for _, _, outcome in noted):
+    told = _listed(": ".join(each) for each in noted)
+    record.args = {**context, "return_value": told or NOTHING}
+    if not noted or any(outcome != DONE for _, outcome in noted):
         record.msg = ENDED
 
 

@@ -29,6 +29,7 @@ def open_text(text: object, queue: str | None) -> Message | None:
         marker = marker_from(body)
         if marker is None:
             return from_body(body)
+        lines.note("a marker", f"the queue {marker.queue or queue}", "taken note of")
         ledger.marker_returned(marker.queue, marker.marked_at)
     except UnknownKey as error:
         lines.note("a text", "", "parked")

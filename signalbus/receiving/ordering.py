@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from signalbus import ledger
 from signalbus.exceptions import SignalBusError
+from signalbus.receiving import lines
 from signalbus.sending import publisher
 from signalbus.wire.message import from_body, to_body
 
@@ -46,6 +47,8 @@ def turns(message: Message, recipient: str, queue: str | None) -> Iterator[Messa
     while (head := ledger.head(key)) is not None:
         # The same one again: it is locked, or did not succeed.
         if not head.ready or head.id == last:
+            if last is None:
+                lines.note(message.signal, recipient, "left to the worker that runs its ordering key")
             return
         if last is not None and time.monotonic() > deadline:
             _pass_on(message, recipient, queue, key)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from signalbus import conf, ledger
 from signalbus.exceptions import TextError
+from signalbus.receiving import lines
 from signalbus.receiving.opening import open_text
 from signalbus.sending import publisher
 from signalbus.wire.message import delivery_id, from_body, to_body
@@ -33,6 +34,7 @@ def returned(queue: str | None, texts: Sequence[Any]) -> bool:
     except publisher.PublishError as error:
         logger.warning("signalbus goes on with a batch past its time, because it cannot be given back: %s", error)
         return False
+    lines.note_requeued(texts)
     return True
 
 

@@ -83,11 +83,23 @@ class TestEnd:
         assert line.endswith("; and 9 others")
 
     def test_outcomes_of_one_message_are_not_told_of_the_next(self, log):
-        """Each line has its own; without any, it is Celery's."""
+        """Each line has its own."""
         lines.begin()
         lines.note("shop.sold", "stock.count", "dead")
         log(logger_of_ends, LINE_OF_END)
         lines.begin()
+        assert "dead" not in log(logger_of_ends, LINE_OF_END)
+
+    def test_a_task_that_ran_nothing_did_not_succeed(self, log):
+        """As one whose deliveries were all given to another worker before they began."""
+        lines.begin()
+        line = log(logger_of_ends, LINE_OF_END)
+        assert line == "Task signalbus.deliver[7] ended in 0.25s: nothing was run: another worker has its deliveries"
+
+    def test_line_of_a_process_that_notes_nothing_is_celerys(self, log):
+        """As of a host that runs the task itself."""
+        lines.begin()
+        log(logger_of_ends, LINE_OF_END)
         assert log(logger_of_ends, LINE_OF_END) == "Task signalbus.deliver[7] succeeded in 0.25s: None"
 
     def test_other_tasks_are_left_alone(self, log):
