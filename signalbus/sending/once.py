@@ -12,6 +12,7 @@ from uuid import UUID
 
 from signalbus.exceptions import ConfigurationError
 from signalbus.wire import codec
+from signalbus.wire.tags import Tag
 
 Unique = str | Callable[[Mapping[str, Any]], Any] | bool
 Recipients = Mapping[str | None, tuple[str, ...] | None]
@@ -79,9 +80,9 @@ def _in_order(value: Any) -> Any:
         return [_in_order(item) for item in value]
     if isinstance(value, dict):
         value = {key: _in_order(item) for key, item in value.items()}
-        for tag in ("$set", "$frozenset"):
-            if isinstance(value.get(tag), list):
-                value[tag].sort(key=json.dumps)
+        for tag in (Tag.SET, Tag.FROZENSET):
+            if isinstance(value.get(tag.key), list):
+                value[tag.key].sort(key=json.dumps)
     return value
 
 

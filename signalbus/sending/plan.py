@@ -13,7 +13,7 @@ from signalbus.sending.draft import Sent, envelope_of, outbox, refuse_reserved
 from signalbus.sending.once import Keeping
 from signalbus.sending.roster import SenderCache
 from signalbus.wire import codec
-from signalbus.wire.message import NEWEST, VERSION, Heading, lineage, stamp, surroundings
+from signalbus.wire.message import CONTEXT_VERSION, VERSION, Heading, lineage, stamp, surroundings
 from signalbus.wire.references import ForeignModel, name_of
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Plan:
     ) -> list[Outgoing]:
         text, version = written
         if context:
-            version = NEWEST
+            version = max(version, CONTEXT_VERSION, key=int)
         envelope = self.envelope
         key, sent_at = stamp()
         subject = subject_of(payload) if envelope.durable else ""

@@ -3,7 +3,7 @@
 What JSON knows stands as itself; all else is a dict of one key, the tag, which begins with a dollar: ``{"$str": ""}``.
 A user's own dict of that shape goes as ``{"$dict": [[key, value]]}``, so that nothing in a payload is taken for a tag.
 A new tag is a new version of the message: an older worker must park what it cannot read. The version is the oldest
-that knows all tags of a text, so that a worker parks no more than it must.
+that knows all tags of a text (see `signalbus.wire.tags`), so that a worker parks no more than it must.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from signalbus.wire.reading import reader
 from signalbus.wire.references import SENDERS, has_base_manager, plain_reference
 from signalbus.wire.scalars import TO_JSON
 from signalbus.wire.structures import ModelError
+from signalbus.wire.tags import Tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 MAX_DEPTH: Final = 64
 MAX_BYTES: Final = 256 * 1024
+
+_REF: Final = Tag.REF.plain_key()
+_REF_IN_TEXT: Final = f'"{Tag.REF.key}"'
+_ROW_IN_TEXT: Final = f'"{Tag.ROW.key}"'
 
 
 def encode(
@@ -69,7 +74,7 @@ def encode(
         raise PayloadError(f"it could not be written: {error}") from error
     if len(text) > max_bytes:
         raise PayloadError(too_large(str(len(text)), max_bytes))
-    return text, encoder.version
+    return text, str(encoder.version)
 
 
 def write_sender(sender: object) -> str | None:
@@ -115,7 +120,7 @@ def write_with(sender: str, payload: Mapping[str, object], max_bytes: int = MAX_
             row = plain_reference(value)
             if row is None:
                 return None
-            values[key] = {"$ref": row}
+            values[key] = {_REF: row}
         if len(values) == 1 and next(iter(values))[:1] == "$":
             return None  # could be taken for a tag
         text = f"[{sender},{write(values)}]"
@@ -177,7 +182,7 @@ def _parse(
     sender, payload = tree = _read(text)
     if type(tree) is not list:
         raise Garbage("not a sender and a payload")
-    if '"$ref"' not in text and '"$row"' not in text:
+    if _REF_IN_TEXT not in text and _ROW_IN_TEXT not in text:
         return sender, payload, None
     finder = Finder(snapshots)
     if related and type(payload) is dict:

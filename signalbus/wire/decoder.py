@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from signalbus.exceptions import Garbage, TooLarge, UnknownClass
 from signalbus.wire import references, structures
 from signalbus.wire.scalars import FROM_JSON, read_text
+from signalbus.wire.tags import Tag, by_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from signalbus.wire.references import Reference
 
 _CONTAINERS: Final = frozenset({dict, list})
-_ROWS: Final = frozenset({"$ref", "$row"})
+_REF: Final = Tag.REF.key
+_NAME: Final = Tag.NAME.key
+_ROWS: Final = frozenset({_REF, Tag.ROW.key})
+_SENDERS: Final = frozenset(tag.key for tag in (Tag.STR, Tag.MODEL, Tag.REF, Tag.ROW, Tag.SNAPSHOT_AS_SENDER))
 
 
 class Finder:
@@ -49,7 +53,7 @@ class Finder:
         if type(value) is tuple:  # which JSON has not: taken already
             return
         using = stand_in = None
-        if tag == "$ref":
+        if tag == _REF:
             label, pk = value
         else:
             label, pk, using, stand_in = value
@@ -92,9 +96,9 @@ class Decoder:
         if node is None or type(node) is str:
             return node
         ((tag, value),) = node.items()
-        if tag == "$name":
+        if tag == _NAME:
             return references.resolve_class(_text(value), senders=True)
-        if tag in ("$str", "$model", "$ref", "$row", "$snapshot"):
+        if tag in _SENDERS:
             return self._value(node, self._max_depth)
         raise Garbage(f"{references.shown(tag)} is no sender")
 
@@ -200,16 +204,18 @@ def _text(value: Any) -> str:
     return value
 
 
-_READERS: Final[dict[str, Callable[[Decoder, Any, int], Any]]] = {
-    "$tuple": Decoder._tuple,  # noqa: SLF001  (the table stands outside the class only because it needs the class)
-    "$set": Decoder._set,  # noqa: SLF001
-    "$frozenset": Decoder._frozenset,  # noqa: SLF001
-    "$dict": Decoder._dict,  # noqa: SLF001
-    "$ref": Decoder._row,  # noqa: SLF001
-    "$row": Decoder._row,  # noqa: SLF001
-    "$data": Decoder._data,  # noqa: SLF001
-    "$snapshot": Decoder._snapshot,  # noqa: SLF001
-    "$enum": _enum,
-    "$model": _model,
-    "$anonymous": _anonymous,
-}
+_READERS: Final[dict[str, Callable[[Decoder, Any, int], Any]]] = by_key(
+    {
+        Tag.TUPLE: Decoder._tuple,  # noqa: SLF001  (the table stands outside the class only because it needs the class)
+        Tag.SET: Decoder._set,  # noqa: SLF001
+        Tag.FROZENSET: Decoder._frozenset,  # noqa: SLF001
+        Tag.DICT: Decoder._dict,  # noqa: SLF001
+        Tag.REF: Decoder._row,  # noqa: SLF001
+        Tag.ROW: Decoder._row,  # noqa: SLF001
+        Tag.DATA: Decoder._data,  # noqa: SLF001
+        Tag.SNAPSHOT: Decoder._snapshot,  # noqa: SLF001
+        Tag.ENUM: _enum,
+        Tag.MODEL: _model,
+        Tag.ANONYMOUS: _anonymous,
+    }
+)

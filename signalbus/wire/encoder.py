@@ -14,7 +14,6 @@ from django.utils.safestring import SafeString
 from signalbus.exceptions import PayloadError
 from signalbus.wire import structures
 from signalbus.wire.cures import name_of_type, refusal, what_raised
-from signalbus.wire.message import NEWER, NEWEST, VERSION
 from signalbus.wire.references import (
     SENDERS,
     Snapshot,
@@ -27,9 +26,18 @@ from signalbus.wire.references import (
     unwrapped,
 )
 from signalbus.wire.scalars import TO_JSON, frozen_to_json, text_to_json
+from signalbus.wire.tags import FIRST, Tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+
+# Tags that every version of the message knows; the newer ones go through `Encoder._tagged`.
+_DATA: Final = Tag.DATA.plain_key()
+_DICT: Final = Tag.DICT.plain_key()
+_ENUM: Final = Tag.ENUM.plain_key()
+_MODEL: Final = Tag.MODEL.plain_key()
+_NAME: Final = Tag.NAME.plain_key()
+_REF: Final = Tag.REF.plain_key()
 
 _enum_names: dict[type[Enum], str] = {}
 
@@ -51,7 +59,7 @@ class Encoder:
         self._max_bytes = max_bytes
         self._room = max_bytes
         self._snapshots = snapshots
-        self.version: str = VERSION
+        self.version: int = FIRST  # the oldest that knows all tags written so far
 
     def payload(self, payload: Mapping[str, object]) -> Any:
         """Encode a payload; the dict itself does not count as nesting."""
@@ -71,13 +79,10 @@ class Encoder:
             return self._value(sender, 1)
         if isinstance(sender, SENDERS):
             if is_model(sender):
-                return {"$model": label_of(sender)}
-            return {"$name": importable_name(sender, senders=True)}
+                return {_MODEL: label_of(sender)}
+            return {_NAME: importable_name(sender, senders=True)}
         if issubclass(type(sender), Model):
-            node = self._instance(sender, self._max_depth)
-            if "$snapshot" in node:
-                self._require(NEWER)  # version 1 knew no such sender
-            return node
+            return self._instance(sender, self._max_depth, snapshot=Tag.SNAPSHOT_AS_SENDER)
         raise PayloadError(
             f"{name_of_type(type(sender))} cannot be a sender: use None, a text, a class, a function or an instance"
         )
@@ -96,9 +101,10 @@ class Encoder:
             return {tag: self._list(value, left)}
         return self._guarded(self._other, value, left)
 
-    def _require(self, version: str) -> None:
-        """Raise the version of the message to one that knows a tag."""
-        self.version = max(self.version, version)
+    def _tagged(self, tag: Tag, value: Any) -> dict[str, Any]:
+        """Put a value under its tag, and raise the version of the message to one that knows the tag."""
+        self.version = max(self.version, tag.since)
+        return {tag.key: value}
 
     def _guarded(self, write: Callable[..., Any], value: Any, *args: Any) -> Any:
         """Call what may run the value's own code, which may raise anything."""
@@ -115,7 +121,7 @@ class Encoder:
         if issubclass(kind, Model):
             return self._instance(value, left)
         if kind is Snapshot:
-            return {"$snapshot": self._snapshot(value.instance, left)}
+            return self._tagged(Tag.SNAPSHOT, self._snapshot(value.instance, left))
         if issubclass(kind, Enum):
             return _enum(kind, value)
         if issubclass(kind, Promise):
@@ -125,25 +131,21 @@ class Encoder:
         if issubclass(kind, LazyObject):
             return self._wrapped(unwrapped(value), left)
         if issubclass(kind, type) and issubclass(value, Model):
-            return {"$model": label_of(value)}
+            return {_MODEL: label_of(value)}
         if dataclasses.is_dataclass(kind):
             plan = structures.plan_of(kind)
-            return {"$data": [plan.name, self._members(structures.state_of(value, plan), left)]}
+            return {_DATA: [plan.name, self._members(structures.state_of(value, plan), left)]}
         return self._by_name(value)
 
     def _by_name(self, value: Any) -> Any:
         """Encode what is known by its class's name, because its module may be missing or not yet importable."""
         kind = type(value)
         if is_anonymous_user(kind):
-            return self._anonymous_user()
+            return self._tagged(Tag.ANONYMOUS, None)
         frozen = frozen_to_json(kind)
         if frozen is not None:
             return frozen(value)
         raise PayloadError(refusal(value))
-
-    def _anonymous_user(self) -> Any:
-        self._require(NEWEST)
-        return {"$anonymous": None}
 
     def _enter(self, items: Collection[Any], left: int) -> None:
         if left <= 0:
@@ -159,11 +161,11 @@ class Encoder:
         result = self._members(value, left)
         # A dict that could be taken for a tag, or whose keys JSON would change, goes as a list of pairs.
         if len(result) == 1 and next(iter(result))[:1] == "$":
-            return {"$dict": [[text_to_json(key), item] for key, item in result.items()]}
+            return {_DICT: [[text_to_json(key), item] for key, item in result.items()]}
         if not all(map(str.isascii, result)):
             keys = [text_to_json(key) for key in result]
             if any(type(key) is not str for key in keys):
-                return {"$dict": [list(pair) for pair in zip(keys, result.values(), strict=True)]}
+                return {_DICT: [list(pair) for pair in zip(keys, result.values(), strict=True)]}
         return result
 
     def _members(self, value: Mapping[str, Any], left: int) -> dict[str, Any]:
@@ -199,17 +201,17 @@ class Encoder:
             raise
         return result
 
-    def _instance(self, instance: Model, left: int) -> Any:
+    def _instance(self, instance: Model, left: int, snapshot: Tag = Tag.SNAPSHOT) -> Any:
         reference = reference_to(instance)
         if reference is None:
-            return {"$snapshot": self._snapshot(instance, left)}
+            return self._tagged(snapshot, self._snapshot(instance, left))
         pk = reference.pk
         # A composite key is the only container here, and not one of the sender's making.
         key = pk if type(pk) is int else self._value(pk, 1)
         if reference.using is None and not self._snapshots:
-            return {"$ref": [reference.label, key]}
-        self._require(NEWER)
-        return {"$row": [reference.label, key, reference.using, self._stand_in(instance, left)]}
+            return {_REF: [reference.label, key]}
+        row = [reference.label, key, reference.using, self._stand_in(instance, left)]
+        return self._tagged(Tag.ROW, row)
 
     def _stand_in(self, instance: Model, left: int) -> Any:
         if not self._snapshots:
@@ -224,7 +226,7 @@ class Encoder:
         if issubclass(type(value), Model):
             return self._instance(value, left)
         if is_anonymous_user(type(value)):
-            return self._anonymous_user()
+            return self._tagged(Tag.ANONYMOUS, None)
         name = name_of_type(type(value))
         raise PayloadError(
             f"a lazy wrapper around a {name} would not arrive as one: send what it wraps, or values of it"
@@ -264,7 +266,11 @@ class Encoder:
             texts[attname] = text_to_json(structures.text_form(field, instance))
 
 
-_COLLECTIONS: Final[dict[type, str]] = {tuple: "$tuple", set: "$set", frozenset: "$frozenset"}
+_COLLECTIONS: Final[dict[type, str]] = {
+    tuple: Tag.TUPLE.plain_key(),
+    set: Tag.SET.plain_key(),
+    frozenset: Tag.FROZENSET.plain_key(),
+}
 
 
 def _enum(kind: type[Enum], value: Enum) -> Any:
@@ -275,10 +281,10 @@ def _enum(kind: type[Enum], value: Enum) -> Any:
         except PayloadError as error:
             raise PayloadError(f"{error.reason}; or send the member's value") from error
     if issubclass(kind, Flag):
-        return {"$enum": [name, value._value_]}
+        return {_ENUM: [name, value._value_]}
     if kind.__members__.get(value._name_) is not value:
         raise PayloadError(f"{value!r} is no member that {name} lists, and no worker would find it: send its value")
-    return {"$enum": [name, text_to_json(value._name_)]}
+    return {_ENUM: [name, text_to_json(value._name_)]}
 
 
 def _lazy_text(kind: type, value: Any) -> Any:

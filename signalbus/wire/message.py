@@ -14,15 +14,15 @@ from uuid import UUID
 from signalbus.exceptions import Garbage, PayloadError, UnknownVersion
 from signalbus.wire.compact import quoted, write
 from signalbus.wire.reading import reader
+from signalbus.wire.tags import FIRST, Tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # A message bears the oldest version that can read it, so that an older worker parks no more than it must.
-VERSION: Final = "1"
-NEWER: Final = "2"  # with "$row", or a sender that has no row
-NEWEST: Final = "3"  # with "$anonymous", or a context that is to be restored
-_VERSIONS: Final = frozenset({VERSION, NEWER, NEWEST})
+VERSION: Final = str(FIRST)
+CONTEXT_VERSION: Final = "3"  # of a message with a context that is to be restored
+_VERSIONS: Final = frozenset({VERSION, CONTEXT_VERSION, *(str(tag.since) for tag in Tag)})
 # What a header may take beside the payload. The signer adds it to the payload's limit, so that nothing that could be
 # sent is too large for the worker.
 HEADER_BYTES: Final = 64 * 1024
@@ -209,7 +209,7 @@ def lineage(
 
 
 def surroundings(context: Mapping[str, Any]) -> str:
-    """Write what stands in a header of a message with a context, whose version is `NEWEST`: older workers park it.
+    """Write what stands in a header of a message with a context; below `CONTEXT_VERSION`, a worker may not restore it.
 
     Args:
         context: as `Message` has it.

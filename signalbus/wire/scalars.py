@@ -1,6 +1,7 @@
 """Values without parts: how each of them stands in JSON, and how it comes back.
 
 ``TO_JSON`` maps an exact type to the function that writes it, ``FROM_JSON`` a tag to the one that reads it.
+``TO_JSON`` writes only what every version of the message knows; `Encoder` writes the values of newer tags.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from zoneinfo import ZoneInfo
 from django.utils.safestring import SafeString
 
 from signalbus.exceptions import PayloadError, UnknownClass
+from signalbus.wire.tags import Tag, by_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +26,17 @@ if TYPE_CHECKING:
 # JSON's reader makes int() of each number, which costs the square of its length: Python's own limit, even if it is off.
 _MAX_INT: Final = 10**4300
 _MICROSECOND: Final = timedelta(microseconds=1)
+_STR: Final = Tag.STR.plain_key()
+
+
+def _tagged(tag: Tag, write: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make the writer of a type from what writes the value under its tag."""
+    key = tag.plain_key()
+
+    def to_json(value: Any) -> Any:
+        return {key: write(value)}
+
+    return to_json
 
 
 def text_to_json(value: str) -> Any:
@@ -33,7 +46,7 @@ def text_to_json(value: str) -> Any:
     try:
         value.encode()
     except UnicodeEncodeError:
-        return {"$str": _base64(value.encode("utf-8", "surrogatepass"))}
+        return {_STR: _base64(value.encode("utf-8", "surrogatepass"))}
     return value
 
 
@@ -65,18 +78,14 @@ def _base64(value: bytes) -> str:
     return binascii.b2a_base64(value, newline=False).decode("ascii")
 
 
-def _bytes_to_json(value: bytes) -> Any:
-    return {"$bytes": _base64(value)}
-
-
 def _bytes_from_json(value: Any) -> bytes:
     return binascii.a2b_base64(value, strict_mode=True)
 
 
-def _decimal_to_json(value: Decimal) -> Any:
+def _decimal_to_json(value: Decimal) -> str:
     if not value.is_finite():
         raise PayloadError(f"Decimal('{value}') is not finite: send None, or its text")
-    return {"$decimal": str(value)}
+    return str(value)
 
 
 def _decimal_from_json(value: Any) -> Decimal:
@@ -87,7 +96,7 @@ def _decimal_from_json(value: Any) -> Decimal:
 
 
 def _uuid_to_json(value: UUID) -> Any:
-    return {"$uuid": value.hex if value.is_safe is SafeUUID.unknown else [value.hex, value.is_safe.value]}
+    return value.hex if value.is_safe is SafeUUID.unknown else [value.hex, value.is_safe.value]
 
 
 def _uuid_from_json(value: Any) -> UUID:
@@ -97,8 +106,8 @@ def _uuid_from_json(value: Any) -> UUID:
     return UUID(hex=text, is_safe=SafeUUID(safe))
 
 
-def _timedelta_to_json(value: timedelta) -> Any:
-    return {"$timedelta": [value.days, value.seconds, value.microseconds]}
+def _timedelta_to_json(value: timedelta) -> list[int]:
+    return [value.days, value.seconds, value.microseconds]
 
 
 def _timedelta_from_json(value: Any) -> timedelta:
@@ -106,21 +115,11 @@ def _timedelta_from_json(value: Any) -> timedelta:
     return timedelta(days, seconds, microseconds)
 
 
-def _date_to_json(value: date) -> Any:
-    return {"$date": value.isoformat()}
-
-
-def _moment_to_json(tag: str) -> Callable[[Any], Any]:
-    def to_json(value: datetime | time) -> Any:
-        if value.tzinfo is None and not value.fold:
-            return {tag: value.isoformat()}
-        naive = value.replace(tzinfo=None, fold=0).isoformat()
-        return {tag: [naive, _zone_to_json(value.tzinfo, value), value.fold]}
-
-    return to_json
-
-
-_datetime_to_json = _moment_to_json("$datetime")
+def _moment_to_json(value: datetime | time) -> Any:
+    if value.tzinfo is None and not value.fold:
+        return value.isoformat()
+    naive = value.replace(tzinfo=None, fold=0).isoformat()
+    return [naive, _zone_to_json(value.tzinfo, value), value.fold]
 
 
 def _moment_from_json(read: Callable[[str], Any]) -> Callable[[Any], Any]:
@@ -136,7 +135,7 @@ def _frozen_moment_to_json(value: datetime) -> Any:
     # freezegun's astimezone() gives a local zone of dateutil's where the real one gives a fixed offset.
     if zone is not None and (type(zone).__module__, type(zone).__qualname__) == ("dateutil.tz.tz", "tzlocal"):
         value = value.replace(tzinfo=timezone(value.utcoffset() or timedelta(), value.tzname() or ""))
-    return _datetime_to_json(value)
+    return _moment_to_json(value)
 
 
 def _zone_to_json(zone: tzinfo | None, moment: datetime | time) -> Any:
@@ -188,7 +187,7 @@ def read_text(value: Any) -> str:
     if type(value) is str:
         return value
     ((tag, inner),) = value.items()
-    if tag != "$str":
+    if tag != _STR:
         raise ValueError(tag)
     return _text_from_json(inner)
 
@@ -200,19 +199,19 @@ TO_JSON: Final[dict[type, Callable[[Any], Any]]] = {
     float: _float_to_json,
     str: text_to_json,
     SafeString: _safe_text_to_json,
-    bytes: _bytes_to_json,
-    Decimal: _decimal_to_json,
-    UUID: _uuid_to_json,
-    timedelta: _timedelta_to_json,
-    date: _date_to_json,
-    datetime: _datetime_to_json,
-    time: _moment_to_json("$time"),
+    bytes: _tagged(Tag.BYTES, _base64),
+    Decimal: _tagged(Tag.DECIMAL, _decimal_to_json),
+    UUID: _tagged(Tag.UUID, _uuid_to_json),
+    timedelta: _tagged(Tag.TIMEDELTA, _timedelta_to_json),
+    date: _tagged(Tag.DATE, date.isoformat),
+    datetime: _tagged(Tag.DATETIME, _moment_to_json),
+    time: _tagged(Tag.TIME, _moment_to_json),
 }
 
 # What a test that stops the clock puts in the place of our types; by name, because nobody else has that package.
 _FROZEN: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
-    ("freezegun.api", "FakeDatetime"): _frozen_moment_to_json,
-    ("freezegun.api", "FakeDate"): _date_to_json,
+    ("freezegun.api", "FakeDatetime"): _tagged(Tag.DATETIME, _frozen_moment_to_json),
+    ("freezegun.api", "FakeDate"): TO_JSON[date],
 }
 
 
@@ -221,13 +220,15 @@ def frozen_to_json(kind: type) -> Callable[[Any], Any] | None:
     return _FROZEN.get((kind.__module__, kind.__qualname__))
 
 
-FROM_JSON: Final[dict[str, Callable[[Any], object]]] = {
-    "$str": _text_from_json,
-    "$bytes": _bytes_from_json,
-    "$decimal": _decimal_from_json,
-    "$uuid": _uuid_from_json,
-    "$timedelta": _timedelta_from_json,
-    "$date": date.fromisoformat,
-    "$datetime": _moment_from_json(datetime.fromisoformat),
-    "$time": _moment_from_json(time.fromisoformat),
-}
+FROM_JSON: Final[dict[str, Callable[[Any], object]]] = by_key(
+    {
+        Tag.STR: _text_from_json,
+        Tag.BYTES: _bytes_from_json,
+        Tag.DECIMAL: _decimal_from_json,
+        Tag.UUID: _uuid_from_json,
+        Tag.TIMEDELTA: _timedelta_from_json,
+        Tag.DATE: date.fromisoformat,
+        Tag.DATETIME: _moment_from_json(datetime.fromisoformat),
+        Tag.TIME: _moment_from_json(time.fromisoformat),
+    }
+)
