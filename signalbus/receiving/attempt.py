@@ -282,7 +282,9 @@ def _execute_bare(progress: Progress, connection: BaseDatabaseWrapper) -> None:
         _call_timed(progress)
         if borrowed:
             reject_broken(connection)
-        end_changed_sessions()  # before the ledger is told: a role or a search_path may keep it from its tables
+        # Before the ledger is told: a role, a search_path or a query that was cut off may keep it from its tables.
+        end_changed_sessions()
+        mend_connections()
     if attempt.claimed and not ledger.settle(
         attempt.id, ledger.Settlement(state=State.DONE), seen=attempt.number, attempt=attempt.number
     ):

@@ -12,11 +12,11 @@ from signalbus.context import delivery_of, running
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, UnknownClass
 from signalbus.receiving.fetching import payload_for
+from signalbus.receiving.query_cancellation import cancel_queries
 from signalbus.receiving.reporting import tell, worker_name
 from signalbus.receiving.restoring import call_in_context
 from signalbus.receiving.runner import call
 from signalbus.receiving.session_state import has_schemas, kept_schemas
-from signalbus.receiving.upkeep import cancel_queries
 from signalbus.registry import registry
 from signalbus.wire.message import delivery_id
 

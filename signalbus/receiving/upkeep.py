@@ -17,6 +17,13 @@ from django.db.transaction import TransactionManagementError
 
 from signalbus import conf
 from signalbus.compat.django import close_pools, forget_pools, opened_connections
+from signalbus.receiving.query_cancellation import (
+    PG_IDLE,
+    PG_IN_TRANSACTION,
+    cancel_query,
+    is_closed_by_driver,
+    pg_status,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,9 +34,6 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("signalbus")
 
 IDLE = 1.0  # seconds; what was well a moment ago need not be looked at again
-CANCEL_SECONDS = 5.0  # for a server to hear that nobody waits for its answer any more
-# What libpq calls the states of a connection.
-PG_IDLE, PG_ACTIVE, PG_IN_TRANSACTION = 0, 1, 2
 
 _main = os.getpid()  # the process that forks the others
 
@@ -145,17 +149,6 @@ def open_caches() -> None:
     _caches.set(here)
 
 
-def cancel_queries() -> None:
-    """Tell PostgreSQL that nobody waits any more for a query that was cut off: what it has locked becomes free."""
-    for connection in connections.all(initialized_only=True):
-        if _pg_status(connection) == PG_ACTIVE and hasattr(connection.connection, "cancel_safe"):
-            try:
-                with connection.wrap_database_errors:
-                    connection.connection.cancel_safe(timeout=CANCEL_SECONDS)
-            except Error as error:
-                logger.warning("signalbus could not cancel a query that was cut off: %s", error)
-
-
 def mend_connections(*, but: str | None = None) -> None:
     """Close what a receiver left dead, in mid-query or in a transaction; leave alone what is well, or not ours.
 
@@ -196,9 +189,9 @@ def _is_at_rest(connection: BaseDatabaseWrapper) -> bool:
     autocommit = connection.settings_dict["AUTOCOMMIT"]
     if connection.in_atomic_block or (connection.connection is not None and connection.autocommit != autocommit):
         return False
-    if autocommit and _has_begun(connection):
+    if is_closed_by_driver(connection) or (autocommit and _has_begun(connection)):
         return False
-    status = _pg_status(connection)
+    status = pg_status(connection)
     return status in {None, PG_IDLE} or (not autocommit and status == PG_IN_TRANSACTION)
 
 
@@ -221,18 +214,12 @@ def _has_begun(connection: BaseDatabaseWrapper) -> bool:
 
 def _drop(connection: BaseDatabaseWrapper) -> None:
     """Close a connection, whatever state it and its transactions are in; the next query opens a new one."""
+    cancel_query(connection)
     with contextlib.suppress(Error):  # it is given up anyway
         connection.close()
     connection.connection = None
     # A block that its receiver was cut out of is nobody's any more; Django resets the rest when it connects.
     connection.in_atomic_block = connection.closed_in_transaction = False
-
-
-def _pg_status(connection: BaseDatabaseWrapper) -> int | None:
-    """Return libpq's word on a connection; None where there is none."""
-    if connection.connection is None or connection.vendor != "postgresql":
-        return None
-    return int(connection.connection.info.transaction_status)
 
 
 def takes_several(connection: BaseDatabaseWrapper) -> bool:
@@ -247,7 +234,8 @@ def reject_broken(connection: BaseDatabaseWrapper, *, begun: bool = False) -> No
         connection: the one that its transaction is on.
         begun: the database has begun that transaction, so that it must not be without one.
     """
-    if _is_broken(connection) or (begun and _pg_status(connection) == PG_IDLE):
+    if _is_broken(connection) or (begun and pg_status(connection) == PG_IDLE):
+        cancel_query(connection)  # of a timeout that the receiver caught
         raise TransactionManagementError(
             "the receiver went on after a database error in its transaction, or after a timeout in mid-query, so it "
             "cannot be committed any more: put what may fail into an atomic() of its own, inside the try"
@@ -276,5 +264,5 @@ def kept_usable(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 def _is_broken(connection: BaseDatabaseWrapper) -> bool:
     """Whether an open transaction can only be rolled back, or is in mid-query."""
-    broken = connection.needs_rollback or connection.connection is None
-    return broken or _pg_status(connection) not in {None, PG_IDLE, PG_IN_TRANSACTION}
+    broken = connection.needs_rollback or connection.connection is None or is_closed_by_driver(connection)
+    return broken or pg_status(connection) not in {None, PG_IDLE, PG_IN_TRANSACTION}

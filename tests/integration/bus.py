@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal as os_signal
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
@@ -175,3 +176,19 @@ def cut_off_at_the_beginning(bus: Bus, signal: Signal, monkeypatch: pytest.Monke
     assert elsewhere(lambda: Academy.objects.create(name="another's", slug="anothers")) != []
     deliver(texts, queue=QUEUE)
     assert elsewhere(Academy.objects.count) == [2]
+
+
+@contextmanager
+def soft_limit(seconds: float) -> Iterator[None]:
+    """Raise what Celery's soft time limit raises, in the way that a child's signal handler does it."""
+
+    def ring(number: int, frame: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    former = os_signal.signal(os_signal.SIGALRM, ring)
+    os_signal.setitimer(os_signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        os_signal.setitimer(os_signal.ITIMER_REAL, 0)
+        os_signal.signal(os_signal.SIGALRM, former)

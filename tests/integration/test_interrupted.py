@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import signal as os_signal
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
@@ -19,10 +18,10 @@ from signalbus.testing import DeliveryFailed, captured
 from tasks.admissions.models import Academy
 from tests.servers import wait_until
 
-from .bus import QUEUE, Bus, connect, cut_off_at_the_beginning, eager, only, rows
+from .bus import QUEUE, Bus, connect, cut_off_at_the_beginning, eager, new_signal, only, rows, soft_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -48,22 +47,6 @@ def sleeping_queries() -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(30)'")
         return bool(cursor.fetchall())
-
-
-@contextmanager
-def soft_limit(seconds: float) -> Iterator[None]:
-    """Raise what Celery's soft time limit raises, in the way that a child's signal handler does it."""
-
-    def ring(number: int, frame: object) -> None:
-        raise SoftTimeLimitExceeded
-
-    former = os_signal.signal(os_signal.SIGALRM, ring)
-    os_signal.setitimer(os_signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        os_signal.setitimer(os_signal.ITIMER_REAL, 0)
-        os_signal.signal(os_signal.SIGALRM, former)
 
 
 @pytest.mark.parametrize("atomic", [True, False])
@@ -120,6 +103,17 @@ def test_a_swallowed_timeout_in_a_transaction_is_a_failure(bus: Bus, signal: Sig
 
     assert ran == [0]
     assert rows() == [("swallows", "pending", 1)]
+
+
+@pytest.mark.parametrize(("atomic", "state"), [(True, "dead"), (False, "done")])
+def test_the_outcome_of_a_receiver_that_catches_its_timeout_is_recorded(bus: Bus, atomic: bool, state: str):
+    """At once, although the server is at work on the query, in the transaction that has locked the delivery's row."""
+    signal = new_signal(durable=True)
+    connect(signal, sleep_and_swallow, "swallows", timeout=0.2, atomic=atomic, retry=Retry(max_attempts=1))
+    signal.send(None)
+    bus.work()
+
+    assert rows() == [("swallows", state, 1)]
 
 
 def test_a_limit_that_strikes_in_the_bus_itself_leaves_no_broken_connection(bus: Bus, signal: Signal, monkeypatch):

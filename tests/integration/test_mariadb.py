@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
@@ -15,7 +17,18 @@ from signalbus.models import Delivery, State, StoredMessage
 from signalbus.receiving.sweeper import sweep
 from tasks.admissions.models import Academy
 
-from .bus import Bus, connect, cut_off_at_the_beginning, elsewhere, fails, let_wait, new_signal, only, rows
+from .bus import (
+    Bus,
+    connect,
+    cut_off_at_the_beginning,
+    elsewhere,
+    fails,
+    let_wait,
+    new_signal,
+    only,
+    rows,
+    soft_limit,
+)
 
 ONCE = Retry(max_attempts=1)
 
@@ -24,6 +37,14 @@ def sleep_in_a_query(**kwargs: Any) -> None:
     """Wait for the server, which does not answer."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT SLEEP(30)")
+
+
+def sessions_that_sleep() -> int:
+    """Return how many sessions of the server run what a receiver waited for."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM information_schema.processlist WHERE info = 'SELECT SLEEP(30)'")
+        (found,) = cursor.fetchone()
+        return int(found)
 
 
 def let_end_long_ago() -> None:
@@ -129,6 +150,56 @@ def test_a_timeout_in_mid_query_is_recorded_and_disturbs_nobody(bus: Bus, signal
 
     assert rows() == [("interrupted", "pending", 1)]
     assert "the receiver's timeout of 0.2 s is over" in only().error
+    assert ran == [0]
+
+
+@pytest.mark.parametrize("timeout", [0.2, None])
+def test_an_interrupted_query_leaves_no_lock_on_its_delivery(bus: Bus, timeout: float | None):
+    """The outcome is recorded at once, after a `timeout` and after Celery's soft time limit: the server, which would
+    keep the row locked until it has finished the query, is told to end the session.
+    """
+    signal = new_signal(durable=True)
+    connect(signal, sleep_in_a_query, "interrupted", timeout=timeout, retry=ONCE)
+    signal.send(None)
+    with nullcontext() if timeout else soft_limit(0.2):
+        bus.work()
+
+    assert rows() == [("interrupted", "dead", 1)]
+    assert sessions_that_sleep() == 0
+
+
+def test_an_interrupted_wait_for_a_lock_leaves_no_lock_on_its_delivery(bus: Bus):
+    """The receiver waits for a row that another session has locked, and its own delivery's row becomes free."""
+    Academy.objects.create(name="locked", slug="locked")
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: Academy.objects.update(name="mine"), "waits", timeout=0.2, retry=ONCE)
+    signal.send(None)
+
+    with closing(connection.copy()) as other:
+        other.set_autocommit(False)
+        other.cursor().execute(f"SELECT id FROM {Academy._meta.db_table} FOR UPDATE")
+        bus.work()
+
+    assert rows() == [("waits", "dead", 1)]
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_limit_that_a_receiver_catches_in_mid_query_disturbs_nobody(bus: Bus, atomic: bool):
+    """The receiver goes on without a connection: if it is atomic, it has failed; the next one has a new connection."""
+    ran = []
+
+    def sleep_and_catch(**kwargs: Any) -> None:
+        with suppress(SoftTimeLimitExceeded):
+            sleep_in_a_query()
+
+    signal = new_signal(durable=True)
+    connect(signal, sleep_and_catch, "catches", atomic=atomic, retry=ONCE)
+    connect(signal, lambda **kwargs: ran.append(Academy.objects.count()), "next")
+    signal.send(None)
+    with soft_limit(0.2):
+        bus.work()
+
+    assert rows() == [("catches", "dead" if atomic else "done", 1), ("next", "done", 1)]
     assert ran == [0]
 
 
