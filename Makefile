@@ -35,11 +35,11 @@ $(VENV)/.chaos: $(READY)
 demo: $(READY)  ## Show the main job: a private Valkey, SQLite, a real worker, and signals through all of it
 	$(BIN)/python -m tasks.demo
 
-test: $(READY)  ## Run all tests: unit, integration (real Valkey, SQLite, PostgreSQL) and acceptance (real workers)
+test: $(READY)  ## Run all tests: unit, documents, integration (real Valkey, SQLite, PostgreSQL) and acceptance (real workers)
 	$(BIN)/python -m pytest $(PARALLEL)
 
-unit: $(READY)  ## Run the tests that need no server, in seconds
-	$(BIN)/python -m pytest tests/unit
+unit: $(READY)  ## Run the tests that need no server, with few examples for each property: under a minute of CPU
+	$(BIN)/python -m pytest --hypothesis-profile quick tests/unit
 
 integration: $(READY)  ## Run the tests that need a real broker and real databases; they start their own
 	$(BIN)/python -m pytest tests/integration
@@ -150,7 +150,7 @@ canary:  ## Run the tests against the newest pre-releases of Django, Celery, kom
 	$(CANARY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	$(CANARY)/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade Django celery kombu redis
 	$(CANARY)/bin/python -m pip list --disable-pip-version-check | grep -iE '^(django|celery|kombu|redis) '
-	$(CANARY)/bin/python -m pytest tests/unit tests/integration
+	$(CANARY)/bin/python -m pytest tests/unit tests/documents tests/integration
 
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) $(CANARY) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache db.sqlite3*

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# What a run tests: the rest (documentation, benchmarks, the wheel) does not differ between versions.
-TESTS = ["tests/unit", "tests/integration", "tests/acceptance"]
+# The tests that each environment runs. The wheel's tests are `make wheel`.
+TESTS = ["tests/unit", "tests/documents", "tests/integration", "tests/acceptance"]
 # Tests wait for servers and workers most of the time; the files of a folder are distributed over processes.
 PARALLEL = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"]
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
+from hypothesis import settings
 
 from signalbus.sending import bridge
 from tests.fixtures import registry_as_it_was
 
 __all__ = ["registry_as_it_was"]
+
+# `make unit` uses this profile; `make test`, the matrix and CI use Hypothesis' default of 100 examples.
+settings.register_profile("quick", max_examples=15)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what the imports made from garbage collection, so that a test's `gc.collect()` takes little time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -51,7 +51,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FUZZ = int(os.environ.get("SIGNALBUS_FUZZ", "20000"))
-thorough = settings(max_examples=min(FUZZ // 100, 10_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Twice as many examples as the profile says, and more in `make fuzz`.
+thorough = settings(
+    max_examples=min(settings().max_examples * FUZZ // 10_000, 10_000),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

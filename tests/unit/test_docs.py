@@ -1,162 +1,30 @@
-"""The documents tell what is so: their examples run, their tables equal the code, their links lead somewhere.
-
-A block that begins with ``# admissions/models.py`` is a file of the reader's project; a file named twice grows. Other
-blocks of Python, and ``>>>`` sessions, run in order, as in ``manage.py shell``. Of a diff, the side after it counts.
-Each document's project begins with the tutorial's files, and is a project of its own, in a process of its own.
-"""
+"""The documents agree with the code: their tables, links, diffs and commands. tests/documents runs their examples."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
 import inspect
-import json
-import os
 import re
 import shlex
-import subprocess
-import sys
-from importlib.metadata import entry_points
 from importlib.util import find_spec
-from pathlib import Path
 from textwrap import dedent
+from typing import TYPE_CHECKING
 
 import pytest
 from django.core.management import get_commands, load_command_class
 
 from signalbus import Signal, __version__, conf, exceptions
 from signalbus.models import State
+from tests.documents.reading import EVERY, INDEX, README, ROOT, TUTORIAL, blocks, examples, identify
 
-ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
-TUTORIAL = ROOT / "docs" / "tutorial.md"
-INDEX = ROOT / "docs" / "index.md"
-DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
-EVERY = [
-    *DOCUMENTS,
-    ROOT / "CHANGELOG.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs" / "decisions").glob("*.md")),
-]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE = re.compile(r"^# ([\w/]+\.py)\b.*\n")
-
-# What `django-admin startproject` and `startapp` leave, as far as the examples need it.
-SCAFFOLD = {
-    "manage.py": """
-        import os, sys
-        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
-        from django.core.management import execute_from_command_line
-        execute_from_command_line(sys.argv)
-        """,
-    "mysite/__init__.py": "",
-    "mysite/settings.py": """
-        SECRET_KEY = "the reader's"
-        INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes"]
-        DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
-        DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-        USE_TZ = True
-        CELERY_BROKER_URL = "redis://127.0.0.1:1/0"
-        """,
-    "admissions/__init__.py": "",
-    "marketing/__init__.py": "",
-}
-# Runs a document's sessions; what they send is captured, and delivered at the end.
-DRIVER = """
-import doctest, json, sys, types
-import django
-django.setup()
-from django.core.management import call_command
-from celery import current_app
-from signalbus.testing import captured
-current_app.conf.task_always_eager = True
-call_command("migrate", run_syncdb=True, verbosity=0)
-call_command("check", fail_level="WARNING", databases=["default"])
-session = types.ModuleType("session")
-sys.modules["session"] = session
-with captured() as sent:
-    for kind, line, code in json.load(sys.stdin):
-        where = f"{sys.argv[1]}:{line}"
-        if kind == "python":
-            exec(compile("\\n" * line + code, sys.argv[1], "exec"), session.__dict__)
-            continue
-        test = doctest.DocTestParser().get_doctest(code, session.__dict__, where, sys.argv[1], line)
-        test.globs = session.__dict__
-        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
-        assert runner.run(test, clear_globs=False).failed == 0, where
-    sent.deliver_all()
-"""
-
-
-def identify(path: Path) -> str:
-    """Name a document in pytest's output."""
-    return str(path.relative_to(ROOT))
-
-
-def blocks(document: Path, *kinds: str) -> list[tuple[str, int, str]]:
-    """Return a document's blocks of some kinds, each with the line that it stands at."""
-    text = document.read_text()
-    found = [(match[1], text.count("\n", 0, match.start()) + 1, match[2]) for match in BLOCK.finditer(text)]
-    return [block for block in found if block[0] in kinds]
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def after(diff: str) -> str:
     """Return what a diff leaves."""
     return dedent("".join(f"{line[1:]}\n" for line in diff.splitlines() if not line.startswith("-")))
-
-
-def examples(document: Path) -> tuple[dict[str, str], list[tuple[str, int, str]]]:
-    """Sort a document's examples into files and sessions."""
-    files: dict[str, str] = {}
-    sessions = []
-    for kind, line, code in blocks(document, "python", "pycon"):
-        named = FILE.match(code)
-        if named:
-            files[named[1]] = files.get(named[1], "") + code + "\n\n"
-        else:
-            sessions.append((kind, line, code))
-    return files, sessions
-
-
-def write_project(directory: Path, document: Path) -> dict[str, str]:
-    """Write the reader's project: the scaffold, the tutorial's files, and what the document adds to them."""
-    files = {name: dedent(text).lstrip() for name, text in SCAFFOLD.items()}
-    for source in dict.fromkeys([TUTORIAL, document]):
-        for name, code in examples(source)[0].items():
-            repeated = source is not TUTORIAL and code in files.get(name, "")
-            if not repeated and (source is document or not name.endswith("tests.py")):
-                files[name] = files.get(name, "") + code
-    for name, code in files.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(code)
-    return files
-
-
-def run(directory: Path, *arguments: str, stdin: str = "") -> None:
-    """Run Python in the reader's project, and show what it says if it fails."""
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "mysite.settings", "PYTHONPATH": f"{directory}:{ROOT}"}
-    environment.pop("CELERY_BROKER_URL", None)
-    command = [sys.executable, "-W", "error", *arguments]
-    ended = subprocess.run(
-        command, cwd=directory, env=environment, input=stdin, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
-def test_the_examples_run(document: Path, tmp_path: Path):
-    """Whoever copies a document's examples into a project gets what the document says, its tests included."""
-    files = write_project(tmp_path, document)
-
-    run(tmp_path, "-c", DRIVER, identify(document), stdin=json.dumps(examples(document)[1]))
-
-    if any(name.endswith("tests.py") for name in files):
-        run(tmp_path, "manage.py", "test", "--verbosity", "0")
-    if any(name.endswith("test_pytest.py") for name in files):
-        # From a checkout that is not installed, nobody tells pytest of our plugin.
-        plugin = [] if entry_points(group="pytest11", name="signalbus") else ["-p", "signalbus.pytest_plugin"]
-        run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, "-c", os.devnull, "--rootdir", ".", ".")
 
 
 @pytest.mark.parametrize("document", [README, INDEX], ids=identify)

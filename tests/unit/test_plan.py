@@ -65,7 +65,7 @@ def written(sender: object, payload: Mapping[str, object], **options: Any) -> st
 # What is written
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(SENDERS, mixed_payloads | st.dictionaries(any_text, hashable_leaves, max_size=4))
 def test_the_short_way_writes_what_the_long_one_does(sender, payload):
     """Character for character, where it writes at all; where the long one refuses, the short one leaves it to that."""
