@@ -6,19 +6,21 @@ was sent in it. In a ``TestCase`` what the test has opened itself does not count
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from signalbus import ledger
 from signalbus.compat.django import callbacks_of, in_testcase, only_testcases, open_savepoints, opened_connections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from signalbus.compat.django import Waiting
 
 T = TypeVar("T")
+Release = Callable[[Sequence[T]], None]
 
 
 def deciding() -> list[BaseDatabaseWrapper]:
@@ -106,46 +108,50 @@ class Joint(Generic[T]):
 
     Args:
         items: what waits.
+        release: takes it after the last commit, and does not fail.
         commits: how many it waits for; a rollback drops one, so that the count is never full.
     """
 
-    def __init__(self, items: Iterable[T], commits: int) -> None:
+    def __init__(self, items: Iterable[T], release: Release[T], commits: int) -> None:
         self._items = list(items)
+        self._release = release
         self._missing = commits
 
-    def after_a_commit(self) -> list[T]:
-        """Return what waits for nothing more."""
+    def after_a_commit(self, buffer: Buffer) -> None:
+        """Add to a buffer that is about to be released what waits for nothing more."""
         self._missing -= 1
-        return [] if self._missing else self._items
+        if not self._missing:
+            buffer.add(self._items, self._release)
 
 
-class Buffer(Hold, Generic[T]):
-    """What shares one fate, and is released together.
+class Buffer(Hold):
+    """What shares one fate, and is released together."""
 
-    Args:
-        release: takes it after the commit, and does not fail.
-    """
-
-    def __init__(self, release: Callable[[Sequence[T]], None]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._release = release
-        self.items: list[T] = []
-        self.joints: list[Joint[T]] = []
+        self.items: dict[Release[Any], list[Any]] = {}  # by what takes them after the commit, and does not fail
+        self.joints: list[Joint[Any]] = []
 
     def __call__(self) -> None:
         """Release it."""
         super().__call__()
-        items = [*self.items, *(item for joint in self.joints for item in joint.after_a_commit())]
-        if items:
-            self._release(items)
+        for joint in self.joints:
+            joint.after_a_commit(self)
+        for release, items in self.items.items():
+            release(items)
 
-    def absorb(self, other: Buffer[T]) -> None:
+    def add(self, items: Iterable[T], release: Release[T]) -> None:
+        """Add items, to be released together with those that the same function takes."""
+        self.items.setdefault(release, []).extend(items)
+
+    def absorb(self, other: Buffer) -> None:
         """Take over what has come to share this one's fate."""
-        self.items += other.items
+        for release, items in other.items.items():
+            self.add(items, release)
         self.joints += other.joints
 
 
-def wait(deciders: Sequence[BaseDatabaseWrapper], items: Iterable[T], release: Callable[[Sequence[T]], None]) -> None:
+def wait(deciders: Sequence[BaseDatabaseWrapper], items: Iterable[T], release: Release[T]) -> None:
     """Release something after all of these commits; it is dropped by any rollback.
 
     Args:
@@ -157,20 +163,20 @@ def wait(deciders: Sequence[BaseDatabaseWrapper], items: Iterable[T], release: C
         TransactionManagementError: one of them was opened by ``set_autocommit(False)``: nobody says when it commits.
     """
     if len(deciders) == 1:
-        _buffer_in(deciders[0], release).items.extend(items)
+        _buffer_in(deciders[0]).add(items, release)
         return
-    joint = Joint(items, len(deciders))
+    joint = Joint(items, release, len(deciders))
     for connection in deciders:
-        _buffer_in(connection, release).joints.append(joint)
+        _buffer_in(connection).joints.append(joint)
 
 
-def _buffer_in(connection: BaseDatabaseWrapper, release: Callable[[Sequence[T]], None]) -> Buffer[T]:
+def _buffer_in(connection: BaseDatabaseWrapper) -> Buffer:
     """Find or make the buffer for the savepoints that are open now.
 
     Ours stand in the front of Django's list: a callback of another's that raises makes Django skip those after it.
     There they are a stack: each is in more of the open savepoints than the one before it.
     """
-    buffer: Buffer[T] = Buffer(release)
+    buffer = Buffer()
     if in_testcase(connection):
         # captureOnCommitCallbacks() takes what was added to the end in its block; no commit comes, nobody is skipped.
         connection.on_commit(buffer, robust=True)
@@ -178,7 +184,7 @@ def _buffer_in(connection: BaseDatabaseWrapper, release: Callable[[Sequence[T]],
     entries, savepoints = callbacks_of(connection), open_savepoints(connection)
     height = _merge_released(entries, savepoints)
     if height and entries[height - 1][0] >= savepoints:
-        last: Buffer[T] = entries[height - 1][1]  # type: ignore[assignment]  # what stands in front is ours
+        last: Buffer = entries[height - 1][1]  # type: ignore[assignment]  # what stands in front is ours
         return last
     connection.on_commit(buffer, robust=True)
     entries.insert(height, entries.pop())

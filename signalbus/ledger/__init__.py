@@ -61,6 +61,7 @@ from signalbus.ledger.taking import (
     take_together,
     tell_runtime,
 )
+from signalbus.ledger.telling import delivery_of_row, delivery_of_text
 from signalbus.ledger.turns import behind, head, wake
 from signalbus.ledger.unsendable import keep_unsendable
 
@@ -82,6 +83,8 @@ __all__ = [
     "cancel",
     "claim",
     "confirm",
+    "delivery_of_row",
+    "delivery_of_text",
     "discard",
     "earlier_id",
     "end_of_burst",

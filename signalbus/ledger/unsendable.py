@@ -11,9 +11,10 @@ from signalbus.wire.message import uuid7
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from uuid import UUID
 
 
-def keep_unsendable(signal: str, recipients: Iterable[tuple[str, str | None]], error: str, traceback: str) -> None:
+def keep_unsendable(signal: str, recipients: Iterable[tuple[str, str | None]], error: str, traceback: str) -> UUID:
     """Keep a message that could not be encoded as dead deliveries, in the open transaction if there is one.
 
     Args:
@@ -21,8 +22,12 @@ def keep_unsendable(signal: str, recipients: Iterable[tuple[str, str | None]], e
         recipients: ids of the receivers it was meant for, with their queues; one empty id for whoever listens.
         error: why it could not be sent.
         traceback: where.
+
+    Returns:
+        The message's id.
     """
     # Sealed, as what nobody vouches for: it can be discarded, and never be published.
     message = StoredMessage(id=uuid7(), signal=storable(signal), text="", sealed=True, created_at=Now())
     dead = Settlement(state=State.DEAD, error=error, traceback=traceback).fields()
     insert([message], [new_delivery(message.id, receiver, queue, **dead) for receiver, queue in recipients])
+    return message.id

@@ -67,7 +67,7 @@ def _deliver_each(texts: list[object], queue: str | None, told: progress.Progres
                 deliver_message(message, queue, deadline, group, redelivered=redelivered, alone=alone)
         except (DataError, UnicodeError) as error:
             # The database's word on this text, not on its own state: to try again would be to try for ever.
-            refuse(text, f"the ledger cannot hold it: {error}", queue)
+            refuse(text, f"the ledger cannot hold it: {error}", queue, error)
             group.drop_text()
         if len(group) > company:
             put_off.append(index)

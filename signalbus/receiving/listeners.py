@@ -37,13 +37,20 @@ def estimate_runtime(event: Event) -> None:
         pace.warn(event.receiver.id, event.seconds)
 
 
-@listen("done", "failed", "dead", "skipped")
+@listen("done", "failed", "dead", "skipped", "parked", "refused")
 def complete_line(event: Event) -> None:
-    """Note the outcome for Celery's line about the end of its task."""
+    """Note what became of a delivery, for Celery's line about the end of its task."""
+    if event.kind == "dead" and is_text(event):
+        return  # noted when it was refused
     words: str = event.kind
     if event.kind == "failed":
         words = f"{'put off' if isinstance(event.error, RetryLater) else 'failed'}, again in {event.delay:.1f} s"
-    lines.note(event.delivery.signal, event.delivery.receiver, words)
+    lines.note(event.delivery.signal or "a text", event.delivery.receiver, words)
+
+
+def is_text(event: Event) -> bool:
+    """Whether an event is about a text that was never opened."""
+    return not event.delivery.signal
 
 
 @listen("failed", "dead", "skipped")
@@ -56,6 +63,8 @@ def log_outcome(event: Event) -> None:
         reason = "" if error is None else describe(error)
         logger.warning("signalbus: %s to %s skipped (delivery %s, attempt %s): %s%s", *what, reason, remedy)
     elif event.kind == "dead":
+        if is_text(event) or not event.worker:
+            return  # logged by whoever refused it, the sweeper, or the sender who could not send it
         logger.error("signalbus: %s to %s is dead (delivery %s, attempt %s)", *what, exc_info=_as_raised(error))
     elif isinstance(error, RetryLater):  # a wish, no error
         logger.info("signalbus: %s to %s (delivery %s, attempt %s) %s", *what, error)

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from django.db import DatabaseError, DataError, connections
 
 from signalbus import conf, ledger
+from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
-from signalbus.receiving.reporting import worker_name
+from signalbus.models import State
+from signalbus.receiving.reporting import tell, worker_name
 from signalbus.receiving.trouble import Trouble
 from signalbus.receiving.upkeep import close_connection, close_connections, use_no_pools
 from signalbus.sending import publisher
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
+    from signalbus.events import Kind
     from signalbus.models import Delivery
 
 logger: logging.Logger = logging.getLogger("signalbus")
@@ -121,12 +124,22 @@ def _text(row: Delivery) -> str | None:
         recipients = (row.receiver,) if row.receiver else None
         return publisher.sign(to_body(replace(message, recipients=recipients, recorded=True)))
     except (UnknownKey, UnknownVersion) as error:
-        if not ledger.postpone_row(row, str(error)):
+        state = ledger.postpone_row(row, str(error))
+        if state == State.DEAD:
             logger.error("signalbus gave up a parked text, delivery %s: %s", row.pk, error)  # noqa: TRY400 - not a bug
+            _tell("dead", row, error)
+        elif state is not None:
+            _tell("parked", row, error)
     except (SignalBusError, ValueError, DataError) as error:
         logger.error("signalbus cannot publish delivery %s: %s", row.pk, error)  # noqa: TRY400 - the row is wrong
-        ledger.bury(row, f"{type(error).__name__}: {error}")
+        if ledger.bury(row, f"{type(error).__name__}: {error}"):
+            _tell("dead", row, error)
     return None
+
+
+def _tell(kind: Kind, row: Delivery, error: Exception | None = None) -> None:
+    if is_heard(kind):
+        tell(Event(kind, ledger.delivery_of_row(row), error))
 
 
 def _publish(due: Sequence[tuple[Delivery, str]]) -> int:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import traceback
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from signalbus import commits, ledger
+from signalbus.context import CurrentDelivery, current
+from signalbus.events import Event, tell
 from signalbus.exceptions import MissingTables
 from signalbus.sending import loops, outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from uuid import UUID
 
 logger: logging.Logger = logging.getLogger("signalbus")
+
+_telling: ContextVar[bool] = ContextVar("signalbus_telling_unsendable", default=False)
 
 
 def keep(signal: str, recipients: Sequence[tuple[str, str | None]], error: Exception) -> None:
@@ -37,9 +43,11 @@ def keep(signal: str, recipients: Sequence[tuple[str, str | None]], error: Excep
         try:
             reason = f"{type(error).__name__}: {error}"
             trace = "".join(traceback.format_exception(error))
-            ledger.keep_unsendable(signal, recipients or [("", None)], reason, trace)
+            message = ledger.keep_unsendable(signal, recipients or [("", None)], reason, trace)
         except Exception:  # the robust forms never raise: what could be written nowhere must at least be named
             logger.critical("signalbus LOST what it could not send: %s to %s", signal, names, exc_info=True)
+        else:
+            _tell_after_commit([_dead(message, signal, receiver, error) for receiver, _ in recipients or [("", None)]])
 
     _once_it_stands(write)
 
@@ -54,3 +62,39 @@ def _once_it_stands(write: Callable[[], None]) -> None:
         deciders[0].on_commit(write, robust=True)
     else:
         write()
+
+
+def _dead(message: UUID, signal: str, receiver: str, error: Exception) -> Event:
+    """Return the event of a dead delivery, of the lineage that the message would have had."""
+    parent = current()
+    delivery = CurrentDelivery(
+        message_id=message,
+        signal=signal,
+        receiver=receiver,
+        attempt=0,
+        root=message if parent is None else parent.root,
+        parent=None if parent is None else parent.message_id,
+        path=() if parent is None else (*parent.path, parent.signal),
+    )
+    return Event("dead", delivery, error)
+
+
+def _tell_after_commit(dead: Sequence[Event]) -> None:
+    """Tell of dead deliveries; not of those that a listener who was told so could not send: that would have no end."""
+    if _telling.get():
+        return
+    deciders = [connection for connection in commits.deciding() if connection.alias == ledger.using()]
+    if not deciders:
+        _tell(dead)
+    elif deciders[0].in_atomic_block:
+        commits.wait(deciders, dead, _tell)
+    # After set_autocommit(False) nobody says when the transaction commits: the log and the ledger have it.
+
+
+def _tell(dead: Sequence[Event]) -> None:
+    token = _telling.set(True)
+    try:
+        for event in dead:
+            tell(event)
+    finally:
+        _telling.reset(token)
