@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from celery.utils.log import ColorFormatter
+
 from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.events import listen
 from signalbus.exceptions import MissingRow, RetryLater
 from signalbus.receiving import lines
 from signalbus.receiving.pace import pace
 from signalbus.receiving.runner import describe
+from signalbus.receiving.tracebacks import format_error
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("signalbus")
 
 LIBRARIES = frozenset({"signalbus", "django", "asgiref", "asyncio", "concurrent", "contextlib"})  # before the receiver
+# What formats an error for a log: Celery's own only calls that of the standard library.
+PLAIN_FORMATS = frozenset({logging.Formatter.formatException, ColorFormatter.formatException})
 SNAPSHOT = ' If the receiver can do without the row, connect it with on_missing="snapshot".'
 
 
@@ -65,12 +70,38 @@ def log_outcome(event: Event) -> None:
     elif event.kind == "dead":
         if is_text(event) or not event.worker:
             return  # logged by whoever refused it, the sweeper, or the sender who could not send it
-        logger.error("signalbus: %s to %s is dead (delivery %s, attempt %s)", *what, exc_info=_as_raised(error))
+        _log_error(error, "signalbus: %s to %s is dead (delivery %s, attempt %s)", *what)
     elif isinstance(error, RetryLater):  # a wish, no error
         logger.info("signalbus: %s to %s (delivery %s, attempt %s) %s", *what, error)
     else:
         text = "signalbus: %s to %s failed (delivery %s, attempt %s), again in %.1f s"
-        logger.error(text, *what, event.delay, exc_info=_as_raised(error))
+        _log_error(error, text, *what, event.delay)
+
+
+def _log_error(error: BaseException | None, text: str, *arguments: object) -> None:
+    """Log an error with its traceback, which is formatted here where the handlers would format it in the same way."""
+    raised = _as_raised(error)
+    if raised is None or not _format_as_python(logger):
+        logger.error(text, *arguments, exc_info=raised)
+    elif logger.isEnabledFor(logging.ERROR):
+        filename, line, function, _ = logger.findCaller()
+        record = logger.makeRecord(logger.name, logging.ERROR, filename, line, text, arguments, raised, function)
+        record.exc_text = format_error(*raised[1:]).removesuffix("\n")  # else a formatter would format the error
+        logger.handle(record)
+
+
+def _format_as_python(start: logging.Logger) -> bool:
+    """Whether all formatters that a record of a logger comes to format its error as the standard library does."""
+    found: logging.Logger | None = start
+    while found is not None:
+        if not all(_has_plain_format(handler.formatter) for handler in found.handlers):
+            return False
+        found = found.parent if found.propagate else None
+    return True
+
+
+def _has_plain_format(formatter: logging.Formatter | None) -> bool:
+    return formatter is None or getattr(formatter.formatException, "__func__", None) in PLAIN_FORMATS
 
 
 def _as_raised(error: BaseException | None) -> ExcInfo | None:

@@ -7,7 +7,6 @@ import inspect
 import signal
 import threading
 import time
-import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from signalbus.exceptions import MissingRow, TextError
 from signalbus.receiving.event_loop import run_in_loop
+from signalbus.receiving.tracebacks import format_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -53,7 +53,7 @@ class Outcome:
     @property
     def traceback(self) -> str:
         """The error's traceback, whole."""
-        return "" if self.error is None else "".join(traceback.format_exception(self.error))
+        return "" if self.error is None else format_error(self.error, self.error.__traceback__)
 
 
 def describe(error: BaseException) -> str:

@@ -155,9 +155,8 @@ def mend_connections(*, but: str | None = None) -> None:
     Args:
         but: the alias of one that is somebody's who goes on.
     """
-    ours = _is_worker()
     for connection in connections.all(initialized_only=True):
-        if connection.alias == but or (connection.in_atomic_block and not ours):
+        if connection.alias == but or (connection.in_atomic_block and not _is_worker()):
             continue  # a test's transaction, or a sender's in eager mode
         if not _is_at_rest(connection):
             _drop(connection)
