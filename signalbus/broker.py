@@ -55,6 +55,11 @@ def reject_unusable(app: Celery, setting: str) -> None:
         raise ConfigurationError(f"{setting} is {_without_password(address)!r}: {remedy}")
 
 
+def addresses_of(app: Celery) -> list[str]:
+    """Return the addresses of an app's broker, each once, without passwords; none if it has no broker."""
+    return [_without_password(address) for address in dict.fromkeys(_addresses(app.conf))]
+
+
 def _addresses(conf: Any) -> Iterator[str]:
     for given in (conf.broker_write_url, conf.broker_read_url):
         for addresses in [given] if isinstance(given, str) else given or ():

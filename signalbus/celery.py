@@ -186,8 +186,25 @@ def reject_unusable_broker(app: Celery) -> None:
     Raises:
         ConfigurationError: with the remedy.
     """
+    name = _name_of_broker_setting()
+    broker.reject_unusable(app, f"{name[0].upper()}{name[1:]}")
+
+
+def broker_remedy() -> str:
+    """Say what to look at where the broker does not answer: the setting that names it, and what it says."""
+    name, addresses = _name_of_broker_setting(), broker.addresses_of(get_app())
+    if not addresses:
+        where = "in the environment or the settings, " if is_own_app() else ""
+        return (
+            f"{name[0].upper()}{name[1:]} is not set: Celery would look for a RabbitMQ on this machine. Set it {where}"
+            "as redis://127.0.0.1:6379/0."
+        )
+    return f"Is {name} ({', '.join(map(repr, addresses))}) right, and does the broker run?"
+
+
+def _name_of_broker_setting() -> str:
     path = conf.get().CELERY_APP
-    broker.reject_unusable(app, "CELERY_BROKER_URL" if path is None else f"The broker_url of the Celery app {path!r}")
+    return "CELERY_BROKER_URL" if path is None else f"the broker_url of the Celery app {path!r}"
 
 
 def _set_up_django(**_kwargs: object) -> None:

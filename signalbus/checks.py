@@ -26,9 +26,7 @@ def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
     except ConfigurationError as error:
         return [checks.Error(str(error), id="signalbus.E001")]
     if own and not app.conf.broker_url and conf.get().TEST_MODE is None and _is_about_running(sys.argv):
-        text = "CELERY_BROKER_URL is not set: Celery would look for a RabbitMQ on this machine."
-        hint = "Set it in the environment or the settings, as redis://127.0.0.1:6379/0."
-        return [checks.Warning(text, hint=hint, id="signalbus.W003")]
+        return [checks.Warning(celery.broker_remedy(), id="signalbus.W003")]
     return []
 
 

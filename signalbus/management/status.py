@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from django.core.management.base import CommandError
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
 from signalbus import conf, ledger, overlooked
-from signalbus.celery import default_queue
+from signalbus.celery import broker_remedy, default_queue
+from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import Backlog
 from signalbus.receiving.presence import REMEDY, Presence, ask_broker
 from signalbus.registry import registry
@@ -25,7 +27,8 @@ def report() -> Iterator[str]:
     """Yield the lines of ``status``.
 
     Raises:
-        CommandError: the broker cannot be asked.
+        CommandError: the broker cannot be asked; what needs no broker was said before.
+        ConfigurationError: the Celery app cannot be made or imported.
     """
     failed = ledger.failures()
     if any(failed):  # first: this needs no broker
@@ -33,27 +36,54 @@ def report() -> Iterator[str]:
         yield f"{waiting}, {failed.parked} parked, {failed.dead} dead: `manage.py signalbus failed` lists them."
     known = ledger.backlogs()
     queues = _queues(known)
-    found: dict[str, Presence] = {}
+    trouble = ""
+    try:
+        ways, found = _ask(queues)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the broker, or what stands before it, has to say
+        ways, found, trouble = {}, {}, _in_words(error)
     for queue in queues:
-        try:
-            reason = publisher.why_through_celery(queue)
-            found = found or ask_broker(queues)
-        except Exception as error:
-            # Whatever the broker, or what stands before it, has to say: it is what somebody wants to know here.
-            raise CommandError(f"{queue}: the broker cannot be asked: {type(error).__name__}: {error}") from error
-        presence = found[queue]
-        way = "written to Redis directly, in one round trip" if reason is None else f"through Celery: {reason}"
-        yield f"{queue}: {way}"
-        backlog = _backlog_of(queue, known)
-        yield f"    {_waiting(presence, backlog)}"
-        yield f"    {_workers(queue, presence, backlog)}"
-        if presence.refused:
-            yield f"    THE BROKER REFUSES the queue {queue!r} as it is declared here: {presence.refused}. {REMEDY}"
+        yield from _about(queue, ways.get(queue), found.get(queue), _backlog_of(queue, known))
     for module in overlooked.modules_not_imported():
         yield f"{module} connects receivers and is not imported: they receive nothing."
     unused = overlooked.signals_without_receivers()
     if unused:
         yield f"Nobody is connected to {', '.join(unused)}."
+    if trouble:
+        raise CommandError(f"{queues[0]}: the broker cannot be asked: {trouble}")
+
+
+def _ask(queues: list[str]) -> tuple[dict[str, str | None], dict[str, Presence]]:
+    """Ask the broker of queues; return for each why messages take Celery's way to it, and what the broker says.
+
+    Raises:
+        Exception: it says nothing of any.
+    """
+    ways = {queue: publisher.why_through_celery(queue) for queue in queues}
+    found = ask_broker(queues)
+    if all(presence.error for presence in found.values()):
+        raise OperationalError(found[queues[0]].error)
+    return ways, found
+
+
+def _in_words(error: Exception) -> str:
+    """Return an error with the setting to look at."""
+    text = str(error) if isinstance(error, OperationalError) else f"{type(error).__name__}: {error}"
+    return f"{text.rstrip('.')}. {broker_remedy()}"
+
+
+def _about(queue: str, reason: str | None, presence: Presence | None, backlog: Backlog) -> Iterator[str]:
+    if presence is None:
+        yield f"{queue}:"
+        yield f"    {_rows(backlog)}"
+        return
+    way = "written to Redis directly, in one round trip" if reason is None else f"through Celery: {reason}"
+    yield f"{queue}: {way}"
+    yield f"    {_waiting(presence, backlog)}"
+    yield f"    {_workers(queue, presence, backlog)}"
+    if presence.refused:
+        yield f"    THE BROKER REFUSES the queue {queue!r} as it is declared here: {presence.refused}. {REMEDY}"
 
 
 def unattended() -> Iterator[str]:
@@ -62,8 +92,10 @@ def unattended() -> Iterator[str]:
     queues = _queues(known)
     try:
         found = ask_broker(queues)
+    except ConfigurationError:
+        raise
     except Exception as error:  # noqa: BLE001 - as in `report`: it is not what was asked for, and is told
-        yield f"The broker cannot be asked whether anything waits: {type(error).__name__}: {error}"
+        yield f"The broker cannot be asked whether anything waits: {_in_words(error)}"
         return
     for queue in queues:
         presence, backlog = found[queue], _backlog_of(queue, known)
@@ -74,6 +106,8 @@ def unattended() -> Iterator[str]:
                 f"But in {queue} {_waiting(presence, backlog)}, and no worker consumes it: `manage.py signalbus "
                 "status` says more."
             )
+    if all(presence.error for presence in found.values()):
+        yield broker_remedy()
 
 
 def _is_unattended(presence: Presence, backlog: Backlog) -> bool:
@@ -107,10 +141,12 @@ def _waiting(presence: Presence, backlog: Backlog) -> str:
     if presence.error:
         return f"the broker cannot be asked what waits: {presence.error}"
     messages = f"{presence.waiting} {'message waits' if presence.waiting == 1 else 'messages wait'}"
-    rows = f"{backlog.waiting} {'delivery' if backlog.waiting == 1 else 'deliveries'} in the ledger"
-    return f"{messages} on the broker, {rows}" + (
-        f", the oldest since {_time(backlog.oldest)}" if backlog.oldest else ""
-    )
+    return f"{messages} on the broker, {_rows(backlog)}"
+
+
+def _rows(backlog: Backlog) -> str:
+    oldest = f", the oldest since {_time(backlog.oldest)}" if backlog.oldest else ""
+    return f"{backlog.waiting} {'delivery' if backlog.waiting == 1 else 'deliveries'} in the ledger{oldest}"
 
 
 def _workers(queue: str, presence: Presence, backlog: Backlog) -> str:

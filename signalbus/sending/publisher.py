@@ -33,13 +33,12 @@ class PublishError(SignalBusError):
     Args:
         unsent: the indexes of the bodies that it did not acknowledge.
         cause: what it said.
+        remedy: what to look at; empty if the cause says that.
     """
 
-    def __init__(self, unsent: range, cause: BaseException) -> None:
-        super().__init__(
-            f"The broker did not take {len(unsent)} message(s): {type(cause).__name__}: {cause}. Is CELERY_BROKER_URL "
-            "right, and does the broker run?"
-        )
+    def __init__(self, unsent: range, cause: BaseException, remedy: str = "") -> None:
+        text = f"The broker did not take {len(unsent)} message(s): {type(cause).__name__}: {cause}"
+        super().__init__(f"{text.rstrip('.')}. {remedy}" if remedy else text)
         self.unsent = unsent
 
 
@@ -83,7 +82,7 @@ def publish_texts(queue: str | None, texts: Sequence[str]) -> None:
     Raises:
         PublishError: some were not taken; it says which.
     """
-    sent = 0
+    sent, app = 0, None
     try:
         app, name = celery.get_app(), queue or celery.default_queue()
         lane = _lane(app)
@@ -101,7 +100,7 @@ def publish_texts(queue: str | None, texts: Sequence[str]) -> None:
                 sent += len(batch)
     except Exception as error:
         # Whatever it is (an app that cannot be imported, a host's own subclass of Task), what was sent is kept.
-        raise PublishError(range(sent, len(texts)), error) from error
+        raise PublishError(range(sent, len(texts)), error, "" if app is None else celery.broker_remedy()) from error
 
 
 def _packets(texts: Sequence[str]) -> Iterable[Sequence[Sequence[str]]]:

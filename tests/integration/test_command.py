@@ -19,6 +19,7 @@ from django.test import override_settings
 from kombu import Connection
 
 from signalbus import Retry, Signal, ledger, overlooked
+from signalbus.celery import get_app
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.batch import deliver
 from tasks.admissions.models import Academy
@@ -299,10 +300,35 @@ def test_status_says_which_way_messages_take(bus: Bus, signal: Signal, monkeypat
         assert "mail: through Celery: kombu.transport.memory.Transport is not made of" in run("status")
 
 
-def test_status_tells_of_a_broker_that_is_away(bus: Bus):
-    """It is what somebody who asks wants to know."""
-    with broker("redis://127.0.0.1:1/0"), pytest.raises(CommandError, match="signalbus: the broker cannot be asked"):
-        run("status")
+@pytest.mark.parametrize("address", ["redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//"])
+def test_status_tells_of_a_broker_that_is_away(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch, address: str):
+    """What the ledger and the code tell is said first; then which setting to look at, as an error."""
+    monkeypatch.setattr(overlooked, "modules_not_imported", lambda: ["shop.handlers (/shop/handlers.py:3)"])
+    connect(signal, lambda **kwargs: None, "count", queue="tills")
+    out = io.StringIO()
+    with broker(address):
+        signal.send(None)
+        with pytest.raises(CommandError) as caught:
+            call_command("signalbus", "status", stdout=out)
+    assert str(caught.value).startswith("signalbus: the broker cannot be asked: ")
+    assert str(caught.value).endswith(f". Is CELERY_BROKER_URL ({address!r}) right, and does the broker run?")
+    shown = out.getvalue()
+    assert "tills:\n    1 delivery in the ledger, the oldest since 20" in shown
+    assert "worker" not in shown
+    assert "shop.handlers" in shown
+
+
+def test_status_tells_of_an_app_that_cannot_be_imported(bus: Bus, settings: Any):
+    """Its own error has the remedy; nothing is said of an address."""
+    get_app.cache_clear()
+    settings.SIGNALBUS = {**settings.SIGNALBUS, "CELERY_APP": "no_such:app"}
+    try:
+        with pytest.raises(CommandError) as caught:
+            run("status")
+    finally:
+        get_app.cache_clear()
+    assert "SIGNALBUS[\"CELERY_APP\"] is 'no_such:app'" in str(caught.value)
+    assert "does the broker run" not in str(caught.value)
 
 
 class TestWhetherAnybodyWorks:
@@ -392,6 +418,7 @@ class TestWhetherAnybodyWorks:
             shown = run("failed")
         for queue in ("signalbus", "tills"):
             assert f"{queue}: the broker cannot be asked whether anything waits" in shown
+        assert shown.count("Is CELERY_BROKER_URL ('redis://127.0.0.1:1/0') right, and does the broker run?") == 1
         assert opened.call_count == 1
 
     def test_what_is_overlooked(self, bus: Bus, monkeypatch: pytest.MonkeyPatch):

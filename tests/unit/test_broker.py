@@ -11,6 +11,7 @@ from signalbus import celery
 from signalbus.broker import reject_unusable
 from signalbus.checks import check_settings
 from signalbus.exceptions import ConfigurationError
+from signalbus.sending.publisher import PublishError, publish
 
 UNUSABLE = [
     ("reddis://127.0.0.1:1/0", "Did you mean redis"),
@@ -111,3 +112,57 @@ def test_password_is_not_shown():
         reject_unusable(app, "CELERY_BROKER_URL")
     assert "hush" not in str(caught.value)
     assert "shop" in str(caught.value)
+
+
+class TestRemedyForABrokerThatDoesNotAnswer:
+    """Whoever met a broker that does not answer is told which setting names it, and what that is."""
+
+    def app(self, monkeypatch, **settings):
+        made = Celery("made", set_as_current=False)
+        made.conf.update(settings)
+        monkeypatch.setattr(celery, "get_app", lambda: made)
+
+    def test_address_that_is_set(self, monkeypatch):
+        """The setting and the address are named, without the password."""
+        self.app(monkeypatch, broker_url="redis://:hush@127.0.0.1:1/0")
+        remedy = celery.broker_remedy()
+        assert remedy == "Is CELERY_BROKER_URL ('redis://:**@127.0.0.1:1/0') right, and does the broker run?"
+
+    def test_address_that_is_not_set(self, monkeypatch):
+        """It says so, and how to set it: a connection to RabbitMQ was not what anybody had in mind."""
+        self.app(monkeypatch)
+        assert celery.broker_remedy() == (
+            "CELERY_BROKER_URL is not set: Celery would look for a RabbitMQ on this machine. Set it in the environment "
+            "or the settings, as redis://127.0.0.1:6379/0."
+        )
+
+    def test_several_addresses(self, monkeypatch):
+        """All that a failover could use are named, each once."""
+        self.app(monkeypatch, broker_url=["redis://a:1/0", "redis://:hush@b:1/0;redis://c:1/0"])
+        assert "('redis://a:1/0', 'redis://:**@b:1/0', 'redis://c:1/0')" in celery.broker_remedy()
+
+    @pytest.mark.parametrize("address", [None, "redis://127.0.0.1:1/0"])
+    def test_app_of_the_host(self, monkeypatch, settings, address):
+        """Its own setting is named, not that of our app."""
+        self.app(monkeypatch, broker_url=address)
+        settings.SIGNALBUS = {"CELERY_APP": "shop.celery:app"}
+        remedy = celery.broker_remedy()
+        assert remedy.startswith(
+            "Is the broker_url of the Celery app 'shop.celery:app'" if address else "The broker_url"
+        )
+        assert "CELERY_BROKER_URL" not in remedy
+
+    def test_failed_publication(self, new_app, settings):
+        """The remedy stands in the error of whoever publishes."""
+        settings.CELERY_BROKER_URL = "redis://127.0.0.1:1/0"
+        with pytest.raises(PublishError, match=r"\('redis://127.0.0.1:1/0'\) right, and does the broker run\?$"):
+            publish(None, ["{}"])
+
+    @pytest.mark.parametrize("cause", ["no_such:app", "tests.unit.test_broker:no_app"])
+    def test_app_that_cannot_be_made(self, new_app, settings, cause):
+        """The error is not the broker's, so that nothing is said of an address."""
+        settings.SIGNALBUS = {"CELERY_APP": cause}
+        with pytest.raises(PublishError) as caught:
+            publish(None, ["{}"])
+        assert "CELERY_APP" in str(caught.value)
+        assert "does the broker run" not in str(caught.value)

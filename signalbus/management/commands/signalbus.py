@@ -15,7 +15,7 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from signalbus import conf, ledger
-from signalbus.exceptions import TextError
+from signalbus.exceptions import ConfigurationError, TextError
 from signalbus.management import books, status
 from signalbus.models import Delivery, State
 from signalbus.receiving.auditing import ask_queues
@@ -98,6 +98,8 @@ class Command(BaseCommand):
         except BrokenPipeError:
             # Whoever read it has seen enough, as `head`. Python would flush what is left when it ends, and complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from error
         except DatabaseError as error:
             remedy = ledger.missing()
             if remedy is None:
