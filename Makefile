@@ -94,6 +94,7 @@ test-long: $(READY)  ## Run the long forms of the tests that have one: an hour a
 check: $(READY)  ## Lint, check the types, hold the import contract, and look for missing migrations
 	$(BIN)/pre-commit run --all-files
 	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" pyright tests/unit/test_connect_types.py
 	$(BIN)/lint-imports
 	# From elsewhere: in the checkout's root it would find the folder, not the installed package.
 	cd docs && PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes signalbus --ignoreexternal

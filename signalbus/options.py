@@ -7,14 +7,10 @@ import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-OPTIONS = (
-    *("sender", "weak", "dispatch_uid", "retry", "queue", "inline", "atomic", "on_missing", "timeout"),
-    *("select_related", "was"),
-)  # of Signal.connect(), beside the receiver
 SIGNAL_OPTIONS = (
     *("name", "durable", "was", "open", "ordered_by", "use_caching", "unique", "debounce", "max_wait"),
 )  # of Signal()
@@ -22,7 +18,7 @@ SIGNAL_OPTIONS = (
 _ATTEMPTS = "retry=Retry(max_attempts={value!r})"
 _DELAY = "retry=Retry(base_delay={value!r})"
 _AT_SIGNAL = "Signal({option}={value!r}), where the signal is declared"
-_AT_RECEIVER = "@receiver(…, {option}={value!r}), where a receiver is connected"
+AT_RECEIVER = "@receiver(…, {option}={value!r}), where a receiver is connected"
 
 # What an option is called elsewhere (in Celery, in Django, in the setting of another place): what to write here.
 RECEIVER_ALIASES = {
@@ -44,10 +40,6 @@ SIGNAL_ALIASES = {
     **dict.fromkeys(("dedup", "deduplicate", "once"), "unique={value!r}"),
     **dict.fromkeys(("delay", "countdown", "eta"), "signal.send_later({value!r}, sender=…)"),
     **dict.fromkeys(("retries", "max_retries", "max_attempts"), f"@receiver(…, {_ATTEMPTS})"),
-    **dict.fromkeys(
-        ("retry", "queue", "inline", "atomic", "timeout", "on_missing", "select_related", "sender", "dispatch_uid"),
-        _AT_RECEIVER,
-    ),
 }
 RETRY_ALIASES = {
     **dict.fromkeys(("retries", "max_retries", "attempts", "tries", "times"), "max_attempts={value!r}"),
@@ -73,22 +65,23 @@ def takes_no_more(function: F) -> F:
 
 
 def reject_unknown(
-    what: str, unknown: Mapping[str, object], known: Iterable[str], aliases: Mapping[str, str] | None = None
+    what: str, given: Mapping[str, object], known: Collection[str], aliases: Mapping[str, str] | None = None
 ) -> None:
     """Refuse keywords that a callable does not take.
 
     Args:
         what: the callable, as ``Signal.connect()``.
-        unknown: the keywords, with their values.
+        given: the keywords, with their values.
         known: those that it does take.
         aliases: for other names what to write instead, with a place for ``{value}``.
 
     Raises:
         TypeError: there is one; with what was probably meant.
     """
-    for option, value in unknown.items():
-        hint = did_you_mean(option, value, known, aliases or {})
-        raise TypeError(f"{what} got an unexpected keyword argument {option!r}: {hint}")
+    for option, value in given.items():
+        if option not in known:
+            hint = did_you_mean(option, value, known, aliases or {})
+            raise TypeError(f"{what} got an unexpected keyword argument {option!r}: {hint}")
 
 
 def did_you_mean(option: str, value: object, known: Iterable[str], aliases: Mapping[str, str]) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from django.apps import apps
 
 from signalbus.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from django.dispatch import Signal as DjangoSignal
 
+    from signalbus.policy import Policy
     from signalbus.retry import Retry
 
 
@@ -37,29 +38,6 @@ class Defaults(Protocol):
     @property
     def TIMEOUT(self) -> float | None:  # noqa: N802 - a setting
         """Seconds for one run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What was said when a receiver was connected.
-
-    Args:
-        retry: when to try again, or None for the project's default.
-        queue: the Celery queue it is delivered through, or None for the default one.
-        atomic: run it in a transaction, together with its receipt; None for the project's default.
-        on_missing: "skip" or "fail" when a row of the message is gone, or "snapshot" for its values when it was sent.
-        timeout: seconds for one run, or None for the project's default.
-        was: ids it had before it was renamed.
-        select_related: for payload keys the relations that are fetched along with their rows.
-    """
-
-    retry: Retry | None
-    queue: str | None
-    atomic: bool | None
-    on_missing: str
-    timeout: float | None
-    was: tuple[str, ...]
-    select_related: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,24 +80,9 @@ class Receiver:
         return self.defaults().ATOMIC if self.policy.atomic is None else self.policy.atomic
 
     @property
-    def on_missing(self) -> str:
-        """What a row of the message that is gone makes of the delivery."""
-        return self.policy.on_missing
-
-    @property
     def timeout(self) -> float | None:
         """Seconds for one run, or None."""
         return self.defaults().TIMEOUT if self.policy.timeout is None else self.policy.timeout
-
-    @property
-    def was(self) -> tuple[str, ...]:
-        """Ids it had before it was renamed."""
-        return self.policy.was
-
-    @property
-    def select_related(self) -> Mapping[str, tuple[str, ...]]:
-        """For payload keys the relations that are fetched along with their rows."""
-        return self.policy.select_related
 
 
 class NamedSignal(Protocol):
@@ -164,7 +127,7 @@ class Conflict:
         )
 
 
-def is_name(value: object, most: int) -> bool:
+def is_name(value: object, most: int) -> TypeGuard[str]:
     """Whether a text can be kept in a row, and shown in a line of a log."""
     return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
 

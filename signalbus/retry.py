@@ -39,7 +39,7 @@ class Retry:
         """Refuse an option that does not exist, before ``__init__`` does it without a hint."""
         known = [field.name for field in fields(cls)]
         if cls is Retry:  # a subclass may take more
-            reject_unknown("Retry()", {key: given[key] for key in given.keys() - set(known)}, known, RETRY_ALIASES)
+            reject_unknown("Retry()", given, known, RETRY_ALIASES)
         return object.__new__(cls)
 
     def __post_init__(self) -> None:

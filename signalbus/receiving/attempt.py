@@ -246,7 +246,7 @@ def conclude_attempt(attempt: Attempt, error: BaseException) -> Outcome:
         error,
         attempt=attempt.number - attempt.since,
         retry=attempt.receiver.retry,
-        on_missing=attempt.receiver.on_missing,
+        on_missing=attempt.receiver.policy.on_missing,
         spread=random.random(),  # noqa: S311 - spreads retries; guards nothing
     )
 

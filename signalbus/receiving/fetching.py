@@ -47,12 +47,12 @@ def payload_for(receiver: Receiver, text: str) -> tuple[object, dict[str, Any]]:
         return codec.decode(
             text,
             fetch,
-            related=receiver.select_related,
-            snapshots=receiver.on_missing == "snapshot",
+            related=receiver.policy.select_related,
+            snapshots=receiver.policy.on_missing == "snapshot",
             max_depth=conf.get().MAX_NESTING,
         )
     except FieldError as error:
-        asked = dict(receiver.select_related)
+        asked = dict(receiver.policy.select_related)
         raise ConfigurationError(f"{receiver.place} is connected with select_related={asked!r}: {error}") from error
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import math
 import sys
 import weakref
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
 
 from signalbus import conf
 from signalbus.exceptions import ConfigurationError, PayloadError
-from signalbus.registry import MAX_ID, MAX_QUEUE, Policy, Receiver, is_name
-from signalbus.retry import Retry
+from signalbus.registry import MAX_ID, Receiver, is_name
 from signalbus.wire.references import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+
+    from signalbus.policy import Policy
 
     AnyReceiver = Callable[..., Any]
 
@@ -145,89 +144,6 @@ def _name_of_sender(sender: object) -> str | None:
             f"sender={sender!r}: {error.reason} A sender that has no name in other processes can only be listened to "
             "with inline=True."
         ) from error
-
-
-def _relations(select_related: object) -> dict[str, tuple[str, ...]]:
-    """Check what is to be fetched along; whether a model has such relations shows when its rows are fetched."""
-    wrong = ConfigurationError(
-        f"select_related={select_related!r}: give payload keys and the relations to fetch along with their rows, as in "
-        'select_related={"instance": ("cohort__academy",)}.'
-    )
-    if select_related is None:
-        return {}
-    if not isinstance(select_related, Mapping):
-        raise wrong
-    relations: dict[str, tuple[str, ...]] = {}
-    for key, names in select_related.items():
-        if not isinstance(names, Iterable):
-            raise wrong
-        relations[key] = (names,) if isinstance(names, str) else tuple(names)
-    if not all(is_name(text, MAX_ID) for texts in [tuple(relations), *relations.values()] for text in texts):
-        raise wrong
-    return relations
-
-
-def policy_from(  # noqa: PLR0913 - all that can be said
-    *,
-    retry: Retry | None,
-    queue: str | None,
-    atomic: bool | None,
-    on_missing: str,
-    timeout: float | None,
-    select_related: Mapping[str, Iterable[str]] | None,
-    was: Iterable[str],
-) -> Policy:
-    """Check what somebody says of a receiver.
-
-    Args:
-        retry: its retries, or None for the project's default.
-        queue: its Celery queue, or None for the default.
-        atomic: run in a transaction; None for the project's default.
-        on_missing: "skip", "fail" or "snapshot".
-        timeout: seconds, or None for the project's default.
-        select_related: for payload keys the relations to fetch along, or None.
-        was: former ids.
-
-    Raises:
-        ConfigurationError: a policy that means nothing.
-    """
-    if on_missing not in ("skip", "fail", "snapshot"):
-        raise ConfigurationError(f'on_missing={on_missing!r}: say "skip", "fail" or "snapshot".')
-    if atomic is not None and not isinstance(atomic, bool):
-        raise ConfigurationError(f"atomic={atomic!r}: say True or False, or None for the project's default.")
-    if timeout is not None and not _is_time(timeout):
-        raise ConfigurationError(f"timeout={timeout!r}: a timeout is a number of seconds above 0, or None.")
-    if retry is not None and not isinstance(retry, Retry):
-        raise ConfigurationError(
-            f"retry={retry!r}: give a signalbus.Retry, as in retry=Retry(max_attempts="
-            f"{retry if type(retry) is int else 5})."
-        )
-    if queue is not None and not is_name(queue, MAX_QUEUE):
-        raise ConfigurationError(
-            f"queue={queue!r}: a queue's name is a text of up to {MAX_QUEUE} printable characters."
-        )
-    return Policy(
-        retry=retry,
-        queue=queue,
-        atomic=atomic,
-        on_missing=on_missing,
-        timeout=timeout,
-        was=_former_ids(was),
-        select_related=_relations(select_related),
-    )
-
-
-def _is_time(timeout: object) -> bool:
-    return isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and 0 < timeout < math.inf
-
-
-def _former_ids(was: object) -> tuple[str, ...]:
-    ids = (was,) if isinstance(was, str) else tuple(was) if isinstance(was, Iterable) else (was,)
-    if not all(is_name(id_, MAX_ID) for id_ in ids):
-        raise ConfigurationError(
-            f'was={was!r}: give the ids that the receiver had, as in was=("admissions.old_name",).'
-        )
-    return ids
 
 
 def resolve_entry(

@@ -211,7 +211,7 @@ def envelope_of(signal: Signal, receivers: Sequence[Receiver], due: timedelta | 
         ordered_by=signal.ordered_by,
         ledger=outbox().ledger.using(),
         routes={None: None} if signal.open else route(receivers),
-        snapshots=any(receiver.on_missing == "snapshot" for receiver in receivers),
+        snapshots=any(receiver.policy.on_missing == "snapshot" for receiver in receivers),
         due=due,
         once=signal.once,
     )

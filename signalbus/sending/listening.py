@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from django.apps import apps
 from django.db.models.signals import ModelSignal
@@ -12,7 +13,8 @@ from django.db.models.utils import make_model_tuple
 from django.dispatch import Signal as DjangoSignal
 
 from signalbus.exceptions import ConfigurationError
-from signalbus.options import OPTIONS, RECEIVER_ALIASES, reject_unknown
+from signalbus.options import RECEIVER_ALIASES, reject_unknown
+from signalbus.policy import CONNECT_OPTIONS, DJANGO_OPTIONS
 from signalbus.sending.bridge import Options, bridge_of, bridges_of
 from signalbus.sending.connecting import place_of
 from signalbus.sending.draft import RESERVED
@@ -22,12 +24,14 @@ from signalbus.sending.signal import Signal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from signalbus.policy import ReceiverOptions
+
 # Held while a bridge and its receivers are connected or taken down: two threads that build it at once would make two,
 # and one that takes it down would not see the receiver that another has just given it.
 _building = threading.RLock()
 
-KNOWN = (*OPTIONS, "exclude", "extract", "durable", "raw", "migrations")
-LOCAL_OPTIONS = {"sender", "weak", "dispatch_uid"}  # those that Django's own connect() takes
+# What `receiver` takes.
+_KNOWN = (*CONNECT_OPTIONS, *(each.name for each in fields(Options)))
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -40,7 +44,7 @@ def receiver(  # noqa: PLR0913 - the public API
     durable: bool = True,
     raw: bool = False,
     migrations: bool = False,
-    **options: Any,
+    **options: Unpack[ReceiverOptions],
 ) -> Callable[[F], F]:
     """Connect the decorated function to a signal, or to each of a list of signals; it runs in a worker.
 
@@ -62,12 +66,19 @@ def receiver(  # noqa: PLR0913 - the public API
         TypeError: an option that does not exist; with what was probably meant.
         ConfigurationError: options of plain signals for one of ours, or a receiver that a worker could not find.
     """
-    reject_unknown("@receiver", {key: options[key] for key in options.keys() - OPTIONS}, KNOWN, RECEIVER_ALIASES)
+    reject_unknown("@receiver", options, _KNOWN, RECEIVER_ALIASES)
     signals = _listed(signal)
-    extracted = dict(extract or {})
-    _check_extract(extracted)
+    plain = _plain_options(exclude, extract or {}, durable=durable, raw=raw, migrations=migrations)
+    return _connector(signals, plain, options)
+
+
+def _plain_options(exclude: Iterable[str], extract: Mapping[str, Callable[..., Any]], **flags: bool) -> Options:
+    _check_extract(extract)
     excluded = (exclude,) if isinstance(exclude, str) else tuple(sorted(exclude))
-    plain = Options(exclude=excluded, extract=extracted, durable=durable, raw=raw, migrations=migrations)
+    return Options(exclude=excluded, extract=dict(extract), **flags)
+
+
+def _connector(signals: list[DjangoSignal], plain: Options, options: ReceiverOptions) -> Callable[[F], F]:
     for each in signals:
         if isinstance(each, Signal) and plain != Options():
             raise ConfigurationError(
@@ -77,15 +88,20 @@ def receiver(  # noqa: PLR0913 - the public API
 
     def decorate(function: F) -> F:
         for each in signals:
-            if isinstance(each, Signal):
-                each.connect(function, **options)
-            elif options.get("inline"):
-                each.connect(function, **{key: options[key] for key in LOCAL_OPTIONS & options.keys()})
-            else:
-                _carry(each, function, plain, options)
+            _connect(each, function, plain, options)
         return function
 
     return decorate
+
+
+def _connect(signal: DjangoSignal, function: Callable[..., Any], plain: Options, options: ReceiverOptions) -> None:
+    if isinstance(signal, Signal):
+        signal.connect(function, **options)
+    elif options.get("inline"):
+        djangos: dict[str, Any] = {key: value for key, value in options.items() if key in DJANGO_OPTIONS}
+        signal.connect(function, **djangos)
+    else:
+        _carry(signal, function, plain, options)
 
 
 def _listed(signal: DjangoSignal | Iterable[DjangoSignal]) -> list[DjangoSignal]:
@@ -116,7 +132,7 @@ def _check_extract(extract: Mapping[str, Callable[..., Any]]) -> None:
             )
 
 
-def _carry(source: DjangoSignal, function: Callable[..., Any], plain: Options, options: dict[str, Any]) -> None:
+def _carry(source: DjangoSignal, function: Callable[..., Any], plain: Options, options: ReceiverOptions) -> None:
     """Connect a receiver to the bridge of a plain signal; for a lazy ``"app.Model"``, once there is such a model."""
 
     def carry(sender: Any = None) -> None:

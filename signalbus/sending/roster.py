@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from signalbus.compat.django import may_hear_together
 from signalbus.exceptions import ConfigurationError
-from signalbus.registry import Conflict, Policy
+from signalbus.policy import Policy
+from signalbus.registry import Conflict
 from signalbus.sending.connecting import source_of
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Roster:
         namesakes = self._called.setdefault(entry.id, {})
         self._rivals += [(other, entry) for each, other in namesakes.items() if _rivals(key, entry, each, other)]
         self.entries[key] = namesakes[key] = entry
-        for former in entry.was:
+        for former in entry.policy.was:
             self._formerly.setdefault(former, {})[key] = entry
 
     def meet(self, key: Key, entry: Receiver | None, site: str) -> None:
@@ -96,7 +97,7 @@ class Roster:
         entry = self.entries.pop(key, None)
         if entry is None:
             return
-        for index, ids in ((self._called, (entry.id,)), (self._formerly, entry.was)):
+        for index, ids in ((self._called, (entry.id,)), (self._formerly, entry.policy.was)):
             for each in ids:
                 namesakes = index[each]
                 namesakes.pop(key, None)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Any, Never, Unpack
 
 from asgiref.sync import sync_to_async
 
 from signalbus.compat.django import HookedSignal, key_of
 from signalbus.exceptions import ConfigurationError
 from signalbus.options import (
-    OPTIONS,
+    AT_RECEIVER,
     RECEIVER_ALIASES,
     SIGNAL_ALIASES,
     SIGNAL_OPTIONS,
     reject_unknown,
     takes_no_more,
 )
+from signalbus.policy import CONNECT_OPTIONS, policy_from, shows_options
 from signalbus.sending.admitting import reject_unreachable, reject_without_kwargs
 from signalbus.sending.connecting import (
     in_order,
     place_of,
     plain,
-    policy_from,
     reject_unordered,
     resolve_entry,
     site_of_call,
@@ -43,11 +43,14 @@ if TYPE_CHECKING:
     from django.dispatch import Signal as DjangoSignal
 
     from signalbus.compat.django import Here, Key
+    from signalbus.policy import ConnectOptions, Policy
     from signalbus.registry import Conflict, Receiver
-    from signalbus.retry import Retry
     from signalbus.sending.composing import Envelope, OrderedBy, Outgoing
     from signalbus.sending.once import Once, Unique
     from signalbus.sending.roster import Split
+
+# What Signal() says of options that it does not take: those of a receiver belong where one is connected.
+_ALIASES = {**dict.fromkeys({*CONNECT_OPTIONS} - {*SIGNAL_OPTIONS}, AT_RECEIVER), **SIGNAL_ALIASES}
 
 
 class Signal(Named, Later, HookedSignal):
@@ -90,7 +93,7 @@ class Signal(Named, Later, HookedSignal):
         max_wait: float | timedelta | None = None,
         **unknown: Never,
     ) -> None:
-        reject_unknown("Signal()", unknown, SIGNAL_OPTIONS, SIGNAL_ALIASES)
+        reject_unknown("Signal()", unknown, SIGNAL_OPTIONS, _ALIASES)
         super().__init__(use_caching=use_caching)
         self.durable = durable
         self.open = open
@@ -118,23 +121,14 @@ class Signal(Named, Later, HookedSignal):
 
     # Connecting
 
-    @takes_no_more
-    def connect(  # noqa: PLR0913 - Django's signature and a receiver's policy
+    @shows_options
+    def connect(
         self,
         receiver: Callable[..., Any],
         sender: object = None,
         weak: bool = True,
         dispatch_uid: Any = None,
-        *,
-        retry: Retry | None = None,
-        queue: str | None = None,
-        inline: bool = False,
-        atomic: bool | None = None,
-        on_missing: str = "skip",
-        timeout: float | None = None,
-        select_related: Mapping[str, Iterable[str]] | None = None,
-        was: Iterable[str] = (),
-        **unknown: Never,
+        **options: Unpack[ConnectOptions],
     ) -> None:
         """Connect a receiver, as Django does; it will run in a worker.
 
@@ -143,16 +137,7 @@ class Signal(Named, Later, HookedSignal):
             sender: only what this sender sends; None for any. ``"app.Model"`` stands for that model, as in Django.
             weak: do not keep the receiver alive.
             dispatch_uid: a text becomes the receiver's id.
-            retry: how often and how long apart to try; ``SIGNALBUS["RETRY"]`` if not given.
-            queue: the Celery queue to deliver through; ``SIGNALBUS["QUEUE"]`` if not given.
-            inline: run it in the sender's process, as Django would.
-            atomic: run it in a transaction, together with its receipt; ``SIGNALBUS["ATOMIC"]`` if not given.
-            on_missing: "skip" or "fail" when a row of the message is gone; "snapshot": run with its values as they were
-                when the signal was sent.
-            timeout: seconds for one run; ``SIGNALBUS["TIMEOUT"]`` if not given.
-            select_related: relations to fetch along, as in ``{"instance": ("cohort__academy",)}``.
-            was: ids it had before it was renamed.
-            unknown: nothing; another option is refused with what was probably meant.
+            options: as `signalbus.policy.Policy` documents them.
 
         Raises:
             TypeError: an option that does not exist.
@@ -162,28 +147,13 @@ class Signal(Named, Later, HookedSignal):
         """
         site = site_of_call()
         try:
-            reject_unknown("Signal.connect()", unknown, OPTIONS, RECEIVER_ALIASES)
+            reject_unknown("Signal.connect()", options, CONNECT_OPTIONS, RECEIVER_ALIASES)
             receiver = plain(receiver)
             reject_without_kwargs(receiver)
-            policy = None
-            if not inline:
-                reject_unreachable(receiver, dispatch_uid)
-                policy = policy_from(
-                    retry=retry,
-                    queue=queue,
-                    atomic=atomic if self.ordered_by is None else in_order(atomic),
-                    on_missing=on_missing,
-                    timeout=timeout,
-                    select_related=select_related,
-                    was=was,
-                )
+            policy = None if options.get("inline") else self._policy(receiver, dispatch_uid, options)
 
             def take_in(sender: object) -> None:
-                entry = None
-                if policy is not None:
-                    entry = resolve_entry(receiver, sender, weak, dispatch_uid, policy=policy)
-                    allow_sender(sender)
-                self._take_in(entry, site, receiver=receiver, sender=sender, weak=weak, dispatch_uid=dispatch_uid)
+                self._take_in(policy, site, receiver=receiver, sender=sender, weak=weak, dispatch_uid=dispatch_uid)
 
             with_model(sender, take_in, place_of(receiver))
         except Exception as error:
@@ -191,9 +161,19 @@ class Signal(Named, Later, HookedSignal):
             raise
         self.refusals.clear(receiver)
 
+    def _policy(self, receiver: Any, dispatch_uid: object, options: ConnectOptions) -> Policy:
+        reject_unreachable(receiver, dispatch_uid)
+        if self.ordered_by is not None:
+            options = {**options, "atomic": in_order(options.get("atomic"))}
+        return policy_from(options)
+
     def _take_in(  # noqa: PLR0913 - Django's four, and ours
-        self, entry: Receiver | None, site: str, *, receiver: Any, sender: object, weak: bool, dispatch_uid: Any
+        self, policy: Policy | None, site: str, *, receiver: Any, sender: object, weak: bool, dispatch_uid: Any
     ) -> None:
+        entry = None
+        if policy is not None:
+            entry = resolve_entry(receiver, sender, weak, dispatch_uid, policy=policy)
+            allow_sender(sender)
         key = key_of(receiver, sender, dispatch_uid)
         with self.lock:  # so that no other thread finds it in Django's list alone, and takes it for an inline one
             self._bury_the_dead()

@@ -566,7 +566,7 @@ class TestPolicies:
         policy = Retry(max_attempts=3)
         sale.connect(on_sale, retry=policy, queue="tills", atomic=False, on_missing="fail", timeout=1.5)
         (entry,) = sale.entries()
-        assert (entry.retry, entry.queue, entry.atomic, entry.on_missing, entry.timeout) == (
+        assert (entry.retry, entry.queue, entry.atomic, entry.policy.on_missing, entry.timeout) == (
             policy,
             "tills",
             False,
@@ -578,13 +578,13 @@ class TestPolicies:
         """A text where several may stand is one name, not its letters."""
         sale.connect(on_sale, select_related={"instance": "cohort", "others": ["a", "b__c"]})
         (entry,) = sale.entries()
-        assert entry.select_related == {"instance": ("cohort",), "others": ("a", "b__c")}
+        assert entry.policy.select_related == {"instance": ("cohort",), "others": ("a", "b__c")}
 
     def test_defaults(self, sale):
         """What is not said has a default that works."""
         sale.connect(on_sale)
         (entry,) = sale.entries()
-        assert (entry.retry, entry.queue, entry.atomic, entry.on_missing, entry.timeout, entry.is_async) == (
+        assert (entry.retry, entry.queue, entry.atomic, entry.policy.on_missing, entry.timeout, entry.is_async) == (
             Retry(),
             None,
             True,
