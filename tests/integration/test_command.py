@@ -112,6 +112,37 @@ def test_failed_ends_with_a_count_of_what_was_skipped(bus: Bus, signal: Signal):
     assert "(whoever listens)" not in run("failed")
 
 
+def test_failed_says_when_the_next_attempt_is(bus: Bus, signal: Signal):
+    """Of what will be tried again, and of what the broker did not take; not of what is dead."""
+    signal.send(None)
+    bus.work()
+    row = only()
+    when = row.due_at.strftime("%Y-%m-%d %H:%M:%S")
+    assert row.failed_at is not None
+    assert row.due_at > row.failed_at
+    assert f"second line \\x1b[31mred\n    due again at {when} (UTC)\n" in run("failed")
+    bus.come_again()
+    bus.come_again()
+    assert only().state == "dead"
+    assert "due" not in run("failed")
+    with broker("redis://127.0.0.1:1/0"):
+        signal.send(None)
+    due = Delivery.objects.get(state="pending").due_at.strftime("%Y-%m-%d %H:%M:%S")
+    assert f"    due again at {due} (UTC)\n" in run("failed")
+
+
+def test_failed_says_what_helps_a_parked_delivery(bus: Bus):
+    """Workers with the newer code take it by themselves, once they run."""
+    signal = new_signal()
+    connect(signal, lambda **kwargs: None, "count")
+    signal.send(None)
+    signal.disconnect(dispatch_uid="count")
+    bus.work()
+    due = only().due_at.strftime("%Y-%m-%d %H:%M:%S")
+    hint = "restart the workers if their code is older than the sender's"
+    assert f"    due again at {due} (UTC); {hint}\n" in run("failed")
+
+
 def test_failed_json_is_a_list_of_objects(bus: Bus, dead: Delivery, signal: Signal):
     """For programs: at least id, signal, receiver, attempts, error and failed_at."""
     (shown,) = json.loads(run("failed", "--json"))

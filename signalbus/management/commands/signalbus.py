@@ -134,8 +134,8 @@ class Command(BaseCommand):
         if context := _context(row):
             what += f" ({_one_line(', '.join(f'{name}: {value}' for name, value in context.items()))})"
         self.stdout.write(_line(str(row.pk), row.state, str(row.attempts), _time(row.failed_at), what))
-        if why := _one_line(row.error) or _why_it_waits(row):
-            self.stdout.write(f"    {why}")
+        for line in filter(None, (_one_line(row.error), _when_again(row))):
+            self.stdout.write(f"    {line}")
         if waiting := ledger.behind(row):
             self.stdout.write(f"    {waiting} of its ordering key wait behind it")
         if with_traceback and row.traceback:
@@ -201,9 +201,12 @@ class Command(BaseCommand):
             self.stdout.write(line)
 
 
-def _why_it_waits(row: Delivery) -> str:
-    """Say of what has not been begun, and has not failed, what it waits for."""
-    return f"waits until {_time(row.due_at)}" if row.state == State.PENDING else ""
+def _when_again(row: Delivery) -> str:
+    """Say when a delivery that waits is published, and what helps one that no worker knows."""
+    if row.state not in {State.PENDING, State.PARKED}:
+        return ""
+    due = f"due{' again' if row.error else ''} at {_time(row.due_at)} (UTC)"
+    return due if row.state == State.PENDING else f"{due}; restart the workers if their code is older than the sender's"
 
 
 def _context(row: Delivery) -> dict[str, Any]:
