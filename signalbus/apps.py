@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
-from traceback import walk_tb
+from pathlib import Path
+from sysconfig import get_path
+from traceback import format_exception_only, walk_tb
 
 from django.apps import AppConfig, apps
 from django.utils.module_loading import module_has_submodule
+
+_STDLIB, _OWN = get_path("stdlib"), str(Path(__file__).parent)
 
 
 class SignalBusConfig(AppConfig):
@@ -51,19 +55,36 @@ def discover(module: str) -> None:
         except Exception as error:  # whatever an app's module may raise, an optional import's or its own
             if isinstance(error, ImportError) and not module_has_submodule(app.module, module):
                 continue
-            remedy = "install what it needs, guard the import" if isinstance(error, ImportError) else "mend it there"
-            raise ConfigurationError(
-                f"{name} could not be loaded: {type(error).__name__}: {str(error).rstrip('.')}{_place(error)}. "
-                "signalbus loads the signals and receivers of every installed app at start-up: "
-                f'{remedy}, or leave the app out with SIGNALBUS = {{"SKIP_APPS": ["{app.label}"]}}.'
-            ) from error
+            raise ConfigurationError(_in_words(error, name, app)) from error
+
+
+def _in_words(error: Exception, name: str, app: AppConfig) -> str:
+    """Say where a module failed, why, and why it was loaded at all; of an installed package's, how to do without it."""
+    place = f"{place}: " if (place := _place(error)) else ""
+    cause = "".join(format_exception_only(error)[-1:]).strip().rstrip(".")
+    remedy = " Correct the name, or install it." if isinstance(error, ModuleNotFoundError) else ""
+    text = (
+        f"{place}{cause}.{remedy} signalbus imports {name} at start-up, as it does the signals and receivers of every "
+        "installed app."
+    )
+    if not _is_installed(app.path):
+        return text
+    return f'{text} To leave this app out, set SIGNALBUS = {{"SKIP_APPS": ["{app.label}"]}}.'
 
 
 def _place(error: Exception) -> str:
-    """Return the file and line of the project at which an error was raised, in brackets; nothing if there is none."""
+    """Return the file and line of the project at which an error was raised; nothing if there is none."""
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return f"{error.filename}:{error.lineno}"
     place = ""
     for frame, line in walk_tb(error.__traceback__):
-        package = frame.f_globals.get("__name__", "").partition(".")[0]
-        if package not in {"signalbus", "django", "importlib"}:
-            place = f" ({frame.f_code.co_filename}:{line})"
+        file = frame.f_code.co_filename
+        if not file.startswith("<") and not _is_installed(file):
+            place = f"{file}:{line}"
     return place
+
+
+def _is_installed(path: str) -> bool:
+    """Whether a file belongs to Python, signalbus or an installed package: it is not the project's to correct."""
+    parts = Path(path).parts
+    return "site-packages" in parts or "dist-packages" in parts or path.startswith((_STDLIB, _OWN))
