@@ -21,6 +21,7 @@ from signalbus.ledger.deliveries import CHUNK, insert, new_delivery, receivers_o
 from signalbus.ledger.due import open_queues
 from signalbus.ledger.ordering import order_of, take_places
 from signalbus.ledger.recording import WAIT
+from signalbus.ledger.telling import tell_of_rows
 from signalbus.ledger.turns import before
 from signalbus.models import Delivery, Lane, State, StoredMessage
 from signalbus.registry import registry
@@ -205,6 +206,7 @@ def repair(found: Audit) -> int:
         with transaction.atomic(using=alias):
             lost = Delivery.objects.using(alias).filter(id__in=found.lost[start : start + CHUNK])
             free = unlocked(lost.filter(state=State.PUBLISHED, ended_at=None))
+            tell_of_rows("requeued", free)
             free.update(state=State.PENDING, publications=F("publications") + 1, due_at=Now())
     for start in range(0, len(found.absent), CHUNK):
         with transaction.atomic(using=alias):

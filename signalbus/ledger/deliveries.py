@@ -11,6 +11,7 @@ from django.db.models import F, Q
 from signalbus import conf
 from signalbus.ledger.clock import Now, later
 from signalbus.ledger.recording import WAIT
+from signalbus.ledger.telling import tell_of_rows
 from signalbus.models import OPEN_STATES, Delivery, State, StoredMessage
 from signalbus.wire.message import delivery_id, to_body
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from django.db.models import QuerySet
 
+    from signalbus.events import Kind
     from signalbus.wire.message import Message
 
 CHUNK = 500  # ids in one statement: SQLite takes a limited number of parameters
@@ -53,6 +55,9 @@ def insert(messages: Sequence[StoredMessage], deliveries: Sequence[Delivery]) ->
         # Not those that are known: PostgreSQL would wait for whoever has one locked, to ignore it then.
         new = [delivery for delivery in deliveries if (delivery.message_id, delivery.receiver) not in ids]
         Delivery.objects.using(alias).bulk_create(new, ignore_conflicts=True)
+        for start in range(0, len(new), CHUNK):
+            some = [delivery.pk for delivery in new[start : start + CHUNK]]
+            tell_of_rows("recorded", Delivery.objects.using(alias).filter(id__in=some))
 
 
 def earlier_id(message: UUID, receiver: str) -> UUID | None:
@@ -90,12 +95,15 @@ def new_delivery(message: UUID, receiver: str, queue: str | None, **fields: Any)
     )
 
 
-def keep_unpublished(items: Sequence[tuple[Message, str | None]], error: str) -> None:
+def keep_unpublished(
+    items: Sequence[tuple[Message, str | None]], error: str, cause: BaseException | None = None
+) -> None:
     """Keep messages that the broker did not take; the sweeper publishes them.
 
     Args:
         items: messages with their queues.
         error: what the broker said.
+        cause: what was raised, for listeners.
     """
     noted = shorten(error)
     unrecorded = [(message, queue) for message, queue in items if not message.recorded]
@@ -115,7 +123,7 @@ def keep_unpublished(items: Sequence[tuple[Message, str | None]], error: str) ->
     for start in range(0, len(recorded), CHUNK):
         waiting = Delivery.objects.using(using()).filter(id__in=recorded[start : start + CHUNK], state=State.PUBLISHED)
         # The broker may have taken them, and only its answer be lost: then they may run by now.
-        update_free(waiting, state=State.PENDING, due_at=Now(), error=noted)
+        update_free(waiting, told="requeued", cause=cause, state=State.PENDING, due_at=Now(), error=noted)
 
 
 def receivers_of(message: Message) -> tuple[str, ...]:
@@ -239,18 +247,25 @@ def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
     return Delivery.objects.using(alias).filter(id__in=list(locked.values_list("id", flat=True)))
 
 
-def update_free(rows: QuerySet[Delivery], **fields: Any) -> int:
+def update_free(
+    rows: QuerySet[Delivery], *, told: Kind | None = None, cause: BaseException | None = None, **fields: Any
+) -> int:
     """Change those rows that nobody runs at this moment; nobody waits for a row.
 
     Args:
         rows: which.
+        told: the kind of event that this is for each of them; None if the caller tells.
+        cause: why, for listeners.
         fields: what is to stand in them.
 
     Returns:
         How many were changed.
     """
     with transaction.atomic(using=rows.db):
-        return unlocked(rows).update(**fields)
+        free = unlocked(rows)
+        if told is not None:
+            tell_of_rows(told, free, cause)
+        return free.update(**fields)
 
 
 def renew(claims: Iterable[tuple[UUID, int]], lease: float) -> None:
@@ -289,7 +304,7 @@ def return_due(deliveries: Iterable[UUID], delay: float) -> None:
         delay: seconds until they are due again.
     """
     rows = Delivery.objects.using(using()).filter(id__in=list(deliveries), state=State.PUBLISHED)
-    update_free(rows, state=State.PENDING, due_at=later(delay))
+    update_free(rows, told="requeued", state=State.PENDING, due_at=later(delay))
 
 
 def release(deliveries: Iterable[UUID]) -> None:
@@ -303,35 +318,43 @@ def release(deliveries: Iterable[UUID]) -> None:
     alias = using()
     with transaction.atomic(using=alias):
         lost = Q(state=State.PUBLISHED) | Q(state=State.RUNNING, due_at__lte=Now())
-        rows = Delivery.objects.using(alias).filter(lost, id__in=list(deliveries))
-        unlocked(rows).update(state=State.PENDING, publications=F("publications") + 1, due_at=Now())
+        rows = unlocked(Delivery.objects.using(alias).filter(lost, id__in=list(deliveries)))
+        tell_of_rows("requeued", rows)
+        rows.update(state=State.PENDING, publications=F("publications") + 1, due_at=Now())
 
 
-def skip(message: Message, queue: str | None, reason: str) -> None:
+def skip(message: Message, queue: str | None, reason: str) -> bool:
     """End a whole message that nobody receives, visibly.
 
     Args:
         message: an open message.
         queue: where it came from.
         reason: why it is skipped.
+
+    Returns:
+        False if it had ended before.
     """
     waiting = new_delivery(message.id, "", queue)
     with transaction.atomic(using=using()):
         insert([row_of(message)], [waiting])
         whole = Delivery.objects.using(using()).filter(id=waiting.pk, state__in=OPEN_STATES)
-        whole.update(**Settlement(state=State.SKIPPED, error=reason).fields())
+        return bool(whole.update(**Settlement(state=State.SKIPPED, error=reason).fields()))
 
 
-def expand(message: Message, receivers: Iterable[tuple[str, str | None]]) -> None:
+def expand(message: Message, receivers: Iterable[tuple[str, str | None]]) -> bool:
     """Replace the delivery of a whole message by one for each receiver that was found for it, unless it has ended.
 
     Args:
         message: an open message.
         receivers: ids, with the queues they are delivered through.
+
+    Returns:
+        Whether a row of the whole message was open, and is done now.
     """
     with transaction.atomic(using=using()):
         whole = Delivery.objects.using(using()).filter(message=message.id, receiver="")
         was_open = unlocked(whole.filter(state__in=OPEN_STATES)).update(state=State.DONE, error="", ended_at=Now())
         if not was_open and (message.recorded or whole.exists()):
-            return  # this is a late copy, or somebody has cancelled it, or is about to
+            return False  # this is a late copy, or somebody has cancelled it, or is about to
         insert([row_of(message)], [new_delivery(message.id, receiver, queue) for receiver, queue in receivers])
+    return bool(was_open)

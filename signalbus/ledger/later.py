@@ -9,14 +9,18 @@ from django.conf import settings
 from django.db import connections, transaction
 from django.db.models import Case, F, Value, When
 
+from signalbus.exceptions import SignalBusError
 from signalbus.ledger.clock import Now, later
 from signalbus.ledger.deliveries import unlocked, using
+from signalbus.ledger.telling import tell_of_rows
 from signalbus.models import Delivery, State
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from django.db.models import QuerySet
+
+    from signalbus.events import Kind
 
 WAITING = (State.PENDING, State.PARKED, State.PUBLISHED)
 
@@ -40,7 +44,7 @@ def _moment(due: timedelta | datetime) -> Any:
     return due.astimezone(UTC).replace(tzinfo=None)  # as the clock of these databases
 
 
-def hold(message: UUID) -> bool:
+def hold(message: UUID, *, told: Kind | None = None) -> bool:
     """Keep everybody from a message until the transaction ends, if nobody has begun it.
 
     A worker passes over a row that is locked, and drops the broker's copy: so what is on its way is due again, and the
@@ -48,6 +52,7 @@ def hold(message: UUID) -> bool:
 
     Args:
         message: its id.
+        told: the kind of event that this is for what was on its way; None if what follows is told instead.
 
     Returns:
         Whether all of it waits, and does so until the end of this transaction.
@@ -56,7 +61,10 @@ def hold(message: UUID) -> bool:
     # In this order: MySQL's assignments see those before them.
     now_due = Case(When(state=State.PUBLISHED, then=Now()), default=F("due_at"))
     again = Case(When(state=State.PUBLISHED, then=Value(State.PENDING.value)), default=F("state"))
-    held = unlocked(_unbegun(rows)).update(due_at=now_due, state=again)
+    free = unlocked(_unbegun(rows))
+    if told is not None:
+        tell_of_rows(told, free.filter(state=State.PUBLISHED))
+    held = free.update(due_at=now_due, state=again)
     return held == rows.count() > 0
 
 
@@ -85,4 +93,5 @@ def discard_held(message: UUID, reason: str) -> bool:
         reason: why.
     """
     rows = Delivery.objects.using(using()).filter(message=message)
+    tell_of_rows("discarded", rows, SignalBusError(reason))
     return bool(rows.update(state=State.DISCARDED, error=reason, ended_at=Now()))

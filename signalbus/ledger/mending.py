@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from django.db.models import Case, F, Q, When
 
 from signalbus.ledger.clock import Now
 from signalbus.ledger.deliveries import CHUNK, unlocked, update_free, using
+from signalbus.ledger.telling import tell_of_rows
 from signalbus.ledger.turns import wake
 from signalbus.models import OPEN_STATES, Delivery, State
 
@@ -63,9 +64,11 @@ def retry(ids: Sequence[UUID] | None) -> int:
     wanted = rows.exclude(REFUSED)
     # What was parked for its day gets another one.
     parked_at = Case(When(parked_at__isnull=False, then=Now()))
-    fields = {"state": State.PENDING, "allowance": F("attempts"), "due_at": Now(), "parked_at": parked_at}
+    fields: dict[str, Any] = {
+        "state": State.PENDING, "allowance": F("attempts"), "due_at": Now(), "parked_at": parked_at, "ended_at": None
+    }  # fmt: skip
     return sum(
-        update_free(rows.filter(id__in=wanted.filter(id__in=some).values("id")), **fields, ended_at=None)
+        update_free(rows.filter(id__in=wanted.filter(id__in=some).values("id")), told="retried", **fields)
         for some in _chunks(list(wanted.values_list("id", flat=True)) if ids is None else ids)
     )
 
@@ -87,6 +90,7 @@ def _discard(ids: Sequence[UUID]) -> int:
     with transaction.atomic(using=alias):
         free = dict(unlocked(_changeable().filter(id__in=ids)).values_list("id", "ordering_key"))
         rows = Delivery.objects.using(alias).filter(id__in=free)
+        tell_of_rows("discarded", rows)
         discarded = rows.update(state=State.DISCARDED, ended_at=Now())
         for key in {key for key in free.values() if key}:
             wake(key)

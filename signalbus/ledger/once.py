@@ -31,7 +31,7 @@ def stand_in(key: UUID, message: UUID) -> UUID | None:
         The one that waits, which nobody begins before this transaction has ended; or None.
     """
     standing: UUID | None = _lock(key).message
-    if standing is not None and hold(standing):
+    if standing is not None and hold(standing, told="requeued"):
         return standing
     Key.objects.using(using()).filter(id=key).update(message=message)
     return None

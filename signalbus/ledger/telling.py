@@ -1,17 +1,43 @@
-"""The deliveries that events are told of, from their rows."""
+"""Telling events of rows: what a statement changes here is told after the commit of its transaction."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from django.db import transaction
+
 from signalbus.context import CurrentDelivery, delivery_of
+from signalbus.events import Event, is_heard, tell
 from signalbus.exceptions import SignalBusError
 from signalbus.wire.message import from_body
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
+    from django.db.models import QuerySet
+
+    from signalbus.events import Kind
     from signalbus.models import Delivery
+
+
+def tell_of_rows(kind: Kind, rows: QuerySet[Delivery], error: BaseException | None = None) -> None:
+    """Tell an event of each of some rows after the commit, if somebody listens; else they are not even read.
+
+    Args:
+        kind: what happens to them.
+        rows: which; to be called in the transaction that changes them, before the change.
+        error: why.
+    """
+    if is_heard(kind):
+        deliveries = [delivery_of_row(row) for row in rows.select_related("message")]
+        transaction.on_commit(partial(_tell_each, kind, deliveries, error), using=rows.db, robust=True)
+
+
+def _tell_each(kind: Kind, deliveries: Sequence[CurrentDelivery], error: BaseException | None) -> None:
+    for delivery in deliveries:
+        tell(Event(kind, delivery, error))
 
 
 def delivery_of_row(row: Delivery) -> CurrentDelivery:

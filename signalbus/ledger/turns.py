@@ -14,6 +14,7 @@ from django.db import connections, transaction
 from signalbus.ledger.clock import Now, later
 from signalbus.ledger.deliveries import unlocked, using
 from signalbus.ledger.dialect import DELIVERIES, MESSAGES, dialect_of
+from signalbus.ledger.telling import tell_of_rows
 from signalbus.models import CLOSED_STATES, Delivery, State
 
 if TYPE_CHECKING:
@@ -89,8 +90,9 @@ def wake(key: str) -> None:
     if following is not None:
         alias = using()
         with transaction.atomic(using=alias):
-            waiting = Delivery.objects.using(alias).filter(id=following.id, state=State.PUBLISHED)
-            unlocked(waiting).update(state=State.PENDING, due_at=Now())
+            waiting = unlocked(Delivery.objects.using(alias).filter(id=following.id, state=State.PUBLISHED))
+            tell_of_rows("requeued", waiting)
+            waiting.update(state=State.PENDING, due_at=Now())
 
 
 def before(ids: Sequence[UUID]) -> dict[UUID, tuple[UUID, str]]:
@@ -135,5 +137,6 @@ def hold_back(ids: Sequence[UUID]) -> set[UUID]:
     ):
         if waiting:
             rows = Delivery.objects.using(alias).filter(id__in=waiting)
+            tell_of_rows("requeued", rows)
             rows.update(state=State.PUBLISHED, due_at=later(wait), admitted_by=None)  # it is on no queue
     return set(waits)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from signalbus import ledger
 from signalbus.context import delivery_of
-from signalbus.events import Event
+from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError
 from signalbus.receiving import lines
 from signalbus.receiving.attempt import deliver_one
@@ -108,22 +108,30 @@ def _deliver_open(message: Message, receivers: Sequence[Receiver], queue: str | 
     """Deliver a message whose sender did not know the receivers: each through its own queue, from here on by name."""
     if not receivers:
         nobody = SignalBusError("no receiver listens to it here: deploy one, then retry the delivery")
-        ledger.skip(message, queue, str(nobody))
-        tell(Event("skipped", delivery_of(message, "", 0), nobody, worker=worker_name()))
+        if ledger.skip(message, queue, str(nobody)):
+            tell(Event("skipped", delivery_of(message, "", 0), nobody, worker=worker_name()))
         return
     if message.recorded or redelivered:
         for receiver in receivers:
             lines.note(message.signal, receiver.id, lines.ALONE)
-        ledger.expand(message, [(receiver.id, receiver.queue or queue) for receiver in receivers])
+        if ledger.expand(message, [(receiver.id, receiver.queue or queue) for receiver in receivers]):
+            tell(Event("done", delivery_of(message, "", 0), worker=worker_name()))
         return
     here = [receiver for receiver in receivers if receiver.queue in {None, queue}]
     for receiver in receivers:
         if receiver not in here:
             lines.note(message.signal, receiver.id, f"sent on to the queue {receiver.queue}")
-            part = replace(message, recipients=(receiver.id,))
-            try:
-                publisher.publish(receiver.queue, [to_body(part)])
-            except publisher.PublishError as error:
-                ledger.keep_unpublished([(part, receiver.queue)], str(error))
+            _send_on(replace(message, recipients=(receiver.id,)), receiver)
     for receiver in here:
         deliver_one(replace(message, recipients=(receiver.id,)), receiver.id, receiver, redelivered=False)
+
+
+def _send_on(part: Message, receiver: Receiver) -> None:
+    """Publish a message for one receiver to that receiver's queue."""
+    try:
+        publisher.publish(receiver.queue, [to_body(part)])
+    except publisher.PublishError as error:
+        ledger.keep_unpublished([(part, receiver.queue)], str(error), error)
+    else:
+        if is_heard("published"):
+            tell(Event("published", delivery_of(part, receiver.id, 0), worker=worker_name()))

@@ -148,6 +148,7 @@ def _run_claimed(attempt: Attempt, *, overtake: bool = False, lost: bool = False
     if attempt.is_spent:
         end_spent(attempt, lost=lost)
         return
+    attempt.tell("claimed")
     contextvars.copy_context().run(_run, attempt)
 
 
@@ -222,15 +223,16 @@ def give_up(attempt: Attempt) -> None:
     what = (attempt.message.signal, attempt.recipient, attempt.number)
     why = "the worker shuts down, which is no attempt" if shutdown else "its process was told to end"
     logger.warning("signalbus: %s to %s was cut off in attempt %s: %s", *what, why)
-    if shutdown and attempt.claimed:
-        _give_back(attempt)
+    if shutdown and attempt.claimed and _give_back(attempt):
+        attempt.tell("requeued")
 
 
 def _unclaim(attempt: Attempt) -> None:
     """Undo the claim of a run that has not begun, which was no attempt; if the ledger is away, it counts."""
     try:
         mend_connections()
-        _give_back(attempt)
+        if _give_back(attempt):
+            attempt.tell("requeued")
     except Error as error:
         logger.warning("signalbus: attempt %s of %s has not begun, and counts: %s", attempt.number, attempt.id, error)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import decimal
 import traceback
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from signalbus import carrying
+from signalbus import carrying, events
+from signalbus.compat.django import opened_connections
 from signalbus.context import delivery_of, running
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, UnknownClass
@@ -106,12 +108,32 @@ class Attempt:
 
 def call_receiver(attempt: Attempt) -> None:
     """Fetch the rows, and call the receiver as the current delivery, with a decimal context of its own."""
+    if is_heard("started"):
+        _tell_started(attempt)
     own_decimal_context()
     if has_schemas():
         with kept_schemas():
             _call_in_context(attempt)
     else:
         _call_in_context(attempt)
+
+
+def _tell_started(attempt: Attempt) -> None:
+    """Tell that the receiver is about to run; a listener's query would be part of the receiver's transaction."""
+    with ExitStack() as stack:
+        for connection in opened_connections():
+            if connection.in_atomic_block:
+                connection.execute_wrappers.insert(0, _refuse_query)
+                stack.callback(connection.execute_wrappers.remove, _refuse_query)
+        # Not as other events: the receiver's session is ended after its run.
+        events.tell(Event("started", attempt.delivery, worker=worker_name(), receiver=attempt.receiver))
+
+
+def _refuse_query(*_statement: object) -> NoReturn:
+    raise SignalBusError(
+        'A listener of "started" runs in the transaction of the receiver, and must not query its database: listen to '
+        '"done" and "failed", which come after the commit, or note what you need in memory.'
+    )
 
 
 def _call_in_context(attempt: Attempt) -> None:

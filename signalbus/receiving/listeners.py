@@ -45,8 +45,10 @@ def estimate_runtime(event: Event) -> None:
 @listen("done", "failed", "dead", "skipped", "parked", "refused")
 def complete_line(event: Event) -> None:
     """Note what became of a delivery, for Celery's line about the end of its task."""
-    if event.kind == "dead" and is_text(event):
-        return  # noted when it was refused
+    if not event.worker or (event.kind == "dead" and is_text(event)):
+        return  # of no task, or noted when it was refused
+    if event.kind == "done" and event.seconds is None:
+        return  # an open message: its receivers have deliveries of their own
     words: str = event.kind
     if event.kind == "failed":
         words = f"{'put off' if isinstance(event.error, RetryLater) else 'failed'}, again in {event.delay:.1f} s"

@@ -8,15 +8,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from signalbus import conf, ledger
+from signalbus.context import delivery_of
+from signalbus.events import Event, is_heard
 from signalbus.exceptions import TextError
 from signalbus.receiving import lines
 from signalbus.receiving.opening import open_text
+from signalbus.receiving.reporting import tell, worker_name
 from signalbus.sending import publisher
 from signalbus.wire.message import delivery_id, from_body, to_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
 
     from signalbus.wire.message import Message
 
@@ -28,24 +30,37 @@ def returned(queue: str | None, texts: Sequence[Any]) -> bool:
     for text in texts:
         if not isinstance(text, str):
             open_text(text, queue)  # refuses it
-    _wait_anew(texts)
+    messages = _messages_in(texts)
+    _wait_anew(messages)
     try:
         publisher.publish_texts(queue, [text for text in texts if isinstance(text, str)])
     except publisher.PublishError as error:
         logger.warning("signalbus goes on with a batch past its time, because it cannot be given back: %s", error)
         return False
     lines.note_requeued(texts)
+    if is_heard("requeued"):
+        for message in messages:
+            for recipient in ("",) if message.recipients is None else message.recipients:
+                tell(Event("requeued", delivery_of(message, recipient, 0), worker=worker_name()))
     return True
 
 
-def _wait_anew(texts: Sequence[Any]) -> None:
-    """Note that deliveries stand at the end of their queue: else the markers before them would prove them lost."""
-    waiting: list[UUID] = []
+def _messages_in(texts: Sequence[Any]) -> list[Message]:
+    messages = []
     for text in texts:
         with contextlib.suppress(TextError, TypeError):  # whoever takes it off the queue deals with it
-            message = from_body(conf.signer().verify(text))
-            if message.recorded and message.recipients:
-                waiting += [delivery_id(message.id, recipient) for recipient in message.recipients]
+            messages.append(from_body(conf.signer().verify(text)))
+    return messages
+
+
+def _wait_anew(messages: Sequence[Message]) -> None:
+    """Note that deliveries stand at the end of their queue: else the markers before them would prove them lost."""
+    waiting = [
+        delivery_id(message.id, recipient)
+        for message in messages
+        if message.recorded
+        for recipient in message.recipients or ()
+    ]
     if waiting:
         ledger.wait_anew(waiting)
 

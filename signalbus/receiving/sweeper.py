@@ -167,6 +167,8 @@ def _publish(due: Sequence[tuple[Delivery, str]]) -> int:
             except publisher.PublishError as error:
                 failure, failed_at = error, error.unsent.start
             unsent -= {row.pk for row, _ in items[:failed_at]}
+            for row, _ in items[:failed_at]:
+                _tell("published", row)
             # One queue that takes nothing must not block the others; a broker that does not answer would cost its whole
             # timeout again for each of them.
             if failure is not None and time.monotonic() > patience:

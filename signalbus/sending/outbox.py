@@ -15,6 +15,7 @@ from signalbus import commits, conf, ledger
 from signalbus.compat.django import databases_being_migrated
 from signalbus.exceptions import SignalBusError
 from signalbus.sending import kept, loops, publisher
+from signalbus.sending.telling import is_sending_heard, tell_each, tell_sent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,6 +69,8 @@ def add(outgoing: Sequence[Outgoing], *, robust: bool = True) -> Mapping[UUID, U
         return _send_now(outgoing, robust=robust)
     if outgoing and deciders[0].alias == outgoing[0].route.ledger:
         due, instead = _record(outgoing)
+        if is_sending_heard():
+            commits.wait(deciders, _needed(outgoing, instead), tell_sent)
         commits.wait(deciders, due, publish)
         return instead
     if _is_migrating():
@@ -82,8 +85,15 @@ def _is_migrating() -> bool:
 
 def _send_now(outgoing: Sequence[Outgoing], *, robust: bool) -> Mapping[UUID, UUID]:
     due, instead = _record(outgoing)
+    if is_sending_heard():
+        tell_sent(_needed(outgoing, instead))
     publish(due, robust=robust)
     return instead
+
+
+def _needed(outgoing: Sequence[Outgoing], instead: Mapping[UUID, UUID]) -> Sequence[Outgoing]:
+    """Return the messages without those that an equal one stands for."""
+    return [item for item in outgoing if item.id not in instead] if instead else outgoing
 
 
 def _record(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapping[UUID, UUID]]:
@@ -120,11 +130,13 @@ def _record_rows(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapp
 def _record_and_publish(outgoing: Sequence[Outgoing]) -> None:
     """Record what only transactions of other databases decided over, after their commits; this never raises."""
     try:
-        due, _ = _record(outgoing)
+        due, instead = _record(outgoing)
     except DatabaseError:
         ids = ", ".join(str(item.id) for item in outgoing)
         logger.critical("signalbus LOST what the ledger did not take after the commit: %s", ids, exc_info=True)
         return
+    if is_sending_heard():
+        tell_sent(_needed(outgoing, instead))
     publish(due)
 
 
@@ -200,9 +212,11 @@ def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
             publisher.publish(queue, [item.body for item in items])
         except publisher.PublishError as error:
             failure = error
+            tell_each("published", items[: error.unsent.start])
             unsent += [items[index] for index in error.unsent]
         else:
             outage.is_over()
+            tell_each("published", items)
     if unsent:
         outage.goes_on(len(unsent), failure)
         _keep(unsent, failure, robust=robust)
@@ -220,7 +234,7 @@ def _by_queue(outgoing: Sequence[Outgoing]) -> Mapping[str | None, Sequence[Outg
 def _keep(items: Sequence[Outgoing], error: publisher.PublishError | None, *, robust: bool) -> None:
     reason = "the broker is away" if error is None else str(error)
     try:
-        ledger.keep_unpublished([(item.message, item.queue) for item in items], reason)
+        ledger.keep_unpublished([(item.message, item.queue) for item in items], reason, error)
     except Exception:  # whatever it is: what was committed, and has nowhere to go, must be named
         ids = ", ".join(str(item.id) for item in items if not item.route.recorded)
         if not ids:  # the rows are there, and the sweeper will find that they were never published

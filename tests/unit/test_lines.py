@@ -132,7 +132,7 @@ def test_outcomes_in_words(log, outcome, said):
     delivery = CurrentDelivery(
         message_id=uuid4(), signal="shop.sold", receiver="stock.count", attempt=1, root=uuid4(), parent=None, path=()
     )
-    tell(Event(outcome.kind, delivery, outcome.error, outcome.delay))
+    tell(Event(outcome.kind, delivery, outcome.error, outcome.delay, worker="host:1"))
     assert log(logger_of_ends, LINE_OF_END).endswith(f"ended in 0.25s: shop.sold to stock.count: {said}")
 
 

@@ -1,0 +1,582 @@
+"""Each change of a delivery's state has an event: scenarios that compare what is told with the rows.
+
+`PLACES` names each function of the ledger that writes a state, and the scenarios that call it. A new one fails
+`test_each_function_that_writes_a_state_has_a_scenario` until it has an event, and a scenario here.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.db.models.functions import Now
+from django.test import override_settings
+
+from signalbus import Reject, Retry, cancel, ledger
+from signalbus.events import KINDS, Event
+from signalbus.models import Delivery, State, StoredMessage
+from signalbus.receiving import attempt, ordering, sharing
+from signalbus.receiving.batch import deliver
+from signalbus.receiving.pace import pace
+from signalbus.receiving.sweeper import sweep
+from signalbus.sending import publisher
+from tasks.admissions.models import Academy
+
+from .bus import QUEUE, Bus, connect, fails, let_wait, new_signal, only
+from .test_transactions import rolled_back
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from signalbus import Signal
+
+LEDGER = Path(ledger.__file__).parent
+SQL = re.compile(r"(?:^|SET )state = ")
+
+# The states that a row may have while this is the last event of its delivery.
+STATES: dict[str, set[str]] = {
+    "recorded": {"published", "pending", "parked", "done", "failed", "dead", "skipped"},  # as its message says, or next
+    "published": {"published"},
+    "claimed": {"running"},
+    "done": {"done"},
+    "failed": {"pending"},
+    "dead": {"dead"},
+    "skipped": {"skipped"},
+    "parked": {"parked"},
+    "discarded": {"discarded"},
+    "retried": {"pending"},
+    "requeued": {"pending", "published"},
+}
+
+
+class Scene(NamedTuple):
+    """What a scenario works with.
+
+    Args:
+        bus: the broker.
+        patch: pytest's.
+        signals: those that are kept alive until its end.
+    """
+
+    bus: Bus
+    patch: pytest.MonkeyPatch
+    signals: list[Signal]
+
+    def signal(self, **options: Any) -> Signal:
+        """Return a signal."""
+        signal = new_signal(**options)
+        self.signals.append(signal)
+        return signal
+
+    def receiver(self, function: Callable[..., Any] = lambda **kwargs: None, **options: Any) -> Signal:
+        """Return a durable signal with a receiver."""
+        signal = self.signal(durable=True)
+        connect(signal, function, "receiver", **options)
+        return signal
+
+    def share_commits(self) -> None:
+        """Let deliveries share a commit, however slow this machine is."""
+        self.patch.setattr(pace, "expected", lambda receiver: 0.0)
+        self.patch.setattr(pace, "_alone_until", {})
+        self.patch.setattr(sharing, "BRIEF", 60.0)
+        self.patch.setattr(sharing, "LIMITS", dict.fromkeys(sharing.LIMITS, 60.0))
+
+    @contextmanager
+    def broker_away(self) -> Iterator[None]:
+        """Let the broker take nothing inside the block."""
+
+        def refuse(queue: str | None, texts: Any) -> None:
+            raise publisher.PublishError(range(len(texts)), OSError("away"))
+
+        with self.patch.context() as patch:
+            patch.setattr(publisher, "publish", refuse)
+            patch.setattr(publisher, "publish_texts", refuse)
+            yield
+
+
+def succeeds(scene: Scene) -> None:
+    """A receiver runs alone."""
+    scene.receiver().send(None)
+    scene.bus.work()
+
+
+def succeeds_without_a_row(scene: Scene) -> None:
+    """A receiver of a signal that is not durable runs."""
+    signal = scene.signal()
+    connect(signal, lambda **kwargs: None, "receiver")
+    signal.send(None)
+    scene.bus.work()
+
+
+def commits(scene: Scene) -> None:
+    """A sender's transaction commits, after a savepoint of it was rolled back."""
+    signal = scene.receiver()
+    with transaction.atomic():
+        signal.send(None)
+        with rolled_back():
+            signal.send(None)
+    with rolled_back():
+        signal.send(None)
+
+
+def shares_a_commit(scene: Scene) -> None:
+    """Several run in one transaction, of which one fails."""
+
+    def receiver_that_fails_once(number, **kwargs):
+        if number == 1:
+            raise ValueError
+
+    signal = scene.receiver(receiver_that_fails_once)
+    scene.share_commits()
+    signal.send_many(None, [{"number": number} for number in range(3)])
+    scene.bus.work()
+
+
+def loses_its_shared_commit(scene: Scene) -> None:
+    """One of several tries to end the transaction that they share, and runs alone after it."""
+    tried: list[int] = []
+
+    def receiver_that_commits(number, **kwargs):
+        if number == 1 and not tried:
+            tried.append(number)
+            connection.cursor().execute("COMMIT")
+
+    signal = scene.receiver(receiver_that_commits)
+    scene.share_commits()
+    signal.send_many(None, [{"number": number} for number in range(3)])
+    scene.bus.work()
+
+
+def fails_until_it_is_dead(scene: Scene) -> None:
+    """A receiver fails twice, which is as often as it may."""
+    signal = scene.signal(durable=True)
+    fails(signal, ValueError(), "receiver", retry=Retry(max_attempts=2, base_delay=0))
+    signal.send(None)
+    scene.bus.work()
+    scene.bus.come_again()
+
+
+def fails_without_a_row(scene: Scene) -> None:
+    """A delivery that had no row gets one when it fails."""
+    signal = scene.signal()
+    fails(signal, ValueError(), "receiver")
+    signal.send(None)
+    scene.bus.work()
+
+
+def rejects(scene: Scene) -> None:
+    """A receiver rejects its message."""
+    signal = scene.signal(durable=True)
+    fails(signal, Reject("never"), "receiver")
+    signal.send(None)
+    scene.bus.work()
+
+
+def misses_a_row(scene: Scene) -> None:
+    """The row that a message refers to is gone."""
+    signal = scene.receiver()
+    academy = Academy.objects.create(name="gone", slug="gone")
+    signal.send(None, academy=academy)
+    academy.delete()
+    scene.bus.work()
+
+
+def is_not_atomic(scene: Scene) -> None:
+    """A receiver that asked for no transaction is claimed before it runs."""
+    scene.receiver(atomic=False).send(None)
+    scene.bus.work()
+
+
+def is_given_out_again(scene: Scene) -> None:
+    """A redelivered message is claimed before its receiver runs."""
+    scene.receiver().send(None)
+    scene.bus.work(redelivered=True)
+
+
+def is_given_out_again_in_company(scene: Scene) -> None:
+    """Messages whose worker was lost are published again, each by itself."""
+    durable, other = scene.receiver(), scene.signal()
+    connect(other, lambda **kwargs: None, "other")
+    durable.send(None)
+    other.send(None)
+    texts = [text for taken in scene.bus.take() for text in taken]
+    deliver(texts, queue=QUEUE, redelivered=True)
+
+
+def has_no_attempt_left(scene: Scene) -> None:
+    """A claimed delivery whose worker was lost in its last attempt is dead."""
+    signal = scene.receiver(retry=Retry(max_attempts=1))
+    signal.send(None)
+    (texts,) = scene.bus.take()
+    ledger.claim(only().pk, worker="gone", lease=-1, using="default")
+    deliver(texts, queue=QUEUE, redelivered=True)
+
+
+def is_cut_off(scene: Scene) -> None:
+    """The worker shuts down while a claimed receiver runs."""
+
+    def receiver_that_is_ended(**kwargs):
+        raise SystemExit
+
+    scene.receiver(receiver_that_is_ended, atomic=False).send(None)
+    with scene.patch.context() as patch:
+        patch.setattr(attempt, "was_cut_off", lambda: True)
+        patch.setattr(attempt, "is_shutting_down", lambda: True)
+        with pytest.raises(SystemExit):
+            scene.bus.work()
+
+
+def does_not_begin(scene: Scene) -> None:
+    """The database fails between the claim and the receiver."""
+    scene.receiver().send(None)
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise DatabaseError("away")
+
+    with scene.patch.context() as patch:
+        patch.setattr(ledger, "confirm", fail)
+        with pytest.raises(DatabaseError):
+            scene.bus.work(redelivered=True)
+
+
+def is_unknown(scene: Scene) -> None:
+    """A worker does not know the receiver, for more than a day."""
+    signal = scene.receiver()
+    signal.send(None)
+    signal.disconnect(dispatch_uid="receiver")
+    scene.bus.work()
+    Delivery.objects.update(parked_at=Now() - timedelta(days=2))
+    scene.bus.come_again()
+
+
+def has_an_unknown_key(scene: Scene) -> None:
+    """A worker does not hold the key of a text, and the sweeper neither; later it does."""
+    signal = scene.signal()
+    connect(signal, lambda **kwargs: None, "receiver")
+    with override_settings(SIGNALBUS={"SIGNING_KEYS": ["a key to come"]}):
+        signal.send(None)
+    scene.bus.work()
+    Delivery.objects.update(due_at=Now())
+    sweep()
+    with override_settings(SIGNALBUS={"SIGNING_KEYS": ["a key to come"]}):
+        scene.bus.come_again()
+        scene.bus.come_again()
+
+
+def is_refused(scene: Scene) -> None:
+    """Nobody vouches for a text, which comes twice."""
+    deliver(["garbage"])
+    deliver(["garbage"])
+
+
+def cannot_be_sent(scene: Scene) -> None:
+    """A payload that cannot travel is sent robustly."""
+    scene.receiver().send_robust(None, lock=object())
+
+
+def cannot_be_published(scene: Scene) -> None:
+    """The sweeper finds a row with a text that nobody can read."""
+    scene.receiver().send(None)
+    StoredMessage.objects.update(text="garbage")
+    Delivery.objects.update(state=State.PENDING, due_at=Now())
+    sweep()
+
+
+def has_no_broker(scene: Scene) -> None:
+    """The broker is away when messages are sent, and when the sweeper looks."""
+    signal = scene.signal()
+    connect(signal, lambda **kwargs: None, "other")
+    with scene.broker_away():
+        scene.receiver().send(None)
+        signal.send(None)
+        Delivery.objects.update(due_at=Now())
+        with pytest.raises(publisher.PublishError):
+            sweep()
+    scene.bus.come_again()
+
+
+def nobody_receives_it(scene: Scene) -> None:
+    """No worker has a receiver of an open message."""
+    scene.signal(durable=True, open=True).send(None)
+    scene.bus.work()
+
+
+def is_open(scene: Scene) -> None:
+    """A worker finds the receiver of an open message."""
+    signal = scene.signal(durable=True, open=True)
+    connect(signal, lambda **kwargs: None, "receiver")
+    signal.send(None)
+    scene.bus.work()
+    scene.bus.come_again()
+
+
+def is_sent_on(scene: Scene) -> None:
+    """A worker finds a receiver of an open message that has a queue of its own."""
+    signal = scene.signal(open=True)
+    connect(signal, lambda **kwargs: None, "receiver", queue="email")
+    signal.send(None)
+    scene.bus.work()
+    scene.bus.work("email")
+
+
+def is_retried_by_hand(scene: Scene) -> None:
+    """A person retries a dead delivery."""
+    rejects(scene)
+    ledger.retry([only().pk])
+
+
+def is_discarded_by_hand(scene: Scene) -> None:
+    """A person discards a dead delivery."""
+    rejects(scene)
+    ledger.discard([only().pk])
+
+
+def is_cancelled(scene: Scene) -> None:
+    """A sender takes a message back, which is due later."""
+    sent = scene.receiver().send_later(timedelta(hours=1), None)
+    assert cancel(sent.id)
+
+
+def has_an_equal_message(scene: Scene) -> None:
+    """A message that waits stands for an equal one."""
+    signal = scene.signal(durable=True, unique=True)
+    connect(signal, lambda **kwargs: None, "receiver")
+    signal.send(None)
+    signal.send(None)
+
+
+def is_replaced(scene: Scene) -> None:
+    """The next message of a burst takes the place of the one before."""
+    signal = scene.signal(durable=True, unique=True, debounce=60)
+    connect(signal, lambda **kwargs: None, "receiver")
+    signal.send(None)
+    signal.send(None)
+
+
+def waits_for_its_turn(scene: Scene) -> None:
+    """An ordered delivery waits for the one before it, until a person discards that."""
+    signal = scene.signal(durable=True, ordered_by="key")
+    fails(signal, Reject("never"), "receiver")
+    signal.send_many(None, [{"key": "a"}] * 2)
+    scene.bus.work()
+    Delivery.objects.filter(state=State.PUBLISHED).update(state=State.PENDING, due_at=Now())
+    sweep()
+    ledger.discard([Delivery.objects.get(state=State.DEAD).pk])
+
+
+def is_passed_on(scene: Scene) -> None:
+    """A worker leaves the rest of an ordering key to another one."""
+    signal = scene.signal(durable=True, ordered_by="key")
+    connect(signal, lambda **kwargs: None, "receiver")
+    signal.send_many(None, [{"key": "a"}] * 2)
+    (texts,) = scene.bus.take()
+    with scene.patch.context() as patch:
+        patch.setattr(ordering, "KEY_SECONDS", -1.0)
+        deliver(texts[:1], queue=QUEUE)
+
+
+def is_repaired(scene: Scene) -> None:
+    """An audit finds what is missing, and a person has it repaired."""
+    signal = scene.receiver()
+    connect(signal, lambda **kwargs: None, "other")
+    signal.send(None)
+    Delivery.objects.get(receiver="other").delete()
+    let_wait()
+    since = StoredMessage.objects.get().created_at - timedelta(hours=2)
+    ledger.repair(ledger.audit(since, ledger.Evidence(frozenset({""}), time.monotonic())))
+
+
+def goes_back_to_its_queue(scene: Scene) -> None:
+    """The time of a batch is over before all of it has begun."""
+    scene.receiver().send_many(None, [{}] * 2)
+    with override_settings(SIGNALBUS={"BATCH_SECONDS": 0}):
+        scene.bus.work()
+
+
+def runs_elsewhere(scene: Scene) -> None:
+    """A copy of a message that is done comes late."""
+    scene.receiver().send(None)
+    (texts,) = scene.bus.take()
+    deliver(texts, queue=QUEUE)
+    deliver(texts, queue=QUEUE)
+
+
+SENT = ["sent", "recorded", "published"]
+RAN = ["started", "done"]
+
+# What is told of each delivery, by its receiver, in order; where there are several, of each of them.
+EXPECTED: dict[Callable[[Scene], None], dict[str, list[list[str]]]] = {
+    succeeds: {"receiver": [SENT + RAN]},
+    succeeds_without_a_row: {"receiver": [["sent", "published", *RAN]]},
+    commits: {"receiver": [SENT]},
+    shares_a_commit: {"receiver": [SENT + RAN] * 2 + [[*SENT, "started", "failed"]]},
+    loses_its_shared_commit: {"receiver": [SENT + RAN] * 2 + [[*SENT, "started", *RAN]]},
+    fails_until_it_is_dead: {"receiver": [[*SENT, "started", "failed", "published", "started", "dead"]]},
+    fails_without_a_row: {"receiver": [["sent", "published", "started", "recorded", "failed"]]},
+    rejects: {"receiver": [[*SENT, "started", "dead"]]},
+    misses_a_row: {"receiver": [[*SENT, "started", "skipped"]]},
+    is_not_atomic: {"receiver": [[*SENT, "claimed", *RAN]]},
+    is_given_out_again: {"receiver": [[*SENT, "claimed", *RAN]]},
+    is_given_out_again_in_company: {"receiver": [[*SENT, "requeued"]], "other": [["sent", "published", "recorded"]]},
+    has_no_attempt_left: {"receiver": [[*SENT, "dead"]]},
+    is_cut_off: {"receiver": [[*SENT, "claimed", "started", "requeued"]]},
+    does_not_begin: {"receiver": [[*SENT, "claimed", "requeued"]]},
+    is_unknown: {"receiver": [[*SENT, "parked", "published", "dead"]]},
+    has_an_unknown_key: {
+        "receiver": [["sent", "published", "recorded", "published", *RAN]],
+        "": [["recorded", "parked", "parked"]],
+    },
+    is_refused: {"": [["recorded", "refused", "dead", "refused"]]},
+    cannot_be_sent: {"receiver": [["recorded", "dead"]]},
+    cannot_be_published: {"receiver": [[*SENT, "dead"]]},
+    has_no_broker: {
+        "receiver": [["sent", "recorded", "requeued", "requeued", "published", *RAN]],
+        "other": [["sent", "recorded", "requeued", "published", *RAN]],
+    },
+    nobody_receives_it: {"": [[*SENT, "skipped"]]},
+    is_open: {"": [[*SENT, "done"]], "receiver": [["recorded", "published", *RAN]]},
+    is_sent_on: {"": [["sent", "published"]], "receiver": [["published", *RAN]]},
+    is_retried_by_hand: {"receiver": [[*SENT, "started", "dead", "retried"]]},
+    is_discarded_by_hand: {"receiver": [[*SENT, "started", "dead", "discarded"]]},
+    is_cancelled: {"receiver": [["sent", "recorded", "discarded"]]},
+    has_an_equal_message: {"receiver": [[*SENT, "requeued"]]},
+    is_replaced: {"receiver": [["sent", "recorded", "discarded"], ["sent", "recorded"]]},
+    waits_for_its_turn: {
+        "receiver": [[*SENT, "started", "dead", "discarded"], [*SENT, "requeued", "requeued"]],
+    },
+    is_passed_on: {"receiver": [SENT + RAN, SENT]},
+    is_repaired: {"receiver": [[*SENT, "requeued"]], "other": [[*SENT, "recorded"]]},
+    goes_back_to_its_queue: {"receiver": [SENT + RAN, [*SENT, "requeued"]]},
+    runs_elsewhere: {"receiver": [SENT + RAN]},
+}
+
+# Each function of the ledger that writes a state, with a scenario in which it does.
+PLACES: dict[str, Callable[[Scene], None]] = {
+    "accounts.repair": is_repaired,
+    "deliveries.expand": is_open,
+    "deliveries.give_back": does_not_begin,
+    "deliveries.keep_unpublished": has_no_broker,
+    "deliveries.release": is_given_out_again_in_company,
+    "deliveries.return_due": has_no_broker,
+    "deliveries.Settlement.fields": fails_until_it_is_dead,
+    "deliveries.skip": nobody_receives_it,
+    "due._take": fails_until_it_is_dead,
+    "later.discard_held": is_cancelled,
+    "later.hold": has_an_equal_message,
+    "later.postpone": is_cancelled,
+    "mending._discard": is_discarded_by_hand,
+    "mending.retry": is_retried_by_hand,
+    "parking._parked": is_unknown,
+    "parking._postpone": is_unknown,
+    "parking.bury": cannot_be_published,
+    "parking.refuse": is_refused,
+    "recording._inserts": succeeds,
+    "taking._claiming": is_not_atomic,
+    "taking._done": succeeds,
+    "taking._settling": shares_a_commit,
+    "taking.take_back": loses_its_shared_commit,
+    "turns.hold_back": waits_for_its_turn,
+    "turns.wake": waits_for_its_turn,
+    "unsendable.keep_unsendable": cannot_be_sent,
+}
+
+
+@pytest.fixture
+def heard(listening) -> list[Event]:
+    """All events."""
+    events: list[Event] = []
+
+    @listening()
+    def note(event: Event) -> None:
+        assert event.kind == "started" or not connection.in_atomic_block
+        events.append(event)
+
+    return events
+
+
+@contextmanager
+def functions_called() -> Iterator[set[str]]:
+    """Note the functions of the ledger that are called inside the block, also those whose answer is known."""
+    for module in [module for name, module in sys.modules.items() if name.startswith("signalbus.ledger.")]:
+        for value in vars(module).values():
+            getattr(value, "cache_clear", bool)()
+    called: set[str] = set()
+
+    def note(frame: Any, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(str(LEDGER)):
+            called.add(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_qualname}")
+
+    sys.setprofile(note)
+    try:
+        yield called
+    finally:
+        sys.setprofile(None)
+
+
+def told(heard: list[Event]) -> dict[str, list[list[str]]]:
+    """Return the kinds that were told of each delivery, by its receiver."""
+    kinds: dict[Any, list[str]] = {}
+    for event in heard:
+        kinds.setdefault((event.delivery.receiver, event.delivery.message_id), []).append(event.kind)
+    found: dict[str, list[list[str]]] = {}
+    for (receiver, _), those in kinds.items():
+        found.setdefault(receiver, []).append(those)
+    return {receiver: sorted(those) for receiver, those in found.items()}
+
+
+@pytest.mark.parametrize("scenario", EXPECTED, ids=lambda scenario: scenario.__name__)
+def test_what_is_told_is_what_the_rows_say(bus: Bus, heard: list[Event], monkeypatch, scenario):
+    """Each delivery has its events, in order and once each; the last one tells the state that its row has."""
+    with functions_called() as called:
+        scenario(Scene(bus, monkeypatch, []))
+
+    assert {place for place, those in PLACES.items() if those is scenario} <= called
+    assert told(heard) == {receiver: sorted(those) for receiver, those in EXPECTED[scenario].items()}
+    last = {event.delivery.id: event.kind for event in heard if event.kind in STATES}
+    for row in Delivery.objects.all():
+        assert row.state in STATES[last[row.pk]], row
+
+
+def test_each_kind_is_told_in_a_scenario():
+    """None is documented and never told."""
+    kinds = {kind for those in EXPECTED.values() for several in those.values() for each in several for kind in each}
+    assert kinds == set(KINDS)
+
+
+def writers() -> Iterator[str]:
+    """Find the functions of the ledger that write a state, by module and name."""
+    for path in sorted(LEDGER.rglob("*.py")):
+        yield from _writers_in(ast.parse(path.read_text()), path.stem)
+
+
+def _writers_in(node: ast.AST, name: str) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef):
+            inner = f"{name}.{child.name}"
+            if isinstance(child, ast.FunctionDef) and any(_writes_state(each) for each in ast.walk(child)):
+                yield inner
+            else:
+                yield from _writers_in(child, inner)
+
+
+def _writes_state(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        states = [keyword for keyword in node.keywords if keyword.arg == "state"]
+        return bool(states) and called not in {"filter", "exclude", "Q", "dict"}
+    if isinstance(node, ast.Dict):
+        return any(isinstance(key, ast.Constant) and key.value == "state" for key in node.keys)
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL.search(node.value) is not None
+
+
+def test_each_function_that_writes_a_state_has_a_scenario():
+    """Who adds one adds its event: tell it, add a scenario of it to EXPECTED, and name both in PLACES."""
+    assert set(writers()) == set(PLACES)
