@@ -5,9 +5,11 @@ Only workers import it: it brings all that a worker needs with it.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
+from billiard.exceptions import WorkerLostError
 from celery.concurrency.prefork import TaskPool
 from celery.worker import state
 
@@ -59,6 +61,22 @@ def taken() -> int:
             return len(reserved) + sum(request not in reserved for request in list(state.active_requests))
         except RuntimeError:  # a thread has begun another one meanwhile
             continue
+
+
+def cause_of_loss(info: Any) -> str | None:
+    """Return how a child of the pool ended that was lost, as "exit code 1" or "signal 9 (SIGKILL)"; None if none was.
+
+    Reads the text of billiard's ``WorkerLostError``, which has no attributes. Were it another, the reason would be that
+    whole text.
+
+    Args:
+        info: what Celery's request is told of a failure: billiard's ``ExceptionInfo``.
+    """
+    error: Any = getattr(info.exception, "exc", info.exception)  # billiard wraps it together with its traceback
+    if not isinstance(error, WorkerLostError):
+        return None
+    found = re.search(r"(?:exitcode|signal) \d+(?: \(\w+\))?", str(error))
+    return found[0].replace("exitcode", "exit code") if found else str(error)
 
 
 def is_prefork(pool: Any) -> bool:

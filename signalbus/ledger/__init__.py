@@ -43,6 +43,7 @@ from signalbus.ledger.due import (
     wait_anew,
 )
 from signalbus.ledger.later import cancel, postpone
+from signalbus.ledger.lost import Run, last_run, lost_claim, settle_lost
 from signalbus.ledger.mending import discard, failed, retry, skipped
 from signalbus.ledger.once import end_of_burst, stand_in
 from signalbus.ledger.ordering import order_of
@@ -71,6 +72,7 @@ __all__ = [
     "Backlog",
     "Evidence",
     "Part",
+    "Run",
     "Settlement",
     "Share",
     "Taken",
@@ -99,6 +101,8 @@ __all__ = [
     "keep_unpublished",
     "keep_unsendable",
     "last_failure",
+    "last_run",
+    "lost_claim",
     "mark",
     "mark_now",
     "marker_returned",
@@ -124,6 +128,7 @@ __all__ = [
     "retry",
     "return_due",
     "settle",
+    "settle_lost",
     "settle_taken",
     "skip",
     "skipped",

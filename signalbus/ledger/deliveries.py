@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, router, transaction
-from django.db.models import F, Q
+from django.db.models import F
 
 from signalbus import conf
 from signalbus.ledger.clock import Now, later
@@ -192,7 +192,9 @@ class Settlement:
         return fields
 
 
-def keep_settled(message: Message, receiver: str, queue: str | None, settlement: Settlement) -> None:
+def keep_settled(
+    message: Message, receiver: str, queue: str | None, settlement: Settlement, *, suspect: bool = False
+) -> None:
     """Write down the first attempt of a delivery that had no row.
 
     Args:
@@ -200,8 +202,10 @@ def keep_settled(message: Message, receiver: str, queue: str | None, settlement:
         receiver: to whom.
         queue: through which queue.
         settlement: how the attempt ended.
+        suspect: as of `settle`.
     """
-    insert([row_of(message)], [new_delivery(message.id, receiver, queue, attempts=1, **settlement.fields())])
+    fields = {"attempts": 1, "publications": int(suspect), **settlement.fields()}
+    insert([row_of(message)], [new_delivery(message.id, receiver, queue, **fields)])
 
 
 def settle(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int, suspect: bool = False) -> bool:
@@ -225,16 +229,14 @@ def settle(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int, s
     return bool(update_free(rows.filter(state__in=OPEN_STATES), **fields))
 
 
-def last_failure(delivery: UUID) -> tuple[str, str, str, int]:
-    """Return a delivery's state, the error of its last attempt that failed (empty if none has), and the traceback.
-
-    The last of the four is how often it was published again because it was lost.
+def last_failure(delivery: UUID) -> tuple[str, str]:
+    """Return the error of a delivery's last attempt that failed, empty if none has, and its traceback.
 
     Args:
         delivery: its id.
     """
     rows = Delivery.objects.using(using()).filter(id=delivery)
-    return rows.values_list("state", "error", "traceback", "publications").first() or ("", "", "", 0)
+    return rows.values_list("error", "traceback").first() or ("", "")
 
 
 def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
@@ -310,15 +312,14 @@ def return_due(deliveries: Iterable[UUID], delay: float) -> None:
 def release(deliveries: Iterable[UUID]) -> None:
     """Give up what was lost in company: the sweeper publishes each again, alone, because one of them ended the worker.
 
-    A claim that is not overdue is left to its worker, which may live, and have lost no more than its broker.
+    A claim is left to its worker, which may live, and have lost no more than its broker; and else to the sweeper.
 
     Args:
         deliveries: their ids.
     """
     alias = using()
     with transaction.atomic(using=alias):
-        lost = Q(state=State.PUBLISHED) | Q(state=State.RUNNING, due_at__lte=Now())
-        rows = unlocked(Delivery.objects.using(alias).filter(lost, id__in=list(deliveries)))
+        rows = unlocked(Delivery.objects.using(alias).filter(state=State.PUBLISHED, id__in=list(deliveries)))
         tell_of_rows("requeued", rows)
         rows.update(state=State.PENDING, publications=F("publications") + 1, due_at=Now())
 

@@ -46,7 +46,7 @@ _AWAITED = RawSQL(f"state IN ({_NAMES})", (), output_field=BooleanField())  # no
 
 
 # Columns of what is taken that nobody asks for: a traceback may be long.
-_NOT_PUBLISHED = ("error", "traceback", "failed_at", "started_at", "ended_at", "worker", "message__subject")
+_NOT_PUBLISHED = ("error", "traceback", "failed_at", "started_at", "ended_at", "message__subject")
 
 
 def is_idle() -> bool:
@@ -84,8 +84,9 @@ def take_due(limit: int) -> list[Delivery]:
         limit: how many at most.
 
     Returns:
-        The deliveries with their messages, the database's time as ``clock``, and whether each was lost as ``lost``. One
-        with ``publications`` above 0 is to be published alone: it may be what ended its worker.
+        The deliveries with their messages, the database's time as ``clock``, whether each was lost as ``lost``, and
+        whether it was claimed by a worker whose lease is over as ``overdue``. One with ``publications`` above 0 is to
+        be published alone: it may be what ended its worker.
     """
     return take_admitted(limit, None)[0]
 
@@ -124,7 +125,7 @@ def _take(rows: QuerySet[Delivery], limit: int, admission: Admission) -> list[De
     features = connections[alias].features
     if features.has_select_for_update_skip_locked:
         rows = rows.select_for_update(skip_locked=True, no_key=features.has_select_for_no_key_update)
-    groups: dict[tuple[int, str | None, bool], list[UUID]] = {}
+    groups: dict[tuple[int, str | None, bool, bool], list[UUID]] = {}
     due = admission.choose(rows, limit)
     ordered = [row.id for row in due if row.ordering_key]
     waiting = hold_back(ordered) if ordered else ()
@@ -132,14 +133,17 @@ def _take(rows: QuerySet[Delivery], limit: int, admission: Admission) -> list[De
         if row.id in waiting:
             continue
         lost = row.state in TAKEN_STATES
-        group = (row.publications + lost, admission.worker if row.attempts else None, lost or row.is_released)
+        admitted_by = admission.worker if row.attempts else None
+        overdue = row.state == State.RUNNING
+        group = (row.publications + lost, admitted_by, lost or row.is_released, overdue)
         groups.setdefault(group, []).append(row.id)
     taken: list[Delivery] = []
-    for (publications, admitted_by, lost), ids in groups.items():
+    for (publications, admitted_by, lost, overdue), ids in groups.items():
         mine = Delivery.objects.using(alias).filter(id__in=ids)
+        noted = {"lost": Value(lost), "overdue": Value(overdue)}
         wait = min(LONGEST_WAIT, WAIT * 2.0 ** min(publications, 16))
         mine.update(state=State.PUBLISHED, publications=publications, due_at=later(wait), admitted_by=admitted_by)
-        taken += mine.select_related("message").defer(*_NOT_PUBLISHED).annotate(clock=Now(), lost=Value(lost))
+        taken += mine.select_related("message").defer(*_NOT_PUBLISHED).annotate(**noted, clock=Now())
     return sorted(taken, key=lambda row: row.created_at)
 
 

@@ -65,12 +65,12 @@ def _taking(dialect: Dialect) -> Statement:
 
 
 @cache
-def _claiming(dialect: Dialect, *, overtake: bool) -> Statement:
+def _claiming(dialect: Dialect) -> Statement:
     changes = (
         f"state = 'running', attempts = attempts + 1, publications = 0, parked_at = NULL, "
         f"started_at = {dialect.now}, due_at = {dialect.later}, worker = %s"
     )
-    return _statement(dialect, changes, _runnable(dialect, overtake=overtake))
+    return _statement(dialect, changes, _runnable(dialect))
 
 
 @cache
@@ -78,18 +78,16 @@ def _confirming(dialect: Dialect) -> Statement:
     return _statement(dialect, _done(dialect), "id = %s AND state = 'running' AND attempts = %s", waits=True)
 
 
-def _runnable(dialect: Dialect, *, overtake: bool = False) -> str:
-    return f"id = %s AND {_free(dialect, overtake=overtake)}"
+def _runnable(dialect: Dialect) -> str:
+    return f"id = %s AND {_free(dialect)}"
 
 
-def _free(dialect: Dialect, *, overtake: bool = False) -> str:
-    # What waits for its next attempt is not due for every late copy of its message.
-    free, when_due = "'published', 'parked'", "'pending', 'running'"
-    if overtake:
-        free, when_due = f"{free}, 'running'", "'pending'"
-    # A CASE, not ORs: PostgreSQL would look for each partial index whether they imply its condition, each time.
+def _free(dialect: Dialect) -> str:
+    # What waits for its next attempt is not due for every late copy of its message. A claim is never taken over: one
+    # that was lost is written down as a failed attempt first. A CASE, not ORs: PostgreSQL would look for each partial
+    # index whether they imply its condition, each time.
     due = f"due_at <= {dialect.now}"
-    return f"CASE WHEN state IN ({free}) THEN TRUE WHEN state IN ({when_due}) THEN {due} ELSE FALSE END"
+    return f"CASE WHEN state IN ('published', 'parked') THEN TRUE WHEN state = 'pending' THEN {due} ELSE FALSE END"
 
 
 def _done(dialect: Dialect) -> str:
@@ -222,17 +220,13 @@ def _places(deliveries: Sequence[UUID]) -> str:
     return f"({', '.join(['%s'] * len(deliveries))})"
 
 
-def claim(  # noqa: PLR0913 - all that is to be known of a claim
-    delivery: UUID, *, worker: str, lease: float, overtake: bool = False, most: int | None = None, using: str
-) -> Taken | None:
+def claim(delivery: UUID, *, worker: str, lease: float, most: int | None = None, using: str) -> Taken | None:
     """Count an attempt before it runs, and commit that: a delivery that ends its worker is bounded.
 
     Args:
         delivery: its id.
         worker: who runs it.
         lease: seconds after which it is taken for lost, unless somebody holds its row.
-        overtake: also from one who has claimed it and does not hold its row: where the broker gives it out again, and a
-            receiver's transaction would hold the row, that one is gone.
         most: attempts that the policy allows: what would be one more is returned, and its row left as it was.
         using: the ledger's alias.
 
@@ -241,7 +235,7 @@ def claim(  # noqa: PLR0913 - all that is to be known of a claim
     """
     dialect = dialect_of(using)
     with transaction.atomic(using=using):
-        found = _take(using, _claiming(dialect, overtake=overtake), (lease, worker), (dialect.key(delivery),))
+        found = _take(using, _claiming(dialect), (lease, worker), (dialect.key(delivery),))
         taken = None if found is None else _taken(dialect, found)
         if taken is not None and most is not None and taken.attempt - taken.allowance > most:
             transaction.set_rollback(True, using=using)

@@ -55,8 +55,7 @@ def head(key: str) -> Head | None:
     now = dialect_of(alias).now
     with connections[alias].cursor() as cursor:
         cursor.execute(
-            f"SELECT d.id, m.text, (d.state IN ('published', 'parked') "
-            f"OR (d.state IN ('pending', 'running') AND d.due_at <= {now})) "
+            f"SELECT d.id, m.text, (d.state IN ('published', 'parked') OR (d.state = 'pending' AND d.due_at <= {now})) "
             f"FROM {DELIVERIES} d JOIN {MESSAGES} m ON m.id = d.message_id "
             f"WHERE d.ordering_key = %s AND {_OPEN.format('d')} ORDER BY d.position LIMIT 1",
             (key,),

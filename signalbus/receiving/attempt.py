@@ -25,6 +25,7 @@ from signalbus.receiving import lines
 from signalbus.receiving.calling import Attempt, NotKnownHere, call_receiver
 from signalbus.receiving.ending import is_shutting_down, was_cut_off
 from signalbus.receiving.leases import LEASE, leases
+from signalbus.receiving.lost_runs import settle_redelivered
 from signalbus.receiving.ordering import is_ordered, turns
 from signalbus.receiving.pace import BRIEF
 from signalbus.receiving.parking import park
@@ -121,7 +122,7 @@ def deliver_attempt(attempt: Attempt, *, redelivered: bool = False, claim: bool 
 def _run_as_due(attempt: Attempt, *, redelivered: bool, claim: bool) -> None:
     atomic = attempt.receiver.atomic
     if attempt.recorded and (redelivered or claim or not atomic):
-        _run_claimed(attempt, overtake=redelivered and atomic, lost=redelivered)
+        _run_claimed(attempt, redelivered=redelivered)
         return
     try:
         contextvars.copy_context().run(_run, attempt)
@@ -136,35 +137,34 @@ def _run_as_due(attempt: Attempt, *, redelivered: bool, claim: bool) -> None:
     _run_claimed(attempt)
 
 
-def _run_claimed(attempt: Attempt, *, overtake: bool = False, lost: bool = False) -> None:
+def _run_claimed(attempt: Attempt, *, redelivered: bool = False) -> None:
     """Count the attempt before it runs: a delivery that ends its worker is bounded."""
     lease = CLAIM_LEASE if attempt.receiver.atomic else LEASE
     alias = ledger.using()
     most = attempt.receiver.retry.max_attempts
-    taken = ledger.claim(attempt.id, worker=worker_name(), lease=lease, overtake=overtake, most=most, using=alias)
+    taken = ledger.claim(attempt.id, worker=worker_name(), lease=lease, most=most, using=alias)
     if taken is None:
+        if redelivered and settle_redelivered(attempt):
+            return
         raise Dropped
     attempt.count(taken, claimed=True)
     if attempt.is_spent:
-        end_spent(attempt, lost=lost)
+        end_spent(attempt)
         return
     attempt.tell("claimed")
     contextvars.copy_context().run(_run, attempt)
 
 
-def end_spent(attempt: Attempt, *, lost: bool = False) -> None:
+def end_spent(attempt: Attempt) -> None:
     """Let a delivery be dead without another run, with the error of its last attempt.
 
     Args:
         attempt: the one that is not made; its row is as it was before.
-        lost: the broker gave its message out again: what ran last has not ended by itself.
     """
     attempt.number -= 1
     attempt.claimed = False
-    state, error, traceback, publications = ledger.last_failure(attempt.id)
-    if lost or publications or state == State.RUNNING or not error:
-        last = f"its worker was lost in attempt {attempt.number}, the last one"
-        error = f"{last}; the last error before: {error}" if error else last
+    error, traceback = ledger.last_failure(attempt.id)
+    error = error or f"its worker was lost in attempt {attempt.number}"  # by a worker of 0.5, which wrote nothing down
     settlement = ledger.Settlement(state=State.DEAD, error=error, traceback=traceback)
     if ledger.settle(attempt.id, settlement, seen=attempt.number, attempt=attempt.number):
         most = attempt.receiver.retry.max_attempts

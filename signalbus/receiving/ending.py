@@ -18,6 +18,11 @@ def tell_children(**_kwargs: object) -> None:
     _shared[0] = 1
 
 
+def has_begun() -> bool:
+    """Whether the worker has been told to shut down; in its main process."""
+    return bool(_shared[0]) or is_worker_terminating()
+
+
 def was_cut_off() -> bool:
     """Whether what has just failed here was ended by a signal, and did not fail by itself."""
     return is_child_exiting() or is_worker_terminating()

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from signalbus.events import Event
 
 
-def worker_name() -> str:
-    """Return what the ledger and events call this process."""
-    return _name_of(os.getpid())
+def worker_name(pid: int | None = None) -> str:
+    """Return what the ledger and events call a process of this machine, by default this one."""
+    return _name_of(os.getpid() if pid is None else pid)
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import reprlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery.app.task import Context
@@ -16,8 +17,11 @@ from celery.worker.request import Request
 from celery.worker.strategy import default
 
 from signalbus import celery
-from signalbus.receiving import lines, mates
+from signalbus.compat.pools import cause_of_loss
+from signalbus.receiving import ending, lines, mates
 from signalbus.receiving.acknowledging import let_go_if_lost
+from signalbus.receiving.lost_runs import Loss, losses
+from signalbus.receiving.reporting import worker_name
 from signalbus.transport import company
 from signalbus.transport import message as queued
 from signalbus.wire.hint import has_several_recipients
@@ -139,6 +143,29 @@ class DeliverRequest(Request):
         self._sheet = self._watched(message)
         if self._sheet is not None:
             self._request_dict["delivery_info"]["ticket"] = self._sheet.ticket
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """Have a lost run written down as a failed attempt before the message goes back to the broker; Celery's name.
+
+        Not once the worker shuts down: that is no attempt, and nobody may be left to write it down.
+        """
+        requeue = partial(super().on_failure, exc_info, send_failed_event, return_ok)
+        reason = cause_of_loss(exc_info)
+        if reason is not None and not ending.has_begun():
+            loss = self._loss(reason, requeue)
+            if loss is not None and losses.add(loss):
+                return None
+        return requeue()
+
+    def _loss(self, reason: str, requeue: Callable[[], object]) -> Loss | None:
+        """Return what the lost child ran; None if it cannot be told apart from what shares its Celery message."""
+        texts, sheet = self._args[0], self._sheet
+        pid: Any = self.worker_pid  # its stubs call it a text
+        running = sheet.running() if sheet is not None else (0, None) if len(texts) == 1 else None
+        if running is None or pid is None:
+            return None
+        text, place = running
+        return Loss(texts[text], place, worker_name(pid), reason, requeue)
 
     def _watched(self, message: Message) -> Sheet | None:
         """Have the texts of a message looked after that the transport can divide, and let its end divide it."""

@@ -17,6 +17,7 @@ from signalbus import conf, ledger
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
 from signalbus.models import State
+from signalbus.receiving.lost_runs import losses, settle_overdue
 from signalbus.receiving.reporting import tell, worker_name
 from signalbus.receiving.trouble import Trouble
 from signalbus.receiving.upkeep import close_connection, close_connections, use_no_pools
@@ -120,6 +121,8 @@ def _text(row: Delivery) -> str | None:
         message = from_body(body)
         if not row.message.signal:  # opened at last: by now this worker holds the key, or reads the version
             ledger.open_parked(row, message)
+            return None
+        if row.overdue and settle_overdue(row, message):  # type: ignore[attr-defined]  # annotated by take_admitted
             return None
         recipients = (row.receiver,) if row.receiver else None
         return publisher.sign(to_body(replace(message, recipients=recipients, recorded=True)))
@@ -264,7 +267,8 @@ class Sweeper(threading.Thread):
         self._interval = interval
         self._share = ledger.Share(worker_name(), max(1, places // 2))
         self._mark_at = 0.0
-        self._stopped = threading.Event()
+        self._is_told_to_stop = False
+        self._woken = threading.Event()  # there is something to do at once
         self._unparked = False
         self._purge = Purge()
         self._trouble = Trouble("signalbus could not sweep, and will try again")
@@ -277,22 +281,31 @@ class Sweeper(threading.Thread):
             connection.inc_thread_sharing()  # who forks closes them
         _kept[:] = connections.all()
         pause = BREATH
+        losses.open(self._woken.set)
         try:
-            while not self._stopped.wait(pause):
+            while self._wait(pause):
                 with _sweeping:
                     pause = self._sweep()
                     if pause > KEEP_CONNECTED or not connections[ledger.using()].settings_dict["AUTOCOMMIT"]:
                         close_connections()  # without autocommit, what was read would stand in a transaction for ever
         finally:
+            losses.close()
             close_connections()
+
+    def _wait(self, pause: float) -> bool:
+        """Wait for so many seconds, or until there is something to do; return False if that is to stop."""
+        self._woken.wait(pause)
+        self._woken.clear()
+        return not self._is_told_to_stop
 
     def _sweep(self) -> float:
         """Publish a batch; return in how many seconds to go on."""
         try:
+            again = losses.settle()
             if not self._unparked:
                 ledger.unpark()
                 self._unparked = True
-            pause = self._interval
+            pause = self._interval if again is None else again
             if not ledger.is_idle():
                 self._mark()
                 _, more = _sweep_some(self._share)
@@ -321,4 +334,5 @@ class Sweeper(threading.Thread):
 
     def stop(self) -> None:
         """Stop after the batch under way."""
-        self._stopped.set()
+        self._is_told_to_stop = True
+        self._woken.set()

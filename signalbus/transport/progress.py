@@ -172,6 +172,17 @@ class Sheet:
         ends = [*(first for _, first in firsts[1:]), _memory[self._start + _TAKEN]]
         return {text: _memory[parts + first : parts + end] for (text, first), end in zip(firsts, ends, strict=False)}
 
+    def running(self) -> tuple[int, int | None] | None:
+        """Return the text that is worked on, and which of its recipients if several; None if that is not sure."""
+        begun = [text for text, state in enumerate(self.told()) if state == BEGUN]
+        if len(begun) != 1:
+            return None
+        parts = self.parts().get(begun[0])
+        places = [place for place, state in enumerate(parts or b"") if state == BEGUN]
+        if parts is None:
+            return begun[0], None
+        return (begun[0], places[0]) if len(places) == 1 else None
+
     def told(self) -> bytes:
         """Return the state of each text; nothing if nobody has told of any, as a process that shares no memory."""
         return self.states if self.steps else b""

@@ -94,7 +94,8 @@ def test_bad_input_a_killed_child_is_a_failed_attempt_bounded_then_dead(start_wo
 
     dead = wait_for_dead("that_kills_its_process", timeout=40)
     wait_until(lambda: "k" in traces("healthy beside the killer"), 20, "the neighbour")
-    assert dead.attempts <= 4
+    assert (dead.error, dead.attempts) == ("its process was lost: signal 9 (SIGKILL)", 2)
+    assert [row.attempts for row in deliveries("healthy_beside_the_killer")] == [1]
     assert worker.pid == main
     trouble.send(sender=None, label="afterwards")
     wait_until(lambda: traces("healthy") == ["afterwards"], what="the next good message")

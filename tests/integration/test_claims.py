@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import connection, connections, transaction
+from django.db.models import F
 
 from signalbus import Retry, Signal, conf, current, ledger
 from signalbus.models import Delivery, State
@@ -14,7 +16,7 @@ from signalbus.receiving.batch import deliver
 from signalbus.receiving.sweeper import sweep
 from signalbus.wire.message import from_body
 
-from .bus import QUEUE, Bus, connect, elsewhere, fails, only, rows
+from .bus import QUEUE, Bus, connect, elsewhere, fails, let_wait, only, rows
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -38,7 +40,7 @@ def test_a_lost_claim_runs_nothing(bus: Bus, signal: Signal, monkeypatch, caplog
 
     def overtaken(delivery: UUID, **options: Any) -> Any:
         mine = claim(delivery, **options)
-        claim(delivery, worker="w2", lease=100, overtake=True, using="default")
+        Delivery.objects.update(attempts=F("attempts") + 1, worker="w2")
         return mine
 
     monkeypatch.setattr(ledger, "claim", overtaken)
@@ -90,10 +92,12 @@ def test_a_recorded_copy_runs_once(bus: Bus, signal: Signal):
     assert rows() == [("receiver", "done", 2)]
 
 
-def test_a_running_delivery_is_left_alone_until_its_claim_is_overdue(bus: Bus, signal: Signal):
-    """A copy that comes while it runs is dropped; one that the broker gives out again takes the claim over."""
+def test_a_redelivered_claim_is_a_failed_attempt(bus: Bus, signal: Signal):
+    """A copy that comes while a delivery runs is dropped; one that the broker gives out again tells that the worker was
+    lost: a failed attempt with a reason and a back-off.
+    """
     ran = []
-    connect(signal, lambda **kwargs: ran.append(1), "receiver")
+    connect(signal, lambda **kwargs: ran.append(1), "receiver", retry=Retry(base_delay=30, jitter=False))
     signal.send(None)
     ((text,),) = bus.take()
     message = from_body(conf.signer().verify(text))
@@ -103,11 +107,68 @@ def test_a_running_delivery_is_left_alone_until_its_claim_is_overdue(bus: Bus, s
     assert ledger.claim(only().pk, worker="w1", lease=100, using="default") == (1, 0, 0)
 
     deliver(texts, queue=QUEUE)
-    assert ran == []
+    assert rows() == [("receiver", "running", 1)]
     deliver(texts, queue=QUEUE, redelivered=True)
 
-    assert ran == [1]
-    assert rows() == [("receiver", "done", 2)]
+    assert ran == []
+    assert rows() == [("receiver", "pending", 1)]
+    lost = only()
+    assert lost.error == "its worker was lost in attempt 1"
+    assert lost.failed_at is not None
+    assert timedelta(seconds=29) < lost.due_at - lost.failed_at < timedelta(seconds=31)
+    assert list(ledger.failed()) == [lost]
+    deliver(texts, queue=QUEUE, redelivered=True)
+    assert ran == []
+    bus.come_again()
+    assert (ran, rows()) == ([1], [("receiver", "done", 2)])
+
+
+def test_a_redelivered_claim_without_a_transaction_is_lost_once_its_lease_is_over(bus: Bus, signal: Signal):
+    """Until then its process may still run it, and have lost only its broker."""
+    ran = []
+    connect(signal, lambda **kwargs: ran.append(1), "receiver", atomic=False)
+    signal.send(None)
+    ((text,),) = bus.take()
+    ledger.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
+    sweep()
+    (texts,) = bus.take()
+    ledger.claim(only().pk, worker="w1", lease=100, using="default")
+
+    deliver(texts, queue=QUEUE, redelivered=True)
+    assert rows() == [("receiver", "running", 1)]
+    let_wait()
+    deliver(texts, queue=QUEUE, redelivered=True)
+
+    assert (ran, rows()) == ([], [("receiver", "pending", 1)])
+    assert only().error == "its worker was lost in attempt 1"
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_an_overdue_claim_is_a_failed_attempt(bus: Bus, signal: Signal, caplog, atomic: bool):
+    """The sweeper writes down that its worker was lost, and publishes it after the receiver's back-off."""
+    retry = Retry(base_delay=30, jitter=False)
+    ran = []
+    connect(signal, lambda **kwargs: ran.append(1), "receiver", atomic=atomic, retry=retry)
+    signal.send(None)
+    ((text,),) = bus.take()
+    ledger.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
+    sweep()
+    bus.take()
+    ledger.claim(only().pk, worker="w1", lease=100, using="default")
+    assert sweep() == 0
+
+    let_wait()
+    assert sweep() == 0
+
+    assert rows() == [("receiver", "pending", 1)]
+    lost = only()
+    assert lost.error == "its worker was lost in attempt 1"
+    assert lost.failed_at is not None
+    assert lost.due_at - lost.failed_at > timedelta(seconds=29)
+    assert lost.error in caplog.text
+    assert bus.take() == []
+    bus.come_again()
+    assert (ran, rows()) == ([1], [("receiver", "done", 2)])
 
 
 def test_a_redelivered_lone_message_counts_its_attempts(bus: Bus, signal: Signal):
@@ -121,16 +182,21 @@ def test_a_redelivered_lone_message_counts_its_attempts(bus: Bus, signal: Signal
     connect(signal, receiver_that_kills_its_worker, "killer", retry=Retry(max_attempts=3))
     signal.send(None)
     (texts,) = bus.take()
-    for redelivered in [False, True, True, True]:
+    with pytest.raises(KeyboardInterrupt):
+        deliver(texts, queue=QUEUE)
+    for attempt, state in ((1, "pending"), (2, "pending"), (3, "dead")):
         with pytest.raises(KeyboardInterrupt):
-            deliver(texts, queue=QUEUE, redelivered=redelivered)
-    assert rows() == [("killer", "running", 3)]
+            deliver(texts, queue=QUEUE, redelivered=True)
+        assert rows() == [("killer", "running", attempt)]
+        deliver(texts, queue=QUEUE, redelivered=True)
+        assert rows() == [("killer", state, attempt)]
+        Delivery.objects.update(due_at=F("created_at"))
 
     deliver(texts, queue=QUEUE, redelivered=True)
 
     assert len(killed) == 4
-    assert [(receiver, state) for receiver, state, _ in rows()] == [("killer", "dead")]
-    assert "its worker was lost" in only().error
+    assert rows() == [("killer", "dead", 3)]
+    assert only().error == "its worker was lost in attempt 3"
 
 
 def test_a_redelivered_batch_is_set_apart(bus: Bus, signal: Signal):
@@ -218,22 +284,6 @@ def test_a_retry_of_what_was_suspect_travels_alone_and_is_counted_before_it_runs
 
     assert "lost deliveries" not in caplog.text
     assert seen == [[("suspect", "running", number)] for number in (1, 2, 3)]
-
-
-def test_an_overdue_claim_is_published_again(bus: Bus, signal: Signal):
-    """A worker that never came back: its claim is overdue, and the delivery runs elsewhere."""
-    ran = []
-    connect(signal, lambda **kwargs: ran.append(1), "receiver")
-    signal.send(None)
-    ((text,),) = bus.take()
-    ledger.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
-    assert ledger.claim(only().pk, worker="w1", lease=-1, using="default") == (1, 0, 0)
-
-    assert sweep() == 1
-    bus.work()
-
-    assert ran == [1]
-    assert rows() == [("receiver", "done", 2)]
 
 
 def test_a_claim_that_is_given_back_waits_for_the_broker(bus: Bus, signal: Signal):

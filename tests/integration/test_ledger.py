@@ -212,11 +212,17 @@ def test_whoever_changes_rows_passes_over_those_that_are_being_run(database_url:
 
 
 def test_a_claim_counts_before_the_run_and_is_confirmed_by_its_number(database_url: str):
-    """A committed claim survives its worker; who claims later makes the former one void."""
+    """A committed claim survives its worker, and nobody takes it over; once it is written down as lost, the next one
+    makes it void.
+    """
     delivery = recorded()
 
     first = taking.claim(delivery, worker="w1", lease=0, using=DEFAULT)
     assert state_of(delivery) == ("running", 1)
+    assert taking.claim(delivery, worker="w2", lease=10, using=DEFAULT) is None
+    lost = ledger.Settlement(state=State.PENDING, error="lost")
+    assert ledger.settle_lost(delivery, lost, seen=1, attempt=1)
+    assert not ledger.settle_lost(delivery, lost, seen=1, attempt=1)
     second = taking.claim(delivery, worker="w2", lease=10, using=DEFAULT)
 
     assert first is not None

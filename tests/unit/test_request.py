@@ -10,12 +10,16 @@ from unittest.mock import Mock
 
 import pytest
 from billiard.einfo import ExceptionInfo
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.app.task import Context
 from celery.exceptions import InvalidTaskError, Reject
-from celery.worker.request import create_request_cls  # type: ignore[attr-defined]  # not in its stubs
+from celery.worker.request import Request, create_request_cls  # type: ignore[attr-defined]  # not in its stubs
 from kombu.message import Message
 
 from signalbus import celery
+from signalbus.receiving import ending
+from signalbus.receiving.lost_runs import Loss, losses
+from signalbus.receiving.reporting import worker_name
 from signalbus.receiving.request import DeliverRequest
 from signalbus.transport import company, progress
 
@@ -175,6 +179,81 @@ def learning_request(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], Any]:
     app = celery.get_app()
     task = app.tasks[celery.TASK_NAME]
     return seen, request(cls=create_request_cls(DeliverRequest, task, Mock(), "here", None, app=app))
+
+
+def lost(error: Exception) -> ExceptionInfo:
+    """Return what a request is told of its failure."""
+    try:
+        raise error
+    except Exception:  # noqa: BLE001 - whatever it is
+        return ExceptionInfo()
+
+
+class TestALostChild:
+    @pytest.fixture(autouse=True)
+    def requeued(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """What Celery gives back to the broker."""
+        seen: list[Any] = []
+        monkeypatch.setattr(Request, "on_failure", lambda made, info, *_: seen.append(info))
+        return seen
+
+    @pytest.fixture
+    def taken(self, monkeypatch: pytest.MonkeyPatch) -> list[Loss]:
+        """What the sweeper's thread gets to write down."""
+        seen: list[Loss] = []
+
+        def add(loss: Loss) -> bool:
+            seen.append(loss)
+            return True
+
+        monkeypatch.setattr(losses, "add", add)
+        return seen
+
+    INFO = lost(WorkerLostError("Worker exited prematurely: signal 9 (SIGKILL) Job: 7."))
+
+    def test_its_message_goes_back_once_the_loss_is_written_down(self, requeued, taken):
+        """The message of one text tells what the child ran."""
+        made = request()
+        made.worker_pid = 42
+        made.on_failure(self.INFO)
+
+        (loss,) = taken
+        assert (loss.text, loss.place, loss.reason) == (TEXT, None, "signal 9 (SIGKILL)")
+        assert loss.worker == worker_name(42)
+        assert requeued == []
+        loss.requeue()
+        assert requeued == [self.INFO]
+
+    def test_of_several_texts_the_one_that_ran_is_told_by_its_progress(self, requeued, taken):
+        """The others go on as before."""
+        made = request(body=[[["a", "b", "c"]], {}, EMBEDDED])
+        made.worker_pid = 42
+        sheet = made._sheet = progress.post(3)
+        assert sheet is not None
+        told = progress.of(sheet.ticket, 3)
+        told.begin(0)
+        told.end(0)
+        told.begin(1)
+        made.on_failure(self.INFO)
+        progress.put_away(sheet)
+
+        (loss,) = taken
+        assert (loss.text, loss.place) == ("b", None)
+
+    @pytest.mark.parametrize("case", ["unsure", "not begun", "shutdown", "no sweeper", "time limit"])
+    def test_a_message_goes_back_at_once_otherwise(self, requeued, taken, monkeypatch, case: str):
+        """Nobody knows which text ran, no child had begun, the worker shuts down, or nobody writes it down."""
+        made = request(body=[[["a", "b"]], {}, EMBEDDED]) if case == "unsure" else request()
+        made.worker_pid = None if case == "not begun" else 42
+        info = lost(TimeLimitExceeded(5)) if case == "time limit" else self.INFO
+        if case == "shutdown":
+            monkeypatch.setattr(ending, "has_begun", lambda: True)
+        if case == "no sweeper":
+            monkeypatch.undo()
+            monkeypatch.setattr(Request, "on_failure", lambda made, info, *_: requeued.append(info))
+        made.on_failure(info)
+
+        assert (requeued, taken) == ([info], [])
 
 
 class TestWhatIsLearned:

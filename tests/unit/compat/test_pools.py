@@ -6,6 +6,9 @@ import inspect
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import Terminated, TimeLimitExceeded
 from billiard.pool import ApplyResult, Pool
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.prefork import TaskPool
@@ -114,3 +117,25 @@ def test_what_celery_has_taken_on_and_what_runs():
         assert pools.running() == {"runs"}
     finally:
         state.reset_state()
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"), [(1, "exit code 1"), (-9, "signal 9 (SIGKILL)"), (-60, "signal 60"), (15, "exit code 15")]
+)
+def test_how_a_lost_child_ended_is_read_from_billiards_text(status: int, cause: str):
+    """As billiard writes it, for an exit code and for a signal, with and without a name."""
+    told: list[Any] = []
+    lost = ApplyResult({}, None, error_callback=told.append)
+
+    Pool.mark_as_worker_lost(None, lost, status)  # type: ignore[arg-type]  # it asks for nothing of the pool
+
+    assert pools.cause_of_loss(told[0]) == cause
+
+
+@pytest.mark.parametrize("error", [TimeLimitExceeded(5), Terminated(15), ValueError("exitcode 1")])
+def test_what_ended_otherwise_is_no_lost_child(error: Exception):
+    """A hard time limit, a revoked task and a task's own error have records of their own."""
+    try:
+        raise error
+    except Exception:  # noqa: BLE001 - whatever it is
+        assert pools.cause_of_loss(ExceptionInfo()) is None

@@ -92,6 +92,31 @@ def test_recipients_are_seen_one_by_one(sheet):
     assert told.parts(2, 1).begin(0)
 
 
+def test_what_runs_is_told_where_that_is_sure(sheet):
+    """One text that is begun, and of one with several recipients the one that is begun."""
+    told = of(sheet)
+    assert sheet.running() is None  # as of a process that shares no memory
+
+    told.begin(0)
+    assert sheet.running() == (0, None)
+    told.begin(1)
+    assert sheet.running() is None
+    told.end(0)
+    assert sheet.running() == (1, None)
+
+    parts = told.parts(1, 3)
+    assert sheet.running() is None  # between two recipients
+    parts.begin(0)
+    parts.end(0)
+    parts.begin(1)
+    assert sheet.running() == (1, 1)
+    parts.begin(2)
+    assert sheet.running() is None
+    parts.share(1)
+    told.share(0, 2)
+    assert sheet.running() == (1, 2)
+
+
 def test_a_sheet_that_is_used_again_is_no_good_to_who_had_it_before(monkeypatch):
     """A process that was given up may still be at it."""
     monkeypatch.setattr(progress, "_free", type(progress._free)([1]))

@@ -1,0 +1,294 @@
+"""A child of the pool that is lost while it runs a delivery: a failed attempt, with a reason and a back-off."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from signalbus import Retry, Signal, conf, ledger
+from signalbus.events import listen, unlisten
+from signalbus.models import Delivery, State
+from signalbus.receiving import lost_runs
+from signalbus.receiving.batch import deliver
+from signalbus.receiving.lost_runs import Loss, Losses
+from signalbus.receiving.sweeper import sweep
+from signalbus.wire.message import from_body
+
+from .bus import QUEUE, Bus, connect, elsewhere, new_signal, only, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from signalbus.events import Event
+
+CHILD = "here:7"
+SLOW = Retry(max_attempts=2, base_delay=30, jitter=False)
+REASON = "its process was lost: signal 9 (SIGKILL)"
+
+
+@pytest.fixture
+def durable() -> Signal:
+    """A durable signal without receivers."""
+    return new_signal(durable=True)
+
+
+class Child:
+    """A child of the pool, which is lost while it runs a delivery.
+
+    Args:
+        losses: those of its worker.
+    """
+
+    def __init__(self, losses: Losses) -> None:
+        self.losses = losses
+        self.requeued: list[list[tuple[str, str, int]]] = []  # what the ledger said when the message went back
+
+    def claim(self, delivery: UUID) -> None:
+        """Claim a delivery, as it does before a run that is suspect, or has no transaction."""
+        assert ledger.claim(delivery, worker=CHILD, lease=20, using="default") is not None
+
+    def loss(self, text: str, place: int | None = None) -> Loss:
+        """Return what its worker's main process knows of its end."""
+        return Loss(text, place, CHILD, "signal 9 (SIGKILL)", lambda: self.requeued.append(rows()))
+
+    def is_lost(self, text: str, place: int | None = None) -> float | None:
+        """Have its end written down, as the sweeper's thread does it; return in how many seconds it looks again."""
+        self.losses.open(lambda: None)
+        assert self.losses.add(self.loss(text, place))
+        assert self.requeued == []
+        return self.losses.settle()
+
+
+@pytest.fixture
+def child() -> Child:
+    """A child of the pool."""
+    return Child(Losses())
+
+
+@pytest.fixture
+def told() -> Iterator[list[tuple[str, int, str, str, float]]]:
+    """What listeners hear of attempts that failed."""
+    heard: list[tuple[str, int, str, str, float]] = []
+
+    @listen("failed", "dead")
+    def hear(event: Event) -> None:
+        heard.append((event.kind, event.delivery.attempt, str(event.error), event.worker, event.delay))
+
+    yield heard
+    unlisten(hear)
+
+
+def receiver_that_must_not_run(**kwargs: Any) -> None:
+    """Fail."""
+    raise AssertionError
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_lost_process_is_a_failed_attempt(bus: Bus, durable: Signal, child: Child, caplog, atomic: bool):
+    """It is written down with its reason before the message goes back, and due after the receiver's back-off."""
+    connect(durable, receiver_that_must_not_run, "killer", retry=SLOW, atomic=atomic)
+    durable.send(None)
+    ((text,),) = bus.take()
+    if not atomic:  # it is claimed before it runs
+        child.claim(only().pk)
+
+    assert child.is_lost(text) is None
+
+    assert child.requeued == [[("killer", "pending", 1)]]
+    lost = only()
+    assert lost.error == REASON
+    assert lost.failed_at is not None
+    assert timedelta(seconds=29) < lost.due_at - lost.failed_at < timedelta(seconds=31)
+    assert list(ledger.failed()) == [lost]
+    assert REASON in caplog.text
+    deliver([text], queue=QUEUE, redelivered=True)  # as it comes back
+    assert rows() == [("killer", "pending", 1)]
+    assert sweep() == 0
+
+
+def test_the_next_run_is_claimed_first(bus: Bus, durable: Signal, child: Child):
+    """So a run is counted whoever is lost with it."""
+    seen = []
+    connect(durable, lambda **kwargs: seen.append(elsewhere(rows)), "killer", retry=SLOW)
+    durable.send(None)
+    ((text,),) = bus.take()
+    child.is_lost(text)
+
+    bus.come_again()
+
+    if connection.vendor != "sqlite":  # whose only writer is the receiver
+        assert seen == [[[("killer", "running", 2)]]]
+    assert rows() == [("killer", "done", 2)]
+    assert only().error == ""
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_the_last_lost_attempt_is_the_delivery_s_death(bus: Bus, durable: Signal, child: Child, told, atomic: bool):
+    """Each lost run is told as a failure of the receiver is, and counts among its attempts."""
+    connect(durable, receiver_that_must_not_run, "killer", retry=SLOW, atomic=atomic)
+    durable.send(None)
+    for attempt, state in ((1, "pending"), (2, "dead")):
+        ((text,),) = bus.take() if attempt == 1 else _next(bus)
+        if attempt == 2 or not atomic:
+            child.claim(only().pk)
+        child.is_lost(text)
+        assert child.requeued.pop() == [("killer", state, attempt)]
+
+    assert only().error == REASON
+    assert told == [("failed", 1, REASON, CHILD, 30.0), ("dead", 2, REASON, CHILD, 0.0)]
+    deliver([text], queue=QUEUE, redelivered=True)
+    assert rows() == [("killer", "dead", 2)]
+
+
+def _next(bus: Bus) -> list[list[str]]:
+    Delivery.objects.update(due_at=only().created_at)
+    assert sweep() == 1
+    return bus.take()
+
+
+def test_a_message_without_a_row_gets_one(bus: Bus, signal: Signal, child: Child):
+    """Promise 4: what goes wrong with a message of a signal that is not durable is durable from then on."""
+    connect(signal, receiver_that_must_not_run, "killer", retry=SLOW)
+    signal.send(None)
+    ((text,),) = bus.take()
+
+    child.is_lost(text)
+
+    assert child.requeued == [[("killer", "pending", 1)]]
+    assert only().error == REASON
+    deliver([text], queue=QUEUE, redelivered=True)
+    assert rows() == [("killer", "pending", 1)]
+
+
+def test_an_innocent_recipient_is_not_counted(bus: Bus, durable: Signal, child: Child):
+    """Where the worker knows which recipient ran, only its delivery has failed; the others go on as before."""
+    connect(durable, lambda **kwargs: None, "before")
+    connect(durable, receiver_that_must_not_run, "killer", retry=SLOW)
+    connect(durable, lambda **kwargs: None, "after")
+    durable.send(None)
+    ((text,),) = bus.take()
+
+    child.is_lost(text, 1)
+
+    assert child.requeued == [[("after", "published", 0), ("before", "published", 0), ("killer", "pending", 1)]]
+    deliver([text], queue=QUEUE, redelivered=True)
+    sweep()
+    bus.work()
+    assert rows() == [("after", "done", 1), ("before", "done", 1), ("killer", "pending", 1)]
+
+
+def test_nothing_is_counted_that_is_not_sure(bus: Bus, durable: Signal, child: Child):
+    """Where one of several recipients ran, and nobody knows which, all are set apart, and run alone."""
+    connect(durable, lambda **kwargs: None, "one")
+    connect(durable, lambda **kwargs: None, "another")
+    durable.send(None)
+    ((text,),) = bus.take()
+
+    child.is_lost(text)
+
+    assert child.requeued == [[("another", "published", 0), ("one", "published", 0)]]
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.DONE, State.DISCARDED, State.PENDING])
+def test_what_the_child_did_not_run_is_left_alone(bus: Bus, durable: Signal, child: Child, state: State):
+    """As what it had done before it was lost, or another worker has claimed since."""
+    connect(durable, receiver_that_must_not_run, "receiver")
+    durable.send(None)
+    ((text,),) = bus.take()
+    Delivery.objects.update(state=state, attempts=1, worker="elsewhere:7")
+
+    assert child.is_lost(text) is None
+
+    assert child.requeued == [[("receiver", state.value, 1)]]
+
+
+@pytest.mark.parametrize("text", ["garbage", "0.0.0", ""])
+def test_a_text_that_cannot_be_opened_goes_back(bus: Bus, durable: Signal, child: Child, text: str):
+    """Whoever takes it off the queue deals with it."""
+    assert child.is_lost(text) is None
+
+    assert child.requeued == [[]]
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_a_row_that_the_database_has_not_freed_yet_is_waited_for(bus: Bus, durable: Signal, child: Child):
+    """The server notices a moment later that the process is gone; meanwhile the message stays."""
+    connect(durable, receiver_that_must_not_run, "killer", retry=SLOW)
+    durable.send(None)
+    ((text,),) = bus.take()
+    with transaction.atomic():
+        ledger.take(only().pk, worker=CHILD, using="default")
+        assert elsewhere(lambda: child.is_lost(text)) == [lost_runs.AGAIN]
+        assert child.requeued == []
+        transaction.set_rollback(True)
+
+    assert child.losses.settle() is None
+
+    assert child.requeued == [[("killer", "pending", 1)]]
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_a_row_that_somebody_else_holds_is_not_waited_for_long(bus: Bus, durable: Signal, child: Child, monkeypatch):
+    """Another worker may run a copy of the message: the message goes back, and is dropped there."""
+    monkeypatch.setattr(lost_runs, "PATIENCE", 0.0)
+    connect(durable, receiver_that_must_not_run, "receiver")
+    durable.send(None)
+    ((text,),) = bus.take()
+    with transaction.atomic():
+        ledger.take(only().pk, worker="elsewhere:7", using="default")
+        assert elsewhere(lambda: child.is_lost(text)) == [None]
+
+    assert child.requeued == [[("receiver", "published", 0)]]
+
+
+def test_a_message_goes_back_if_the_ledger_is_away(bus: Bus, durable: Signal, child: Child, monkeypatch):
+    """Then its loss is not counted, as that of a whole worker."""
+
+    def away(delivery: object) -> None:
+        raise DatabaseError("away")
+
+    connect(durable, receiver_that_must_not_run, "killer")
+    durable.send(None)
+    ((text,),) = bus.take()
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "last_run", away)
+        with pytest.raises(DatabaseError):
+            child.is_lost(text)
+
+    assert child.requeued == [[("killer", "published", 0)]]
+
+
+def test_what_is_left_when_the_worker_stops_goes_back(database_url: str, child: Child):
+    """And nothing is taken any more."""
+    loss = child.loss("text")
+    assert not child.losses.add(loss)
+    child.losses.open(lambda: None)
+    assert child.losses.add(loss)
+
+    child.losses.close()
+
+    assert child.requeued == [[]]
+    assert not child.losses.add(loss)
+
+
+@pytest.mark.parametrize("which", ["own", "another's"])
+def test_of_an_ordered_signal_the_one_that_had_its_turn_has_failed(bus: Bus, child: Child, which: str):
+    """A message of an ordered signal says only that its key has something to run."""
+    ordered = new_signal(durable=True, ordered_by="key")
+    connect(ordered, receiver_that_must_not_run, "killer", retry=SLOW)
+    for number in range(2):
+        ordered.send(None, key="k", number=number)
+    texts = [text for (text,) in bus.take()]
+    first = Delivery.objects.get(message=from_body(conf.signer().verify(texts[0])).id)
+    if which == "another's":  # claimed, as each is whose message is not the one at hand
+        child.claim(first.pk)
+
+    child.is_lost(texts[0 if which == "own" else 1])
+
+    assert child.requeued == [[("killer", "pending", 1), ("killer", "published", 0)]]
+    first.refresh_from_db()
+    assert (first.state, first.error) == ("pending", REASON)
