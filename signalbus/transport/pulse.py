@@ -56,6 +56,8 @@ class Pulse(threading.Thread):
         while not self._ended.wait(wait * random.uniform(0.9, 1.1)):  # noqa: S311 - no secret
             try:
                 if self._channel.closed:
+                    # Maybe by an outage between two heartbeats, of which this thread sees nothing.
+                    self._patient_until = time.monotonic() + PATIENCE
                     self._channel.unacked.acknowledge(self._owner)  # no packet of its own will follow
                     if not self._owner.is_in_flight():
                         return

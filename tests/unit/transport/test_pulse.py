@@ -24,6 +24,8 @@ class Unacked:
         self.forgotten: list[str] = []
         self.first: str | None = None
         self.answers: Iterator[Exception | None] = iter(())
+        self.dead: list[str] = []
+        self.taken: list[str] = []
 
     def first_owner(self) -> str | None:
         """Return the owner that was not heard of for longest."""
@@ -37,7 +39,12 @@ class Unacked:
     def beat(self, owner: str, tags: list[str]) -> list[str]:
         """Note a heartbeat."""
         self.beats.append((owner, tags))
-        return []
+        return self.dead
+
+    def take_back(self, owner: str) -> int:
+        """Note it."""
+        self.taken.append(owner)
+        return 1
 
     def forget(self, owner: str) -> None:
         """Note it."""
@@ -142,6 +149,15 @@ def test_a_closed_channels_heartbeat_goes_on_until_redis_has_heard(run, channel,
     channel.closed = True
     run(3)
     assert len(channel.unacked.beats) == 3
+
+
+@pytest.mark.parametrize(("closed", "taken"), [(False, ["another"]), (True, [])])
+def test_after_an_outage_that_no_heartbeat_met_nobody_is_taken_for_dead_at_once(run, channel, owner, closed, taken):
+    """The heartbeat of another worker may have met it, and comes later for that; this channel lost its connection."""
+    ask(owner)
+    channel.closed, channel.unacked.dead = closed, ["another"]
+    run(1)
+    assert channel.unacked.taken == taken
 
 
 def test_a_closed_channels_heartbeat_tells_redis_what_has_ended_and_ends(run, channel, owner):
