@@ -2,6 +2,7 @@
 
 from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.context import current
+from signalbus.events import Event, listen
 from signalbus.exceptions import Reject, RetryLater, SignalBusError
 from signalbus.retry import Retry
 from signalbus.sending.draft import Sent
@@ -13,6 +14,7 @@ from signalbus.wire.references import Snapshot
 __version__ = "0.5.0"
 
 __all__ = [
+    "Event",
     "Reject",
     "Retry",
     "RetryLater",
@@ -25,5 +27,6 @@ __all__ = [
     "delivery_dead",
     "delivery_failed",
     "disconnect",
+    "listen",
     "receiver",
 ]

@@ -15,6 +15,7 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 from signalbus import Signal, __version__, conf, exceptions
+from signalbus.events import KINDS, Event
 from signalbus.models import State
 from tests.documents.reading import EVERY, INDEX, README, ROOT, TUTORIAL, blocks, examples, identify
 
@@ -116,6 +117,14 @@ def test_the_table_of_states_is_the_code():
     written = [name.strip(" `") for cell in rows(ROOT / "docs" / "operating.md", "state") for name in cell.split(",")]
 
     assert sorted(written) == sorted(State.values)
+
+
+def test_the_tables_of_events_are_the_code():
+    """docs/events.md lists each kind of event and each field of an event, and no other."""
+    document = ROOT / "docs" / "events.md"
+
+    assert list(rows(document, "kind")) == list(KINDS)
+    assert list(rows(document, "field")) == list(Event._fields)
 
 
 def test_the_changelog_begins_with_this_version():
