@@ -1,4 +1,4 @@
-"""What the unit tests share."""
+"""Fixtures of the unit tests."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
-def bridges_as_they_were():
-    """Take down the bridges that a test built."""
+def restored_bridges():
+    """Remove the bridges that a test built."""
     before = {key: receivers_of(built) for key, built in bridge._bridges.items()}
     yield
     for key, built in list(bridge._bridges.items()):
@@ -34,5 +34,5 @@ def bridges_as_they_were():
 
 
 def receivers_of(built):
-    """Return the keys of what is connected to a bridge: another test's, whose receivers have gone, may still stand."""
+    """Return the keys of the receivers of a bridge, which may include collected ones of another test."""
     return {entry[0] for entry in built.receivers}

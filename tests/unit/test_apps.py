@@ -1,4 +1,4 @@
-"""The signals and receivers of every app are found at start-up; one that fails is named, and can be left out."""
+"""The signals and receivers of every app are loaded at start-up; an app that fails is named, and can be skipped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def on_sale(sender, {}):
 
 @pytest.fixture
 def app(tmp_path, monkeypatch, settings):
-    """Install an app whose ``receivers.py`` holds what the test writes."""
+    """Install an app with the ``receivers.py`` that the test writes."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def install(source, path="receivers.py", folder=tmp_path):
@@ -53,7 +53,7 @@ def app(tmp_path, monkeypatch, settings):
     ],
 )
 def test_error_begins_with_file_line_and_cause(app, tmp_path, source, line, said):
-    """A mistake in the project's own code is named as Python names it; leaving the app out is no remedy for it."""
+    """An error in the project's code begins as Python's own, and does not suggest to skip the app."""
     with override_settings(DEBUG=True), pytest.raises(ConfigurationError) as caught:  # without, Django checks less
         app(source)
     text = str(caught.value)
@@ -67,7 +67,7 @@ def test_error_begins_with_file_line_and_cause(app, tmp_path, source, line, said
 
 @pytest.mark.parametrize(("source", "cause"), [("\n1 / 0", "ZeroDivisionError"), ("\n1 +", "SyntaxError")])
 def test_error_in_a_helper_module_names_that(app, tmp_path, source, cause):
-    """The line that failed is named, not the import of the module that holds it."""
+    """The error names the line that failed, not the import of its module."""
     helper = tmp_path / "the_helper.py"
     helper.write_text(source)
     with pytest.raises(ConfigurationError) as caught:
@@ -76,15 +76,15 @@ def test_error_in_a_helper_module_names_that(app, tmp_path, source, cause):
 
 
 def test_error_raised_in_a_library_names_the_call(app, tmp_path):
-    """The project's line is named, not that of the library which it called."""
+    """The error names the project's line, not that of the library."""
     with pytest.raises(ConfigurationError) as caught:
         app("import json\n\njson.loads('{')")
     assert str(caught.value).startswith(f"{tmp_path}/the_shop/receivers.py:3: json.decoder.JSONDecodeError: ")
 
 
 @pytest.mark.parametrize("source", ["import no_such_package", "1 / 0"])
-def test_an_installed_app_that_fails_can_be_left_out(app, source, tmp_path, monkeypatch):
-    """Its code is not the project's to correct."""
+def test_the_error_of_a_third_party_app_suggests_to_skip_it(app, source, tmp_path, monkeypatch):
+    """The project cannot correct that app's code."""
     packages = tmp_path / "site-packages"
     packages.mkdir()
     monkeypatch.syspath_prepend(packages)
@@ -93,8 +93,8 @@ def test_an_installed_app_that_fails_can_be_left_out(app, source, tmp_path, monk
     assert '{"SKIP_APPS": ["the_label"]}' in str(caught.value)
 
 
-def test_our_own_error_stays(app):
-    """A receiver that is refused says so itself."""
+def test_an_error_of_connect_is_not_replaced(app):
+    """The error of a refused receiver is raised as it is."""
     source = "from signalbus import Signal, receiver\nreceiver(Signal('the_shop.s'))(lambda **kwargs: None)"
     with pytest.raises(ConfigurationError, match="is a lambda") as caught:
         app(source)
@@ -102,8 +102,8 @@ def test_our_own_error_stays(app):
 
 
 @pytest.mark.parametrize("name", ["the_shop", "the_label"])
-def test_an_app_can_be_left_out(app, name):
-    """What is named by name or label is not loaded; everything else is."""
+def test_an_app_can_be_skipped(app, name):
+    """An app in SKIP_APPS, by name or label, is not loaded; all others are."""
     with override_settings(SIGNALBUS={"SKIP_APPS": [name]}):
         app("1 / 0")
         discover("receivers")
@@ -111,8 +111,8 @@ def test_an_app_can_be_left_out(app, name):
     assert "tasks.marketing.receivers" in sys.modules
 
 
-def test_an_app_without_such_a_module(app):
-    """Nobody has to have one."""
+def test_an_app_without_these_modules_is_fine(app):
+    """No app needs a ``signals.py`` or ``receivers.py``."""
     app("", "views.py")
     discover("receivers")
     assert apps.is_installed("the_shop")

@@ -1,4 +1,4 @@
-"""The benchmark's own machinery: what it counts, compares, draws and writes is what happened."""
+"""The benchmark counts, compares, draws and writes correctly."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ for thread in threads:
 """
 
 
-def test_the_tally_loses_nothing(tmp_path: Path):
-    """Each completion is counted, whatever threads and processes count at once."""
+def test_every_completion_is_counted(tmp_path: Path):
+    """Threads and processes may count at the same time."""
     counted = Tally(tmp_path / "tally")
     environment = {**os.environ, "BENCH_TALLY": str(counted.path), "PYTHONPATH": str(ROOT)}
     workers = [subprocess.Popen([sys.executable, "-c", COUNTING], env=environment) for _ in range(2)]
@@ -58,21 +58,21 @@ def test_the_tally_loses_nothing(tmp_path: Path):
     [(at_most(2.0), True), (at_most(1.9), False), (at_least(2.0), True), (at_least(2.1), False), (None, None)],
 )
 def test_a_goal_is_held_or_missed(goal: Goal | None, held: bool | None):
-    """The ratio's median decides, up to and with the goal itself."""
+    """The median of the ratio decides; the goal itself counts as held."""
     line = summarize("ours ÷ theirs", [2.0, 4.0, 30.0], [1.0, 2.0, 10.0], "us", goal)
 
     assert (line.ratio, line.spread, line.held) == (2.0, (2.0, 3.0), held)
 
 
-def test_a_ratio_can_stand_upside_down():
-    """Where more of the other is better for us, it stands above the line."""
+def test_a_ratio_can_be_inverted():
+    """If a larger figure of the other side is better for us, it is the numerator."""
     line = summarize("theirs ÷ ours", [1.0, 2.0], [8.0, 18.0], "us", at_least(8), upside_down=True)
 
     assert (line.ours, line.other, line.ratio) == (1.5, 13.0, 8.5)
 
 
-def test_ways_are_timed_by_turns():
-    """Each way is called as often as the others, by turns; a median call counts, and the first round does not."""
+def test_ways_are_timed_in_turn():
+    """Each way is called equally often; the median call counts, and the first round does not."""
     called: list[str] = []
     ways = {"a": lambda: called.append("a"), "b": lambda: called.append("b")}
     # Each look at the clock is later than the last by the number of calls so far.
@@ -85,7 +85,7 @@ def test_ways_are_timed_by_turns():
 
 
 class Runner:
-    """Takes part in a race, and notes it; fails where told to.
+    """A competitor that records its steps, and fails if the test says so.
 
     Args:
         name: of the side.
@@ -122,8 +122,8 @@ class Runner:
         self.slices.append(number)
 
 
-def test_who_fails_leaves_the_race():
-    """The others work off all their slices, by turns, and end; who failed is named, and has no numbers."""
+def test_a_failed_competitor_leaves_the_race():
+    """The others run all their slices; the failed one is named, and has no figures."""
     notes: list[str] = []
     sides = [Runner("a", notes), Runner("b", notes, "prepare"), Runner("c", notes, "1"), Runner("d", notes)]
 
@@ -138,7 +138,7 @@ def test_who_fails_leaves_the_race():
 
 
 def test_a_message_is_readdressed():
-    """What is put on another queue looks as if it had been sent through it; what is no message of ours is refused."""
+    """A message on another queue looks as if it was sent there; an item that is no message of ours is refused."""
     item = b'{"properties": {"delivery_info": {"exchange": "", "routing_key": "aside"}}}'
 
     assert readdressed(item, "aside", "signalbus") == item.replace(b"aside", b"signalbus")
@@ -146,8 +146,8 @@ def test_a_message_is_readdressed():
         readdressed(item, "signalbus", "aside")
 
 
-def test_whose_code_a_file_is():
-    """The innermost package of ours, of a library, or Python's own."""
+def test_the_package_of_a_file_is_found():
+    """It is a package of ours, a library, or Python's own."""
     assert [owner(f"/x/{name}.py") for name in ("signalbus/wire/codec", "signalbus/tasks", "json/encoder")] == [
         "signalbus/wire",
         "signalbus",
@@ -157,7 +157,7 @@ def test_whose_code_a_file_is():
 
 
 def test_a_curve_is_drawn():
-    """Each line is there, with its name and a point for each number, inside of the picture."""
+    """Each line has its name and a point for each number, inside of the picture."""
     curve = Curve("x", "A & B", "many", "µs", [10, 100, 1000], {"ours": [1.0, 2.0, 3.0], "theirs": [9.0, 8.0, 70.0]})
 
     root = ET.fromstring(draw(curve))
@@ -169,8 +169,8 @@ def test_a_curve_is_drawn():
     assert all(0 < float(circle.attrib["cy"]) < 400 for circle in circles)
 
 
-def test_who_is_not_installed_is_named():
-    """A peer that is missing is a reason, not a failure."""
+def test_a_missing_peer_is_named():
+    """A missing peer is a reason, not a failure."""
     absent = Peer("nobody", "signalbus-nobody", "on_nobody", ())
 
     assert "signalbus-nobody is not installed" in str(absent.missing())
@@ -184,8 +184,8 @@ def test_the_tables_of_the_page_are_those_of_a_run():
     assert page.rewritten(written) == written
 
 
-def test_every_line_has_a_place_on_the_page():
-    """No line of a run is left out of the tables."""
+def test_every_line_of_a_run_is_on_the_page():
+    """No line of a run is missing in the tables."""
     results = json.loads(page.RESULTS.read_text())
 
     tables = page.text(results)

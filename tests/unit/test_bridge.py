@@ -1,4 +1,4 @@
-"""Plain Django signals on the bus: what they carry, and what stays behind."""
+"""Plain Django signals on the bus: what their bridges carry, and what they leave out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HERE = __name__
 stocktaking = DjangoSignal()
 restocked = Signal()
 
-pytestmark = pytest.mark.usefixtures("bridges_as_they_were")
+pytestmark = pytest.mark.usefixtures("restored_bridges")
 
 
 received: list[DjangoSignal] = []
@@ -49,15 +49,15 @@ def on_change_too(sender, **kwargs):
 
 
 def payload_of(sent):
-    """Give the payload of the only message."""
+    """Return the payload of the only message."""
     (message,) = sent
     return message.payload
 
 
 @pytest.mark.django_db
 class TestModels:
-    def test_post_save(self):
-        """The saved row travels as a reference, with what Django says beside it."""
+    def test_post_save_sends_a_reference(self):
+        """The saved row travels as a reference, with Django's other arguments."""
         receiver(post_save, sender=Academy)(on_change)
         with captured() as sent:
             academy = Academy.objects.create(name="Web", slug="web")
@@ -76,14 +76,14 @@ class TestModels:
         assert payload_of(sent)["update_fields"] == frozenset({"name"})
 
     def test_other_senders_are_not_carried(self):
-        """A bridge for one model listens to no other."""
+        """A bridge for one model receives no other."""
         receiver(post_save, sender=Academy)(on_change)
         with captured() as sent:
             Group.objects.create(name="staff")
         assert not sent
 
-    def test_pre_save_sends_what_is_about_to_be(self):
-        """There is no row yet, or it is about to change: the values travel."""
+    def test_pre_save_sends_the_values(self):
+        """There is no row yet, or it is about to change, so the values travel."""
         receiver(pre_save, sender=Academy)(on_change)
         with captured() as sent:
             Academy(name="Web", slug="web").save()
@@ -91,8 +91,8 @@ class TestModels:
         assert (type(instance), instance.pk, instance.slug) == (Academy, None, "web")
 
     @pytest.mark.parametrize("signal", [pre_delete, post_delete])
-    def test_a_deletion_sends_what_was(self, signal):
-        """The row is gone when the worker asks: the values travel, and ``origin`` does not."""
+    def test_a_deletion_sends_the_values(self, signal):
+        """The row is gone when the worker runs, so the values travel, without ``origin``."""
         academy = Academy.objects.create(name="Web", slug="web")
         pk = academy.pk
         receiver(signal, sender=Academy)(on_change)
@@ -103,7 +103,7 @@ class TestModels:
         assert payload.keys() == {"instance", "using"}
 
     def test_a_save_then_a_deletion_is_a_missing_row(self):
-        """A reference whose row is gone says so, and names the cure."""
+        """A reference whose row is gone raises an error with the remedy."""
         receiver(post_save, sender=Academy)(on_change)
         with captured() as sent:
             Academy.objects.create(name="Web", slug="web").delete()
@@ -111,7 +111,7 @@ class TestModels:
             payload_of(sent)
 
     def test_the_receiver_gets_the_plain_signal(self):
-        """A receiver of two signals can tell which fired, in the worker too."""
+        """A receiver of two signals can tell which was sent, in the worker too."""
         receiver([post_save, post_delete], sender=Academy)(on_change)
         received.clear()
         with captured() as sent:
@@ -123,8 +123,8 @@ class TestModels:
             sent.deliver_all()
         assert received == [post_delete, post_save]
 
-    def test_m2m_changed(self):
-        """The through model is the sender; keys arrive as the set they are."""
+    def test_m2m_changed_sends_the_through_model_and_keys(self):
+        """The through model is the sender, and the keys arrive as a set."""
         staff = Group.objects.create(name="staff")
         user = get_user_model().objects.create_user("ada")
         receiver(m2m_changed, sender=get_user_model().groups.through)(on_change)
@@ -135,8 +135,8 @@ class TestModels:
         assert (payload["instance"], payload["model"], payload["pk_set"]) == (user, Group, {staff.pk})
         assert sent[0].sender == "auth.User_groups"
 
-    def test_fixtures_are_quiet(self):
-        """What ``loaddata`` saves is not carried unless asked for."""
+    def test_fixtures_are_not_carried(self):
+        """Rows that ``loaddata`` saves are not carried without ``raw=True``."""
         receiver(post_save, sender=Academy)(on_change)
         with captured() as sent:
             Academy(name="Web", slug="web").save_base(raw=True)
@@ -146,8 +146,8 @@ class TestModels:
             Academy(name="Data", slug="data").save_base(raw=True)
         assert [message.recipients for message in sent] == [(f"{HERE}.on_change_too[admissions.Academy]",)]
 
-    def test_links_of_fixtures_are_quiet(self, tmp_path):
-        """So is what ``loaddata`` links, of which Django's ``m2m_changed`` does not say that it is raw."""
+    def test_links_of_fixtures_are_not_carried(self, tmp_path):
+        """Django's ``m2m_changed`` does not mark them as raw."""
         staff = Group.objects.create(name="staff")
         user = get_user_model().objects.create_user("ada")
         user.groups.add(staff)
@@ -160,15 +160,15 @@ class TestModels:
                 call_command("loaddata", fixture, verbosity=0)
             assert len(sent) == carried
 
-    def test_a_lazy_sender(self):
-        """A model may be named as a text, as Django's model signals take it."""
+    def test_a_sender_can_be_a_model_name(self):
+        """A model may be named by a text, as in Django's model signals."""
         receiver(post_save, sender="admissions.Academy")(on_change)
         with captured() as sent:
             Academy.objects.create(name="Web", slug="web")
         assert sent[0].recipients == (f"{HERE}.on_change[admissions.Academy]",)
 
-    def test_a_sender_that_comes_later(self):
-        """A model that is not there yet is waited for."""
+    def test_a_model_that_is_loaded_later_is_connected(self):
+        """The connection waits for the model."""
         receiver(post_save, sender="admissions.Latecomer")(on_change)
         assert not any("Latecomer" in built.name for built in bridge._bridges.values())
 
@@ -192,7 +192,7 @@ class TestModels:
         assert [len(message.recipients) for message in sent] == [2]
 
     def test_options_make_another_bridge(self):
-        """What is left behind, and how it is kept, is each bridge's own; so are their names."""
+        """Other options make another bridge, with a name of its own."""
         receiver(post_save, sender=Academy, exclude=("using", "raw"))(on_change)
         receiver(post_save, sender=Academy, durable=False)(on_change_too)
         with captured() as sent:
@@ -207,8 +207,8 @@ class TestModels:
 
 @pytest.mark.django_db
 class TestLogin:
-    def test_a_login_with_nothing_said(self, client, caplog):
-        """The request stays behind by itself."""
+    def test_a_login_leaves_the_request_out(self, client, caplog):
+        """Without options the request is left out."""
         user = get_user_model().objects.create_user("ada", password="lovelace")
         receiver(user_logged_in)(on_change)
         with captured() as sent:
@@ -217,8 +217,8 @@ class TestLogin:
         assert payload_of(sent) == {"user": user}
         assert not caplog.records
 
-    def test_exclude(self, client):
-        """``exclude`` leaves out what is named."""
+    def test_exclude_leaves_values_out(self, client):
+        """``exclude`` leaves out the named values."""
         get_user_model().objects.create_user("ada", password="lovelace")
         receiver(user_logged_in, exclude=("request", "user"))(on_change)
         with captured() as sent:
@@ -226,8 +226,8 @@ class TestLogin:
         assert sent[0].signal == "django.contrib.auth.signals.user_logged_in-request,user"
         assert payload_of(sent) == {}
 
-    def test_extract(self, client):
-        """``extract`` sends what a function makes of what the signal sends, beside it or in its place."""
+    def test_extract_adds_and_replaces_values(self, client):
+        """The result of a function is sent beside the signal's values, or in place of one."""
         get_user_model().objects.create_user("ada", password="lovelace")
         receiver(
             user_logged_in,
@@ -239,8 +239,8 @@ class TestLogin:
         payload = payload_of(sent)
         assert (payload["name"], payload["request"]) == ("ada", None)
 
-    def test_requests_and_responses(self, rf):
-        """Requests and responses stay behind whatever they are called, a framework's request around one too."""
+    def test_requests_and_responses_are_left_out(self, rf):
+        """They are left out under any name, also a framework's wrapper of a request."""
 
         class Request:
             _request = rf.get("/")
@@ -253,8 +253,8 @@ class TestLogin:
             stocktaking.send(None, request=1, response="no such thing")
         assert [message.payload for message in sent] == [{}, {"request": 1, "response": "no such thing"}]
 
-    def test_a_request_in_a_dict_stays_behind(self, rf):
-        """A context that holds a request travels without it, at any depth of dicts; the sender keeps its own dict."""
+    def test_a_request_in_a_dict_is_left_out(self, rf):
+        """It is left out at any depth of dicts; the sender's own dict does not change."""
         receiver(stocktaking)(on_change)
         context = {"a": 1, "request": rf.get("/"), "inner": {"response": HttpResponse(), "b": 2}}
         with captured() as sent:
@@ -262,8 +262,8 @@ class TestLogin:
         assert sent[0].payload == {"context": {"a": 1, "inner": {"b": 2}}}
         assert context.keys() == {"a", "request", "inner"}
 
-    def test_a_sender_that_no_worker_may_look_up(self, rf):
-        """Of a handler's class its name travels."""
+    def test_a_sender_outside_the_apps_arrives_as_its_name(self, rf):
+        """A handler's class travels as its name."""
         receiver(got_request_exception)(on_change)
         with captured() as sent:
             got_request_exception.send(WSGIHandler, request=rf.get("/"))
@@ -277,13 +277,13 @@ def name_of_user(user, **kwargs):
 
 
 def name_of_user_too(user, **kwargs):
-    """Extract a name, elsewhere."""
+    """Extract a name, in another function."""
     return user.get_username()
 
 
 class TestExtract:
-    def test_one_function_for_all_receivers_of_a_key(self):
-        """Receivers share a message, so they share what it holds; who differs is told of both places."""
+    def test_two_functions_for_one_key_are_refused(self):
+        """Receivers share a message, so they share its values; the error names both places."""
         receiver(stocktaking, extract={"name": name_of_user})(on_change)
         receiver(stocktaking, extract={"name": name_of_user})(on_change_too)
         assert len(bridge.bridges_of(stocktaking)) == 1
@@ -298,7 +298,7 @@ class TestExtract:
             ({"sender": name_of_user}, "beside"),
         ],
     )
-    def test_what_cannot_be_called(self, wrong, text):
-        """What would fail with each sending is refused where it is connected."""
+    def test_an_extract_that_cannot_be_called_is_refused(self, wrong, text):
+        """It is refused at ``connect``, because it would fail with each send."""
         with pytest.raises(ConfigurationError, match=text):
             receiver(stocktaking, extract=wrong)(on_change)

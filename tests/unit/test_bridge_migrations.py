@@ -28,7 +28,7 @@ HERE = __name__
 stocktaking = DjangoSignal()
 restocked = Signal()
 
-pytestmark = pytest.mark.usefixtures("bridges_as_they_were")
+pytestmark = pytest.mark.usefixtures("restored_bridges")
 
 
 def on_change(sender, **kwargs):

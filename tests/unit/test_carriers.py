@@ -1,4 +1,4 @@
-"""The carriers that ship with signalbus, and what is said of a wrong ``SIGNALBUS["CARRY"]``."""
+"""The carriers of the package, and the errors of a wrong ``SIGNALBUS["CARRY"]``."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def carry(settings):
 
 @pytest.fixture
 def seen():
-    """What a receiver saw around it."""
+    """The context that a receiver saw."""
     return []
 
 
 @pytest.fixture
 def signal(seen):
-    """A signal whose receiver notes the language and the time zone."""
+    """A signal whose receiver records the language and the time zone."""
     signal = Signal("tests.carried")
 
     def note(sender, **kwargs):
@@ -62,7 +62,7 @@ def signal(seen):
 
 @pytest.mark.django_db
 def test_language_and_time_zone_are_restored(carry, signal, seen):
-    """A receiver translates and shows times as its sender would, and leaves the worker's own as they were."""
+    """A receiver has its sender's language and time zone; afterwards the worker's own are back."""
     carry(LANGUAGE, TimeZone())
     before = translation.get_language(), str(timezone.get_current_timezone())
     with captured() as sent:
@@ -77,7 +77,7 @@ def test_language_and_time_zone_are_restored(carry, signal, seen):
 @pytest.mark.django_db
 @pytest.mark.parametrize("hours", [-3.5, 0, 5.75])
 def test_a_fixed_time_zone_is_restored(carry, signal, seen, hours: float):
-    """One that has no name travels as its distance from UTC."""
+    """A time zone without a name travels as its offset from UTC."""
     carry(TimeZone)
     zone = dt.timezone(dt.timedelta(hours=hours))
     with captured() as sent:
@@ -89,7 +89,7 @@ def test_a_fixed_time_zone_is_restored(carry, signal, seen, hours: float):
 
 
 def test_a_time_zone_that_cannot_travel_is_refused(carry, signal):
-    """One of a class of somebody's is no name that a worker could find."""
+    """A time zone of another class has no name that a worker could find."""
 
     class Strange(dt.tzinfo):
         def utcoffset(self, when):
@@ -106,8 +106,8 @@ def test_a_time_zone_that_cannot_travel_is_refused(carry, signal):
         signal.send(None)
 
 
-def test_nothing_is_carried_where_it_is_switched_off(carry, signal, settings):
-    """Without USE_I18N and USE_TZ, and without an active language, a message has no context."""
+def test_nothing_is_carried_without_a_language_and_time_zone(carry, signal, settings):
+    """Without USE_I18N and USE_TZ, or an active language, a message has no context."""
     carry(Language, TimeZone)
     settings.USE_I18N = settings.USE_TZ = False
     with captured() as sent:
@@ -138,8 +138,8 @@ def test_a_wrong_setting_is_an_error_of_the_checks(settings, wrong: Any, text: s
     assert [found.id for found in check_settings()] == ["signalbus.E001"]
 
 
-def test_a_tuple_and_none_at_all_are_fine(settings):
-    """As in other settings."""
+def test_carry_may_be_a_tuple_or_empty(settings):
+    """Other settings accept both as well."""
     settings.SIGNALBUS = {"CARRY": (LANGUAGE,)}
     assert list(carrying.carriers()) == ["language"]
     settings.SIGNALBUS = {"CARRY": []}
@@ -148,14 +148,14 @@ def test_a_tuple_and_none_at_all_are_fine(settings):
 
 
 def test_an_unknown_carrier_is_named(carry):
-    """So that who reads why a message was parked knows what to add."""
+    """The reason of a parked message names the carrier to add."""
     carry(Language)
     with pytest.raises(UnknownClass, match=r"the carrier 'tenant': .*CARRY"):
         carrying.call_restored({"language": "de", "tenant": "alpha"}, lambda: None)
 
 
-def test_tenants_without_a_carrier_are_told_of(settings, monkeypatch):
-    """Where django-tenants is installed and no carrier is called "tenant", a worker may load another tenant's row."""
+def test_tenants_without_a_carrier_are_warned_of(settings, monkeypatch):
+    """With django-tenants and no carrier "tenant", a worker may load another tenant's row."""
     monkeypatch.setattr(apps, "is_installed", lambda app: app == "django_tenants")
     (warning,) = check_tenants()
     assert warning.id == "signalbus.W006"
@@ -166,13 +166,13 @@ def test_tenants_without_a_carrier_are_told_of(settings, monkeypatch):
     assert check_tenants() == []  # check_settings() tells of it
 
 
-def test_projects_without_tenants_are_told_nothing():
-    """Nearly all."""
+def test_projects_without_tenants_get_no_warning():
+    """Most projects have none."""
     assert check_tenants() == []
 
 
 class Cursor:
-    """Knows which schemas there are."""
+    """A cursor that knows which schemas exist."""
 
     def __enter__(self):
         return self
@@ -197,7 +197,7 @@ class Tenant:
 
 
 class Connection:
-    """A connection with the methods of django-tenants'."""
+    """A connection with the methods of django-tenants."""
 
     def __init__(self):
         self.set_schema("public")
@@ -215,14 +215,14 @@ class Connection:
 
 @pytest.fixture
 def connection(monkeypatch):
-    """Have django-tenants' connection for the default database."""
+    """Use a connection of django-tenants for the default database."""
     connection = Connection()
     monkeypatch.setattr(type(connections), "__getitem__", lambda self, alias: {"default": connection}[alias])
     return connection
 
 
 def test_the_schema_of_a_tenant_is_restored(connection):
-    """The tenant that was selected before is selected again, with whatever it knows."""
+    """Afterwards the former tenant is selected again, with all its fields."""
     carrier = TenantSchema()
     before = Tenant("beta")
     connection.set_schema("alpha")
@@ -235,7 +235,7 @@ def test_the_schema_of_a_tenant_is_restored(connection):
 
 
 def test_a_schema_that_is_gone_is_an_error(connection):
-    """Else its tables would be looked for in the public schema, and another row be found there."""
+    """Otherwise its tables would be looked for in the public schema, and another row be found."""
     carrier = TenantSchema()
     with pytest.raises(SignalBusError, match=r"schema 'gone' .* does not exist any more"), carrier.restore("gone"):
         pytest.fail("restored")

@@ -1,4 +1,4 @@
-"""The chaos suite's checker can fail: each kind of wrong is found, and nothing else is called wrong."""
+"""The chaos suite's checker finds each kind of fault, and reports no other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KILLER = RECIPIENTS["deadly"][0]
 def evidence(
     kind: str = "steady", *, acknowledged=True, committed=True, effects=(RECORD,), states=None, at=12.5
 ) -> Evidence:
-    """One message, m, sent at 10.0; by default all is well with it."""
+    """Return the evidence of one message, m, sent at 10.0, without a fault."""
     notes = Notes(sent={"m": (kind, 10.0)}, acknowledged={"m": 10.1} if acknowledged else {})
     return Evidence(
         notes=notes,
@@ -36,94 +36,94 @@ def evidence(
 
 
 def faults(verdict) -> dict[str, set[tuple[str, str]]]:
-    """The verdict's sets that are not empty, but for what was owed."""
+    """Return the verdict's sets that are not empty, without the owed deliveries."""
     names = ("lost", "duplicate", "repeated", "phantom", "stuck", "dead")
     return {name: found for name in names if (found := getattr(verdict, name))}
 
 
 def test_one_effect_for_each_receiver_is_right():
-    """What was acknowledged and left one effect is owed, and nothing is wrong with it."""
+    """A message that was acknowledged and has one effect is owed, and has no fault."""
     verdict = judge(evidence("paired", effects=(BESIDE, OUTSIDE)))
 
     assert verdict.owed == {("m", BESIDE), ("m", OUTSIDE)}
     assert faults(verdict) == {}
 
 
-def test_no_effect_is_lost():
-    """Acknowledged, without an effect, and unknown to the ledger: lost."""
+def test_a_missing_effect_is_lost():
+    """A delivery is lost if it was acknowledged, has no effect, and is unknown to the ledger."""
     assert faults(judge(evidence(effects=()))) == {"lost": {("m", RECORD)}}
 
 
 def test_each_receiver_counts():
-    """An effect of one receiver does not stand for another's."""
+    """An effect of one receiver does not count for another."""
     assert faults(judge(evidence("paired", effects=(OUTSIDE,)))) == {"lost": {("m", BESIDE)}}
 
 
 def test_a_row_that_says_done_without_an_effect_is_lost():
-    """The ledger's word does not stand for the effect."""
+    """The ledger's state does not count as an effect."""
     assert faults(judge(evidence(effects=(), states={RECORD: "done"}))) == {"lost": {("m", RECORD)}}
 
 
-def test_what_was_committed_is_owed_though_nobody_acknowledged_it():
-    """A sender that died between its commit and its next step had sent."""
+def test_a_committed_message_is_owed_without_acknowledgement():
+    """The sender died between its commit and its next step."""
     assert faults(judge(evidence(acknowledged=False, effects=()))) == {"lost": {("m", RECORD)}}
 
 
-def test_what_was_acknowledged_is_owed_though_the_database_forgot_it():
+def test_an_acknowledged_message_is_owed_without_its_row():
     """A commit that the database loses is a loss."""
     assert faults(judge(evidence(committed=False, effects=()))) == {"lost": {("m", RECORD)}}
 
 
-def test_what_nobody_committed_is_not_owed():
+def test_an_uncommitted_message_is_not_owed():
     """A sender that died before its commit, or whose commit raised, owes nothing."""
     verdict = judge(evidence(acknowledged=False, committed=False, effects=()))
 
     assert (verdict.owed, faults(verdict)) == (set(), {})
 
 
-def test_an_effect_of_what_was_never_committed_is_a_phantom():
-    """Rolled back, or never committed, and yet delivered."""
+def test_an_effect_of_an_uncommitted_message_is_a_phantom():
+    """The message was rolled back or never committed, and still delivered."""
     assert faults(judge(evidence(acknowledged=False, committed=False))) == {"phantom": {("m", RECORD)}}
 
 
-def test_an_effect_of_what_was_never_sent_is_a_phantom():
-    """Nobody knows this message."""
+def test_an_effect_of_an_unknown_message_is_a_phantom():
+    """No sender knows the message."""
     found = judge(Evidence(Notes(), frozenset(), [Effect("x", RECORD, 1.0)], {}))
 
     assert found.phantom == {("x", RECORD)}
 
 
 def test_two_effects_of_an_atomic_receiver_are_a_duplicate():
-    """What it wrote with its receipt must be there once."""
+    """The receiver's writes and its receipt must be there once."""
     assert faults(judge(evidence(effects=(RECORD, RECORD)))) == {"duplicate": {("m", RECORD)}}
 
 
-def test_two_effects_of_one_that_is_not_atomic_are_counted_apart():
-    """Nobody promises once for them; they are told, not judged."""
+def test_two_effects_without_atomic_are_repeated():
+    """They are reported, not judged, because such a receiver may run twice."""
     found = judge(evidence("paired", effects=(BESIDE, OUTSIDE, OUTSIDE)))
 
     assert faults(found) == {"repeated": {("m", OUTSIDE)}}
 
 
 @pytest.mark.parametrize("state", ["pending", "parked", "published", "running"])
-def test_what_is_still_open_is_stuck(state: str):
-    """Not lost, for a row remembers it; but the run is over, and it is not done."""
+def test_an_open_delivery_is_stuck(state: str):
+    """It is not lost, because it has a row; but the run is over, and it is not done."""
     assert faults(judge(evidence(effects=(), states={RECORD: state}))) == {"stuck": {("m", RECORD)}}
 
 
 def test_an_open_row_with_an_effect_is_stuck():
-    """Its effect is there, and it will run again."""
+    """It has its effect, and will run again."""
     assert faults(judge(evidence(states={RECORD: "published"}))) == {"stuck": {("m", RECORD)}}
 
 
 @pytest.mark.parametrize("state", ["dead", "skipped", "discarded"])
-def test_a_visible_end_is_not_a_loss(state: str):
-    """It can be listed; but it could have succeeded."""
+def test_a_dead_delivery_is_not_lost(state: str):
+    """It is listed; but it could have succeeded."""
     assert faults(judge(evidence(effects=(), states={RECORD: state}))) == {"dead": {("m", RECORD)}}
 
 
-def test_dead_is_how_a_poison_message_ends():
-    """Nothing else can come of it."""
+def test_a_poison_message_may_be_dead():
+    """It cannot end in another way."""
     states = dict.fromkeys(RECIPIENTS["deadly"], "dead")
 
     assert faults(judge(evidence("deadly", effects=(), states=states))) == {}
@@ -144,15 +144,15 @@ def test_the_delay_is_that_of_the_first_effect():
     assert judge(later).delays == {("m", RECORD): 2.5}
 
 
-def test_percentiles_are_values_that_were_measured():
-    """The nearest rank, and nothing between two values."""
+def test_percentiles_are_measured_values():
+    """A percentile is the nearest rank, not a value between two."""
     assert delay_figures(range(1, 201)) == {"p50": 100, "p99": 198, "max": 200}
     assert delay_figures([3.0]) == {"p50": 3.0, "p99": 3.0, "max": 3.0}
     assert delay_figures([]) == {}
 
 
-def test_a_journal_is_read_as_it_was_written(tmp_path: Path):
-    """What several processes note comes back by fact, whatever was in the error's text."""
+def test_a_journal_is_read_back(tmp_path: Path):
+    """Entries of several processes are grouped by kind, whatever an error's text contains."""
     path = tmp_path / "journal"
     first, second = Journal(path), Journal(path)
     first.note("sent", "m", "steady")
@@ -170,16 +170,16 @@ def test_a_journal_is_read_as_it_was_written(tmp_path: Path):
     assert (notes.rolled_back, notes.waits) == ({"n"}, [0.25])
 
 
-def test_a_line_under_way_is_left_for_later(tmp_path: Path):
-    """A reader that comes in between takes whole lines only."""
+def test_an_incomplete_line_is_read_later(tmp_path: Path):
+    """A reader takes whole lines only."""
     path = tmp_path / "journal"
     path.write_text("acknowledged\t1.0\tm\nacknowledged\t2.0\tn")
 
     assert journal.read(path).acknowledged == {"m": 1.0}
 
 
-def test_a_journal_holds_nothing_else(tmp_path: Path):
-    """A line that nobody writes is an error of the suite, and not skipped."""
+def test_an_unknown_line_is_an_error(tmp_path: Path):
+    """A line that no process writes is an error of the suite, and is not skipped."""
     path = tmp_path / "journal"
     path.write_text("hearsay\t1.0\tm\n")
 
@@ -188,46 +188,46 @@ def test_a_journal_holds_nothing_else(tmp_path: Path):
 
 
 def test_a_broken_bound_is_named():
-    """Each figure outside its bound is told, with both."""
+    """Each figure outside of its bound is reported, with both."""
     bounds = {"lost": Bound(most=0), "ratio": Bound(least=0.95), "max": Bound(most=30)}
 
     assert broken(bounds, {"lost": 1, "ratio": 0.5, "max": 2}) == ["lost 1, at most 0", "ratio 0.5, at least 0.95"]
 
 
-def test_what_must_hold_on_any_machine_is_no_time():
-    """The short form judges each count that the long one judges, and no time."""
+def test_the_short_form_judges_no_times():
+    """It judges each count that the long form judges."""
     for bounds in HOLDS.values():
         assert EVERYTHING.items() <= without_times(bounds).items()
         assert not TIMES & without_times(bounds).keys()
 
 
-def test_a_figure_that_was_not_measured_breaks_its_bound():
-    """A run that measured nothing has shown nothing."""
+def test_a_missing_figure_breaks_its_bound():
+    """A run without a measurement proves nothing."""
     assert broken({"p99": Bound(most=1)}, {}) == ["p99 was not measured"]
 
 
-def test_a_verdict_names_some_of_what_is_wrong():
-    """Who reads the report can look a loss up."""
+def test_a_verdict_names_examples():
+    """With these ids a loss can be looked up."""
     verdict = judge(evidence("paired", effects=(BESIDE, BESIDE)))
 
     assert verdict.examples() == {"lost": [f"m to {OUTSIDE}"], "duplicate": [f"m to {BESIDE}"]}
     assert verdict.figures()["lost"] == verdict.figures()["duplicate"] == 1
 
 
-def test_what_the_broker_still_holds_is_stuck():
-    """Without a row and without an effect, but on a queue still: late, and not lost."""
+def test_a_delivery_on_the_broker_is_stuck():
+    """Without a row and an effect, but still on a queue, it is late and not lost."""
     found = evidence(effects=())
 
     assert faults(judge(replace(found, held=frozenset({"m"})))) == {"stuck": {("m", RECORD)}}
 
 
-def test_what_the_broker_still_holds_may_be_done():
-    """What was done and not yet acknowledged is there twice for a while."""
+def test_a_delivery_on_the_broker_may_be_done():
+    """A delivery that is done and not yet acknowledged is in both for a while."""
     assert faults(judge(replace(evidence(), held=frozenset({"m"})))) == {}
 
 
 def test_a_run_in_pieces_makes_one_report(tmp_path: Path, capsys):
-    """What each piece wrote stands in one table, broken or not."""
+    """The results of all pieces are in one table."""
     rows = [
         Result("siege", "all at once", "sqlite", 3, figures={"owed": 7, "lost": 0, "p99": 1.25}),
         Result("siege", "all at once", "postgres", 4, figures={"owed": 9, "lost": 1}, broken=["lost 1, at most 0"]),

@@ -1,4 +1,4 @@
-"""System checks: what cannot work is said before anything is sent."""
+"""System checks report a wrong set-up before anything is sent."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def on_event_too(sender, **kwargs):
 
 
 def ids(messages):
-    """Give the ids of what a check found."""
+    """Return the ids of a check's messages."""
     return [message.id for message in messages]
 
 
-def test_this_project_is_well():
+def test_this_project_has_no_errors():
     """The checkout's own signals and receivers pass."""
     gc.collect()  # signals of other tests' modules, which refer to themselves
     assert check_names() == check_refused() == []
@@ -40,24 +40,24 @@ def test_this_project_is_well():
 
 
 class TestMissingBroker:
-    """A missing CELERY_BROKER_URL is told where somebody is about to need it."""
+    """A missing CELERY_BROKER_URL is reported by processes that need it."""
 
     @pytest.fixture(autouse=True)
     def without_broker(self, settings, monkeypatch):
-        """Have an app without a broker, in a process that is no management command."""
+        """Use an app without a broker, in a process that is no management command."""
         monkeypatch.setattr(celery, "get_app", lambda: Celery("bare", set_as_current=False))
         monkeypatch.setattr(sys, "argv", ["celery", "-A", "signalbus", "worker"])
 
-    def test_worker_and_server_are_told(self, monkeypatch):
-        """A worker, ``runserver`` and ``check`` say it."""
+    def test_worker_and_server_are_warned(self, monkeypatch):
+        """A worker, ``runserver`` and ``check`` report it."""
         assert ids(check_settings()) == ["signalbus.W003"]
         for command in ("check", "runserver"):
             monkeypatch.setattr(sys, "argv", ["manage.py", command])
             assert ids(check_settings()) == ["signalbus.W003"]
 
     @pytest.mark.parametrize("command", ["makemigrations", "migrate", "makemessages", "shell", "signalbus"])
-    def test_commands_that_need_no_broker_say_nothing(self, monkeypatch, command):
-        """So the first steps of the README say it once, at ``check``."""
+    def test_commands_that_need_no_broker_do_not_warn(self, monkeypatch, command):
+        """So the steps of the tutorial report it once, at ``check``."""
         monkeypatch.setattr(sys, "argv", ["manage.py", command])
         assert check_settings() == []
 
@@ -69,8 +69,8 @@ class TestMissingBroker:
 
 
 @pytest.mark.django_db  # since Django 6.1 checks look at databases without being asked
-def test_wrong_settings(settings):
-    """A wrong setting is an error of ``manage.py check``, and does not end it with a traceback."""
+def test_a_wrong_setting_is_an_error_of_check(settings):
+    """``manage.py check`` reports it, and does not end with a traceback."""
     celery.get_app()  # made while all was well
     settings.SIGNALBUS = {"MAX_BYTE": 1}
     (error,) = check_settings()
@@ -102,8 +102,8 @@ def test_two_receivers_of_one_id():
     assert "dispatch_uid of its own" in error.msg
 
 
-def test_inline_receivers_of_one_uid_are_djangos_affair():
-    """Django ignores the second; so do we, without a word."""
+def test_two_inline_receivers_of_one_uid_are_no_error():
+    """Django ignores the second, and so does the library."""
     signal = Signal("tests.crowded_inline")
     signal.connect(on_event, dispatch_uid="event", inline=True)
     signal.connect(on_event_too, dispatch_uid="event", inline=True)
@@ -112,7 +112,7 @@ def test_inline_receivers_of_one_uid_are_djangos_affair():
 
 @pytest.mark.parametrize("travels", ["receiver", "open"])
 def test_a_signal_without_a_name(travels):
-    """A signal that stands nowhere is an error as soon as something of it would travel."""
+    """A signal that is in no variable is an error as soon as a receiver of it runs in a worker."""
     nowhere = [Signal(open=travels == "open")]
     if travels == "receiver":
         assert check_names() == []
@@ -124,23 +124,23 @@ def test_a_signal_without_a_name(travels):
 
 
 class Shapeless:
-    """No receiver at all."""
+    """An object that is no receiver."""
 
 
 class TestRefused:
-    """What ``connect`` refused is reported, although somebody swallowed the error."""
+    """A receiver that ``connect`` refused is reported, even if the error was swallowed."""
 
     @pytest.fixture
     def signal(self):
         return Signal("tests.picky")
 
     def swallowed(self, signal, function, **options):
-        """Connect as careless code does."""
+        """Connect as code does that swallows errors."""
         with suppress(Exception):
             signal.connect(function, **options)
 
-    def test_it_is_reported(self, signal):
-        """The error names the signal, the receiver, the place and the cure; many from one place are one error."""
+    def test_a_refused_receiver_is_reported(self, signal):
+        """The error names the signal, the receiver, the place and the remedy; there is one error for each place."""
         for _ in range(3):
 
             def webhook(sender, **kwargs):
@@ -163,15 +163,15 @@ class TestRefused:
             (Shapeless(), {"dispatch_uid": "object"}, "callable"),
         ],
     )
-    def test_whatever_was_wrong(self, signal, settings, function, options, cure):
-        """Django's own refusals, with DEBUG on, as well as ours."""
+    def test_each_kind_of_refusal_is_reported(self, signal, settings, function, options, cure):
+        """Django's own refusals, with DEBUG on, are reported as well as ours."""
         settings.DEBUG = True
         self.swallowed(signal, function, **options)
         (error,) = check_refused()
         assert cure in error.msg
 
-    def test_connecting_again_with_other_options_too(self, signal):
-        """The first connection stands, and the second is reported."""
+    def test_connecting_again_with_other_options_is_reported(self, signal):
+        """The first connection stays, and the second is reported."""
         signal.connect(on_event)
         self.swallowed(signal, on_event, queue="tills")
         (error,) = check_refused()
@@ -180,8 +180,8 @@ class TestRefused:
         assert check_refused() == []
 
     @pytest.mark.parametrize("cure", [{"dispatch_uid": "webhook", "weak": False}, {"inline": True}])
-    def test_connected_rightly_it_is_not_reported(self, signal, cure):
-        """The same function, or object, that is connected after all."""
+    def test_a_receiver_that_is_connected_later_is_not_reported(self, signal, cure):
+        """The same function or object was connected correctly after the refusal."""
 
         def make():
             def webhook(sender, **kwargs):
@@ -199,8 +199,8 @@ class TestRefused:
         signal.connect(caller, **{**cure, "dispatch_uid": "caller"})
         assert check_refused() == []
 
-    def test_another_receiver_is_no_cure(self, signal):
-        """One that is connected well says nothing of the next."""
+    def test_another_receiver_does_not_end_the_report(self, signal):
+        """The correct connection of one receiver does not count for another."""
         objects = [Listener(), Listener()]
         for each in objects:
             self.swallowed(signal, each.method)
@@ -208,8 +208,8 @@ class TestRefused:
         signal.connect(objects[0].method, dispatch_uid="first")
         assert len(check_refused()) == 1
 
-    def test_what_was_refused_is_not_kept_alive(self, signal):
-        """Only a text is remembered."""
+    def test_a_refused_receiver_is_not_kept_alive(self, signal):
+        """Only its text is stored."""
 
         def webhook(sender, **kwargs):
             pass
@@ -222,8 +222,8 @@ class TestRefused:
         assert check_refused()
 
     @pytest.mark.django_db
-    def test_manage_py_check_says_so(self, signal):
-        """It is an error of ``manage.py check``, which a worker's start runs too."""
+    def test_manage_py_check_reports_refusals(self, signal):
+        """It is an error of ``manage.py check``, which a worker runs at its start too."""
         self.swallowed(signal, lambda **kwargs: None)
         with pytest.raises(SystemCheckError, match="a lambda"):
             call_command("check")
@@ -237,7 +237,7 @@ class Listener:
 
 
 @pytest.mark.django_db
-def test_they_are_registered():
+def test_the_checks_are_registered():
     """``manage.py check`` runs them."""
     Signal("tests.found"), Signal("tests.found")  # both gone at once, and so no rivals
     kept = [Signal("tests.found")]
@@ -252,13 +252,13 @@ class TestSqlite:
         if connection.vendor != "sqlite":
             pytest.skip("asks SQLite")
 
-    def test_only_when_databases_are_asked_for(self):
-        """Ordinary checks open no database."""
+    def test_ordinary_checks_open_no_database(self):
+        """The check of a database runs with ``--database`` only."""
         assert check_sqlite() == []
         assert check_sqlite(databases=["other"]) == []
 
-    def test_deferred_transactions(self, monkeypatch):
-        """A deferred transaction is warned of, with the setting to write."""
+    def test_deferred_transactions_are_warned_of(self, monkeypatch):
+        """The warning names the setting to write."""
         monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
         assert "signalbus.W001" in ids(check_sqlite(databases=["default"]))
         monkeypatch.setitem(connection.settings_dict, "OPTIONS", {"transaction_mode": "IMMEDIATE"})

@@ -1,4 +1,4 @@
-"""What a process has claimed, and what a worker tells of it."""
+"""The claims of a process, and the state that a worker reports to them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from signalbus.wire.message import Message, from_body, to_body, uuid7
 
 @pytest.fixture
 def owner() -> claims.Owner:
-    """One that holds three claims, two of them in a group."""
+    """An owner with three claims, two of them in a batch."""
     made = claims.Owner()
     made.held = dict.fromkeys(["a", "b", "c"], "q")
     made.groups["sb1g:1"] = ["a", "b"]
@@ -29,33 +29,33 @@ def owner() -> claims.Owner:
 
 
 class TestOwner:
-    def test_a_groups_end_is_its_members(self, owner):
-        """Once."""
+    def test_the_end_of_a_batch_ends_its_claims(self, owner):
+        """It ends them once."""
         assert owner.end("sb1g:1") == ["a", "b"]
         assert owner.end("sb1g:1") == []
         assert owner.end("c") == ["c"]
         assert not owner.held
         assert not owner.groups
 
-    def test_deliveries_are_groups_and_what_is_in_none(self, owner):
-        """As the consumer knows them."""
+    def test_deliveries_are_batches_and_single_claims(self, owner):
+        """The consumer counts in the same way."""
         assert owner.deliveries() == {"sb1g:1", "c"}
         assert owner.claims_of(["sb1g:1"]) == {"a", "b"}
 
     def test_numbers_are_given_once(self, owner):
-        """Whether they are used or not."""
+        """A number is not given again, whether it was used or not."""
         assert (owner.reserve(3), owner.reserve(1)) == ((1, 3), (4, 1))
         assert owner.tag(4) == f"sb1:{owner.id}:4"
         assert claims.is_ours(owner.tag(4))
         assert not claims.is_ours("4")
 
-    def test_a_process_has_one_name_in_a_place(self):
-        """And a forked child another."""
+    def test_a_process_has_one_name_for_each_server(self):
+        """A forked child has another name."""
         assert claims.owner_of("here") is claims.owner_of("here")
         assert claims.owner_of("here") is not claims.owner_of("there")
 
 
-class TestWorkersWork:
+class TestWorkload:
     def make(self, blueprint: int = bootsteps.RUN, **pool: Any) -> claiming.WorkersWork:  # type: ignore[attr-defined]
         """Return what a worker with such a pool tells."""
         worker = SimpleNamespace(
@@ -65,25 +65,25 @@ class TestWorkersWork:
         )
         return claiming.WorkersWork(worker)
 
-    def test_as_many_as_the_pool_has_free_places(self, monkeypatch):
-        """What is reserved has one."""
+    def test_free_processes_of_the_pool_are_counted(self, monkeypatch):
+        """A reserved request takes one."""
         monkeypatch.setattr(state, "reserved_requests", {1, 2, 3})
         assert self.make().free() == 1
 
-    def test_what_runs_has_a_place_after_a_reconnect_too(self, monkeypatch):
+    def test_a_running_request_counts_after_a_reconnect(self, monkeypatch):
         """Celery before 5.7 forgets then that it is reserved."""
         monkeypatch.setattr(state, "reserved_requests", {3})
         monkeypatch.setattr(state, "active_requests", {1, 2, 3})
         assert self.make().free() == 1
 
-    def test_what_a_thread_may_have_is_not_given_up_before_the_pool_is(self):
-        """It has a queue of its own."""
+    def test_requests_of_a_thread_pool_are_kept_until_the_pool_stops(self):
+        """Its threads have a queue of their own."""
         assert self.make().given_up({"a"}) == set()
         assert self.make(blueprint=bootsteps.CLOSE).given_up({"a"}) == {"a"}  # type: ignore[attr-defined]
 
     @pytest.mark.skipif(not hasattr(state, "scheduled_requests"), reason="new in Celery 5.7")
-    def test_what_waits_for_its_time_is_given_up_before_celery_forgets_it(self, monkeypatch):
-        """And later, if the broker did not hear of it then; but not if it has begun."""
+    def test_waiting_tasks_are_requeued_before_celery_forgets_them(self, monkeypatch):
+        """They are requeued later if the broker was away; a task that has begun is not."""
         work = self.make()
         wait = [SimpleNamespace(message=SimpleNamespace(delivery_tag=tag)) for tag in "abc"]
         monkeypatch.setattr(state, "scheduled_requests", wait)
@@ -92,8 +92,8 @@ class TestWorkersWork:
         monkeypatch.setattr(claiming, "running", {"b"}.copy)
         assert work.given_up({"a", "b", "other"}) == {"a"}
 
-    def test_what_ended_while_the_children_were_heard_is_not_given_up(self, monkeypatch):
-        """Nor what had begun, or begins meanwhile: only what still waits."""
+    def test_only_waiting_tasks_are_requeued_at_a_shutdown(self, monkeypatch):
+        """A task that has ended, has begun, or begins meanwhile is not."""
         known, begun = {"ends", "begins", "runs", "waits"}, {"runs"}
 
         def hear(pool, seconds):
@@ -107,7 +107,7 @@ class TestWorkersWork:
         assert self.make().given_up(known.copy()) == {"waits"}
 
     def test_a_text_for_some_of_its_recipients(self):
-        """Signed anew; not of what is no text, or one for others."""
+        """The text is signed again; a text that is none, or of other recipients, is refused."""
         made = Message(
             id=uuid7(), signal="s", payload="{}", root=uuid7(), sent_at=datetime.now(UTC), recipients=("a", "b", "c"),
             recorded=True, ordering_key="k", trace={"x": "y"},
@@ -120,30 +120,30 @@ class TestWorkersWork:
         assert self.make().for_some("garbage", [1], 3) is None
 
 
-class TestWhoClaims:
+class TestClaimingWorkers:
     def make(self, url: str, hub: object) -> Any:
-        """Return a worker, as far as it goes."""
+        """Return a worker, as far as it is needed here."""
         app = SimpleNamespace(connection_for_read=lambda heartbeat=None: Connection(url))
         consumer = SimpleNamespace(hub=hub, connection_for_read=None, ensure_connected=lambda connection: connection)
         return SimpleNamespace(app=app, consumer=consumer, pool=SimpleNamespace(flush=None), pool_cls="gevent")
 
-    def test_a_worker_on_redis_with_an_event_loop(self):
-        """Each of its connections, the one after a loss too."""
+    def test_a_worker_on_redis_with_an_event_loop_claims(self):
+        """Each of its connections claims, also after a reconnect."""
         worker = self.make("redis://", object())
         claiming.claim(worker)
         for _ in range(2):
             assert isinstance(worker.consumer.connection_for_read().transport, Transport)
 
-    def test_without_an_event_loop_it_says_that_it_does_not(self, caplog):
-        """As on gevent and eventlet."""
+    def test_a_worker_without_an_event_loop_says_that_it_does_not_claim(self, caplog):
+        """gevent and eventlet have no event loop."""
         worker = self.make("redis://", None)
         with caplog.at_level("INFO", "signalbus"):
             claiming.claim(worker)
         assert worker.consumer.connection_for_read is None
         assert "gevent" in caplog.text
 
-    def test_on_another_broker_nothing_changes(self, caplog):
-        """And nothing is said."""
+    def test_a_worker_on_another_broker_does_not_claim(self, caplog):
+        """It logs nothing."""
         worker = self.make("amqp://", object())
         claiming.claim(worker)
         assert worker.consumer.connection_for_read is None
@@ -155,8 +155,8 @@ class TestSetting:
         ("given", "app", "claim"),
         [(None, None, True), (None, "shop.celery:app", False), (True, "shop.celery:app", True), (False, None, False)],
     )
-    def test_our_own_app_claims_and_a_hosts_if_it_is_told_to(self, given, app, claim, settings):
-        """By one setting."""
+    def test_a_hosts_app_claims_only_with_the_setting(self, given, app, claim, settings):
+        """Our own app claims by default."""
         settings.SIGNALBUS = {"CLAIM": given, "CELERY_APP": app}
         assert celery.claims() is claim
         assert conf.get().CLAIM is given

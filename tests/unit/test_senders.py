@@ -60,7 +60,7 @@ class TestModelNames:
         function(User)
         assert signal.has_listeners(User)
 
-    def test_plain_signal_that_is_no_model_signal(self, bridges_as_they_were):
+    def test_plain_signal_that_is_no_model_signal(self, restored_bridges):
         """Its bridge listens to the model."""
         receiver(user_logged_in, sender="auth.User")(on_event)
         assert user_logged_in.has_listeners(User)

@@ -1,4 +1,4 @@
-"""asgiref still looks for the loop below which a thread works where we note it."""
+"""asgiref still finds the event loop above a worker thread in the attribute that the library sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from signalbus.compat.asgiref import call_on
 
 
 def test_a_coroutine_runs_in_the_given_loop():
-    """Not in one that asgiref makes for the call."""
+    """A coroutine runs in the given loop, not in one that asgiref makes for the call."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -1,4 +1,4 @@
-"""What is private to Django, Celery and kombu still is as we use it."""
+"""The private parts of Django, Celery and kombu that the library uses are unchanged."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from signalbus.compat.celery import listeners, names_queues, task_here
 from signalbus.receiving import worker
 
 
-class TestListeners:
-    def test_who_listens_to_everything_and_who_asked_for_a_sender(self):
-        """Both hear of the sender; who asked for another does not."""
+class TestPublishHandlers:
+    def test_handlers_of_any_sender_and_of_the_sender_are_found(self):
+        """A handler of another sender is not found."""
         signal = Signal(name="tests")
 
         def of_all(**kwargs):
@@ -36,29 +36,29 @@ class TestListeners:
         signal.connect(of_another, sender="another")
         assert listeners(signal, "mine") == [(of_all, False), (of_mine, True)]
 
-    def test_nobody(self):
-        """As it is nearly always."""
+    def test_no_handlers(self):
+        """Without handlers the list is empty."""
         assert listeners(Signal(name="tests"), "mine") == []
 
 
-class TestNamesQueues:
-    def test_a_worker_that_was_told_of_no_queue(self):
-        """It consumes all that are declared, also one that is added."""
+class TestQueueSelection:
+    def test_a_worker_without_queues_consumes_all_declared_ones(self):
+        """It also consumes a queue that is added later."""
         app = Celery("tests", set_as_current=False)
         assert not names_queues(app)
         app.amqp.queues.select_add(Queue("added"))
         assert not names_queues(app)
 
-    def test_a_worker_that_was_told_of_queues(self):
-        """As ``-Q`` tells it."""
+    def test_a_worker_with_queues_consumes_only_these(self):
+        """``-Q`` names the queues."""
         app = Celery("tests", set_as_current=False)
         app.amqp.queues.select(["mail"])
         assert names_queues(app)
         assert list(app.amqp.queues.consume_from) == ["mail"]
 
 
-def test_the_task_of_this_thread_is_found():
-    """The innermost that a worker runs; none before, none on another thread, none afterwards."""
+def test_the_running_task_of_this_thread_is_found():
+    """It is the innermost task; before and after it, and on another thread, there is none."""
     app = Celery("tests", set_as_current=False)
     stack: Any = _state
 
@@ -84,7 +84,7 @@ def test_the_task_of_this_thread_is_found():
 @pytest.mark.parametrize("proxied", [False, True])
 @pytest.mark.parametrize("given", [False, True])
 def test_an_app_equals_its_proxies(monkeypatch, given, proxied):
-    """So a worker of the app that carries the messages gets our step, whichever the settings name and Celery gives."""
+    """A worker of the app that carries the messages gets our boot step through each of Celery's proxies."""
     app = Celery("tests", set_as_current=False)
     proxy: Any = Proxy(lambda: app)
     monkeypatch.setattr(celery, "get_app", lambda: proxy if proxied else app)
@@ -93,7 +93,7 @@ def test_an_app_equals_its_proxies(monkeypatch, given, proxied):
 
 
 def test_an_app_equals_no_other(monkeypatch):
-    """A worker of another app is none of our business."""
+    """A worker of another app gets no boot step of ours."""
     app, other = (Celery("tests", set_as_current=False) for _ in range(2))
     monkeypatch.setattr(celery, "get_app", lambda: app)
     worker._join(SimpleNamespace(app=Proxy(lambda: other)))

@@ -1,4 +1,4 @@
-"""What we use of the private parts of Django, Celery and kombu is still there, and means what we take it for."""
+"""The private parts of Django's transactions that the library uses are unchanged."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from signalbus.compat import django
 
 
 @pytest.mark.django_db(transaction=True)
-def test_django_calls_what_waits_for_a_commit_from_the_front():
-    """An entry that is moved within the list that Django keeps is called in its new place."""
+def test_django_calls_commit_callbacks_from_the_front():
+    """A callback that is moved within Django's list is called in its new place."""
     called: list[int] = []
     with transaction.atomic():
         for number in range(3):
@@ -27,8 +27,8 @@ def test_django_calls_what_waits_for_a_commit_from_the_front():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_django_keeps_with_a_callback_the_savepoints_that_are_open():
-    """Those of blocks that have one; a rollback takes out what was registered in it."""
+def test_a_commit_callback_has_the_open_savepoints():
+    """A rollback of one of these savepoints removes the callback."""
     with transaction.atomic(), transaction.atomic(savepoint=False):
         assert django.open_savepoints(connection) == set()
         with transaction.atomic():
@@ -43,7 +43,7 @@ def test_django_keeps_with_a_callback_the_savepoints_that_are_open():
 
 @pytest.mark.django_db
 def test_django_marks_the_transactions_of_a_testcase():
-    """Its own blocks can be told from those of the code under test."""
+    """The transactions of a TestCase can be told from those of the code under test."""
     assert django.in_testcase(connection)
     assert django.only_testcases(connection)
     with transaction.atomic():
@@ -53,7 +53,7 @@ def test_django_marks_the_transactions_of_a_testcase():
 
 @pytest.mark.django_db(transaction=True)
 def test_django_marks_no_other_transaction():
-    """Neither outside of any, nor inside one of the code's own."""
+    """No mark exists outside of a transaction, nor inside one of the code's own."""
     assert not django.in_testcase(connection)
     assert not django.only_testcases(connection)
     with transaction.atomic():
@@ -62,8 +62,8 @@ def test_django_marks_no_other_transaction():
 
 
 @pytest.mark.django_db(databases="__all__")
-def test_the_opened_connections_are_those_that_django_knows():
-    """Of this thread, in the order of the settings; one that nobody asked for is not opened by asking."""
+def test_the_open_connections_of_this_thread_are_listed():
+    """They are in the order of the settings; listing them opens no connection."""
     assert connection.alias in [each.alias for each in django.opened_connections()]
     assert django.opened_connections() == connections.all(initialized_only=True)
     found = []

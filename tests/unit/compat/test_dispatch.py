@@ -1,4 +1,4 @@
-"""What we override and read of Django's signals is there, and means what we take it for."""
+"""The parts of Django's signals that the library overrides and reads are unchanged."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ FORMS: dict[str, Callable[[HookedSignal], list[Any]]] = {
 @pytest.mark.parametrize("sender", [None, Mine, HOLDER.method])
 @pytest.mark.parametrize("uid", [None, "", "uid"])
 @pytest.mark.parametrize("receiver", [function, coroutine, HOLDER.method])
-def test_django_keeps_a_receiver_under_the_key_that_we_look_for(receiver, sender, uid):
-    """Its entry begins with the key, and a reference to the receiver; its end says whether that is async."""
+def test_a_receivers_entry_begins_with_its_key(receiver, sender, uid):
+    """The entry has the key, a reference to the receiver, and whether it is async."""
     signal = HookedSignal()
     signal.connect(receiver, sender=sender, dispatch_uid=uid)
     ((key, reference, *_, is_async),) = signal.receivers
@@ -72,8 +72,8 @@ def test_django_keeps_a_receiver_under_the_key_that_we_look_for(receiver, sender
 
 
 @pytest.mark.parametrize("sender", [None, Mine])
-def test_who_hears_a_sender_is_whom_django_calls(sender):
-    """Those who asked for it, and those who asked for nobody."""
+def test_the_receivers_of_a_sender_are_those_that_django_calls(sender):
+    """They are the receivers of this sender and of any sender."""
     signal = HookedSignal()
     listeners = {"any": None, "mine": Mine, "another": Another}
     for name, heard in listeners.items():
@@ -85,14 +85,14 @@ def test_who_hears_a_sender_is_whom_django_calls(sender):
 @pytest.mark.parametrize(
     ("one", "other", "together"), [(Mine, Mine, True), (None, Mine, True), (Mine, None, True), (Mine, Another, False)]
 )
-def test_who_may_hear_one_sending_together(one, other, together):
-    """Listeners of one sender, and of any sender with everybody."""
+def test_receivers_are_grouped_by_sender(one, other, together):
+    """Receivers of any sender belong to each group."""
     assert may_hear_together(key_of(function, one, None), key_of(coroutine, other, None)) is together
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_form_of_send_asks_whom_to_call(form):
-    """Who is not named is not called, whatever the form."""
+def test_each_form_of_send_calls_only_the_chosen_receivers(form):
+    """No form calls a receiver that was not chosen."""
 
     class Chosen(HookedSignal):
         def _here(self, sender: object) -> Here:
@@ -105,8 +105,8 @@ def test_each_form_of_send_asks_whom_to_call(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_without_a_choice_all_that_are_connected_are_called(form):
-    """As Django does."""
+def test_without_a_choice_all_connected_receivers_are_called(form):
+    """This is what Django does."""
     signal = HookedSignal()
     signal.connect(function)
     signal.connect(coroutine, sender=Mine)
@@ -114,14 +114,14 @@ def test_without_a_choice_all_that_are_connected_are_called(form):
     assert FORMS[form](signal) == [(function, "function"), (coroutine, "coroutine")]
 
 
-class Burials(HookedSignal):
-    """A signal that notes who died."""
+class DeathRecorder(HookedSignal):
+    """A signal that records the receivers that were garbage-collected."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.noted: list[set[Key]] = []
 
-    def _buried(self, keys: set[Key]) -> None:
+    def _died(self, keys: set[Key]) -> None:
         self.noted.append(keys)
 
 
@@ -136,9 +136,9 @@ class Burials(HookedSignal):
     ],
     ids=["connect", "disconnect", "send", "by name", "look-up"],
 )
-def test_who_died_is_told_of_once(notice):
-    """When somebody connects, disconnects or sends; and that somebody died is known before."""
-    signal, mortal = Burials(), Holder()
+def test_a_collected_receiver_is_reported_once(notice):
+    """It is reported at the next connect, disconnect or send; that one was collected is known before."""
+    signal, mortal = DeathRecorder(), Holder()
     signal.connect(mortal.method)
     (entry,) = signal.receivers
     known = [signal.someone_died]
@@ -152,8 +152,8 @@ def test_who_died_is_told_of_once(notice):
 
 
 @pytest.mark.parametrize("form", ["send_robust", "asend_robust"])
-def test_a_robust_form_lets_us_log_for_a_receiver_without_a_name(form, caplog):
-    """In Django's words, by Django's logger, with the error."""
+def test_a_robust_form_logs_for_a_receiver_without_a_name(form, caplog):
+    """The log line has Django's words, Django's logger and the error."""
     error = ValueError("no luck")
 
     class Nameless:
@@ -170,8 +170,8 @@ def test_a_robust_form_lets_us_log_for_a_receiver_without_a_name(form, caplog):
     assert record.exc_info[1] is error
 
 
-def test_what_a_lazy_object_stands_for_is_inside():
-    """Whether anybody has looked at it before, or not; it is made once."""
+def test_a_lazy_object_contains_the_object_it_stands_for():
+    """The object is made once, whether or not it was read before."""
     made: list[Holder] = []
 
     def make() -> Holder:

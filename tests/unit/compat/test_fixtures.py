@@ -1,4 +1,4 @@
-"""What we use of Django's way to load fixtures is there, and means what we take it for."""
+"""The parts of Django's fixture loading that the library reads are unchanged."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from signalbus.compat.django import loads_a_fixture
 
 
 @pytest.mark.django_db
-def test_what_a_fixture_links_is_found():
-    """While an object of a fixture is saved, it is told from what anybody else links."""
+def test_links_of_a_fixture_are_recognized():
+    """While an object of a fixture is saved, its links are told from those of other code."""
     found: list[bool] = []
 
     def look(**kwargs):

@@ -1,4 +1,4 @@
-"""kombu's event loop is woken where another thread has something for it."""
+"""kombu's event loop wakes when another thread has a call for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from signalbus.compat import hub
 
 
 def test_another_threads_call_wakes_the_loop():
-    """At once, not with its next look a second later."""
+    """The loop wakes at once, not at its next poll a second later."""
     loop: Any = Hub()
     hub.wake_for_threads(loop)
     called = threading.Event()
@@ -29,11 +29,11 @@ def test_another_threads_call_wakes_the_loop():
 
 
 class Loop:
-    """A loop of before."""
+    """An event loop of kombu before 5.7."""
 
 
-def test_before_kombu_5_7_it_is_ours_that_wakes(monkeypatch: pytest.MonkeyPatch):
-    """Once, however often the worker connects anew; its own thread needs no waking."""
+def test_before_kombu_5_7_the_library_wakes_the_loop(monkeypatch: pytest.MonkeyPatch):
+    """It is installed once, however often the worker reconnects; a call of the loop's own thread wakes nothing."""
     monkeypatch.setattr(hub, "WAKES", False)
     called: list[str] = []
     watched: list[int] = []

@@ -1,4 +1,4 @@
-"""What we use of others' private parts is there, and means what we take it for."""
+"""The private parts of Django's migrations that the library uses are unchanged."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from django.db.models.signals import post_migrate, pre_migrate
 from signalbus.compat.django import EXECUTOR, databases_being_migrated
 
 
-class TestDatabasesBeingMigrated:
+class TestMigratingDatabases:
     @pytest.mark.django_db
-    def test_the_command(self):
-        """While ``migrate`` runs, its database is found, although no executor runs yet, or any more."""
+    def test_the_migrate_command_is_found(self):
+        """While ``migrate`` runs, its database is found, also when no executor runs yet or any more."""
         found: list[list[str]] = []
 
         def look(**kwargs):
@@ -35,8 +35,8 @@ class TestDatabasesBeingMigrated:
         assert not list(databases_being_migrated())
 
     @pytest.mark.django_db
-    def test_an_executor(self, monkeypatch):
-        """An executor that runs by itself is found with its database."""
+    def test_a_lone_executor_is_found(self, monkeypatch):
+        """An executor that runs without the command is found with its database."""
         found: list[str] = []
 
         def look(recorder):
@@ -49,8 +49,8 @@ class TestDatabasesBeingMigrated:
         assert set(found) == {"default"}
         assert not list(databases_being_migrated())
 
-    def test_who_never_migrates_pays_nothing(self, monkeypatch):
-        """Where no executor has been imported, no stack is looked through."""
+    def test_the_stack_is_not_read_without_an_executor(self, monkeypatch):
+        """A process that has not imported the executor does not look at its stack."""
         monkeypatch.delitem(sys.modules, EXECUTOR)
         monkeypatch.setattr(sys, "_getframe", None)
         assert not list(databases_being_migrated())

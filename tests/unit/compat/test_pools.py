@@ -1,4 +1,4 @@
-"""What is private to Celery's workers and their pools still is as we use it."""
+"""The private parts of Celery's worker pools that the library uses are unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from signalbus.compat import pools
 
 
 def job(*, written: bool, alive: bool = True, writer: object = None) -> Any:
-    """Return a job of billiard's, as it is until its child answers."""
+    """Return a job of billiard's, in its state before its child answers."""
     made: Any = ApplyResult({}, None)
     made._write_to = SimpleNamespace(_is_alive=lambda: alive, dead=False) if written else None
     made._writer = lambda: writer
@@ -27,7 +27,7 @@ def job(*, written: bool, alive: bool = True, writer: object = None) -> Any:
 
 
 def pool(*jobs: Any) -> Any:
-    """Return a prefork pool whose children answer when they are asked."""
+    """Return a prefork pool whose children answer when the test asks them."""
     made: Any = TaskPool(2)
 
     def answer(fileno: int) -> None:
@@ -54,33 +54,33 @@ def pool(*jobs: Any) -> Any:
 
 
 class TestWaitUntilAccepted:
-    def test_a_childs_word_is_read(self):
-        """For each that was written to one."""
+    def test_a_childs_acceptance_is_read(self):
+        """The acceptance of each written job is read."""
         begun = job(written=True)
         pools.wait_until_accepted(pool(begun), 5)
         assert begun._accepted
 
-    def test_what_a_full_pipe_has_interrupted_is_written_first(self):
+    def test_an_interrupted_write_is_completed_first(self):
         """Celery would write the rest later, and the child would run it."""
         begun = job(written=True, writer=object())
         pools.wait_until_accepted(pool(begun), 5)
         assert begun._accepted
 
-    def test_nothing_to_wait_for(self):
-        """Nobody answers for jobs that no child has."""
+    def test_unwritten_jobs_are_not_awaited(self):
+        """No child answers for a job that it does not have."""
         waiting = job(written=False)
         pools.wait_until_accepted(pool(waiting), 5)
         assert not waiting._accepted
 
-    def test_celery_sees_to_a_child_that_has_ended(self):
-        """Before it forgets the job: its successor would read it, and run it."""
+    def test_celery_handles_a_child_that_has_ended(self):
+        """It does so before it forgets the job; otherwise the child's successor would run it."""
         lost = job(written=True, alive=False)
         pools.wait_until_accepted(pool(lost), 5)
         assert lost._write_to.dead
         assert not lost._accepted
 
-    def test_celery_still_uses_what_we_read(self):
-        """Under these names."""
+    def test_celery_has_the_attributes_that_are_read(self):
+        """Celery has each attribute under its name."""
         source = inspect.getsource(AsynPool)
         names = "_active_writers _flush_writer _writer outbound_buffer _fileno_to_outq handle_result_event"
         for name in (*names.split(), "_write_to", "_accepted", "_is_alive"):
@@ -91,13 +91,13 @@ class TestWaitUntilAccepted:
 
 
 def test_only_prefork_has_children():
-    """The others run what they take at once, or in threads."""
+    """The other pools run a message at once, or in threads."""
     assert pools.is_prefork(pool())
     assert not pools.is_prefork(ThreadPool(2))
 
 
 class Request:
-    """As Celery keeps them."""
+    """A request with the attributes that Celery gives it."""
 
     name = "x"
 
@@ -106,8 +106,8 @@ class Request:
         self.message = SimpleNamespace(delivery_tag=tag)
 
 
-def test_what_celery_has_taken_on_and_what_runs():
-    """By the delivery's tag."""
+def test_reserved_and_running_requests_are_found():
+    """They are found by the tag of their message."""
     waits: Any = Request("waits")
     runs: Any = Request("runs")
     try:
@@ -123,7 +123,7 @@ def test_what_celery_has_taken_on_and_what_runs():
     ("status", "cause"), [(1, "exit code 1"), (-9, "signal 9 (SIGKILL)"), (-60, "signal 60"), (15, "exit code 15")]
 )
 def test_how_a_lost_child_ended_is_read_from_billiards_text(status: int, cause: str):
-    """As billiard writes it, for an exit code and for a signal, with and without a name."""
+    """The exit code or the signal is read, with and without a signal's name."""
     told: list[Any] = []
     lost = ApplyResult({}, None, error_callback=told.append)
 
@@ -133,8 +133,8 @@ def test_how_a_lost_child_ended_is_read_from_billiards_text(status: int, cause: 
 
 
 @pytest.mark.parametrize("error", [TimeLimitExceeded(5), Terminated(15), ValueError("exitcode 1")])
-def test_what_ended_otherwise_is_no_lost_child(error: Exception):
-    """A hard time limit, a revoked task and a task's own error have records of their own."""
+def test_another_end_is_not_a_lost_child(error: Exception):
+    """A hard time limit, a revoked task and a task's own error are not read as a lost child."""
     try:
         raise error
     except Exception:  # noqa: BLE001 - whatever it is

@@ -1,4 +1,4 @@
-"""What is private to kombu's Redis transport and to redis-py still is as we use it."""
+"""The private parts of kombu's Redis transport and of redis-py that the library uses are unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from signalbus.transport.qos import QoS
 
 
 def channel(**attributes: Any) -> Any:
-    """Return kombu's channel, not connected."""
+    """Return a channel of kombu that is not connected."""
     made = object.__new__(stock.Channel)
     vars(made).update(_queue_cycle=round_robin_cycle(), _active_queues=[], active_fanout_queues=set())
     vars(made).update(attributes)
@@ -44,16 +44,16 @@ def channel(**attributes: Any) -> Any:
         (redis.TransportMixin, stock.SentinelTransport, "register_with_event_loop"),
     ],
 )
-def test_nothing_of_kombus_is_replaced_by_chance(ours, kombus, replaced):
-    """A new part of kombu's may have the name of one of ours."""
+def test_no_attribute_of_kombu_is_replaced_by_accident(ours, kombus, replaced):
+    """A new attribute of kombu may have the name of one of ours."""
     named = {name for name in vars(ours) if not name.startswith("__")}
     assert {name for name in named if hasattr(kombus, name)} == set(replaced.split())
 
 
 class TestTransports:
     @pytest.mark.parametrize("url", ["redis://", "rediss://", "redis+socket:///tmp/x.sock"])
-    def test_kombus_are_replaced_and_stay_so_after_a_switch(self, url):
-        """A fail-over to another address makes kombu forget what it was told at first."""
+    def test_the_transport_stays_replaced_after_a_fail_over(self, url):
+        """kombu forgets its first configuration when it switches to another address."""
         connection = Connection(url)
         assert redis.can_claim(connection)
         redis.claim(connection, work := Work())
@@ -62,15 +62,15 @@ class TestTransports:
         connection.switch("redis://elsewhere")
         assert isinstance(connection.transport, redis.Transport)
 
-    def test_behind_a_sentinel(self):
-        """With kombu's own channel for it."""
+    def test_the_sentinel_transport_is_replaced(self):
+        """It uses kombu's own channel for Sentinel."""
         connection = Connection("sentinel://localhost")
         redis.claim(connection, Work())
         assert isinstance(connection.transport, redis.SentinelTransport)
         assert issubclass(connection.transport.Channel, stock.SentinelChannel)
 
-    def test_a_primary_behind_sentinels_is_one_server_whichever_is_asked(self):
-        """Else a worker would be another after each attempt to connect that fails, and never tell what it had done."""
+    def test_a_primary_is_one_server_whichever_sentinel_answers(self):
+        """A worker must not become another one after each failed attempt to connect."""
         connection = Connection("sentinel://one;sentinel://two", transport_options={"master_name": "m"})
         asked, before = connection.hostname, compat.server_of(connection)
         connection.maybe_switch_next()
@@ -79,7 +79,7 @@ class TestTransports:
         assert compat.server_of(another) != before
 
     def test_another_address_is_another_server(self):
-        """Without Sentinel; and so is another virtual host."""
+        """Without Sentinel, another address or virtual host is another server."""
         connection = Connection("redis://one;redis://two")
         before = compat.server_of(connection)
         connection.maybe_switch_next()
@@ -87,24 +87,24 @@ class TestTransports:
         assert compat.server_of(Connection("redis://one/1")) != compat.server_of(Connection("redis://one/2"))
 
     @pytest.mark.parametrize("url", ["memory://", "amqp://"])
-    def test_others_are_left_alone(self, url):
-        """Nothing changes."""
+    def test_other_transports_are_not_replaced(self, url):
+        """Nothing changes for them."""
         connection = Connection(url)
         assert not redis.can_claim(connection)
         before = connection.get_transport_cls()
         redis.claim(connection, Work())
         assert connection.get_transport_cls() is before
 
-    def test_somebodys_own_variant_is_left_alone(self):
-        """We don't know what it does."""
+    def test_a_subclass_of_kombus_transport_is_not_replaced(self):
+        """Its behaviour is not known."""
 
         class Variant(stock.Transport):
             pass
 
         assert not redis.can_claim(Connection("redis://", transport=Variant))
 
-    def test_kombus_poller_pops_for_no_channel_that_claims(self, monkeypatch):
-        """By the method that we replace."""
+    def test_kombus_poller_does_not_pop_for_a_claiming_channel(self, monkeypatch):
+        """It uses the method that the library replaces."""
         popped = []
         monkeypatch.setattr(stock.MultiChannelPoller, "_register_BRPOP", lambda self, channel: popped.append(channel))
         poller = compat.Poller()
@@ -117,8 +117,8 @@ class TestTransports:
 
 
 class TestQueues:
-    def test_the_most_urgent_lists_first_and_each_queue_in_its_turn(self):
-        """As kombu's BRPOP asks for them."""
+    def test_lists_are_ordered_by_priority_and_then_in_turn(self):
+        """kombu's BRPOP asks for them in the same order."""
         made = channel(_active_queues=["a", "b"], global_keyprefix="p:", priority_steps=[0, 5])
         made._update_queue_cycle()
         urgent = [("p:a", "a"), ("p:b", "b")]
@@ -129,22 +129,22 @@ class TestQueues:
         assert compat.lists_of(made, "a") == ["p:a", "p:a\x06\x165"]
 
     def test_a_message_belongs_in_the_list_of_its_priority(self):
-        """One without any in the first."""
+        """A message without a priority belongs in the first list."""
         made = channel()
         assert compat.list_of(made, "a", {"properties": {"priority": 4}}) == "a\x06\x163"
         assert compat.list_of(made, "a", {"properties": {}}) == "a"
 
 
-def held_by_nobody() -> Any:
-    """Return kombu's account of what is held, of two at most."""
+def empty_account() -> Any:
+    """Return kombu's account of unacknowledged messages, with room for two."""
     channel: Any = SimpleNamespace(do_restore=False)
     return virtual.QoS(channel, 2)
 
 
-class TestHeld:
-    def test_what_is_held_and_let_go(self):
-        """As kombu counts it for the prefetch count."""
-        qos = held_by_nobody()
+class TestUnacknowledged:
+    def test_messages_are_counted_until_they_are_acknowledged(self):
+        """kombu counts them for the prefetch count."""
+        qos = empty_account()
         for tag in ("sb1:x:1", "theirs"):
             compat.hold(qos, tag, object())
         assert compat.held(qos) == 2
@@ -156,48 +156,48 @@ class TestHeld:
         compat.let_all_go(qos, lambda tag: tag.startswith("sb1"))
         assert compat.held(qos) == 0
 
-    def test_who_has_put_a_limit_of_their_own_on_it(self):
+    def test_a_replaced_limit_on_the_instance_is_used(self):
         """Celery's worker_disable_prefetch replaces the method on the instance."""
-        qos = held_by_nobody()
+        qos = empty_account()
         assert not compat.is_limited_by_others(qos)
         qos.can_consume = lambda: False
         assert compat.is_limited_by_others(qos)
 
 
 class TestMessages:
-    def test_a_tag_and_where_it_came_from(self):
-        """What kombu's consumers look for."""
+    def test_a_message_has_a_tag_and_its_queue(self):
+        """kombu's consumers look for both."""
         raw = json.dumps({"headers": {}, "properties": {}, "body": ""}).encode()
         found = compat.delivered(raw, "q", "tag")["properties"]
         assert found == {"delivery_tag": "tag", "delivery_info": {"exchange": "", "routing_key": "q"}}
 
-    def test_where_it_says_itself_that_it_came_from(self):
-        """As the sender has written it."""
+    def test_the_senders_exchange_and_routing_key_are_kept(self):
+        """They are those that the sender wrote."""
         info = {"exchange": "e", "routing_key": "r"}
         raw = json.dumps({"headers": {}, "properties": {"delivery_info": info}, "body": ""}).encode()
         assert compat.delivered(raw, "q", "tag")["properties"]["delivery_info"] == info
 
     def test_kombus_own_tags_are_read_as_kombu_reads_them(self):
-        """A header may hold a date."""
+        """A header may have a date."""
         assert compat.parsed(b'{"__type__": "uuid", "__value__": {"hex": "' + b"0" * 32 + b'"}}').int == 0
 
 
 class TestRedisPy:
     @pytest.mark.parametrize("parser", [_RESP3Parser, _HiredisParser])
-    def test_parsers_tell_of_changed_keys(self, parser):
-        """With or without hiredis."""
+    def test_parsers_report_changed_keys(self, parser):
+        """They do with and without hiredis."""
         assert callable(parser.set_invalidation_push_handler)
 
     @pytest.mark.parametrize("connection", [SSLConnection, UnixDomainSocketConnection])
     def test_a_push_can_be_read_alone(self, connection):
-        """Else a worker would wait for a reply that does not come."""
+        """Otherwise a worker would wait for a reply that does not come."""
         assert "push_request" in inspect.signature(connection.read_response).parameters
         assert "check_health" in inspect.signature(connection.send_packed_command).parameters
 
 
 @pytest.mark.parametrize("forget", [True, False])
-def test_what_was_sent_and_has_not_arrived_is_forgotten(forget):
-    """The other end is told that the connection is broken, not that it has ended."""
+def test_unsent_data_of_a_broken_connection_is_dropped(forget):
+    """The other end sees a broken connection, not an orderly end."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         connection: Any = RedisConnection(host="127.0.0.1", port=server.getsockname()[1])
         connection._sock = socket.create_connection(server.getsockname())

@@ -1,4 +1,4 @@
-"""What we use of others' private parts is there, and means what we take it for."""
+"""The private parts of Celery's workers that the library uses are unchanged."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class TestEnding:
+class TestShutdown:
     def test_a_signal_that_ends_a_child_is_noticed(self, monkeypatch):
-        """The handler that billiard installs in children raises SystemExit, and leaves word of it."""
+        """billiard's handler in a child raises SystemExit, and sets a flag."""
         monkeypatch.setattr(common, "_should_have_exited", [False])
         former = signal.getsignal(signal.SIGUSR2)
         assert not is_child_exiting()
@@ -43,7 +43,7 @@ class TestEnding:
 
     @pytest.mark.parametrize(("value", "terminating"), [(None, False), (False, False), (0, True), (1, True)])
     def test_a_cold_shutdown_is_noticed(self, monkeypatch, value: Any, terminating: bool):
-        """Celery notes the exit code there, and looks for it in the same way."""
+        """Celery sets the exit code there, and reads it in the same way."""
         assert state.should_terminate is None
         monkeypatch.setattr(state, "should_terminate", value)
         assert is_worker_terminating() is terminating
@@ -51,7 +51,7 @@ class TestEnding:
 
 class TestFlush:
     def flushed(self, monkeypatch, should_stop: int | None, *, wrapped: bool) -> tuple[bool, bool]:
-        """Return whether a pool remembers a job that was written to a child, and one that was not."""
+        """Return whether a pool keeps a job that was written to a child, and one that was not."""
         monkeypatch.setattr(state, "should_stop", should_stop)
         jobs: dict[int, Any] = {}
         written, waiting = (cast("Any", ApplyResult(jobs, None)) for _ in range(2))
@@ -77,28 +77,28 @@ class TestFlush:
         return written._job in jobs, waiting._job in jobs
 
     @pytest.mark.skipif(celery.VERSION[:2] < (5, 7), reason="Celery 5.6 forgets nothing here.")
-    def test_celery_forgets_what_a_child_has_not_begun(self, monkeypatch):
-        """Else there would be nothing to mend."""
+    def test_celery_forgets_jobs_that_a_child_has_not_begun(self, monkeypatch):
+        """Without this defect the workaround would not be needed."""
         assert self.flushed(monkeypatch, 0, wrapped=False) == (False, False)
 
-    def test_as_the_worker_stops_what_is_written_is_waited_for(self, monkeypatch):
-        """A child has it, and will run it."""
+    def test_written_jobs_are_awaited_at_a_shutdown(self, monkeypatch):
+        """A child has such a job, and will run it."""
         assert self.flushed(monkeypatch, 0, wrapped=True)[0]
 
-    def test_when_the_broker_was_lost_it_is_forgotten(self, monkeypatch):
-        """If the child has not said by then that it has begun: it will be given out again."""
+    def test_unaccepted_jobs_are_forgotten_when_the_broker_is_lost(self, monkeypatch):
+        """The broker will redeliver a job that no child has accepted by then."""
         assert self.flushed(monkeypatch, None, wrapped=True) == (False, False)
 
     def test_other_pools_are_left_alone(self):
-        """Threads have no pipes."""
+        """A pool of threads has no pipes."""
         pool: Any = SimpleNamespace(flush=None)
         pools.see_to_what_is_written(pool)
         assert pool.flush is None
 
 
 class TestRequests:
-    def test_celery_gives_the_pool_what_we_replace(self):
-        """What a child gets is the body, its type, and the dict; what runs here and is logged, the arguments."""
+    def test_celery_gives_the_pool_the_replaced_attributes(self):
+        """A child gets the body, its type and the headers; the main process logs the arguments."""
         message = Message(
             body='[["theirs"], {}, {}]',
             content_type="application/json",
@@ -132,7 +132,7 @@ class TestRequests:
 class TestPools:
     @pytest.fixture
     def pooled(self, monkeypatch) -> Iterator[Any]:
-        """A connection to PostgreSQL with a pool, which has not been opened."""
+        """A connection to PostgreSQL with a pool that is not open."""
         monkeypatch.setattr(DatabaseWrapper, "_connection_pools", {})
         options = {"pool": {"min_size": 1, "max_size": 1}, "host": "/nowhere"}
         given = {"ENGINE": "django.db.backends.postgresql", "NAME": "none", "OPTIONS": options}
@@ -143,15 +143,15 @@ class TestPools:
         connections.settings.pop("pooled")
         del connections["pooled"]
 
-    def test_pools_that_were_opened_are_closed(self, pooled):
-        """Django makes a new one when it is asked for the next connection."""
+    def test_open_pools_are_closed(self, pooled):
+        """Django makes a new pool for the next connection."""
         pool = pooled.pool
         close_pools()
         assert pool.closed
         assert pooled.pool is not pool
 
-    def test_pools_that_were_inherited_are_forgotten(self, pooled):
-        """A child makes its own, and closes nothing of its parent's."""
+    def test_inherited_pools_are_forgotten(self, pooled):
+        """A child makes its own pool, and does not close its parent's."""
         pool = pooled.pool
         pool.open()
         try:
@@ -161,8 +161,8 @@ class TestPools:
         finally:
             pool.close()
 
-    def test_no_pool_is_made_to_be_closed(self, pooled):
-        """Where nobody has asked for one there is none to close, nor to forget."""
+    def test_no_pool_is_opened_in_order_to_close_it(self, pooled):
+        """If no pool is open, there is none to close or to forget."""
         close_pools()
         forget_pools()
         assert pooled._connection_pools == {}
