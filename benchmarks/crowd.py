@@ -54,7 +54,7 @@ def main(signals: int, receivers: int) -> None:
 
 def _measure(send: Callable[[], object]) -> tuple[float, float]:
     from benchmarks.deliveries import published  # noqa: PLC0415 - needs Django's apps
-    from signalbus.receiving.batch import deliver  # noqa: PLC0415
+    from signalbus.receiving.routing.batch import deliver  # noqa: PLC0415
 
     with redis.Redis.from_url(os.environ["BENCH_REDIS_URL"]) as client:
         (texts,) = published(client, send)

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.ground import QUEUES
-from signalbus.receiving.batch import deliver
+from signalbus.receiving.routing.batch import deliver
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -119,7 +119,7 @@ def shares(ground: Ground, scale: float) -> Iterator[Share]:
 
     from benchmarks import signals  # noqa: PLC0415
     from benchmarks.deliveries import Waiting, published  # noqa: PLC0415
-    from signalbus.receiving.batch import deliver  # noqa: PLC0415
+    from signalbus.receiving.routing.batch import deliver  # noqa: PLC0415
     from tasks.admissions.models import Cohort  # noqa: PLC0415
 
     calls = max(10, int(5000 * scale))

@@ -1,15 +1,15 @@
 """Django signals that run out of process: after the commit, in Celery workers, retried, recorded and visible."""
 
 from signalbus.announcements import delivery_dead, delivery_failed
+from signalbus.bridging.decorator import disconnect, receiver
 from signalbus.context import current
 from signalbus.events import Event, listen
 from signalbus.exceptions import Reject, RetryLater, SignalBusError
 from signalbus.retry import Retry
 from signalbus.sending.draft import Sent
-from signalbus.sending.later import cancel
-from signalbus.sending.listening import disconnect, receiver
+from signalbus.sending.scheduling import cancel
 from signalbus.sending.signal import Signal
-from signalbus.wire.references import Snapshot
+from signalbus.wire.values.references import Snapshot
 
 __version__ = "0.5.0"
 

@@ -22,10 +22,11 @@ class SignalBusConfig(AppConfig):
     def ready(self) -> None:
         """Import each app's ``signals`` and ``receivers``, and connect to what Celery announces."""
         from signalbus import checks, tasks, testing  # noqa: F401, PLC0415 - models and settings must be loaded before
-        from signalbus.receiving import listeners, worker  # noqa: F401, PLC0415
-        from signalbus.registry import registry  # noqa: PLC0415
+        from signalbus.receiving.running import listeners  # noqa: F401, PLC0415
+        from signalbus.receiving.worker import bootstrap  # noqa: PLC0415
+        from signalbus.registration.registry import registry  # noqa: PLC0415
 
-        worker.connect()
+        bootstrap.connect()
         discover("signals")
         discover("receivers")
         registry.complete = True

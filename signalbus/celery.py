@@ -17,7 +17,8 @@ from celery import Celery, signals
 from celery.utils.imports import symbol_by_name
 from django.apps import apps
 
-from signalbus import broker, conf
+from signalbus import conf
+from signalbus.core import broker_address
 from signalbus.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _fixed() -> dict[str, Any]:
         "accept_content": ["json"],
         "task_serializer": "json",
         "task_protocol": 2,
-        "worker_consumer": "signalbus.receiving.consumer:SealedConsumer",
+        "worker_consumer": "signalbus.receiving.worker.consumer:SealedConsumer",
     }
 
 
@@ -163,7 +164,7 @@ def _own_app() -> Celery:
         "signalbus",
         set_as_current=False,
         fixups=[],
-        amqp="signalbus.sealing:SealingAMQP",
+        amqp="signalbus.broker.sealing:SealingAMQP",
         task_cls="celery.contrib.django.task:DjangoTask",
     )
     own.config_from_object("django.conf:settings", namespace="CELERY")
@@ -187,12 +188,12 @@ def reject_unusable_broker(app: Celery) -> None:
         ConfigurationError: with the remedy.
     """
     name = _name_of_broker_setting()
-    broker.reject_unusable(app, f"{name[0].upper()}{name[1:]}")
+    broker_address.reject_unusable(app, f"{name[0].upper()}{name[1:]}")
 
 
 def broker_remedy() -> str:
     """Say what to look at where the broker does not answer: the setting that names it, and what it says."""
-    name, addresses = _name_of_broker_setting(), broker.addresses_of(get_app())
+    name, addresses = _name_of_broker_setting(), broker_address.addresses_of(get_app())
     if not addresses:
         where = "in the environment or the settings, " if is_own_app() else ""
         return (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from signalbus.context import CurrentDelivery
-    from signalbus.registry import Receiver
+    from signalbus.registration.registry import Receiver
 
     Listener = Callable[["Event"], object]
 

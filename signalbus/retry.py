@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Self
 
+from signalbus.core.near_miss import RETRY_ALIASES, reject_unknown
 from signalbus.exceptions import ConfigurationError, Reject, RetryLater
-from signalbus.options import RETRY_ALIASES, reject_unknown
 
 LONGEST = 366 * 24 * 3600.0  # seconds: what a receiver asks for must still be a date that a database can hold
 

@@ -9,8 +9,8 @@ from celery import Task, shared_task
 from celery.exceptions import Reject
 
 from signalbus import celery
-from signalbus.receiving import batch
-from signalbus.receiving.trouble import Trouble
+from signalbus.receiving.process.outages import Trouble
+from signalbus.receiving.routing import batch
 
 # On the task, so that host apps have it too.
 SAFE: dict[str, Any] = {
@@ -41,8 +41,8 @@ class DeliverTask(_Task):
     """A task whose messages are looked at before they go to a child."""
 
     # By name: a process that only sends need not import a worker's machinery.
-    Request = "signalbus.receiving.request:DeliverRequest"
-    Strategy = "signalbus.receiving.request:strategy"
+    Request = "signalbus.receiving.worker.request:DeliverRequest"
+    Strategy = "signalbus.receiving.worker.request:strategy"
 
     @classmethod
     def annotate(cls) -> None:

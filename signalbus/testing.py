@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, overload
 from django.apps import apps
 from django.db.models import Model
 
-from signalbus import carrying, conf
+from signalbus import conf
 from signalbus.announcements import delivery_dead, delivery_failed
-from signalbus.commits import Fate, deciding
+from signalbus.bridging.bridge import names_of
+from signalbus.carriers import carrying
 from signalbus.exceptions import SignalBusError
-from signalbus.receiving import batch
-from signalbus.receiving.fetching import fetch
-from signalbus.registry import registry
-from signalbus.sending import loops, outbox
-from signalbus.sending.bridge import names_of
+from signalbus.receiving.routing import batch
+from signalbus.receiving.running.hydration import fetch
+from signalbus.registration.registry import registry
+from signalbus.sending import event_loop_guard, outbox
 from signalbus.sending.signal import Signal
+from signalbus.transactions import Fate, deciding
 from signalbus.wire import codec
 from signalbus.wire.message import to_body
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from django.dispatch import Signal as DjangoSignal
 
     from signalbus.context import CurrentDelivery
-    from signalbus.sending.composing import Outgoing
-    from signalbus.wire.references import Reference
+    from signalbus.sending.addressing import Outgoing
+    from signalbus.wire.values.references import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ class Captured(Sequence[SentMessage]):
             SignalBusError: a receiver, or the signal, is gone since the signal was sent; a worker would wait for it. Or
                 an event loop runs on this thread, where receivers cannot; nothing was delivered.
         """
-        if loops.forbid_databases():
+        if event_loop_guard.forbid_databases():
             raise SignalBusError(
                 "Receivers cannot be run while an event loop runs on this thread: send with `await signal.asend(…)`, "
                 "and deliver what was captured with `await sync_to_async(sent.deliver_all)()`. Nothing was delivered."

@@ -24,8 +24,8 @@ from django.db import connections
 from kombu import pools
 from psycopg import sql
 
+from signalbus.broker import publisher
 from signalbus.celery import get_app
-from signalbus.sending import publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,22 +1,23 @@
-"""What went wrong, or must not be forgotten: all reads and writes of the ledger's tables.
+"""The ledger: all reads and writes of the tables of messages and deliveries.
 
 Only the database's clock decides what is due. Times that people read come from it as well.
 """
 
-from signalbus.ledger.accounts import (
-    Account,
-    Audit,
-    Evidence,
-    audit,
-    mark_now,
-    proven,
-    repair,
-    undecided,
-    waiting_queues,
+from signalbus.ledger.attempts.lost_rows import Run, last_run, lost_claim, settle_lost
+from signalbus.ledger.attempts.ownership import (
+    Taken,
+    can_share,
+    claim,
+    confirm,
+    settle_taken,
+    take,
+    take_back,
+    take_together,
+    tell_runtime,
 )
-from signalbus.ledger.admission import Share
-from signalbus.ledger.backlog import Backlog, backlogs, failures
-from signalbus.ledger.deliveries import (
+from signalbus.ledger.attempts.parked_rows import bury, open_parked, park, park_text, postpone_row, refuse, unpark
+from signalbus.ledger.attempts.turns import behind, head, wake
+from signalbus.ledger.base.deliveries import (
     Settlement,
     earlier_id,
     expand,
@@ -32,7 +33,28 @@ from signalbus.ledger.deliveries import (
     skip,
     using,
 )
-from signalbus.ledger.due import (
+from signalbus.ledger.base.event_subjects import delivery_of_row, delivery_of_text
+from signalbus.ledger.base.missing_tables import missing, reject_missing, reject_unmigrated
+from signalbus.ledger.base.recording import Part, record
+from signalbus.ledger.base.sequence_numbers import order_of
+from signalbus.ledger.operations.accounts import (
+    Account,
+    Audit,
+    Evidence,
+    audit,
+    mark_now,
+    proven,
+    repair,
+    undecided,
+    waiting_queues,
+)
+from signalbus.ledger.operations.backlog import Backlog, backlogs, failures
+from signalbus.ledger.operations.by_hand import discard, failed, retry, skipped
+from signalbus.ledger.sends.due_later import cancel, postpone
+from signalbus.ledger.sends.stand_ins import end_of_burst, stand_in
+from signalbus.ledger.sends.unsendable import keep_unsendable
+from signalbus.ledger.sweeps.admission import Share
+from signalbus.ledger.sweeps.due import (
     anything_due,
     is_idle,
     mark,
@@ -42,29 +64,7 @@ from signalbus.ledger.due import (
     take_due,
     wait_anew,
 )
-from signalbus.ledger.later import cancel, postpone
-from signalbus.ledger.lost import Run, last_run, lost_claim, settle_lost
-from signalbus.ledger.mending import discard, failed, retry, skipped
-from signalbus.ledger.once import end_of_burst, stand_in
-from signalbus.ledger.ordering import order_of
-from signalbus.ledger.parking import bury, open_parked, park, park_text, postpone_row, refuse, unpark
-from signalbus.ledger.purging import purge, purge_keys, purge_some, take_turn
-from signalbus.ledger.recording import Part, record
-from signalbus.ledger.tables import missing, reject_missing, reject_unmigrated
-from signalbus.ledger.taking import (
-    Taken,
-    can_share,
-    claim,
-    confirm,
-    settle_taken,
-    take,
-    take_back,
-    take_together,
-    tell_runtime,
-)
-from signalbus.ledger.telling import delivery_of_row, delivery_of_text
-from signalbus.ledger.turns import behind, head, wake
-from signalbus.ledger.unsendable import keep_unsendable
+from signalbus.ledger.sweeps.purging import purge, purge_keys, purge_some, take_turn
 
 __all__ = [
     "Account",

@@ -1,0 +1,1 @@
+"""The ``manage.py signalbus`` command and the reports that it prints."""

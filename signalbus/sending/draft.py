@@ -9,19 +9,19 @@ from uuid import UUID
 
 from django.apps import apps
 
-from signalbus import carrying
+from signalbus.carriers import carrying
 from signalbus.exceptions import ConfigurationError, PayloadError, SignalBusError
-from signalbus.registry import registry
-from signalbus.sending import loops
-from signalbus.sending.composing import Envelope, Outgoing, route
+from signalbus.registration.registry import registry
+from signalbus.sending import event_loop_guard
+from signalbus.sending.addressing import Envelope, Outgoing, route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
     from types import ModuleType
 
-    from signalbus.registry import Receiver
-    from signalbus.sending.composing import Route
+    from signalbus.registration.registry import Receiver
+    from signalbus.sending.addressing import Route
     from signalbus.sending.signal import Signal
 
 RESERVED = frozenset({"signal", "sender"})  # what a receiver gets beside the payload
@@ -122,7 +122,7 @@ class Draft:
             ConfigurationError: a signal without a name, a name or id that two share.
             SignalBusError: inline coroutines cannot be awaited here.
         """
-        if self._coroutines and loops.is_running():
+        if self._coroutines and event_loop_guard.is_running():
             raise SignalBusError(
                 f"{self._signal!r} has inline `async def` receivers, which cannot be waited for while an event loop "
                 "runs on this thread: say `await signal.asend(…)` (or asend_robust). Nothing was sent."
@@ -148,9 +148,9 @@ class Draft:
             return signal.compose(envelope, self._sender, payloads)
         except Exception:
             # Whatever the encoder makes of it, a payload that asks a database was not allowed to under an event loop.
-            if not loops.forbid_databases():
+            if not event_loop_guard.forbid_databases():
                 raise
-            return loops.call_away(signal.compose, envelope, self._sender, payloads)
+            return event_loop_guard.call_away(signal.compose, envelope, self._sender, payloads)
 
     def publish(self) -> list[UUID | None]:
         """Hand the messages to the outbox.
@@ -168,10 +168,10 @@ class Draft:
                 self._error = error
             else:
                 return ids_of(self._messages, instead)
-        from signalbus.sending import unsendable  # noqa: PLC0415 - as the outbox
+        from signalbus.sending import robust_failures  # noqa: PLC0415 - as the outbox
 
         name = self._signal.known_name() or self._signal.place
-        unsendable.keep(name, [(receiver.id, receiver.queue) for receiver in self._receivers], self._error)
+        robust_failures.keep(name, [(receiver.id, receiver.queue) for receiver in self._receivers], self._error)
         return []
 
     def hand_over(self, responses: Iterable[tuple[Any, Any]]) -> Sent:

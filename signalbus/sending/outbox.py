@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 
 from django.db import DatabaseError, transaction
 
-from signalbus import commits, conf, ledger
-from signalbus.compat.django import databases_being_migrated
+from signalbus import conf, ledger, transactions
+from signalbus.broker import publisher
+from signalbus.compat.django_internals import databases_being_migrated
 from signalbus.exceptions import SignalBusError
-from signalbus.sending import kept, loops, publisher
-from signalbus.sending.telling import is_sending_heard, tell_each, tell_sent
+from signalbus.sending import deferred, event_loop_guard
+from signalbus.sending.sent_events import is_sending_heard, tell_each, tell_sent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
-    from signalbus.sending.composing import Outgoing
+    from signalbus.sending.addressing import Outgoing
 
     Divert = Callable[[list[Outgoing]], None]
 
@@ -60,22 +61,22 @@ def add(outgoing: Sequence[Outgoing], *, robust: bool = True) -> Mapping[UUID, U
     if divert is not None:
         _divert(divert, list(outgoing), robust=robust)
         return NOBODY
-    deciders = commits.deciding()
-    commits.refuse_manual(deciders)
+    deciders = transactions.deciding()
+    transactions.refuse_manual(deciders)
     if not deciders:
-        if loops.forbid_databases():
+        if event_loop_guard.forbid_databases():
             # Rows are written, and in eager mode receivers run: not on an event loop's thread.
-            return loops.call_away(_send_now, outgoing, robust=robust)
+            return event_loop_guard.call_away(_send_now, outgoing, robust=robust)
         return _send_now(outgoing, robust=robust)
     if outgoing and deciders[0].alias == outgoing[0].route.ledger:
         due, instead = _record(outgoing)
         if is_sending_heard():
-            commits.wait(deciders, _needed(outgoing, instead), tell_sent)
-        commits.wait(deciders, due, publish)
+            transactions.wait(deciders, _needed(outgoing, instead), tell_sent)
+        transactions.wait(deciders, due, publish)
         return instead
     if _is_migrating():
         ledger.reject_unmigrated()  # after the commit it would be too late
-    commits.wait(deciders, outgoing, _record_and_publish)
+    transactions.wait(deciders, outgoing, _record_and_publish)
     return NOBODY
 
 
@@ -122,7 +123,7 @@ def _record_rows(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapp
     if durable:
         ledger.record(durable, using=durable[0].route.ledger)
     if by_rule:
-        due, instead = kept.record(by_rule)
+        due, instead = deferred.record(by_rule)
         plain = [*plain, *due]
     return plain, instead
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from signalbus import carrying, conf
+from signalbus import conf
+from signalbus.carriers import carrying
+from signalbus.connecting.subscriptions import SenderCache
 from signalbus.context import current
-from signalbus.registry import registry
-from signalbus.sending import loops
-from signalbus.sending.composing import Outgoing, Route, lineage_of, ordering_key_of, subject_of
+from signalbus.registration.registry import registry
+from signalbus.sending import event_loop_guard
+from signalbus.sending.addressing import Outgoing, Route, lineage_of, ordering_key_of, subject_of
+from signalbus.sending.deduplication import Keeping
 from signalbus.sending.draft import Sent, envelope_of, outbox, refuse_reserved
-from signalbus.sending.once import Keeping
-from signalbus.sending.roster import SenderCache
 from signalbus.wire import codec
 from signalbus.wire.message import CONTEXT_VERSION, VERSION, Heading, lineage, stamp, surroundings
-from signalbus.wire.references import ForeignModel, name_of
+from signalbus.wire.values.references import ForeignModel, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
     from signalbus.conf import Settings
-    from signalbus.sending.composing import Envelope
-    from signalbus.sending.roster import Roster
+    from signalbus.connecting.subscriptions import Roster
+    from signalbus.sending.addressing import Envelope
     from signalbus.sending.signal import Signal
 
 
@@ -203,7 +204,7 @@ class Plans:
             PayloadError: a sender that has no name.
             ConfigurationError: a signal without a name, or with that of another.
         """
-        if not self._roster.entries or signal.someone_died or loops.is_running():
+        if not self._roster.entries or signal.someone_died or event_loop_guard.is_running():
             return None
         # All that a plan depends on but the ledger: of another state it is none any more.
         said = (signal.durable, signal.open, signal.ordered_by, signal.once)  # somebody may say otherwise later

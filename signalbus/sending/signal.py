@@ -6,19 +6,9 @@ from typing import TYPE_CHECKING, Any, Never, Unpack
 
 from asgiref.sync import sync_to_async
 
-from signalbus.compat.django import HookedSignal, key_of
-from signalbus.exceptions import ConfigurationError
-from signalbus.options import (
-    AT_RECEIVER,
-    RECEIVER_ALIASES,
-    SIGNAL_ALIASES,
-    SIGNAL_OPTIONS,
-    reject_unknown,
-    takes_no_more,
-)
-from signalbus.policy import CONNECT_OPTIONS, policy_from, shows_options
-from signalbus.sending.admitting import reject_unreachable, reject_without_kwargs
-from signalbus.sending.connecting import (
+from signalbus.compat.django_internals import HookedSignal, key_of
+from signalbus.connecting.eligibility import reject_unreachable, reject_without_kwargs
+from signalbus.connecting.factory import (
     in_order,
     place_of,
     plain,
@@ -26,14 +16,24 @@ from signalbus.sending.connecting import (
     resolve_entry,
     site_of_call,
 )
+from signalbus.connecting.naming import Named
+from signalbus.connecting.senders import StandIns, Unheard, interned, with_model
+from signalbus.connecting.subscriptions import Refusals, Roster, SenderCache, sort_out
+from signalbus.core.near_miss import (
+    AT_RECEIVER,
+    RECEIVER_ALIASES,
+    SIGNAL_ALIASES,
+    SIGNAL_OPTIONS,
+    reject_unknown,
+    takes_no_more,
+)
+from signalbus.exceptions import ConfigurationError
+from signalbus.registration.policy import CONNECT_OPTIONS, policy_from, shows_options
+from signalbus.sending.deduplication import once_from
 from signalbus.sending.draft import Draft, Sent, ids_of, unheard
-from signalbus.sending.later import Later
-from signalbus.sending.naming import Named
-from signalbus.sending.once import once_from
 from signalbus.sending.plan import Plans
-from signalbus.sending.roster import Refusals, Roster, SenderCache, sort_out
-from signalbus.sending.senders import StandIns, Unheard, interned, with_model
-from signalbus.wire.references import allow_sender
+from signalbus.sending.scheduling import Later
+from signalbus.wire.values.references import allow_sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
     from django.dispatch import Signal as DjangoSignal
 
-    from signalbus.compat.django import Here, Key
-    from signalbus.policy import ConnectOptions, Policy
-    from signalbus.registry import Conflict, Receiver
-    from signalbus.sending.composing import Envelope, OrderedBy, Outgoing
-    from signalbus.sending.once import Once, Unique
-    from signalbus.sending.roster import Split
+    from signalbus.compat.django_internals import Here, Key
+    from signalbus.connecting.subscriptions import Split
+    from signalbus.registration.policy import ConnectOptions, Policy
+    from signalbus.registration.registry import Conflict, Receiver
+    from signalbus.sending.addressing import Envelope, OrderedBy, Outgoing
+    from signalbus.sending.deduplication import Once, Unique
 
 # What Signal() says of options that it does not take: those of a receiver belong where one is connected.
 _ALIASES = {**dict.fromkeys({*CONNECT_OPTIONS} - {*SIGNAL_OPTIONS}, AT_RECEIVER), **SIGNAL_ALIASES}
@@ -137,7 +137,7 @@ class Signal(Named, Later, HookedSignal):
             sender: only what this sender sends; None for any. ``"app.Model"`` stands for that model, as in Django.
             weak: do not keep the receiver alive.
             dispatch_uid: a text becomes the receiver's id.
-            options: as `signalbus.policy.Policy` documents them.
+            options: as `signalbus.registration.policy.Policy` documents them.
 
         Raises:
             TypeError: an option that does not exist.

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from signalbus.compat import redis as compat
-from signalbus.transport import claims, company, scripts
+from signalbus.compat import redis_internals as compat
+from signalbus.transport import batching, claims, scripts
+from signalbus.transport.claimed_message import Message
 from signalbus.transport.claims import Claimed, Numbers, Owner, Work
-from signalbus.transport.line import Line
-from signalbus.transport.merging import Merged, Parcel, read, tag_of
-from signalbus.transport.message import Message
-from signalbus.transport.pulse import Pulse
+from signalbus.transport.coalescing import Merged, Parcel, read, tag_of
+from signalbus.transport.heartbeat import Pulse
 from signalbus.transport.qos import QoS
+from signalbus.transport.tracking_connection import Line
 from signalbus.transport.unacked import Unacked
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class ClaimingMixin:
 
     def limit(self) -> int:
         """Return how many messages to claim at most."""
-        return min(self.slots() * company.size(), MOST)
+        return min(self.slots() * batching.size(), MOST)
 
     def _size(self, queue: str) -> int:
         """Count what waits, when a queue is declared; kombu's name. What is no list would end the worker."""
@@ -246,7 +246,7 @@ class ClaimingMixin:
 
     def _hand_out(self, claimed: Sequence[Claimed]) -> None:
         """Deliver what was claimed, in company as far as it fits."""
-        groups, back = company.arrange([read(each, self.work.task) for each in claimed], self.slots())
+        groups, back = batching.arrange([read(each, self.work.task) for each in claimed], self.slots())
         for group in groups:
             self._deliver(group)
         if back:

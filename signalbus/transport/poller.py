@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from signalbus.compat import redis as compat
-from signalbus.compat.hub import wake_for_threads
+from signalbus.compat import redis_internals as compat
+from signalbus.compat.kombu_hub import wake_for_threads
 
 
 class Poller(compat.Poller):

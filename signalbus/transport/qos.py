@@ -9,7 +9,7 @@ from kombu.exceptions import InconsistencyError
 from kombu.transport import redis as stock
 from redis.exceptions import ResponseError
 
-from signalbus.compat import redis as compat
+from signalbus.compat import redis_internals as compat
 from signalbus.transport.claims import is_ours
 
 logger: logging.Logger = logging.getLogger("signalbus")

@@ -14,7 +14,7 @@ from kombu.utils.json import dumps
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from signalbus.compat.redis import MALFORMED, is_closing, is_wrong_type, list_of, parsed, prefixed, queues_of
+from signalbus.compat.redis_internals import MALFORMED, is_closing, is_wrong_type, list_of, parsed, prefixed, queues_of
 from signalbus.transport import scripts
 from signalbus.transport.claims import CLAIM
 

@@ -3,7 +3,7 @@
 What JSON knows stands as itself; all else is a dict of one key, the tag, which begins with a dollar: ``{"$str": ""}``.
 A user's own dict of that shape goes as ``{"$dict": [[key, value]]}``, so that nothing in a payload is taken for a tag.
 A new tag is a new version of the message: an older worker must park what it cannot read. The version is the oldest
-that knows all tags of a text (see `signalbus.wire.tags`), so that a worker parks no more than it must.
+that knows all tags of a text (see `signalbus.wire.values.tags`), so that a worker parks no more than it must.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from django.db import DatabaseError
 
 from signalbus.exceptions import Garbage, MissingRow, PayloadError, TextError, TooLarge, UnknownClass
-from signalbus.wire.compact import write
-from signalbus.wire.decoder import Decoder, Finder
-from signalbus.wire.encoder import Encoder, too_large
-from signalbus.wire.reading import reader
-from signalbus.wire.references import SENDERS, has_base_manager, plain_reference
-from signalbus.wire.scalars import TO_JSON
-from signalbus.wire.structures import ModelError
-from signalbus.wire.tags import Tag
+from signalbus.wire.json_reader import reader
+from signalbus.wire.json_writer import write
+from signalbus.wire.values.decoder import Decoder, Finder
+from signalbus.wire.values.encoder import Encoder, too_large
+from signalbus.wire.values.references import SENDERS, has_base_manager, plain_reference
+from signalbus.wire.values.scalars import TO_JSON
+from signalbus.wire.values.structures import ModelError
+from signalbus.wire.values.tags import Tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from django.db.models import Model
 
-    from signalbus.wire.references import Reference
+    from signalbus.wire.values.references import Reference
 
     Fetch = Callable[[Mapping[Reference, Collection[str]]], Mapping[Reference, Model]]
 

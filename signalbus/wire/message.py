@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from signalbus.exceptions import Garbage, PayloadError, UnknownVersion
-from signalbus.wire.compact import quoted, write
-from signalbus.wire.reading import reader
-from signalbus.wire.tags import FIRST, Tag
+from signalbus.wire.json_reader import reader
+from signalbus.wire.json_writer import quoted, write
+from signalbus.wire.values.tags import FIRST, Tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ class Message:
         signal: the signal's name.
         payload: what :func:`signalbus.wire.codec.encode` made of sender and payload; opaque here.
         version: the oldest version of the format that can read the payload, as the codec says.
-        sender: the sender's stable name for look-ups (:func:`signalbus.wire.references.name_of`).
+        sender: the sender's stable name for look-ups (:func:`signalbus.wire.values.references.name_of`).
         recipients: the receivers' ids; None for an open message, whose receivers the worker looks up.
         ledger: the alias of the database that keeps this message's rows.
         durable: whether rows are written before anything goes wrong.

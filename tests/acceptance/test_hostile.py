@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from signalbus import celery, conf, sealing
+from signalbus import celery, conf
+from signalbus.broker import sealing
 from signalbus.models import Delivery, State
 from signalbus.transport.unacked import SET_ASIDE
 from signalbus.wire.signing import Signer

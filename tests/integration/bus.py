@@ -19,11 +19,11 @@ from django.db.models import F
 
 from signalbus import Signal, conf
 from signalbus.celery import get_app
-from signalbus.ledger.clock import Now
-from signalbus.ledger.due import GRACE
+from signalbus.ledger.base.clock import Now
+from signalbus.ledger.sweeps.due import GRACE
 from signalbus.models import Delivery, Lane
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.sweeper import mark, sweep
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.sweeping.sweeper import mark, sweep
 from tasks.admissions.models import Academy
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.asynchronous import Hub
 
-from signalbus.transport import claims, redis
+from signalbus.transport import claims, kombu_transport
 from signalbus.transport.claims import Owner, Work
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Claimant:
         self.hub = Hub()
         options.setdefault("socket_timeout", 5)
         self.connection = Connection(url, ssl=ssl, transport_options=options)
-        redis.claim(self.connection, work or Work())
+        kombu_transport.claim(self.connection, work or Work())
         self.queues = [Queue(name, Exchange(name), name) for name in queues or ("work",)]
         self._prefetch = prefetch
 

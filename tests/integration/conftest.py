@@ -10,7 +10,7 @@ from django.db.backends.signals import connection_created
 
 from signalbus import Signal, delivery_dead, delivery_failed
 from signalbus.events import listen, unlisten
-from signalbus.receiving import session_state
+from signalbus.receiving.process import session_state
 from signalbus.sending import outbox
 from tests.fixtures import (
     broker_url,

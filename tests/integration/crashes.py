@@ -19,11 +19,13 @@ from django.db import connection, connections, transaction
 from django.db.backends.signals import connection_created
 
 from signalbus import Retry, Signal, current, ledger
+from signalbus.broker import publisher
 from signalbus.models import Delivery, Lane, State, StoredMessage
-from signalbus.receiving import attempt, group, leases, sharing, sweeper
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.pace import Manners
-from signalbus.sending import outbox, publisher
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.running import attempt, group_commit, grouping, leases
+from signalbus.receiving.running.receiver_runtimes import Manners
+from signalbus.receiving.sweeping import sweeper
+from signalbus.sending import outbox
 from tasks.admissions.models import Academy
 
 from .bus import QUEUE, connect, new_signal
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
     from uuid import UUID
 
-    from signalbus.sending.composing import Outgoing
+    from signalbus.sending.addressing import Outgoing
 
 ATOMIC = ("tag", "fail")  # "fail" does so in its first run of a message
 OUTSIDE = "mail"  # atomic=False
@@ -201,9 +203,9 @@ class World:
             (outbox, "outage", outbox.Outage()),
             (attempt, "leases", self.leases),
             (attempt, "pace", pace),
-            (group, "pace", pace),
-            (sharing, "pace", pace),
-            (sharing, "BRIEF", 60.0),
+            (grouping, "pace", pace),
+            (group_commit, "pace", pace),
+            (group_commit, "BRIEF", 60.0),
             (ledger, "claim", partial(self._claim, ledger.claim)),
             (ledger, "settle", partial(self._settle, ledger.settle)),
             (ledger, "take_due", partial(self._then_stand, ledger.take_due, "taken")),

@@ -9,7 +9,7 @@ import pytest
 from kombu import Connection, Consumer, Queue
 
 from signalbus.embedded import EmbeddedValkey
-from signalbus.receiving.acknowledging import let_go_if_lost
+from signalbus.receiving.worker.unacknowledged import let_go_if_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

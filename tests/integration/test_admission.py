@@ -8,8 +8,8 @@ import pytest
 from django.db import connection
 
 from signalbus import Signal, ledger
-from signalbus.ledger.admission import AHEAD
-from signalbus.ledger.clock import Now
+from signalbus.ledger.base.clock import Now
+from signalbus.ledger.sweeps.admission import AHEAD
 from signalbus.models import Delivery, State
 
 from .bus import Bus, connect, fails, new_signal

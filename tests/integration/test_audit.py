@@ -16,9 +16,10 @@ from django.db import connections, transaction
 from django.db.models import F
 
 from signalbus import Reject, Retry, Signal, ledger
-from signalbus.ledger import accounts, due
+from signalbus.ledger.operations import accounts
+from signalbus.ledger.sweeps import due
 from signalbus.models import Delivery, Lane, StoredMessage
-from signalbus.receiving.sweeper import mark, sweep
+from signalbus.receiving.sweeping.sweeper import mark, sweep
 from signalbus.wire.message import delivery_id
 from tasks.admissions.models import Academy
 
@@ -354,7 +355,7 @@ def test_a_repair_that_comes_late_does_no_harm(bus: Bus, durable: Signal, receiv
     found = ledger.audit(StoredMessage.objects.get().created_at, ledger.Evidence(frozenset({""}), time.monotonic()))
     assert found.missing_total == 1
     for item in texts:
-        from signalbus.receiving.batch import deliver
+        from signalbus.receiving.routing.batch import deliver
 
         deliver(item, queue=QUEUE)
 

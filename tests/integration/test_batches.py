@@ -8,9 +8,9 @@ from django.test import override_settings
 
 from signalbus import Signal, delivery_failed
 from signalbus.celery import TASK_NAME
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.pace import Manners
-from signalbus.transport import merging, progress
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.running.receiver_runtimes import Manners
+from signalbus.transport import coalescing, progress
 from signalbus.transport.claims import Claimed
 from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
 from tasks.admissions.models import Academy, Cohort
@@ -284,7 +284,7 @@ def test_what_is_sent_is_plain_enough_to_travel_in_company(bus: Bus, signal: Sig
             signal.send(None)
     item = bus.client.rpop(QUEUE)
 
-    parcel = merging.read(Claimed(item, QUEUE, "tag"), TASK_NAME)
+    parcel = coalescing.read(Claimed(item, QUEUE, "tag"), TASK_NAME)
 
     assert len(parcel.texts) == together
     assert {key for _, key in parcel.keys} == {signal.name}

@@ -13,9 +13,9 @@ from django.db import DatabaseError, transaction
 from django.test import override_settings
 
 from signalbus import Signal, celery, ledger
+from signalbus.broker import fast_path, publisher
 from signalbus.models import Delivery
-from signalbus.receiving.sweeper import sweep
-from signalbus.sending import lane, publisher
+from signalbus.receiving.sweeping.sweeper import sweep
 from tests.servers import broker
 
 from .bus import QUEUE, Bus, connect, new_signal, only, rows
@@ -165,7 +165,7 @@ def test_a_full_broker_is_a_failed_publication(bus: Bus, signal: Signal):
 
 def test_what_was_acknowledged_of_a_large_transaction_is_not_kept(bus: Bus, signal: Signal, monkeypatch):
     """Of several Celery messages only those that the broker did not take are in the ledger."""
-    push, calls = lane.Lane.push, []
+    push, calls = fast_path.Lane.push, []
 
     def second_fails(self, queue, batches):
         calls.append(len(batches))
@@ -173,7 +173,7 @@ def test_what_was_acknowledged_of_a_large_transaction_is_not_kept(bus: Bus, sign
             raise ConnectionError
         push(self, queue, batches)
 
-    monkeypatch.setattr(lane.Lane, "push", second_fails)
+    monkeypatch.setattr(fast_path.Lane, "push", second_fails)
     monkeypatch.setattr(publisher, "MAX_PACKET", 2)
     with transaction.atomic():
         for number in range(250):

@@ -15,7 +15,7 @@ from kombu import Connection, Consumer, Exchange, Queue
 
 from signalbus.celery import TASK_NAME
 from signalbus.embedded import EmbeddedValkey
-from signalbus.transport import claims, pulse, scripts, unacked
+from signalbus.transport import claims, heartbeat, scripts, unacked
 from signalbus.transport.claims import Work
 from signalbus.transport.consumers import consumers_of
 from signalbus.transport.progress import BEGUN, DONE, WAITING
@@ -468,7 +468,7 @@ class TestLife:
 
     def test_what_runs_lives_while_its_worker_has_no_connection(self, url, client, monkeypatch):
         """Celery waits for up to half a minute between two attempts to connect."""
-        monkeypatch.setattr(pulse, "PULSE", 0.02)
+        monkeypatch.setattr(heartbeat, "PULSE", 0.02)
         publish(url, "runs")
         work = Knows()
         with Claimant(url, work=work) as claimant:
@@ -519,8 +519,8 @@ class TestLife:
 
     def test_nobody_is_dead_for_whom_the_server_did_not_answer(self, url, client, monkeypatch):
         """It asks again soon, and waits for what the others say."""
-        monkeypatch.setattr(pulse, "PULSE", 0.02)
-        monkeypatch.setattr(pulse, "AGAIN", 0.02)
+        monkeypatch.setattr(heartbeat, "PULSE", 0.02)
+        monkeypatch.setattr(heartbeat, "AGAIN", 0.02)
         publish(url, "a")
         with Claimant(url, work=Knows(given_up=False)) as other:
             other.take(1)

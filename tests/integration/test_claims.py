@@ -12,8 +12,8 @@ from django.db.models import F
 
 from signalbus import Retry, Signal, conf, current, ledger
 from signalbus.models import Delivery, State
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.sweeper import sweep
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.sweeping.sweeper import sweep
 from signalbus.wire.message import from_body
 
 from .bus import QUEUE, Bus, connect, elsewhere, fails, let_wait, only, rows

@@ -18,10 +18,11 @@ from django.db.models import F
 from django.test import override_settings
 from kombu import Connection
 
-from signalbus import Retry, Signal, ledger, overlooked
+from signalbus import Retry, Signal, ledger
 from signalbus.celery import get_app
+from signalbus.checks import unused_code
 from signalbus.models import Delivery, StoredMessage
-from signalbus.receiving.batch import deliver
+from signalbus.receiving.routing.batch import deliver
 from tasks.admissions.models import Academy
 from tests.servers import broker, wait_until
 
@@ -334,7 +335,7 @@ def test_status_says_which_way_messages_take(bus: Bus, signal: Signal, monkeypat
 @pytest.mark.parametrize("address", ["redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//"])
 def test_status_tells_of_a_broker_that_is_away(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch, address: str):
     """What the ledger and the code tell is said first; then which setting to look at, as an error."""
-    monkeypatch.setattr(overlooked, "modules_not_imported", lambda: ["shop.handlers (/shop/handlers.py:3)"])
+    monkeypatch.setattr(unused_code, "modules_not_imported", lambda: ["shop.handlers (/shop/handlers.py:3)"])
     connect(signal, lambda **kwargs: None, "count", queue="tills")
     out = io.StringIO()
     with broker(address):
@@ -454,8 +455,8 @@ class TestWhetherAnybodyWorks:
 
     def test_what_is_overlooked(self, bus: Bus, monkeypatch: pytest.MonkeyPatch):
         """Modules that nobody imports, and signals without receivers, are told."""
-        monkeypatch.setattr(overlooked, "modules_not_imported", lambda: ["shop.handlers (/shop/handlers.py:3)"])
-        monkeypatch.setattr(overlooked, "signals_without_receivers", lambda: ["shop.sold", "shop.bought"])
+        monkeypatch.setattr(unused_code, "modules_not_imported", lambda: ["shop.handlers (/shop/handlers.py:3)"])
+        monkeypatch.setattr(unused_code, "signals_without_receivers", lambda: ["shop.sold", "shop.bought"])
         shown = run("status")
         assert "shop.handlers (/shop/handlers.py:3) connects receivers and is not imported" in shown
         assert "Nobody is connected to shop.sold, shop.bought." in shown

@@ -22,8 +22,8 @@ from django.utils.functional import SimpleLazyObject
 from signalbus import Reject, Retry, Signal, disconnect, receiver
 from signalbus.exceptions import PayloadError
 from signalbus.models import Delivery
-from signalbus.receiving import group, sharing
-from signalbus.receiving.pace import Manners
+from signalbus.receiving.running import group_commit, grouping
+from signalbus.receiving.running.receiver_runtimes import Manners
 from signalbus.testing import captured, immediate
 from tasks.admissions.models import Academy
 
@@ -190,12 +190,12 @@ def test_deliveries_of_different_context_share_no_commit(bus: Bus, seen, monkeyp
     """Those of one context do; each runs in its own."""
     together: list[list[Any]] = []
 
-    class SharedCommit(sharing.SharedCommit):
+    class SharedCommit(group_commit.SharedCommit):
         def __init__(self, attempts: list[Any], *args: Any) -> None:
             together.append([attempt.message.context for attempt in attempts])
             super().__init__(attempts, *args)
 
-    monkeypatch.setattr(group, "SharedCommit", SharedCommit)
+    monkeypatch.setattr(grouping, "SharedCommit", SharedCommit)
     monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver")

@@ -15,8 +15,8 @@ from django.test import override_settings
 from signalbus import Reject, Retry, delivery_dead, ledger
 from signalbus.exceptions import PayloadError
 from signalbus.models import Delivery, State, StoredMessage
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.sweeper import sweep
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.sweeping.sweeper import sweep
 
 from .bus import Bus, connect, fails, new_signal, only, text_of
 from .test_several_databases import other

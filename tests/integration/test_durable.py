@@ -16,13 +16,14 @@ from django.test.utils import CaptureQueriesContext
 
 from signalbus import Retry, Signal, ledger
 from signalbus.announcements import delivery_dead
-from signalbus.ledger import due
-from signalbus.ledger.clock import Now
+from signalbus.broker import publisher
+from signalbus.ledger.base.clock import Now
+from signalbus.ledger.sweeps import due
 from signalbus.models import Delivery, Lane, StoredMessage
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.pace import pace
-from signalbus.receiving.sweeper import mark, sweep
-from signalbus.sending import outbox, publisher
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.running.receiver_runtimes import pace
+from signalbus.receiving.sweeping.sweeper import mark, sweep
+from signalbus.sending import outbox
 from tasks.admissions.models import Academy
 
 from .bus import QUEUE, Bus, connect, elsewhere, let_wait, new_signal, only, recover, rows
@@ -316,7 +317,7 @@ def test_a_poison_message_runs_at_most_once_more_than_its_attempts(bus: Bus, dur
 
 def test_a_healthy_receiver_without_a_transaction_keeps_its_claim(bus: Bus, durable: Signal, monkeypatch):
     """While it runs its lease is renewed: nobody takes it for lost, however long it takes."""
-    from signalbus.receiving import leases
+    from signalbus.receiving.running import leases
 
     monkeypatch.setattr(leases, "RENEW_EVERY", 0.02)
     monkeypatch.setattr(leases, "LEASE", 30.0)

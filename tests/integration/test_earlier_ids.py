@@ -10,10 +10,10 @@ import pytest
 from django.db.models import F
 
 from signalbus import Retry, ledger
-from signalbus.ledger.clock import later
+from signalbus.ledger.base.clock import later
 from signalbus.models import Delivery, State
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.sweeper import Purge, sweep
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.sweeping.sweeper import Purge, sweep
 from signalbus.wire.message import delivery_id
 
 from .bus import QUEUE, Bus, connect, new_signal, only, rows

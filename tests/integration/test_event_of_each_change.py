@@ -21,13 +21,13 @@ from django.db.models.functions import Now
 from django.test import override_settings
 
 from signalbus import Reject, Retry, cancel, ledger
+from signalbus.broker import publisher
 from signalbus.events import KINDS, Event
 from signalbus.models import Delivery, State, StoredMessage
-from signalbus.receiving import attempt, ordering, sharing
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.pace import pace
-from signalbus.receiving.sweeper import sweep
-from signalbus.sending import publisher
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.running import attempt, group_commit, sequencing
+from signalbus.receiving.running.receiver_runtimes import pace
+from signalbus.receiving.sweeping.sweeper import sweep
 from tasks.admissions.models import Academy
 
 from .bus import QUEUE, Bus, connect, fails, let_wait, new_signal, only
@@ -86,8 +86,8 @@ class Scene(NamedTuple):
         """Let deliveries share a commit, however slow this machine is."""
         self.patch.setattr(pace, "expected", lambda receiver: 0.0)
         self.patch.setattr(pace, "_alone_until", {})
-        self.patch.setattr(sharing, "BRIEF", 60.0)
-        self.patch.setattr(sharing, "LIMITS", dict.fromkeys(sharing.LIMITS, 60.0))
+        self.patch.setattr(group_commit, "BRIEF", 60.0)
+        self.patch.setattr(group_commit, "LIMITS", dict.fromkeys(group_commit.LIMITS, 60.0))
 
     @contextmanager
     def broker_away(self) -> Iterator[None]:
@@ -379,7 +379,7 @@ def is_passed_on(scene: Scene) -> None:
     signal.send_many(None, [{"key": "a"}] * 2)
     (texts,) = scene.bus.take()
     with scene.patch.context() as patch:
-        patch.setattr(ordering, "KEY_SECONDS", -1.0)
+        patch.setattr(sequencing, "KEY_SECONDS", -1.0)
         deliver(texts[:1], queue=QUEUE)
 
 

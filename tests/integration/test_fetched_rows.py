@@ -15,11 +15,11 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from django.test import modify_settings, override_settings
 from django.test.utils import CaptureQueriesContext
 
-from signalbus.compat.rows import row_query
+from signalbus.compat.row_sql import row_query
 from signalbus.exceptions import MissingRow
-from signalbus.receiving.fetching import fetch
+from signalbus.receiving.running.hydration import fetch
 from signalbus.wire import codec
-from signalbus.wire.references import Reference, Snapshot, reference_to
+from signalbus.wire.values.references import Reference, Snapshot, reference_to
 
 from . import shapes
 

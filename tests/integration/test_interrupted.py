@@ -12,8 +12,8 @@ from django.db import connection, transaction
 from django.test import TestCase
 
 from signalbus import Retry, Signal
-from signalbus.receiving import upkeep
-from signalbus.receiving.batch import deliver
+from signalbus.receiving.process import database_connections
+from signalbus.receiving.routing.batch import deliver
 from signalbus.testing import DeliveryFailed, captured
 from tasks.admissions.models import Academy
 from tests.servers import wait_until
@@ -140,13 +140,13 @@ def test_a_limit_that_strikes_as_a_transaction_begins_leaves_none_open(bus: Bus,
 
 def test_a_driver_that_would_have_to_ask_its_server_is_taken_at_its_word():
     """As that of MySQL Connector/Python."""
-    assert not upkeep._has_begun(Mock(vendor="mysql", connection=object()))
+    assert not database_connections._has_begun(Mock(vendor="mysql", connection=object()))
 
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_an_open_transaction_is_no_business_of_the_next(bus: Bus, signal: Signal, monkeypatch, atomic: bool):
     """A receiver that is cut off between a block's doors leaves it open; in a worker nobody works on inside it."""
-    monkeypatch.setattr(upkeep, "_is_worker", lambda: True)
+    monkeypatch.setattr(database_connections, "_is_worker", lambda: True)
     ran = []
 
     def receiver_that_leaves_a_block_open(**kwargs):

@@ -24,8 +24,8 @@ from kombu.exceptions import OperationalError
 from kombu.transport.redis import Channel
 
 from signalbus import celery, tasks
+from signalbus.broker import celery_producers, envelope, fast_path, publisher
 from signalbus.embedded import EmbeddedValkey
-from signalbus.sending import envelope, lane, producers, publisher
 from tests.others.daemon import free_port
 from tests.others.tls import OPENSSL, behind_tls, make_certificate
 from tests.servers import CHECKOUT, wait_until
@@ -65,8 +65,8 @@ def new_app(valkey: EmbeddedValkey) -> Iterator[Callable[..., Celery]]:
 
     yield make
     for app in made:
-        producers.forget(app)
-        lane.forget(app)
+        celery_producers.forget(app)
+        fast_path.forget(app)
 
 
 @pytest.fixture
@@ -77,9 +77,9 @@ def app(new_app: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch) -> Cele
     return app
 
 
-def lane_of(app: Celery) -> lane.Lane:
+def lane_of(app: Celery) -> fast_path.Lane:
     """Give the lane of an app, which has one."""
-    found = lane.lane_of(app)
+    found = fast_path.lane_of(app)
     assert found is not None
     return found
 
@@ -136,7 +136,7 @@ def test_it_is_celery_s_byte_for_byte_but_for_ids(
     for surroundings in (nullcontext(), inside_a_task(app)):
         with surroundings:
             for texts in (TEXTS[:1], TEXTS[1:2], TEXTS):
-                producers.publish(app, "a 50% queue", texts)
+                celery_producers.publish(app, "a 50% queue", texts)
                 celery_s = lists(client)
                 lane_of(app).push("a 50% queue", [texts])
 
@@ -259,7 +259,7 @@ def test_what_is_unusual_goes_celery_s_way(
     app, reason = getattr(Unusual, unusual)(new_app)
     monkeypatch.setattr(celery, "get_app", lambda: app)
     published: list[Any] = []
-    monkeypatch.setattr(producers, "publish", lambda *args: published.append(args))
+    monkeypatch.setattr(celery_producers, "publish", lambda *args: published.append(args))
 
     publisher.publish_texts("q", ["a", "b"])
 
@@ -336,7 +336,7 @@ def test_a_listener_of_ours_is_asked_each_time(client: Any, app: Celery):
 def test_eager_mode_is_asked_each_time(client: Any, broker_url: str, monkeypatch: pytest.MonkeyPatch):
     """A test's fixture may set it on the app, or in the settings, when messages have been sent before."""
     ran: list[Any] = []
-    monkeypatch.setattr("signalbus.receiving.batch.deliver", lambda texts, **_kwargs: ran.extend(texts))
+    monkeypatch.setattr("signalbus.receiving.routing.batch.deliver", lambda texts, **_kwargs: ran.extend(texts))
 
     publisher.publish_texts("q", ["to the broker"])
     with eager():
@@ -359,7 +359,7 @@ def test_eager_mode_is_asked_where_a_host_s_settings_have_a_name_of_its_own(
     app.config_from_object("django.conf:settings", namespace="SHOP")
     monkeypatch.setattr(celery, "get_app", lambda: app)
     ran: list[Any] = []
-    monkeypatch.setattr("signalbus.receiving.batch.deliver", lambda texts, **_kwargs: ran.extend(texts))
+    monkeypatch.setattr("signalbus.receiving.routing.batch.deliver", lambda texts, **_kwargs: ran.extend(texts))
 
     publisher.publish_texts("q", ["to the broker"])
     with override_settings(SHOP_TASK_ALWAYS_EAGER=True):
@@ -373,7 +373,7 @@ def test_eager_mode_is_asked_where_a_host_s_settings_have_a_name_of_its_own(
 # Whatever happens to connections
 
 
-def used_by(ours: lane.Lane) -> Any:
+def used_by(ours: fast_path.Lane) -> Any:
     """Give the connection that a lane would use next."""
     return ours._places[-1][0]
 
@@ -449,7 +449,7 @@ def test_a_connection_that_was_idle_is_looked_at_first(client: Any, new_app: Cal
     ours = lane_of(new_app())
     ours.push("q", [["text"]])
     closed = used_by(ours)
-    monkeypatch.setattr(lane, "IDLE", 0.0)
+    monkeypatch.setattr(fast_path, "IDLE", 0.0)
     client.client_kill_filter(_type="normal", skipme=True)
     monkeypatch.setattr(closed, "send_packed_command", lambda *args, **kwargs: pytest.fail("written to a closed one"))
 
@@ -497,13 +497,13 @@ def test_threads_share_a_few_connections(client: Any, new_app: Callable[..., Cel
 
     assert failed == []
     assert client.llen("q") == 1001
-    assert client.info("stats")["total_connections_received"] - before < lane.CONNECTIONS
+    assert client.info("stats")["total_connections_received"] - before < fast_path.CONNECTIONS
 
 
 def test_who_waits_longest_is_next(client: Any, new_app: Callable[..., Celery]):
     """Ten threads that send without a pause leave nobody out, who would take the broker for one that is away."""
     ours = lane_of(new_app())
-    sent, failed = [0] * (lane.CONNECTIONS + 4), threading.Event()
+    sent, failed = [0] * (fast_path.CONNECTIONS + 4), threading.Event()
     enough = threading.Event()
 
     def send(number: int) -> None:
@@ -526,7 +526,7 @@ def test_who_waits_longest_is_next(client: Any, new_app: Callable[..., Celery]):
                 thread.join(timeout=30)
 
     assert not failed.is_set()
-    assert (len(ours._places), len(ours._waiters)) == (lane.CONNECTIONS, 0)
+    assert (len(ours._places), len(ours._waiters)) == (fast_path.CONNECTIONS, 0)
 
 
 def test_who_is_interrupted_while_it_waits_keeps_no_connection(
@@ -535,9 +535,9 @@ def test_who_is_interrupted_while_it_waits_keeps_no_connection(
     """A time limit or a killed greenlet ends the wait, just before or just after it is served."""
     ours = lane_of(new_app())
     for served in (False, True):
-        in_use = [ours._take() for _ in range(lane.CONNECTIONS)]
+        in_use = [ours._take() for _ in range(fast_path.CONNECTIONS)]
 
-        class Interrupted(lane._Waiter):
+        class Interrupted(fast_path._Waiter):
             """Is interrupted."""
 
             def __init__(self, in_use: Any = in_use, served: bool = served) -> None:
@@ -554,12 +554,12 @@ def test_who_is_interrupted_while_it_waits_keeps_no_connection(
                 self.served.wait = interrupt  # type: ignore[method-assign]
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(lane, "_Waiter", Interrupted)
+            patch.setattr(fast_path, "_Waiter", Interrupted)
             ours.push("q", [["text"]])
         for connection, _ in in_use:
             ours._give_back(connection)
 
-        assert (len(ours._places), len(ours._waiters)) == (lane.CONNECTIONS, 0)
+        assert (len(ours._places), len(ours._waiters)) == (fast_path.CONNECTIONS, 0)
     ours.push("q", [["text"]])
 
 
@@ -567,7 +567,7 @@ def test_who_finds_all_connections_in_use_does_not_wait_for_ever(client: Any, ne
     """As long as a connection may take to be made."""
     ours = lane_of(new_app())
     with override_settings(SIGNALBUS=SHORT):
-        in_use = [ours._take() for _ in range(lane.CONNECTIONS)]
+        in_use = [ours._take() for _ in range(fast_path.CONNECTIONS)]
         started = time.monotonic()
         with pytest.raises(TimeoutError, match="in use"):
             ours.push("q", [["text"]])
@@ -583,7 +583,7 @@ def test_threads_do_not_wait_for_each_other_s_timeouts(
     """All are told at about the same time of a broker that hangs while the first message is sent."""
     failed: list[BaseException] = []
 
-    def send(ours: lane.Lane) -> None:
+    def send(ours: fast_path.Lane) -> None:
         try:
             ours.push("q", [["text"]])
         except (OperationalError, redis.RedisError, OSError) as error:
@@ -613,8 +613,8 @@ from gevent import monkey; monkey.patch_all()
 import gevent, sys
 from celery import Celery
 import django; django.setup()
-from signalbus.sending import lane
-ours = lane.lane_of(Celery("green", set_as_current=False, broker=sys.argv[1]))
+from signalbus.broker import fast_path
+ours = fast_path.lane_of(Celery("green", set_as_current=False, broker=sys.argv[1]))
 ours.push("q", [["text"]])
 sending = [gevent.spawn(lambda: [ours.push("q", [["text"]]) for _ in range(10)]) for _ in range(50)]
 gevent.joinall(sending, timeout=20, raise_error=True)
@@ -657,5 +657,5 @@ def test_a_broker_that_is_none_of_redis_has_no_lane(new_app: Callable[..., Celer
     """It says so once, for all queues."""
     app = new_app("memory://")
 
-    assert lane.lane_of(app) is None
-    assert "memory" in (lane.why_not(app) or "")
+    assert fast_path.lane_of(app) is None
+    assert "memory" in (fast_path.why_not(app) or "")

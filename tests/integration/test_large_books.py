@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from signalbus.ledger import purge_some
-from signalbus.ledger.clock import Now
+from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, StoredMessage
 
 from .bus import Bus, connect, new_signal

@@ -12,12 +12,13 @@ from django.db.models import F
 from django.utils import timezone
 
 import signalbus
-from signalbus import Signal, ledger
+from signalbus import Signal
 from signalbus.exceptions import ConfigurationError, DueError
-from signalbus.ledger import due
-from signalbus.ledger.clock import Now
+from signalbus.ledger.base import deliveries
+from signalbus.ledger.base.clock import Now
+from signalbus.ledger.sweeps import due
 from signalbus.models import Delivery, StoredMessage
-from signalbus.receiving.sweeper import sweep
+from signalbus.receiving.sweeping.sweeper import sweep
 from signalbus.testing import captured, immediate
 
 from .bus import QUEUE, Bus, connect, elsewhere, new_signal, only, rows
@@ -280,7 +281,7 @@ def test_what_waits_costs_the_sweeper_nothing(bus: Bus, heard: Signal, limited: 
     heard.send_later(HOUR, None, number=1)
     one = only()
     Delivery.objects.bulk_create(
-        ledger.deliveries.new_delivery(one.message_id, f"other {n}", None, due_at=one.due_at) for n in range(3000)
+        deliveries.new_delivery(one.message_id, f"other {n}", None, due_at=one.due_at) for n in range(3000)
     )
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:

@@ -13,9 +13,11 @@ from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from signalbus import ledger
-from signalbus.ledger import due, recording, taking
-from signalbus.ledger.clock import Now, later
-from signalbus.ledger.recording import Part, record
+from signalbus.ledger.attempts import ownership
+from signalbus.ledger.base import recording
+from signalbus.ledger.base.clock import Now, later
+from signalbus.ledger.base.recording import Part, record
+from signalbus.ledger.sweeps import due
 from signalbus.models import Delivery, Lane, State, StoredMessage
 from signalbus.wire.message import Message, delivery_id, to_body, uuid7
 
@@ -131,9 +133,9 @@ def test_a_take_is_one_statement_and_stands_once_it_commits(database_url: str):
     delivery = recorded()
 
     with transaction.atomic(), CaptureQueriesContext(connections[DEFAULT]) as queries:
-        taken = taking.take(delivery, worker="w1", using=DEFAULT)
+        taken = ownership.take(delivery, worker="w1", using=DEFAULT)
 
-    assert taken == taking.Taken(attempt=1, allowance=0, publications=0)
+    assert taken == ownership.Taken(attempt=1, allowance=0, publications=0)
     assert len(queries) == (2 if connections[DEFAULT].vendor == "mysql" else 1)
     assert state_of(delivery) == ("done", 1)
     row = Delivery.objects.get()
@@ -147,7 +149,7 @@ def test_a_take_that_rolls_back_leaves_the_delivery_as_it_was(database_url: str)
     delivery = recorded()
 
     with pytest.raises(ZeroDivisionError), transaction.atomic():
-        taking.take(delivery, worker="w1", using=DEFAULT)
+        ownership.take(delivery, worker="w1", using=DEFAULT)
         raise ZeroDivisionError
 
     assert state_of(delivery) == ("published", 0)
@@ -157,11 +159,11 @@ def test_what_was_taken_is_not_taken_again(database_url: str):
     """A second copy of a message finds nothing to run."""
     delivery = recorded()
     with transaction.atomic():
-        taking.take(delivery, worker="w1", using=DEFAULT)
+        ownership.take(delivery, worker="w1", using=DEFAULT)
 
     with transaction.atomic():
-        assert taking.take(delivery, worker="w2", using=DEFAULT) is None
-    assert taking.claim(delivery, worker="w2", lease=10, using=DEFAULT) is None
+        assert ownership.take(delivery, worker="w2", using=DEFAULT) is None
+    assert ownership.claim(delivery, worker="w2", lease=10, using=DEFAULT) is None
 
 
 @pytest.mark.parametrize("database", ["postgres"])
@@ -171,11 +173,11 @@ def test_nobody_waits_for_a_row_that_is_being_run(database_url: str):
 
     def attempts_to_take() -> list[object]:
         with transaction.atomic():
-            first = taking.take(delivery, worker="w2", using=DEFAULT)
-        return [first, taking.claim(delivery, worker="w2", lease=10, using=DEFAULT)]
+            first = ownership.take(delivery, worker="w2", using=DEFAULT)
+        return [first, ownership.claim(delivery, worker="w2", lease=10, using=DEFAULT)]
 
     with transaction.atomic():
-        taking.take(delivery, worker="w1", using=DEFAULT)
+        ownership.take(delivery, worker="w1", using=DEFAULT)
         assert elsewhere(attempts_to_take) == [[None, None]]
 
     assert state_of(delivery) == ("done", 1)
@@ -204,7 +206,7 @@ def test_whoever_changes_rows_passes_over_those_that_are_being_run(database_url:
         ]
 
     with transaction.atomic():
-        taking.take(delivery, worker="w1", using=DEFAULT)
+        ownership.take(delivery, worker="w1", using=DEFAULT)
         (changed,) = elsewhere(change)
 
     assert changed == [0, 0, 0, 0, []]
@@ -217,20 +219,20 @@ def test_a_claim_counts_before_the_run_and_is_confirmed_by_its_number(database_u
     """
     delivery = recorded()
 
-    first = taking.claim(delivery, worker="w1", lease=0, using=DEFAULT)
+    first = ownership.claim(delivery, worker="w1", lease=0, using=DEFAULT)
     assert state_of(delivery) == ("running", 1)
-    assert taking.claim(delivery, worker="w2", lease=10, using=DEFAULT) is None
+    assert ownership.claim(delivery, worker="w2", lease=10, using=DEFAULT) is None
     lost = ledger.Settlement(state=State.PENDING, error="lost")
     assert ledger.settle_lost(delivery, lost, seen=1, attempt=1)
     assert not ledger.settle_lost(delivery, lost, seen=1, attempt=1)
-    second = taking.claim(delivery, worker="w2", lease=10, using=DEFAULT)
+    second = ownership.claim(delivery, worker="w2", lease=10, using=DEFAULT)
 
     assert first is not None
     assert second is not None
     assert (first.attempt, second.attempt) == (1, 2)
     with transaction.atomic():
-        assert not taking.confirm(delivery, 1, worker="w1", using=DEFAULT)
-        assert taking.confirm(delivery, 2, worker="w2", using=DEFAULT)
+        assert not ownership.confirm(delivery, 1, worker="w1", using=DEFAULT)
+        assert ownership.confirm(delivery, 2, worker="w2", using=DEFAULT)
     assert state_of(delivery) == ("done", 2)
 
 
@@ -238,7 +240,7 @@ def test_a_claim_counts_before_the_run_and_is_confirmed_by_its_number(database_u
 def test_a_claim_is_not_lost_to_who_looks_at_its_row_for_a_moment(database_url: str):
     """Who began to take it before the claim locks it on finding that it is not to be had: that is waited for."""
     delivery = recorded()
-    claimed = taking.claim(delivery, worker="w1", lease=10, using=DEFAULT)
+    claimed = ownership.claim(delivery, worker="w1", lease=10, using=DEFAULT)
     assert claimed is not None
     locked = threading.Event()
 
@@ -258,7 +260,7 @@ def test_a_claim_is_not_lost_to_who_looks_at_its_row_for_a_moment(database_url: 
             assert ledger.settle(delivery, done, seen=claimed.attempt, attempt=claimed.attempt)
         else:
             with transaction.atomic():
-                assert taking.confirm(delivery, claimed.attempt, worker="w1", using=DEFAULT)
+                assert ownership.confirm(delivery, claimed.attempt, worker="w1", using=DEFAULT)
                 transaction.set_rollback(True)
         looking.join(30)
 
@@ -266,11 +268,11 @@ def test_a_claim_is_not_lost_to_who_looks_at_its_row_for_a_moment(database_url: 
 def test_a_claim_that_is_not_overdue_is_nobody_elses(database_url: str):
     """A delivery that runs is not claimed before its lease is over."""
     delivery = recorded()
-    taking.claim(delivery, worker="w1", lease=60, using=DEFAULT)
+    ownership.claim(delivery, worker="w1", lease=60, using=DEFAULT)
 
-    assert taking.claim(delivery, worker="w2", lease=60, using=DEFAULT) is None
+    assert ownership.claim(delivery, worker="w2", lease=60, using=DEFAULT) is None
     with transaction.atomic():
-        assert taking.take(delivery, worker="w2", using=DEFAULT) is None
+        assert ownership.take(delivery, worker="w2", using=DEFAULT) is None
 
 
 def test_what_waits_for_its_next_attempt_is_not_taken_early(database_url: str):
@@ -279,7 +281,7 @@ def test_what_waits_for_its_next_attempt_is_not_taken_early(database_url: str):
     Delivery.objects.update(state=State.PENDING)
 
     with transaction.atomic():
-        assert taking.take(delivery, worker="w1", using=DEFAULT) is None
+        assert ownership.take(delivery, worker="w1", using=DEFAULT) is None
 
 
 ODD = ["", "NULL", "null", '"', "\\", '\\"', "{}", "{a,b}", "a,b", " a ", "\n\t", "%s", "é€😀", "'", "$1"]
@@ -386,7 +388,7 @@ def test_a_delivery_that_runs_is_not_lost(database_url: str):
         return  # one writer at a time: the sweeper waits until the receiver has ended
 
     with transaction.atomic():
-        taking.take(delivery, worker="w1", using=DEFAULT)
+        ownership.take(delivery, worker="w1", using=DEFAULT)
         assert elsewhere(lambda: due.take_due(100)) == [[]]
 
 
@@ -401,7 +403,7 @@ def test_a_marker_is_sent_only_while_something_is_open_and_one_at_a_time(databas
     assert due.mark() == []
 
     with transaction.atomic():
-        taking.take(delivery, worker="w1", using=DEFAULT)
+        ownership.take(delivery, worker="w1", using=DEFAULT)
     Lane.objects.update(marked_at=None)
     assert due.mark() == []
 
@@ -464,13 +466,13 @@ def test_the_interval_doubles_with_each_publication(database_url: str):
 def test_a_claim_that_was_lost_is_published_as_suspect(database_url: str):
     """A worker that died in a claimed run leaves an overdue claim, which the next one claims as well."""
     delivery = recorded()
-    taking.claim(delivery, worker="w1", lease=-1, using=DEFAULT)  # SQLite's clock has milliseconds: not just now
+    ownership.claim(delivery, worker="w1", lease=-1, using=DEFAULT)  # SQLite's clock has milliseconds: not just now
 
     (row,) = due.take_due(100)
 
     assert (row.publications, row.attempts) == (1, 1)
     with transaction.atomic():
-        taken = taking.take(delivery, worker="w2", using=DEFAULT)
+        taken = ownership.take(delivery, worker="w2", using=DEFAULT)
     assert taken is not None
     assert taken.publications == 1
 

@@ -11,10 +11,10 @@ from django.db import DatabaseError, connection, transaction
 from signalbus import Retry, Signal, conf, ledger
 from signalbus.events import listen, unlisten
 from signalbus.models import Delivery, State
-from signalbus.receiving import lost_runs
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.lost_runs import Loss, Losses
-from signalbus.receiving.sweeper import sweep
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.running import lost_runs
+from signalbus.receiving.running.lost_runs import Loss, Losses
+from signalbus.receiving.sweeping.sweeper import sweep
 from signalbus.wire.message import from_body
 
 from .bus import QUEUE, Bus, connect, elsewhere, new_signal, only, rows

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from signalbus import Retry, Signal, ledger
 from signalbus.models import Delivery, State, StoredMessage
-from signalbus.receiving.sweeper import sweep
+from signalbus.receiving.sweeping.sweeper import sweep
 from tasks.admissions.models import Academy
 
 from .bus import (

@@ -16,7 +16,7 @@ from django.test import override_settings
 
 from signalbus import Signal, ledger
 from signalbus.exceptions import MissingTables
-from signalbus.ledger.tables import SUFFICIENT
+from signalbus.ledger.base.missing_tables import SUFFICIENT
 from tests.servers import default_database
 
 from .bus import connect, new_signal, rows

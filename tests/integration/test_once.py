@@ -14,7 +14,7 @@ from django.utils import timezone
 import signalbus
 from signalbus import Signal, ledger
 from signalbus.models import Delivery, Key, StoredMessage
-from signalbus.receiving.sweeper import sweep
+from signalbus.receiving.sweeping.sweeper import sweep
 from signalbus.testing import captured
 from tasks.admissions.models import Academy
 

@@ -12,13 +12,13 @@ from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from signalbus import Retry, Signal, ledger
+from signalbus.broker import publisher
 from signalbus.exceptions import ConfigurationError
-from signalbus.ledger import turns as ledger_turns
+from signalbus.ledger.attempts import turns as ledger_turns
 from signalbus.models import Delivery, Key
-from signalbus.receiving import ordering
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.sweeper import sweep
-from signalbus.sending import publisher
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.running import sequencing
+from signalbus.receiving.sweeping.sweeper import sweep
 from tasks.admissions.models import Academy
 from tests.servers import wait_until
 
@@ -339,7 +339,7 @@ def test_who_runs_the_head_goes_on_with_what_others_put_away(bus: Bus, ordered: 
 
 def test_a_worker_leaves_a_long_key_to_whoever_is_free(bus: Bus, ordered: Signal, numbers: list[int], monkeypatch):
     """After its time it publishes what it had once more, and the rest runs through that."""
-    monkeypatch.setattr(ordering, "KEY_SECONDS", 0.0)
+    monkeypatch.setattr(sequencing, "KEY_SECONDS", 0.0)
     send(ordered, *range(5))
     first, *_ = texts(bus)
 
@@ -360,7 +360,7 @@ def test_a_key_is_left_to_the_sweeper_if_the_broker_is_away(bus: Bus, ordered: S
     send(ordered, 1, 2)
     first, _ = texts(bus)
     with monkeypatch.context() as patched:
-        patched.setattr(ordering, "KEY_SECONDS", 0.0)
+        patched.setattr(sequencing, "KEY_SECONDS", 0.0)
         patched.setattr(publisher, "publish", refuse)
         deliver([first], queue=QUEUE)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from signalbus import ledger
-from signalbus.compat.celery import LINE_OF_END, logger_of_ends
-from signalbus.receiving import lines
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.sweeper import mark
+from signalbus.compat.celery_internals import LINE_OF_END, logger_of_ends
+from signalbus.receiving.process import task_log
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.sweeping.sweeper import mark
 
 from .bus import QUEUE, Bus, connect, let_wait, new_signal
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def line(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     """Return what Celery logs of a message that has just been worked on."""
     caplog.set_level(logging.INFO)
-    completed = lines.Completed()
+    completed = task_log.Completed()
 
     def line() -> str:
         context = {"name": "signalbus.deliver", "id": "7", "runtime": 0.25, "return_value": "None"}

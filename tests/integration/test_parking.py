@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from signalbus import Retry, Signal, delivery_dead, ledger
 from signalbus.models import Delivery, StoredMessage
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.sweeper import Sweeper, sweep
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.sweeping.sweeper import Sweeper, sweep
 from signalbus.wire.signing import Signer
 from tasks.admissions.models import Academy
 from tests.servers import wait_until

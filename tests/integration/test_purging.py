@@ -11,10 +11,10 @@ from django.db import transaction
 from django.db.models import F
 
 from signalbus import Reject, Signal, conf, ledger
-from signalbus.ledger.clock import Now
+from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, Key, State, StoredMessage
-from signalbus.receiving import sweeper
-from signalbus.receiving.sweeper import Purge, Sweeper
+from signalbus.receiving.sweeping import sweeper
+from signalbus.receiving.sweeping.sweeper import Purge, Sweeper
 from tests.servers import wait_until
 
 from .bus import Bus, connect, elsewhere, new_signal, rows

@@ -12,8 +12,8 @@ from django.test import override_settings
 from signalbus import Signal, conf
 from signalbus.celery import queue_of
 from signalbus.models import Delivery, StoredMessage
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.sweeper import sweep
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.sweeping.sweeper import sweep
 from signalbus.wire.signing import Signer
 
 from .bus import QUEUE, Bus, connect, new_signal, only, rows, text_of

@@ -10,8 +10,9 @@ from asgiref.sync import sync_to_async
 from django.db import connection, connections
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
-from signalbus.receiving import calling, session_state, sharing, upkeep
-from signalbus.receiving.pace import Manners, pace
+from signalbus.receiving.process import database_connections, session_state
+from signalbus.receiving.running import group_commit, invocation
+from signalbus.receiving.running.receiver_runtimes import Manners, pace
 from tasks.admissions.models import Academy
 
 from .bus import Bus, connect, elsewhere, new_signal, rows
@@ -40,7 +41,7 @@ def tenants(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     """The ledger's connection is a tenant library's, and there is a second, plain database."""
     tenant: Any = connections["default"]
     monkeypatch.setattr(tenant, "__class__", Tenants)
-    monkeypatch.setattr(calling, "has_schemas", lambda: True)  # which asks the class of the settings' backend
+    monkeypatch.setattr(invocation, "has_schemas", lambda: True)  # which asks the class of the settings' backend
     plain = {**connections.settings["default"], "NAME": str(tmp_path / "plain.sqlite3")}
     monkeypatch.setitem(connections.settings, "plain", plain)
     yield tenant
@@ -51,7 +52,7 @@ def tenants(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 @pytest.fixture
 def in_a_worker(watched_sessions: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """End sessions as in a worker: around its task nobody has a transaction."""
-    monkeypatch.setattr(upkeep, "_is_worker", lambda: True)
+    monkeypatch.setattr(database_connections, "_is_worker", lambda: True)
 
 
 def run_sql(sql: str) -> Any:
@@ -154,7 +155,7 @@ def test_a_server_that_ends_connections_fails_no_later_run_of_a_loops_threads(bu
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_a_session_changed_before_a_group_commit_fails_nobody_in_it(bus: Bus, in_a_worker: None, monkeypatch):
     """A host's handler or task has changed it: the connection is closed before the deliveries begin."""
-    monkeypatch.setattr(sharing, "BRIEF", 5.0)
+    monkeypatch.setattr(group_commit, "BRIEF", 5.0)
     monkeypatch.setattr(pace, "_alone_until", {})
     monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
     signal = new_signal(durable=True)

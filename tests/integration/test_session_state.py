@@ -10,8 +10,8 @@ from django.db import connection, transaction
 from psycopg.sql import SQL, Identifier
 
 from signalbus import delivery_failed
-from signalbus.receiving import sharing
-from signalbus.receiving.pace import Manners, pace
+from signalbus.receiving.running import group_commit
+from signalbus.receiving.running.receiver_runtimes import Manners, pace
 from tasks.admissions.models import Academy
 
 from .bus import Bus, connect, new_signal, rows
@@ -172,7 +172,7 @@ def test_one_that_changes_the_session_shares_no_commit(bus: Bus, monkeypatch, da
     """Among deliveries of one commit it runs again alone, and the others never see what it has set."""
     if database == "mariadb":
         pytest.skip("nothing shares a commit there")
-    monkeypatch.setattr(sharing, "BRIEF", 5.0)
+    monkeypatch.setattr(group_commit, "BRIEF", 5.0)
     monkeypatch.setattr(pace, "_alone_until", {})
     monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
     sql, shown = next(iter(CHANGES[connection.vendor].values()))

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 
-from signalbus.receiving import sessions
+from signalbus.receiving.process import keepalive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def in_a_worker() -> Iterator[None]:
     """Do what a worker does as it starts."""
-    sessions.listen()
+    keepalive.listen()
     yield
     connection_created.disconnect(dispatch_uid="signalbus.sessions")
 
@@ -65,7 +65,7 @@ def test_without_autocommit_the_settings_last(database_url: str, monkeypatch):
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_server_that_refuses_breaks_nothing(database_url: str, monkeypatch, caplog):
     """It is told of, and the connection serves."""
-    monkeypatch.setattr(sessions, "STATEMENT", "SELECT set_config('no.such', %s::text[]::text, %s)")
+    monkeypatch.setattr(keepalive, "STATEMENT", "SELECT set_config('no.such', %s::text[]::text, %s)")
     connection.close()
 
     assert shown("client_connection_check_interval") == "0"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import connections, transaction
 
-from signalbus.receiving import upkeep
-from signalbus.receiving.pace import Manners
+from signalbus.receiving.process import database_connections
+from signalbus.receiving.running.receiver_runtimes import Manners
 
 from .bus import QUEUE, Bus, connect, new_signal
 
@@ -160,7 +160,7 @@ def test_a_transaction_that_a_receiver_leaves_open_is_not_the_next_one_s(
     bus: Bus, other: str, monkeypatch: pytest.MonkeyPatch, durable: bool, how: str
 ):
     """What others of its Celery message write there is committed, in a commit that they share as well."""
-    monkeypatch.setattr(upkeep, "_is_worker", lambda: True)
+    monkeypatch.setattr(database_connections, "_is_worker", lambda: True)
     monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
     with connections[other].cursor() as cursor:
         cursor.execute("CREATE TABLE written (number integer)")

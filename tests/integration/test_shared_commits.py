@@ -13,12 +13,12 @@ from django.test.utils import CaptureQueriesContext
 from psycopg.sql import SQL, Literal
 
 from signalbus import Reject, Signal, ledger
-from signalbus.ledger.clock import Now
+from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State
-from signalbus.receiving import group, sharing
-from signalbus.receiving.attempt import deliver_attempt
-from signalbus.receiving.batch import deliver
-from signalbus.receiving.pace import Manners, pace
+from signalbus.receiving.routing.batch import deliver
+from signalbus.receiving.running import group_commit, grouping
+from signalbus.receiving.running.attempt import deliver_attempt
+from signalbus.receiving.running.receiver_runtimes import Manners, pace
 from tasks.admissions.models import Academy
 from tests.servers import wait_until
 
@@ -33,8 +33,8 @@ def brief(database: str, monkeypatch):
     """What a busy machine makes slow is brief all the same, in a process that has learned nothing."""
     if database == "mariadb":
         pytest.skip("no UPDATE there returns what it took: nothing shares a commit")
-    monkeypatch.setattr(sharing, "BRIEF", 5.0)
-    monkeypatch.setattr(sharing, "WORTH_TELLING", 5.0)
+    monkeypatch.setattr(group_commit, "BRIEF", 5.0)
+    monkeypatch.setattr(group_commit, "WORTH_TELLING", 5.0)
     monkeypatch.setattr(pace, "_alone_until", {})
     monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
 
@@ -147,13 +147,13 @@ def test_what_is_taken_is_found_by_its_key(bus: Bus, durable: Signal):
     for _ in range(3):
         send(durable, 100)
         Delivery.objects.update(state=State.DONE, ended_at=Now())
-    send(durable, group.MOST)
+    send(durable, grouping.MOST)
     ids = list(Delivery.objects.filter(state=State.PUBLISHED).values_list("id", flat=True))
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
-        taken, _ = ledger.take_together(ids, worker="w", limits=sharing.LIMITS, most=20, using="default")
-    assert len(taken) == group.MOST
+        taken, _ = ledger.take_together(ids, worker="w", limits=group_commit.LIMITS, most=20, using="default")
+    assert len(taken) == grouping.MOST
     with connection.cursor() as cursor:
         explain = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
         cursor.execute(f"{explain} {queries[-1]['sql']}")
@@ -164,7 +164,7 @@ def test_what_is_taken_is_found_by_its_key(bus: Bus, durable: Signal):
 
 def test_the_time_of_a_commit_is_limited(bus: Bus, durable: Signal, monkeypatch):
     """Those that the time does not suffice for are given back, and share the next one."""
-    monkeypatch.setattr(sharing, "BRIEF", 0.0)
+    monkeypatch.setattr(group_commit, "BRIEF", 0.0)
     connect(durable, write, "receiver")
     send(durable, 4)
 
@@ -512,7 +512,7 @@ def test_who_waits_for_anothers_lock_runs_alone_from_then_on(bus: Bus, durable: 
         pytest.skip("one writer at a time: nobody waits for a row")
     Academy.objects.create(name="hot", slug="a100")
     locked, release = threading.Event(), threading.Event()
-    monkeypatch.setattr(group, "deliver_attempt", _after(release, deliver_attempt))
+    monkeypatch.setattr(grouping, "deliver_attempt", _after(release, deliver_attempt))
 
     def holder() -> None:
         try:

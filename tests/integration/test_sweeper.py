@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from django.db import OperationalError, connection
 
 from signalbus import ledger
-from signalbus.receiving import sweeper, trouble
-from signalbus.receiving.sweeper import Sweeper, sweep
+from signalbus.receiving.process import outages
+from signalbus.receiving.sweeping import sweeper
+from signalbus.receiving.sweeping.sweeper import Sweeper, sweep
 from tests.servers import wait_until
 
 from .bus import QUEUE, connect, new_signal, prove_lost
@@ -139,7 +140,7 @@ def test_an_outage_is_told_of_when_it_begins_and_when_it_ends(
         return [record.getMessage() for record in caplog.records if "could not sweep" in record.getMessage()]
 
     monkeypatch.setattr(ledger, "is_idle", fail_often)
-    monkeypatch.setattr(trouble, "QUIET", 0.0)
+    monkeypatch.setattr(outages, "QUIET", 0.0)
     with running(Sweeper(0.02)):
         wait_until(lambda: len(told()) > 1, what="the end to be told of")
         wait_until(lambda: len(asked) > 8, what="sweeps that go on")

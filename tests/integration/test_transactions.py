@@ -13,9 +13,10 @@ from django.db.transaction import TransactionManagementError
 from django.test import TestCase
 
 from signalbus import Signal, conf
+from signalbus.broker import publisher
 from signalbus.exceptions import PayloadError
 from signalbus.models import Delivery, StoredMessage
-from signalbus.sending import outbox, publisher
+from signalbus.sending import outbox
 from tasks.admissions.models import Academy
 
 from .bus import QUEUE, Bus, connect, eager, new_signal

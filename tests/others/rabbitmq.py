@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kombu import Connection
 
 from signalbus.celery import default_queue
-from signalbus.registry import registry
+from signalbus.registration.registry import registry
 from tests.others import programs
 from tests.others.daemon import Daemon, free_port
 

@@ -7,7 +7,7 @@ import gc
 import pytest
 from hypothesis import settings
 
-from signalbus.sending import bridge
+from signalbus.bridging import bridge
 from tests.fixtures import registry_as_it_was
 
 __all__ = ["registry_as_it_was"]

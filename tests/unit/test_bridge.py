@@ -23,8 +23,8 @@ from django.dispatch import Signal as DjangoSignal
 from django.http import HttpResponse, StreamingHttpResponse
 
 from signalbus import Signal, receiver
+from signalbus.bridging import bridge
 from signalbus.exceptions import ConfigurationError, MissingRow
-from signalbus.sending import bridge
 from signalbus.testing import captured
 from tasks.admissions.models import Academy
 

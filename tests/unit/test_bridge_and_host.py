@@ -18,10 +18,10 @@ from django.test import override_settings
 from django.utils import timezone
 
 from signalbus import Signal, ledger, receiver
+from signalbus.bridging import bridge
 from signalbus.context import CurrentDelivery, running
 from signalbus.exceptions import ConfigurationError
 from signalbus.models import Delivery, StoredMessage
-from signalbus.sending import bridge
 from signalbus.testing import captured
 from tasks.admissions.models import Academy
 

@@ -8,10 +8,10 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
 from signalbus import celery
-from signalbus.broker import reject_unusable
+from signalbus.broker.publisher import PublishError, publish
 from signalbus.checks import check_settings
+from signalbus.core.broker_address import reject_unusable
 from signalbus.exceptions import ConfigurationError
-from signalbus.sending.publisher import PublishError, publish
 
 UNUSABLE = [
     ("reddis://127.0.0.1:1/0", "Did you mean redis"),

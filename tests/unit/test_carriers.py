@@ -10,8 +10,8 @@ from django.apps import apps
 from django.db import connections
 from django.utils import timezone, translation
 
-from signalbus import Signal, carrying
-from signalbus.carriers import Language, TenantSchema, TimeZone
+from signalbus import Signal
+from signalbus.carriers import Language, TenantSchema, TimeZone, carrying
 from signalbus.checks import check_settings, check_tenants
 from signalbus.exceptions import ConfigurationError, PayloadError, SignalBusError, UnknownClass
 from signalbus.testing import captured

@@ -13,9 +13,9 @@ from celery.worker import state
 from kombu import Connection
 
 from signalbus import celery, conf
-from signalbus.receiving import claiming
+from signalbus.receiving.worker import capacity
 from signalbus.transport import claims
-from signalbus.transport.redis import Transport
+from signalbus.transport.kombu_transport import Transport
 from signalbus.wire.message import Message, from_body, to_body, uuid7
 
 
@@ -56,14 +56,14 @@ class TestOwner:
 
 
 class TestWorkload:
-    def make(self, blueprint: int = bootsteps.RUN, **pool: Any) -> claiming.WorkersWork:  # type: ignore[attr-defined]
+    def make(self, blueprint: int = bootsteps.RUN, **pool: Any) -> capacity.WorkersWork:  # type: ignore[attr-defined]
         """Return what a worker with such a pool tells."""
         worker = SimpleNamespace(
             max_concurrency=None,
             pool=SimpleNamespace(num_processes=4, **pool),
             blueprint=SimpleNamespace(state=blueprint),
         )
-        return claiming.WorkersWork(worker)
+        return capacity.WorkersWork(worker)
 
     def test_free_processes_of_the_pool_are_counted(self, monkeypatch):
         """A reserved request takes one."""
@@ -89,7 +89,7 @@ class TestWorkload:
         monkeypatch.setattr(state, "scheduled_requests", wait)
         assert work.given_up({"a", "b", "other"}) == {"a", "b"}
         monkeypatch.setattr(state, "scheduled_requests", [])
-        monkeypatch.setattr(claiming, "running", {"b"}.copy)
+        monkeypatch.setattr(capacity, "running", {"b"}.copy)
         assert work.given_up({"a", "b", "other"}) == {"a"}
 
     def test_only_waiting_tasks_are_requeued_at_a_shutdown(self, monkeypatch):
@@ -100,10 +100,10 @@ class TestWorkload:
             known.discard("ends")
             begun.add("begins")
 
-        monkeypatch.setattr(claiming, "requests", known.copy)
-        monkeypatch.setattr(claiming, "running", begun.copy)
-        monkeypatch.setattr(claiming, "is_prefork", lambda pool: True)
-        monkeypatch.setattr(claiming, "wait_until_accepted", hear)
+        monkeypatch.setattr(capacity, "requests", known.copy)
+        monkeypatch.setattr(capacity, "running", begun.copy)
+        monkeypatch.setattr(capacity, "is_prefork", lambda pool: True)
+        monkeypatch.setattr(capacity, "wait_until_accepted", hear)
         assert self.make().given_up(known.copy()) == {"waits"}
 
     def test_a_text_for_some_of_its_recipients(self):
@@ -130,7 +130,7 @@ class TestClaimingWorkers:
     def test_a_worker_on_redis_with_an_event_loop_claims(self):
         """Each of its connections claims, also after a reconnect."""
         worker = self.make("redis://", object())
-        claiming.claim(worker)
+        capacity.claim(worker)
         for _ in range(2):
             assert isinstance(worker.consumer.connection_for_read().transport, Transport)
 
@@ -138,14 +138,14 @@ class TestClaimingWorkers:
         """gevent and eventlet have no event loop."""
         worker = self.make("redis://", None)
         with caplog.at_level("INFO", "signalbus"):
-            claiming.claim(worker)
+            capacity.claim(worker)
         assert worker.consumer.connection_for_read is None
         assert "gevent" in caplog.text
 
     def test_a_worker_on_another_broker_does_not_claim(self, caplog):
         """It logs nothing."""
         worker = self.make("amqp://", object())
-        claiming.claim(worker)
+        capacity.claim(worker)
         assert worker.consumer.connection_for_read is None
         assert not caplog.text
 

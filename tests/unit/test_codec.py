@@ -41,7 +41,7 @@ from hypothesis import strategies as st
 from signalbus.exceptions import Garbage, MissingRow, PayloadError, TextError, TooLarge, UnknownClass
 from signalbus.wire import codec
 from signalbus.wire.codec import decode
-from signalbus.wire.references import Reference, Snapshot
+from signalbus.wire.values.references import Reference, Snapshot
 from tasks.admissions.models import Academy, Cohort
 
 from .wire_app import models

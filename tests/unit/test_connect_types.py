@@ -14,7 +14,7 @@ import pytest
 
 from signalbus import Retry, Signal, receiver
 from signalbus.exceptions import ConfigurationError
-from signalbus.policy import CONNECT_OPTIONS, ConnectOptions, Policy, ReceiverOptions
+from signalbus.registration.policy import CONNECT_OPTIONS, ConnectOptions, Policy, ReceiverOptions
 
 
 def on_event(sender: object, **kwargs: object) -> int:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from signalbus.receiving.calling import own_decimal_context
-from signalbus.receiving.event_loop import run_in_loop
+from signalbus.receiving.running.event_loop import run_in_loop
+from signalbus.receiving.running.invocation import own_decimal_context
 
 
 def run(function: Any) -> Any:

@@ -11,20 +11,21 @@ from celery import Celery
 from celery import signals as celery_signals
 
 from signalbus import conf
-from signalbus.compat.celery import LINE_OF_END, LINE_OF_START, logger_of_ends, logger_of_starts
+from signalbus.compat.celery_internals import LINE_OF_END, LINE_OF_START, logger_of_ends, logger_of_starts
 from signalbus.context import CurrentDelivery
 from signalbus.events import Event, tell
 from signalbus.exceptions import RetryLater
-from signalbus.receiving import lines, worker
-from signalbus.receiving.runner import Outcome
+from signalbus.receiving.process import task_log
+from signalbus.receiving.running.runner import Outcome
+from signalbus.receiving.worker import bootstrap
 from signalbus.wire.message import Message, to_body
 
 
 @pytest.fixture
 def log(caplog):
     """Complete Celery's lines, and log as Celery does; return the last line."""
-    lines.complete()
-    lines.complete()  # as a second worker in this process would
+    task_log.complete()
+    task_log.complete()  # as a second worker in this process would
     caplog.set_level(logging.INFO)
 
     def log(logger, line, name="signalbus.deliver", **more):
@@ -34,7 +35,7 @@ def log(caplog):
 
     yield log
     for logger in (logger_of_starts, logger_of_ends):
-        for each in [each for each in logger.filters if isinstance(each, lines.Completed)]:
+        for each in [each for each in logger.filters if isinstance(each, task_log.Completed)]:
             logger.removeFilter(each)
 
 
@@ -58,8 +59,8 @@ class TestEnd:
 
     def test_done(self, log):
         """It succeeded, and the line says what."""
-        lines.begin()
-        lines.note("shop.sold", "stock.count", lines.DONE)
+        task_log.begin()
+        task_log.note("shop.sold", "stock.count", task_log.DONE)
         assert log(logger_of_ends, LINE_OF_END) == (
             "Task signalbus.deliver[7] succeeded in 0.25s: shop.sold to stock.count: done"
         )
@@ -67,54 +68,54 @@ class TestEnd:
     @pytest.mark.parametrize("outcome", ["failed, again in 4.2 s", "dead", "skipped", "parked"])
     def test_anything_else_did_not_succeed(self, log, outcome):
         """The line does not say "succeeded" of a message with one delivery that did not."""
-        lines.begin()
-        lines.note("shop.sold", "stock.count", lines.DONE)
-        lines.note("shop.sold", "mail.thank", outcome)
+        task_log.begin()
+        task_log.note("shop.sold", "stock.count", task_log.DONE)
+        task_log.note("shop.sold", "mail.thank", outcome)
         said = f"shop.sold to stock.count: done; shop.sold to mail.thank: {outcome}"
         assert log(logger_of_ends, LINE_OF_END) == f"Task signalbus.deliver[7] ended in 0.25s: {said}"
 
     def test_many_are_counted(self, log):
         """A batch is one line of bounded length."""
-        lines.begin()
+        task_log.begin()
         for number in range(60):
-            lines.note("shop.sold", f"stock.count_{number % 20 or 1}", lines.DONE)
+            task_log.note("shop.sold", f"stock.count_{number % 20 or 1}", task_log.DONE)
         line = log(logger_of_ends, LINE_OF_END)
         assert "shop.sold to stock.count_1: done (6 times)" in line
         assert line.endswith("; and 9 others")
 
     def test_outcomes_of_one_message_are_not_told_of_the_next(self, log):
         """Each line has its own."""
-        lines.begin()
-        lines.note("shop.sold", "stock.count", "dead")
+        task_log.begin()
+        task_log.note("shop.sold", "stock.count", "dead")
         log(logger_of_ends, LINE_OF_END)
-        lines.begin()
+        task_log.begin()
         assert "dead" not in log(logger_of_ends, LINE_OF_END)
 
     def test_a_task_that_ran_nothing_did_not_succeed(self, log):
         """As one whose deliveries were all given to another worker before they began."""
-        lines.begin()
+        task_log.begin()
         line = log(logger_of_ends, LINE_OF_END)
         assert line == "Task signalbus.deliver[7] ended in 0.25s: nothing was run: another worker has its deliveries"
 
     def test_line_of_a_process_that_notes_nothing_is_celerys(self, log):
         """As of a host that runs the task itself."""
-        lines.begin()
+        task_log.begin()
         log(logger_of_ends, LINE_OF_END)
         assert log(logger_of_ends, LINE_OF_END) == "Task signalbus.deliver[7] succeeded in 0.25s: None"
 
     def test_other_tasks_are_left_alone(self, log):
         """A host's task that a receiver called in this thread, say."""
-        lines.begin()
-        lines.note("shop.sold", "stock.count", "dead")
+        task_log.begin()
+        task_log.note("shop.sold", "stock.count", "dead")
         assert log(logger_of_ends, LINE_OF_END, name="shop.tidy") == "Task shop.tidy[7] succeeded in 0.25s: None"
         assert log(logger_of_starts, LINE_OF_START, name="shop.tidy") == "Task shop.tidy[7] received"
 
     def test_nothing_is_noted_where_no_line_is_logged(self, caplog):
         """With INFO disabled it costs nothing."""
         caplog.set_level(logging.WARNING, logger=logger_of_ends.name)
-        lines.begin()
-        lines.note("shop.sold", "stock.count", lines.DONE)
-        assert lines._outcomes.noted is None
+        task_log.begin()
+        task_log.note("shop.sold", "stock.count", task_log.DONE)
+        assert task_log._outcomes.noted is None
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ class TestEnd:
 )
 def test_outcomes_in_words(log, outcome, said):
     """Celery's line about the end of a task says how each delivery ended."""
-    lines.begin()
+    task_log.begin()
     delivery = CurrentDelivery(
         message_id=uuid4(), signal="shop.sold", receiver="stock.count", attempt=1, root=uuid4(), parent=None, path=()
     )
@@ -142,7 +143,7 @@ class TestStart:
     def test_it_names_signal_and_receivers(self, log):
         """As the text seems to say."""
         texts = [text("shop.sold", "stock.count[shop.Order]", "mail.thank"), text("shop.open")]
-        lines.about([[texts], {}, {}])
+        task_log.about([[texts], {}, {}])
         assert log(logger_of_starts, LINE_OF_START) == (
             "Task signalbus.deliver[7] received: shop.sold to stock.count[shop.Order], mail.thank; "
             "shop.open to whoever listens"
@@ -154,8 +155,8 @@ class TestStart:
     )
     def test_garbage_is_not_shown(self, log, payload):
         """Whoever can write to the broker chose it."""
-        lines.about([[[text("shop.sold", "stock.count")]], {}, {}])
-        lines.about(payload)
+        task_log.about([[[text("shop.sold", "stock.count")]], {}, {}])
+        task_log.about(payload)
         assert log(logger_of_starts, LINE_OF_START) == "Task signalbus.deliver[7] received"
 
 
@@ -165,26 +166,26 @@ class TestOnce:
     @pytest.fixture(autouse=True)
     def configured(self, monkeypatch):
         """Give our logger a handler, as LOGGING does."""
-        monkeypatch.setattr(worker.logger, "handlers", [logging.NullHandler()])
-        monkeypatch.setattr(worker.logger, "propagate", True)
+        monkeypatch.setattr(bootstrap.logger, "handlers", [logging.NullHandler()])
+        monkeypatch.setattr(bootstrap.logger, "propagate", True)
 
     def test_celerys_root_handler_does_not_repeat_it(self):
         """Celery's handler stands at the root."""
-        worker._say_once(Celery(set_as_current=False))
-        assert not worker.logger.propagate
+        bootstrap._say_once(Celery(set_as_current=False))
+        assert not bootstrap.logger.propagate
 
     def test_without_a_handler_of_its_own_it_goes_to_celerys(self, monkeypatch):
         """Which is the only one then."""
-        monkeypatch.setattr(worker.logger, "handlers", [])
-        worker._say_once(Celery(set_as_current=False))
-        assert worker.logger.propagate
+        monkeypatch.setattr(bootstrap.logger, "handlers", [])
+        bootstrap._say_once(Celery(set_as_current=False))
+        assert bootstrap.logger.propagate
 
     def test_the_hosts_own_root_is_left_to_the_host(self, monkeypatch):
         """Where Celery does not replace it, or the host sets logging up in Celery's place."""
         app = Celery(set_as_current=False)
         app.conf.worker_hijack_root_logger = False
-        worker._say_once(app)
-        assert worker.logger.propagate
+        bootstrap._say_once(app)
+        assert bootstrap.logger.propagate
         monkeypatch.setattr(celery_signals.setup_logging, "receivers", [object()])
-        worker._say_once(Celery(set_as_current=False))
-        assert worker.logger.propagate
+        bootstrap._say_once(Celery(set_as_current=False))
+        assert bootstrap.logger.propagate

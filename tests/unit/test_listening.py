@@ -17,9 +17,9 @@ from django.dispatch import Signal as DjangoSignal
 from django.dispatch import receiver as django_receiver
 
 from signalbus import Signal, delivery_dead, disconnect, receiver
+from signalbus.bridging import bridge, origin
+from signalbus.bridging.bridge import bridges_of
 from signalbus.exceptions import ConfigurationError
-from signalbus.sending import bridge, origin
-from signalbus.sending.bridge import bridges_of
 from signalbus.testing import captured
 from tasks.admissions.models import Academy, Cohort
 

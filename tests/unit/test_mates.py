@@ -6,9 +6,9 @@ import gc
 
 import pytest
 
-from signalbus.pace import Pace
-from signalbus.receiving.mates import AGAIN, BRIEFLY, EVERY, PATIENCE, STANDS, Lookout
-from signalbus.transport import company, progress
+from signalbus.core.runtime_estimate import Pace
+from signalbus.receiving.worker.stragglers import AGAIN, BRIEFLY, EVERY, PATIENCE, STANDS, Lookout
+from signalbus.transport import batching, progress
 from signalbus.transport.progress import BEGUN, DONE, PAUSE, SHARED, WAITING
 
 TEXTS = ["a", "b", "c"]
@@ -61,7 +61,7 @@ def sheet(lookout, message):
 def pace(monkeypatch):
     """Nothing was seen yet."""
     pace = Pace()
-    monkeypatch.setattr(company, "pace", pace)
+    monkeypatch.setattr(batching, "pace", pace)
     return pace
 
 

@@ -14,7 +14,7 @@ from django.db import models
 
 from signalbus import Signal
 from signalbus.exceptions import ConfigurationError
-from signalbus.registry import registry
+from signalbus.registration.registry import registry
 from signalbus.testing import captured
 from tasks.admissions import signals as admissions_signals
 

@@ -9,7 +9,7 @@ import pytest
 
 from signalbus import Signal
 from signalbus.exceptions import ConfigurationError
-from signalbus.sending.once import Once
+from signalbus.sending.deduplication import Once
 
 
 @pytest.mark.parametrize(

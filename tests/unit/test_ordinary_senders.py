@@ -12,9 +12,9 @@ from django.db import DatabaseError
 from django.dispatch import Signal as DjangoSignal
 
 from signalbus import Signal, receiver
+from signalbus.bridging import bridge
 from signalbus.checks import check_subclasses
 from signalbus.exceptions import ConfigurationError
-from signalbus.sending import bridge
 from signalbus.testing import captured
 from tasks.admissions.models import Cohort
 

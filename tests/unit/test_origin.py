@@ -10,7 +10,7 @@ import pytest
 from django.core.signals import setting_changed
 from django.dispatch import Signal as DjangoSignal
 
-from signalbus.sending.origin import Claim, claim_of, name_of_plain
+from signalbus.bridging.origin import Claim, claim_of, name_of_plain
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from django.core.management import call_command
 
 from signalbus import Signal
 from signalbus.checks import check_overlooked
-from signalbus.overlooked import modules_not_imported, signals_without_receivers
+from signalbus.checks.unused_code import modules_not_imported, signals_without_receivers
 
 CONFIG = "from django.apps import AppConfig\nclass Shop(AppConfig):\n    name, label = 'the_shop', 'shop'\n"
 SIGNALS = "from signalbus import Signal\nsold = Signal()\n"

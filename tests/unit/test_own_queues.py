@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from signalbus import celery
+from signalbus.broker import queue_status
 from signalbus.exceptions import ConfigurationError
-from signalbus.receiving import consumer, presence, worker
-from signalbus.registry import registry
+from signalbus.receiving.worker import bootstrap, consumer
+from signalbus.registration.registry import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +51,7 @@ def test_a_worker_declares_a_queue_as_senders_do(own_app: OwnApp):
     sender, receiver = (own_app(CELERY_BROKER_URL="amqp://", CELERY_TASK_DEFAULT_QUEUE_TYPE="quorum") for _ in "ab")
     assert "email" in registry.queues()
 
-    worker._consume_receivers_queues(receiver)
+    bootstrap._consume_receivers_queues(receiver)
 
     assert receiver.amqp.queues.consume_from["email"] == sender.amqp.queues["email"]
     assert receiver.amqp.queues.consume_from["email"].exchange == sender.amqp.queues["email"].exchange
@@ -73,7 +74,7 @@ def test_worker_that_consumes_none_of_our_queues_is_warned_of(
     app = own_app()
     if chosen is not None:
         app.amqp.queues.select(chosen.split(","))
-    worker._warn_of_other_queues(app)
+    bootstrap._warn_of_other_queues(app)
     lines = [record.getMessage() for record in caplog.records]
     assert bool(lines) is warned
     if warned:
@@ -84,9 +85,9 @@ def test_worker_that_consumes_none_of_our_queues_is_warned_of(
 
 def test_a_worker_leaves_out_a_refused_queue(own_app: OwnApp, monkeypatch: pytest.MonkeyPatch):
     """A queue that the broker refuses is not consumed, the others are."""
-    monkeypatch.setattr(presence, "why_refused", lambda _connection, name: "no" if name == "email" else "")
+    monkeypatch.setattr(queue_status, "why_refused", lambda _connection, name: "no" if name == "email" else "")
     app = own_app(CELERY_BROKER_URL="amqp://")
-    worker._consume_receivers_queues(app)
+    bootstrap._consume_receivers_queues(app)
 
     connected: Any = SimpleNamespace(app=app, connection=None)
     consumer._leave_out_refused_queues(connected)
@@ -98,7 +99,7 @@ def test_a_worker_leaves_out_a_refused_queue(own_app: OwnApp, monkeypatch: pytes
 
 def test_a_worker_whose_queues_are_all_refused_ends_with_the_remedy(own_app: OwnApp, monkeypatch: pytest.MonkeyPatch):
     """It would live on, and deliver nothing."""
-    monkeypatch.setattr(presence, "why_refused", lambda _connection, _name: "inequivalent arg 'x-max-length'")
+    monkeypatch.setattr(queue_status, "why_refused", lambda _connection, _name: "inequivalent arg 'x-max-length'")
     connected: Any = SimpleNamespace(app=own_app(CELERY_BROKER_URL="amqp://"), connection=None)
 
     with pytest.raises(ConfigurationError, match=r"x-max-length.*Delete it when it is empty"):

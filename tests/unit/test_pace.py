@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from signalbus import pace as module
-from signalbus.pace import Pace
+from signalbus.core import runtime_estimate as module
+from signalbus.core.runtime_estimate import Pace
 
 
 @pytest.fixture

@@ -554,7 +554,7 @@ class TestWhoReceives:
 
     def test_queues_are_known_to_the_registry(self, sale):
         """A worker asks which queues the receivers want."""
-        from signalbus.registry import registry
+        from signalbus.registration.registry import registry
 
         sale.connect(on_sale, queue="tills")
         assert "tills" in registry.queues()

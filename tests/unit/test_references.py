@@ -18,9 +18,10 @@ from django.utils.functional import SimpleLazyObject
 from django.utils.safestring import mark_safe
 
 from signalbus.exceptions import PayloadError, UnknownClass
-from signalbus.wire import codec, references
+from signalbus.wire import codec
 from signalbus.wire.codec import decode
-from signalbus.wire.references import (
+from signalbus.wire.values import references
+from signalbus.wire.values.references import (
     Reference,
     Snapshot,
     allow_sender,
@@ -350,7 +351,7 @@ def test_the_wire_is_importable_before_the_apps_are_loaded():
     """Signals are declared in modules that Django imports while it loads the apps."""
     code = "import signalbus.wire.codec, signalbus.wire.signing, django.apps as d; assert not d.apps.ready"
 
-    root = Path(references.__file__).parents[2]
+    root = Path(references.__file__).parents[3]
 
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env={}, cwd=root)
 

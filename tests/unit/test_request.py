@@ -17,11 +17,11 @@ from celery.worker.request import Request, create_request_cls  # type: ignore[at
 from kombu.message import Message
 
 from signalbus import celery
-from signalbus.receiving import ending
-from signalbus.receiving.lost_runs import Loss, losses
-from signalbus.receiving.reporting import worker_name
-from signalbus.receiving.request import DeliverRequest
-from signalbus.transport import company, progress
+from signalbus.receiving.process import interruption
+from signalbus.receiving.running.lost_runs import Loss, losses
+from signalbus.receiving.running.reporting import worker_name
+from signalbus.receiving.worker.request import DeliverRequest
+from signalbus.transport import batching, progress
 
 ID = "9b6821d2-65d9-46d3-a4e9-269ad27f2866"
 TEXT = "a text"
@@ -175,7 +175,7 @@ class TestAHostileMessage:
 def learning_request(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], Any]:
     """Make what a worker makes, of Celery's own subclass; and a list of what it learns."""
     seen: list[Any] = []
-    monkeypatch.setattr(company, "learn", lambda *args: seen.append(args))
+    monkeypatch.setattr(batching, "learn", lambda *args: seen.append(args))
     app = celery.get_app()
     task = app.tasks[celery.TASK_NAME]
     return seen, request(cls=create_request_cls(DeliverRequest, task, Mock(), "here", None, app=app))
@@ -247,7 +247,7 @@ class TestALostChild:
         made.worker_pid = None if case == "not begun" else 42
         info = lost(TimeLimitExceeded(5)) if case == "time limit" else self.INFO
         if case == "shutdown":
-            monkeypatch.setattr(ending, "has_begun", lambda: True)
+            monkeypatch.setattr(interruption, "has_begun", lambda: True)
         if case == "no sweeper":
             monkeypatch.undo()
             monkeypatch.setattr(Request, "on_failure", lambda made, info, *_: requeued.append(info))
@@ -283,7 +283,7 @@ class TestWhatIsLearned:
     def test_a_failed_request_teaches_nothing(self, monkeypatch):
         """Its time is that of a broken database, or of the pause after it."""
         seen: list[object] = []
-        monkeypatch.setattr(company, "learn", lambda *args: seen.append(args))
+        monkeypatch.setattr(batching, "learn", lambda *args: seen.append(args))
         app = celery.get_app()
         task = app.tasks[celery.TASK_NAME]
         made = request(cls=create_request_cls(DeliverRequest, task, Mock(), "here", None, app=app))

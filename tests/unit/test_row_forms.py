@@ -13,7 +13,7 @@ from django.utils.functional import SimpleLazyObject
 from signalbus.exceptions import PayloadError, UnknownClass, UnknownVersion
 from signalbus.wire import codec
 from signalbus.wire.message import from_body
-from signalbus.wire.references import Snapshot
+from signalbus.wire.values.references import Snapshot
 
 from .wire_app import models
 from .wire_values import rows, saved

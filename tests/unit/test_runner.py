@@ -13,7 +13,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from signalbus import Reject, Retry, RetryLater
 from signalbus.exceptions import MissingRow, TooLarge, UnknownClass
-from signalbus.receiving.runner import call, conclude, describe
+from signalbus.receiving.running.runner import call, conclude, describe
 
 STEADY = Retry(max_attempts=3, base_delay=2, jitter=False)
 

@@ -12,9 +12,10 @@ from celery.signals import before_task_publish
 from kombu import Message
 from kombu.utils import json as kombu_json
 
-from signalbus import celery, sealing
+from signalbus import celery
+from signalbus.broker import sealing
 from signalbus.exceptions import Forged, TextError, UnknownKey
-from signalbus.receiving import consumer
+from signalbus.receiving.worker import consumer
 
 NAME = "tests.somebody_s"
 

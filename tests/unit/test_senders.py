@@ -11,8 +11,8 @@ from django.contrib.auth.signals import user_logged_in
 
 from signalbus import Signal, disconnect, receiver
 from signalbus.checks import check_refused
+from signalbus.connecting import senders
 from signalbus.exceptions import ConfigurationError
-from signalbus.sending import senders
 
 
 def on_event(sender, **kwargs):

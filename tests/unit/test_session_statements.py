@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from signalbus.receiving.session_state import changes_session
+from signalbus.receiving.process.session_state import changes_session
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from django.contrib.auth.models import AnonymousUser
 from signalbus import wire
 from signalbus.exceptions import UnknownVersion
 from signalbus.sending import plan
-from signalbus.sending.composing import Envelope
-from signalbus.wire import codec, decoder, encoder, scalars
+from signalbus.sending.addressing import Envelope
+from signalbus.wire import codec
 from signalbus.wire.message import from_body
-from signalbus.wire.references import Snapshot
-from signalbus.wire.tags import Tag
+from signalbus.wire.values import decoder, encoder, scalars
+from signalbus.wire.values.references import Snapshot
+from signalbus.wire.values.tags import Tag
 from tasks.admissions.models import Cohort
 
 from .wire_values import saved

@@ -19,8 +19,9 @@ from django.test import TestCase, TransactionTestCase, modify_settings
 from django.utils.translation import gettext_lazy
 
 from signalbus import Retry, Signal, current, receiver
+from signalbus.bridging import bridge
+from signalbus.broker import publisher
 from signalbus.exceptions import ConfigurationError, PayloadError, SignalBusError
-from signalbus.sending import bridge, publisher
 from signalbus.testing import Captured, DeliveryFailed, SentMessage, captured, deliver_all, immediate, muted
 from tasks.admissions.models import Academy
 

@@ -12,8 +12,9 @@ from celery import Celery
 from celery.app.trace import build_tracer
 from django.db import connections
 
-from signalbus.receiving import ending, sweeper, upkeep
-from signalbus.receiving.sweeper import Sweeper
+from signalbus.receiving.process import database_connections, interruption
+from signalbus.receiving.sweeping import sweeper
+from signalbus.receiving.sweeping.sweeper import Sweeper
 from tests.servers import wait_until
 
 # These tests fork while threads run, as a worker does.
@@ -38,7 +39,7 @@ class TestForks:
         """Celery's solo pool announces a child too, and is the process itself."""
         connections["default"].ensure_connection()
         raw = connections["default"].connection
-        upkeep.drop_inherited()
+        database_connections.drop_inherited()
         assert connections["default"].connection is raw
 
     @pytest.mark.django_db
@@ -48,7 +49,7 @@ class TestForks:
 
         def forgets() -> bool:
             with mock.patch.object(connections["default"], "close", side_effect=AssertionError):
-                upkeep.drop_inherited()
+                database_connections.drop_inherited()
             return connections["default"].connection is None
 
         assert status_of_a_child(forgets) == 0
@@ -60,7 +61,7 @@ class TestForks:
         seen: list[object] = []
 
         def look() -> None:
-            upkeep.use_no_pools()
+            database_connections.use_no_pools()
             seen.append(connections["default"].settings_dict["OPTIONS"].get("pool"))
 
         thread = threading.Thread(target=look)
@@ -128,20 +129,20 @@ class TestEnding:
     @pytest.fixture(autouse=True)
     def byte(self, monkeypatch):
         """Nothing has ended yet, and waiting for the main process's word takes no time."""
-        monkeypatch.setattr(ending, "PATIENCE", 0.0)
+        monkeypatch.setattr(interruption, "PATIENCE", 0.0)
         yield
-        ending._shared[0] = 0
+        interruption._shared[0] = 0
 
     def test_a_child_hears_that_the_worker_shuts_down(self):
         """The word reaches a child that was forked before."""
         ready, told = os.pipe(), os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.write(ready[1], b"." if not ending.is_shutting_down() else b"!")
+            os.write(ready[1], b"." if not interruption.is_shutting_down() else b"!")
             os.read(told[0], 1)
-            os._exit(0 if ending.is_shutting_down() else 1)
+            os._exit(0 if interruption.is_shutting_down() else 1)
         assert os.read(ready[0], 1) == b"."
-        ending.tell_children()
+        interruption.tell_children()
         os.write(told[1], b".")
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         for end in (*ready, *told):
@@ -149,9 +150,9 @@ class TestEnding:
 
     def test_a_child_that_is_killed_alone_is_no_shutdown(self, monkeypatch):
         """Whoever ended it did not end the worker."""
-        monkeypatch.setattr(ending, "is_child_exiting", lambda: True)
-        assert ending.was_cut_off()
-        assert not ending.is_shutting_down()
+        monkeypatch.setattr(interruption, "is_child_exiting", lambda: True)
+        assert interruption.was_cut_off()
+        assert not interruption.is_shutting_down()
 
 
 def test_a_task_in_a_worker_is_told_from_one_that_runs_where_it_was_called():
@@ -159,8 +160,8 @@ def test_a_task_in_a_worker_is_told_from_one_that_runs_where_it_was_called():
 
     @Celery(set_as_current=False).task(bind=True)
     def look(self):
-        return upkeep._is_worker()
+        return database_connections._is_worker()
 
-    assert not upkeep._is_worker()
+    assert not database_connections._is_worker()
     assert look.apply().get() is False
     assert build_tracer(look.name, look, app=look.app)("id", [], {}, {"is_eager": False}).retval is True

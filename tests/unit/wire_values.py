@@ -22,7 +22,7 @@ from .wire_app import models
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from signalbus.wire.references import Reference
+    from signalbus.wire.values.references import Reference
 
 
 def saved(model: type[Model], **values: Any) -> Any:

@@ -15,12 +15,12 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from signalbus import conf, ledger
+from signalbus.broker.publisher import PublishError
 from signalbus.exceptions import ConfigurationError, TextError
-from signalbus.management import books, status
+from signalbus.management import audit_report, status_report
 from signalbus.models import Delivery, State
-from signalbus.receiving.auditing import ask_queues
-from signalbus.receiving.sweeper import sweep
-from signalbus.sending.publisher import PublishError
+from signalbus.receiving.sweeping.queue_evidence import ask_queues
+from signalbus.receiving.sweeping.sweeper import sweep
 from signalbus.wire.message import from_body
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Command(BaseCommand):
             self._show(row, with_traceback=options["traceback"])
         self._count(states, options["state"])
         if options["state"] is None:
-            for line in status.unattended():
+            for line in status_report.unattended():
                 self.stdout.write(line)
             gone, nobody = ledger.skipped()
             if gone:
@@ -183,12 +183,14 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _audit(self, options: dict[str, Any]) -> None:
-        since = timezone.now() - books.window(options["since"])
+        since = timezone.now() - audit_report.window(options["since"])
         evidence, silent = ask_queues(options["wait"])
         found = ledger.audit(since, evidence)
-        self.stdout.write(books.as_json(since, found, silent) if options["json"] else books.as_table(found))
+        self.stdout.write(
+            audit_report.as_json(since, found, silent) if options["json"] else audit_report.as_table(found)
+        )
         for queue in silent:
-            self.stderr.write(books.silence(queue))
+            self.stderr.write(audit_report.silence(queue))
         if found.missing_total and not options["repair"]:
             raise CommandError(f"{found.missing_total} missing: `manage.py signalbus audit --repair` brings them back.")
         if found.missing_total:
@@ -197,7 +199,7 @@ class Command(BaseCommand):
             self._publish_due()
 
     def _status(self, _options: dict[str, Any]) -> None:
-        for line in status.report():
+        for line in status_report.report():
             self.stdout.write(line)
 
 

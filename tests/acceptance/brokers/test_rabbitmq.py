@@ -9,11 +9,12 @@ import pytest
 from amqp.exceptions import PreconditionFailed
 from kombu import Connection, Exchange, Queue
 
+from signalbus.broker import publisher
+from signalbus.broker.queue_status import _ask_each
 from signalbus.celery import get_app, transport_options
-from signalbus.management import status
+from signalbus.management import status_report
 from signalbus.models import Delivery, State
-from signalbus.receiving.presence import _ask_each
-from signalbus.sending import outbox, publisher
+from signalbus.sending import outbox
 from tasks.marketing.models import FormEntry
 from tests.misbehaving.signals import arriving, endless, mailed
 from tests.servers import wait_until
@@ -72,7 +73,7 @@ def test_a_queue_declared_with_other_arguments_holds_up_no_other(
     assert "does not consume the queue 'email'" in worker.log
     assert "Delete it when it is empty" in worker.log
     assert "Connection to broker lost" not in worker.log
-    report = list(status.report())
+    report = list(status_report.report())
     assert len([line for line in report if "THE BROKER REFUSES the queue 'email'" in line]) == 1
     assert not [line for line in report if "REFUSES the queue 'signalbus'" in line]
 

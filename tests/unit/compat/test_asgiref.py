@@ -6,7 +6,7 @@ import asyncio
 import threading
 from typing import Any
 
-from signalbus.compat.asgiref import call_on
+from signalbus.compat.asgiref_internals import call_on
 
 
 def test_a_coroutine_runs_in_the_given_loop():

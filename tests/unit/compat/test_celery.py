@@ -13,8 +13,8 @@ from celery.utils.dispatch import Signal
 from kombu import Queue
 
 from signalbus import celery
-from signalbus.compat.celery import listeners, names_queues, task_here
-from signalbus.receiving import worker
+from signalbus.compat.celery_internals import listeners, names_queues, task_here
+from signalbus.receiving.worker import bootstrap
 
 
 class TestPublishHandlers:
@@ -88,13 +88,13 @@ def test_an_app_equals_its_proxies(monkeypatch, given, proxied):
     app = Celery("tests", set_as_current=False)
     proxy: Any = Proxy(lambda: app)
     monkeypatch.setattr(celery, "get_app", lambda: proxy if proxied else app)
-    worker._join(SimpleNamespace(app=proxy if given else app))
-    assert app.steps["worker"] == {worker.BusStep}
+    bootstrap._join(SimpleNamespace(app=proxy if given else app))
+    assert app.steps["worker"] == {bootstrap.BusStep}
 
 
 def test_an_app_equals_no_other(monkeypatch):
     """A worker of another app gets no boot step of ours."""
     app, other = (Celery("tests", set_as_current=False) for _ in range(2))
     monkeypatch.setattr(celery, "get_app", lambda: app)
-    worker._join(SimpleNamespace(app=Proxy(lambda: other)))
+    bootstrap._join(SimpleNamespace(app=Proxy(lambda: other)))
     assert not other.steps["worker"]

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from django.db import connection, connections, transaction
 
-from signalbus.compat import django
+from signalbus.compat import django_internals
 
 
 @pytest.mark.django_db(transaction=True)
@@ -18,56 +18,56 @@ def test_django_calls_commit_callbacks_from_the_front():
     with transaction.atomic():
         for number in range(3):
             transaction.on_commit(partial(called.append, number), robust=True)
-        entries = django.callbacks_of(connection)
+        entries = django_internals.callbacks_of(connection)
         assert [(savepoints, robust) for savepoints, _callback, robust in entries] == [(set(), True)] * 3
         entries.insert(0, entries.pop())
 
     assert called == [2, 0, 1]
-    assert django.callbacks_of(connection) == []
+    assert django_internals.callbacks_of(connection) == []
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_commit_callback_has_the_open_savepoints():
     """A rollback of one of these savepoints removes the callback."""
     with transaction.atomic(), transaction.atomic(savepoint=False):
-        assert django.open_savepoints(connection) == set()
+        assert django_internals.open_savepoints(connection) == set()
         with transaction.atomic():
-            open_now = django.open_savepoints(connection)
+            open_now = django_internals.open_savepoints(connection)
             transaction.on_commit(lambda: None)
-            ((savepoints, *_),) = django.callbacks_of(connection)
+            ((savepoints, *_),) = django_internals.callbacks_of(connection)
             assert savepoints >= open_now
             assert len(open_now) == 1
             transaction.set_rollback(True)
-        assert django.callbacks_of(connection) == []
+        assert django_internals.callbacks_of(connection) == []
 
 
 @pytest.mark.django_db
 def test_django_marks_the_transactions_of_a_testcase():
     """The transactions of a TestCase can be told from those of the code under test."""
-    assert django.in_testcase(connection)
-    assert django.only_testcases(connection)
+    assert django_internals.in_testcase(connection)
+    assert django_internals.only_testcases(connection)
     with transaction.atomic():
-        assert django.in_testcase(connection)
-        assert not django.only_testcases(connection)
+        assert django_internals.in_testcase(connection)
+        assert not django_internals.only_testcases(connection)
 
 
 @pytest.mark.django_db(transaction=True)
 def test_django_marks_no_other_transaction():
     """No mark exists outside of a transaction, nor inside one of the code's own."""
-    assert not django.in_testcase(connection)
-    assert not django.only_testcases(connection)
+    assert not django_internals.in_testcase(connection)
+    assert not django_internals.only_testcases(connection)
     with transaction.atomic():
-        assert not django.in_testcase(connection)
-        assert not django.only_testcases(connection)
+        assert not django_internals.in_testcase(connection)
+        assert not django_internals.only_testcases(connection)
 
 
 @pytest.mark.django_db(databases="__all__")
 def test_the_open_connections_of_this_thread_are_listed():
     """They are in the order of the settings; listing them opens no connection."""
-    assert connection.alias in [each.alias for each in django.opened_connections()]
-    assert django.opened_connections() == connections.all(initialized_only=True)
+    assert connection.alias in [each.alias for each in django_internals.opened_connections()]
+    assert django_internals.opened_connections() == connections.all(initialized_only=True)
     found = []
-    thread = threading.Thread(target=lambda: found.extend(django.opened_connections()))
+    thread = threading.Thread(target=lambda: found.extend(django_internals.opened_connections()))
     thread.start()
     thread.join()
     assert found == []

@@ -11,12 +11,12 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.utils.functional import SimpleLazyObject
 
-from signalbus.compat.django import HookedSignal, key_of, may_hear_together, wrapped_in
+from signalbus.compat.django_internals import HookedSignal, key_of, may_hear_together, wrapped_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from signalbus.compat.django import Here, Key
+    from signalbus.compat.django_internals import Here, Key
 
 
 class Mine:

@@ -8,7 +8,7 @@ from django.contrib.auth.models import Group
 from django.core import serializers
 from django.db.models.signals import m2m_changed
 
-from signalbus.compat.django import loads_a_fixture
+from signalbus.compat.django_internals import loads_a_fixture
 
 
 @pytest.mark.django_db

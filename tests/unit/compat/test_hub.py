@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from kombu.asynchronous import Hub
 
-from signalbus.compat import hub
+from signalbus.compat import kombu_hub
 
 
 def test_another_threads_call_wakes_the_loop():
     """The loop wakes at once, not at its next poll a second later."""
     loop: Any = Hub()
-    hub.wake_for_threads(loop)
+    kombu_hub.wake_for_threads(loop)
     called = threading.Event()
     caller = threading.Timer(0.05, lambda: loop.call_soon(called.set))
     began = time.monotonic()
@@ -34,13 +34,13 @@ class Loop:
 
 def test_before_kombu_5_7_the_library_wakes_the_loop(monkeypatch: pytest.MonkeyPatch):
     """It is installed once, however often the worker reconnects; a call of the loop's own thread wakes nothing."""
-    monkeypatch.setattr(hub, "WAKES", False)
+    monkeypatch.setattr(kombu_hub, "WAKES", False)
     called: list[str] = []
     watched: list[int] = []
     loop: Any = Loop()
     loop.call_soon, loop.add_reader = called.append, lambda fileno, callback: watched.append(fileno)
     for _ in range(2):
-        hub.wake_for_threads(loop)
+        kombu_hub.wake_for_threads(loop)
     waking = loop.call_soon
     assert watched == [waking._reader.fileno()] * 2
 

@@ -11,7 +11,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models.signals import post_migrate, pre_migrate
 
-from signalbus.compat.django import EXECUTOR, databases_being_migrated
+from signalbus.compat.django_internals import EXECUTOR, databases_being_migrated
 
 
 class TestMigratingDatabases:

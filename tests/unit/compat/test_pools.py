@@ -15,7 +15,7 @@ from celery.concurrency.prefork import TaskPool
 from celery.concurrency.thread import TaskPool as ThreadPool
 from celery.worker import state
 
-from signalbus.compat import pools
+from signalbus.compat import pool_internals
 
 
 def job(*, written: bool, alive: bool = True, writer: object = None) -> Any:
@@ -57,25 +57,25 @@ class TestWaitUntilAccepted:
     def test_a_childs_acceptance_is_read(self):
         """The acceptance of each written job is read."""
         begun = job(written=True)
-        pools.wait_until_accepted(pool(begun), 5)
+        pool_internals.wait_until_accepted(pool(begun), 5)
         assert begun._accepted
 
     def test_an_interrupted_write_is_completed_first(self):
         """Celery would write the rest later, and the child would run it."""
         begun = job(written=True, writer=object())
-        pools.wait_until_accepted(pool(begun), 5)
+        pool_internals.wait_until_accepted(pool(begun), 5)
         assert begun._accepted
 
     def test_unwritten_jobs_are_not_awaited(self):
         """No child answers for a job that it does not have."""
         waiting = job(written=False)
-        pools.wait_until_accepted(pool(waiting), 5)
+        pool_internals.wait_until_accepted(pool(waiting), 5)
         assert not waiting._accepted
 
     def test_celery_handles_a_child_that_has_ended(self):
         """It does so before it forgets the job; otherwise the child's successor would run it."""
         lost = job(written=True, alive=False)
-        pools.wait_until_accepted(pool(lost), 5)
+        pool_internals.wait_until_accepted(pool(lost), 5)
         assert lost._write_to.dead
         assert not lost._accepted
 
@@ -92,8 +92,8 @@ class TestWaitUntilAccepted:
 
 def test_only_prefork_has_children():
     """The other pools run a message at once, or in threads."""
-    assert pools.is_prefork(pool())
-    assert not pools.is_prefork(ThreadPool(2))
+    assert pool_internals.is_prefork(pool())
+    assert not pool_internals.is_prefork(ThreadPool(2))
 
 
 class Request:
@@ -113,8 +113,8 @@ def test_reserved_and_running_requests_are_found():
     try:
         state.task_reserved(waits)
         state.task_accepted(runs)
-        assert pools.requests() == {"waits", "runs"}
-        assert pools.running() == {"runs"}
+        assert pool_internals.requests() == {"waits", "runs"}
+        assert pool_internals.running() == {"runs"}
     finally:
         state.reset_state()
 
@@ -129,7 +129,7 @@ def test_how_a_lost_child_ended_is_read_from_billiards_text(status: int, cause: 
 
     Pool.mark_as_worker_lost(None, lost, status)  # type: ignore[arg-type]  # it asks for nothing of the pool
 
-    assert pools.cause_of_loss(told[0]) == cause
+    assert pool_internals.cause_of_loss(told[0]) == cause
 
 
 @pytest.mark.parametrize("error", [TimeLimitExceeded(5), Terminated(15), ValueError("exitcode 1")])
@@ -138,4 +138,4 @@ def test_another_end_is_not_a_lost_child(error: Exception):
     try:
         raise error
     except Exception:  # noqa: BLE001 - whatever it is
-        assert pools.cause_of_loss(ExceptionInfo()) is None
+        assert pool_internals.cause_of_loss(ExceptionInfo()) is None

@@ -17,11 +17,11 @@ from redis import Connection as RedisConnection
 from redis import SSLConnection, UnixDomainSocketConnection
 from redis._parsers import _HiredisParser, _RESP3Parser
 
-from signalbus.compat import redis as compat
+from signalbus.compat import redis_internals as compat
 from signalbus.transport import channel as channel_module
-from signalbus.transport import redis
+from signalbus.transport import kombu_transport
+from signalbus.transport.claimed_message import Message
 from signalbus.transport.claims import Work
-from signalbus.transport.message import Message
 from signalbus.transport.poller import Poller
 from signalbus.transport.qos import QoS
 
@@ -41,7 +41,7 @@ def channel(**attributes: Any) -> Any:
         (QoS, stock.QoS, "ack append reject restore_by_tag restore_unacked restore_visible"),
         (Message, virtual.Message, "ack decode reject"),
         (Poller, compat.Poller, "close"),
-        (redis.TransportMixin, stock.SentinelTransport, "register_with_event_loop"),
+        (kombu_transport.TransportMixin, stock.SentinelTransport, "register_with_event_loop"),
     ],
 )
 def test_no_attribute_of_kombu_is_replaced_by_accident(ours, kombus, replaced):
@@ -55,18 +55,18 @@ class TestTransports:
     def test_the_transport_stays_replaced_after_a_fail_over(self, url):
         """kombu forgets its first configuration when it switches to another address."""
         connection = Connection(url)
-        assert redis.can_claim(connection)
-        redis.claim(connection, work := Work())
-        assert isinstance(connection.transport, redis.Transport)
+        assert kombu_transport.can_claim(connection)
+        kombu_transport.claim(connection, work := Work())
+        assert isinstance(connection.transport, kombu_transport.Transport)
         assert connection.transport.work is work
         connection.switch("redis://elsewhere")
-        assert isinstance(connection.transport, redis.Transport)
+        assert isinstance(connection.transport, kombu_transport.Transport)
 
     def test_the_sentinel_transport_is_replaced(self):
         """It uses kombu's own channel for Sentinel."""
         connection = Connection("sentinel://localhost")
-        redis.claim(connection, Work())
-        assert isinstance(connection.transport, redis.SentinelTransport)
+        kombu_transport.claim(connection, Work())
+        assert isinstance(connection.transport, kombu_transport.SentinelTransport)
         assert issubclass(connection.transport.Channel, stock.SentinelChannel)
 
     def test_a_primary_is_one_server_whichever_sentinel_answers(self):
@@ -90,9 +90,9 @@ class TestTransports:
     def test_other_transports_are_not_replaced(self, url):
         """Nothing changes for them."""
         connection = Connection(url)
-        assert not redis.can_claim(connection)
+        assert not kombu_transport.can_claim(connection)
         before = connection.get_transport_cls()
-        redis.claim(connection, Work())
+        kombu_transport.claim(connection, Work())
         assert connection.get_transport_cls() is before
 
     def test_a_subclass_of_kombus_transport_is_not_replaced(self):
@@ -101,7 +101,7 @@ class TestTransports:
         class Variant(stock.Transport):
             pass
 
-        assert not redis.can_claim(Connection("redis://", transport=Variant))
+        assert not kombu_transport.can_claim(Connection("redis://", transport=Variant))
 
     def test_kombus_poller_does_not_pop_for_a_claiming_channel(self, monkeypatch):
         """It uses the method that the library replaces."""

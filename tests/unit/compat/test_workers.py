@@ -20,9 +20,9 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from kombu.message import Message
 
 from signalbus.celery import TASK_NAME, get_app
-from signalbus.compat import pools
-from signalbus.compat.celery import is_child_exiting, is_worker_terminating
-from signalbus.compat.django import close_pools, forget_pools
+from signalbus.compat import pool_internals
+from signalbus.compat.celery_internals import is_child_exiting, is_worker_terminating
+from signalbus.compat.django_internals import close_pools, forget_pools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,11 +67,11 @@ class TestFlush:
             _busy_workers=set(),
         )
         pool: Any = SimpleNamespace(_pool=asynpool, flush=partial(AsynPool.flush, asynpool))
-        monkeypatch.setattr(pools, "is_prefork", lambda pool: True)
-        monkeypatch.setattr(pools, "wait_until_accepted", lambda pool, seconds: heard.append(list(jobs)))
+        monkeypatch.setattr(pool_internals, "is_prefork", lambda pool: True)
+        monkeypatch.setattr(pool_internals, "wait_until_accepted", lambda pool, seconds: heard.append(list(jobs)))
         heard: list[list[int]] = []
         if wrapped:
-            pools.see_to_what_is_written(pool)
+            pool_internals.see_to_what_is_written(pool)
         pool.flush()
         assert heard == [[written._job, waiting._job]] * wrapped  # before anything is forgotten
         return written._job in jobs, waiting._job in jobs
@@ -92,7 +92,7 @@ class TestFlush:
     def test_other_pools_are_left_alone(self):
         """A pool of threads has no pipes."""
         pool: Any = SimpleNamespace(flush=None)
-        pools.see_to_what_is_written(pool)
+        pool_internals.see_to_what_is_written(pool)
         assert pool.flush is None
 
 

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from signalbus import celery, conf
-from signalbus.sending.envelope import envelope
-from signalbus.transport import merging
+from signalbus.broker.envelope import envelope
+from signalbus.transport import coalescing
 from signalbus.transport.claims import Claimed
 from signalbus.wire.message import Message, to_body, uuid7
 
 if TYPE_CHECKING:
-    from signalbus.transport.merging import Parcel
+    from signalbus.transport.coalescing import Parcel
 
 QUEUE = "signalbus"
 
@@ -65,4 +65,4 @@ def claim(made: object, queue: str = QUEUE, tag: str = "tag") -> Claimed:
 
 def read(claimed: Claimed) -> Parcel:
     """Read a claim, as a worker does."""
-    return merging.read(claimed, celery.TASK_NAME)
+    return coalescing.read(claimed, celery.TASK_NAME)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbus.pace import Pace
-from signalbus.transport import company
+from signalbus.core.runtime_estimate import Pace
+from signalbus.transport import batching
+from signalbus.transport.batching import BUDGET, MOST_BYTES, arrange
 from signalbus.transport.claims import Claimed
-from signalbus.transport.company import BUDGET, MOST_BYTES, arrange
-from signalbus.transport.merging import MOST_TEXTS, Parcel
+from signalbus.transport.coalescing import MOST_TEXTS, Parcel
 
 HEAD = "k" * 8 + "." + "0" * 64 + '.1\n{"i":"' + "0" * 32 + '","s":"'
 
@@ -19,7 +19,7 @@ HEAD = "k" * 8 + "." + "0" * 64 + '.1\n{"i":"' + "0" * 32 + '","s":"'
 def pace(monkeypatch):
     """What this process has seen: signals that are named after the milliseconds that they take."""
     pace = Pace()
-    monkeypatch.setattr(company, "pace", pace)
+    monkeypatch.setattr(batching, "pace", pace)
     for queue in ("q", "r"):
         for milliseconds in (0, 1, 5, 20, 26, 400):
             pace.learn((queue, str(milliseconds)), milliseconds / 1000)
@@ -98,11 +98,11 @@ def test_nothing_is_lost_or_doubled_and_the_bounds_hold(parcels, slots):
     assert len(groups) <= slots
     for group in groups:
         if len(group) > 1:
-            assert sum(company._expected(one) for one in group) <= BUDGET
+            assert sum(batching._expected(one) for one in group) <= BUDGET
             assert sum(len(one.texts) for one in group) <= MOST_TEXTS
             assert sum(len(text) for one in group for text in one.texts) <= MOST_BYTES
             assert len({one.claimed.queue for one in group}) == 1
-            assert all(one.texts and company._expected(one) <= BUDGET / 2 for one in group)
+            assert all(one.texts and batching._expected(one) <= BUDGET / 2 for one in group)
 
 
 class TestLearning:
@@ -110,43 +110,43 @@ class TestLearning:
     def pace(self, monkeypatch):
         """Nothing was seen yet."""
         pace = Pace()
-        monkeypatch.setattr(company, "pace", pace)
+        monkeypatch.setattr(batching, "pace", pace)
         return pace
 
     def test_without_experience_one_is_claimed_for_each_place(self):
         """It may be slow."""
-        assert company.size() == 1
+        assert batching.size() == 1
         arrange([parcel("a")], 1)
-        assert company.size() == 1
+        assert batching.size() == 1
 
     def test_the_mean_says_how_many_are_worth_claiming(self):
         """What would not fit would only have to go back."""
         arrange([parcel("a")], 1)
-        company.learn(parcel("a", texts=10).texts, "q", 0.05)
-        assert company.size() == 10
-        company.learn(parcel("a").texts, "q", 1.0)
-        assert company.size() == 1
+        batching.learn(parcel("a", texts=10).texts, "q", 0.05)
+        assert batching.size() == 10
+        batching.learn(parcel("a").texts, "q", 1.0)
+        assert batching.size() == 1
 
     def test_never_more_than_a_hundred(self):
         """As a group holds no more."""
         arrange([parcel("a")], 1)
-        company.learn(parcel("a", texts=100).texts, "q", 0.0)
-        assert company.size() == MOST_TEXTS
+        batching.learn(parcel("a", texts=100).texts, "q", 0.0)
+        assert batching.size() == MOST_TEXTS
 
     @pytest.mark.parametrize(("message", "count"), [(parcel("a", texts=40), 2), (parcel("a", size=300_000), 3)])
     def test_fewer_of_large_ones(self, message, count):
         """A batch of the sender's is a group already."""
-        company.learn(message.texts, "q", 0.0)
+        batching.learn(message.texts, "q", 0.0)
         arrange([message], 1)
-        assert company.size() == count
+        assert batching.size() == count
 
     def test_a_signal_is_known_by_its_queue(self):
         """Its receivers there are others."""
-        company.learn(parcel("a").texts, "q", 0.001)
+        batching.learn(parcel("a").texts, "q", 0.001)
         assert sizes([parcel("a")] * 2) == ([2], 0)
         assert sizes([parcel("a", queue="r")] * 2) == ([1], 1)
 
     def test_nothing_is_learned_of_nothing(self):
         """A message without texts."""
-        company.learn([], "q", 1.0)
-        assert company.size() == 1
+        batching.learn([], "q", 1.0)
+        assert batching.size() == 1

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbus import celery
-from signalbus.receiving.request import DeliverRequest
-from signalbus.transport.merging import MOST_TEXTS, Merged
-from signalbus.transport.message import Message
-from signalbus.wire.hint import has_several_recipients, signal_of
+from signalbus.receiving.worker.request import DeliverRequest
+from signalbus.transport.claimed_message import Message
+from signalbus.transport.coalescing import MOST_TEXTS, Merged
+from signalbus.wire.peek import has_several_recipients, signal_of
 from tests.unit.transport.parcels import QUEUE, claim, item, read, text_of
 
 

@@ -12,8 +12,8 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from signalbus.transport import progress
-from signalbus.transport.merging import Merged
-from signalbus.transport.message import DIVIDE, Message
+from signalbus.transport.claimed_message import DIVIDE, Message
+from signalbus.transport.coalescing import Merged
 from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
 from tests.unit.transport.parcels import claim, item, read
 

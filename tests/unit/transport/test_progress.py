@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbus.receiving import mates
+from signalbus.receiving.worker import stragglers
 from signalbus.transport import progress
 from signalbus.transport.progress import BEGUN, DONE, MOST_TEXTS, WAITING, Progress, post, put_away
 
@@ -231,4 +231,4 @@ def test_what_is_stopped_is_seen_a_pause_later(sheet, monkeypatch):
 
 def test_two_looks_are_further_apart_than_the_pause():
     """The lookout's time of a look is one from before it made the ticket void."""
-    assert mates.EVERY > 2 * progress.PAUSE
+    assert stragglers.EVERY > 2 * progress.PAUSE

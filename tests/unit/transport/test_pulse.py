@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from signalbus.transport.claims import Numbers, Owner, Work
-from signalbus.transport.pulse import PATIENCE, Pulse
+from signalbus.transport.heartbeat import PATIENCE, Pulse
 from signalbus.transport.unacked import LEASE
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def channel() -> Any:
 @pytest.fixture
 def run(channel, owner, monkeypatch):
     """Run a heartbeat thread's loop for some waits, each as long as it may be; return them in seconds."""
-    monkeypatch.setattr("signalbus.transport.pulse.random.uniform", lambda _shortest, longest: longest)
+    monkeypatch.setattr("signalbus.transport.heartbeat.random.uniform", lambda _shortest, longest: longest)
 
     def run(waits: int) -> list[float]:
         made = Pulse(channel, owner)

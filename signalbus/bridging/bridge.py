@@ -1,0 +1,253 @@
+"""What carries plain Django signals onto the bus: never at the cost of the code that sends them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from celery.exceptions import SoftTimeLimitExceeded
+from django.apps import apps
+from django.db import DatabaseError, connections
+from django.db.models import Model
+from django.db.models.signals import m2m_changed, post_delete, pre_delete, pre_save
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from signalbus.announcements import delivery_dead, delivery_failed
+from signalbus.bridging.origin import name_of_plain
+from signalbus.compat.django_internals import databases_being_migrated, loads_a_fixture
+from signalbus.exceptions import ConfigurationError, PayloadError
+from signalbus.sending.signal import Signal
+from signalbus.wire.values.references import SENDERS, Snapshot, importable_name, is_model, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from django.dispatch import Signal as DjangoSignal
+
+    from signalbus.sending.addressing import Envelope, Outgoing
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+# What Django's signals carry about themselves; it means nothing in another process.
+NEVER_TRAVELS = frozenset({"signal", "origin"})
+# Their row is about to change, or is gone: a reference would find something else, or nothing.
+SNAPSHOT_SIGNALS = (pre_save, pre_delete, post_delete)
+
+CLOCK = (SoftTimeLimitExceeded, TimeoutError)  # Celery's, and that of a receiver's own timeout=
+
+_bridges: dict[tuple[int, int, str], Bridge] = {}  # by source and sender, as Django's own look-up does, and options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a bridge carries, and how.
+
+    Args:
+        exclude: payload keys that stay behind.
+        extract: payload keys with the functions that give their values.
+        durable: as in ``Signal(durable=…)``.
+        raw: carry what fixtures save.
+        migrations: carry what migrations save.
+    """
+
+    exclude: tuple[str, ...] = ()
+    extract: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    durable: bool = True
+    raw: bool = False
+    migrations: bool = False
+
+    def __str__(self) -> str:
+        """What they add to the bridge's name; of functions, which have no text that lasts, only the keys."""
+        parts = [f"-{','.join(self.exclude)}"] if self.exclude else []
+        parts += [f"={','.join(sorted(self.extract))}"] if self.extract else []
+        flags = {"+raw": self.raw, "+migrations": self.migrations, "+fast": not self.durable}
+        return "".join([*parts, *(flag for flag, on in flags.items() if on)])
+
+
+class Bridge(Signal):
+    """The signal of ours that a plain one is carried by, for one sender and one set of options.
+
+    Args:
+        name: the name under which it travels.
+        source: the plain signal.
+        sender: what it listens to, or None for any.
+        options: what it carries.
+    """
+
+    as_given = False
+
+    def __init__(self, name: str, source: DjangoSignal, sender: Any, options: Options) -> None:
+        super().__init__(name, durable=options.durable)
+        self.source = source
+        self.sender = sender  # kept, so that no other object gets its id()
+        self.options = options
+        self.place: str = f"the bridge of {name}"
+        # What Django, loggers and third parties ask of whatever is connected.
+        self.__name__: str = f"bridge_of_{name.rpartition('.')[2]}"
+        self.__qualname__: str = f"bridge_of[{name}]"
+        self.__doc__ = f"Carry {name} to the receivers that signalbus runs in workers."
+        self._left_behind = NEVER_TRAVELS | frozenset(options.exclude)
+        self._snapshot = source in SNAPSHOT_SIGNALS
+
+    @property
+    def presented(self) -> DjangoSignal:
+        """The plain signal: what it is to those who connect to it."""
+        return self.source
+
+    def __call__(self, sender: Any, **payload: Any) -> None:
+        """Take what the plain signal sends, and send it on the bus; who sent it asked for neither, and goes on.
+
+        Raises:
+            DatabaseError: the transaction that is open is broken, and its commit would be none without a word.
+            SoftTimeLimitExceeded, TimeoutError: the clock of the task around it, whose end it is to hear of.
+        """
+        try:
+            if self._is_quiet(sender, payload):
+                return
+            payload.pop("signal", None)
+            responses = [response for _, response in self.send_robust(sender, **payload)]
+        except Exception as error:  # whatever it is: a save() must not fail for a bus that it does not know
+            logger.exception("signalbus could not carry %s", self.name)
+            responses = [error]
+        for response in responses:
+            if isinstance(response, CLOCK) or (isinstance(response, DatabaseError) and _in_transaction()):
+                raise response
+
+    def _is_quiet(self, sender: Any, payload: Mapping[str, Any]) -> bool:
+        raw = payload.get("raw") is True or (self.source is m2m_changed and loads_a_fixture())
+        if raw and not self.options.raw:
+            return True
+        if is_model(sender):
+            meta = sender._meta  # noqa: SLF001 - Django documents _meta
+            if meta.app_label == "signalbus" or meta.apps is not apps:
+                return True  # our own tables would tell of themselves; a migration's model of the past no worker has
+        if self.options.migrations:
+            return False
+        using = payload.get("using")
+        return any(using in (None, alias) for alias in databases_being_migrated())
+
+    def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
+        """Encode what was chosen to travel; what cannot is told with the cure for bridges."""
+        try:
+            chosen = [self._chosen(sender, payload) for payload in payloads]
+            return super().compose(envelope, _findable(sender), chosen)
+        except PayloadError as error:
+            receivers = ", ".join(receiver for part in envelope.routes.values() for receiver in part or ())
+            reason = f"{error.reason}. {self.name} to {receivers}: {_cure(error.path)}"
+            raise PayloadError(reason, error.path) from error
+
+    def _chosen(self, sender: Any, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose of what the plain signal sends what travels."""
+        chosen = _without_requests({key: value for key, value in payload.items() if key not in self._left_behind})
+        if self._snapshot and isinstance(chosen.get("instance"), Model):
+            chosen["instance"] = Snapshot(chosen["instance"])
+        for key, function in self.options.extract.items():
+            try:
+                chosen[key] = function(signal=self.source, sender=sender, **payload)
+            except (DatabaseError, SoftTimeLimitExceeded):
+                raise
+            except Exception as error:
+                # A function of anybody's: what it raises says why this payload cannot travel.
+                raise PayloadError(f"what extract= calls raised {type(error).__name__}: {error}", key) from error
+        return chosen
+
+
+def _without_requests(payload: dict[str, Any]) -> dict[str, Any]:
+    """Leave requests and responses out of a payload, and of the dicts in it (allauth's and axes' contexts hold one)."""
+    return {
+        key: _without_requests(value) if type(value) is dict else value
+        for key, value in payload.items()
+        if not _is_of_the_web(key, value)
+    }
+
+
+def _is_of_the_web(key: str, value: Any) -> bool:
+    """Whether it is a request or a response; Django REST framework's requests hold one."""
+    if issubclass(type(value), (HttpRequest, HttpResponseBase)):
+        return True
+    return key == "request" and isinstance(getattr(value, "_request", None), HttpRequest)
+
+
+def _findable(sender: Any) -> Any:
+    """Give a sender as it is, or by name if it is a class or function that no worker may look up (WSGIHandler)."""
+    if isinstance(sender, SENDERS) and not is_model(sender):
+        try:
+            importable_name(sender, senders=True)
+        except PayloadError:
+            return name_of(sender)
+    return sender
+
+
+def _cure(path: str) -> str:
+    key = path.partition(".")[0].partition("[")[0]
+    if not key or key == "sender":
+        return "leave keys out with exclude=[…], or say with extract={…} what to send instead"
+    return f'leave it out with exclude=["{key}"], or say with extract={{"{key}": …}} what to send instead'
+
+
+def _in_transaction() -> bool:
+    opened = [connection for connection in connections.all(initialized_only=True) if connection.connection is not None]
+    return any(connection.in_atomic_block or not connection.autocommit for connection in opened)
+
+
+def bridge_of(source: DjangoSignal, sender: Any, options: Options) -> Bridge:
+    """Return the bridge of a plain signal, made when it is first asked for.
+
+    Args:
+        source: the plain signal.
+        sender: what to listen to; a bridge for all senders would turn off Django's fast deletes for every model.
+        options: what it carries.
+
+    Returns:
+        The bridge; it is not connected to the plain signal yet.
+
+    Raises:
+        ConfigurationError: a signal that workers could not tell by name, or that tells of the bus itself; functions
+            for a key for which there are others already.
+    """
+    key = (id(source), id(sender), str(options))
+    bridge = _bridges.get(key)
+    if bridge is None:
+        _reject_our_own(source, sender)
+        name = name_of_plain(source) + ("" if sender is None else f"[{name_of(sender)}]") + str(options)
+        bridge = _bridges[key] = Bridge(name, source, sender, options)
+    for extracted, function in options.extract.items():
+        other = bridge.options.extract[extracted]
+        if _place_of(other) != _place_of(function):
+            raise ConfigurationError(
+                f'Two receivers of {bridge.name} extract "{extracted}" by functions of their own, at '
+                f"{_place_of(other)} and {_place_of(function)}, and a message could not tell which: give both the same "
+                "function, or call one of the keys otherwise."
+            )
+    return bridge
+
+
+def _place_of(function: Callable[..., Any]) -> object:
+    """Say where a function stands; a module that was loaded again has the same ones."""
+    code = getattr(function, "__code__", None)
+    return function if code is None else f"{code.co_filename}:{code.co_firstlineno}, {code.co_qualname}"
+
+
+def _reject_our_own(source: DjangoSignal, sender: Any) -> None:
+    if source in (delivery_failed, delivery_dead):
+        raise ConfigurationError(
+            "delivery_failed and delivery_dead tell of what happens in a worker, there: a receiver of theirs that "
+            "ran as a delivery could fail and be told of in turn. Connect it with django.dispatch.receiver."
+        )
+    if is_model(sender) and sender._meta.app_label == "signalbus":  # noqa: SLF001 - Django documents _meta
+        raise ConfigurationError(
+            f"{sender.__qualname__} is a table of signalbus itself, and is not carried: each delivery would make "
+            "others. Connect to signalbus.delivery_failed or delivery_dead with django.dispatch.receiver."
+        )
+
+
+def bridges_of(source: DjangoSignal) -> list[Bridge]:
+    """Return the bridges of a plain signal."""
+    return [bridge for bridge in _bridges.values() if bridge.source is source]
+
+
+def names_of(signal: DjangoSignal) -> set[str]:
+    """Return the names under which what a signal sends travels: its own, or those of its bridges."""
+    return {signal.name} if isinstance(signal, Signal) else {bridge.name for bridge in bridges_of(signal)}

@@ -1,0 +1,274 @@
+"""Our own way to queues on Redis: one write and one read for all that is published together.
+
+What lies on the queue is what Celery would have put there. Celery and kombu take ten times as long to put it there as
+Redis takes to accept it, because they make all of it anew for each message, down to the client.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from signalbus import celery, conf
+from signalbus.broker import envelope
+from signalbus.broker.queue_item import Template, UnfitError
+from signalbus.compat.kombu_internals import is_sentinel, let_go, new_connection, speaks_redis
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celery import Celery
+
+CONNECTIONS = 10  # of a process, at most; who finds all of them in use waits
+IDLE = 0.5  # seconds after which a connection is asked whether the broker has closed it
+NO_CONNECTION: tuple[Any, float] = (None, 0.0)  # a place for one
+
+
+class _Waiter:
+    """Who waits for a place."""
+
+    def __init__(self) -> None:
+        self.served = threading.Event()
+        self.place = NO_CONNECTION
+
+
+class Lane:
+    """A process's way to the queues of one app. Threads and greenlets may share it; a forked child makes its own.
+
+    Args:
+        app: the app.
+
+    Raises:
+        UnfitError: its broker is none of kombu's Redis transport.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        from redis import exceptions  # noqa: PLC0415 - a host on another broker does not pay for it
+
+        self._app = app
+        self._connection = app.connection_for_write(transport_options=celery.transport_options(app))
+        transport = type(self._connection.transport)
+        if not speaks_redis(self._connection):
+            raise UnfitError(f"{transport.__module__}.{transport.__qualname__} is not made of kombu's Redis transport")
+        if len(self._connection.alt) > 1 and not is_sentinel(self._connection):
+            raise UnfitError("the broker's address names several, of which Celery chooses one that answers")
+        self._channel: Any = None
+        self._lock = threading.Lock()
+        self._templates: dict[str, Template | UnfitError] = {}
+        # Connections, or places for some, with the time of their last use; the one that was used last is used next.
+        self._places: deque[tuple[Any, float]] = deque([NO_CONNECTION] * CONNECTIONS)
+        self._waiters: deque[_Waiter] = deque()
+        # A connection that says one of these is stale, and a new one may be in order: it was closed; it is of a replica
+        # that was the primary; its credentials have run out.
+        self._stale = (exceptions.ConnectionError, exceptions.ReadOnlyError, OSError)
+        self._timeouts = (exceptions.TimeoutError, TimeoutError)
+        self._answer = exceptions.ResponseError
+
+    def template(self, queue: str) -> Template:
+        """Return how messages to a queue are written; the queue is declared when it is first asked for.
+
+        Args:
+            queue: its name.
+
+        Raises:
+            UnfitError: Celery's own way must be taken.
+            Exception: what the broker said.
+        """
+        known = self._templates.get(queue) or self._new_template(queue)
+        if isinstance(known, UnfitError):
+            raise known
+        return known
+
+    def _new_template(self, queue: str) -> Template | UnfitError:
+        # With an end: where the broker does not answer, each would else wait for all who came before it.
+        if not self._lock.acquire(timeout=conf.get().CONNECT_TIMEOUT):
+            raise TimeoutError("the broker has not told another thread yet whether the queue is there")
+        try:
+            return self._templates.setdefault(queue, self._templates.get(queue) or self._made(queue))
+        finally:
+            self._lock.release()
+
+    def _made(self, queue: str) -> Template | UnfitError:
+        declared: Any = self._app.amqp.queues[queue]
+        if declared.exchange.type != "direct":
+            return UnfitError(f"its exchange is of type {declared.exchange.type}, which Celery has to look up")
+        if self._channel is None:
+            self._channel = self._connection.default_channel
+        try:
+            declared(self._channel).declare()
+            return Template(self._app, queue, self._channel)
+        except UnfitError as error:
+            return error
+        finally:
+            let_go(self._channel)
+
+    def why_not(self, queue: str) -> str | None:
+        """Say why messages to a queue take Celery's own way; None if they do not.
+
+        Args:
+            queue: its name.
+        """
+        try:
+            self.template(queue)
+        except UnfitError as error:
+            return str(error)
+        return None
+
+    def push(self, queue: str, batches: Sequence[Sequence[str]]) -> None:
+        """Put messages on a queue, all of them or none.
+
+        Args:
+            queue: its name.
+            batches: for each Celery message its signed texts.
+
+        Raises:
+            UnfitError: Celery's own way must be taken; nothing was done.
+            Exception: what the broker said. After a timeout nobody knows whether it has taken them.
+        """
+        packet = self.template(queue).command(batches, envelope.tree_here(self._app))
+        connection, used_at = self._take()
+        try:
+            if connection is not None and (time.monotonic() - used_at < IDLE or not self._is_closed(connection)):
+                try:
+                    _ask(connection, packet)
+                except self._timeouts:
+                    raise  # it may have been taken: again would only add a duplicate, and another wait
+                except self._stale:
+                    connection.disconnect()
+                    self.hang_up()  # what happened to one has happened to all: a restart of the broker, a fail-over
+                else:
+                    return
+            connection = new_connection(self._channel)
+            _ask(connection, packet)
+        except BaseException as error:
+            # Also where this greenlet is killed: an answer that was not read would be taken for the next one's.
+            if connection is not None and (not isinstance(error, self._answer) or isinstance(error, self._stale)):
+                connection.disconnect()
+                connection = None
+            raise
+        finally:
+            self._give_back(connection)
+
+    def _take(self) -> tuple[Any, float]:
+        """Take a place: with a connection, if one is idle."""
+        try:
+            return self._places.pop()
+        except IndexError:
+            return self._wait_for_one()
+
+    def _wait_for_one(self) -> tuple[Any, float]:
+        mine = _Waiter()
+        self._waiters.append(mine)
+        self._serve_one()  # with what was given back just before
+        timeout = conf.get().CONNECT_TIMEOUT
+        try:
+            in_time = mine.served.wait(timeout)
+        except BaseException:
+            self._wait_no_more(mine)
+            raise
+        if not in_time:
+            self._wait_no_more(mine)
+            raise TimeoutError(f"all {CONNECTIONS} connections to the broker were in use for {timeout:g} s")
+        return mine.place
+
+    def _wait_no_more(self, mine: _Waiter) -> None:
+        try:
+            self._waiters.remove(mine)
+        except ValueError:  # it has been served meanwhile
+            mine.served.wait()
+            self._pass_on(mine.place)
+
+    def _serve_one(self) -> None:
+        with suppress(IndexError):  # nothing is idle
+            self._pass_on(self._places.pop())
+
+    def _pass_on(self, place: tuple[Any, float]) -> None:
+        """Give a place to who waits longest: could others take it first, who sends without a pause would have all."""
+        try:
+            waiter = self._waiters.popleft()
+        except IndexError:
+            if place[0] is None:
+                self._places.appendleft(place)
+            else:
+                self._places.append(place)
+            if self._waiters:  # since a moment ago
+                self._serve_one()
+        else:
+            waiter.place = place
+            waiter.served.set()
+
+    def _give_back(self, connection: Any) -> None:
+        self._pass_on(NO_CONNECTION if connection is None else (connection, time.monotonic()))
+
+    def _is_closed(self, connection: Any) -> bool:
+        try:
+            closed = bool(connection.can_read(0))  # nothing was asked, so that it can only be its end
+        except self._stale:
+            closed = True
+        if closed:
+            connection.disconnect()
+        return closed
+
+    def hang_up(self) -> None:
+        """Close what is not in use."""
+        for _ in range(CONNECTIONS):
+            try:
+                connection, _used_at = self._places.pop()
+            except IndexError:
+                return
+            if connection is not None:
+                connection.disconnect()
+            self._give_back(None)
+
+
+def _ask(connection: Any, packet: bytes) -> None:
+    connection.send_packed_command((packet,), check_health=False)
+    connection.read_response()
+
+
+@lru_cache(maxsize=4)
+def _lane(app: Celery, pid: int) -> Lane | UnfitError:  # noqa: ARG001 - a forked child must not write to its parent's sockets
+    try:
+        return Lane(app)
+    except UnfitError as error:
+        return error
+
+
+def forget(app: Celery) -> None:
+    """Close this process's connections; what is published next gets new ones, as the settings are then.
+
+    Args:
+        app: whose they are.
+    """
+    lane = _lane(app, os.getpid()) if _lane.cache_info().currsize else None
+    if isinstance(lane, Lane):
+        lane.hang_up()
+    _lane.cache_clear()
+
+
+def lane_of(app: Celery) -> Lane | None:
+    """Return this process's lane.
+
+    Args:
+        app: whose queues it leads to.
+
+    Returns:
+        The lane; None if Celery's own way must be taken for every queue.
+    """
+    found = _lane(app, os.getpid())
+    return found if isinstance(found, Lane) else None
+
+
+def why_not(app: Celery) -> str | None:
+    """Say why an app has no lane; None if it has one.
+
+    Args:
+        app: the app.
+    """
+    found = _lane(app, os.getpid())
+    return None if isinstance(found, Lane) else str(found)

@@ -1,0 +1,179 @@
+"""From bodies to the broker: signs them, and is the only one who hands anything to Celery, or to Celery's queues."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from django.core.signals import setting_changed
+
+from signalbus import celery, conf
+from signalbus.broker import celery_producers, envelope
+from signalbus.broker import fast_path as lanes
+from signalbus.broker.queue_item import UnfitError
+from signalbus.exceptions import SignalBusError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from celery import Celery
+
+    from signalbus.broker.fast_path import Lane
+
+MAX_TEXTS = 100  # in one Celery message: what a lost claim disturbs
+MAX_BATCH_BYTES = 1024 * 1024
+EAGER = "task_always_eager"
+MAX_PACKET = 8  # Celery messages that are written at once: no more than a few megabytes are held
+
+
+class PublishError(SignalBusError):
+    """The broker did not take (all of) what was published.
+
+    Args:
+        unsent: the indexes of the bodies that it did not acknowledge.
+        cause: what it said.
+        remedy: what to look at; empty if the cause says that.
+    """
+
+    def __init__(self, unsent: range, cause: BaseException, remedy: str = "") -> None:
+        text = f"The broker did not take {len(unsent)} message(s): {type(cause).__name__}: {cause}"
+        super().__init__(f"{text.rstrip('.')}. {remedy}" if remedy else text)
+        self.unsent = unsent
+
+
+def publish(queue: str | None, bodies: Sequence[str]) -> None:
+    """Sign bodies and publish them to a queue, as few Celery messages as the limits allow.
+
+    Args:
+        queue: the queue, or None for the default one.
+        bodies: verified bodies, or bodies of our own.
+
+    Raises:
+        PublishError: some were not taken; it says which.
+    """
+    try:
+        make = conf.signer().sign
+        texts = [make(body) for body in bodies]
+    except SignalBusError as error:
+        raise PublishError(range(len(bodies)), error) from error
+    publish_texts(queue, texts)
+
+
+def sign(body: str) -> str:
+    """Make the text of a body, as `publish` does.
+
+    Args:
+        body: a verified body, or one of our own.
+
+    Raises:
+        TextError: no worker would open it.
+    """
+    return conf.signer().sign(body)
+
+
+def publish_texts(queue: str | None, texts: Sequence[str]) -> None:
+    """Publish texts as they are.
+
+    Args:
+        queue: the queue, or None for the default one.
+        texts: signed texts.
+
+    Raises:
+        PublishError: some were not taken; it says which.
+    """
+    sent, app = 0, None
+    try:
+        app, name = celery.get_app(), queue or celery.default_queue()
+        lane = _lane(app)
+        for batches in _packets(texts):
+            if lane is not None:
+                try:
+                    lane.push(name, batches)
+                except UnfitError:
+                    lane = None  # not for this queue
+                else:
+                    sent += sum(map(len, batches))
+                    continue
+            for batch in batches:
+                _through_celery(app, name, batch)
+                sent += len(batch)
+    except Exception as error:
+        # Whatever it is (an app that cannot be imported, a host's own subclass of Task), what was sent is kept.
+        raise PublishError(range(sent, len(texts)), error, "" if app is None else celery.broker_remedy()) from error
+
+
+def _packets(texts: Sequence[str]) -> Iterable[Sequence[Sequence[str]]]:
+    """Divide texts into Celery messages, and these into what is written at once."""
+    if len(texts) == 1:
+        return ((texts,),)
+    batches: list[Sequence[str]] = []
+    start, size = 0, 0
+    for index, text in enumerate(texts):
+        if index > start and (index - start == MAX_TEXTS or size + len(text) > MAX_BATCH_BYTES):
+            batches.append(texts[start:index])
+            start, size = index, 0
+        size += len(text)
+    if texts:
+        batches.append(texts[start:])
+    return [batches[index : index + MAX_PACKET] for index in range(0, len(batches), MAX_PACKET)]
+
+
+def _lane(app: Celery) -> Lane | None:
+    """Return our own way to the broker, where there is one, and nothing speaks against it for the moment."""
+    if envelope.is_heard():
+        return None
+    changes = app.conf.changes or {}
+    return _lane_unless_eager(app, os.getpid(), len(changes), changes.get(EAGER))
+
+
+@lru_cache(maxsize=4)
+def _lane_unless_eager(app: Celery, pid: int, changes: int, changed: object) -> Lane | None:  # noqa: ARG001 - see below
+    """Remember the answer for as long as the process is the same, and what was changed of the app's settings.
+
+    To look one of Celery's settings up takes as long as to publish a short message.
+    """
+    return None if app.conf.task_always_eager else lanes.lane_of(app)
+
+
+def _through_celery(app: Celery, queue: str, texts: Sequence[str]) -> None:
+    if app.conf.task_always_eager:
+        app.tasks[celery.TASK_NAME].apply_async(args=(list(texts),))
+    else:
+        celery_producers.publish(app, queue, texts)
+
+
+def why_through_celery(queue: str) -> str | None:
+    """Say why messages to a queue take Celery's own way to the broker, which takes ten times as long.
+
+    Args:
+        queue: its name.
+
+    Returns:
+        The reason; None for those that are written directly.
+
+    Raises:
+        Exception: what the broker said.
+    """
+    app = celery.get_app()
+    if app.conf.task_always_eager:
+        return "task_always_eager: they are delivered in the sender's process"
+    if envelope.is_heard():
+        return "somebody listens to Celery's publications of signalbus.deliver, as a tracer does"
+    lane = lanes.lane_of(app)
+    return lanes.why_not(app) if lane is None else lane.why_not(queue)
+
+
+def forget() -> None:
+    """Close this process's connections to the broker; what is published next gets new ones."""
+    app = celery.get_app()
+    celery_producers.forget(app)
+    lanes.forget(app)
+    _lane_unless_eager.cache_clear()
+
+
+def _settings_changed(**_kwargs: Any) -> None:
+    _lane_unless_eager.cache_clear()  # whatever it is: a host's app chooses the namespace of its settings
+
+
+setting_changed.connect(_settings_changed)

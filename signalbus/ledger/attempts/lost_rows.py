@@ -1,0 +1,71 @@
+"""Runs that ended with their process: which attempt that was, and how it is written down as failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from signalbus.ledger.base.clock import Now
+from signalbus.ledger.base.deliveries import update_free, using
+from signalbus.models import TAKEN_STATES, Delivery, State
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from signalbus.ledger.base.deliveries import Settlement
+
+
+class Run(NamedTuple):
+    """What a delivery's row says of its last run.
+
+    Args:
+        state: where the delivery stands.
+        attempts: how many attempts the row counts.
+        allowance: attempts made before the last retry by hand; the policy counts from there.
+        worker: the process that claimed or ran it last.
+    """
+
+    state: str
+    attempts: int
+    allowance: int
+    worker: str
+
+
+def last_run(delivery: UUID) -> Run | None:
+    """Return what the row of a delivery says of its last run; None if it has no row.
+
+    Args:
+        delivery: its id.
+    """
+    rows = Delivery.objects.using(using()).filter(id=delivery)
+    found = rows.values_list(*Run._fields).first()
+    return None if found is None else Run(*found)
+
+
+def lost_claim(delivery: UUID, *, overdue: bool) -> Run | None:
+    """Return the claimed run of a delivery whose message the broker gives out again.
+
+    Args:
+        delivery: its id.
+        overdue: only if its lease is over: its receiver's transaction does not lock the row.
+    """
+    rows = Delivery.objects.using(using()).filter(id=delivery, state=State.RUNNING)
+    if overdue:
+        rows = rows.filter(due_at__lte=Now())
+    found = rows.values_list(*Run._fields).first()
+    return None if found is None else Run(*found)
+
+
+def settle_lost(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int) -> bool:
+    """Write down that the process of a run was lost. The next run is claimed first: it may end its process as well.
+
+    Args:
+        delivery: its id.
+        settlement: how the attempt ended.
+        seen: how many attempts the row counted when the process was lost.
+        attempt: the number of the lost run.
+
+    Returns:
+        False if somebody holds the row at this moment, or has run the delivery since.
+    """
+    rows = Delivery.objects.using(using()).filter(id=delivery, attempts=seen, state__in=TAKEN_STATES)
+    return bool(update_free(rows, attempts=attempt, publications=1, **settlement.fields()))

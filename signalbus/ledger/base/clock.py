@@ -1,0 +1,38 @@
+"""The time of the ledger's database, by which everything is due: workers' and senders' clocks differ."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import DateTimeField, ExpressionWrapper, functions
+
+from signalbus.ledger.base.dialect import dialect_for
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+LATEST = 10 * 365 * 86400.0  # seconds from now that every database can count to
+
+
+class Now(functions.Now):
+    """The database's time, in as many digits as it keeps.
+
+    SQLite compares texts: with the three digits of Django's own, what is stored for the same millisecond is later.
+    Django's own is CURRENT_TIMESTAMP on MariaDB, in the time zone of the session; the columns hold UTC.
+    """
+
+    def as_mysql(self, compiler: Any, connection: BaseDatabaseWrapper, **extra_context: Any) -> tuple[str, Any]:
+        """Return the SQL."""
+        return self.as_sql(compiler, connection, template=dialect_for(connection).now, **extra_context)
+
+    def as_sqlite(self, compiler: Any, connection: BaseDatabaseWrapper, **extra_context: Any) -> tuple[str, Any]:
+        """Return the SQL; the template is formatted once more on its way."""
+        template = dialect_for(connection).now.replace("%", "%%")
+        return self.as_sql(compiler, connection, template=template, **extra_context)
+
+
+def later(seconds: float) -> Any:
+    """Return the database's time in some seconds; what no database can count to is cut off."""
+    delta = timedelta(seconds=min(LATEST, max(-LATEST, seconds)))
+    return ExpressionWrapper(Now() + delta, output_field=DateTimeField())

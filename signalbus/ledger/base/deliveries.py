@@ -1,0 +1,361 @@
+"""The life of a delivery that has a row: kept, due, published, claimed, settled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, router, transaction
+from django.db.models import F
+
+from signalbus import conf
+from signalbus.ledger.base.clock import Now, later
+from signalbus.ledger.base.event_subjects import tell_of_rows
+from signalbus.ledger.base.recording import WAIT
+from signalbus.models import OPEN_STATES, Delivery, State, StoredMessage
+from signalbus.wire.message import delivery_id, to_body
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from uuid import UUID
+
+    from django.db.models import QuerySet
+
+    from signalbus.events import Kind
+    from signalbus.wire.message import Message
+
+CHUNK = 500  # ids in one statement: SQLite takes a limited number of parameters
+ERROR_CHARS = 2000  # kept of an error's text
+
+
+def using() -> str:
+    """Return the alias of the ledger's database."""
+    return router.db_for_write(Delivery)
+
+
+def storable(text: str) -> str:
+    """Return a text that every database takes: PostgreSQL refuses NUL, and UTF-8 has no lone surrogates."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shorten(error: str) -> str:
+    """Return the beginning of an error's text, storable; a receiver's error may be as long as it likes."""
+    return storable(error if len(error) <= ERROR_CHARS else f"{error[:ERROR_CHARS]}…")
+
+
+def insert(messages: Sequence[StoredMessage], deliveries: Sequence[Delivery]) -> None:
+    """Insert rows, without those that are there already; a delivery that 0.1 gave another id takes that over."""
+    alias = using()
+    with transaction.atomic(using=alias):
+        there = Delivery.objects.using(alias).filter(message__in=[message.pk for message in messages])
+        ids = {(message, receiver): id_ for message, receiver, id_ in there.values_list("message", "receiver", "id")}
+        for delivery in deliveries:
+            delivery.id = ids.get((delivery.message_id, delivery.receiver), delivery.id)
+        StoredMessage.objects.using(alias).bulk_create(messages, ignore_conflicts=True)
+        # Not those that are known: PostgreSQL would wait for whoever has one locked, to ignore it then.
+        new = [delivery for delivery in deliveries if (delivery.message_id, delivery.receiver) not in ids]
+        Delivery.objects.using(alias).bulk_create(new, ignore_conflicts=True)
+        for start in range(0, len(new), CHUNK):
+            some = [delivery.pk for delivery in new[start : start + CHUNK]]
+            tell_of_rows("recorded", Delivery.objects.using(alias).filter(id__in=some))
+
+
+def earlier_id(message: UUID, receiver: str) -> UUID | None:
+    """Return the id that 0.1 gave a delivery; None if it has none but ours.
+
+    Args:
+        message: the message's id.
+        receiver: the receiver's, as the message carries it.
+    """
+    rows = Delivery.objects.using(using()).filter(message=message, receiver=receiver)
+    ids = set(rows.values_list("id", flat=True))
+    ours = delivery_id(message, receiver)
+    if ours not in ids:
+        return ids.pop() if ids else None
+    if len(ids) > 1:  # a worker of 0.1 parked what a newer sender had recorded
+        rows.exclude(id=ours).delete()
+    return None
+
+
+def row_of(message: Message) -> StoredMessage:
+    """Return the row of a message."""
+    return StoredMessage(id=message.id, signal=message.signal, text=to_body(message), created_at=Now())
+
+
+def new_delivery(message: UUID, receiver: str, queue: str | None, **fields: Any) -> Delivery:
+    """Return the row of a delivery, due at once if nothing else is said."""
+    fields.setdefault("due_at", Now())
+    return Delivery(
+        id=delivery_id(message, receiver),
+        message_id=message,
+        receiver=receiver,
+        queue=queue or "",
+        created_at=Now(),
+        **fields,
+    )
+
+
+def keep_unpublished(
+    items: Sequence[tuple[Message, str | None]], error: str, cause: BaseException | None = None
+) -> None:
+    """Keep messages that the broker did not take; the sweeper publishes them.
+
+    Args:
+        items: messages with their queues.
+        error: what the broker said.
+        cause: what was raised, for listeners.
+    """
+    noted = shorten(error)
+    unrecorded = [(message, queue) for message, queue in items if not message.recorded]
+    if unrecorded:
+        rows = [
+            new_delivery(message.id, receiver, queue, error=noted)
+            for message, queue in unrecorded
+            for receiver in receivers_of(message)
+        ]
+        insert([row_of(message) for message, _ in unrecorded], rows)
+    recorded = [
+        delivery_id(message.id, receiver)
+        for message, _ in items
+        if message.recorded
+        for receiver in receivers_of(message)
+    ]
+    for start in range(0, len(recorded), CHUNK):
+        waiting = Delivery.objects.using(using()).filter(id__in=recorded[start : start + CHUNK], state=State.PUBLISHED)
+        # The broker may have taken them, and only its answer be lost: then they may run by now.
+        update_free(waiting, told="requeued", cause=cause, state=State.PENDING, due_at=Now(), error=noted)
+
+
+def receivers_of(message: Message) -> tuple[str, ...]:
+    """Return whom a message names; one empty name where the workers look that up."""
+    return ("",) if message.recipients is None else message.recipients
+
+
+def keep(message: Message, receivers: Iterable[str], queue: str | None) -> None:
+    """Keep deliveries that had no row until now, to be published by the sweeper.
+
+    Args:
+        message: what was being delivered.
+        receivers: to whom.
+        queue: through which queue.
+    """
+    insert([row_of(message)], [new_delivery(message.id, receiver, queue) for receiver in receivers])
+
+
+def _end_of(text: str, most: int) -> str:
+    return text[max(0, len(text) - most) :]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What is written down about an attempt that ended.
+
+    Args:
+        state: where the delivery stands now.
+        error: what went wrong, or why it was skipped.
+        traceback: the end of it.
+        delay: seconds until it is due again, for what is pending.
+        took: seconds that a run took that failed; None if it did not run.
+    """
+
+    state: State
+    error: str = ""
+    traceback: str = ""
+    delay: float = 0.0
+    took: float | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the attempt failed."""
+        return self.state in {State.PENDING, State.DEAD}
+
+    def texts(self) -> tuple[str, str]:
+        """Return the error and the traceback, as they are stored."""
+        return shorten(self.error), storable(_end_of(self.traceback, conf.get().TRACEBACK_CHARS))
+
+    def fields(self) -> dict[str, Any]:
+        """Return the columns this settles."""
+        error, traceback = self.texts()
+        fields: dict[str, Any] = {
+            "state": self.state,
+            # It ran, so all of it was known here: the day of what is unknown is over, and the next one begins anew.
+            "parked_at": None,
+            "error": error,
+            "traceback": traceback,
+            "due_at": later(self.delay),
+            "ended_at": None if self.state in OPEN_STATES else Now(),
+        }
+        if self.failed:
+            fields["failed_at"] = Now()
+        if self.took is not None:
+            fields["runtime_ms"] = round(self.took * 1000)
+        return fields
+
+
+def keep_settled(
+    message: Message, receiver: str, queue: str | None, settlement: Settlement, *, suspect: bool = False
+) -> None:
+    """Write down the first attempt of a delivery that had no row.
+
+    Args:
+        message: what was delivered.
+        receiver: to whom.
+        queue: through which queue.
+        settlement: how the attempt ended.
+        suspect: as of `settle`.
+    """
+    fields = {"attempts": 1, "publications": int(suspect), **settlement.fields()}
+    insert([row_of(message)], [new_delivery(message.id, receiver, queue, **fields)])
+
+
+def settle(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int, suspect: bool = False) -> bool:
+    """Write down how an attempt ended that did not commit by itself.
+
+    Args:
+        delivery: its id.
+        settlement: how it ended.
+        seen: how many attempts its row counts, if this one still has the say.
+        attempt: this one's number.
+        suspect: it is to be published alone, and claimed before it runs, from now on.
+
+    Returns:
+        False if somebody else runs it now, or has settled it.
+    """
+    rows = Delivery.objects.using(using()).filter(id=delivery, attempts=seen)
+    fields = {"attempts": attempt, "publications": int(suspect), **settlement.fields()}
+    # Who has locked the row of a claim only looks at it, for a moment: passed over, it would run again.
+    if seen == attempt and rows.filter(state=State.RUNNING).update(**fields):
+        return True
+    return bool(update_free(rows.filter(state__in=OPEN_STATES), **fields))
+
+
+def last_failure(delivery: UUID) -> tuple[str, str]:
+    """Return the error of a delivery's last attempt that failed, empty if none has, and its traceback.
+
+    Args:
+        delivery: its id.
+    """
+    rows = Delivery.objects.using(using()).filter(id=delivery)
+    return rows.values_list("error", "traceback").first() or ("", "")
+
+
+def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
+    """Return those rows that nobody runs at this moment, locked until the transaction ends; nobody waits for a row."""
+    alias = rows.db
+    features = connections[alias].features
+    if not features.has_select_for_update_skip_locked:
+        return rows  # one writer at a time: whoever runs one has ended by now
+    locked = rows.select_for_update(skip_locked=True, no_key=features.has_select_for_no_key_update)
+    return Delivery.objects.using(alias).filter(id__in=list(locked.values_list("id", flat=True)))
+
+
+def update_free(
+    rows: QuerySet[Delivery], *, told: Kind | None = None, cause: BaseException | None = None, **fields: Any
+) -> int:
+    """Change those rows that nobody runs at this moment; nobody waits for a row.
+
+    Args:
+        rows: which.
+        told: the kind of event that this is for each of them; None if the caller tells.
+        cause: why, for listeners.
+        fields: what is to stand in them.
+
+    Returns:
+        How many were changed.
+    """
+    with transaction.atomic(using=rows.db):
+        free = unlocked(rows)
+        if told is not None:
+            tell_of_rows(told, free, cause)
+        return free.update(**fields)
+
+
+def renew(claims: Iterable[tuple[UUID, int]], lease: float) -> None:
+    """Prolong claims whose receivers still run, and hold no lock on their rows.
+
+    Args:
+        claims: deliveries, each with the number of its attempt.
+        lease: seconds from now.
+    """
+    for delivery, attempt in claims:
+        rows = Delivery.objects.using(using()).filter(id=delivery, attempts=attempt, state=State.RUNNING)
+        rows.update(due_at=later(lease))
+
+
+def give_back(delivery: UUID, attempt: int) -> bool:
+    """Undo a claim whose run does not count: what it was for is not known here, or the worker itself cut it off.
+
+    The broker has its message still, and gives it out again.
+
+    Args:
+        delivery: its id.
+        attempt: the number that its claim gave.
+
+    Returns:
+        False if the claim is not this attempt's any more: somebody else runs it.
+    """
+    rows = Delivery.objects.using(using()).filter(id=delivery, attempts=attempt, state=State.RUNNING)
+    return bool(rows.update(state=State.PUBLISHED, attempts=F("attempts") - 1, due_at=later(WAIT)))
+
+
+def return_due(deliveries: Iterable[UUID], delay: float) -> None:
+    """Give back deliveries that could not be published.
+
+    Args:
+        deliveries: their ids.
+        delay: seconds until they are due again.
+    """
+    rows = Delivery.objects.using(using()).filter(id__in=list(deliveries), state=State.PUBLISHED)
+    update_free(rows, told="requeued", state=State.PENDING, due_at=later(delay))
+
+
+def release(deliveries: Iterable[UUID]) -> None:
+    """Give up what was lost in company: the sweeper publishes each again, alone, because one of them ended the worker.
+
+    A claim is left to its worker, which may live, and have lost no more than its broker; and else to the sweeper.
+
+    Args:
+        deliveries: their ids.
+    """
+    alias = using()
+    with transaction.atomic(using=alias):
+        rows = unlocked(Delivery.objects.using(alias).filter(state=State.PUBLISHED, id__in=list(deliveries)))
+        tell_of_rows("requeued", rows)
+        rows.update(state=State.PENDING, publications=F("publications") + 1, due_at=Now())
+
+
+def skip(message: Message, queue: str | None, reason: str) -> bool:
+    """End a whole message that nobody receives, visibly.
+
+    Args:
+        message: an open message.
+        queue: where it came from.
+        reason: why it is skipped.
+
+    Returns:
+        False if it had ended before.
+    """
+    waiting = new_delivery(message.id, "", queue)
+    with transaction.atomic(using=using()):
+        insert([row_of(message)], [waiting])
+        whole = Delivery.objects.using(using()).filter(id=waiting.pk, state__in=OPEN_STATES)
+        return bool(whole.update(**Settlement(state=State.SKIPPED, error=reason).fields()))
+
+
+def expand(message: Message, receivers: Iterable[tuple[str, str | None]]) -> bool:
+    """Replace the delivery of a whole message by one for each receiver that was found for it, unless it has ended.
+
+    Args:
+        message: an open message.
+        receivers: ids, with the queues they are delivered through.
+
+    Returns:
+        Whether a row of the whole message was open, and is done now.
+    """
+    with transaction.atomic(using=using()):
+        whole = Delivery.objects.using(using()).filter(message=message.id, receiver="")
+        was_open = unlocked(whole.filter(state__in=OPEN_STATES)).update(state=State.DONE, error="", ended_at=Now())
+        if not was_open and (message.recorded or whole.exists()):
+            return False  # this is a late copy, or somebody has cancelled it, or is about to
+        insert([row_of(message)], [new_delivery(message.id, receiver, queue) for receiver, queue in receivers])
+    return bool(was_open)

@@ -1,0 +1,256 @@
+"""The rows of what is sent: written at send(), in the sender's transaction."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from django.db import connections, transaction
+
+from signalbus.exceptions import PayloadError
+from signalbus.ledger.base.dialect import DELIVERIES, MESSAGES, Dialect, dialect_for
+from signalbus.ledger.base.sequence_numbers import NOWHERE, order_of, take_places
+from signalbus.wire.message import delivery_hex, from_body, to_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from signalbus.wire.message import Message
+
+WAIT = 10.0  # seconds after its publication that the sweeper first asks whether a delivery was lost
+CHUNK = 160  # rows of one INSERT with a list of values, six each at most: SQLite before 3.32 takes 999 values
+FEW = 10  # deliveries up to which single values are quicker than arrays
+
+
+class Recordable(Protocol):
+    """A message, or the part of it that goes through one queue, as it is recorded."""
+
+    @property
+    def key(self) -> str:
+        """The message's id, in hex."""
+
+    @property
+    def signal(self) -> str:
+        """The signal's name."""
+
+    @property
+    def recipients(self) -> tuple[str, ...] | None:
+        """Who receives through that queue; None for an open signal."""
+
+    @property
+    def queue(self) -> str | None:
+        """The Celery queue, or None for the default one."""
+
+    @property
+    def body(self) -> str:
+        """Its text."""
+
+    @property
+    def subject(self) -> str:
+        """What it is about."""
+
+    @property
+    def ordering_key(self) -> str | None:
+        """What it is ordered by, if it is."""
+
+    @property
+    def message(self) -> Message:
+        """The message, with the recipients of that queue."""
+
+
+class Part(NamedTuple):
+    """A message, or a part of it, that is recorded as it is.
+
+    Args:
+        message: with the recipients of its queue.
+        body: its text.
+        queue: the Celery queue, or None for the default one.
+        subject: what it is about.
+    """
+
+    message: Message
+    body: str
+    queue: str | None
+    subject: str = ""
+
+    @property
+    def key(self) -> str:
+        """The message's id, in hex."""
+        return self.message.id.hex
+
+    @property
+    def signal(self) -> str:
+        """The signal's name."""
+        return self.message.signal
+
+    @property
+    def recipients(self) -> tuple[str, ...] | None:
+        """Who receives; None for an open signal."""
+        return self.message.recipients
+
+    @property
+    def ordering_key(self) -> str | None:
+        """What it is ordered by, if it is."""
+        return self.message.ordering_key
+
+
+class _Insert(NamedTuple):
+    """How rows of a table are written.
+
+    Args:
+        head: the statement up to the values.
+        values: of a row, what varies as ``%s``.
+        arrays: the statement that takes an array for each of those, where the database does.
+    """
+
+    head: str
+    values: str
+    arrays: str
+
+    def of(self, count: int) -> str:
+        """Return the statement for so many rows."""
+        return self.head + ", ".join([self.values] * count)
+
+
+@cache
+def _inserts(dialect: Dialect, *, ordered: bool) -> tuple[_Insert, _Insert]:
+    """Write the statements for messages and for deliveries."""
+    due = dialect.later.replace("%s", str(WAIT))
+    place = {"ordering_key": "text", "position": "bigint"} if ordered else {}
+    return (
+        _insert(
+            dialect,
+            MESSAGES,
+            {"id": "uuid", "signal": "text", "text": "text", "subject": "text"},
+            {"sealed": "false" if dialect.arrays else "0", "created_at": dialect.now},
+        ),
+        _insert(
+            dialect,
+            DELIVERIES,
+            {"id": "uuid", "message_id": "uuid", "receiver": "text", "queue": "text", **place},
+            {
+                **dict.fromkeys(["attempts", "allowance", "publications"], "0"),
+                **dict.fromkeys(["error", "traceback", "worker"], "''"),
+                "state": "'published'",
+                "due_at": due,
+                "created_at": dialect.now,
+            },
+        ),
+    )
+
+
+def _insert(dialect: Dialect, table: str, varying: dict[str, str], same: dict[str, str]) -> _Insert:
+    columns = ", ".join(f"{dialect.quote}{name}{dialect.quote}" for name in (*varying, *same))
+    head = f"INSERT INTO {table} ({columns}) "
+    arrays = ", ".join(f"%s::{kind}[]" for kind in varying.values())
+    values = ", ".join([*["%s"] * len(varying), *same.values()])
+    return _Insert(
+        f"{head}VALUES ",
+        f"({values})",
+        f"{head}SELECT rows.*, {', '.join(same.values())} FROM unnest({arrays}) AS rows",
+    )
+
+
+def record(parts: Sequence[Recordable], *, using: str) -> None:
+    """Write the rows of messages that are about to be published: one for each message, one for each recipient.
+
+    They are written as published, so that nothing is left to do after the commit; a publication that never came is
+    found as one that was lost.
+
+    Args:
+        parts: the messages.
+        using: the ledger's alias; its transaction, if one is open, decides over the rows.
+    """
+    connection = connections[using]
+    dialect = dialect_for(connection)
+    messages, deliveries = _rows(parts)
+    ordered = any(part.ordering_key is not None for part in parts)
+    inserts = _inserts(dialect, ordered=ordered)
+    together: contextlib.AbstractContextManager[Any]
+    if connection.in_atomic_block:
+        # What an atomic() block would do, for less. One statement alone needs it as well: who caught its error would
+        # else commit what PostgreSQL then rolls back without a word, and what was sent before would be published.
+        together = transaction.mark_for_rollback_on_error(using=using)
+    elif dialect.arrays and not ordered:
+        together = contextlib.nullcontext()
+    else:
+        together = transaction.atomic(using=using)
+    with together, connection.cursor() as cursor:
+        if ordered:
+            deliveries = _placed(deliveries, parts, using)
+        if dialect.arrays:
+            cursor.execute(*_at_once(inserts, (messages, deliveries)))
+            return
+        for insert, rows in zip(inserts, (messages, deliveries), strict=True):
+            for start in range(0, len(rows), CHUNK):
+                chunk = rows[start : start + CHUNK]
+                cursor.execute(insert.of(len(chunk)), [value for row in chunk for value in row])
+
+
+def _at_once(
+    inserts: Sequence[_Insert], tables: tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]
+) -> tuple[str, list[Any]]:
+    """Write one statement, for one round trip, however many rows of messages and of deliveries there are.
+
+    For few rows single values are quicker, whose statement psycopg and the server know.
+    """
+    if len(tables[1]) <= FEW:
+        sent, then = (insert.of(len(rows)) for insert, rows in zip(inserts, tables, strict=True))
+        values = [value for rows in tables for row in rows for value in row]
+    else:
+        sent, then = (insert.arrays for insert in inserts)
+        values = [_array(column) for rows in tables for column in zip(*rows, strict=True)]
+    return f"WITH sent AS ({sent}) {then}", values
+
+
+def _array(column: Sequence[Any]) -> str:
+    """Write a column as PostgreSQL reads an array: psycopg takes five times as long, an adapter for each value."""
+    quoted = ("NULL" if value is None else _quoted(value) for value in column)
+    return f"{{{','.join(quoted)}}}"
+
+
+def _quoted(value: Any) -> str:
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def _placed(deliveries: Sequence[tuple[Any, ...]], parts: Sequence[Recordable], using: str) -> list[tuple[Any, ...]]:
+    """Add their places to rows, in the parts' order."""
+    messages = [part.message for part in parts]
+    positions = take_places(messages, using=using)
+    places = [
+        (order_of(message, receiver), positions[message.id]) if message.id in positions else NOWHERE
+        for message in messages
+        for receiver in (("",) if message.recipients is None else message.recipients)
+    ]
+    return [(*row, *place) for row, place in zip(deliveries, places, strict=True)]
+
+
+def _rows(parts: Sequence[Recordable]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Return the values of the rows; ids are in hex, as all databases take them."""
+    messages: dict[str, tuple[Any, ...]] = {}
+    deliveries: list[tuple[Any, ...]] = []
+    whole: Message | None = None  # of the last part, where several parts follow each other
+    for part in parts:
+        key, body = part.key, part.body
+        known = messages.get(key)
+        if known is None:
+            whole = None
+        else:
+            whole, body = _together(whole or from_body(known[2]), part.message, known[2])
+        messages[key] = (key, part.signal, body, part.subject)
+        queue = part.queue or ""
+        recipients = ("",) if part.recipients is None else part.recipients
+        deliveries += [(delivery_hex(key, recipient), key, recipient, queue) for recipient in recipients]
+    return list(messages.values()), deliveries
+
+
+def _together(whole: Message, part: Message, body: str) -> tuple[Message, str]:
+    """Let a message's row name all whom it is for, so that an audit can tell whose rows are missing."""
+    whole = replace(whole, recipients=(*(whole.recipients or ()), *(part.recipients or ())))
+    try:
+        return whole, to_body(whole)
+    except PayloadError:  # a header beyond all measure: each part fits by itself, and is what travels
+        return whole, body

@@ -1,0 +1,93 @@
+"""The places of messages in the order of their key, given at send().
+
+Each message takes the next position of its key in its sender's transaction. That locks the key until the commit, so
+positions are in the order of commits on every database, and a rollback gives them back.
+"""
+
+from __future__ import annotations
+
+import time
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from django.db import connections
+
+from signalbus.ledger.base.dialect import dialect_of
+from signalbus.models import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from signalbus.wire.message import Message
+
+KEYS: Final = Key._meta.db_table  # noqa: SLF001 - Django documents it
+CHUNK = 250  # keys of one statement
+
+NOWHERE: Final = ("", 0)
+
+
+def order_of(message: Message, receiver: str = "") -> str:
+    """Return what stands for a message's key in the ledger, of one length whatever the key is.
+
+    Args:
+        message: of an ordered signal.
+        receiver: whose deliveries they are, in the rows of which it stands; empty for the key's own row.
+    """
+    named = f"order\0{message.signal}\0{receiver}\0{message.ordering_key}"
+    digest = blake2b(named.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return UUID(bytes=digest, version=5).hex  # MariaDB's ids must have a version
+
+
+def take_places(messages: Iterable[Message], *, using: str) -> dict[UUID, int]:
+    """Give messages the next positions of their keys, which are locked until the transaction ends.
+
+    Args:
+        messages: in the order of their sending; those without a key get none.
+        using: the ledger's alias, in a transaction.
+
+    Returns:
+        The positions, by the ids of the messages that have a key.
+    """
+    by_key: dict[str, dict[UUID, None]] = {}
+    for message in messages:
+        if message.ordering_key is not None:
+            by_key.setdefault(order_of(message), {})[message.id] = None  # once, however many parts
+    places: dict[UUID, int] = {}
+    # Sorted: two that send for the same keys must not wait for each other in a circle.
+    keys = sorted(by_key)
+    for start in range(0, len(keys), CHUNK):
+        chunk = keys[start : start + CHUNK]
+        for key, last in _advance([(key, len(by_key[key])) for key in chunk], using).items():
+            first = last - len(by_key[key]) + 1
+            places |= {message: first + index for index, message in enumerate(by_key[key])}
+    return places
+
+
+def _advance(counts: Sequence[tuple[str, int]], using: str) -> dict[str, int]:
+    """Advance keys by so many positions each, and return their last ones."""
+    dialect = dialect_of(using)
+    # A key that was purged after it had not been used for long begins anew, behind all that it ever had.
+    base = time.time_ns() // 1000
+    values = ", ".join([f"(%s, %s, {dialect.now})"] * len(counts))
+    ids = [dialect.key(UUID(key)) for key, _ in counts]
+    sql = f"INSERT INTO {KEYS} (id, position, used_at) VALUES {values} "
+    if dialect.vendor == "mysql":
+        sql += f"ON DUPLICATE KEY UPDATE position = {KEYS}.position + VALUES(position) - %s, used_at = VALUES(used_at)"
+    else:
+        sql += (
+            f"ON CONFLICT (id) DO UPDATE SET position = {KEYS}.position + excluded.position - %s, "
+            "used_at = excluded.used_at RETURNING id, position"
+        )
+    numbers = [base + count for _, count in counts]
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, [*(value for row in zip(ids, numbers, strict=True) for value in row), base])
+        if dialect.vendor == "mysql":
+            marks = ", ".join(["%s"] * len(ids))
+            cursor.execute(f"SELECT id, position FROM {KEYS} WHERE id IN ({marks})", ids)
+        return {_hex(id_): position for id_, position in cursor.fetchall()}
+
+
+def _hex(value: Any) -> str:
+    """Return an id's digits; drivers give a UUID, or its text."""
+    return UUID(str(value)).hex

@@ -1,0 +1,138 @@
+"""How many retries of one receiver are on their way at a time, so that one that fails takes no time from the others.
+
+Each worker's sweeper admits due retries up to the receiver's share of that worker: half of its processes, or threads.
+What is on its way stands in the rows, with the worker that admitted it: nothing is counted in memory, the shares of all
+workers add up to half of the fleet, and what a worker admitted that was killed since is nobody's share any more.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from django.db import connections
+
+from signalbus.ledger.base.deliveries import using
+from signalbus.ledger.base.dialect import DELIVERIES
+from signalbus.models import Delivery, State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from django.db.models import QuerySet
+
+AHEAD: Final = 0.25  # seconds of work that are admitted for each place, so that brief retries keep it busy
+BRIEFEST: Final = 0.002  # seconds that any run takes, with what is written down about it
+
+# To the letter as the index signalbus_admitted has it, or SQLite does not use that.
+_ADMITTED: Final = "admitted_by IS NOT NULL AND state IN ('published', 'running')"
+
+
+class Due(NamedTuple):
+    """A row that is due, and what decides whether it is published now."""
+
+    id: UUID
+    state: str
+    publications: int
+    ordering_key: str
+    attempts: int
+    receiver: str
+    runtime_ms: int | None
+
+    @property
+    def is_retry(self) -> bool:
+        """Whether it has run before, and is to be admitted."""
+        return self.state == State.PENDING and self.attempts > 0
+
+    @property
+    def is_released(self) -> bool:
+        """Whether it was lost before it was ever counted, with a batch or a broker."""
+        return self.state == State.PENDING and self.publications > 0 and not self.attempts
+
+    @property
+    def seconds(self) -> float:
+        """How long it is expected to run: as long as the last time; for unknown, it takes a place of its own."""
+        return _seconds(self.runtime_ms)
+
+
+def _seconds(runtime_ms: int | None) -> float:
+    return AHEAD if runtime_ms is None else max(BRIEFEST, runtime_ms / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one worker admits of one receiver's retries.
+
+    Args:
+        worker: the worker's name.
+        places: processes, or threads, that they may keep busy.
+    """
+
+    worker: str
+    places: int
+
+
+class Admission:
+    """Decides which of the retries that are due are published now.
+
+    Args:
+        share: what this worker admits; None for all that is due.
+    """
+
+    def __init__(self, share: Share | None) -> None:
+        self.worker: str | None = None if share is None else share.worker
+        self._share = share
+        self._counts: defaultdict[str, int] = defaultdict(int)
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self.full: set[str] = set()  # receivers of which some wait
+        if share is not None:
+            for receiver, runtime_ms in _on_their_way(share.worker):
+                self._count(receiver, _seconds(runtime_ms))
+
+    def _count(self, receiver: str, seconds: float) -> None:
+        self._counts[receiver] += 1
+        self._seconds[receiver] += seconds
+
+    def takes(self, row: Due) -> bool:
+        """Admit a row, if its receiver's share is not used up."""
+        if self._share is None or not row.is_retry:
+            return True
+        places, receiver = self._share.places, row.receiver
+        room = self._counts[receiver] < places or self._seconds[receiver] + row.seconds <= places * AHEAD
+        if receiver in self.full or not room:
+            self.full.add(receiver)
+            return False
+        self._count(receiver, row.seconds)
+        return True
+
+    def choose(self, rows: QuerySet[Delivery], limit: int) -> list[Due]:
+        """Choose from rows what is published now, in their order.
+
+        Args:
+            rows: those that are due.
+            limit: how many at most.
+        """
+        chosen: list[Due] = []
+        while True:
+            page = [Due(*row) for row in _columns(rows)[:limit]]
+            known = len(self.full)
+            chosen += [row for row in page if self.takes(row)][: limit - len(chosen)]
+            if len(page) < limit or len(chosen) >= limit or len(self.full) == known:
+                return chosen
+            # What waits would else hide the rows that are due after it.
+            rows = rows.exclude(state=State.PENDING, attempts__gt=0, receiver__in=list(self.full))
+            rows = rows.exclude(id__in=[row.id for row in chosen])
+
+
+def _columns(rows: QuerySet[Delivery]) -> Any:
+    return rows.order_by("due_at").values_list(*Due._fields)
+
+
+def _on_their_way(worker: str) -> Sequence[tuple[str, int | None]]:
+    with connections[using()].cursor() as cursor:
+        cursor.execute(
+            f"SELECT receiver, runtime_ms FROM {DELIVERIES} WHERE {_ADMITTED} AND admitted_by = %s", (worker,)
+        )
+        return list(cursor.fetchall())

@@ -1,0 +1,225 @@
+"""What is to be published now: what is due, and what was published and is lost.
+
+A row that waits in a long queue is late, and to publish it again would feed the fire; one that is not in the queue any
+more is lost. Markers tell the two apart, signed messages of our own through each queue: what was published before one
+that came back is not in the queue. A worker may have it, though, and get to it in a moment: the rest of a batch, and
+what it has fetched ahead. So it is the next marker, some time later, that tells: what was published before the one that
+came back before it, and is still open and held by nobody, is lost.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING
+
+from django.db import connections, transaction
+from django.db.models import BooleanField, Case, F, Q, Value, When
+from django.db.models.expressions import RawSQL
+
+from signalbus.ledger.attempts.turns import hold_back
+from signalbus.ledger.base.clock import Now, later
+from signalbus.ledger.base.deliveries import unlocked, using
+from signalbus.ledger.base.dialect import DELIVERIES, dialect_of
+from signalbus.ledger.base.recording import WAIT
+from signalbus.ledger.sweeps.admission import Admission
+from signalbus.models import DUE_STATES, TAKEN_STATES, Delivery, Lane, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+    from uuid import UUID
+
+    from django.db.models import QuerySet
+
+    from signalbus.ledger.base.dialect import Dialect
+    from signalbus.ledger.sweeps.admission import Share
+
+MARK_AFTER = 5.0  # seconds after which a marker goes after what was published, and is open
+GRACE = 10.0  # seconds in which workers get to what they have taken off the queue, as long as a batch may take
+MARK_AGAIN = 15.0  # seconds after which a marker that did not come back may be lost itself
+LONGEST_WAIT = 600.0  # seconds until what was published again and again is asked for
+
+# As the index's own condition says it: SQLite uses a partial index only for the same words, and never for parameters.
+_NAMES = ", ".join(f"'{state.value}'" for state in DUE_STATES)
+_AWAITED = RawSQL(f"state IN ({_NAMES})", (), output_field=BooleanField())  # noqa: S611 - constants
+
+
+# Columns of what is taken that nobody asks for: a traceback may be long.
+_NOT_PUBLISHED = ("error", "traceback", "failed_at", "started_at", "ended_at", "message__subject")
+
+
+def is_idle() -> bool:
+    """Whether nothing is due, and nothing that was published is open: all there is to ask, most of the time.
+
+    One statement for what `anything_due` and `mark` ask of the ORM in three, each second in each worker.
+    """
+    alias = using()
+    with connections[alias].cursor() as cursor:
+        cursor.execute(_look(dialect_of(alias)), ())
+        return not cursor.fetchone()[0]
+
+
+@cache
+def _look(dialect: Dialect) -> str:
+    found = (
+        f"EXISTS (SELECT 1 FROM {DELIVERIES} WHERE {condition})"
+        for condition in (
+            f"state IN ({_NAMES}) AND due_at <= {dialect.now}",
+            f"ended_at IS NULL AND state = '{State.PUBLISHED.value}'",
+        )
+    )
+    return f"SELECT {' OR '.join(found)}"
+
+
+def anything_due() -> bool:
+    """Whether `take_due` would find anything: a read that takes no lock, for the many times that it would not."""
+    return any(rows.exists() for rows in _to_publish())
+
+
+def take_due(limit: int) -> list[Delivery]:
+    """Take deliveries that are to be published now; no other sweeper gets them meanwhile.
+
+    Args:
+        limit: how many at most.
+
+    Returns:
+        The deliveries with their messages, the database's time as ``clock``, whether each was lost as ``lost``, and
+        whether it was claimed by a worker whose lease is over as ``overdue``. One with ``publications`` above 0 is to
+        be published alone: it may be what ended its worker.
+    """
+    return take_admitted(limit, None)[0]
+
+
+def take_admitted(limit: int, share: Share | None) -> tuple[list[Delivery], bool]:
+    """Take deliveries that are to be published now, and of each receiver's retries no more than its share.
+
+    Args:
+        limit: how many at most.
+        share: what this worker admits of one receiver's retries; None for all that is due.
+
+    Returns:
+        The deliveries, as `take_due` does, and whether retries wait for those that are on their way.
+    """
+    taken: list[Delivery] = []
+    with transaction.atomic(using=using()):
+        admission = Admission(share)
+        for rows in _to_publish():
+            if len(taken) < limit:
+                taken += _take(rows, limit - len(taken), admission)
+    return taken, bool(admission.full)
+
+
+def _to_publish() -> Iterator[QuerySet[Delivery]]:
+    due = Delivery.objects.using(using()).filter(due_at__lte=Now())
+    yield due.filter(_AWAITED)
+    open_ = due.filter(ended_at=None)
+    # One range of the index for each queue: a backlog is never scanned.
+    for lane in Lane.objects.using(using()).exclude(proven_at=None):
+        marked: datetime = lane.proven_at  # type: ignore[assignment]  # excluded above
+        yield open_.filter(state=State.PUBLISHED, queue=lane.queue, due_at__lte=marked + timedelta(seconds=WAIT))
+
+
+def _take(rows: QuerySet[Delivery], limit: int, admission: Admission) -> list[Delivery]:
+    alias = using()
+    features = connections[alias].features
+    if features.has_select_for_update_skip_locked:
+        rows = rows.select_for_update(skip_locked=True, no_key=features.has_select_for_no_key_update)
+    groups: dict[tuple[int, str | None, bool, bool], list[UUID]] = {}
+    due = admission.choose(rows, limit)
+    ordered = [row.id for row in due if row.ordering_key]
+    waiting = hold_back(ordered) if ordered else ()
+    for row in due:
+        if row.id in waiting:
+            continue
+        lost = row.state in TAKEN_STATES
+        admitted_by = admission.worker if row.attempts else None
+        overdue = row.state == State.RUNNING
+        group = (row.publications + lost, admitted_by, lost or row.is_released, overdue)
+        groups.setdefault(group, []).append(row.id)
+    taken: list[Delivery] = []
+    for (publications, admitted_by, lost, overdue), ids in groups.items():
+        mine = Delivery.objects.using(alias).filter(id__in=ids)
+        noted = {"lost": Value(lost), "overdue": Value(overdue)}
+        wait = min(LONGEST_WAIT, WAIT * 2.0 ** min(publications, 16))
+        mine.update(state=State.PUBLISHED, publications=publications, due_at=later(wait), admitted_by=admitted_by)
+        taken += mine.select_related("message").defer(*_NOT_PUBLISHED).annotate(**noted, clock=Now())
+    return sorted(taken, key=lambda row: row.created_at)
+
+
+def recall() -> None:
+    """Ask soon for what a sweeper of 0.1 published: it waits for a quarter of an hour, in which no marker counts.
+
+    Workers of 0.1 find no row for a newer sender's message, and let it fall. What waits longer than any of ours was
+    published by one of their sweepers; it counts as published now.
+    """
+    alias = using()
+    for queue in open_queues():
+        with transaction.atomic(using=alias):
+            far = Delivery.objects.using(alias).filter(
+                state=State.PUBLISHED, ended_at=None, queue=queue, due_at__gt=later(LONGEST_WAIT)
+            )
+            unlocked(far).update(due_at=later(WAIT))
+
+
+def mark() -> list[tuple[str, datetime]]:
+    """Note for each queue that needs one that a marker is being sent through it.
+
+    Returns:
+        Queues, empty for the default one, with the time to write on the marker.
+    """
+    return [(queue, marked) for queue in _queues() if (marked := _mark(queue)) is not None]
+
+
+def _queues() -> Iterator[str]:
+    """Walk over the queues in which something published has been open for a while."""
+    waiting = Delivery.objects.using(using()).filter(
+        state=State.PUBLISHED, ended_at=None, due_at__lte=later(WAIT - MARK_AFTER)
+    )
+    return (queue for queue in open_queues() if waiting.filter(queue=queue).exists())
+
+
+def open_queues() -> Iterator[str]:
+    """Walk over the queues in which something published is open, by one look-up for each."""
+    names = Delivery.objects.using(using()).filter(state=State.PUBLISHED, ended_at=None).order_by("queue")
+    queue = names.values_list("queue", flat=True).first()
+    while queue is not None:
+        yield queue
+        queue = names.filter(queue__gt=queue).values_list("queue", flat=True).first()
+
+
+def _mark(queue: str) -> datetime | None:
+    alias = using()
+    lanes = Lane.objects.using(alias)
+    lanes.get_or_create(queue=queue)
+    back = Q(returned_at__gte=F("marked_at")) & Q(seen_at__lte=later(-GRACE))
+    with transaction.atomic(using=alias):
+        due = lanes.filter(Q(marked_at=None) | back | Q(marked_at__lte=later(-MARK_AGAIN)), queue=queue)
+        if not due.update(marked_at=Now()):  # another sweeper's, or still under way
+            return None
+        return lanes.values_list("marked_at", flat=True).get(queue=queue)
+
+
+def marker_returned(queue: str, marked_at: datetime) -> None:
+    """Note that a marker came back through its queue; an old copy of one changes nothing.
+
+    Args:
+        queue: the lane that it was sent through.
+        marked_at: what was written on it.
+    """
+    lane = Lane.objects.using(using()).filter(Q(returned_at=None) | Q(returned_at__lt=marked_at), queue=queue)
+    # Markers that waited in a long queue together come back together, and prove nothing of each other. All values are
+    # those from before, but on MySQL, where each assignment is seen by the next: the order of them matters.
+    proven = Case(When(seen_at__lte=later(-GRACE), then=F("returned_at")), default=F("proven_at"))
+    lane.update(proven_at=proven, returned_at=marked_at, seen_at=Now())
+
+
+def wait_anew(deliveries: Iterable[UUID]) -> None:
+    """Note that deliveries were published again where they waited already: at the end of their queue.
+
+    Args:
+        deliveries: their ids.
+    """
+    with transaction.atomic(using=using()):
+        waiting = Delivery.objects.using(using()).filter(id__in=list(deliveries), state=State.PUBLISHED)
+        unlocked(waiting).update(due_at=later(WAIT))

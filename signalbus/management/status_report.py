@@ -1,0 +1,170 @@
+"""What ``status`` says: of each queue what waits there and who consumes it, and what this process overlooks."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from django.core.management.base import CommandError
+from django.utils import timezone
+from kombu.exceptions import OperationalError
+
+from signalbus import conf, ledger
+from signalbus.broker import publisher
+from signalbus.broker.queue_status import REMEDY, Presence, ask_broker
+from signalbus.celery import broker_remedy, default_queue
+from signalbus.checks import unused_code
+from signalbus.exceptions import ConfigurationError
+from signalbus.ledger import Backlog
+from signalbus.registration.registry import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE = timedelta(minutes=1)  # after which a delivery that no worker has begun is told of
+
+
+def report() -> Iterator[str]:
+    """Yield the lines of ``status``.
+
+    Raises:
+        CommandError: the broker cannot be asked; what needs no broker was said before.
+        ConfigurationError: the Celery app cannot be made or imported.
+    """
+    failed = ledger.failures()
+    if any(failed):  # first: this needs no broker
+        waiting = f"{failed.retrying} failed and wait for their next attempt"
+        yield f"{waiting}, {failed.parked} parked, {failed.dead} dead: `manage.py signalbus failed` lists them."
+    known = ledger.backlogs()
+    queues = _queues(known)
+    trouble = ""
+    try:
+        ways, found = _ask(queues)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the broker, or what stands before it, has to say
+        ways, found, trouble = {}, {}, _in_words(error)
+    for queue in queues:
+        yield from _about(queue, ways.get(queue), found.get(queue), _backlog_of(queue, known))
+    for module in unused_code.modules_not_imported():
+        yield f"{module} connects receivers and is not imported: they receive nothing."
+    unused = unused_code.signals_without_receivers()
+    if unused:
+        yield f"Nobody is connected to {', '.join(unused)}."
+    if trouble:
+        raise CommandError(f"{queues[0]}: the broker cannot be asked: {trouble}")
+
+
+def _ask(queues: list[str]) -> tuple[dict[str, str | None], dict[str, Presence]]:
+    """Ask the broker of queues; return for each why messages take Celery's way to it, and what the broker says.
+
+    Raises:
+        Exception: it says nothing of any.
+    """
+    ways = {queue: publisher.why_through_celery(queue) for queue in queues}
+    found = ask_broker(queues)
+    if all(presence.error for presence in found.values()):
+        raise OperationalError(found[queues[0]].error)
+    return ways, found
+
+
+def _in_words(error: Exception) -> str:
+    """Return an error with the setting to look at."""
+    text = str(error) if isinstance(error, OperationalError) else f"{type(error).__name__}: {error}"
+    return f"{text.rstrip('.')}. {broker_remedy()}"
+
+
+def _about(queue: str, reason: str | None, presence: Presence | None, backlog: Backlog) -> Iterator[str]:
+    if presence is None:
+        yield f"{queue}:"
+        yield f"    {_rows(backlog)}"
+        return
+    way = "written to Redis directly, in one round trip" if reason is None else f"through Celery: {reason}"
+    yield f"{queue}: {way}"
+    yield f"    {_waiting(presence, backlog)}"
+    yield f"    {_workers(queue, presence, backlog)}"
+    if presence.refused:
+        yield f"    THE BROKER REFUSES the queue {queue!r} as it is declared here: {presence.refused}. {REMEDY}"
+
+
+def unattended() -> Iterator[str]:
+    """Yield a line for each queue in which something waits although no worker consumes it."""
+    known = ledger.backlogs()
+    queues = _queues(known)
+    try:
+        found = ask_broker(queues)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as in `report`: it is not what was asked for, and is told
+        yield f"The broker cannot be asked whether anything waits: {_in_words(error)}"
+        return
+    for queue in queues:
+        presence, backlog = found[queue], _backlog_of(queue, known)
+        if presence.error:
+            yield f"{queue}: the broker cannot be asked whether anything waits: {presence.error}"
+        elif (presence.waiting or backlog.waiting) and _is_unattended(presence, backlog):
+            yield (
+                f"But in {queue} {_waiting(presence, backlog)}, and no worker consumes it: `manage.py signalbus "
+                "status` says more."
+            )
+    if all(presence.error for presence in found.values()):
+        yield broker_remedy()
+
+
+def _is_unattended(presence: Presence, backlog: Backlog) -> bool:
+    """Whether nobody consumes a queue: the broker says so, or no worker was heard of since its oldest was sent."""
+    if presence.workers is not None or backlog.oldest is None:
+        return presence.workers == 0
+    overdue = _age(backlog.oldest) > PATIENCE
+    return overdue and (backlog.seen_at is None or backlog.seen_at < backlog.oldest)
+
+
+def _age(moment: datetime) -> timedelta:
+    return (timezone.now() if timezone.is_aware(moment) else datetime.now()) - moment  # noqa: DTZ005 - as Django's are
+
+
+def _queues(known: dict[str, Backlog]) -> list[str]:
+    waiting = sorted(queue for queue, backlog in known.items() if queue and backlog.waiting)
+    return list(dict.fromkeys([default_queue(), *registry.queues(), *waiting]))
+
+
+def _backlog_of(queue: str, known: dict[str, Backlog]) -> Backlog:
+    """Return what the ledger knows of a queue, under its name and, for the default one, under none."""
+    parts = [known[name] for name in dict.fromkeys((queue, "" if queue == default_queue() else queue)) if name in known]
+    return Backlog(
+        sum(part.waiting for part in parts),
+        min((part.oldest for part in parts if part.oldest), default=None),
+        max((part.seen_at for part in parts if part.seen_at), default=None),
+    )
+
+
+def _waiting(presence: Presence, backlog: Backlog) -> str:
+    if presence.error:
+        return f"the broker cannot be asked what waits: {presence.error}"
+    messages = f"{presence.waiting} {'message waits' if presence.waiting == 1 else 'messages wait'}"
+    return f"{messages} on the broker, {_rows(backlog)}"
+
+
+def _rows(backlog: Backlog) -> str:
+    oldest = f", the oldest since {_time(backlog.oldest)}" if backlog.oldest else ""
+    return f"{backlog.waiting} {'delivery' if backlog.waiting == 1 else 'deliveries'} in the ledger{oldest}"
+
+
+def _workers(queue: str, presence: Presence, backlog: Backlog) -> str:
+    seen = f"one was last heard of at {_time(backlog.seen_at)}" if backlog.seen_at else "none has been heard of"
+    if presence.error or presence.workers is None:
+        return f"whether a worker consumes it cannot be told: it may, without saying what it consumes; {seen}"
+    if presence.workers:
+        return f"consumed by {presence.workers} {'worker' if presence.workers == 1 else 'workers'}; {seen}"
+    return f"NO WORKER consumes it; {seen}. Start one: {_command(queue)}"
+
+
+def _command(queue: str) -> str:
+    path = conf.get().CELERY_APP
+    if path is None:
+        return "celery -A signalbus worker (without -Q it consumes the queues of all receivers)"
+    return f"celery -A {path.partition(':')[0]} worker -Q {queue}"
+
+
+def _time(moment: datetime | None) -> str:
+    return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,86 @@
+"""The texts of one Celery message, one after the other, until they are all delivered or its time is over."""
+
+from __future__ import annotations
+
+import time
+
+from django.db import DataError
+
+from signalbus import conf
+from signalbus.receiving.process import task_log
+from signalbus.receiving.process.database_connections import mend_connections, open_caches
+from signalbus.receiving.process.session_state import end_changed_sessions
+from signalbus.receiving.routing.requeueing import returned
+from signalbus.receiving.routing.resolution import deliver_message
+from signalbus.receiving.routing.verification import open_text, refuse
+from signalbus.receiving.running.grouping import Group
+from signalbus.transport import progress
+
+
+def deliver(
+    texts: object, *, queue: str | None = None, redelivered: bool = False, ticket: progress.Ticket | None = None
+) -> None:
+    """Deliver what one Celery message holds.
+
+    Args:
+        texts: a list of signed texts; whoever can write to the broker chose it.
+        queue: the queue it came through, or None for the default one.
+        redelivered: the broker gave it out before, and its worker was lost or stopped.
+        ticket: where the main process looks how far this has come; None if it does not.
+
+    Raises:
+        Exception: such as the ledger's DatabaseError; the Celery message must be given back to the broker.
+    """
+    task_log.begin()
+    end_changed_sessions()  # of a host's task or handler that ran on this thread before
+    if not isinstance(texts, list):
+        refuse(texts, "not a list of texts", queue)
+        return
+    open_caches()
+    try:
+        _deliver_each(texts, queue, progress.of(ticket, len(texts)), redelivered=redelivered)
+    except BaseException:
+        mend_connections()  # a time limit may strike in our own queries as well
+        raise
+
+
+def _deliver_each(texts: list[object], queue: str | None, told: progress.Progress, *, redelivered: bool) -> None:
+    deadline = time.monotonic() + conf.get().BATCH_SECONDS
+    group = Group(told)
+    put_off: list[int] = []
+    alone = len(texts) == 1
+    for index, text in enumerate(texts):
+        over = index > 0 and time.monotonic() > deadline
+        rest = range(index, len(texts) if over else index + 1)
+        if not told.begin(*rest):
+            break  # somebody else gets what has not begun
+        if over:
+            if returned(queue, texts[index:]):
+                told.end(*rest)
+                break
+            told.put_off(*rest[1:])
+        company = len(group)
+        group.begin_text(index)
+        try:
+            message = open_text(text, queue)
+            if message is not None:
+                deliver_message(message, queue, deadline, group, redelivered=redelivered, alone=alone)
+        except (DataError, UnicodeError) as error:
+            # The database's word on this text, not on its own state: to try again would be to try for ever.
+            refuse(text, f"the ledger cannot hold it: {error}", queue, error)
+            group.drop_text()
+        if len(group) > company:
+            put_off.append(index)
+            told.put_off(index)
+        else:
+            told.end(index)
+        if group.is_full:
+            _deliver_group(group, put_off, told)
+    _deliver_group(group, put_off, told)
+
+
+def _deliver_group(group: Group, put_off: list[int], told: progress.Progress) -> None:
+    told.resume(*put_off)
+    group.deliver()
+    told.end(*put_off)
+    put_off.clear()

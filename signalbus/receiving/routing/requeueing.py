@@ -1,0 +1,70 @@
+"""What a worker gives back to its queue, so that nothing slow keeps it from everybody else."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from signalbus import conf, ledger
+from signalbus.broker import publisher
+from signalbus.context import delivery_of
+from signalbus.events import Event, is_heard
+from signalbus.exceptions import TextError
+from signalbus.receiving.process import task_log
+from signalbus.receiving.routing.verification import open_text
+from signalbus.receiving.running.reporting import tell, worker_name
+from signalbus.wire.message import delivery_id, from_body, to_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from signalbus.wire.message import Message
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+
+def returned(queue: str | None, texts: Sequence[Any]) -> bool:
+    """Return the rest of a batch to the queue, so that one batch does not keep a worker from everybody else."""
+    for text in texts:
+        if not isinstance(text, str):
+            open_text(text, queue)  # refuses it
+    messages = _messages_in(texts)
+    _wait_anew(messages)
+    try:
+        publisher.publish_texts(queue, [text for text in texts if isinstance(text, str)])
+    except publisher.PublishError as error:
+        logger.warning("signalbus goes on with a batch past its time, because it cannot be given back: %s", error)
+        return False
+    task_log.note_requeued(texts)
+    if is_heard("requeued"):
+        for message in messages:
+            for recipient in ("",) if message.recipients is None else message.recipients:
+                tell(Event("requeued", delivery_of(message, recipient, 0), worker=worker_name()))
+    return True
+
+
+def _messages_in(texts: Sequence[Any]) -> list[Message]:
+    messages = []
+    for text in texts:
+        with contextlib.suppress(TextError, TypeError):  # whoever takes it off the queue deals with it
+            messages.append(from_body(conf.signer().verify(text)))
+    return messages
+
+
+def _wait_anew(messages: Sequence[Message]) -> None:
+    """Note that deliveries stand at the end of their queue: else the markers before them would prove them lost."""
+    waiting = [
+        delivery_id(message.id, recipient)
+        for message in messages
+        if message.recorded
+        for recipient in message.recipients or ()
+    ]
+    if waiting:
+        ledger.wait_anew(waiting)
+
+
+def returned_rest(message: Message, recipients: Sequence[str], queue: str | None) -> bool:
+    """Return a message to the queue for those it has not reached: a slow receiver must not use up another's time."""
+    return returned(queue, [publisher.sign(to_body(replace(message, recipients=tuple(recipients))))])

@@ -1,0 +1,137 @@
+"""From a message to its receivers: each is looked up here, and what this worker does not know is parked."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from signalbus import ledger
+from signalbus.broker import publisher
+from signalbus.context import delivery_of
+from signalbus.events import Event, is_heard
+from signalbus.exceptions import SignalBusError
+from signalbus.receiving.process import task_log
+from signalbus.receiving.routing.requeueing import returned_rest
+from signalbus.receiving.running.attempt import deliver_one
+from signalbus.receiving.running.parking import park
+from signalbus.receiving.running.reporting import tell, worker_name
+from signalbus.registration.registry import registry
+from signalbus.wire.message import delivery_id, to_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from signalbus.receiving.running.grouping import Group
+    from signalbus.registration.registry import Receiver
+    from signalbus.wire.message import Message
+
+
+def deliver_message(  # noqa: PLR0913 - what the Celery message and its batch say
+    message: Message, queue: str | None, deadline: float, group: Group, *, redelivered: bool, alone: bool
+) -> None:
+    signal = registry.signal(message.signal)
+    if signal is None:
+        park(message, message.recipients or ("",), queue, f"this worker does not know the signal {message.signal!r}")
+        return
+    if message.recipients is None:
+        _deliver_open(message, signal.matching(message.sender), queue, redelivered=redelivered)
+        return
+    known = _known(signal, message, message.recipients, queue)
+    lone = alone and len(known) == 1
+    if redelivered and not lone:
+        _set_apart(message, list(known), queue)
+        return
+    if redelivered and not message.recorded:
+        for recipient, receiver in known.items():
+            ledger.keep(message, [recipient], receiver.queue)
+    if len(known) == 1:
+        ((recipient, receiver),) = known.items()
+        if redelivered or lone or not group.add(message, recipient, receiver):
+            deliver_one(message, recipient, receiver, redelivered=redelivered)
+    elif known:
+        _deliver_each(message, known, queue, deadline, group)
+
+
+def _deliver_each(
+    message: Message, known: dict[str, Receiver], queue: str | None, deadline: float, group: Group
+) -> None:
+    """Deliver a message to several, one after the other; who waits for too long behind one of them goes elsewhere."""
+    recipients = message.recipients or ()
+    places = {recipient: place for place, recipient in enumerate(recipients) if recipient in known}
+    told = group.divide(len(recipients))
+    told.end(*(set(range(len(recipients))) - set(places.values())))
+    for index, (recipient, receiver) in enumerate(known.items()):
+        over = index > 0 and time.monotonic() > deadline
+        rest = list(known)[index:] if over else [recipient]
+        if not told.begin(*(places[each] for each in rest)):
+            return  # somebody else gets those that have not begun
+        if over:
+            if returned_rest(message, rest, queue):
+                told.end(*(places[each] for each in rest))
+                return
+            told.put_off(*(places[each] for each in rest[1:]))
+        if group.add(message, recipient, receiver, places[recipient]):
+            told.put_off(places[recipient])
+        else:
+            deliver_one(message, recipient, receiver, redelivered=False)
+            told.end(places[recipient])
+
+
+def _known(signal: Any, message: Message, recipients: Sequence[str], queue: str | None) -> dict[str, Receiver]:
+    """Find the receivers that a message names, and park its deliveries to those that are not known here."""
+    known = {}
+    unknown = []
+    for recipient in recipients:
+        receiver = signal.find(recipient, message.sender)
+        if receiver is None:
+            unknown.append(recipient)
+        else:
+            known[recipient] = receiver
+    if unknown:
+        names = ", ".join(unknown)
+        park(message, unknown, queue, f"this worker does not know the receiver {names} of {message.signal}")
+    return known
+
+
+def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -> None:
+    """Keep deliveries whose worker was lost in company, so that the one that ended it comes again alone."""
+    for recipient in recipients:
+        task_log.note(message.signal, recipient, task_log.ALONE)
+    if message.recorded:
+        ledger.release([delivery_id(message.id, recipient) for recipient in recipients])
+    else:
+        ledger.keep(message, recipients, queue)
+
+
+def _deliver_open(message: Message, receivers: Sequence[Receiver], queue: str | None, *, redelivered: bool) -> None:
+    """Deliver a message whose sender did not know the receivers: each through its own queue, from here on by name."""
+    if not receivers:
+        nobody = SignalBusError("no receiver listens to it here: deploy one, then retry the delivery")
+        if ledger.skip(message, queue, str(nobody)):
+            tell(Event("skipped", delivery_of(message, "", 0), nobody, worker=worker_name()))
+        return
+    if message.recorded or redelivered:
+        for receiver in receivers:
+            task_log.note(message.signal, receiver.id, task_log.ALONE)
+        if ledger.expand(message, [(receiver.id, receiver.queue or queue) for receiver in receivers]):
+            tell(Event("done", delivery_of(message, "", 0), worker=worker_name()))
+        return
+    here = [receiver for receiver in receivers if receiver.queue in {None, queue}]
+    for receiver in receivers:
+        if receiver not in here:
+            task_log.note(message.signal, receiver.id, f"sent on to the queue {receiver.queue}")
+            _send_on(replace(message, recipients=(receiver.id,)), receiver)
+    for receiver in here:
+        deliver_one(replace(message, recipients=(receiver.id,)), receiver.id, receiver, redelivered=False)
+
+
+def _send_on(part: Message, receiver: Receiver) -> None:
+    """Publish a message for one receiver to that receiver's queue."""
+    try:
+        publisher.publish(receiver.queue, [to_body(part)])
+    except publisher.PublishError as error:
+        ledger.keep_unpublished([(part, receiver.queue)], str(error), error)
+    else:
+        if is_heard("published"):
+            tell(Event("published", delivery_of(part, receiver.id, 0), worker=worker_name()))

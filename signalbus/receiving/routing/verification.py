@@ -1,0 +1,81 @@
+"""From a queue's text to a message: verified first, then read; what cannot be opened is kept, and never run."""
+
+from __future__ import annotations
+
+import logging
+import reprlib
+from typing import TYPE_CHECKING
+
+from signalbus import conf, ledger
+from signalbus.events import Event, is_heard
+from signalbus.exceptions import SignalBusError, TextError, UnknownKey, UnknownVersion
+from signalbus.models import State
+from signalbus.receiving.process import task_log
+from signalbus.receiving.running.reporting import tell, worker_name
+from signalbus.wire.marker import marker_from
+from signalbus.wire.message import from_body
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from signalbus.events import Kind
+    from signalbus.wire.message import Message
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+
+def open_text(text: object, queue: str | None) -> Message | None:
+    """Verify and parse a text; what cannot be opened is kept as the design says, and never run."""
+    if isinstance(text, str) and "\x00" in text:
+        # No signer writes one, and PostgreSQL could not keep it, whoever's key it names.
+        refuse(text, "Garbage: it holds a NUL character", queue)
+        return None
+    try:
+        body = conf.signer().verify(text)
+        marker = marker_from(body)
+        if marker is None:
+            return from_body(body)
+        task_log.note("a marker", f"the queue {marker.queue or queue}", "taken note of")
+        ledger.marker_returned(marker.queue, marker.marked_at)
+    except UnknownKey as error:
+        _park(str(text), error, queue, sealed=True)
+    except UnknownVersion as error:
+        _park(error.body, error, queue, sealed=False)
+    except TextError as error:
+        refuse(text, f"{type(error).__name__}: {error}", queue, error)
+    return None
+
+
+def _park(text: str, error: TextError, queue: str | None, *, sealed: bool) -> None:
+    logger.warning("signalbus parks a text: %s", error)
+    parked = ledger.park_text(text, sealed=sealed, queue=queue, reason=str(error))
+    if parked.state == State.DEAD:
+        logger.error("signalbus gave up a parked text, message %s: %s", parked.id, error)
+        _tell("dead", parked.id, error)
+    elif parked.state is not None:
+        _tell("parked", parked.id, error)
+
+
+def refuse(text: object, reason: str, queue: str | None, error: Exception | None = None) -> None:
+    """Keep a text as a dead letter that no worker will ever run.
+
+    Args:
+        text: what came; whoever can write to the broker chose it.
+        reason: what stands against it.
+        queue: where it came from.
+        error: what was raised, if anything was.
+    """
+    # Not repr(): nested deep enough, its end is a RecursionError.
+    shown = text if isinstance(text, str) else reprlib.repr(text)
+    # The text is somebody else's: its repr keeps its line breaks from forging lines of a log.
+    logger.error("signalbus refused a text (%s): %r", reason, shown[:200])
+    refused = ledger.refuse(shown, reason, queue)
+    error = error or SignalBusError(reason)
+    _tell("refused", refused.id, error)
+    if refused.state is not None:
+        _tell("dead", refused.id, error)
+
+
+def _tell(kind: Kind, message: UUID, error: Exception) -> None:
+    if is_heard(kind):
+        tell(Event(kind, ledger.delivery_of_text(message), error, worker=worker_name()))

@@ -1,0 +1,1 @@
+"""Running receivers: take the delivery, load its payload, invoke the receiver, and settle the outcome."""

@@ -1,0 +1,353 @@
+"""One attempt of a delivery: take its row, run the receiver, commit its effects together with its receipt.
+
+There are three ways. A delivery without a row runs, and gets one only if it fails. One that is recorded is settled as
+done by the first statement of its receiver's transaction: whatever ends the worker rolls that back. One that is suspect
+(given out again, published again, tried again), or whose receiver has no transaction, is claimed by a commit of its own
+first, so that what ends its worker is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.db import Error, connections, transaction
+
+from signalbus import ledger
+from signalbus.exceptions import SignalBusError
+from signalbus.models import State
+from signalbus.receiving.process import task_log
+from signalbus.receiving.process.database_connections import kept_usable, left_open, mend_connections, reject_broken
+from signalbus.receiving.process.interruption import is_shutting_down, was_cut_off
+from signalbus.receiving.process.session_state import end_changed_sessions, is_changed
+from signalbus.receiving.running.invocation import Attempt, NotKnownHere, call_receiver
+from signalbus.receiving.running.leases import LEASE, leases
+from signalbus.receiving.running.lost_runs import settle_redelivered
+from signalbus.receiving.running.parking import park
+from signalbus.receiving.running.receiver_runtimes import BRIEF
+from signalbus.receiving.running.reporting import worker_name
+from signalbus.receiving.running.runner import Outcome, conclude, strip_traceback
+from signalbus.receiving.running.sequencing import is_ordered, turns
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from signalbus.registration.registry import Receiver
+    from signalbus.wire.message import Message
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+CLAIM_LEASE = 10.0  # seconds; from then on the receiver's transaction locks the row, and nobody takes it
+WORTH_TELLING = 0.01  # seconds that a run must have taken to be worth a statement that says so
+STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING, "dead": State.DEAD}
+
+
+class NotRun(SignalBusError):  # noqa: N818 - says what happened
+    """The receiver was not run, or what it wrote was rolled back, and nothing is written down."""
+
+
+class Dropped(NotRun):
+    """The delivery is done, runs elsewhere, or is not due."""
+
+
+class LostClaim(NotRun):
+    """Somebody else has claimed the delivery since."""
+
+
+class Suspect(NotRun):
+    """The delivery was lost before: it may end its worker, and is to be claimed before it runs."""
+
+
+class Spent(NotRun):
+    """The delivery has had all its attempts: `max_attempts` was lowered since, or the last one was lost."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far an attempt has come, for whoever has to write down how it ended."""
+
+    attempt: Attempt
+    begun: bool = False
+    committed: bool = False
+    took: float = 0.0  # seconds, in the receiver
+
+    def note_commit(self) -> None:
+        """Take note of the commit: what fails after it does not make the receiver run again."""
+        self.committed = True
+
+
+def deliver_one(message: Message, recipient: str, receiver: Receiver, *, redelivered: bool) -> None:
+    """Run a receiver, of an ordered signal for the message whose turn it is."""
+    if not is_ordered(message):
+        recorded = message.recorded or redelivered
+        deliver_attempt(Attempt(message, recipient, receiver, recorded=recorded), redelivered=redelivered)
+        return
+    for turn in turns(message, recipient, receiver.queue):
+        own = turn.id == message.id
+        attempt = Attempt(turn, recipient, receiver, recorded=True)
+        # What another message's worker dies of is not seen when its own comes again: counted before it runs.
+        deliver_attempt(attempt, redelivered=redelivered and own, claim=redelivered or not own)
+
+
+def deliver_attempt(attempt: Attempt, *, redelivered: bool = False, claim: bool = False) -> None:
+    """Run a receiver in a context of its own: what it activates ends with it.
+
+    Args:
+        attempt: what is to run.
+        redelivered: the broker gave its message out before.
+        claim: it is to be counted before it runs.
+    """
+    try:
+        try:
+            _run_as_due(attempt, redelivered=redelivered, claim=claim)
+        except Dropped:
+            attempt.row = ledger.earlier_id(attempt.message.id, attempt.recipient)
+            if attempt.row is None:
+                raise
+            _run_as_due(attempt, redelivered=redelivered, claim=claim)
+    except Dropped:
+        task_log.note(attempt.message.signal, attempt.recipient, "runs elsewhere, or was delivered already")
+        text = "signalbus: %s to %s runs elsewhere, or was delivered already"
+        logger.info(text, attempt.message.id, attempt.recipient)
+    except LostClaim as error:
+        task_log.note(attempt.message.signal, attempt.recipient, "rolled back: its claim was lost")
+        logger.warning("signalbus rolled back: %s", error)
+
+
+def _run_as_due(attempt: Attempt, *, redelivered: bool, claim: bool) -> None:
+    atomic = attempt.receiver.atomic
+    if attempt.recorded and (redelivered or claim or not atomic):
+        _run_claimed(attempt, redelivered=redelivered)
+        return
+    try:
+        contextvars.copy_context().run(_run, attempt)
+    except Suspect:
+        pass
+    except Spent:
+        end_spent(attempt)
+        return
+    else:
+        return
+    # Not while that is handled, or it would be the context of whatever the receiver raises.
+    _run_claimed(attempt)
+
+
+def _run_claimed(attempt: Attempt, *, redelivered: bool = False) -> None:
+    """Count the attempt before it runs: a delivery that ends its worker is bounded."""
+    lease = CLAIM_LEASE if attempt.receiver.atomic else LEASE
+    alias = ledger.using()
+    most = attempt.receiver.retry.max_attempts
+    taken = ledger.claim(attempt.id, worker=worker_name(), lease=lease, most=most, using=alias)
+    if taken is None:
+        if redelivered and settle_redelivered(attempt):
+            return
+        raise Dropped
+    attempt.count(taken, claimed=True)
+    if attempt.is_spent:
+        end_spent(attempt)
+        return
+    attempt.tell("claimed")
+    contextvars.copy_context().run(_run, attempt)
+
+
+def end_spent(attempt: Attempt) -> None:
+    """Let a delivery be dead without another run, with the error of its last attempt.
+
+    Args:
+        attempt: the one that is not made; its row is as it was before.
+    """
+    attempt.number -= 1
+    attempt.claimed = False
+    error, traceback = ledger.last_failure(attempt.id)
+    error = error or f"its worker was lost in attempt {attempt.number}"  # by a worker of 0.5, which wrote nothing down
+    settlement = ledger.Settlement(state=State.DEAD, error=error, traceback=traceback)
+    if ledger.settle(attempt.id, settlement, seen=attempt.number, attempt=attempt.number):
+        most = attempt.receiver.retry.max_attempts
+        spent = SignalBusError(f"attempt {attempt.number} was the last one (max_attempts is {most}): {error}")
+        if traceback:
+            spent.__cause__ = SignalBusError(f"before\n{traceback}")
+        attempt.tell("dead", spent)
+
+
+def _run(attempt: Attempt) -> None:
+    """Run, and write down what did not succeed."""
+    progress = Progress(attempt)
+    started = time.monotonic()
+    try:
+        error = _attempt(progress)
+    finally:
+        end_changed_sessions()
+    # A time limit may have struck, and the receiver have gone on after it; what was brief is hardly looked at.
+    long = attempt.receiver.timeout is not None or time.monotonic() - started > BRIEF
+    if error is not None or long or left_open():
+        mend_connections()
+    if error is None:
+        attempt.tell("done")
+        return
+    if was_cut_off():
+        give_up(attempt)
+        raise error
+    if isinstance(error, NotKnownHere):
+        if not attempt.claimed or _give_back(attempt):
+            park(attempt.message, [attempt.recipient], attempt.receiver.queue, str(error))
+    else:
+        write_down(attempt, conclude_attempt(attempt, error), progress.took)
+
+
+def _attempt(progress: Progress) -> BaseException | None:
+    """Run the receiver, and return what it raised; what fails after its commit does not make it run again."""
+    try:
+        _execute(progress)
+    except (KeyboardInterrupt, NotRun):  # the first is the person's at the terminal, not the receiver's
+        raise
+    except BaseException as error:  # a receiver's SystemExit or MemoryError is a failed attempt
+        if not progress.begun:
+            if progress.attempt.claimed:
+                _unclaim(progress.attempt)
+            raise  # the ledger's own: the broker keeps the message
+        if not progress.committed:
+            return error
+        text = "signalbus: %s to %s is done, but a callback that it left with on_commit failed"
+        logger.exception(text, progress.attempt.message.signal, progress.attempt.recipient)
+    return None
+
+
+def give_up(attempt: Attempt) -> None:
+    """Leave a run that was cut off to the next worker, which gets the message from the broker again."""
+    shutdown = is_shutting_down()
+    what = (attempt.message.signal, attempt.recipient, attempt.number)
+    why = "the worker shuts down, which is no attempt" if shutdown else "its process was told to end"
+    logger.warning("signalbus: %s to %s was cut off in attempt %s: %s", *what, why)
+    if shutdown and attempt.claimed and _give_back(attempt):
+        attempt.tell("requeued")
+
+
+def _unclaim(attempt: Attempt) -> None:
+    """Undo the claim of a run that has not begun, which was no attempt; if the ledger is away, it counts."""
+    try:
+        mend_connections()
+        if _give_back(attempt):
+            attempt.tell("requeued")
+    except Error as error:
+        logger.warning("signalbus: attempt %s of %s has not begun, and counts: %s", attempt.number, attempt.id, error)
+
+
+def _give_back(attempt: Attempt) -> bool:
+    return ledger.give_back(attempt.id, attempt.number)
+
+
+def conclude_attempt(attempt: Attempt, error: BaseException) -> Outcome:
+    """Decide what a receiver's error means for its delivery."""
+    strip_traceback(error)
+    return conclude(
+        error,
+        attempt=attempt.number - attempt.since,
+        retry=attempt.receiver.retry,
+        on_missing=attempt.receiver.policy.on_missing,
+        spread=random.random(),  # noqa: S311 - spreads retries; guards nothing
+    )
+
+
+def _execute(progress: Progress) -> None:
+    """Run the receiver; if it is atomic, its effects and its receipt are one commit."""
+    attempt, alias = progress.attempt, ledger.using()
+    connection = connections[alias]
+    if not attempt.receiver.atomic:
+        _execute_bare(progress, connection)
+        return
+    outermost = not connection.in_atomic_block  # else in a test, whose commit never comes
+    with transaction.atomic(using=alias):
+        if outermost:
+            transaction.on_commit(progress.note_commit, using=alias, robust=True)
+        if attempt.recorded:
+            _settle_first(attempt, alias)
+        _call_timed(progress)
+        reject_broken(connection)
+        if attempt.recorded and progress.took >= WORTH_TELLING and not is_changed(connection):
+            ledger.tell_runtime(attempt.id, progress.took, using=alias)
+
+
+def _execute_bare(progress: Progress, connection: BaseDatabaseWrapper) -> None:
+    """Run a receiver that asked for no transaction, under the lease of its claim if it has one."""
+    attempt = progress.attempt
+    if not attempt.claimed and not connection.in_atomic_block:
+        _call_timed(progress)
+        return
+    borrowed = connection.in_atomic_block  # a test's
+    held = leases.held(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext()
+    with held, kept_usable(connection):
+        _call_timed(progress)
+        if borrowed:
+            reject_broken(connection)
+        # Before the ledger is told: a role, a search_path or a query that was cut off may keep it from its tables.
+        end_changed_sessions()
+        mend_connections()
+    if attempt.claimed and not ledger.settle(
+        attempt.id, ledger.Settlement(state=State.DONE), seen=attempt.number, attempt=attempt.number
+    ):
+        raise _lost(attempt)
+
+
+def _call_timed(progress: Progress) -> None:
+    progress.begun = True
+    began = time.monotonic()
+    try:
+        call_receiver(progress.attempt)
+    finally:
+        progress.took = progress.attempt.took = time.monotonic() - began
+
+
+def _settle_first(attempt: Attempt, alias: str) -> None:
+    """Settle the delivery as done: the transaction's first statement, taken back by whatever ends it."""
+    if attempt.claimed:
+        if not ledger.confirm(attempt.id, attempt.number, worker=worker_name(), using=alias):
+            raise _lost(attempt)
+        return
+    taken = ledger.take(attempt.id, worker=worker_name(), using=alias)
+    if taken is None:
+        raise Dropped
+    if taken.publications:
+        raise Suspect
+    attempt.count(taken)
+    if attempt.is_spent:
+        raise Spent
+
+
+def _lost(attempt: Attempt) -> LostClaim:
+    return LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {attempt.recipient} lost its claim")
+
+
+def settlement_of(outcome: Outcome, took: float | None) -> ledger.Settlement:
+    """Return what the ledger is told of an outcome, after so many seconds."""
+    return ledger.Settlement(
+        state=STATES[outcome.kind], error=outcome.reason, traceback=outcome.traceback, delay=outcome.delay, took=took
+    )
+
+
+def write_down(attempt: Attempt, outcome: Outcome, took: float | None = None) -> None:
+    """Settle an attempt that did not succeed, and tell of it.
+
+    Args:
+        attempt: which.
+        outcome: how it ended.
+        took: seconds that its receiver ran.
+    """
+    message, recipient = attempt.message, attempt.recipient
+    settlement = settlement_of(outcome, took)
+    if not attempt.recorded:
+        ledger.keep_settled(message, recipient, attempt.receiver.queue, settlement)
+    else:
+        seen = attempt.number if attempt.claimed else attempt.number - 1
+        # What was claimed under suspicion stays suspect: else every second run of it could end a worker uncounted.
+        suspect = attempt.claimed and attempt.receiver.atomic
+        if not ledger.settle(attempt.id, settlement, seen=seen, attempt=attempt.number, suspect=suspect):
+            task_log.note(message.signal, recipient, "failed after its claim was lost, or was done")
+            text = "signalbus: %s to %s failed after its claim was lost, or was done"
+            logger.warning(text, message.id, recipient, exc_info=outcome.error)
+            return
+    attempt.tell(outcome.kind, outcome.error, outcome.delay)

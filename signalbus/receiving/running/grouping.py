@@ -1,0 +1,157 @@
+"""Brief deliveries of one Celery message that share a commit: a savepoint each, and one statement that takes them all.
+
+What one of them does is undone to its savepoint, and is no other's business. What ends the whole transaction has cost
+nobody but its author anything: the others run again, each by itself, as they would have without company.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db import connections
+
+from signalbus import conf, ledger
+from signalbus.receiving.running.attempt import deliver_attempt
+from signalbus.receiving.running.group_commit import SharedCommit
+from signalbus.receiving.running.invocation import Attempt
+from signalbus.receiving.running.receiver_runtimes import BRIEF, pace
+from signalbus.wire.json_writer import write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from signalbus.registration.registry import Receiver
+    from signalbus.transport.progress import Progress
+    from signalbus.wire.message import Message
+
+MOST = 32  # deliveries in a commit
+
+
+class Group:
+    """Deliveries that have been put off, to be run together.
+
+    Args:
+        told: where it is noted who has begun.
+    """
+
+    def __init__(self, told: Progress) -> None:
+        self.text: int = 0  # whose deliveries are added now
+        self.parts: Progress | None = None  # how far its recipients are; None if it has one
+        self._recipients = 0
+        self._told = told
+        self._waiting: dict[UUID, Attempt] = {}
+        self._may_share: bool | None = None  # nobody knows yet, nor asks where there are no rows
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many as share a commit."""
+        return len(self._waiting) >= MOST
+
+    def begin_text(self, text: int) -> None:
+        """Add the deliveries of a text from now on."""
+        self.text, self.parts, self._recipients = text, None, 0
+
+    def divide(self, recipients: int) -> Progress:
+        """Note for each recipient of the text by itself how far it is."""
+        self._recipients = recipients
+        self.parts = self._told.parts(self.text, recipients)
+        return self.parts
+
+    def drop_text(self) -> None:
+        """Give none of the text's recipients to anybody else."""
+        if self.parts is not None:
+            self.parts.end(*range(self._recipients))
+
+    def add(self, message: Message, recipient: str, receiver: Receiver, place: int = 0) -> bool:
+        """Put a delivery off until the others of its commit are there.
+
+        Args:
+            message: what is delivered; nothing suspicious is known of it.
+            recipient: the receiver's id, as the message has it.
+            receiver: the receiver.
+            place: its place among the message's recipients.
+
+        Returns:
+            False if it must run alone, and now.
+        """
+        if not message.recorded or message.ordering_key is not None or not _is_sociable(receiver):
+            return False
+        if self._may_share is None:
+            self._may_share = _may_share()
+        if not self._may_share:
+            return False
+        attempt = Attempt(message, recipient, receiver, recorded=True, text=self.text, told=self.parts, place=place)
+        return self._waiting.setdefault(attempt.id, attempt) is attempt
+
+    def deliver(self) -> None:
+        """Run what waits, in as few commits as they can share."""
+        divided = _by_context(self._waiting.values())
+        self._waiting.clear()
+        for attempt in (attempt for waiting in divided for attempt in waiting):
+            if attempt.told is not None:
+                attempt.told.resume(attempt.place)
+        for waiting in divided:
+            self._deliver_together(waiting)
+
+    def _deliver_together(self, put_off: list[Attempt]) -> None:
+        waiting = put_off
+        while waiting:
+            some = _first(waiting)
+            waiting = waiting[len(some) :]
+            if len(some) == 1:
+                self._deliver_alone(some[0])
+                continue
+            shared = SharedCommit(some, ledger.using(), self._told)
+            shared.run()
+            for attempt in shared.alone:
+                self._deliver_alone(attempt)
+            waiting = shared.late + waiting
+        for attempt in put_off:
+            if attempt.told is not None:
+                attempt.told.end(attempt.place)
+
+    def _deliver_alone(self, attempt: Attempt) -> None:
+        self._told.resume(attempt.text)
+        if attempt.told is not None:
+            attempt.told.resume(attempt.place)
+        deliver_attempt(attempt)
+
+
+def _is_sociable(receiver: Receiver) -> bool:
+    """Whether a receiver is fit for company at all, and has been brief so far."""
+    return receiver.atomic and not receiver.is_async and receiver.timeout is None and pace.may_share(receiver.id)
+
+
+def _may_share() -> bool:
+    """Whether commits are shared here: not where the host says so, nor in its transaction, or a test's."""
+    alias = ledger.using()
+    connection = connections[alias]
+    theirs = connection.in_atomic_block or not connection.settings_dict["AUTOCOMMIT"]
+    return conf.get().SHARE_COMMITS and not theirs and ledger.can_share(alias)
+
+
+def _by_context(attempts: Iterable[Attempt]) -> list[list[Attempt]]:
+    """Divide attempts by the context that they carry: those of different tenants share no commit."""
+    divided: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        context = attempt.message.context
+        divided.setdefault(write(dict(context)) if context else "", []).append(attempt)
+    return list(divided.values())
+
+
+def _first(waiting: list[Attempt]) -> list[Attempt]:
+    """Choose the first of those that wait: as many as are brief together."""
+    seconds = 0.0
+    for count, attempt in enumerate(waiting[:MOST]):
+        receiver = attempt.receiver.id
+        seconds += pace.expected(receiver)
+        if count and (seconds > BRIEF or not pace.may_share(receiver)):
+            return waiting[:count]
+        if not pace.may_share(receiver):
+            return waiting[:1]
+    return waiting[:MOST]

@@ -1,0 +1,107 @@
+"""From a message's text to what a receiver gets: one query for each model, however many rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from django.core.exceptions import FieldError
+from django.db import connections, router
+
+from signalbus import conf
+from signalbus.compat.row_sql import row_query
+from signalbus.exceptions import ConfigurationError
+from signalbus.wire import codec
+from signalbus.wire.values.references import lookup_key, model_named
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from django.db.models import Model
+
+    from signalbus.registration.registry import Receiver
+    from signalbus.wire.values.references import Reference
+
+
+# Keys that are equal in the database if and only if Python says so.
+_SAME_IN_DATABASES: Final = frozenset({int, UUID})
+
+
+def payload_for(receiver: Receiver, text: str) -> tuple[object, dict[str, Any]]:
+    """Read what a message brings to one receiver: with fresh rows, and what else it asks for where they are missing.
+
+    Args:
+        receiver: whose policy says what is fetched along, and whether values may stand in for a row that is gone.
+        text: the message's payload.
+
+    Returns:
+        The sender and the payload.
+
+    Raises:
+        MissingRow: a row is gone, and nothing stands in for it.
+        UnknownClass: a model, database or class is not here.
+        TextError: it cannot be read.
+        ConfigurationError: the receiver asks for a relation that there is not.
+    """
+    try:
+        return codec.decode(
+            text,
+            fetch,
+            related=receiver.policy.select_related,
+            snapshots=receiver.policy.on_missing == "snapshot",
+            max_depth=conf.get().MAX_NESTING,
+        )
+    except FieldError as error:
+        asked = dict(receiver.policy.select_related)
+        raise ConfigurationError(f"{receiver.place} is connected with select_related={asked!r}: {error}") from error
+
+
+def fetch(wanted: Mapping[Reference, Collection[str]]) -> dict[Reference, Model]:
+    """Fetch the rows that a message refers to.
+
+    Through ``_base_manager``, because a default manager may hide rows; from the database that is written to, because a
+    replica may not have them yet.
+
+    Args:
+        wanted: which rows, and the relations that each is to bring.
+
+    Returns:
+        The fresh instances of those that there are.
+
+    Raises:
+        UnknownClass: no installed app has such a model.
+        FieldError: a model has no such relation.
+    """
+    together: dict[tuple[str, str | None], list[Reference]] = {}
+    for reference in wanted:
+        together.setdefault((reference.label, reference.using), []).append(reference)
+    found: dict[Reference, Model] = {}
+    for (label, using), references in together.items():
+        relations = {name for reference in references for name in wanted[reference]}
+        found.update(_rows(label, using, references, relations))
+    return found
+
+
+def _rows(label: str, using: str | None, references: list[Reference], relations: set[str]) -> dict[Reference, Model]:
+    """Load the rows of a model, each under the reference that names it.
+
+    Whether a row has a key is the database's word, and not Python's: a key may be converted on its way, or compared
+    without regard to case.
+    """
+    model = model_named(label)
+    alias = using or router.db_for_write(model)
+    keys = {reference: lookup_key(label, reference.pk) for reference in references}
+    if len(keys) == 1 and not relations:
+        ((reference, key),) = keys.items()
+        query = row_query(model, connections[alias], key)
+        if query is not None:
+            return {reference: row for row in query.find(key)}  # noqa: B035 - of a view's several rows, the last
+    rows = model._base_manager.using(alias).order_by()  # noqa: SLF001 - Django documents it
+    if relations:  # without names, select_related() would follow every foreign key
+        rows = rows.select_related(*relations)
+    by_key = rows.in_bulk([*keys.values()])
+    found = {reference: by_key[key] for reference, key in keys.items() if key in by_key}
+    for reference, key in keys.items():
+        if reference not in found and type(key) not in _SAME_IN_DATABASES:
+            found.update((reference, row) for row in rows.filter(pk=key)[:1])
+    return found

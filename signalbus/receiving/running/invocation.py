@@ -1,0 +1,179 @@
+"""One attempt of a delivery, and the call of its receiver: with its rows as they are now, as the current delivery."""
+
+from __future__ import annotations
+
+import decimal
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from signalbus import events
+from signalbus.carriers import carrying
+from signalbus.compat.django_internals import opened_connections
+from signalbus.context import delivery_of, running
+from signalbus.events import Event, is_heard
+from signalbus.exceptions import SignalBusError, UnknownClass
+from signalbus.receiving.process.query_cancellation import cancel_queries
+from signalbus.receiving.process.session_state import has_schemas, kept_schemas
+from signalbus.receiving.running.carried_context import call_in_context
+from signalbus.receiving.running.hydration import payload_for
+from signalbus.receiving.running.reporting import tell, worker_name
+from signalbus.receiving.running.runner import call
+from signalbus.registration.registry import registry
+from signalbus.wire.message import delivery_id
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from signalbus import ledger
+    from signalbus.context import CurrentDelivery
+    from signalbus.events import Kind
+    from signalbus.registration.registry import Receiver
+    from signalbus.transport.progress import Progress
+    from signalbus.wire.message import Message
+
+
+class NotKnownHere(SignalBusError):  # noqa: N818 - says what happened
+    """The message names what this worker does not have (yet), as the next release's model."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One run of a delivery.
+
+    Args:
+        message: what is delivered.
+        recipient: the receiver's id, as the message has it.
+        receiver: the receiver.
+        recorded: it has a row in the ledger.
+        number: 1 for the first.
+        since: attempts made before the last retry by hand; the policy counts from there.
+        claimed: its number was committed before it runs.
+        text: where its message stands among those of its Celery message.
+        row: the id of its row, once it was asked for.
+        told: where it is noted how far the recipients of its message are; None if it has one.
+        place: its own among them.
+        took: seconds that its receiver ran; None while it did not.
+    """
+
+    message: Message
+    recipient: str
+    receiver: Receiver
+    recorded: bool = False
+    number: int = 1
+    since: int = 0
+    claimed: bool = False
+    text: int = 0
+    row: UUID | None = None
+    told: Progress | None = None
+    place: int = 0
+    took: float | None = None
+    _delivery: CurrentDelivery | None = None
+
+    @property
+    def delivery(self) -> CurrentDelivery:
+        """The delivery, as its receiver and listeners see it."""
+        if self._delivery is None or self._delivery.attempt != self.number:
+            self._delivery = delivery_of(self.message, self.recipient, self.number)
+        return self._delivery
+
+    @property
+    def id(self) -> UUID:
+        """The delivery's; most of those without a row never need it."""
+        if self.row is None:
+            self.row = delivery_id(self.message.id, self.recipient)
+        return self.row
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether its number is above what the receiver's policy allows by now: it is not to be made."""
+        return self.number - self.since > self.receiver.retry.max_attempts
+
+    def count(self, taken: ledger.Taken, *, claimed: bool = False) -> None:
+        """Take over its number, as its row counts it."""
+        self.number, self.since, self.claimed = taken.attempt, taken.allowance, claimed
+        self.took = None
+
+    def tell(self, kind: Kind, error: BaseException | None = None, delay: float = 0.0) -> None:
+        """Tell an event of this attempt, if somebody listens; after the commit that made it true.
+
+        Args:
+            kind: what happened.
+            error: what was raised, or why.
+            delay: seconds until the delivery is due again.
+        """
+        if is_heard(kind):
+            tell(Event(kind, self.delivery, error, delay, self.took, worker_name(), self.receiver))
+
+
+def call_receiver(attempt: Attempt) -> None:
+    """Fetch the rows, and call the receiver as the current delivery, with a decimal context of its own."""
+    if is_heard("started"):
+        _tell_started(attempt)
+    own_decimal_context()
+    if has_schemas():
+        with kept_schemas():
+            _call_in_context(attempt)
+    else:
+        _call_in_context(attempt)
+
+
+def _tell_started(attempt: Attempt) -> None:
+    """Tell that the receiver is about to run; a listener's query would be part of the receiver's transaction."""
+    with ExitStack() as stack:
+        for connection in opened_connections():
+            if connection.in_atomic_block:
+                connection.execute_wrappers.insert(0, _refuse_query)
+                stack.callback(connection.execute_wrappers.remove, _refuse_query)
+        # Not as other events: the receiver's session is ended after its run.
+        events.tell(Event("started", attempt.delivery, worker=worker_name(), receiver=attempt.receiver))
+
+
+def _refuse_query(*_statement: object) -> NoReturn:
+    raise SignalBusError(
+        'A listener of "started" runs in the transaction of the receiver, and must not query its database: listen to '
+        '"done" and "failed", which come after the commit, or note what you need in memory.'
+    )
+
+
+def _call_in_context(attempt: Attempt) -> None:
+    delivery, context = attempt.delivery, attempt.message.context
+    if not context:
+        running(delivery, _call_receiver, attempt)
+        return
+    try:
+        carrying.reject_unknown(context)
+    except UnknownClass as error:
+        raise NotKnownHere(str(error)) from error
+    running(delivery, call_in_context, context, _call_receiver, attempt)
+
+
+def own_decimal_context() -> None:
+    """Give the current context a decimal context of its own: a copied context holds the very same object."""
+    decimal.setcontext(decimal.getcontext().copy())
+
+
+def _call_receiver(attempt: Attempt) -> None:
+    receiver = attempt.receiver
+    function = receiver.function()
+    if function is None:
+        raise SignalBusError(f"the receiver {receiver.id} has been garbage-collected: connect it with weak=False")
+    arguments = _arguments(receiver, attempt.message)
+    try:
+        call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
+    except BaseException as error:
+        if isinstance(error, MemoryError):
+            # What the receiver holds would stand in the way of writing down that it failed.
+            traceback.clear_frames(error.__traceback__)
+        cancel_queries()  # before the transaction's end closes a connection in mid-query
+        raise
+
+
+def _arguments(receiver: Receiver, message: Message) -> dict[str, Any]:
+    """Decode a message into a receiver's arguments, its rows as they are now."""
+    try:
+        sender, payload = payload_for(receiver, message.payload)
+    except UnknownClass as error:
+        raise NotKnownHere(str(error)) from error
+    return {**payload, "signal": registry.presented(message.signal), "sender": sender}

@@ -1,0 +1,128 @@
+"""The listeners of the bus itself; this is where all of them are registered.
+
+The log of how deliveries end, `delivery_failed` and `delivery_dead`, Celery's own lines, the runtime estimates and the
+warning of a slow receiver all observe the same events as a host's listeners.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from celery.utils.log import ColorFormatter
+
+from signalbus.announcements import delivery_dead, delivery_failed
+from signalbus.events import listen
+from signalbus.exceptions import MissingRow, RetryLater
+from signalbus.receiving.process import task_log
+from signalbus.receiving.running.receiver_runtimes import pace
+from signalbus.receiving.running.runner import describe
+from signalbus.receiving.running.tracebacks import format_error
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from signalbus.events import Event
+
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+LIBRARIES = frozenset({"signalbus", "django", "asgiref", "asyncio", "concurrent", "contextlib"})  # before the receiver
+# What formats an error for a log: Celery's own only calls that of the standard library.
+PLAIN_FORMATS = frozenset({logging.Formatter.formatException, ColorFormatter.formatException})
+SNAPSHOT = ' If the receiver can do without the row, connect it with on_missing="snapshot".'
+
+
+@listen("done", "failed", "dead", "skipped")
+def estimate_runtime(event: Event) -> None:
+    """Learn how long an atomic receiver runs, and warn of one that keeps its transaction open for long."""
+    if event.seconds is not None and event.receiver is not None and event.receiver.atomic:
+        pace.learn(event.receiver.id, event.seconds)
+        pace.warn(event.receiver.id, event.seconds)
+
+
+@listen("done", "failed", "dead", "skipped", "parked", "refused")
+def complete_line(event: Event) -> None:
+    """Note what became of a delivery, for Celery's line about the end of its task."""
+    if not event.worker or (event.kind == "dead" and is_text(event)):
+        return  # of no task, or noted when it was refused
+    if event.kind == "done" and event.seconds is None:
+        return  # an open message: its receivers have deliveries of their own
+    words: str = event.kind
+    if event.kind == "failed":
+        words = f"{'put off' if isinstance(event.error, RetryLater) else 'failed'}, again in {event.delay:.1f} s"
+    task_log.note(event.delivery.signal or "a text", event.delivery.receiver, words)
+
+
+def is_text(event: Event) -> bool:
+    """Whether an event is about a text that was never opened."""
+    return not event.delivery.signal
+
+
+@listen("failed", "dead", "skipped")
+def log_outcome(event: Event) -> None:
+    """Log how an attempt ended that did not succeed."""
+    delivery, error = event.delivery, event.error
+    what = (delivery.signal, delivery.receiver or "(whoever listens)", delivery.id, delivery.attempt)
+    if event.kind == "skipped":
+        remedy = SNAPSHOT if isinstance(error, MissingRow) else ""
+        reason = "" if error is None else describe(error)
+        logger.warning("signalbus: %s to %s skipped (delivery %s, attempt %s): %s%s", *what, reason, remedy)
+    elif event.kind == "dead":
+        if is_text(event) or not event.worker:
+            return  # logged by whoever refused it, the sweeper, or the sender who could not send it
+        _log_error(error, "signalbus: %s to %s is dead (delivery %s, attempt %s)", *what)
+    elif isinstance(error, RetryLater):  # a wish, no error
+        logger.info("signalbus: %s to %s (delivery %s, attempt %s) %s", *what, error)
+    else:
+        text = "signalbus: %s to %s failed (delivery %s, attempt %s), again in %.1f s"
+        _log_error(error, text, *what, event.delay)
+
+
+def _log_error(error: BaseException | None, text: str, *arguments: object) -> None:
+    """Log an error with its traceback, which is formatted here where the handlers would format it in the same way."""
+    raised = _as_raised(error)
+    if raised is None or not _format_as_python(logger):
+        logger.error(text, *arguments, exc_info=raised)
+    elif logger.isEnabledFor(logging.ERROR):
+        filename, line, function, _ = logger.findCaller()
+        record = logger.makeRecord(logger.name, logging.ERROR, filename, line, text, arguments, raised, function)
+        record.exc_text = format_error(*raised[1:]).removesuffix("\n")  # else a formatter would format the error
+        logger.handle(record)
+
+
+def _format_as_python(start: logging.Logger) -> bool:
+    """Whether all formatters that a record of a logger comes to format its error as the standard library does."""
+    found: logging.Logger | None = start
+    while found is not None:
+        if not all(_has_plain_format(handler.formatter) for handler in found.handlers):
+            return False
+        found = found.parent if found.propagate else None
+    return True
+
+
+def _has_plain_format(formatter: logging.Formatter | None) -> bool:
+    return formatter is None or getattr(formatter.formatException, "__func__", None) in PLAIN_FORMATS
+
+
+def _as_raised(error: BaseException | None) -> ExcInfo | None:
+    """Return what a logger takes for an error, with a traceback that begins in the receiver; whole if it never does."""
+    if error is None:
+        return None
+    found = error.__traceback__
+    while found is not None and found.tb_frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES:
+        found = found.tb_next
+    return type(error), error, found or error.__traceback__
+
+
+@listen("failed")
+def send_delivery_failed(event: Event) -> None:
+    """Send the plain signal `delivery_failed`."""
+    delivery_failed.send_robust(sender=event.delivery.signal, delivery=event.delivery, error=event.error)
+
+
+@listen("dead")
+def send_delivery_dead(event: Event) -> None:
+    """Send the plain signal `delivery_dead`."""
+    delivery_dead.send_robust(sender=event.delivery.signal, delivery=event.delivery, error=event.error)

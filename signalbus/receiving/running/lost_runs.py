@@ -1,0 +1,224 @@
+"""Records runs that ended their process: each is a failed attempt, with a reason and the receiver's back-off.
+
+Three parts of a worker meet such a run. The main process of a prefork pool hears of the lost child, and knows which
+delivery it ran. A worker that is given a message again finds the claim of the worker that was lost. The sweeper finds
+claims that are overdue. The unclaimed run of a worker that was lost as a whole leaves no trace: it is not counted.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from signalbus import conf, ledger
+from signalbus.events import Event, is_heard
+from signalbus.exceptions import SignalBusError, TextError
+from signalbus.ledger import Settlement
+from signalbus.models import State
+from signalbus.receiving.running.invocation import Attempt
+from signalbus.receiving.running.reporting import tell
+from signalbus.receiving.running.sequencing import is_ordered
+from signalbus.registration.registry import registry
+from signalbus.wire.message import delivery_id, from_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from signalbus.events import Kind
+    from signalbus.ledger import Run
+    from signalbus.models import Delivery
+    from signalbus.registration.registry import Receiver
+    from signalbus.wire.message import Message
+
+PATIENCE = 2.0  # seconds for a database to notice that a process is gone, and to free the row that it had locked
+AGAIN = 0.05  # seconds between two looks at a row that is locked
+
+
+@dataclass(slots=True)
+class Loss:
+    """A child of the pool that was lost while it ran a delivery.
+
+    Args:
+        text: the message's signed text.
+        place: which of the message's recipients it ran; None if the message must have one alone.
+        worker: the child's name in the ledger.
+        reason: how the child ended.
+        requeue: gives the Celery message back to the broker.
+    """
+
+    text: str
+    place: int | None
+    worker: str
+    reason: str
+    requeue: Callable[[], object]
+    deadline: float = field(default_factory=lambda: time.monotonic() + PATIENCE)
+
+    def is_settled(self) -> bool:
+        """Write the attempt down as failed; return False while the row is still locked."""
+        attempt = self._attempt()
+        if attempt is None:
+            return True  # the message goes back to the broker, as that of a worker that was lost as a whole
+        run, error = ledger.last_run(attempt.id), SignalBusError(f"its process was lost: {self.reason}")
+        if run is None and not attempt.recorded:
+            settlement = _conclude(attempt, error)
+            queue = attempt.receiver.queue
+            ledger.keep_settled(attempt.message, attempt.recipient, queue, settlement, suspect=True)
+            _tell(attempt, error, settlement, self.worker)
+            return True
+        if run is None or not self._was_here(run, attempt):
+            return True
+        return _settle(attempt, run, error, self.worker) or time.monotonic() > self.deadline
+
+    def _was_here(self, run: Run, attempt: Attempt) -> bool:
+        """Whether the child claimed the delivery, or ran it without a claim: then the database has taken that back."""
+        if run.state == State.RUNNING:
+            return run.worker == self.worker
+        return run.state == State.PUBLISHED and not attempt.claimed
+
+    def _attempt(self) -> Attempt | None:
+        """Return what the child ran; None if that cannot be told."""
+        try:
+            message = from_body(conf.signer().verify(self.text))
+            recipients = message.recipients or ()
+            if len(recipients) <= (self.place or 0) or (self.place is None and len(recipients) > 1):
+                return None
+            recipient = recipients[self.place or 0]
+            head = ledger.head(ledger.order_of(message, recipient)) if is_ordered(message) else None
+            # What has its turn is claimed, unless its own message was at hand.
+            claimed = head is not None and head.id != delivery_id(message.id, recipient)
+            if head is not None and claimed:
+                message = replace(from_body(head.text), recorded=True)
+        except (TextError, TypeError):
+            return None
+        receiver = _receiver(message, recipient)
+        if receiver is None:
+            return None
+        return Attempt(message, recipient, receiver, recorded=message.recorded, claimed=claimed)
+
+
+class Losses:
+    """The lost children of a pool that the sweeper's thread has yet to write down: the event loop must not wait."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[Loss] = deque()
+        self._wake: Callable[[], object] | None = None
+
+    def open(self, wake: Callable[[], object]) -> None:
+        """Take losses from now on.
+
+        Args:
+            wake: lets the thread that settles them look at once.
+        """
+        with self._lock:
+            self._wake = wake
+
+    def close(self) -> None:
+        """Take no more, and give back the messages of those that are left."""
+        with self._lock:
+            self._wake = None
+        while self._waiting:
+            self._waiting.popleft().requeue()
+
+    def add(self, loss: Loss) -> bool:
+        """Have a loss written down, and then its message given back; return False if nobody does that here."""
+        with self._lock:
+            if self._wake is None:
+                return False
+            self._waiting.append(loss)
+            self._wake()
+            return True
+
+    def settle(self) -> float | None:
+        """Write down what was lost, and give the messages back.
+
+        Returns:
+            In how many seconds to look again, or None if nothing is left.
+
+        Raises:
+            DatabaseError: the ledger could not be reached; the message has gone back all the same.
+        """
+        for _ in range(len(self._waiting)):
+            loss = self._waiting.popleft()
+            settled = True
+            try:
+                settled = loss.is_settled()
+            finally:
+                if settled:
+                    loss.requeue()
+                else:
+                    self._waiting.append(loss)
+        return AGAIN if self._waiting else None
+
+
+losses: Losses = Losses()  # of this process
+
+
+def settle_redelivered(attempt: Attempt) -> bool:
+    """Write down the claimed run of a worker that was lost, whose message the broker gives out again.
+
+    Args:
+        attempt: of the delivery, which somebody has claimed.
+
+    Returns:
+        False if its worker may still run it.
+    """
+    # The receiver's transaction would hold the row; without one, only the lease tells that its process is gone.
+    run = ledger.lost_claim(attempt.id, overdue=not attempt.receiver.atomic)
+    return run is not None and _settle(attempt, run, _worker_lost(run), run.worker)
+
+
+def settle_overdue(row: Delivery, message: Message) -> bool:
+    """Write down a claimed run whose lease is over.
+
+    Args:
+        row: the delivery's, as the sweeper has taken it.
+        message: its message.
+
+    Returns:
+        False if its receiver is not known here: a worker that knows it decides.
+    """
+    receiver = _receiver(message, row.receiver)
+    if receiver is None:
+        return False
+    run = ledger.Run(State.RUNNING, row.attempts, row.allowance, row.worker)
+    _settle(Attempt(message, row.receiver, receiver, row=row.pk), run, _worker_lost(run), run.worker)
+    return True
+
+
+def _worker_lost(run: Run) -> SignalBusError:
+    return SignalBusError(f"its worker was lost in attempt {run.attempts}")
+
+
+def _receiver(message: Message, recipient: str) -> Receiver | None:
+    signal = registry.signal(message.signal)
+    return None if signal is None else signal.find(recipient, message.sender)
+
+
+def _settle(attempt: Attempt, run: Run, error: SignalBusError, worker: str) -> bool:
+    """Write a lost run down; return False if somebody holds the row, or has run the delivery since."""
+    number = run.attempts if run.state == State.RUNNING else run.attempts + 1
+    attempt.count(ledger.Taken(number, run.allowance, 0))
+    settlement = _conclude(attempt, error)
+    settled = ledger.settle_lost(attempt.id, settlement, seen=run.attempts, attempt=number)
+    if settled:
+        _tell(attempt, error, settlement, worker)
+    return settled
+
+
+def _conclude(attempt: Attempt, error: SignalBusError) -> Settlement:
+    """Decide what follows a lost run, by the receiver's policy."""
+    spread = random.random()  # noqa: S311 - spreads retries; guards nothing
+    delay = attempt.receiver.retry.delay(attempt.number - attempt.since, spread=spread)
+    state = State.DEAD if delay is None else State.PENDING
+    return Settlement(state=state, error=str(error), delay=delay or 0.0)
+
+
+def _tell(attempt: Attempt, error: SignalBusError, settlement: Settlement, worker: str) -> None:
+    kind: Kind = "dead" if settlement.state == State.DEAD else "failed"
+    if is_heard(kind):
+        tell(Event(kind, attempt.delivery, error, settlement.delay, None, worker, attempt.receiver))

@@ -1,0 +1,33 @@
+"""What this worker does not know yet waits in the ledger, for a worker that does."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from signalbus import ledger
+from signalbus.context import delivery_of
+from signalbus.events import Event, is_heard
+from signalbus.exceptions import SignalBusError
+from signalbus.models import State
+from signalbus.receiving.running.reporting import tell, worker_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from signalbus.events import Kind
+    from signalbus.wire.message import Message
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+RESTART = ". Restart this worker, if its code is older than the sender's."
+
+
+def park(message: Message, receivers: Sequence[str], queue: str | None, reason: str) -> None:
+    """Park deliveries; those whose day is over are dead."""
+    logger.warning("signalbus parks message %s: %s%s", message.id, reason, RESTART)
+    for receiver, state in ledger.park(message, receivers, queue, reason).items():
+        kind: Kind = "dead" if state == State.DEAD else "parked"
+        if is_heard(kind):
+            error = SignalBusError(f"given up: {reason}" if kind == "dead" else reason)
+            tell(Event(kind, delivery_of(message, receiver, 0), error, worker=worker_name()))

@@ -1,0 +1,56 @@
+"""How long atomic receivers take, as this process has seen it: who may share a commit, and who is to be warned of."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from signalbus import conf
+from signalbus.core.runtime_estimate import Pace
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+BRIEF = 0.05  # seconds: what takes longer keeps no company waiting
+ALONE_SECONDS = 600.0  # for one that had to wait for another's lock
+WARN_EVERY = 3600.0  # seconds between two warnings of one receiver
+
+
+class Manners(Pace):
+    """What this process has learned of its receivers, by their ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alone_until: dict[str, float] = {}
+        self._warned_at: dict[str, float] = {}
+
+    def keep_alone(self, receiver: str) -> None:
+        """Let a receiver share no commit for a while: it works on rows that others hold."""
+        self._alone_until[receiver] = time.monotonic() + ALONE_SECONDS
+
+    def may_share(self, receiver: str) -> bool:
+        """Whether a receiver is known to be brief, and to wait for nobody."""
+        return self.expected(receiver) <= BRIEF and self._alone_until.get(receiver, 0.0) <= time.monotonic()
+
+    def warn(self, receiver: str, seconds: float) -> None:
+        """Warn of a receiver that kept its transaction open for long, once an hour.
+
+        Args:
+            receiver: its id.
+            seconds: how long it ran.
+        """
+        slow = conf.get().SLOW_SECONDS
+        if not slow or seconds <= slow:
+            return
+        now = time.monotonic()
+        if now - self._warned_at.get(receiver, -WARN_EVERY) < WARN_EVERY:
+            return
+        self._warned_at[receiver] = now
+        logger.warning(
+            "signalbus: %s ran for %.1f s in its transaction, which holds its locks, and on SQLite everybody who "
+            "writes, for as long: connect it with atomic=False, or hand the slow part to a task or a signal of its own",
+            receiver,
+            seconds,
+        )
+
+
+pace: Manners = Manners()

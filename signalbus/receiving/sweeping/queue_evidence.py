@@ -1,0 +1,84 @@
+"""What the queues can testify to an audit: markers that come back through them, or that they hold nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from kombu.exceptions import ChannelError, OperationalError
+
+from signalbus import celery, ledger
+from signalbus.broker import publisher
+from signalbus.wire.marker import Marker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+POLL_SECONDS = 0.2
+NO_QUEUE = "404"  # of AMQP, where it is the error's code, and of kombu for Redis, where it is the reply's
+
+
+def ask_queues(patience: float) -> tuple[ledger.Evidence, list[str]]:
+    """Ask each queue, and wait until what was published before can be told to be lost or not.
+
+    A marker is sent through each queue, which a worker sends back, and another ten seconds later: what a worker had
+    fetched and not begun by the first is not lost. Of a queue that is empty, and of whose messages no
+    worker holds any, nothing else need be asked: so lost messages are found where no worker runs, too.
+
+    Args:
+        patience: seconds to wait at most; with 0 nothing is asked.
+
+    Returns:
+        What the queues testify, and those that did not answer.
+    """
+    asked_at = time.monotonic()
+    queues = ledger.waiting_queues() if patience else []
+    empty = {queue for queue in queues if _holds_nothing(queue)}
+    marked = ledger.mark_now([queue for queue in queues if queue not in empty])
+    _send(marked.items())
+    for age in _ages(asked_at, patience):
+        decided = empty | ledger.proven(marked)
+        if not ledger.undecided(queues, decided=decided, age=age):
+            break
+        _send((queue, marked_at) for queue, marked_at in ledger.mark() if queue in marked)  # the one that decides
+    silent = sorted(set(marked) - ledger.proven(marked))
+    open_ = ledger.undecided(silent, decided=(), age=time.monotonic() - asked_at)
+    return ledger.Evidence(frozenset(empty), asked_at), open_
+
+
+def _send(markers: Iterable[tuple[str, datetime]]) -> None:
+    for queue, marked_at in markers:
+        try:
+            publisher.publish(queue or None, [Marker(queue, marked_at).to_body()])
+        except publisher.PublishError as error:
+            logger.warning("signalbus could not ask the queue %r: %s", queue or "default", error)
+
+
+def _ages(asked_at: float, patience: float) -> Iterator[float]:
+    while (age := time.monotonic() - asked_at) < patience:
+        yield age
+        time.sleep(POLL_SECONDS)
+
+
+def _holds_nothing(queue: str) -> bool:
+    """Whether a queue is empty, and nobody holds a message that came out of it; False if the broker does not tell."""
+    app = celery.get_app()
+    name = queue or celery.default_queue()
+    with app.connection_for_read(transport_options=celery.transport_options(app)) as connection:
+        errors: tuple[Any, ...] = (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
+        try:
+            channel: Any = connection.default_channel
+            if connection.transport.driver_type == "redis" and channel.client.hlen(channel.unacked_key):
+                return False  # what workers hold, of whichever queue, stands there until they acknowledge it
+            declared = channel.queue_declare(name, passive=True)
+        except ChannelError as error:
+            return NO_QUEUE in {str(error.code), str(error.reply_code)}
+        except errors as error:
+            logger.warning("signalbus cannot see what the queue %r holds: %s", name, error)
+            return False
+        told = connection.transport.driver_type in {"redis", "amqp"}
+        return told and not declared.message_count and not declared.consumer_count

@@ -1,0 +1,338 @@
+"""Publishes what is due: retries, what the broker did not take, what was parked or lost. One in every worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from django.db import DatabaseError, DataError, connections
+
+from signalbus import conf, ledger
+from signalbus.broker import publisher
+from signalbus.events import Event, is_heard
+from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
+from signalbus.models import State
+from signalbus.receiving.process.database_connections import close_connection, close_connections, use_no_pools
+from signalbus.receiving.process.outages import Trouble
+from signalbus.receiving.running.lost_runs import losses, settle_overdue
+from signalbus.receiving.running.reporting import tell, worker_name
+from signalbus.wire.marker import Marker, marker_from
+from signalbus.wire.message import from_body, to_body
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from uuid import UUID
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from signalbus.events import Kind
+    from signalbus.models import Delivery
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+BATCH = 100  # rows taken at once
+RETURN_SECONDS = 5.0  # until what could not be published is due again
+SLOW_MS = 50  # of a run that failed: its retry keeps no other waiting
+RETRIES_TOGETHER = 10  # retries in one Celery message, so that no process has all of them
+ADMIT_SECONDS = 0.05  # between two sweeps while retries wait for their receiver's share of this worker
+ADMIT_PAUSES = 2  # times as long as such a sweep took is waited until the next one
+BREATH = 0.01  # seconds between two batches, in which a child may be forked
+PURGE_SECONDS = 60.0  # between two looks for what has been kept for long enough; one sweeper's turn
+PURGE_BATCH = 200  # deliveries of one transaction, so that nobody waits for it long where there is one writer at a time
+PURGE_PAUSE = 0.1  # seconds between two of them
+KEEP_CONNECTED = 5.0  # seconds between two sweeps for which a connection is kept: to make one costs more than a sweep
+FORK_SECONDS = 5.0  # that a fork waits for the batch under way: longer than one takes while all is well
+
+
+class LostTally:
+    """How many lost deliveries were published again since that was last told."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, rows: Iterable[Delivery]) -> None:
+        """Count those of some published rows that were published before, and were lost."""
+        self._count += sum(row.lost for row in rows)  # type: ignore[attr-defined]  # annotated by take_admitted
+
+    def tell(self) -> None:
+        """Say the number in one line of the log, if there were any."""
+        count, self._count = self._count, 0
+        if count:
+            logger.warning(
+                "signalbus published %d lost deliveries again: no queue held them any more, or their worker was lost",
+                count,
+            )
+
+
+_lost = LostTally()  # of this process's sweeper
+
+
+def sweep() -> int:
+    """Publish all that is due now.
+
+    Returns:
+        How many deliveries were published.
+
+    Raises:
+        PublishError: the broker did not take some; they and what was not tried are due again soon.
+        DatabaseError: the ledger could not be read.
+    """
+    try:
+        published, more = _sweep_some()
+        while more is not None:
+            count, more = _sweep_some()
+            published += count
+    finally:
+        _lost.tell()
+    return published
+
+
+def _sweep_some(share: ledger.Share | None = None) -> tuple[int, float | None]:
+    """Publish a batch of what is due, of each receiver's retries its share.
+
+    Returns:
+        How many deliveries that were, and in how many seconds to go on; None if nothing more is to be done now.
+    """
+    if not ledger.anything_due():
+        return 0, None
+    began = time.monotonic()
+    rows, waiting = ledger.take_admitted(BATCH, share)
+    due = [(row, text) for row in rows if (text := _text(row)) is not None]
+    published = _publish(due)
+    _lost.add(row for row, _ in due)
+    if len(rows) == BATCH:
+        return published, BREATH
+    return published, max(ADMIT_SECONDS, ADMIT_PAUSES * (time.monotonic() - began)) if waiting else None
+
+
+def _text(row: Delivery) -> str | None:
+    """Return what to publish for a row; None if it has been dealt with here. One bad row must not stop the others."""
+    try:
+        body = conf.signer().verify(row.message.text) if row.message.sealed else row.message.text
+        if marker_from(body) is not None:  # parked by a worker of 0.1, which could not read it
+            ledger.discard([row.pk])
+            return None
+        message = from_body(body)
+        if not row.message.signal:  # opened at last: by now this worker holds the key, or reads the version
+            ledger.open_parked(row, message)
+            return None
+        if row.overdue and settle_overdue(row, message):  # type: ignore[attr-defined]  # annotated by take_admitted
+            return None
+        recipients = (row.receiver,) if row.receiver else None
+        return publisher.sign(to_body(replace(message, recipients=recipients, recorded=True)))
+    except (UnknownKey, UnknownVersion) as error:
+        state = ledger.postpone_row(row, str(error))
+        if state == State.DEAD:
+            logger.error("signalbus gave up a parked text, delivery %s: %s", row.pk, error)  # noqa: TRY400 - not a bug
+            _tell("dead", row, error)
+        elif state is not None:
+            _tell("parked", row, error)
+    except (SignalBusError, ValueError, DataError) as error:
+        logger.error("signalbus cannot publish delivery %s: %s", row.pk, error)  # noqa: TRY400 - the row is wrong
+        if ledger.bury(row, f"{type(error).__name__}: {error}"):
+            _tell("dead", row, error)
+    return None
+
+
+def _tell(kind: Kind, row: Delivery, error: Exception | None = None) -> None:
+    if is_heard(kind):
+        tell(Event(kind, ledger.delivery_of_row(row), error))
+
+
+def _publish(due: Sequence[tuple[Delivery, str]]) -> int:
+    """Publish rows by queue.
+
+    Each that was lost before goes alone, so that it takes no other along if it ends its worker; and each slow retry, so
+    that no other waits behind it.
+    """
+    groups: dict[tuple[str, UUID | None, int], list[tuple[Delivery, str]]] = {}
+    retries: Counter[str] = Counter()
+    for row, text in due:
+        slow = row.attempts and (row.runtime_ms is None or row.runtime_ms > SLOW_MS)
+        alone = row.pk if row.publications or slow else None
+        retries[row.queue] += row.attempts > 0
+        part = retries[row.queue] // RETRIES_TOGETHER if row.attempts else -1
+        groups.setdefault((row.queue, alone, part), []).append((row, text))
+    unsent = {row.pk for row, _ in due}
+    patience = time.monotonic() + conf.get().PUBLISH_TIMEOUT
+    failure: publisher.PublishError | None = None
+    try:
+        for (queue, *_), items in groups.items():
+            failed_at = len(items)
+            try:
+                publisher.publish_texts(queue or None, [text for _, text in items])
+            except publisher.PublishError as error:
+                failure, failed_at = error, error.unsent.start
+            unsent -= {row.pk for row, _ in items[:failed_at]}
+            for row, _ in items[:failed_at]:
+                _tell("published", row)
+            # One queue that takes nothing must not block the others; a broker that does not answer would cost its whole
+            # timeout again for each of them.
+            if failure is not None and time.monotonic() > patience:
+                break
+    finally:
+        if unsent:
+            ledger.return_due(unsent, RETURN_SECONDS)
+    if failure is not None:
+        raise failure
+    return len(due)
+
+
+def mark() -> None:
+    """Send a marker through each queue that needs one; who gets it back learns what is lost.
+
+    Raises:
+        PublishError: the broker did not take it.
+        DatabaseError: the ledger could not be read.
+    """
+    for queue, marked_at in ledger.mark():
+        publisher.publish(queue or None, [Marker(queue, marked_at).to_body()])
+
+
+class Purge:
+    """One of the sweepers at a time clears away what is over, a batch after each sweep, until its turn ends."""
+
+    def __init__(self) -> None:
+        self._next_at = 0.0
+        self._until = 0.0
+
+    def step(self) -> bool:
+        """Delete a batch, if it is this one's turn.
+
+        Returns:
+            Whether there may be more.
+
+        Raises:
+            DatabaseError: the ledger could not be reached.
+        """
+        now = time.monotonic()
+        if now >= self._next_at:
+            self._next_at = now + PURGE_SECONDS
+            if ledger.take_turn(PURGE_SECONDS):
+                self._until = self._next_at
+                ledger.purge_keys(conf.get().KEEP_SECONDS)
+                ledger.recall()
+        if now < self._until and not ledger.purge_some(conf.get().KEEP_SECONDS, batch=PURGE_BATCH):
+            self._until = 0.0
+        return now < self._until
+
+
+# Held while a sweep is under way, so that no child is forked in the midst of it: a child would hold the sweeper's
+# socket, and every lock that the thread had taken, as a logger's, for ever. What it keeps open, who forks closes.
+_sweeping = threading.Lock()
+_forking = threading.local()  # held: this thread, which forks, keeps the sweeper from sweeping
+
+
+_kept: list[BaseDatabaseWrapper] = []  # what a sweeper has open between two sweeps
+
+
+def _before_fork() -> None:
+    _forking.held = _sweeping.acquire(timeout=FORK_SECONDS)
+    if _forking.held:
+        for connection in _kept:
+            close_connection(connection)
+
+
+def _after_fork_in_parent() -> None:
+    if _forking.held:
+        _sweeping.release()
+
+
+def _after_fork_in_child() -> None:
+    global _sweeping  # noqa: PLW0603 - whoever held it is not here
+    _sweeping = threading.Lock()
+
+
+@cache
+def _hold_while_forking() -> None:
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+class Sweeper(threading.Thread):
+    """The thread of a worker's main process that sweeps.
+
+    Args:
+        interval: seconds between two looks.
+        places: processes, or threads, of this worker, of which one receiver's retries get half.
+    """
+
+    def __init__(self, interval: float, places: int = 1) -> None:
+        super().__init__(name="signalbus-sweeper", daemon=True)
+        self._interval = interval
+        self._share = ledger.Share(worker_name(), max(1, places // 2))
+        self._mark_at = 0.0
+        self._is_told_to_stop = False
+        self._woken = threading.Event()  # there is something to do at once
+        self._unparked = False
+        self._purge = Purge()
+        self._trouble = Trouble("signalbus could not sweep, and will try again")
+        _hold_while_forking()
+
+    def run(self) -> None:
+        """Sweep until stopped; what goes wrong is logged, and tried again."""
+        use_no_pools()
+        for connection in connections.all():
+            connection.inc_thread_sharing()  # who forks closes them
+        _kept[:] = connections.all()
+        pause = BREATH
+        losses.open(self._woken.set)
+        try:
+            while self._wait(pause):
+                with _sweeping:
+                    pause = self._sweep()
+                    if pause > KEEP_CONNECTED or not connections[ledger.using()].settings_dict["AUTOCOMMIT"]:
+                        close_connections()  # without autocommit, what was read would stand in a transaction for ever
+        finally:
+            losses.close()
+            close_connections()
+
+    def _wait(self, pause: float) -> bool:
+        """Wait for so many seconds, or until there is something to do; return False if that is to stop."""
+        self._woken.wait(pause)
+        self._woken.clear()
+        return not self._is_told_to_stop
+
+    def _sweep(self) -> float:
+        """Publish a batch; return in how many seconds to go on."""
+        try:
+            again = losses.settle()
+            if not self._unparked:
+                ledger.unpark()
+                self._unparked = True
+            pause = self._interval if again is None else again
+            if not ledger.is_idle():
+                self._mark()
+                _, more = _sweep_some(self._share)
+                if more == BREATH:
+                    return BREATH
+                _lost.tell()
+                pause = min(pause, more or pause)
+            if self._purge.step():
+                return min(PURGE_PAUSE, pause)
+        except (DatabaseError, publisher.PublishError) as error:
+            self._trouble.met(error, expected=True)
+        except Exception as error:  # noqa: BLE001 - without its sweeper a worker would look well, and lose what failed
+            self._trouble.met(error, expected=False)
+        else:
+            self._trouble.went_well()
+            return pause
+        close_connections()  # whatever is wrong with them
+        return self._interval
+
+    def _mark(self) -> None:
+        """Send markers, if some are due; not at each of the sweeps that follow each other while retries wait."""
+        now = time.monotonic()
+        if now >= self._mark_at:
+            self._mark_at = now + self._interval / 2
+            mark()
+
+    def stop(self) -> None:
+        """Stop after the batch under way."""
+        self._is_told_to_stop = True
+        self._woken.set()

@@ -1,0 +1,168 @@
+"""What a Celery worker process needs besides the task: its queues, a sweeper, and clean connections."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import bootsteps, signals
+from django.core import checks
+from django.core.management.base import SystemCheckError
+from django.db import DatabaseError, connections
+
+from signalbus import celery, conf, ledger
+from signalbus.compat.celery_internals import names_queues
+from signalbus.compat.pool_internals import see_to_what_is_written
+from signalbus.exceptions import ConfigurationError
+from signalbus.models import Delivery
+from signalbus.receiving.process import database_connections, interruption, keepalive, session_state, task_log
+from signalbus.receiving.sweeping.sweeper import Sweeper
+from signalbus.receiving.worker import capacity
+from signalbus.registration.registry import registry
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+
+def connect() -> None:
+    """Listen to what Celery announces in its workers."""
+    signals.worker_init.connect(_join, dispatch_uid="signalbus.join")
+    signals.worker_before_create_process.connect(
+        database_connections.close_before_fork, dispatch_uid="signalbus.close_before_fork"
+    )
+    signals.worker_process_init.connect(database_connections.drop_inherited, dispatch_uid="signalbus.drop_inherited")
+    signals.worker_shutting_down.connect(interruption.tell_children, dispatch_uid="signalbus.tell_children")
+
+
+def _join(sender: Any, **_kwargs: object) -> None:
+    """Add our step to a worker of the app that carries the messages, whoever made that app."""
+    if sender.app == celery.get_app():  # either may be one of Celery's proxies
+        sender.app.steps["worker"].add(BusStep)
+
+
+class BusStep(bootsteps.StartStopStep):
+    """What the bus does in a worker's main process. A step, because an error in it ends the worker; in a handler of
+    Celery's signals it would vanish.
+    """
+
+    requires: tuple[str, ...] = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._sweeper: Sweeper | None = None
+        task_log.complete()
+        _say_once(parent.app)
+        keepalive.listen()
+        session_state.listen()
+        _warn_of_async(parent)
+        _check_content(parent)
+        _check_tables()
+        if celery.is_own_app():
+            _check()
+            _prepare_own(parent)
+        _warn_of_other_queues(parent.app)
+        database_connections.close_before_fork()
+        if celery.is_own_app():
+            database_connections.keep_connections()
+
+    def start(self, parent: Any) -> None:
+        """Start the sweeper, after the pool: its first children are forked without it."""
+        see_to_what_is_written(parent.pool)
+        if celery.claims():
+            capacity.claim(parent)
+        interval = conf.get().SWEEP_SECONDS
+        if interval:
+            self._sweeper = Sweeper(interval, parent.max_concurrency or parent.pool.num_processes)
+            self._sweeper.start()
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Stop the sweeper."""
+        if self._sweeper is not None:
+            self._sweeper.stop()
+            self._sweeper.join(timeout=5)
+            self._sweeper = None
+
+    terminate = stop
+
+
+def _say_once(app: Any) -> None:
+    """Leave our records to the host's own handlers, where it has configured our logger: not to Celery's as well.
+
+    Celery puts its handler at the root in place of the host's, unless it is told not to.
+    """
+    if logger.handlers and app.conf.worker_hijack_root_logger and not signals.setup_logging.receivers:
+        logger.propagate = False
+
+
+def _check_content(worker: Any) -> None:
+    """Refuse to run where Celery would drop each signal, unread."""
+    accepted = worker.app.conf.accept_content
+    if not {"json", "application/json"} & set(accepted):
+        raise ConfigurationError(
+            f"CELERY_ACCEPT_CONTENT is {accepted!r}, so this worker would drop every signal, which travels as JSON: "
+            'add "json" to it.'
+        )
+
+
+def _check_tables() -> None:
+    """Refuse to run without the ledger's tables: what fails could not be kept."""
+    connection = connections[ledger.using()]
+    try:
+        tables = connection.introspection.table_names()
+    except DatabaseError as error:
+        logger.warning("signalbus cannot see its tables now, and will try again: %s", error)
+        return
+    if Delivery._meta.db_table not in tables:  # noqa: SLF001 - Django documents it
+        raise ConfigurationError(
+            f"The table {Delivery._meta.db_table} is missing in the database {connection.alias!r}: run "  # noqa: SLF001 - as above
+            "`python manage.py migrate`, then start the worker again."
+        )
+
+
+def _check() -> None:
+    """Run Django's system checks, as ``runserver`` does."""
+    for message in checks.run_checks(tags=["signalbus"]):
+        if not message.is_serious() and not message.is_silenced():
+            logger.log(message.level, "%s", message)
+    serious = [message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
+    if serious:
+        raise SystemCheckError("\n\n".join(str(message) for message in serious))
+
+
+def _prepare_own(worker: Any) -> None:
+    """Set up a worker of our own app."""
+    if not names_queues(worker.app):
+        _consume_receivers_queues(worker.app)
+    if not worker.app.conf.worker_enable_remote_control:
+        # Both listen to what any writer on the broker says, and one such message can end a worker.
+        worker.options["without_gossip"] = worker.options["without_mingle"] = True
+    # A host's app has Celery's own fixup for what these do.
+    signals.beat_embedded_init.connect(database_connections.drop_inherited, dispatch_uid="signalbus.drop_inherited")
+    signals.task_prerun.connect(database_connections.reset_before, dispatch_uid="signalbus.reset_before")
+    signals.task_postrun.connect(database_connections.reset_after, dispatch_uid="signalbus.reset_after")
+
+
+def _consume_receivers_queues(app: Any) -> None:
+    """Consume each queue that a receiver names, declared as who sends declares it: RabbitMQ refuses any difference."""
+    queues = app.amqp.queues
+    for name in registry.queues():
+        queues.select_add(queues[name] if name in queues else queues.new_missing(name))
+
+
+def _warn_of_other_queues(app: Any) -> None:
+    """Warn where this worker consumes no queue that a signal could come through, as with a wrong ``-Q``."""
+    ours = {celery.default_queue(), *registry.queues()}
+    consumed = set(app.amqp.queues.consume_from)
+    if ours.isdisjoint(consumed):
+        logger.warning(
+            "signalbus: this worker consumes %s, and none of the queues that signals come through (%s): it delivers "
+            "nothing. Leave -Q out, or name one of them.",
+            ", ".join(sorted(consumed)) or "no queue", ", ".join(sorted(ours)),
+        )  # fmt: skip
+
+
+def _warn_of_async(worker: Any) -> None:
+    pool = str(worker.pool_cls)
+    green = any(kind in pool for kind in ("gevent", "eventlet"))
+    stuck = [entry.id for signal in registry for entry in signal.entries() if entry.is_async] if green else []
+    if stuck:
+        logger.error("signalbus: `async def` receivers cannot run on the pool %s: %s", pool, ", ".join(sorted(stuck)))

@@ -1,0 +1,103 @@
+"""What a worker tells the transport that claims for it: what it can begin, what runs, and what never will."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from celery import bootsteps
+
+from signalbus import conf
+from signalbus.broker import publisher
+from signalbus.celery import TASK_NAME
+from signalbus.compat.pool_internals import (
+    ACCEPT_SECONDS,
+    is_prefork,
+    requests,
+    running,
+    scheduled,
+    taken,
+    wait_until_accepted,
+)
+from signalbus.exceptions import TextError
+from signalbus.transport import kombu_transport
+from signalbus.transport.claims import Work
+from signalbus.wire.message import from_body, to_body
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+
+def claim(worker: Any) -> None:
+    """Make a worker claim its messages from Redis, if that is where they are, before it connects.
+
+    Args:
+        worker: Celery's; it has a pool and a consumer, and has started the pool.
+    """
+    consumer = worker.consumer
+    if not kombu_transport.can_claim(worker.app.connection_for_read()):
+        return
+    if consumer.hub is None:
+        logger.info("signalbus consumes as kombu does: the pool %s has no event loop to claim in", worker.pool_cls)
+        return
+    work = WorkersWork(worker)
+
+    def connection_for_read(heartbeat: Any = None) -> Any:
+        connection = worker.app.connection_for_read(heartbeat=heartbeat)
+        kombu_transport.claim(connection, work)
+        return consumer.ensure_connected(connection)
+
+    consumer.connection_for_read = connection_for_read
+
+
+class WorkersWork(Work):
+    """A worker's.
+
+    Args:
+        worker: Celery's.
+    """
+
+    task = TASK_NAME
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self._dropped: set[str] = set()  # what had a time to wait for when the connection was lost: Celery forgets it
+
+    def free(self) -> int:
+        """Return how many of the pool's places are free."""
+        places = self._worker.max_concurrency or self._worker.pool.num_processes
+        return int(places) - taken()
+
+    def under_way(self) -> set[str]:
+        """Return the delivery tags of what runs, waits or is scheduled."""
+        return requests()
+
+    def for_some(self, text: str, places: Sequence[int], count: int) -> str | None:
+        """Return a text for some of its recipients alone, signed anew; None if it is not one for so many."""
+        try:
+            message = from_body(conf.signer().verify(text))
+        except (TextError, TypeError):
+            return None  # whoever takes it off the queue deals with it
+        recipients = message.recipients or ()
+        if len(recipients) != count:
+            return None
+        return publisher.sign(to_body(replace(message, recipients=tuple(recipients[place] for place in places))))
+
+    def given_up(self, tags: Collection[str]) -> set[str]:
+        """Return those of some delivery tags that no child and no thread has begun, or will.
+
+        Not what has ended while the children were heard either: its acknowledgement waits for the event loop.
+        """
+        pool = self._worker.pool
+        known, begun = requests(), running()
+        if is_prefork(pool):
+            wait_until_accepted(pool, ACCEPT_SECONDS)
+        elif self._worker.blueprint.state == bootsteps.RUN:  # type: ignore[attr-defined]
+            # A thread may have one in its queue, and nobody can take it from there.
+            self._dropped = (self._dropped | scheduled()) & set(tags)
+            return self._dropped - begun
+        ended = known - requests()
+        return set(tags) - begun - running() - ended

@@ -1,0 +1,129 @@
+"""What the main process of our own app's worker lets in: our task's messages, and what one of us has sealed."""
+
+from __future__ import annotations
+
+import logging
+import reprlib
+import uuid
+from typing import TYPE_CHECKING, Any, cast
+
+from celery.utils.imports import symbol_by_name
+from celery.worker.consumer import Consumer
+from celery.worker.request import Request
+from kombu import Message
+from kombu.utils import json
+
+from signalbus import celery
+from signalbus.broker import queue_status, sealing
+from signalbus.exceptions import ConfigurationError, TextError
+from signalbus.receiving.worker.request import ORIGIN, SCALARS
+from signalbus.receiving.worker.unacknowledged import let_go_if_lost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kombu import Connection
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+SHOWN = 500  # characters, or bytes, of what is refused
+
+
+class SealedRequest(Request):
+    """A request whose arguments go to a child once, as the text that they came in.
+
+    Celery pickles them a second time, for `request.args`, which the child fills in anyway; nested a few hundred deep,
+    they end the main process there.
+    """
+
+    @property
+    def request_dict(self) -> dict[str, Any]:
+        """What the child is told beside the body."""
+        return {name: value for name, value in super().request_dict.items() if name not in {"args", "kwargs"}}
+
+
+class SealedConsumer(Consumer):
+    """Celery's consumer, which gets to see nothing that nobody vouches for."""
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Message], object]:
+        """Make what is called with each message."""
+        handle = super().create_task_handler(*args, **options)
+
+        def on_task_received(message: Message) -> object:
+            return handle(opened(message))
+
+        return on_task_received
+
+    def update_strategies(self) -> None:
+        """Prepare each task, with our request for those that have no other of their own."""
+        for task in self.app.tasks.values():
+            if symbol_by_name(task.Request) is Request:
+                task.Request = f"{SealedRequest.__module__}:{SealedRequest.__name__}"
+        super().update_strategies()
+        _leave_out_refused_queues(self)
+
+
+def _leave_out_refused_queues(consumer: Consumer) -> None:
+    """Consume no queue that RabbitMQ refuses as we declare it: its refusal closes the channel of all queues.
+
+    Args:
+        consumer: connected; it is about to declare its queues.
+
+    Raises:
+        ConfigurationError: RabbitMQ refuses all of them.
+    """
+    queues, connection = consumer.app.amqp.queues, cast("Connection", consumer.connection)
+    answers = {name: queue_status.why_refused(connection, name) for name in list(queues.consume_from)}
+    refused = {name: reason for name, reason in answers.items() if reason}
+    for name, reason in refused.items():
+        logger.error(
+            "signalbus: this worker does not consume the queue %r, which the broker refuses: %s. %s",
+            name, reason, queue_status.REMEDY,
+        )  # fmt: skip
+    if refused and len(refused) == len(answers):
+        raise ConfigurationError(f"The broker refuses all queues of this worker: {refused}. {queue_status.REMEDY}")
+    queues.deselect(list(refused))
+
+
+def opened(message: Message) -> Message:
+    """Give what Celery may see of a message: its own, what was under its seal, or one that our task refuses.
+
+    Args:
+        message: as it came; whoever can write to the broker chose all of it.
+    """
+    headers = message.headers
+    task = headers.get("task") if isinstance(headers, dict) else None
+    if task == celery.TASK_NAME:  # its texts are verified one by one
+        return message
+    try:
+        sealed = sealing.unseal(_text(message.body), task)
+    except TextError as error:
+        # In a child, which may wait for the ledger: as an item of our own task, which keeps it as a dead letter.
+        shown = f"a message for the task {_shown(task)} ({error}): {_shown(message.body)}"
+        headers = {"task": celery.TASK_NAME, "id": str(uuid.uuid4())}
+        return _replaced(message, headers, "", json.dumps([[[shown]], {}, {}]))
+    return let_go_if_lost(_replaced(message, sealed.headers, sealed.reply_to, sealed.body))
+
+
+def _text(body: object) -> object:
+    return body.decode("ascii", "replace") if isinstance(body, bytes) else body
+
+
+def _shown(value: object) -> str:
+    return repr(value[:SHOWN]) if isinstance(value, (str, bytes)) else reprlib.repr(value)
+
+
+def _replaced(message: Message, headers: dict[str, Any], reply_to: str, body: str) -> Message:
+    """Return a message that is acknowledged in the place of another."""
+    info = message.delivery_info if isinstance(message.delivery_info, dict) else {}
+    return Message(
+        body=body,
+        content_type="application/json",
+        content_encoding="utf-8",
+        headers=headers,
+        properties={"correlation_id": headers["id"], "reply_to": reply_to},
+        delivery_info={name: info[name] for name in ORIGIN if name in info and type(info[name]) in SCALARS},
+        delivery_tag=message.delivery_tag,
+        channel=message.channel,
+        accept={"application/json"},
+    )

@@ -1,0 +1,196 @@
+"""What a worker's main process makes of a Celery message for our task, before any child sees it.
+
+Whoever can write to the broker chooses everything in such a message. Celery hands it to a child as it came: arguments
+or headers nested a few hundred deep end the main process when they are pickled, and so does a message without an id.
+"""
+
+from __future__ import annotations
+
+import reprlib
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from celery.app.task import Context
+from celery.exceptions import InvalidTaskError
+from celery.worker.request import Request
+from celery.worker.strategy import default
+
+from signalbus import celery
+from signalbus.compat.pool_internals import cause_of_loss
+from signalbus.receiving.process import interruption, task_log
+from signalbus.receiving.running.lost_runs import Loss, losses
+from signalbus.receiving.running.reporting import worker_name
+from signalbus.receiving.worker import stragglers
+from signalbus.receiving.worker.unacknowledged import let_go_if_lost
+from signalbus.transport import batching
+from signalbus.transport import claimed_message as queued
+from signalbus.wire.peek import has_several_recipients
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Celery, Task
+    from kombu.message import Message
+
+    from signalbus.transport.progress import Sheet
+
+MALFORMED = (AttributeError, KeyError, LookupError, OverflowError, TypeError, ValueError)
+TEXT = frozenset({str})
+SCALARS = frozenset({str, int, float, bool, type(None)})
+IDS = frozenset({"id", "root_id", "parent_id"})
+# What means something to Celery: limits, a time to wait for or to expire at, callbacks, a result to keep.
+NOT_OURS = frozenset(vars(Context)) - IDS
+ORIGIN = ("exchange", "routing_key", "redelivered")
+
+
+def strategy(task: Task[Any, Any], app: Celery, consumer: Any, **options: Any) -> Callable[..., object]:
+    """Make what a worker calls with each message for our task: Celery's own, for what has a body that it can take.
+
+    Args:
+        task: our task.
+        app: the worker's app.
+        consumer: the worker's.
+        options: as Celery gives them.
+    """
+    handle = default(task, app, consumer, **options)
+
+    def take(message: Message, body: object, *args: Any, **named: Any) -> object:
+        try:
+            payload = message.payload
+        except MALFORMED as error:
+            raise InvalidTaskError(f"not a message for {celery.TASK_NAME!r}: {error!r}") from error
+        if not isinstance(payload, (list, tuple, dict)):
+            # Celery looks for "args" in it, whatever it is; a number ends the worker.
+            raise InvalidTaskError(f"a body is a list or a mapping, not a {type(payload).__name__}")
+        task_log.about(payload)
+        return handle(let_go_if_lost(message), body, *args, **named)
+
+    return take
+
+
+def _has_several(texts: list[str]) -> bool:
+    """Whether one delivery of a message may wait behind another."""
+    return len(texts) > 1 or has_several_recipients(texts[0])
+
+
+class DeliverRequest(Request):
+    """A request to deliver texts: an id, one list of texts, and nothing else that could do harm.
+
+    Replaces private parts of Celery's, which has no other way to change what a child gets: the body that the pool
+    sends, the dict beside it, the arguments that are logged and that the solo pool runs. Were they named otherwise,
+    children would get what somebody wrote, as it came. (Not in ``signalbus.compat``: senders would import the class.)
+
+    Args:
+        message: the Celery message.
+        headers: those of the protocol's second version, where the message is of another.
+        options: as Celery gives them.
+
+    Raises:
+        InvalidTaskError: a message without the parts of one; Celery logs and drops it.
+    """
+
+    _args: Any
+    _body: Any
+    _kwargs: Any
+    _payload: Any
+    _delivery_info: dict[str, Any]
+    _request_dict: dict[str, Any]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Learn from Celery's subclass, which replaces `on_success`, how long a request took."""
+        super().__init_subclass__(**options)
+        succeeded = cls.on_success
+
+        def on_success(self: DeliverRequest, failed__retval__runtime: tuple[Any, Any, float], **more: Any) -> Any:
+            failed, _, runtime = failed__retval__runtime
+            if not failed:
+                self._learn(runtime)
+            return succeeded(self, failed__retval__runtime, **more)
+
+        setattr(cls, "on_success", on_success)  # noqa: B010 - else checkers take it for another declaration
+
+    def __init__(self, message: Message, headers: dict[str, Any] | None = None, **options: Any) -> None:
+        try:
+            given = message.headers if headers is None else headers
+            kept = {name: value for name, value in given.items() if type(value) in SCALARS and name not in NOT_OURS}
+            super().__init__(message, headers=kept, **options)
+        except MALFORMED as error:
+            raise InvalidTaskError(f"not a message for {celery.TASK_NAME!r}: {error!r}") from error
+        if not isinstance(self.id, str):
+            raise InvalidTaskError(f"a message's id is a text, not {reprlib.repr(self.id)}")
+        if not self._is_flat():
+            # The child refuses it, and keeps what it is shown here as a dead letter.
+            self._args = [[reprlib.repr((self._args, self._kwargs))]]
+        # What another serializer made of it may be a tuple.
+        self._args = [list(self._args[0])]
+        self._kwargs = {}
+        # As arguments, not as a text that the child would read once more; without callbacks, chains and chords, which
+        # are not ours: anybody may have added them.
+        self._body = self._payload = (self._args, {}, {})
+        self._content_type = self._content_encoding = None
+        info = self._delivery_info
+        self._request_dict = {
+            **kept,
+            "correlation_id": self.id,
+            "reply_to": None,  # nobody asks for an answer
+            "hostname": self._request_dict["hostname"],
+            "delivery_info": {name: info[name] for name in ORIGIN if type(info[name]) in SCALARS},
+            "ignore_result": True,
+            "headers": {},  # else Celery would look for custom ones among ours
+        }
+        routing_key = info["routing_key"]
+        self._queue = routing_key if isinstance(routing_key, str) else ""
+        self._sheet = self._watched(message)
+        if self._sheet is not None:
+            self._request_dict["delivery_info"]["ticket"] = self._sheet.ticket
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """Have a lost run written down as a failed attempt before the message goes back to the broker; Celery's name.
+
+        Not once the worker shuts down: that is no attempt, and nobody may be left to write it down.
+        """
+        requeue = partial(super().on_failure, exc_info, send_failed_event, return_ok)
+        reason = cause_of_loss(exc_info)
+        if reason is not None and not interruption.has_begun():
+            loss = self._loss(reason, requeue)
+            if loss is not None and losses.add(loss):
+                return None
+        return requeue()
+
+    def _loss(self, reason: str, requeue: Callable[[], object]) -> Loss | None:
+        """Return what the lost child ran; None if it cannot be told apart from what shares its Celery message."""
+        texts, sheet = self._args[0], self._sheet
+        pid: Any = self.worker_pid  # its stubs call it a text
+        running = sheet.running() if sheet is not None else (0, None) if len(texts) == 1 else None
+        if running is None or pid is None:
+            return None
+        text, place = running
+        return Loss(texts[text], place, worker_name(pid), reason, requeue)
+
+    def _watched(self, message: Message) -> Sheet | None:
+        """Have the texts of a message looked after that the transport can divide, and let its end divide it."""
+        texts = self._args[0]
+        if not isinstance(message, queued.Message) or not message.texts or not _has_several(texts):
+            return None
+        sheet = stragglers.watch(message, texts, self._queue)
+        message.sheet = sheet
+        return sheet
+
+    def _learn(self, runtime: float) -> None:
+        """Learn how long texts take: all, or, where they were divided, the one that the others did not wait for."""
+        sheet = self._sheet
+        if sheet is not None and sheet.is_void:
+            batching.learn(sheet.late, self._queue, time.monotonic() - sheet.late_since)
+        else:
+            batching.learn(self._args[0], self._queue, runtime)
+
+    def _is_flat(self) -> bool:
+        arguments = self._args
+        return (
+            isinstance(arguments, (list, tuple))
+            and len(arguments) == 1
+            and isinstance(arguments[0], (list, tuple))
+            and TEXT.issuperset(map(type, arguments[0]))
+            and not self._kwargs
+        )

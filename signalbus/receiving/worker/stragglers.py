@@ -1,0 +1,210 @@
+"""Looks after those who share a message with a text that hangs: what has not begun is given back to the queue.
+
+Only where the transport can do so : our own on Redis. Elsewhere a batch gives its worker back between two texts.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from signalbus.transport import batching, progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from signalbus.transport.progress import Sheet
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+PATIENCE: Final = 1.0  # seconds that one may keep the others waiting
+BRIEFLY: Final = 0.02  # the same, while a place of this worker stands free that would begin them at once
+STANDS: Final = 0.01  # for which it is free by then: while there is a backlog, one is free for a moment only
+EVERY: Final = 0.005  # between two looks, while anything waits behind another; a step is seen that much later
+SELDOM: Final = 0.1  # the same, while nothing does: the last text of a message may run for an hour
+AGAIN: Final = 0.25  # seconds until a broker that did not answer is asked again
+
+WAITED: Final = "%d of %d deliveries have waited for %.1f s behind another of their message, and go back to %s"
+SPARED: Final = (
+    "%d of %d deliveries would have waited for %.1f s by now behind another of their message; they went back to %s"
+)
+
+
+class Divisible(Protocol):
+    """A message of which a part can be given back while the rest is worked on, from any thread."""
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether it has ended; who has held it may hold it for a while longer."""
+
+    def is_waited_for(self) -> bool:
+        """Whether there is a free place, where what is given back would begin at once."""
+
+    def give_back(self, states: Sequence[int]) -> bool:
+        """Give those texts back to the queue that may be taken back; False if the broker does not answer now."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    message: weakref.ref[Any]
+    sheet: Sheet
+    texts: list[str]
+    queue: str
+    since: float  # when it was last seen to make a step
+    steps: int = 0
+    free_since: float | None = None  # when a place was first seen free that has been at each look from then on
+    is_given_back: bool = False
+    is_told: bool = False  # that one of its texts hangs
+
+    def is_anyone_waiting(self) -> bool:
+        """Whether there is something to give back, now or soon."""
+        return not self.is_given_back and not progress.FREE.isdisjoint(self.sheet.all_states)
+
+    def begun(self) -> list[str]:
+        """Return the texts that are worked on."""
+        return [text for text, state in zip(self.texts, self.sheet.states, strict=True) if state == progress.BEGUN]
+
+
+class Lookout(threading.Thread):
+    """Looks at all sheets of this process, and sleeps while there are none. A thread: solo's own loop stands still.
+
+    Args:
+        patience: seconds that one may keep the others waiting.
+    """
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        super().__init__(name="signalbus-lookout", daemon=True)
+        self._patience = patience
+        self._watched: dict[int, _Watched] = {}
+        self._any = threading.Event()  # to be looked after closely
+
+    def watch(self, message: Divisible, texts: list[str], queue: str) -> Sheet | None:
+        """Look after a message, until nobody holds it any more.
+
+        Args:
+            message: the message.
+            texts: what it holds.
+            queue: where it came from.
+
+        Returns:
+            What its progress will be noted on; None if there is no room.
+        """
+        sheet = progress.post(len(texts))
+        if sheet is None:
+            return None
+        number = sheet.ticket[0]
+        self._watched[number] = _Watched(weakref.ref(message), sheet, texts, queue, time.monotonic())
+        weakref.finalize(message, self._forget, number, sheet).atexit = False
+        if not self._any.is_set():
+            self._any.set()
+        return sheet
+
+    def _forget(self, number: int, sheet: Sheet) -> None:
+        self._watched.pop(number, None)
+        progress.put_away(sheet)
+
+    def run(self) -> None:
+        """Look, for as long as the process lives."""
+        while True:
+            self._any.wait(SELDOM if self._watched else None)
+            self._any.clear()  # first: what is to be watched from now on sets it again, or is seen
+            if self.look(time.monotonic()):
+                self._any.set()
+            time.sleep(EVERY)
+
+    def look(self, now: float) -> bool:
+        """Look at each message once.
+
+        Args:
+            now: the monotonic time.
+
+        Returns:
+            Whether something waits behind another.
+        """
+        any_waits = False
+        # Their numbers alone: to make pairs may let garbage be collected, which takes some away in the middle.
+        for number in list(self._watched):
+            watched = self._watched.get(number)
+            message = None if watched is None else watched.message()
+            if watched is None or message is None:
+                continue
+            if self._is_over(message, watched, now):
+                self._watched.pop(number, None)
+            else:
+                any_waits = any_waits or watched.is_anyone_waiting()
+        return any_waits
+
+    def _is_over(self, message: Divisible, watched: _Watched, now: float) -> bool:
+        """Look at one message; return whether nothing more is to be seen of it."""
+        if message.acknowledged:
+            return True
+        sheet = watched.sheet
+        if sheet.steps != watched.steps:
+            watched.steps, watched.since = sheet.steps, now
+        waited = now - watched.since
+        if sheet.is_void:
+            if not watched.is_given_back and waited >= progress.PAUSE:
+                watched.is_given_back = message.give_back(sheet.states)
+                watched.since = now + AGAIN
+            return watched.is_given_back and self._is_known(watched, now)
+        if not message.is_waited_for():
+            watched.free_since = None
+        elif watched.free_since is None:
+            watched.free_since = now
+        is_waited_for = watched.free_since is not None and now - watched.free_since >= STANDS
+        # Without a step it may wait for a rate limit, or its process may share no memory with this one.
+        if watched.steps and waited >= BRIEFLY and self._is_to_be_divided(sheet.all_states, waited, is_waited_for):
+            self._take_back(watched, waited)
+        return False
+
+    def _is_to_be_divided(self, states: bytes, waited: float, is_waited_for: bool) -> bool:
+        """Whether others wait behind a text for too long; those whose rows it has locked would wait elsewhere too."""
+        if waited >= self._patience:
+            return not progress.FREE.isdisjoint(states)
+        return is_waited_for and progress.WAITING in states and progress.SHARED not in states
+
+    def _take_back(self, watched: _Watched, waited: float) -> None:
+        """Let nothing more be begun; what that leaves waiting is given back at the next look."""
+        sheet = watched.sheet
+        sheet.make_void()
+        sheet.late = watched.begun()
+        sheet.late_since, watched.since = watched.since, watched.since + waited
+        if waited >= self._patience:
+            self._tell(watched, waited, WAITED)
+        else:
+            logger.debug("signalbus: a message of %s is divided after %.3f s", watched.queue, waited)
+
+    def _is_known(self, watched: _Watched, now: float) -> bool:
+        """Whether the slow text has ended since, or whoever should know that it hangs does."""
+        waited = now - watched.sheet.late_since
+        late = watched.sheet.late
+        if watched.is_told or not late or watched.begun() != late:
+            return True
+        if waited < self._patience:
+            return False
+        self._tell(watched, waited, SPARED)
+        return True
+
+    def _tell(self, watched: _Watched, waited: float, text: str) -> None:
+        """Tell of a text that hangs: those who arrange what travels together, and people."""
+        watched.is_told = True
+        sheet = watched.sheet
+        states, parts = sheet.all_states, sheet.parts()
+        batching.learn(sheet.late, watched.queue, waited)
+        free = sum(state in progress.FREE for state in states)
+        logger.warning(f"signalbus: {text}", free, len(states) - len(parts), waited, watched.queue)
+
+
+_lookouts: list[Lookout] = []
+
+
+def watch(message: Divisible, texts: list[str], queue: str) -> Sheet | None:
+    """Look after a message; as `Lookout.watch`, with this process's own one."""
+    if not _lookouts:
+        _lookouts.append(Lookout())
+        _lookouts[0].start()
+    return _lookouts[0].watch(message, texts, queue)

@@ -1,0 +1,154 @@
+"""What a signal says of messages that are not needed twice, and how the ledger is to keep one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+from signalbus.exceptions import ConfigurationError
+from signalbus.wire import codec
+from signalbus.wire.values.tags import Tag
+
+Unique = str | Callable[[Mapping[str, Any]], Any] | bool
+Recipients = Mapping[str | None, tuple[str, ...] | None]
+
+LONGEST = 86400.0  # seconds that a burst may be waited out
+BURSTS = 10  # of the pauses that end a burst, and it has lasted long enough if nothing else is said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Once:
+    """What makes messages of a signal stand for each other while they wait.
+
+    Args:
+        unique: a payload key, a function of the payload, or True for the whole payload; False: all that is sent.
+        debounce: seconds without another message, after which the last of a burst is published; None: the first
+            stands for the others, and is not held back.
+        max_wait: seconds after which a burst that goes on is ended.
+    """
+
+    unique: Unique = False
+    debounce: float | None = None
+    max_wait: float = 0.0
+
+    def key(
+        self,
+        signal: str,
+        sender: Any,
+        payload: Mapping[str, Any],
+        recipients: Recipients,
+        context: Mapping[str, Any],
+    ) -> UUID | None:
+        """Return the key that equal messages share; None for one that stands for itself alone.
+
+        Those to other recipients are not equal: a receiver that is new must not miss what an older process sends. Nor
+        are those of another context, such as another tenant.
+
+        Args:
+            signal: the signal's name.
+            sender: who sends.
+            payload: what is sent.
+            recipients: to whom, by queue.
+            context: what surrounds the sender.
+
+        Raises:
+            PayloadError: the value of the key cannot travel.
+        """
+        values: Mapping[str, Any] = {}
+        if self.unique is True:
+            values = payload
+        elif self.unique is not False:
+            value = payload.get(self.unique) if isinstance(self.unique, str) else self.unique(payload)
+            if value is None:
+                return None
+            values = {"key": value}
+        receivers = sorted(receiver for some in recipients.values() for receiver in some or ())
+        text, _version = codec.encode(sender, values)
+        around = [dict(context)] if context else []
+        equal = json.dumps([signal, receivers, _in_order(json.loads(text)), *around], sort_keys=True)
+        return UUID(bytes=blake2b(equal.encode(), digest_size=16, person=b"signalbus once").digest(), version=5)
+
+
+def _in_order(value: Any) -> Any:
+    """Sort sets: equal ones stand in any order."""
+    if isinstance(value, list):
+        return [_in_order(item) for item in value]
+    if isinstance(value, dict):
+        value = {key: _in_order(item) for key, item in value.items()}
+        for tag in (Tag.SET, Tag.FROZENSET):
+            if isinstance(value.get(tag.key), list):
+                value[tag.key].sort(key=json.dumps)
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """How the ledger keeps a message that is not simply published after the commit.
+
+    Args:
+        due: when it is to be published, from the database's now or at a time; None: at once.
+        once: what its signal says of equal ones.
+        key: what equal ones share.
+    """
+
+    due: timedelta | datetime | None = None
+    once: Once | None = None
+    key: UUID | None = None
+
+
+def once_from(unique: object, debounce: object, max_wait: object, *, durable: bool, ordered_by: object) -> Once | None:
+    """Read a signal's options.
+
+    Args:
+        unique: as `Signal` takes it.
+        debounce: as above.
+        max_wait: as above.
+        durable: whether its messages have rows.
+        ordered_by: what it is ordered by, or None.
+
+    Returns:
+        What they say; None if nothing.
+
+    Raises:
+        ConfigurationError: they mean nothing, or nobody could keep to them.
+    """
+    if unique is False and debounce is None and max_wait is None:
+        return None
+    if not isinstance(unique, bool) and not callable(unique) and not (isinstance(unique, str) and unique):
+        raise ConfigurationError(
+            f'unique={unique!r}: give a key of the payload, as in unique="slug", a function of the payload, or True '
+            "for the whole payload."
+        )
+    if not durable:
+        raise ConfigurationError(
+            "unique= and debounce= need durable=True: which messages wait stands in the ledger's rows. Leave "
+            "durable=False out, or these."
+        )
+    if debounce is None:
+        if max_wait is not None:
+            raise ConfigurationError("max_wait= ends the burst that debounce= waits out: give debounce= as well.")
+        return Once(unique=unique)
+    if ordered_by is not None:
+        raise ConfigurationError(
+            "debounce= and ordered_by= do not go together: what waits for a burst's end would hold back all that comes "
+            "after it. Leave one of them out."
+        )
+    pause = _seconds("debounce", debounce)
+    longest = pause * BURSTS if max_wait is None else _seconds("max_wait", max_wait)
+    if longest < pause:
+        raise ConfigurationError(
+            f"max_wait={max_wait!r} is less than debounce={debounce!r}: no burst would be waited out."
+        )
+    return Once(unique=unique, debounce=pause, max_wait=longest)
+
+
+def _seconds(name: str, value: object) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST:
+        raise ConfigurationError(f"{name}={value!r}: give seconds, or a timedelta, of more than 0 and up to a day.")
+    return float(seconds)

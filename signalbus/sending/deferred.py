@@ -1,0 +1,58 @@
+"""Records what is published later, or not at all because an equal message waits."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from django.db import transaction
+
+from signalbus import ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from uuid import UUID
+
+    from signalbus.sending.addressing import Outgoing
+
+
+def record(items: Iterable[Outgoing]) -> tuple[list[Outgoing], dict[UUID, UUID]]:
+    """Record messages as their signals say.
+
+    Args:
+        items: what has a ``keeping``; the parts of a message follow each other.
+
+    Returns:
+        What is to be published after the commit, and for each message that was not needed the one that stands for it.
+    """
+    publish: list[Outgoing] = []
+    instead: dict[UUID, UUID] = {}
+    for message, group in groupby(items, key=lambda item: item.id):
+        parts = list(group)
+        standing, waits = _record(message, parts)
+        if standing is not None:
+            instead[message] = standing
+        elif not waits:
+            publish += parts
+    return publish, instead
+
+
+def _record(message: UUID, parts: Sequence[Outgoing]) -> tuple[UUID | None, bool]:
+    """Record a message; return the one that stands for it, and whether it waits for a time."""
+    alias = ledger.using()
+    keeping = parts[0].keeping
+    assert keeping is not None  # noqa: S101 - the caller sorted them
+    due = keeping.due
+    with transaction.atomic(using=alias, savepoint=False):
+        if keeping.key is not None and keeping.once is not None:
+            once = keeping.once
+            if once.debounce is None:
+                standing = ledger.stand_in(keeping.key, message)
+                if standing is not None:
+                    return standing, True
+            else:
+                due = ledger.end_of_burst(keeping.key, message, pause=once.debounce, longest=once.max_wait)
+        ledger.record(parts, using=alias)
+        if due is not None:
+            ledger.postpone(message, due)
+    return None, due is not None

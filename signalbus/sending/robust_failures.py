@@ -1,0 +1,100 @@
+"""What could not be sent, and raised for nobody: an error in the log, and dead deliveries in the ledger."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from signalbus import ledger, transactions
+from signalbus.context import CurrentDelivery, current
+from signalbus.events import Event, tell
+from signalbus.exceptions import MissingTables
+from signalbus.sending import event_loop_guard, outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+_telling: ContextVar[bool] = ContextVar("signalbus_telling_unsendable", default=False)
+
+
+def keep(signal: str, recipients: Sequence[tuple[str, str | None]], error: Exception) -> None:
+    """Tell of a message that could not be sent. Never raises, and never breaks the sender's transaction.
+
+    The dead deliveries share the fate of the sender's transaction, as the message would have.
+
+    Args:
+        signal: the signal's name.
+        recipients: the ids of the receivers that it was meant for, with their queues; none for an open signal.
+        error: what was raised.
+    """
+    names = ", ".join(receiver for receiver, _ in recipients) or "whoever listens"
+    logger.error("signalbus could not send %s to %s: %s", signal, names, error, exc_info=error, stack_info=True)
+    if outbox.diversion() is not None:  # a test's: nothing leaves it
+        return
+    if isinstance(error, MissingTables):  # they would hold the dead deliveries too
+        return
+
+    def write() -> None:
+        try:
+            reason = f"{type(error).__name__}: {error}"
+            trace = "".join(traceback.format_exception(error))
+            message = ledger.keep_unsendable(signal, recipients or [("", None)], reason, trace)
+        except Exception:  # the robust forms never raise: what could be written nowhere must at least be named
+            logger.critical("signalbus LOST what it could not send: %s to %s", signal, names, exc_info=True)
+        else:
+            _tell_after_commit([_dead(message, signal, receiver, error) for receiver, _ in recipients or [("", None)]])
+
+    _once_it_stands(write)
+
+
+def _once_it_stands(write: Callable[[], None]) -> None:
+    """Write in the sender's transaction if it is the ledger's, after its commit if it is another's; else at once."""
+    if event_loop_guard.forbid_databases():
+        event_loop_guard.call_away(write)
+        return
+    deciders = transactions.deciding()
+    if deciders and deciders[0].alias != ledger.using():
+        deciders[0].on_commit(write, robust=True)
+    else:
+        write()
+
+
+def _dead(message: UUID, signal: str, receiver: str, error: Exception) -> Event:
+    """Return the event of a dead delivery, of the lineage that the message would have had."""
+    parent = current()
+    delivery = CurrentDelivery(
+        message_id=message,
+        signal=signal,
+        receiver=receiver,
+        attempt=0,
+        root=message if parent is None else parent.root,
+        parent=None if parent is None else parent.message_id,
+        path=() if parent is None else (*parent.path, parent.signal),
+    )
+    return Event("dead", delivery, error)
+
+
+def _tell_after_commit(dead: Sequence[Event]) -> None:
+    """Tell of dead deliveries; not of those that a listener who was told so could not send: that would have no end."""
+    if _telling.get():
+        return
+    deciders = [connection for connection in transactions.deciding() if connection.alias == ledger.using()]
+    if not deciders:
+        _tell(dead)
+    elif deciders[0].in_atomic_block:
+        transactions.wait(deciders, dead, _tell)
+    # After set_autocommit(False) nobody says when the transaction commits: the log and the ledger have it.
+
+
+def _tell(dead: Sequence[Event]) -> None:
+    token = _telling.set(True)
+    try:
+        for event in dead:
+            tell(event)
+    finally:
+        _telling.reset(token)

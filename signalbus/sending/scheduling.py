@@ -1,0 +1,126 @@
+"""Sending for later: what is not due yet waits in the ledger, and can be taken back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.utils import timezone
+
+from signalbus.exceptions import ConfigurationError, DueError
+from signalbus.sending.draft import Sent, unheard
+
+if TYPE_CHECKING:
+    from signalbus.sending.deduplication import Once
+    from signalbus.sending.draft import Draft
+
+FURTHEST = timedelta(days=3650)  # as far as the ledger counts from now
+PAST = datetime(1970, 1, 1, tzinfo=UTC)  # what is before is due at once, and some databases know no earlier years
+
+
+class Later:
+    """What a signal does that is sent for later."""
+
+    receivers: list[Any]
+    open: bool
+    ordered_by: Any
+    once: Once | None
+
+    def _draft(self, sender: Any, *, robust: bool = False, due: timedelta | datetime | None = None) -> Draft | None:
+        raise NotImplementedError
+
+    def send_later(self, when: timedelta | datetime, /, sender: Any, **payload: Any) -> Sent:
+        """Send to the receivers in workers, not before a time, by the database's clock.
+
+        The payload is encoded now; the rows that it names are fetched when a receiver runs. The ledger keeps it, also
+        for a ``durable=False`` signal, from the commit on. Receivers that run in the sender's process (``inline=True``)
+        do not hear of it.
+
+        Args:
+            when: how long from now, at most ten years, or a time; what is past is due at once.
+            sender: as in `send`.
+            payload: as in `send`.
+
+        Returns:
+            An empty list with the message's ``.id``, by which `signalbus.cancel` takes it back.
+
+        Raises:
+            DueError: a naive time although ``USE_TZ`` is on, or no time at all; nothing was sent.
+            PayloadError: a value that cannot travel; nothing was sent.
+            CascadeError: a cascade too deep.
+            ConfigurationError: the signal is ordered or debounced, or as for `send`.
+        """
+        self._refuse_rules()
+        due = due_from(when)
+        if not self.receivers and not self.open:
+            return unheard()
+        draft = self._draft(sender, due=due)
+        if draft is None:
+            return Sent()
+        draft.encode((payload,))
+        return draft.hand_over(())
+
+    async def asend_later(self, when: timedelta | datetime, /, sender: Any, **payload: Any) -> Sent:
+        """Send from a coroutine; as `send_later` in everything else."""
+        return await sync_to_async(self.send_later)(when, sender, **payload)
+
+    def _refuse_rules(self) -> None:
+        if self.ordered_by is not None:
+            raise ConfigurationError(
+                f"{self!r} is ordered by the commits of its senders, and what is due later would hold back all that is "
+                "sent after it: send_later() with a signal that has no ordered_by=, whose receiver sends this one."
+            )
+        if self.once is not None and self.once.debounce is not None:
+            raise ConfigurationError(
+                f"debounce= says when {self!r} is published: send() it, or send_later() a signal without debounce=."
+            )
+
+
+def due_from(when: timedelta | datetime) -> timedelta | datetime:
+    """Read a time that somebody gave.
+
+    Args:
+        when: how long from now, or a time.
+
+    Returns:
+        The same; a time is aware.
+
+    Raises:
+        DueError: what no database could wait for.
+    """
+    if isinstance(when, timedelta):
+        if when > FURTHEST:
+            raise DueError(f"{when!r} is further than the ledger counts from now, ten years: give a datetime.")
+        return max(when, timedelta())
+    if not isinstance(when, datetime):
+        raise DueError(f"{when!r} is no time: give a timedelta from now, or a datetime.")
+    if timezone.is_naive(when):
+        if settings.USE_TZ:
+            raise DueError(
+                f"{when!r} is naive, and could be any of a day's hours: make it aware, with "
+                "django.utils.timezone.make_aware(…), or give a timedelta."
+            )
+        when = timezone.make_aware(when)
+    return max(when, PAST).astimezone(UTC)
+
+
+def cancel(message: UUID | str | None) -> bool:
+    """Take a message back that nobody has begun to deliver: its deliveries are discarded.
+
+    Where a transaction of the ledger's database is open, that decides: until its commit nobody runs what is cancelled.
+
+    Args:
+        message: the ``.id`` of what `Signal.send_later` or another send of a durable signal returned.
+
+    Returns:
+        True if nothing of it has run and nothing will; False if a delivery of it has begun or ended, or the ledger does
+        not have it.
+    """
+    from signalbus import ledger  # noqa: PLC0415 - its tables must wait until the apps are loaded
+
+    if message is None:  # of what reached nobody
+        return False
+    return ledger.cancel(message if isinstance(message, UUID) else UUID(message))

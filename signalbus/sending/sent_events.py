@@ -1,0 +1,40 @@
+"""Telling what becomes of messages in their sender's process: an event for each delivery."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from signalbus.context import delivery_of
+from signalbus.events import Event, is_heard, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from signalbus.events import Kind
+    from signalbus.sending.addressing import Outgoing
+
+
+def is_sending_heard() -> bool:
+    """Whether anybody listens to what is sent or recorded."""
+    return is_heard("sent") or is_heard("recorded")
+
+
+def tell_sent(outgoing: Sequence[Outgoing]) -> None:
+    """Tell that messages were sent, and which of them have rows; after the sender's commit."""
+    tell_each("sent", outgoing)
+    tell_each("recorded", [item for item in outgoing if item.route.recorded or item.keeping is not None])
+
+
+def tell_each(kind: Kind, outgoing: Iterable[Outgoing], error: BaseException | None = None) -> None:
+    """Tell an event of each delivery of some messages, if somebody listens.
+
+    Args:
+        kind: what happened.
+        outgoing: the messages.
+        error: why.
+    """
+    if is_heard(kind):
+        for item in outgoing:
+            message = item.message
+            for receiver in ("",) if message.recipients is None else message.recipients:
+                tell(Event(kind, delivery_of(message, receiver, 0), error))

@@ -1,0 +1,213 @@
+"""Which commits decide over what is sent now, and how they are waited for: all that is known here of transactions.
+
+The ledger's transaction decides, if one is open; else all others that are. A savepoint that is rolled back takes what
+was sent in it. In a ``TestCase`` what the test has opened itself does not count beside what the code under test opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from signalbus import ledger
+from signalbus.compat.django_internals import (
+    callbacks_of,
+    in_testcase,
+    only_testcases,
+    open_savepoints,
+    opened_connections,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from signalbus.compat.django_internals import Waiting
+
+T = TypeVar("T")
+Release = Callable[[Sequence[T]], None]
+
+
+def deciding() -> list[BaseDatabaseWrapper]:
+    """Return the connections whose commits decide over what is sent now; none, if it is not to wait."""
+    opened = opened_connections()
+    for connection in opened:
+        if connection.in_atomic_block or not connection.autocommit:
+            break
+    else:
+        return []  # the usual case of those that send nothing in a transaction, at half the price
+    opened = [connection for connection in opened if connection.in_atomic_block or _is_manual(connection)]
+    if len(opened) < 2:  # noqa: PLR2004 - nearly always
+        return opened
+    alias = ledger.using()
+    counted = [connection for connection in opened if not only_testcases(connection)] or opened
+    return [connection for connection in counted if connection.alias == alias] or counted
+
+
+def _is_manual(connection: BaseDatabaseWrapper) -> bool:
+    """Whether ``set_autocommit(False)`` opened a transaction: Django's on_commit() then raises, and so must send().
+
+    A database whose settings say ``AUTOCOMMIT: False`` is always in one; such a legacy one beside ours decides nothing.
+    """
+    if connection.connection is None or connection.autocommit or connection.in_atomic_block:
+        return False
+    return bool(connection.settings_dict["AUTOCOMMIT"]) or connection.alias == ledger.using()
+
+
+def refuse_manual(deciders: Iterable[BaseDatabaseWrapper]) -> None:
+    """Refuse transactions that nobody says the end of, before anything is written in them.
+
+    Args:
+        deciders: what `deciding` returned.
+
+    Raises:
+        TransactionManagementError: one of them was opened by ``set_autocommit(False)``.
+    """
+    for connection in deciders:
+        if not connection.in_atomic_block:
+            connection.on_commit(Hold(), robust=True)  # Django's own words for it
+
+
+class Hold:
+    """A place in Django's list of what waits for a commit, from which a rollback takes it.
+
+    In a list of ours beside it, it would survive the rollback, and swallow the next commit.
+    """
+
+    def __init__(self) -> None:
+        self.committed: bool = False
+        self.__qualname__: str = type(self).__qualname__  # by which Django 5.2 names a callback that failed
+
+    def __call__(self) -> None:
+        """Note the commit."""
+        self.committed = True
+
+
+class Fate:
+    """What becomes of what is sent now.
+
+    Args:
+        deciders: connections in transactions; what `deciding` returned.
+
+    Raises:
+        TransactionManagementError: one of them was opened by ``set_autocommit(False)``: nobody says when it commits.
+    """
+
+    def __init__(self, deciders: Sequence[BaseDatabaseWrapper]) -> None:
+        self._holds = [(connection, Hold()) for connection in deciders]
+        for connection, hold in self._holds:
+            connection.on_commit(hold, robust=True)
+
+    @property
+    def stands(self) -> bool:
+        """False once a transaction that decides over it, or a savepoint around it, was rolled back."""
+        return all(hold.committed or _waits(connection, hold) for connection, hold in self._holds)
+
+
+def _waits(connection: BaseDatabaseWrapper, hold: Hold) -> bool:
+    return any(callback is hold for _, callback, _ in tuple(callbacks_of(connection)))
+
+
+class Joint(Generic[T]):
+    """What waits for several commits, and is released by the last of them.
+
+    Args:
+        items: what waits.
+        release: takes it after the last commit, and does not fail.
+        commits: how many it waits for; a rollback drops one, so that the count is never full.
+    """
+
+    def __init__(self, items: Iterable[T], release: Release[T], commits: int) -> None:
+        self._items = list(items)
+        self._release = release
+        self._missing = commits
+
+    def after_a_commit(self, buffer: Buffer) -> None:
+        """Add to a buffer that is about to be released what waits for nothing more."""
+        self._missing -= 1
+        if not self._missing:
+            buffer.add(self._items, self._release)
+
+
+class Buffer(Hold):
+    """What shares one fate, and is released together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items: dict[Release[Any], list[Any]] = {}  # by what takes them after the commit, and does not fail
+        self.joints: list[Joint[Any]] = []
+
+    def __call__(self) -> None:
+        """Release it."""
+        super().__call__()
+        for joint in self.joints:
+            joint.after_a_commit(self)
+        for release, items in self.items.items():
+            release(items)
+
+    def add(self, items: Iterable[T], release: Release[T]) -> None:
+        """Add items, to be released together with those that the same function takes."""
+        self.items.setdefault(release, []).extend(items)
+
+    def absorb(self, other: Buffer) -> None:
+        """Take over what has come to share this one's fate."""
+        for release, items in other.items.items():
+            self.add(items, release)
+        self.joints += other.joints
+
+
+def wait(deciders: Sequence[BaseDatabaseWrapper], items: Iterable[T], release: Release[T]) -> None:
+    """Release something after all of these commits; it is dropped by any rollback.
+
+    Args:
+        deciders: connections in transactions; what `deciding` returned.
+        items: what waits.
+        release: takes all that a commit releases at once.
+
+    Raises:
+        TransactionManagementError: one of them was opened by ``set_autocommit(False)``: nobody says when it commits.
+    """
+    if len(deciders) == 1:
+        _buffer_in(deciders[0]).add(items, release)
+        return
+    joint = Joint(items, release, len(deciders))
+    for connection in deciders:
+        _buffer_in(connection).joints.append(joint)
+
+
+def _buffer_in(connection: BaseDatabaseWrapper) -> Buffer:
+    """Find or make the buffer for the savepoints that are open now.
+
+    Ours stand in the front of Django's list: a callback of another's that raises makes Django skip those after it.
+    There they are a stack: each is in more of the open savepoints than the one before it.
+    """
+    buffer = Buffer()
+    if in_testcase(connection):
+        # captureOnCommitCallbacks() takes what was added to the end in its block; no commit comes, nobody is skipped.
+        connection.on_commit(buffer, robust=True)
+        return buffer
+    entries, savepoints = callbacks_of(connection), open_savepoints(connection)
+    height = _merge_released(entries, savepoints)
+    if height and entries[height - 1][0] >= savepoints:
+        last: Buffer = entries[height - 1][1]  # type: ignore[assignment]  # what stands in front is ours
+        return last
+    connection.on_commit(buffer, robust=True)
+    entries.insert(height, entries.pop())
+    return buffer
+
+
+def _merge_released(entries: list[Waiting], savepoints: set[Any]) -> int:
+    """Merge the buffers that have come to share a fate; return how many are left.
+
+    A savepoint that is not open any more, and whose callbacks Django still holds, was released: what waits for it now
+    shares the fate of what is around it. Without this, a loop of ``atomic()`` blocks would publish once for each.
+    """
+    height = 0
+    while height < len(entries) and isinstance(entries[height][1], Buffer):
+        height += 1
+    stack: list[tuple[set[Any], Any, bool]] = entries[:height]
+    while len(stack) > 1 and stack[-2][0] & savepoints == stack[-1][0] & savepoints:
+        stack[-2][1].absorb(stack.pop()[1])
+    entries[:height] = stack
+    return len(stack)

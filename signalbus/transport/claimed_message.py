@@ -1,0 +1,263 @@
+"""What the consumer gets: a kombu message that may be a group's, and of which a part can be given back."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from base64 import b64encode
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kombu.transport import virtual
+from redis.exceptions import RedisError
+
+from signalbus.transport.coalescing import Merged
+from signalbus.transport.progress import BEGUN, FREE, SHARED, WAITING
+from signalbus.transport.scripts import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Sequence
+
+    from signalbus.transport.coalescing import Parcel
+    from signalbus.transport.progress import Sheet
+
+# KEYS: unacked, its index, a list. ARGV: a claim's tag; what remains of it, or '' for nothing; the end of the
+# list, LPUSH or RPUSH; items for it.
+# Returns 0 if somebody else has ended the claim, or this has been done before.
+DIVIDE = Script("""
+redis.call('HDEL', KEYS[1], '')
+redis.call('ZREM', KEYS[2], '')
+redis.call('LLEN', KEYS[3])
+local claim = redis.call('HGET', KEYS[1], ARGV[1])
+if not claim or claim == ARGV[2] then return 0 end
+if ARGV[2] ~= '' then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+else
+  redis.call('HDEL', KEYS[1], ARGV[1])
+  redis.call('ZREM', KEYS[2], ARGV[1])
+end
+for i = 4, #ARGV do redis.call(ARGV[3], KEYS[3], ARGV[i]) end
+return 1
+""")
+
+
+class _Division(NamedTuple):
+    parcel: Parcel
+    texts: list[int]  # what leaves the claim
+    remains: str
+    end: str
+    items: list[str]
+    split: dict[int, _Split] = {}  # texts of which some recipients leave it
+
+
+class _Split(NamedTuple):
+    """A text of which some recipients go elsewhere."""
+
+    rest: str | None  # the text for those that stay; None if nobody does
+    items: list[str]  # a text for each of the others
+    places: set[int]  # of the others
+
+
+class Message(virtual.Message):
+    """A kombu message, which may be a group's.
+
+    Args:
+        payload: what came out of the queue, or `Merged`.
+        channel: as kombu gives it.
+        options: as well.
+    """
+
+    def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
+        super().__init__(payload, channel=channel, **options)
+        self.sheet: Sheet | None = None  # how far its texts are; None if nobody tells
+        self._parcels: list[Parcel] = payload.parcels if isinstance(payload, Merged) else []
+        self.texts: list[str] = [text for parcel in self._parcels for text in parcel.texts]
+        self._gone: set[int] = set()  # texts that were given back
+        self._split: dict[int, set[int]] = {}  # recipients of texts that were given back without the others
+        self._whole: dict[int, str] = {}  # those texts as they came
+        self._unanswered: _Division | None = None  # what Redis may have done, or not
+        self._lock = threading.Lock()
+        self.channel: Any
+
+    def decode(self) -> Any:
+        """Return the body; a group's has been read already."""
+        return ([self.texts], {}, {}) if self._parcels else super().decode()
+
+    def is_waited_for(self) -> bool:
+        """Whether there is a free place, where what is given back would begin at once; from any thread.
+
+        Not of a worker that has stopped, or was told, to take any more from this queue.
+        """
+        queues = {parcel.claimed.queue for parcel in self._parcels}
+        return not queues.isdisjoint(self.channel.active_queues) and (self.channel.work.free() or 0) > 0
+
+    def give_back(self, states: Sequence[int]) -> bool:
+        """Give back what is free, while the rest is worked on; from any thread.
+
+        Args:
+            states: of its texts; nobody will begin one that waits, nor a recipient that does.
+
+        Returns:
+            False if the broker does not answer now.
+        """
+        try:
+            with self._lock:
+                self._give_back(states, FREE)
+        except (RedisError, OSError):
+            return False
+        return True
+
+    def _give_back(self, states: Sequence[int], which: Container[int] = (WAITING,)) -> None:
+        if self._unanswered is not None:
+            self._divide(self._unanswered)
+        whole = []
+        for parcel, texts in self._places():
+            waiting = [text for text in texts if states[text] in which and text not in self._gone]
+            split = self._splits([text for text in texts if text not in waiting and text not in self._gone], which)
+            if len(waiting) == len(texts) and self._split.keys().isdisjoint(texts):
+                whole.append((parcel, waiting))
+            elif waiting or split:
+                self._divide(self._division(parcel, texts, waiting, split))
+        if whole:
+            self.channel.unacked.give_back([parcel.claimed for parcel, _ in whole])
+            self._gone.update(text for _, texts in whole for text in texts)
+
+    def _division(
+        self, parcel: Parcel, texts: Sequence[int], waiting: list[int], split: dict[int, _Split]
+    ) -> _Division:
+        stay = [text for text in texts if text not in waiting and text not in self._gone]
+        rest = [one for text in stay if (one := split[text].rest if text in split else self.texts[text]) is not None]
+        back = [self.texts[text] for text in waiting] + [item for text in split.values() for item in text.items]
+        remains = _entry(parcel, rest) if rest else ""
+        # The last to be put at the end that is taken from is the first to be taken.
+        return _Division(parcel, waiting, remains, "RPUSH", _items(parcel, back[::-1]), split)
+
+    def _splits(self, texts: Sequence[int], which: Container[int]) -> dict[int, _Split]:
+        """Return those of some texts of which recipients are free while others are not, or are done."""
+        parts = self.sheet.parts() if self.sheet is not None else {}
+        found = {}
+        for text in texts:
+            states, gone = parts.get(text, b""), self._split.get(text, set())
+            free = [place for place, state in enumerate(states) if state in which and place not in gone]
+            if free:
+                split = self._split_off(text, states, free)
+                if split is not None:
+                    found[text] = split
+        return found
+
+    def _split_off(self, text: int, states: bytes, free: Sequence[int]) -> _Split | None:
+        whole, work = self._whole.get(text, self.texts[text]), self.channel.work
+        left = set(range(len(states))) - self._split.get(text, set()) - set(free)
+        # Those that are done must not run again if this worker dies.
+        stay = [place for place in sorted(left) if states[place] in {BEGUN, SHARED}]
+        items = [work.for_some(whole, [place], len(states)) for place in free]
+        rest = work.for_some(whole, stay, len(states)) if stay else None
+        if None in items or (stay and rest is None):
+            return None
+        self._whole[text] = whole
+        return _Split(rest, [item for item in items if item is not None], set(free))
+
+    def _is_anything_waiting(self) -> bool:
+        """Whether texts, or recipients of texts, were not begun."""
+        return self.sheet is not None and bool(self.sheet.told()) and WAITING in self.sheet.all_states
+
+    def ack(self, multiple: bool = False) -> None:
+        """Acknowledge what is done; what was taken back before it began is nobody's yet."""
+        if self._is_anything_waiting():
+            states = self._final_states()
+            with self._settled_later():
+                self._give_back(states)
+        super().ack(multiple=multiple)
+
+    def reject(self, requeue: bool = False) -> None:
+        """End it without success: what is done is done, and what has not begun has nothing to do with it.
+
+        Args:
+            requeue: give out again what was begun, marked as such.
+        """
+        states = self._final_states()
+        if not states:
+            super().reject(requeue=requeue)
+            return
+        with self._settled_later():
+            self._give_back(states)
+            if requeue:
+                self._give_out_again(states)
+        super().ack()
+
+    @contextmanager
+    def _settled_later(self) -> Iterator[None]:
+        """Leave to the channel what the broker does not hear now: as a whole, as what was lost."""
+        try:
+            with self._lock:
+                yield
+        except BaseException:
+            self.channel.requeue_later(self.delivery_tag)
+            raise
+
+    def _give_out_again(self, states: Sequence[int]) -> None:
+        whole = []
+        for parcel, texts in self._places():
+            begun = [text for text in texts if states[text] in {BEGUN, SHARED} and text not in self._gone]
+            if begun and len(texts) == 1:
+                whole.append(parcel.claimed.tag)
+            elif begun:
+                items = _items(parcel, self._of(begun), redelivered=True)
+                self._divide(_Division(parcel, begun, "", "LPUSH", items))
+        if whole:
+            self.channel.unacked.restore(whole, leftmost=True)
+
+    def _states(self) -> Sequence[int]:
+        return self.sheet.told() if self.sheet is not None else b""
+
+    def _final_states(self) -> Sequence[int]:
+        """Return the states when nothing more can begin: at a hard time limit Celery ends the message first."""
+        if self.sheet is not None:
+            self.sheet.stop()
+        return self._states()
+
+    def _places(self) -> Iterator[tuple[Parcel, range]]:
+        start = 0
+        for parcel in self._parcels:
+            yield parcel, range(start, start := start + len(parcel.texts))
+
+    def _of(self, texts: Sequence[int]) -> list[str]:
+        return [self.texts[text] for text in texts]
+
+    def _divide(self, division: _Division) -> None:
+        """Divide a claim. If no answer comes, the very same has to be said again: it may have been done."""
+        self._unanswered = division
+        parcel, unacked = division.parcel, self.channel.unacked
+        keys = (unacked.claims, unacked.index, unacked.list_of(parcel.claimed))
+        unacked.run(DIVIDE, keys, parcel.claimed.tag, division.remains, division.end, *division.items)
+        self._gone.update(division.texts)
+        for text, split in division.split.items():
+            if split.rest is None:
+                self._gone.add(text)
+            else:
+                self.texts[text] = split.rest
+            self._split.setdefault(text, set()).update(split.places)
+        self._unanswered = None
+
+
+def _items(parcel: Parcel, texts: Sequence[str], *, redelivered: bool = False) -> list[str]:
+    """Make a queue item of each text: a message of its own, which no slow neighbour will hold again."""
+    message = json.loads(parcel.claimed.raw)
+    if redelivered:
+        message["headers"]["redelivered"] = message["properties"]["delivery_info"]["redelivered"] = True
+    return [_with_texts(message, [text]) for text in texts]
+
+
+def _entry(parcel: Parcel, texts: Sequence[str]) -> str:
+    """Make what a claim of some of a message's texts is in kombu's hash."""
+    return f'[{_with_texts(json.loads(parcel.claimed.raw), texts)}, "", {json.dumps(parcel.claimed.queue)}]'
+
+
+def _with_texts(message: dict[str, Any], texts: Sequence[str]) -> str:
+    headers, properties = message["headers"], message["properties"]
+    message["body"] = b64encode(json.dumps([[texts], {}, {}]).encode()).decode()
+    headers["id"] = properties["correlation_id"] = str(uuid.uuid4())
+    headers["argsrepr"] = f"({len(texts)} texts)"
+    properties["delivery_tag"] = str(uuid.uuid4())  # two items with one tag would be acknowledged together
+    return json.dumps(message)

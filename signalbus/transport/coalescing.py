@@ -1,0 +1,145 @@
+"""One Celery message for the texts of several: one request, one way to a child and back, one line in the log.
+
+Only what is plainly one of ours is read, and each by itself: what its author wrote stays in its own texts, which are
+verified one by one, as ever. Whatever is unusual travels alone and as it came.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from binascii import a2b_base64
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from signalbus.transport.claims import CLAIM, GROUP
+from signalbus.wire.peek import signal_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from signalbus.transport.claims import Claimed
+
+MOST_TEXTS: Final = 100  # in one message; as the publisher's
+
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_TEXT: Final = frozenset({str})
+# What the publisher writes. Anything more may mean something to Celery, or to a tracer, and for this message alone.
+_PARTS: Final = frozenset({"body", "content-encoding", "content-type", "headers", "properties"})
+_HEADERS: Final = frozenset(
+    {"argsrepr", "id", "ignore_result", "kwargsrepr", "lang", "origin", "parent_id", "root_id", "task"}
+)
+_PROPERTIES: Final = frozenset(
+    {"body_encoding", "correlation_id", "delivery_info", "delivery_mode", "delivery_tag", "priority"}
+)
+_decode = json.JSONDecoder().decode
+_UNREADABLE: Final = (AttributeError, KeyError, LookupError, RecursionError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A claimed message, as far as it has been read.
+
+    Args:
+        claimed: the claim.
+        texts: what it holds; nothing if it is not plainly ours.
+        headers: Celery's, if it is.
+    """
+
+    claimed: Claimed
+    texts: tuple[str, ...] = ()
+    headers: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> list[tuple[str, str | None]]:
+        """What its texts' time is known by."""
+        return keys_of(self.texts, self.claimed.queue)
+
+
+def keys_of(texts: Sequence[str], queue: str) -> list[tuple[str, str | None]]:
+    """Return what the time of texts is known by: the queue, and the signal, if they do not lie."""
+    return [(queue, signal_of(text)) for text in texts]
+
+
+def read(claimed: Claimed, task: str) -> Parcel:
+    """Read what was claimed, if it is plainly a message of ours, which nobody has given out before.
+
+    Args:
+        claimed: the claim; whoever can write to the broker chose its bytes.
+        task: that of our messages.
+    """
+    try:
+        found = _read(claimed, task)
+    except _UNREADABLE:
+        found = None
+    return found or Parcel(claimed)
+
+
+def _read(claimed: Claimed, task: str) -> Parcel | None:
+    message = _decode(claimed.raw.decode())
+    headers, properties = message["headers"], message["properties"]
+    origin = properties["delivery_info"]
+    plain = (
+        headers["task"] == task
+        and message.keys() <= _PARTS
+        and headers.keys() <= _HEADERS
+        and properties.keys() <= _PROPERTIES
+        and origin == {"exchange": "", "routing_key": claimed.queue}
+        and _SCALARS.issuperset(map(type, headers.values()))
+        and type(headers["id"]) is str
+        and (message["content-type"], message["content-encoding"]) == ("application/json", "utf-8")
+        and properties["body_encoding"] == "base64"
+    )
+    if not plain:
+        return None
+    arguments, named, embedded = _decode(a2b_base64(message["body"]).decode())
+    (texts,) = arguments
+    if named or embedded or type(texts) is not list or not _TEXT.issuperset(map(type, texts)):
+        return None
+    return Parcel(claimed, tuple(texts), headers) if 0 < len(texts) <= MOST_TEXTS else None
+
+
+class Merged(dict[str, Any]):
+    """What kombu makes a message of: that of one group.
+
+    Args:
+        parcels: the members; each is plainly ours.
+    """
+
+    def __init__(self, parcels: Sequence[Parcel]) -> None:
+        self.parcels: list[Parcel] = list(parcels)
+        first = self.parcels[0]
+        headers = _headers_of(self.parcels)
+        super().__init__(
+            body="",
+            headers=headers,
+            properties={
+                "correlation_id": headers["id"],
+                "delivery_info": {"exchange": "", "routing_key": first.claimed.queue},
+                "delivery_tag": tag_of(self.parcels),
+                "body_encoding": None,
+            },
+        )
+        self["content-type"], self["content-encoding"] = "application/json", "utf-8"
+
+
+def tag_of(parcels: Sequence[Parcel]) -> str:
+    """Return the delivery tag of a group: a lone member's own, or one that stands for all."""
+    first = parcels[0].claimed.tag
+    return first if len(parcels) == 1 else GROUP + first.removeprefix(CLAIM)
+
+
+def _headers_of(parcels: Sequence[Parcel]) -> dict[str, Any]:
+    own = parcels[0].headers
+    if len(parcels) == 1:
+        return own
+    id_ = str(uuid.uuid4())
+    return {
+        "lang": "py",
+        "task": own["task"],
+        "id": id_,
+        "root_id": id_,
+        "argsrepr": f"({sum(len(parcel.texts) for parcel in parcels)} texts)",
+        "kwargsrepr": "{}",
+        "ignore_result": True,
+    }

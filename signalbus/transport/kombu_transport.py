@@ -1,0 +1,66 @@
+"""The transports, for kombu: what its connections are made with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.transport import redis as stock
+
+from signalbus.compat import redis_internals as compat
+from signalbus.transport.channel import ClaimingMixin
+from signalbus.transport.claims import Work
+from signalbus.transport.poller import Poller
+
+
+class Channel(ClaimingMixin, stock.Channel):  # type: ignore[misc]  # kombu has no types
+    """kombu's channel, by claims."""
+
+
+class SentinelChannel(ClaimingMixin, stock.SentinelChannel):  # type: ignore[misc]  # as above
+    """kombu's channel behind a Sentinel, by claims."""
+
+
+class TransportMixin:
+    """What makes a transport of kombu's claim, when it runs in an event loop."""
+
+    work: Work = Work()  # what the process does with what it is given
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.cycle: Poller = Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Be driven by an event loop; kombu's signature."""
+        super().register_with_event_loop(connection, loop)  # type: ignore[misc]
+        self.cycle.join(loop)
+
+
+class Transport(TransportMixin, stock.Transport):  # type: ignore[misc]  # as above
+    """kombu's Redis transport, by claims; for TLS and unix sockets too."""
+
+    Channel: type[Any] = Channel
+
+
+class SentinelTransport(TransportMixin, stock.SentinelTransport):  # type: ignore[misc]  # as above
+    """kombu's transport for Redis behind a Sentinel, by claims."""
+
+    Channel: type[Any] = SentinelChannel
+
+
+OURS: dict[type, type] = {stock.Transport: Transport, stock.SentinelTransport: SentinelTransport}
+
+
+def can_claim(connection: Any) -> bool:
+    """Whether there is a claiming transport for what a connection uses: kombu's own for Redis, not a variant of it."""
+    return compat.transport_of(connection) in OURS
+
+
+def claim(connection: Any, work: Work) -> None:
+    """Make a connection, which is not used yet, consume by claims.
+
+    Args:
+        connection: kombu's.
+        work: what the process does with what it is given.
+    """
+    transports = {given: type(ours.__name__, (ours,), {"work": work}) for given, ours in OURS.items()}
+    compat.use_transport(connection, lambda given: transports.get(given, given))

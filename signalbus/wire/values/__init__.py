@@ -1,0 +1,1 @@
+"""The values of a payload: encoders and decoders for each supported type."""

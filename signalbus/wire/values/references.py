@@ -1,0 +1,376 @@
+"""What travels as a name: rows by label and primary key, classes and functions by where they stand."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, ClassVar, Final, NamedTuple, TypeGuard
+
+from django.apps import apps
+from django.core.exceptions import ValidationError
+from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db.models import AutoField, BigAutoField, Manager, Model, SmallAutoField
+from django.utils.functional import LazyObject
+
+from signalbus.compat.django_internals import wrapped_in
+from signalbus.exceptions import Garbage, MissingRow, PayloadError, UnknownClass
+from signalbus.wire.values.primary_keys import MAX_KEY, NoPlainForm, cleaned, typed
+
+_AUTO_FIELDS: Final = frozenset({AutoField, BigAutoField, SmallAutoField})
+SENDERS: Final = (type, FunctionType, BuiltinFunctionType)
+_SHOWN: Final = 100
+_AS_DEFAULT: Final = frozenset({None, DEFAULT_DB_ALIAS})  # what an instance that lives there may say of itself
+
+# Models that were found to be the registered ones: their label, and whether an int is always their key's own type.
+_models: dict[type[Model], tuple[str, bool]] = {}
+# The senders that receivers were connected for: resolvable although they may stand outside the installed apps.
+_senders: dict[str, object] = {}
+
+
+class ForeignModel(PayloadError):  # noqa: N818 - says what it is
+    """A model of another registry than the installed apps': a migration's of the past, or its recorder's."""
+
+
+class Reference(NamedTuple):
+    """A row, as a message names it.
+
+    Args:
+        label: the model's label, ``admissions.Cohort``; a proxy's own.
+        pk: the primary key, as it travels: of the type that the model's field gives it, or, if that is a type of the
+            field's own, in a form that the field reads back (see `lookup_key`); a tuple for a composite one.
+        using: the alias of its database; None where the worker's router says it.
+    """
+
+    label: str
+    pk: object
+    using: str | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.label} {shown(str(self.pk))}"
+        return text if self.using is None else f"{text} in {self.using}"
+
+
+class Snapshot:
+    """A model's field values instead of a reference to its row; it arrives as an instance of the same class.
+
+    Args:
+        instance: the model instance; the fields that are loaded when the signal is sent are what travels.
+
+    Raises:
+        PayloadError: not a model instance.
+    """
+
+    __slots__ = ("instance",)
+
+    def __init__(self, instance: Model) -> None:
+        plain = unwrapped(instance)
+        if not isinstance(plain, Model):
+            raise PayloadError(f"signalbus.Snapshot takes a model instance, not {type(plain).__qualname__}")
+        self.instance: Model = plain
+
+    def __repr__(self) -> str:
+        return f"Snapshot({self.instance!r})"
+
+
+def unwrapped(value: Any) -> Any:
+    """Give what a lazy wrapper (``request.user``) wraps, and anything else as it is."""
+    return unwrapped(wrapped_in(value)) if issubclass(type(value), LazyObject) else value
+
+
+def shown(text: str) -> str:
+    """Give a text that a message brought, fit for a log: short, and without line breaks."""
+    text = cut(text)
+    return text if text.isprintable() else ascii(text)
+
+
+def cut(text: str) -> str:
+    """Give the beginning of a text that may have no end."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+# Rows and models
+
+
+def is_model(sender: object) -> TypeGuard[type[Model]]:
+    """Say whether this is a model class with rows; an abstract one is a class as any other."""
+    return isinstance(sender, type) and issubclass(sender, Model) and not sender._meta.abstract  # noqa: SLF001  (public)
+
+
+def is_foreign(model: type[Model]) -> bool:
+    """Say whether a model lives in another registry than the installed apps': a migration's, or its recorder's own."""
+    return model._meta.apps is not apps  # noqa: SLF001  (Django documents _meta)
+
+
+def has_base_manager(label: str) -> bool:
+    """Say whether a model has another base manager than Django's, which may hide rows; it may be inherited."""
+    return type(model_named(label)._base_manager) is not Manager  # noqa: SLF001  (Django documents it)
+
+
+def is_anonymous_user(kind: type) -> bool:
+    """Say whether this is the class of ``request.user`` for a visitor who is not logged in."""
+    # By name: its module cannot be imported before the apps are loaded, nor where auth is not installed.
+    return kind.__qualname__ == "AnonymousUser" and kind.__module__ == "django.contrib.auth.models"
+
+
+def anonymous_user() -> Any:
+    """Make the user that stands for a visitor who is not logged in.
+
+    Raises:
+        UnknownClass: this process has no ``django.contrib.auth``.
+    """
+    name = "django.contrib.auth.models:AnonymousUser"
+    if not apps.is_installed("django.contrib.auth"):
+        raise UnknownClass(name, 'add "django.contrib.auth" to INSTALLED_APPS of this worker')
+    return importlib.import_module("django.contrib.auth.models").AnonymousUser()
+
+
+def label_of(model: type[Model]) -> str:
+    """Give the label that a worker finds this model by.
+
+    Raises:
+        PayloadError: it would find none, or another one.
+    """
+    return _known(model)[0]
+
+
+def _known(model: type[Model]) -> tuple[str, bool]:
+    known = _models.get(model)
+    if known is None:
+        meta = model._meta  # noqa: SLF001  (Django documents _meta)
+        if is_foreign(model):
+            raise ForeignModel(f"{meta.label} is a model of another registry than the installed apps'")
+        try:
+            registered = apps.get_model(meta.label)
+        except LookupError:
+            registered = None
+        if registered is not model:
+            raise PayloadError(f"{meta.label} is not a model of an installed app: a worker would not find it")
+        known = _models[model] = (meta.label, type(meta.pk) in _AUTO_FIELDS)
+    return known
+
+
+def reference_to(instance: Model) -> Reference | None:
+    """Name an instance's row.
+
+    Returns:
+        The reference, or None for an instance that has no row: one that is unsaved, or was deleted.
+
+    Raises:
+        PayloadError: a worker would not find the model, or no row of it can have this key.
+    """
+    model = type(instance)
+    label, int_key = _known(model)
+    if instance._state.adding:  # noqa: SLF001  (Django documents _state)
+        return None
+    pk = instance.pk
+    if pk is None or (type(pk) is tuple and None in pk):
+        return None
+    if not (int_key and type(pk) is int):
+        try:
+            pk = cleaned(model, pk)
+        except NoPlainForm as error:
+            raise PayloadError(
+                f"the primary key of {label} is a {type(pk).__qualname__}, and its field's to_python() makes no equal "
+                "key of what get_prep_value() or str() give of it: send the key's text, or signalbus.Snapshot(instance)"
+            ) from error
+        except (ValidationError, ValueError, TypeError) as error:
+            raise PayloadError(f"{pk!r} is no primary key of {label}: save the instance first") from error
+    return Reference(label, pk, _alias(model, instance))
+
+
+def plain_reference(value: Any) -> list[Any] | None:
+    """Give label and key of a row that every worker finds by them alone; None if `reference_to` has to be asked.
+
+    Args:
+        value: anything.
+    """
+    known = _models.get(type(value))
+    if known is None or not known[1] or router.routers:
+        return None
+    state = value._state  # noqa: SLF001  (Django documents _state)
+    pk = value.pk
+    return None if state.adding or type(pk) is not int or state.db not in _AS_DEFAULT else [known[0], pk]
+
+
+def _alias(model: type[Model], instance: Model) -> str | None:
+    """Name the database that an instance is written to, unless each worker finds it by itself.
+
+    That is told by the router, not by where the instance was read, which may be a replica. A router may answer by what
+    is active here and not in a worker (a tenant), so only the default database goes without saying.
+    """
+    if not router.routers and instance._state.db in _AS_DEFAULT:  # noqa: SLF001  (Django documents _state)
+        return None
+    written = router.db_for_write(model, instance=instance)
+    return None if written == DEFAULT_DB_ALIAS == router.db_for_write(model) else written
+
+
+def reference_from(label: str, pk: object, using: str | None = None) -> Reference:
+    """Read a reference that a message brought.
+
+    Raises:
+        MissingRow: no row can have this key.
+        UnknownClass: there is no such model, or no such database, here.
+    """
+    model = model_named(label)
+    if using is not None and using not in list(connections):
+        raise UnknownClass(shown(f"{label} in {using}"), "no such database here: add it to DATABASES of this worker")
+    reference = Reference(label, pk, using)
+    try:
+        if _known(model)[1] and type(pk) is int and abs(pk) <= MAX_KEY:
+            return reference
+        clean = Reference(label, cleaned(model, pk), using)
+        hash(clean)
+    except ValidationError as error:
+        raise MissingRow((str(reference),)) from error
+    except (ValueError, TypeError) as error:
+        raise Garbage("a reference that names no row") from error
+    return clean
+
+
+def lookup_key(label: str, pk: Any) -> Any:
+    """Give the key of a reference the type that the model's field gives it, as a query takes it."""
+    model = model_named(label)
+    return pk if _known(model)[1] and type(pk) is int else typed(model, pk)
+
+
+def model_named(label: str) -> type[Model]:
+    """Find the model that a message names.
+
+    Raises:
+        UnknownClass: no installed app has it.
+        ValueError: no model can have such a label.
+    """
+    known = _Installed.read().models
+    model = known.get(label)
+    if model is not None:
+        return model
+    try:
+        model = apps.get_model(label)
+    except LookupError as error:
+        raise UnknownClass(shown(label), "no installed app has this model: roll this worker out") from error
+    if label == model._meta.label:  # noqa: SLF001  (Django documents _meta); else there is no end of ways to write it
+        known[label] = model
+    return model
+
+
+# Classes and functions
+
+
+def name_of(sender: object) -> str | None:
+    """Give a sender's stable name, which look-ups compare.
+
+    Args:
+        sender: None, a text, a class, a function or a model instance, which counts as its class.
+
+    Returns:
+        None for None, the text, ``admissions.Cohort`` for a model, ``module:qualname`` for the rest.
+
+    Raises:
+        PayloadError: an object of any other kind has no stable name.
+    """
+    plain = unwrapped(sender)
+    if plain is None:
+        return None
+    if isinstance(plain, str):
+        return str.__str__(plain)
+    kind = plain if isinstance(plain, type) else type(plain)
+    if issubclass(kind, Model):
+        return kind._meta.label  # noqa: SLF001  (Django documents _meta)
+    if isinstance(plain, SENDERS):
+        return f"{plain.__module__}:{plain.__qualname__}"
+    raise PayloadError(f"{kind.__qualname__}: take None, a text, a class, a function or a model instance", "sender")
+
+
+def allow_sender(sender: object) -> None:
+    """Let messages name this class or function although it may stand outside the installed apps.
+
+    The registry calls it for each sender that a receiver is connected for; what needs no permission is let pass.
+    """
+    if not isinstance(sender, SENDERS) or (isinstance(sender, type) and issubclass(sender, Model)):
+        return
+    name = f"{sender.__module__}:{sender.__qualname__}"
+    if "<" not in name:
+        _senders[name] = sender
+
+
+def importable_name(target: Any, *, senders: bool = False) -> str:
+    """Give the ``module:qualname`` by which a worker finds a class or function.
+
+    Args:
+        target: the class or function.
+        senders: whether those that receivers are connected for count too.
+
+    Raises:
+        PayloadError: a worker would not find it.
+    """
+    name = f"{target.__module__}:{target.__qualname__}"
+    if "<" in name:
+        raise PayloadError(f"{name} was made in a function, and no worker finds it: define it at the top of a module")
+    try:
+        found = resolve_class(name, senders=senders)
+    except UnknownClass as error:
+        raise PayloadError(f"a worker may not look this up: {error}") from error
+    if found is not target:
+        raise PayloadError(f"{name} is another object than the one sent: send the one that the module holds")
+    return name
+
+
+def resolve_class(name: str, *, senders: bool = False) -> Any:
+    """Find the class or function that a message names, in the modules of installed apps and nowhere else.
+
+    Args:
+        name: ``module:qualname``.
+        senders: whether those that receivers are connected for count too.
+
+    Raises:
+        UnknownClass: it is not there, or not there to be found.
+    """
+    if senders and name in _senders:
+        return _senders[name]
+    module_name, _, path = name.partition(":")
+    if not _in_installed_app(module_name):
+        raise UnknownClass(
+            shown(name), "only modules of installed apps are looked in: move it into one, or send its name or value"
+        )
+    found = module = _module(module_name, name)
+    for part in path.split("."):
+        # Only through classes, and only what they hold themselves: no attribute is computed, no import followed.
+        held = vars(found).get(part) if found is module or isinstance(found, type) else None
+        found = held.__func__ if isinstance(held, (staticmethod, classmethod)) else held
+    if not isinstance(found, SENDERS) or (found.__module__, found.__qualname__) != (module_name, path):
+        raise UnknownClass(shown(name), "no such class or function here: define it, or roll this worker out")
+    return found
+
+
+def _module(module_name: str, name: str) -> Any:
+    module = sys.modules.get(module_name)
+    if module is not None:
+        return module
+    try:
+        return importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise UnknownClass(shown(name), f"its module cannot be imported here: {type(error).__name__}") from error
+
+
+class _Installed:
+    """What follows from the installed apps, made anew whenever Django's registry has changed."""
+
+    configs: object = None
+    modules: frozenset[str] = frozenset()
+    models: ClassVar[dict[str, type[Model]]] = {}  # those that messages have named, by their labels
+
+    @classmethod
+    def read(cls) -> type[_Installed]:
+        if cls.configs is not apps.app_configs or len(cls.modules) != len(apps.app_configs):
+            cls.modules = frozenset(config.name for config in apps.get_app_configs())
+            cls.models = {}
+            cls.configs = apps.app_configs
+        return cls
+
+
+def _in_installed_app(module_name: str) -> bool:
+    names = _Installed.read().modules
+    while module_name and module_name not in names:
+        module_name = module_name.rpartition(".")[0]
+    return bool(module_name)
