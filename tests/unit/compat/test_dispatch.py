@@ -121,7 +121,7 @@ class DeathRecorder(HookedSignal):
         super().__init__(**options)
         self.noted: list[set[Key]] = []
 
-    def _died(self, keys: set[Key]) -> None:
+    def _buried(self, keys: set[Key]) -> None:
         self.noted.append(keys)
 
 
