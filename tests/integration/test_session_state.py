@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import connection, transaction
+from django.db.backends.signals import connection_created
 from psycopg.sql import SQL, Identifier
 
 from signalbus import delivery_failed
-from signalbus.receiving.running import group_commit
+from signalbus.compat.django_internals import close_pools
+from signalbus.models import Delivery
+from signalbus.receiving.process import session_state
+from signalbus.receiving.running import attempt, group_commit
 from signalbus.receiving.running.receiver_runtimes import Manners, pace
 from tasks.admissions.models import Academy
 
@@ -114,6 +118,67 @@ def test_a_run_that_fails_ends_its_session_too(bus: Bus):
     assert [(state, attempts) for _, state, attempts in rows()] == [("pending", 1)] * len(WAYS)
 
 
+@pytest.mark.parametrize("database", ["postgres"])
+def test_a_long_run_that_hides_the_tables_is_done(bus: Bus, monkeypatch: pytest.MonkeyPatch):
+    """How long a receiver took is not written where its session may not show the ledger's tables any more."""
+    monkeypatch.setattr(attempt, "WORTH_TELLING", 0.0)
+
+    deliver(bus, lambda **kwargs: query("SET search_path TO nowhere"), durable=True)
+    deliver(bus, lambda **kwargs: None, durable=True)
+
+    assert [(state, attempts) for _, state, attempts in rows()] == [("done", 1)] * 2
+    assert [row.runtime_ms is None for row in Delivery.objects.order_by("created_at")] == [True, False]
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_a_changed_session_does_not_go_back_into_a_pool(bus: Bus, monkeypatch: pytest.MonkeyPatch):
+    """With psycopg's pool of connections, closing one would hand it to the next run as it is."""
+    connection.close()
+    options = {**connection.settings_dict["OPTIONS"], "pool": {"min_size": 1, "max_size": 1}}
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
+    seen = []
+
+    def receiver(**kwargs: Any) -> None:
+        seen.append(query("SELECT coalesce(current_setting('app.tenant', true), '')"))
+        query("SET app.tenant = 'a'")
+
+    try:
+        for way in WAYS.values():
+            deliver(bus, receiver, **way)
+        assert {state for _, state, _ in rows()} == {"done"}
+    finally:
+        connection.close()
+        close_pools()
+
+    assert seen == [""] * len(WAYS)
+
+
+def test_a_session_that_the_host_sets_up_is_no_changed_one(bus: Bus):
+    """What runs as each connection is made is the same for all: a new connection is kept like any other."""
+    sql, _ = next(iter(CHANGES[connection.vendor].values()))
+    seen: list[Any] = []
+
+    def set_up(connection: Any, **kwargs: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+
+    connection_created.disconnect(dispatch_uid="signalbus.session_state")
+    connection_created.connect(set_up)  # in a worker the host's apps come first
+    session_state.listen()
+    try:
+        for _ in range(2):
+            connection.close()
+            for _ in range(2):
+                deliver(bus, lambda **kwargs: seen.append(connection.connection), durable=True)
+    finally:
+        connection_created.disconnect(set_up)
+        connection.close()
+
+    assert seen[0] is seen[1]
+    assert seen[1] is not seen[2]
+    assert seen[2] is seen[3]
+
+
 def test_a_callback_after_the_commit_ends_its_session_too(bus: Bus):
     """What a receiver leaves with on_commit is a part of its run."""
     sql, shown = next(iter(CHANGES[connection.vendor].values()))
@@ -168,13 +233,39 @@ def test_a_statement_of_the_drivers_sql_module_is_noticed(bus: Bus):
     assert query("SELECT coalesce(current_setting('app.tenant', true), '')") == ""
 
 
-def test_one_that_changes_the_session_shares_no_commit(bus: Bus, monkeypatch, database: str):
-    """Among deliveries of one commit it runs again alone, and the others never see what it has set."""
+@pytest.fixture
+def group_commits(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let deliveries share a commit, however slow the machine is."""
     if database == "mariadb":
         pytest.skip("nothing shares a commit there")
     monkeypatch.setattr(group_commit, "BRIEF", 5.0)
     monkeypatch.setattr(pace, "_alone_until", {})
     monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+
+
+def test_callbacks_of_a_group_commit_end_their_sessions_too(bus: Bus, group_commits: None):
+    """What one leaves with on_commit does not set anything for the callbacks of the others."""
+    sql, shown = next(iter(CHANGES[connection.vendor].values()))
+    fresh = in_a_fresh_session(shown)
+    seen: list[Any] = []
+
+    def callback() -> None:
+        seen.append((query(shown), connection.in_atomic_block))
+        query(sql)
+        raise ValueError("after the commit")
+
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: transaction.on_commit(callback), "calling")
+    signal.send_many(None, [{}] * 4)
+    bus.work()
+
+    assert seen == [(fresh, False)] * 4
+    assert query(shown) == fresh
+    assert {state for _, state, _ in rows()} == {"done"}
+
+
+def test_one_that_changes_the_session_shares_no_commit(bus: Bus, group_commits: None):
+    """Among deliveries of one commit it runs again alone, and the others never see what it has set."""
     sql, shown = next(iter(CHANGES[connection.vendor].values()))
     seen: list[Any] = []
     signal: Signal = new_signal(durable=True)

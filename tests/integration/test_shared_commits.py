@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +27,9 @@ from .bus import QUEUE, Bus, connect, new_signal, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+NUMBER: ContextVar[int] = ContextVar("number", default=-1)
 
 
 @pytest.fixture(autouse=True)
@@ -368,6 +372,46 @@ def test_callbacks_run_after_the_shared_commit_and_one_that_fails_disturbs_nobod
     assert called == [(0, False), (1, False), (3, False), (4, False)]
     assert states() == {number: ("pending" if number == 2 else "done", 1) for number in range(5)}
     assert "a callback that it left with on_commit failed" in caplog.text
+
+
+def test_callbacks_run_in_the_context_of_their_receiver(bus: Bus, durable: Signal, caplog):
+    """Each sees what its own receiver has set there; one that fails is logged by the names of its delivery."""
+    seen: list[tuple[int, int]] = []
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        NUMBER.set(number)
+
+        def callback() -> None:
+            seen.append((number, NUMBER.get()))
+            if number == 1:
+                raise SystemExit
+
+        transaction.on_commit(callback)
+
+    connect(durable, receiver, "receiver")
+    send(durable, 3)
+    bus.work()
+
+    assert seen == [(number, number) for number in range(3)]
+    assert NUMBER.get() == -1
+    (record,) = [each for each in caplog.records if "on_commit" in each.message]
+    assert record.message.startswith(f"signalbus: {durable.name} to receiver is done, but")
+    assert record.exc_info is not None
+    assert states() == dict.fromkeys(range(3), ("done", 1))
+
+
+def test_interrupt_in_a_callback_ends_the_worker(bus: Bus, durable: Signal):
+    """It is the person's at the terminal, not the receiver's; what was committed stays done."""
+
+    def callback() -> None:
+        raise KeyboardInterrupt
+
+    connect(durable, lambda **kwargs: transaction.on_commit(callback), "receiver")
+    send(durable, 3)
+    with pytest.raises(KeyboardInterrupt):
+        bus.work()
+
+    assert states() == dict.fromkeys(range(3), ("done", 1))
 
 
 def test_what_a_receiver_sends_goes_out_with_the_shared_commit(bus: Bus, durable: Signal):
