@@ -23,7 +23,7 @@ from signalbus.ledger.base.deliveries import (
     update_free,
     using,
 )
-from signalbus.models import Delivery, State, StoredMessage
+from signalbus.models import WAITING_STATES, Delivery, State, StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,8 +37,6 @@ OVERFLOW = uuid5(REFUSED, "overflow")
 
 PARK_FIRST, PARK_LONGEST = 2.0, 300.0  # seconds between two tries of what is unknown
 REFUSED_CHARS = 2000  # kept of a text that was refused
-# What may be parked. What runs now, runs where it is known: a worker that lacks it must not take it from there.
-WAITING = (State.PENDING, State.PARKED, State.PUBLISHED)
 
 
 class Text(NamedTuple):
@@ -99,7 +97,8 @@ def _parked(message: UUID, receiver: str, queue: str | None, error: str) -> Deli
 
 def _park_again(ids: Sequence[UUID], error: str) -> dict[str, State]:
     """Set when parked deliveries are tried again: after as long as they have been parked, so the delays double."""
-    rows = Delivery.objects.using(using()).filter(id__in=ids, state__in=WAITING)
+    # What runs now, runs where it is known: a worker that lacks it must not take it from there.
+    rows = Delivery.objects.using(using()).filter(id__in=ids, state__in=WAITING_STATES)
     again = rows.annotate(clock=Now(), since=Coalesce("parked_at", Now()))
     states = ((row.receiver, _postpone(row.pk, row.since, row.clock, error)) for row in again)
     return {receiver: state for receiver, state in states if state is not None}
@@ -127,7 +126,7 @@ def _postpone(delivery: UUID, since: datetime, clock: datetime, error: str) -> S
         fields["due_at"] = later(min(PARK_LONGEST, max(PARK_FIRST, age)))
     else:
         fields |= {"ended_at": Now(), "error": f"given up after {age:.0f} s: {error}"}
-    waiting = Delivery.objects.using(using()).filter(id=delivery, state__in=WAITING)
+    waiting = Delivery.objects.using(using()).filter(id=delivery, state__in=WAITING_STATES)
     return state if update_free(waiting, **fields) else None
 
 

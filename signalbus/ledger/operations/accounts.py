@@ -23,7 +23,7 @@ from signalbus.ledger.base.event_subjects import tell_of_rows
 from signalbus.ledger.base.recording import WAIT
 from signalbus.ledger.base.sequence_numbers import order_of, take_places
 from signalbus.ledger.sweeps.due import open_queues
-from signalbus.models import Delivery, Lane, State, StoredMessage
+from signalbus.models import OPEN_STATES, Delivery, Lane, State, StoredMessage
 from signalbus.registration.registry import registry
 from signalbus.wire.message import Message, delivery_id, from_body
 
@@ -36,18 +36,9 @@ if TYPE_CHECKING:
 
 HEAD_CHARS = 4096  # of a text, in which its header nearly always ends: the payload says nothing here
 
-WORDS: dict[str, str] = {
-    State.DONE: "done",
-    State.SKIPPED: "skipped",
-    State.DEAD: "dead",
-    State.DISCARDED: "discarded",
-    State.PENDING: "waiting",
-    State.PARKED: "waiting",
-    State.PUBLISHED: "waiting",
-    State.RUNNING: "running",
-}
 RETRYING = "retrying"  # of what is pending: it has failed, and waits for its next attempt
-COLUMNS = ("done", "skipped", "dead", "discarded", RETRYING, "waiting", "running")
+_ENDED = [state.word for state in State if state not in OPEN_STATES]
+COLUMNS = tuple(dict.fromkeys([*_ENDED, RETRYING, *(state.word for state in OPEN_STATES)]))
 
 
 class Evidence(NamedTuple):
@@ -246,7 +237,7 @@ def _counted(since: datetime) -> dict[tuple[str, str], Account]:
     )
     for signal, receiver, state, count, retrying in groups:
         counts = accounts.setdefault((signal, receiver), Account()).counts
-        counts[WORDS[state]] += count - retrying
+        counts[State(state).word] += count - retrying
         counts[RETRYING] += retrying
     return accounts
 

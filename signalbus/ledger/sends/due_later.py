@@ -13,7 +13,7 @@ from signalbus.exceptions import SignalBusError
 from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.deliveries import unlocked, using
 from signalbus.ledger.base.event_subjects import tell_of_rows
-from signalbus.models import Delivery, State
+from signalbus.models import WAITING_STATES, Delivery, State
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
 
     from signalbus.events import Kind
-
-WAITING = (State.PENDING, State.PARKED, State.PUBLISHED)
 
 
 def postpone(message: UUID, due: timedelta | datetime) -> None:
@@ -69,7 +67,7 @@ def hold(message: UUID, *, told: Kind | None = None) -> bool:
 
 
 def _unbegun(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
-    return rows.filter(state__in=WAITING, attempts=0, ended_at=None)
+    return rows.filter(state__in=WAITING_STATES, attempts=0, ended_at=None)
 
 
 def cancel(message: UUID) -> bool:

@@ -27,18 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-# For people: what a state means for what happens next.
-WORDS = {
-    State.PENDING: "published when it is due",
-    State.PARKED: "unknown to the workers; tried again",
-    State.PUBLISHED: "on its way to a worker",
-    State.RUNNING: "running now",
-    State.DEAD: "dead: retry or discard it",
-    State.SKIPPED: "skipped: its row was not found, or nobody received it",
-    State.DISCARDED: "discarded",
-    State.DONE: "done",
-}
-
 AUDIT_WAIT = 15.0  # seconds: longer than a young publication takes to be looked at
 LISTED = "failed --state skipped lists them"
 
@@ -145,7 +133,7 @@ class Command(BaseCommand):
         if not states:
             self.stdout.write("Nothing has failed." if state is None else f"Nothing is {state}.")
             return
-        counts = "; ".join(f"{count} {state} ({WORDS[State(state)]})" for state, count in states.most_common())
+        counts = "; ".join(f"{count} {state} ({State(state).facts.means})" for state, count in states.most_common())
         self.stdout.write(f"\n{sum(states.values())} in all: {counts}.")
         self.stdout.write(
             "manage.py signalbus retry ID… tries again; discard ID… gives up; failed --traceback says more."
