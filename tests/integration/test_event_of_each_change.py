@@ -201,6 +201,14 @@ def is_given_out_again(scene: Scene) -> None:
     scene.bus.work(redelivered=True)
 
 
+def loses_its_worker(scene: Scene) -> None:
+    """A message is given out again whose delivery a worker had claimed that is gone."""
+    scene.receiver().send(None)
+    (texts,) = scene.bus.take()
+    ledger.claim(only().pk, worker="gone", lease=-1, using="default")
+    deliver(texts, queue=QUEUE, redelivered=True)
+
+
 def is_given_out_again_in_company(scene: Scene) -> None:
     """Messages whose worker was lost are published again, each by itself."""
     durable, other = scene.receiver(), scene.signal()
@@ -425,6 +433,7 @@ EXPECTED: dict[Callable[[Scene], None], dict[str, list[list[str]]]] = {
     misses_a_row: {"receiver": [[*SENT, "started", "skipped"]]},
     is_not_atomic: {"receiver": [[*SENT, "claimed", *RAN]]},
     is_given_out_again: {"receiver": [[*SENT, "claimed", *RAN]]},
+    loses_its_worker: {"receiver": [[*SENT, "failed"]]},
     is_given_out_again_in_company: {"receiver": [[*SENT, "requeued"]], "other": [["sent", "published", "recorded"]]},
     has_no_attempt_left: {"receiver": [[*SENT, "dead"]]},
     is_cut_off: {"receiver": [[*SENT, "claimed", "started", "requeued"]]},
@@ -469,20 +478,20 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "deliveries.Settlement.fields": fails_until_it_is_dead,
     "deliveries.skip": nobody_receives_it,
     "due._take": fails_until_it_is_dead,
-    "later.discard_held": is_cancelled,
-    "later.hold": has_an_equal_message,
-    "later.postpone": is_cancelled,
-    "mending._discard": is_discarded_by_hand,
-    "mending.retry": is_retried_by_hand,
-    "parking._parked": is_unknown,
-    "parking._postpone": is_unknown,
-    "parking.bury": cannot_be_published,
-    "parking.refuse": is_refused,
+    "due_later.discard_held": is_cancelled,
+    "due_later.hold": has_an_equal_message,
+    "due_later.postpone": is_cancelled,
+    "by_hand._discard": is_discarded_by_hand,
+    "by_hand.retry": is_retried_by_hand,
+    "parked_rows._parked": is_unknown,
+    "parked_rows._postpone": is_unknown,
+    "parked_rows.bury": cannot_be_published,
+    "parked_rows.refuse": is_refused,
     "recording._inserts": succeeds,
-    "taking._claiming": is_not_atomic,
-    "taking._done": succeeds,
-    "taking._settling": shares_a_commit,
-    "taking.take_back": loses_its_shared_commit,
+    "ownership._claiming": is_not_atomic,
+    "ownership._done": succeeds,
+    "ownership._settling": shares_a_commit,
+    "ownership.take_back": loses_its_shared_commit,
     "turns.hold_back": waits_for_its_turn,
     "turns.wake": waits_for_its_turn,
     "unsendable.keep_unsendable": cannot_be_sent,
@@ -491,8 +500,18 @@ PLACES: dict[str, Callable[[Scene], None]] = {
 
 @pytest.fixture
 def heard(listening) -> list[Event]:
-    """All events."""
+    """All events, beside listeners that raise and that query, of which nothing else must be seen."""
     events: list[Event] = []
+
+    @listening()
+    def listener_that_queries(event: Event) -> None:
+        Delivery.objects.filter(state="nowhere").update(state="never")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT nothing FROM nowhere")
+
+    @listening()
+    def listener_that_raises(event: Event) -> None:
+        raise ValueError(event.kind)
 
     @listening()
     def note(event: Event) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import decimal
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,7 +24,10 @@ from signalbus.registration.registry import registry
 from signalbus.wire.message import delivery_id
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from uuid import UUID
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
     from signalbus import ledger
     from signalbus.context import CurrentDelivery
@@ -124,10 +127,21 @@ def _tell_started(attempt: Attempt) -> None:
     with ExitStack() as stack:
         for connection in opened_connections():
             if connection.in_atomic_block:
-                connection.execute_wrappers.insert(0, _refuse_query)
-                stack.callback(connection.execute_wrappers.remove, _refuse_query)
+                stack.enter_context(_without_queries(connection))
         # Not as other events: the receiver's session is ended after its run.
         events.tell(Event("started", attempt.delivery, worker=worker_name(), receiver=attempt.receiver))
+
+
+@contextmanager
+def _without_queries(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Refuse queries inside the block; the transaction is as before, since none has reached the database."""
+    is_broken = connection.needs_rollback
+    connection.execute_wrappers.insert(0, _refuse_query)
+    try:
+        yield
+    finally:
+        connection.execute_wrappers.remove(_refuse_query)
+        connection.needs_rollback = is_broken  # the ORM has marked it where a query was refused
 
 
 def _refuse_query(*_statement: object) -> NoReturn:
