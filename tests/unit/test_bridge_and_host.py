@@ -1,4 +1,4 @@
-"""A bridged signal never breaks the code that sends it: it did not ask for the bus."""
+"""A bridged signal never breaks the code that sends the plain signal."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def on_change(sender, **kwargs):
 
 
 @pytest.mark.django_db
-class TestTheHostGoesOn:
-    """Who saves, deletes or logs in did not ask for the bus, and never fails for it."""
+class TestSendersOfPlainSignals:
+    """A save, a delete or a login never fails because of a bridge."""
 
-    def test_what_cannot_travel(self, caplog):
-        """The save goes on; the error log names signal, receiver, path and cure."""
+    def test_a_payload_that_cannot_travel_is_logged(self, caplog):
+        """The save succeeds; the error log names the signal, the receiver, the path and the remedy."""
         receiver(post_save, sender=Academy, extract={"lock": lambda **kwargs: {"inside": object()}})(on_change)
         with captured() as sent:
             academy = Academy.objects.create(name="Web", slug="web")
@@ -57,8 +57,8 @@ class TestTheHostGoesOn:
         assert 'exclude=["lock"]' in text
         assert "extract=" in text
 
-    def test_what_cannot_travel_is_kept_as_dead(self):
-        """``failed`` lists it, with path and cure."""
+    def test_a_payload_that_cannot_travel_is_a_dead_delivery(self):
+        """``failed`` lists it, with the path and the remedy."""
         receiver(post_save, sender=Academy, extract={"lock": lambda **kwargs: object()})(on_change)
         Academy.objects.create(name="Web", slug="web")
         (row,) = ledger.failed(state="dead")
@@ -69,7 +69,7 @@ class TestTheHostGoesOn:
 
     @pytest.mark.parametrize("wrong", [lambda **kwargs: 1 / 0, lambda request, **kwargs: request.META])
     def test_an_extract_that_raises(self, wrong, caplog):
-        """What the function raised is the reason."""
+        """The function's error is the reason."""
         receiver(stocktaking, extract={"ip": wrong})(on_change)
         with captured() as sent:
             stocktaking.send(None, shelf=1)
@@ -77,8 +77,8 @@ class TestTheHostGoesOn:
         assert "ip: what extract= calls raised" in caplog.text
 
     @override_settings(SIGNALBUS={"MAX_BYTES": 1000})
-    def test_a_row_over_the_limit(self, caplog):
-        """A large row can be deleted."""
+    def test_a_row_over_the_limit_can_be_deleted(self, caplog):
+        """The bridge refuses its snapshot, and the delete succeeds."""
         receiver(post_delete, sender=Academy)(on_change)
         with captured() as sent:
             Academy.objects.create(name="Web", slug="w" * 2000).delete()
@@ -87,8 +87,8 @@ class TestTheHostGoesOn:
         assert "MAX_BYTES" in caplog.text
 
     @pytest.mark.parametrize("signal", [pre_save, post_save])
-    def test_an_expression(self, signal):
-        """A value that the database computes can be saved."""
+    def test_an_expression_can_be_saved(self, signal):
+        """The database computes the value."""
         receiver(signal, sender=Academy)(on_change)
         with captured():
             academy = Academy.objects.create(name="Web", slug="web")
@@ -96,8 +96,8 @@ class TestTheHostGoesOn:
             academy.save()
         assert Academy.objects.get().name == "Web!"
 
-    def test_a_cascade_too_deep(self, caplog):
-        """The last save of a loop is a save all the same."""
+    def test_a_save_beyond_the_cascade_limit_succeeds(self, caplog):
+        """Only the message is refused."""
         receiver(post_save, sender=Academy)(on_change)
         with captured() as sent, override_settings(SIGNALBUS={"MAX_CASCADE": 0}):
             running(IN_A_RECEIVER, Academy(name="Web", slug="web").save)
@@ -105,8 +105,8 @@ class TestTheHostGoesOn:
         assert Academy.objects.exists()
         assert "A cascade of more than 0 messages" in caplog.text
 
-    def test_a_wrong_configuration(self, monkeypatch, caplog):
-        """What stops ``send()`` does not stop a save."""
+    def test_a_wrong_configuration_does_not_stop_a_save(self, monkeypatch, caplog):
+        """It does stop ``send()``."""
         receiver(post_save, sender=Academy)(on_change)
         (built,) = bridge.bridges_of(post_save)
         monkeypatch.setattr(built._roster, "_rivals", [tuple(built.entries()) * 2])
@@ -116,28 +116,28 @@ class TestTheHostGoesOn:
         assert "Two receivers are called" in caplog.text
 
     @pytest.mark.parametrize("error", [SoftTimeLimitExceeded(), TimeoutError()])
-    def test_the_clock_around_it_is_heard(self, error, monkeypatch):
-        """A task's time limit that comes due in a bridge ends the task."""
+    def test_a_time_limit_inside_a_bridge_ends_the_task(self, error, monkeypatch):
+        """A task's time limit is not swallowed."""
         receiver(stocktaking)(on_change)
         monkeypatch.setattr(bridge, "_findable", lambda sender: raise_(error))
         with pytest.raises(type(error)):
             stocktaking.send(None)
 
     def test_our_own_tables_are_not_carried(self):
-        """A bridge for all senders meets the ledger's rows, and lets them be: each would make others."""
+        """A bridge for all senders leaves out the ledger's rows, because each would make others."""
         receiver([post_save, post_delete])(on_change)
         with captured() as sent:
             StoredMessage.objects.create(id=uuid4(), text="", created_at=timezone.now()).delete()
         assert not sent
 
     def test_our_own_tables_are_refused_as_senders(self):
-        """Who wants to hear of deliveries is told how."""
+        """The error names the signals that report deliveries."""
         with pytest.raises(ConfigurationError, match="delivery_dead"):
             receiver(post_save, sender=Delivery)(on_change)
 
 
 def raise_(error):
-    """Raise, where there may be no statement."""
+    """Raise, in a place that takes an expression only."""
     raise error
 
 

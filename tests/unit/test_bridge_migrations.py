@@ -1,4 +1,4 @@
-"""While a database is migrated, what its migrations save is not carried."""
+"""Rows that a migration saves are not carried while its database is migrated."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def migrating(function):
 class TestMigrations:
     @pytest.fixture(autouse=True)
     def listen(self):
-        """Listen to a signal of a database."""
+        """Connect to a signal of a database."""
         receiver(stocktaking)(on_change)
 
     def count(self, **payload):
-        """Count what is carried of one sending."""
+        """Count the messages of one send."""
         with captured() as sent:
             stocktaking.send(None, **payload)
         return len(sent)
@@ -79,8 +79,8 @@ class TestMigrations:
         pre_migrate.disconnect(call)
         post_migrate.disconnect(call)
 
-    def test_migrate_is_quiet_and_ends(self, during):
-        """While ``migrate`` runs nothing is carried, to its very end; when it is over, it is as before."""
+    def test_nothing_is_carried_while_migrate_runs(self, during):
+        """After ``migrate`` has ended, rows are carried again."""
         heard = []
         during.append(lambda: heard.append(self.count()))
         call_command("migrate", verbosity=0)
@@ -88,8 +88,8 @@ class TestMigrations:
         assert set(heard) == {0}
         assert self.count() == 1
 
-    def test_one_that_failed_has_ended(self, during):
-        """After an error it is as before; and the next one is quiet again."""
+    def test_a_failed_migrate_has_ended(self, during):
+        """Rows are carried again after the error, and not during the next ``migrate``."""
         during.append(lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             call_command("migrate", verbosity=0)
@@ -100,31 +100,31 @@ class TestMigrations:
         assert set(heard) == {0}
         assert self.count() == 1
 
-    def test_another_thread_is_heard(self, during):
-        """Who saves while another thread migrates is carried."""
+    def test_a_save_in_another_thread_is_carried(self, during):
+        """Only the thread that migrates is left out."""
         heard = []
         with ThreadPoolExecutor(1) as pool:
             during.append(lambda: heard.append(pool.submit(self.count).result(timeout=10)))
             call_command("migrate", verbosity=0)
         assert set(heard) == {1}
 
-    def test_another_database_is_heard(self, during):
-        """What is saved elsewhere by the thread that migrates is carried."""
+    def test_a_save_in_another_database_is_carried(self, during):
+        """Only the database that is migrated is left out."""
         heard = []
         during.append(lambda: heard.append((self.count(using="default"), self.count(using="other"))))
         call_command("migrate", verbosity=0)
         assert set(heard) == {(0, 1)}
 
-    def test_asked_for(self, during):
-        """``migrations=True`` carries what migrations save."""
+    def test_migrations_are_carried_on_request(self, during):
+        """``migrations=True`` carries their rows."""
         heard = []
         receiver(stocktaking, migrations=True)(on_change_too)
         during.append(lambda: heard.append(self.count()))
         call_command("migrate", verbosity=0)
         assert set(heard) == {1}
 
-    def test_the_table_of_migrations_is_in_nobodys_way(self, caplog):
-        """The rows of ``django_migrations`` are of no installed app's model: left out, also by a signal of ours."""
+    def test_the_rows_of_django_migrations_are_not_carried(self, caplog):
+        """Their model is of no installed app; signals of ours leave them out too."""
 
         def forward(sender, instance, **kwargs):
             restocked.send(sender=sender, instance=instance)
@@ -144,10 +144,10 @@ class TestMigrations:
 
 @pytest.mark.django_db(transaction=True)
 class TestExecutors:
-    """Tests of migrations use an executor directly: nothing announces it."""
+    """Tests of migrations use an executor directly, without the command."""
 
-    def test_a_row_of_the_present(self):
-        """What a migration saves with the app's own model is not carried, and afterwards it is."""
+    def test_a_row_of_the_apps_model_is_not_carried(self):
+        """Rows that the migration saves with the app's own model are carried only after it."""
         receiver(post_save, sender=Academy)(on_change)
         with captured() as sent:
             migrating(lambda apps, editor: Academy.objects.create(name="Web", slug="web"))
@@ -156,8 +156,8 @@ class TestExecutors:
         assert len(sent) == 1
 
     @pytest.mark.parametrize("asked", [False, True])
-    def test_a_row_of_the_past(self, asked, caplog):
-        """A migration's own model of the past is never carried, nor saved in vain: no worker has such a class."""
+    def test_a_row_of_a_historical_model_is_not_carried(self, asked, caplog):
+        """No worker has the class of a historical model."""
         receiver([post_save, post_delete], migrations=asked, extract={"pk": lambda instance, **kw: instance.pk})(
             on_change
         )
@@ -167,8 +167,8 @@ class TestExecutors:
         assert not sent
         assert not caplog.records
 
-    def test_a_signal_of_ours(self):
-        """An instance of the past among the payload leaves one of our signals out as well; the next one travels."""
+    def test_a_signal_leaves_out_historical_instances(self):
+        """A send with a historical instance in its payload is left out; the next one is sent."""
         restocked.connect(on_change)
         past = MigrationExecutor(connections["default"]).loader.project_state().apps.get_model("admissions", "Academy")
         academy = past.objects.create(name="Web", slug="web")

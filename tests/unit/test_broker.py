@@ -1,4 +1,4 @@
-"""The broker's address: a mistake in it is a system check error with the remedy, and never a traceback."""
+"""A mistake in the broker's address is a system check error with the remedy, never a traceback."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ UNUSABLE = [
 
 @pytest.fixture
 def new_app():
-    """Have our own app made anew, with the settings of the test, and once more after it."""
+    """Make our own app anew with the settings of the test, and again after it."""
     celery.get_app.cache_clear()
     yield
     celery.get_app.cache_clear()
@@ -44,7 +44,7 @@ def new_app():
 
 @pytest.mark.parametrize(("address", "remedy"), UNUSABLE)
 def test_unusable_address_is_a_check_error(new_app, settings, address, remedy):
-    """An address that nothing can connect to is one error, which names the setting and the remedy."""
+    """The error names the setting and the remedy."""
     settings.CELERY_BROKER_URL = address
     (error,) = check_settings()
     assert error.id == "signalbus.E001"
@@ -54,7 +54,7 @@ def test_unusable_address_is_a_check_error(new_app, settings, address, remedy):
 
 
 @pytest.mark.django_db
-def test_every_command_that_runs_checks_says_so(new_app, settings):
+def test_every_command_with_checks_reports_the_address(new_app, settings):
     """A command ends with the error of the check, not with kombu's traceback."""
     settings.CELERY_BROKER_URL = "reddis://127.0.0.1:1/0"
     with pytest.raises(SystemCheckError, match="Did you mean redis"):
@@ -62,7 +62,7 @@ def test_every_command_that_runs_checks_says_so(new_app, settings):
 
 
 def test_address_of_the_hosts_app_is_checked(settings, monkeypatch):
-    """The error names the app of the host where it is that one's address."""
+    """If the address is that of the host's app, the error names that app."""
     app = Celery("theirs", broker="reddis://127.0.0.1:1/0", set_as_current=False)
     monkeypatch.setattr(celery, "get_app", lambda: app)
     settings.SIGNALBUS = {"CELERY_APP": "shop.celery:app"}
@@ -87,26 +87,26 @@ def test_address_of_the_hosts_app_is_checked(settings, monkeypatch):
     ],
 )
 def test_usable_addresses_pass(address):
-    """What kombu can connect to is accepted, without a connection."""
+    """An address that kombu can use is accepted, without a connection."""
     reject_unusable(Celery("theirs", broker=address, set_as_current=False), "CELERY_BROKER_URL")
 
 
-def test_transport_options_are_a_dict(new_app, settings):
-    """Options of another type are an error that says so."""
+def test_transport_options_must_be_a_dict(new_app, settings):
+    """The error of another type says so."""
     settings.CELERY_BROKER_TRANSPORT_OPTIONS = ["master_name"]
     (error,) = check_settings()
     assert "CELERY_BROKER_TRANSPORT_OPTIONS" in error.msg
 
 
-def test_transport_of_its_own_setting_needs_no_scheme():
-    """Celery's older pair of settings, a host and the name of a transport, is left alone."""
+def test_address_without_a_scheme_needs_the_transport_setting():
+    """Celery's older pair of settings, a host and a transport's name, is accepted."""
     app = Celery("theirs", broker="127.0.0.1", set_as_current=False)
     app.conf.broker_transport = "redis"
     reject_unusable(app, "CELERY_BROKER_URL")
 
 
 def test_password_is_not_shown():
-    """The error masks the password of the address."""
+    """The error masks the password in the address."""
     app = Celery("theirs", broker="reddis://shop:hush@127.0.0.1:1/0", set_as_current=False)
     with pytest.raises(ConfigurationError) as caught:
         reject_unusable(app, "CELERY_BROKER_URL")
@@ -115,7 +115,7 @@ def test_password_is_not_shown():
 
 
 class TestRemedyForABrokerThatDoesNotAnswer:
-    """Whoever met a broker that does not answer is told which setting names it, and what that is."""
+    """The error of an unreachable broker names the setting and its value."""
 
     def app(self, monkeypatch, **settings):
         made = Celery("made", set_as_current=False)
@@ -129,7 +129,7 @@ class TestRemedyForABrokerThatDoesNotAnswer:
         assert remedy == "Is CELERY_BROKER_URL ('redis://:**@127.0.0.1:1/0') right, and does the broker run?"
 
     def test_address_that_is_not_set(self, monkeypatch):
-        """It says so, and how to set it: a connection to RabbitMQ was not what anybody had in mind."""
+        """The error says so, and how to set it, because RabbitMQ was not meant."""
         self.app(monkeypatch)
         assert celery.broker_remedy() == (
             "CELERY_BROKER_URL is not set: Celery would look for a RabbitMQ on this machine. Set it in the environment "
@@ -137,7 +137,7 @@ class TestRemedyForABrokerThatDoesNotAnswer:
         )
 
     def test_several_addresses(self, monkeypatch):
-        """All that a failover could use are named, each once."""
+        """All addresses of a fail-over are named, each once."""
         self.app(monkeypatch, broker_url=["redis://a:1/0", "redis://:hush@b:1/0;redis://c:1/0"])
         assert "('redis://a:1/0', 'redis://:**@b:1/0', 'redis://c:1/0')" in celery.broker_remedy()
 
@@ -153,14 +153,14 @@ class TestRemedyForABrokerThatDoesNotAnswer:
         assert "CELERY_BROKER_URL" not in remedy
 
     def test_failed_publication(self, new_app, settings):
-        """The remedy stands in the error of whoever publishes."""
+        """The publisher's error has the remedy."""
         settings.CELERY_BROKER_URL = "redis://127.0.0.1:1/0"
         with pytest.raises(PublishError, match=r"\('redis://127.0.0.1:1/0'\) right, and does the broker run\?$"):
             publish(None, ["{}"])
 
     @pytest.mark.parametrize("cause", ["no_such:app", "tests.unit.test_broker:no_app"])
     def test_app_that_cannot_be_made(self, new_app, settings, cause):
-        """The error is not the broker's, so that nothing is said of an address."""
+        """This error is not the broker's, so it names no address."""
         settings.SIGNALBUS = {"CELERY_APP": cause}
         with pytest.raises(PublishError) as caught:
             publish(None, ["{}"])

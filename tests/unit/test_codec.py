@@ -1,4 +1,4 @@
-"""The codec: what left arrives equal and of the same types, or is refused with the place and the cure."""
+"""The codec: values arrive equal and of the same types, or are refused with the place and the remedy."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def no_rows(references: Iterable[Reference]) -> Any:
 
 @thorough
 @given(payloads)
-def test_what_travels_arrives_equal_and_of_the_same_types(payload):
-    """Every value of the listed types arrives as it left, wherever it stands."""
+def test_a_value_arrives_equal_and_of_the_same_type(payload):
+    """This holds for every listed type, anywhere in a payload."""
     sender, arrived = decode(encode(None, payload), rows)
 
     assert sender is None
@@ -90,8 +90,8 @@ def test_what_travels_arrives_equal_and_of_the_same_types(payload):
 
 @thorough
 @given(mixed_payloads)
-def test_a_payload_arrives_as_it_left_or_is_refused(payload):
-    """There is no third way: what cannot arrive equal raises, and nothing but PayloadError."""
+def test_a_payload_arrives_equal_or_is_refused(payload):
+    """A value that cannot arrive equal raises a PayloadError, and no other error."""
     try:
         text = encode(None, payload)
     except PayloadError:
@@ -110,8 +110,8 @@ def test_a_text_is_ascii_json(payload):
     json.loads(text)
 
 
-def test_plain_json_stands_as_itself():
-    """What JSON knows costs nothing and is readable."""
+def test_plain_json_is_written_as_it_is():
+    """JSON's own types cost nothing and are readable."""
     text = encode("x", {"a": [1, 2.5, None, True, "y", {"b": "é"}]})
 
     assert text == '["x",{"a":[1,2.5,null,true,"y",{"b":"\\u00e9"}]}]'
@@ -122,8 +122,8 @@ def test_plain_json_stands_as_itself():
     [dt.UTC, ZoneInfo("Europe/Madrid"), dt.timezone(dt.timedelta(hours=2)), dt.timezone(dt.timedelta(0), "Zulu")],
 )
 @pytest.mark.parametrize("fold", [0, 1])
-def test_a_moment_keeps_zone_and_fold(zone, fold):
-    """The hour that the clock shows twice stays the one that was meant, and rules of the zone stay with it."""
+def test_a_datetime_keeps_zone_and_fold(zone, fold):
+    """The repeated hour stays the one that was meant, with the rules of its zone."""
     moment = dt.datetime(2026, 10, 25, 2, 30, 1, 999999, tzinfo=zone, fold=fold)
 
     arrived = travel(moment)
@@ -140,7 +140,7 @@ def test_a_zone_without_the_cache_travels():
 
 
 def test_lazy_and_safe_texts_arrive_as_text():
-    """A translation is made in the sender's language, and what was marked safe is only text to another process."""
+    """A translation is made in the sender's language; a safe text arrives as a plain one."""
     with override("es"):
         arrived = travel([gettext_lazy("Yes"), mark_safe("<b>"), mark_safe("é\ud800")])
 
@@ -149,8 +149,8 @@ def test_lazy_and_safe_texts_arrive_as_text():
 
 @pytest.mark.parametrize("zone", [None, dt.UTC, ZoneInfo("Europe/Madrid")])
 @pytest.mark.parametrize("stop", [freezegun.freeze_time, partial(time_machine.travel, tick=False)])
-def test_a_stopped_clocks_moments_arrive_as_what_they_stand_for(stop, zone):
-    """A test that stops the clock sends as the code that it tests does: no double of a type reaches a receiver."""
+def test_datetimes_of_a_frozen_clock_arrive_as_ordinary_ones(stop, zone):
+    """No substitute type of freezegun or time-machine reaches a receiver."""
     with stop("2026-10-25 00:30:01.5+00:00"):
         left = [dt.datetime.now(zone), dt.date.today(), dt.datetime.now().date(), dt.datetime.now(dt.UTC).timetz()]
         arrived = travel(left)
@@ -161,8 +161,8 @@ def test_a_stopped_clocks_moments_arrive_as_what_they_stand_for(stop, zone):
     assert [type(value) for value in arrived_later] == [dt.datetime, dt.date, dt.date, dt.time]
 
 
-def test_a_stopped_clocks_local_zone_is_a_fixed_offset():
-    """freezegun's ``astimezone()`` gives a zone of dateutil's, Python's own an offset."""
+def test_the_local_zone_of_a_frozen_clock_is_a_fixed_offset():
+    """freezegun's ``astimezone()`` returns a zone of dateutil, Python's own an offset."""
     with freezegun.freeze_time("2026-10-25 00:30:01"):
         left = dt.datetime.now().astimezone()
         arrived = travel(left)
@@ -170,26 +170,26 @@ def test_a_stopped_clocks_local_zone_is_a_fixed_offset():
     assert (left, dt.timezone) == (arrived, type(arrived.tzinfo))
 
 
-def test_other_subclasses_of_moments_are_still_refused():
-    """Only what a stopped clock makes stands for something: a subclass of a user's own would be changed."""
+def test_other_subclasses_of_datetime_are_refused():
+    """A user's own subclass would arrive as another type."""
     with freezegun.freeze_time("2026-10-25"), pytest.raises(PayloadError, match="fromisoformat"):
         travel(MomentSubclass(2026, 1, 1))
 
 
-def test_enum_members_are_the_members():
-    """An alias is the member that it stands for, and identity holds."""
+def test_enum_members_arrive_as_the_same_objects():
+    """An alias arrives as its member."""
     assert travel(models.Size.BIG) is models.Size.LARGE
     assert travel(models.Size.SMALL) is models.Size.SMALL
     assert travel(Cohort.Stage.ENDED) is Cohort.Stage.ENDED
 
 
 def test_flags_keep_bits_without_a_name():
-    """A combination is its bits."""
+    """A combination of flags travels as its bits."""
     assert models.Bits(9) == travel(models.Bits(9))
 
 
-def test_what_looks_like_a_tag_is_a_dict():
-    """No payload can be taken for a tag, whatever keys it has."""
+def test_a_dict_that_looks_like_a_tag_arrives_as_a_dict():
+    """No payload can pass for a tag, whatever its keys."""
     for tag in ("$ref", "$dict", "$str", "$", "$unknown"):
         assert {tag: ["admissions.Cohort", 1]} == travel({tag: ["admissions.Cohort", 1]})
         assert {tag: {tag: {tag: 1}}, "x": 1} == travel({tag: {tag: {tag: 1}}, "x": 1})
@@ -204,7 +204,7 @@ def test_the_order_of_keys_is_kept():
 
 
 def test_an_instance_travels_as_a_reference():
-    """The receiver gets the row as it is now, by class and key."""
+    """The receiver gets the present row, by class and key."""
     asked: list[set[Reference]] = []
 
     def fetch(references):
@@ -222,8 +222,8 @@ def test_an_instance_travels_as_a_reference():
     ] == asked
 
 
-def test_nothing_is_fetched_without_references():
-    """A payload without rows asks for none, even if its texts look like references."""
+def test_no_row_is_loaded_without_references():
+    """A payload without rows makes no query, even if its texts look like references."""
     decode(encode("x", {"$ref": ["admissions.Cohort", 1], "b": ('"$ref"', {"$ref": 1})}), no_rows)
 
 
@@ -240,7 +240,7 @@ def test_nothing_is_fetched_without_references():
     ],
 )
 def test_a_key_takes_the_type_of_its_field(model, given_pk, pk):
-    """An instance made with a key of another type names the same row."""
+    """An instance with a key of another type names the same row."""
     text = encode(None, {"x": saved(model, pk=given_pk)})
 
     asked: set[Reference] = set()
@@ -263,7 +263,7 @@ def test_the_lazy_user_of_a_request_travels():
 
 
 def test_a_queryset_arrives_as_its_rows():
-    """A queryset is the list of what it yields."""
+    """A queryset travels as the list of its rows."""
     queryset = Cohort.objects.all()
     queryset._result_cache = [saved(Cohort, pk=1), saved(Cohort, pk=2)]
     values = Cohort.objects.values("pk")
@@ -276,8 +276,8 @@ def test_a_queryset_arrives_as_its_rows():
     assert same([(1, "a"), (2, "b")], travel(pairs))
 
 
-def test_a_database_error_is_not_hidden():
-    """Who retries a deadlock must see it."""
+def test_a_database_error_is_raised_unchanged():
+    """Code that retries a deadlock must see it."""
     queryset = Cohort.objects.all()
     queryset._fetch_all = lambda: (_ for _ in ()).throw(DatabaseError("deadlock"))  # type: ignore[method-assign]
 
@@ -286,7 +286,7 @@ def test_a_database_error_is_not_hidden():
 
 
 def test_a_snapshot_arrives_as_an_instance_with_the_same_values():
-    """A snapshot asks no database: the values are those of the moment of sending."""
+    """It makes no query: the values are those of the send."""
     thing = saved(
         models.Thing,
         pk=5,
@@ -307,14 +307,14 @@ def test_a_snapshot_arrives_as_an_instance_with_the_same_values():
 
 
 def test_a_snapshot_of_an_unsaved_instance_is_unsaved():
-    """pre_save sends an instance that has no row yet."""
+    """pre_save sends an instance without a row."""
     arrived = travel(Snapshot(models.ThingProxy(name="new")))
 
     assert (True, None, "new", models.ThingProxy) == (arrived._state.adding, arrived.pk, arrived.name, type(arrived))
 
 
 def test_a_snapshot_keeps_deferred_fields_deferred():
-    """What was not loaded does not travel, and is not loaded for it."""
+    """A deferred field does not travel, and is not loaded."""
     thing = models.Thing.from_db("default", ["id", "name"], [1, "x"])
 
     arrived = travel(Snapshot(thing))
@@ -322,8 +322,8 @@ def test_a_snapshot_keeps_deferred_fields_deferred():
     assert thing.get_deferred_fields() == arrived.get_deferred_fields()
 
 
-def test_a_value_that_the_database_has_yet_to_make_is_deferred():
-    """An expression that ``save()`` would resolve is no value yet; the others of the row travel."""
+def test_an_expression_is_a_deferred_field():
+    """``save()`` would resolve an expression; the other values of the row travel."""
     thing = saved(models.Thing, pk=1, name=Concat("name", V("x")), document=V("a.txt"), extra={"a": 1})
 
     arrived = travel(Snapshot(thing))
@@ -332,7 +332,7 @@ def test_a_value_that_the_database_has_yet_to_make_is_deferred():
     assert (arrived.pk, arrived.extra) == (1, {"a": 1})
 
 
-def test_a_default_of_the_databases_is_deferred():
+def test_a_database_default_is_a_deferred_field():
     """``pre_save`` sees ``db_default`` fields before the database has filled them."""
     arrived = travel(Snapshot(models.Dated(note="x")))
 
@@ -340,7 +340,7 @@ def test_a_default_of_the_databases_is_deferred():
     assert (arrived.note, arrived.pk, arrived._state.adding) == ("x", None, True)
 
 
-def test_a_key_that_the_database_has_yet_to_make_is_none():
+def test_a_key_that_the_database_will_make_is_none():
     """A deferred key would have to be loaded by itself."""
     arrived = travel(Snapshot(models.Dated(pk=V(1) + V(1), note="x")))
 
@@ -362,7 +362,7 @@ def test_a_key_that_the_database_has_yet_to_make_is_none():
     ],
 )
 def test_an_unsaved_instance_arrives_unsaved(instance):
-    """It goes with its values, and arrives as a receiver in the sender's process would have seen it."""
+    """It travels with its values, as a receiver in the sender's process would see it."""
     _, arrived = decode(encode(instance, {"x": [instance], "lazy": SimpleLazyObject(lambda: instance)}), no_rows)
     sender, _ = decode(encode(instance, {}), no_rows)
 
@@ -372,8 +372,8 @@ def test_an_unsaved_instance_arrives_unsaved(instance):
         assert getattr(each, "name", None) == getattr(instance, "name", None)
 
 
-def test_an_instance_that_was_deleted_arrives_as_it_was_left():
-    """Django takes the key from what ``delete()`` was called on: there is nothing to refer to any more."""
+def test_a_deleted_instance_arrives_with_its_values():
+    """``delete()`` removes the key, so there is no row to refer to."""
     thing = saved(models.Thing, name="gone")
 
     arrived = decode(encode(None, {"x": thing}), no_rows)[1]["x"]
@@ -381,8 +381,8 @@ def test_an_instance_that_was_deleted_arrives_as_it_was_left():
     assert (arrived.pk, arrived.name, arrived._state.adding) == (None, "gone", False)
 
 
-def test_half_a_composite_key_refers_to_nothing():
-    """A row is named by all parts of its key."""
+def test_an_instance_with_half_a_composite_key_travels_as_values():
+    """All parts of a key name a row."""
     arrived = decode(encode(None, {"x": saved(models.Line, order=1)}), no_rows)[1]["x"]
 
     assert arrived.pk == (1, None)
@@ -391,8 +391,8 @@ def test_half_a_composite_key_refers_to_nothing():
 # Values beside references
 
 
-def test_values_stand_in_for_a_row_that_is_gone():
-    """``on_missing="snapshot"``: the receiver gets what ``send()`` saw, nested, in lists and as the sender."""
+def test_the_sent_values_replace_a_row_that_is_gone():
+    """``on_missing="snapshot"``: the receiver gets them nested, in lists and as the sender."""
     thing = saved(models.Thing, pk=5, name="was")
     text = encode(thing, {"a": thing, "b": [{"c": thing}]}, snapshots=True)
 
@@ -403,8 +403,8 @@ def test_values_stand_in_for_a_row_that_is_gone():
         assert (type(each), each.pk, each.name, each._state.adding) == (models.Thing, 5, "was", False)
 
 
-def test_a_row_that_is_there_is_preferred():
-    """What travels beside it is for the worst case only."""
+def test_an_existing_row_is_preferred_to_the_sent_values():
+    """The sent values are only for a row that is gone."""
     thing = saved(models.Thing, pk=5, name="was")
 
     arrived = decode(encode(None, {"a": thing}, snapshots=True), rows, snapshots=True)[1]["a"]
@@ -412,8 +412,8 @@ def test_a_row_that_is_there_is_preferred():
     assert arrived.name == "thing"
 
 
-def test_who_does_not_ask_gets_no_values():
-    """The other receivers of the same message are told that the row is gone."""
+def test_a_receiver_without_the_option_gets_a_missing_row():
+    """The sent values are only for receivers with ``on_missing="snapshot"``."""
     thing, other = saved(models.Thing, pk=5), saved(models.Thing, pk=6)
     text = encode(None, {"a": thing, "b": Snapshot(other), "c": [other]}, snapshots=True)
 
@@ -423,16 +423,16 @@ def test_who_does_not_ask_gets_no_values():
     assert caught.value.what == ("wire_app.Thing 5", "wire_app.Thing 6")
 
 
-def test_a_message_without_values_has_none_to_give():
-    """Its sender did not know of a receiver that asks for them."""
+def test_a_missing_row_without_sent_values_is_an_error():
+    """The sender did not know of a receiver with the option."""
     text = encode(None, {"a": saved(models.Thing, pk=5)})
 
     with pytest.raises(MissingRow):
         decode(text, lambda _references: {}, snapshots=True)
 
 
-def test_values_that_cannot_travel_beside_a_reference_say_why_they_must():
-    """The sender knows nothing of the receiver's option: the error names it, and the place."""
+def test_the_error_of_a_snapshot_value_names_the_receivers_option():
+    """The sender does not know the option; the error names it, and the value's place."""
     thing = saved(models.Thing, pk=1, extra=[object()])
 
     with pytest.raises(PayloadError, match=r'^x\.extra\[0\]: .*on_missing="snapshot"'):
@@ -443,8 +443,8 @@ def test_values_that_cannot_travel_beside_a_reference_say_why_they_must():
 # What a receiver asks to be fetched along
 
 
-def test_relations_are_asked_for_by_payload_key():
-    """All rows under a key bring what is asked for there; a row that stands elsewhere too brings it as well."""
+def test_relations_are_loaded_by_payload_key():
+    """All rows under a key get its relations; a row that is elsewhere too gets them as well."""
     asked: dict[Reference, Any] = {}
 
     def fetch(references):
@@ -466,8 +466,8 @@ def test_relations_are_asked_for_by_payload_key():
 # Versions
 
 
-def test_a_payload_says_the_oldest_version_that_reads_it():
-    """What the last version could read, it still reads; what it could not, it parks."""
+def test_a_payload_has_the_oldest_version_that_reads_it():
+    """An older worker reads what it can, and parks the rest."""
     thing, new = saved(models.Thing, pk=1), models.Thing()
 
     assert codec.encode(thing, {"x": [thing, new, Snapshot(thing)]})[1] == "1"
@@ -476,8 +476,8 @@ def test_a_payload_says_the_oldest_version_that_reads_it():
     assert codec.encode(new, {})[1] == "2"
 
 
-def test_a_snapshot_meets_another_version_of_its_model():
-    """Both sides of a rolling deploy read each other: what the model lost is left out, what it gained is deferred."""
+def test_a_snapshot_is_read_by_another_version_of_its_model():
+    """A removed field is left out, a new field is deferred."""
     text = encode(None, {"x": Snapshot(models.Thing(name="x"))})
     text = text.replace('"name":"x"', '"old_name":"x"')
 
@@ -486,14 +486,14 @@ def test_a_snapshot_meets_another_version_of_its_model():
     assert "name" in arrived.get_deferred_fields()
 
 
-def test_a_snapshot_of_a_child_holds_the_fields_of_its_parent():
-    """Multi-table inheritance is one instance."""
+def test_a_snapshot_of_a_child_has_the_fields_of_its_parent():
+    """Multi-table inheritance makes one instance."""
     child = saved(models.SpecialThing, id=1, thing_ptr_id=1, name="child")
 
     assert (travel(Snapshot(child)).name, travel(Snapshot(child)).pk) == ("child", 1)
 
 
-def test_a_snapshot_from_an_unknown_database_has_none():
+def test_a_snapshot_from_an_unknown_database_has_no_database():
     """A worker may have other databases than the sender."""
     thing = saved(models.Thing, pk=1)
     thing._state.db = "replica7"
@@ -505,7 +505,7 @@ def test_a_snapshot_from_an_unknown_database_has_none():
 
 
 def test_a_dataclass_is_restored_without_its_init():
-    """It was valid when it was sent: no constructor runs again."""
+    """It was valid when it was sent, so no constructor runs again."""
     points = [models.Point(1, [2]), models.Frozen("a", (1,)), models.FrozenDict({"x": 1})]
     constructed = models.Point.constructed
 
@@ -522,15 +522,15 @@ def test_a_dataclass_is_restored_without_its_init():
         ((',"y":0', ""), models.Point(1, 0)),
     ],
 )
-def test_a_dataclass_meets_another_version_of_itself(change, expected):
-    """What the class lost is left out, what it gained takes its default."""
+def test_a_dataclass_is_read_by_another_version_of_itself(change, expected):
+    """A removed field is left out, a new field takes its default."""
     text = encode(None, {"x": models.Point(1, 0)}).replace(*change)
 
     assert expected == decode(text, no_rows)[1]["x"]
 
 
-def test_a_dataclass_that_needs_more_is_not_known_yet():
-    """A field without value and default cannot be made up."""
+def test_a_dataclass_with_a_new_required_field_is_unknown():
+    """A field without value and default cannot be filled."""
     text = encode(None, {"x": models.Point(1, 0)}).replace('"x":1,', "")
 
     with pytest.raises(UnknownClass, match="no x"):
@@ -653,8 +653,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_travel_is_refused_with_place_and_cure(name):
-    """The error says where, what and what to do instead; nothing arrives changed."""
+def test_a_refused_value_is_named_with_place_and_remedy(name):
+    """The error says where the value is and what to send instead; no value arrives changed."""
     make, cure = REFUSED[name]
 
     with pytest.raises(PayloadError) as caught:
@@ -688,15 +688,15 @@ def test_a_socket_is_refused():
     ],
 )
 def test_the_path_names_the_place(payload, path):
-    """The path reads as the expression that would reach the value."""
+    """The path reads like the expression that reaches the value."""
     with pytest.raises(PayloadError) as caught:
         encode(None, payload)
 
     assert path == caught.value.path
 
 
-def test_what_a_value_raises_is_kept_as_the_cause():
-    """The sender sees its own error, not only ours."""
+def test_the_error_of_a_value_is_the_cause():
+    """The sender sees the value's own error too."""
     with pytest.raises(PayloadError) as caught:
         encode(None, {"x": [SimpleLazyObject(lambda: 1 / 0)]})
 
@@ -712,7 +712,7 @@ def nested(depth: int) -> list[Any]:
 
 @pytest.mark.parametrize("wrap", [lambda v: [v], lambda v: (v,), lambda v: {"a": v}, models.Point, lambda v: {"$a": v}])
 def test_depth_is_counted_in_containers(wrap):
-    """64 containers inside each other travel, of whatever kind; one more does not."""
+    """64 nested containers of any kind travel; 65 do not."""
     value: Any = 1
     for _ in range(64):
         value = wrap(value)
@@ -722,8 +722,8 @@ def test_depth_is_counted_in_containers(wrap):
         encode(None, {"x": wrap(value)})
 
 
-def test_a_reference_is_no_nesting():
-    """An instance is a leaf, with a composite key too."""
+def test_a_reference_does_not_count_as_nesting():
+    """An instance is a leaf, also with a composite key."""
     value: Any = saved(models.Line, pk=(1, 2))
     for _ in range(64):
         value = [value]
@@ -732,7 +732,7 @@ def test_a_reference_is_no_nesting():
 
 
 def test_a_cycle_is_refused():
-    """What holds itself has no end; the limit of depth finds it, however often it holds itself."""
+    """The limit of depth finds a container that contains itself, however often."""
     cycle: list[Any] = []
     cycle.extend([cycle, cycle])
 
@@ -740,8 +740,8 @@ def test_a_cycle_is_refused():
         encode(None, {"x": cycle})
 
 
-def test_what_grows_without_end_is_refused_early():
-    """Sixty lists that each hold the one below ten times would fill any memory."""
+def test_a_payload_that_grows_exponentially_is_refused_early():
+    """Sixty lists that each contain the one below ten times would fill any memory."""
     value: list[Any] = ["x"]
     for _ in range(60):
         value = [value] * 10
@@ -750,8 +750,8 @@ def test_what_grows_without_end_is_refused_early():
         encode(None, {"x": value})
 
 
-def test_a_deep_limit_ends_in_our_error():
-    """Where a higher limit allows more than Python's stack holds, it is still a PayloadError, or TooLarge."""
+def test_a_stack_overflow_is_a_payload_error():
+    """A higher limit may allow more than Python's stack; the error is PayloadError or TooLarge."""
     with pytest.raises(PayloadError, match="stack"):
         encode(None, {"x": nested(50_000)}, max_depth=100_000)
     with pytest.raises(TooLarge):
@@ -759,7 +759,7 @@ def test_a_deep_limit_ends_in_our_error():
 
 
 def test_size_is_counted_in_bytes_of_text():
-    """The limit is on what travels, to the byte."""
+    """The limit applies to the text that travels, to the byte."""
     largest = encode(None, {"x": "y" * 100})
 
     assert largest == encode(None, {"x": "y" * 100}, max_bytes=len(largest))
@@ -767,8 +767,8 @@ def test_size_is_counted_in_bytes_of_text():
         encode(None, {"x": "y" * 100}, max_bytes=len(largest) - 1)
 
 
-def test_a_lowered_limit_of_digits_is_our_error():
-    """A process may allow fewer digits than Python does by default."""
+def test_a_lowered_limit_of_digits_is_a_payload_error():
+    """A process may allow fewer digits than Python's default."""
     limit = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(640)
     try:
@@ -781,8 +781,8 @@ def test_a_lowered_limit_of_digits_is_our_error():
 # What a signed, but odd text can do
 
 
-def test_a_row_that_is_gone_is_named():
-    """Each row that was not found is named, and nothing is delivered in its place."""
+def test_each_missing_row_is_named():
+    """Nothing is delivered in its place."""
     text = encode(None, {"x": saved(Cohort, pk=1), "y": saved(models.Named, pk="a\nb")})
 
     with pytest.raises(MissingRow) as caught:
@@ -791,8 +791,8 @@ def test_a_row_that_is_gone_is_named():
     assert caught.value.what == ("admissions.Cohort 1", "wire_app.Named 'a\\nb'")
 
 
-def test_what_fetch_raises_is_let_pass():
-    """A database that is away is no fault of the text."""
+def test_an_error_of_loading_rows_is_raised_unchanged():
+    """An outage of the database is no fault of the text."""
 
     def fetch(references):
         raise DatabaseError("away")
@@ -877,8 +877,8 @@ def test_what_fetch_raises_is_let_pass():
         ('{"a":' * 100_000, (TooLarge, Garbage)),
     ],
 )
-def test_an_odd_text_raises_our_errors_only(value, error):
-    """Whatever stands in a tag, a worker meets one of the errors that it knows."""
+def test_an_invalid_text_raises_only_known_errors(value, error):
+    """A worker knows these errors, whatever a tag contains."""
     with pytest.raises(error):
         decode(f'[null,{{"value":{value}}}]', rows)
 
@@ -888,7 +888,7 @@ def test_an_odd_text_raises_our_errors_only(value, error):
     ["", "x", "null", "{}", "[]", "[null]", "[null,[]]", "[1,{}]", "[[],{}]", '[{"a":1},{}]', '[{"$bytes":""},{}]',
      '[null,{"$tuple":[]}]', "[null,{},1]", '[{"$name":1},{}]', '{"a":1,"b":{}}', "\x00", "[null,{}]x"],
 )  # fmt: skip
-def test_what_is_no_sender_and_payload_is_garbage(text):
+def test_a_text_without_sender_and_payload_is_garbage(text):
     """The frame of a text is checked too."""
     with pytest.raises(Garbage):
         decode(text, no_rows)
@@ -920,7 +920,7 @@ odd_json = st.recursive(
 
 
 def read(text: str) -> None:
-    """Decode a text that may be anything."""
+    """Decode a text that may contain anything."""
     with suppress(TextError, UnknownClass, MissingRow):
         decode(text, rows)
     with suppress(TextError, UnknownClass, MissingRow):
@@ -929,8 +929,8 @@ def read(text: str) -> None:
 
 @thorough
 @given(odd_json, odd_json)
-def test_odd_json_never_raises_anything_else(sender, payload):
-    """Any JSON at all is read or refused."""
+def test_any_json_is_read_or_refused(sender, payload):
+    """No other error is raised."""
     read(json.dumps([sender, {"x": payload}]))
 
 
@@ -946,8 +946,8 @@ def one_of_each() -> list[str]:
     return [*texts, encode(models.Plain, {"x": saved(models.Thing, pk=1)}, snapshots=True)]
 
 
-def test_mutated_texts_never_raise_anything_else():
-    """A text that was changed anywhere, and signed all the same, is read or refused."""
+def test_a_mutated_text_is_read_or_refused():
+    """The text was changed anywhere, and signed again."""
     choose = random.Random(2)
     texts = one_of_each()
     pieces = ['"', "{", "}", "[", "]", ",", ":", "0", "-1", "1e9", "null", "true", "$", *(f'"{tag}":' for tag in TAGS)]
@@ -958,7 +958,7 @@ def test_mutated_texts_never_raise_anything_else():
 
 
 def parts(tree: Any) -> list[tuple[Any, Any]]:
-    """List the places of a JSON tree, as containers and keys."""
+    """List the places in a JSON tree, as containers and keys."""
     places: list[tuple[Any, Any]] = []
     for key, value in tree.items() if type(tree) is dict else enumerate(tree):
         places.append((tree, key))
@@ -967,8 +967,8 @@ def parts(tree: Any) -> list[tuple[Any, Any]]:
     return places
 
 
-def test_exchanged_parts_never_raise_anything_else():
-    """A part of one text in the place of a part of another, tags and all, is read or refused."""
+def test_a_text_with_exchanged_parts_is_read_or_refused():
+    """A part of one text replaces a part of another, tags included."""
     choose = random.Random(3)
     texts = one_of_each()
     odd: list[Any] = [None, True, -1, 1.5, "", "x", [], {}, [None] * 5, 10**30, "\x00", {"x": 1}, [[]]]
@@ -982,8 +982,8 @@ def test_exchanged_parts_never_raise_anything_else():
         read(json.dumps(tree))
 
 
-def test_messages_share_no_state():
-    """Each decoding makes new objects: receivers may change what they get."""
+def test_decoded_messages_share_no_objects():
+    """Receivers may change the values that they get."""
     text = encode("x", {"a": [1, {"b": models.Point(1)}]})
 
     one, two = decode(text, no_rows)[1], decode(text, no_rows)[1]

@@ -1,4 +1,4 @@
-"""Settings: each has a default that works; what is wrong is said with its cure."""
+"""Settings: each has a default that works; an error names the remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from signalbus.exceptions import ConfigurationError, Forged, SignalBusError, Unk
 
 @pytest.fixture
 def given(settings):
-    """Read settings as if a project had written them."""
+    """Read settings as a project would have written them."""
 
     def read(value):
         settings.SIGNALBUS = value
@@ -23,34 +23,34 @@ def given(settings):
     return read
 
 
-def test_nothing_said_works(given, settings):
-    """Every key has a default; no SIGNALBUS at all is fine."""
+def test_the_defaults_work(given, settings):
+    """Every key has a default; a project needs no SIGNALBUS at all."""
     assert given({}) == conf.Settings()
     del settings.SIGNALBUS
     assert conf.get() == conf.Settings()
 
 
-def test_what_is_said_is_read(given):
-    """Each key is taken, an int where seconds may have a fraction too."""
+def test_each_key_is_read(given):
+    """A number of seconds may be an int or a float."""
     read = given({"MAX_BYTES": 1000, "TIME_LIMIT": 60, "QUEUE": "bus", "SIGNING_KEYS": ["new", "old"]})
     assert (read.MAX_BYTES, read.TIME_LIMIT, read.QUEUE, read.keys()) == (1000, 60.0, "bus", ("new", "old"))
     assert type(read.TIME_LIMIT) is float
 
 
-def test_retries_are_read_from_either_form(given):
-    """A policy is a Retry, or a dict of what it takes."""
+def test_retry_is_a_retry_or_a_dict(given):
+    """The dict has the arguments of Retry."""
     policy = Retry(max_attempts=5, jitter=False)
     for form in (policy, {"max_attempts": 5, "jitter": False}):
         assert policy == given({"RETRY": form}).RETRY
 
 
-def test_none_is_a_default_said_aloud(given):
-    """Where the default is None, None may be written."""
+def test_none_may_be_written_where_it_is_the_default(given):
+    """It means the same as no key."""
     assert given({"CELERY_APP": None, "QUEUE": None, "SIGNING_KEYS": None, "TIMEOUT": None}) == conf.Settings()
 
 
 def test_changed_settings_are_read_again(given):
-    """A test that overrides settings gets what it set."""
+    """A test that overrides settings gets its own values."""
     assert given({"MAX_NESTING": 5}).MAX_NESTING == 5
     assert given({"MAX_NESTING": 6}).MAX_NESTING == 6
 
@@ -64,14 +64,14 @@ def test_changed_settings_are_read_again(given):
         ("CELERYAPP", "CELERY_APP"),
     ],
 )
-def test_an_unknown_key_is_refused_with_what_was_meant(given, wrong, meant):
-    """A misspelt key would be a setting that is quietly ignored."""
+def test_an_unknown_key_is_refused_with_the_likely_one(given, wrong, meant):
+    """A misspelt key must not be ignored silently."""
     with pytest.raises(ConfigurationError, match=f'did you mean "{meant}"'):
         given({wrong: 1})
 
 
-def test_a_key_like_no_other_is_refused_with_the_list(given):
-    """Where nothing is near, all keys are named."""
+def test_an_unknown_key_without_a_likely_one_lists_all_keys(given):
+    """The error names all keys."""
     with pytest.raises(ConfigurationError) as raised:
         given({"COLOUR": "blue"})
     assert all(field.name in str(raised.value) for field in fields(conf.Settings))
@@ -113,35 +113,35 @@ def test_a_wrong_value_is_refused_by_name(given, key, value, cure):
 
 
 @pytest.mark.parametrize("wrong", [[], "MAX_BYTES=1", 7])
-def test_it_is_a_dict(given, wrong):
+def test_settings_must_be_a_dict(given, wrong):
     """Anything else is refused."""
     with pytest.raises(ConfigurationError, match="must be a dict"):
         given(wrong)
 
 
-def test_a_wrong_configuration_is_also_djangos():
-    """Whoever catches Django's error, or ours, catches it."""
+def test_the_error_is_an_improperly_configured():
+    """Code that catches Django's error, or ours, catches it."""
     assert issubclass(ConfigurationError, ImproperlyConfigured)
     assert issubclass(ConfigurationError, SignalBusError)
 
 
 class TestKeys:
     def test_no_text_of_a_signal_passes_for_a_task_s(self, settings):
-        """Nor the other way round: what a receiver's payload says must never be read as a call."""
+        """The reverse holds as well: a payload must never be read as a task's call."""
         with pytest.raises(UnknownKey):
             conf.task_signer().verify(conf.signer().sign("body"))
         with pytest.raises(UnknownKey):
             conf.signer().verify(conf.task_signer().sign("body"))
 
     def test_a_task_s_key_rotates_with_the_others(self, settings):
-        """What was sealed with the old key opens while it is a fallback."""
+        """A text that the old key sealed opens while the key is a fallback."""
         settings.SECRET_KEY = "old"
         text = conf.task_signer().sign("body")
         settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "new", ["old"]
         assert conf.task_signer().verify(text) == "body"
 
     def test_djangos_keys_sign_and_verify(self, settings):
-        """SECRET_KEY signs; its fallbacks verify, so that a rotated key strands nothing."""
+        """SECRET_KEY signs; its fallbacks verify, so a rotated key loses nothing."""
         settings.SECRET_KEY = "old"
         text = conf.signer().sign("1\nheader\npayload")
         settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "new", ["old"]
@@ -150,8 +150,8 @@ class TestKeys:
         with pytest.raises(UnknownKey):
             conf.signer().verify(text)
 
-    def test_own_keys_come_first(self, settings):
-        """SIGNING_KEYS replaces Django's keys altogether."""
+    def test_signing_keys_replace_djangos_keys(self, settings):
+        """Django's keys are not used then."""
         settings.SIGNALBUS = {"SIGNING_KEYS": ["ours"]}
         text = conf.signer().sign("body")
         assert conf.signer().verify(text) == "body"

@@ -1,4 +1,4 @@
-"""A signal of ours is a signal of Django's: each test of this list holds for both, with inline receivers for ours.
+"""A signalbus Signal is a Django Signal: each test here holds for both, with inline receivers for ours.
 
 The list follows what Django's documentation promises, and what its own tests of dispatch ask for.
 """
@@ -66,7 +66,7 @@ class Bakery:
 
 
 def echo(value: Any = None, **kwargs: Any) -> Any:
-    """Respond with what came."""
+    """Respond with the payload."""
     return value
 
 
@@ -76,7 +76,7 @@ def receiver_that_raises(**kwargs: Any) -> None:
 
 
 async def async_echo(value: Any = None, **kwargs: Any) -> Any:
-    """Respond with what came, from a coroutine."""
+    """Respond with the payload, from a coroutine."""
     await asyncio.sleep(0)
     return ("async", value)
 
@@ -87,20 +87,20 @@ async def async_receiver_that_raises(**kwargs: Any) -> None:
 
 
 class TestConnecting:
-    def test_a_receiver_of_any_sender_hears_all(self, channel):
-        """A receiver connected without a sender gets what every sender sends."""
+    def test_a_receiver_without_a_sender_gets_all(self, channel):
+        """It is called for every sender."""
         channel.connect(echo)
         assert channel.signal.send(Shop, value=1) == [(echo, 1)]
         assert channel.signal.send(None, value=2) == [(echo, 2)]
 
-    def test_a_receiver_of_one_sender_hears_no_other(self, channel):
-        """The sender filters, by identity."""
+    def test_a_receiver_of_one_sender_gets_no_other(self, channel):
+        """The sender is compared by identity."""
         channel.connect(echo, sender=Shop)
         assert channel.signal.send(Shop, value=1) == [(echo, 1)]
         assert channel.signal.send(Bakery, value=1) == []
         assert channel.signal.send(None, value=1) == []
 
-    def test_a_receiver_of_a_sender_and_of_any_hears_twice(self, channel):
+    def test_a_receiver_of_a_sender_and_of_any_is_called_twice(self, channel):
         """Two connections are two calls."""
         channel.connect(echo, sender=Shop)
         channel.connect(echo)
@@ -115,7 +115,7 @@ class TestConnecting:
         assert len(channel.signal.receivers) == 1
 
     def test_the_second_of_a_uid_is_ignored(self, channel):
-        """A dispatch_uid is connected once, whoever comes with it."""
+        """A dispatch_uid is connected once, whichever receiver has it."""
         channel.connect(echo, dispatch_uid="one")
         channel.connect(receiver_that_raises, dispatch_uid="one")
         assert channel.signal.send(Shop, value=1) == [(echo, 1)]
@@ -127,7 +127,7 @@ class TestConnecting:
         assert len(channel.signal.receivers) == 2
 
     def test_receivers_run_in_the_order_of_their_connection(self, channel):
-        """Whoever is connected first is called first."""
+        """The first one connected is called first."""
         order: list[str] = []
         first, second = (partial(lambda name, **kwargs: order.append(name), name) for name in ("first", "second"))
         channel.connect(first)
@@ -167,28 +167,28 @@ class TestConnecting:
 
 
 class TestDisconnecting:
-    def test_it_says_whether_there_was_anything(self, channel):
-        """``disconnect`` returns True for what was connected, else False."""
+    def test_disconnect_returns_whether_it_was_connected(self, channel):
+        """It returns True or False."""
         channel.connect(echo)
         assert channel.signal.disconnect(echo) is True
         assert channel.signal.disconnect(echo) is False
         assert channel.signal.send(Shop, value=1) == []
 
-    def test_by_uid(self, channel):
-        """A dispatch_uid suffices to disconnect."""
+    def test_disconnect_by_uid(self, channel):
+        """A dispatch_uid suffices."""
         channel.connect(echo, dispatch_uid="one")
         assert channel.signal.disconnect(echo) is False
         assert channel.signal.disconnect(dispatch_uid="one") is True
         assert not channel.signal.has_listeners()
 
-    def test_by_sender(self, channel):
-        """What was connected for a sender is disconnected for that sender."""
+    def test_disconnect_by_sender(self, channel):
+        """A connection for a sender is disconnected for that sender."""
         channel.connect(echo, sender=Shop)
         assert channel.signal.disconnect(echo) is False
         assert channel.signal.disconnect(echo, sender=Shop) is True
 
-    def test_receivers_that_disconnect_themselves_disturb_nobody(self, channel):
-        """A receiver may disconnect itself while it is called; the others are called all the same."""
+    def test_a_receiver_may_disconnect_itself(self, channel):
+        """The other receivers are still called."""
         ran = []
 
         class Once:
@@ -205,7 +205,7 @@ class TestDisconnecting:
 
 
 class TestWeakReferences:
-    def test_a_dead_method_is_gone(self, channel):
+    def test_a_method_of_a_collected_object_is_not_called(self, channel):
         """A bound method does not keep its object alive."""
         listener = Listener()
         channel.connect(listener.method, sender=Shop)
@@ -215,14 +215,14 @@ class TestWeakReferences:
         assert not channel.signal.has_listeners(Shop)
         assert channel.signal.receivers == []
 
-    def test_a_dead_closure_is_gone(self, channel):
-        """A function that nobody else keeps is not called."""
+    def test_a_collected_closure_is_not_called(self, channel):
+        """A signal does not keep the function alive."""
         channel.connect(lambda **kwargs: 1)
         gc.collect()
         assert channel.signal.send(Shop) == []
 
-    def test_strongly_kept(self, channel):
-        """With ``weak=False`` the signal keeps the receiver."""
+    def test_weak_false_keeps_the_receiver_alive(self, channel):
+        """The signal has a strong reference."""
         channel.connect(lambda **kwargs: 1, weak=False)
         gc.collect()
         assert [response for _receiver, response in channel.signal.send(Shop)] == [1]
@@ -240,8 +240,8 @@ class TestWeakReferences:
         gc.collect()
         assert reference() is None
 
-    def test_the_cache_forgets_who_died(self, caching):
-        """A receiver that is gone is not called from the cache."""
+    def test_the_cache_forgets_collected_receivers(self, caching):
+        """A collected receiver is not called from the cache."""
         listener = Listener()
         caching.connect(listener)
         caching.signal.send(Shop, value=1)
@@ -252,7 +252,7 @@ class TestWeakReferences:
 
 class TestListeners:
     def test_has_listeners(self, channel):
-        """It is said truly, with and without a sender."""
+        """The answer is right with and without a sender."""
         assert not channel.signal.has_listeners()
         channel.connect(echo, sender=Shop)
         assert channel.signal.has_listeners(Shop)
@@ -261,8 +261,8 @@ class TestListeners:
         channel.signal.disconnect(echo, sender=Shop)
         assert not channel.signal.has_listeners(Shop)
 
-    def test_the_cache_learns_of_changes(self, caching):
-        """Connecting and disconnecting show at the next send."""
+    def test_the_cache_follows_changes(self, caching):
+        """Connecting and disconnecting take effect at the next send."""
         assert caching.signal.send(Shop, value=1) == []
         caching.connect(echo)
         assert caching.signal.send(Shop, value=1) == [(echo, 1)]
@@ -272,8 +272,8 @@ class TestListeners:
 
 
 class TestSending:
-    def test_an_error_comes_out_and_ends_the_sending(self, channel):
-        """``send`` lets a receiver's error out; later receivers are not called."""
+    def test_send_raises_the_first_error(self, channel):
+        """Later receivers are not called."""
         listener = Listener()
         channel.connect(receiver_that_raises)
         channel.connect(listener)
@@ -281,8 +281,8 @@ class TestSending:
             channel.signal.send(Shop, value=1)
         assert listener.heard == []
 
-    def test_robust(self, channel, caplog):
-        """``send_robust`` gives the error as the response, with its traceback, and calls everybody."""
+    def test_send_robust_returns_errors(self, channel, caplog):
+        """The error, with its traceback, is the response, and all receivers are called."""
         channel.connect(receiver_that_raises)
         channel.connect(echo)
         (failed, error), succeeded = channel.signal.send_robust(Shop, value=1)
@@ -309,22 +309,22 @@ class TestSending:
         assert isinstance(error, ValueError)
 
     @pytest.mark.parametrize("method", ["asend", "asend_robust"])
-    def test_asend(self, channel, method):
-        """The async forms call both kinds, sync ones first."""
+    def test_asend_calls_sync_and_async_receivers(self, channel, method):
+        """Sync receivers are called first."""
         channel.connect(async_echo)
         channel.connect(echo)
         responses = asyncio.run(getattr(channel.signal, method)(Shop, value=1))
         assert responses == [(echo, 1), (async_echo, ("async", 1))]
 
     @pytest.mark.parametrize("method", ["asend", "asend_robust"])
-    def test_asend_to_nobody(self, channel, method):
-        """Without receivers the async forms give an empty list."""
+    def test_asend_without_receivers(self, channel, method):
+        """The async forms return an empty list."""
         assert asyncio.run(getattr(channel.signal, method)(Shop, value=1)) == []
         channel.connect(echo, sender=Bakery)
         assert asyncio.run(getattr(channel.signal, method)(Shop, value=1)) == []
 
-    def test_asend_lets_errors_out(self, channel):
-        """``asend`` raises what a receiver raises, of both kinds."""
+    def test_asend_raises_errors(self, channel):
+        """It raises the error of a sync or async receiver."""
         channel.connect(async_receiver_that_raises)
         with pytest.raises(ValueError, match="that"):
             asyncio.run(channel.signal.asend(Shop))
@@ -339,8 +339,8 @@ class TestSending:
         responses = asyncio.run(channel.signal.asend_robust(Shop))
         assert [str(error) for _receiver, error in responses] == ["this", "that"]
 
-    def test_debug_asks_for_keywords(self, channel, settings):
-        """With DEBUG on, connecting says what can receive nothing; and nothing stays of it."""
+    def test_debug_refuses_receivers_without_keywords(self, channel, settings):
+        """With DEBUG, ``connect`` raises, and connects nothing."""
         settings.DEBUG = True
         with pytest.raises(ValueError, match="must accept keyword arguments"):
             channel.connect(no_keywords)
@@ -354,10 +354,10 @@ def no_keywords(sender: object) -> None:
 
 
 class TestBeyondDjango:
-    """Where Django fails by accident, ours does what is meant."""
+    """Cases in which Django fails by accident, and signalbus does not."""
 
-    def test_a_nameless_receiver_may_fail_robustly(self):
-        """An object or a partial that raises is a response, not an AttributeError from the logging of it."""
+    def test_the_error_of_a_receiver_without_a_name_is_a_response(self):
+        """An object or a partial has no name to log."""
 
         class Grumbler:
             def __call__(self, **kwargs):
@@ -370,8 +370,8 @@ class TestBeyondDjango:
         assert str(error) == "grumble"
 
     @pytest.mark.parametrize("sender", [None, "pricing"])
-    def test_caching_with_senders_that_have_no_weak_references(self, sender):
-        """Caching does not refuse None and texts as senders, nor the question for listeners without a sender."""
+    def test_caching_accepts_senders_without_weak_references(self, sender):
+        """These are None, texts, and a check for listeners without a sender."""
         signal = Signal("tests.cached", use_caching=True)
         assert not signal.has_listeners()
         signal.connect(echo, inline=True)

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def after(diff: str) -> str:
-    """Return what a diff leaves."""
+    """Return the new side of a diff."""
     return dedent("".join(f"{line[1:]}\n" for line in diff.splitlines() if not line.startswith("-")))
 
 
 @pytest.mark.parametrize("document", [README, INDEX], ids=identify)
 def test_the_first_example_is_the_tutorials(document: Path):
-    """The example of the README and of the documentation's first page is the one that the tutorial builds."""
+    """The README and the documentation's first page show the tutorial's example."""
     shown, built = examples(document)[0], examples(TUTORIAL)[0]
 
     assert {"admissions/signals.py", "marketing/receivers.py"} <= shown.keys()
@@ -38,8 +38,8 @@ def test_the_first_example_is_the_tutorials(document: Path):
 
 
 @pytest.mark.parametrize("document", EVERY, ids=identify)
-def test_what_a_diff_leaves_is_python(document: Path):
-    """The side of a diff that the reader is to have can be parsed."""
+def test_the_result_of_a_diff_is_python(document: Path):
+    """The new side of each diff can be parsed."""
     for _, line, code in blocks(document, "diff"):
         left = after(code)
         assert left, line
@@ -47,14 +47,14 @@ def test_what_a_diff_leaves_is_python(document: Path):
 
 
 def shell_commands(document: Path) -> list[str]:
-    """Return what a document tells the reader to type."""
+    """Return the commands of a document."""
     lines = [line for _, _, code in blocks(document, "console") for line in code.splitlines()]
     return [line[2:] for line in lines if line.startswith("$ ")]
 
 
 @pytest.mark.parametrize("document", EVERY, ids=identify)
 def test_the_commands_exist(document: Path):
-    """A command in a document is one that somebody can type: make's targets, manage.py's commands, our sub-commands."""
+    """Each command is a target of make, a command of manage.py, or a sub-command of signalbus."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     known = {*get_commands(), "test"}
     command = load_command_class("signalbus", "signalbus")
@@ -128,14 +128,14 @@ def test_the_tables_of_events_are_the_code():
 
 
 def test_the_changelog_begins_with_this_version():
-    """What is built is what the newest entry tells of, below what is not released yet."""
+    """The newest entry is of this version, below unreleased changes."""
     entries = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert next(entry for entry in entries if entry != "Unreleased") == __version__
     assert "Unreleased" not in entries[1:]
 
 
 def test_the_table_of_errors_is_the_code():
-    """docs/operating.md lists each error that a person can meet, and no other."""
+    """docs/operating.md lists each error of signalbus.exceptions, and no other."""
     own = {
         name
         for name, value in vars(exceptions).items()

@@ -1,4 +1,4 @@
-"""The event loop of async receivers: kept between runs, one for each thread, and cleaned after each run."""
+"""The event loop of async receivers is kept between runs, one for each thread, and cleaned after each run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def this_loop() -> asyncio.AbstractEventLoop:
 
 
 def test_runs_of_a_thread_share_a_loop():
-    """A client that a module keeps finds its loop again; another thread has another loop."""
+    """A client of a module finds its loop again; another thread has another loop."""
     others: list[Any] = []
     thread = threading.Thread(target=lambda: others.append(run(this_loop)))
     thread.start()
@@ -43,8 +43,8 @@ def test_runs_of_a_thread_share_a_loop():
     assert others[0] is not run(this_loop)
 
 
-def test_what_is_handed_to_sync_to_async_runs_on_the_waiting_thread():
-    """So the queries of an async receiver use the connection of its transaction."""
+def test_sync_to_async_runs_on_the_waiting_thread():
+    """So the queries of an async receiver use its transaction's connection."""
 
     async def where() -> int:
         return await sync_to_async(threading.get_ident)()
@@ -52,8 +52,8 @@ def test_what_is_handed_to_sync_to_async_runs_on_the_waiting_thread():
     assert run(where) == threading.get_ident()
 
 
-def test_tasks_left_behind_are_cancelled_and_told_of(caplog):
-    """They would go on in the next run's time; what they raise meanwhile is nobody's error."""
+def test_unfinished_tasks_are_cancelled_and_logged(caplog):
+    """They would go on during the next run; their errors belong to no delivery."""
     ended: list[str] = []
 
     async def background() -> None:
@@ -75,7 +75,7 @@ def test_tasks_left_behind_are_cancelled_and_told_of(caplog):
 
 
 def test_an_interrupted_wait_cancels_the_coroutine():
-    """A time limit that strikes the waiting thread ends what runs in the loop, and the loop serves the next run."""
+    """A time limit in the waiting thread ends the coroutine, and the loop serves the next run."""
     ended = threading.Event()
 
     class TimeLimit(BaseException):
@@ -101,7 +101,7 @@ def test_an_interrupted_wait_cancels_the_coroutine():
 
 
 def test_a_task_that_ends_the_interpreter_does_not_end_the_loop():
-    """A SystemExit of a task reaches the receiver that awaits it, and the loop goes on."""
+    """A task's SystemExit reaches the receiver that awaits it, and the loop goes on."""
 
     async def receiver() -> None:
         async def leave() -> None:
@@ -117,7 +117,7 @@ def test_a_task_that_ends_the_interpreter_does_not_end_the_loop():
 
 
 def test_a_forked_child_has_a_loop_of_its_own():
-    """Its parent's has no thread there."""
+    """The thread of the parent's loop does not exist there."""
     run(this_loop)
     pid = os.fork()
     if pid == 0:  # pragma: no cover - another process
@@ -129,8 +129,8 @@ def test_a_forked_child_has_a_loop_of_its_own():
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_the_decimal_context_is_each_runs_own():
-    """What one receiver sets is not the next one's, though a copied context holds the same object."""
+def test_each_run_has_its_own_decimal_context():
+    """A copied context alone would share the same object."""
     before = decimal.getcontext().prec
 
     def rough() -> None:

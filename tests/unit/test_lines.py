@@ -1,4 +1,4 @@
-"""The lines of a worker's log: each names signal and receiver, and says what became of them."""
+"""Celery's log lines about our task name the signal, the receivers and the outcomes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from signalbus.wire.message import Message, to_body
 
 @pytest.fixture
 def log(caplog):
-    """Complete Celery's lines, and log as Celery does; return the last line."""
+    """Complete Celery's lines, log them as Celery does, and return the last line."""
     task_log.complete()
     task_log.complete()  # as a second worker in this process would
     caplog.set_level(logging.INFO)
@@ -55,10 +55,10 @@ def text(signal, *recipients):
 
 
 class TestEnd:
-    """The line about a task that has returned."""
+    """The line about a task that has ended."""
 
-    def test_done(self, log):
-        """It succeeded, and the line says what."""
+    def test_a_successful_task(self, log):
+        """It says "succeeded", and names the delivery."""
         task_log.begin()
         task_log.note("shop.sold", "stock.count", task_log.DONE)
         assert log(logger_of_ends, LINE_OF_END) == (
@@ -66,16 +66,16 @@ class TestEnd:
         )
 
     @pytest.mark.parametrize("outcome", ["failed, again in 4.2 s", "dead", "skipped", "parked"])
-    def test_anything_else_did_not_succeed(self, log, outcome):
-        """The line does not say "succeeded" of a message with one delivery that did not."""
+    def test_succeeded_needs_all_deliveries_done(self, log, outcome):
+        """A message with one other outcome does not say "succeeded"."""
         task_log.begin()
         task_log.note("shop.sold", "stock.count", task_log.DONE)
         task_log.note("shop.sold", "mail.thank", outcome)
         said = f"shop.sold to stock.count: done; shop.sold to mail.thank: {outcome}"
         assert log(logger_of_ends, LINE_OF_END) == f"Task signalbus.deliver[7] ended in 0.25s: {said}"
 
-    def test_many_are_counted(self, log):
-        """A batch is one line of bounded length."""
+    def test_a_large_batch_is_counted(self, log):
+        """Its line has a bounded length."""
         task_log.begin()
         for number in range(60):
             task_log.note("shop.sold", f"stock.count_{number % 20 or 1}", task_log.DONE)
@@ -83,8 +83,8 @@ class TestEnd:
         assert "shop.sold to stock.count_1: done (6 times)" in line
         assert line.endswith("; and 9 others")
 
-    def test_outcomes_of_one_message_are_not_told_of_the_next(self, log):
-        """Each line has its own."""
+    def test_each_line_has_its_own_outcomes(self, log):
+        """The outcomes of one message are not in the line of the next."""
         task_log.begin()
         task_log.note("shop.sold", "stock.count", "dead")
         log(logger_of_ends, LINE_OF_END)
@@ -92,26 +92,26 @@ class TestEnd:
         assert "dead" not in log(logger_of_ends, LINE_OF_END)
 
     def test_a_task_that_ran_nothing_did_not_succeed(self, log):
-        """As one whose deliveries were all given to another worker before they began."""
+        """Its deliveries were all given to another worker before they began."""
         task_log.begin()
         line = log(logger_of_ends, LINE_OF_END)
         assert line == "Task signalbus.deliver[7] ended in 0.25s: nothing was run: another worker has its deliveries"
 
-    def test_line_of_a_process_that_notes_nothing_is_celerys(self, log):
-        """As of a host that runs the task itself."""
+    def test_a_process_without_outcomes_keeps_celerys_line(self, log):
+        """A host that runs the task itself is an example."""
         task_log.begin()
         log(logger_of_ends, LINE_OF_END)
         assert log(logger_of_ends, LINE_OF_END) == "Task signalbus.deliver[7] succeeded in 0.25s: None"
 
-    def test_other_tasks_are_left_alone(self, log):
-        """A host's task that a receiver called in this thread, say."""
+    def test_lines_of_other_tasks_are_unchanged(self, log):
+        """A receiver may call a host's task in this thread."""
         task_log.begin()
         task_log.note("shop.sold", "stock.count", "dead")
         assert log(logger_of_ends, LINE_OF_END, name="shop.tidy") == "Task shop.tidy[7] succeeded in 0.25s: None"
         assert log(logger_of_starts, LINE_OF_START, name="shop.tidy") == "Task shop.tidy[7] received"
 
-    def test_nothing_is_noted_where_no_line_is_logged(self, caplog):
-        """With INFO disabled it costs nothing."""
+    def test_no_outcome_is_recorded_without_info(self, caplog):
+        """With INFO disabled the lines cost nothing."""
         caplog.set_level(logging.WARNING, logger=logger_of_ends.name)
         task_log.begin()
         task_log.note("shop.sold", "stock.count", task_log.DONE)
@@ -128,7 +128,7 @@ class TestEnd:
     ],
 )
 def test_outcomes_in_words(log, outcome, said):
-    """Celery's line about the end of a task says how each delivery ended."""
+    """The line says how each delivery ended."""
     task_log.begin()
     delivery = CurrentDelivery(
         message_id=uuid4(), signal="shop.sold", receiver="stock.count", attempt=1, root=uuid4(), parent=None, path=()
@@ -138,10 +138,10 @@ def test_outcomes_in_words(log, outcome, said):
 
 
 class TestStart:
-    """The line about a message that a worker has got; nobody has verified it yet."""
+    """The line about a message that a worker has received and nobody has verified."""
 
-    def test_it_names_signal_and_receivers(self, log):
-        """As the text seems to say."""
+    def test_the_line_names_signal_and_receivers(self, log):
+        """They are those that the unverified text names."""
         texts = [text("shop.sold", "stock.count[shop.Order]", "mail.thank"), text("shop.open")]
         task_log.about([[texts], {}, {}])
         assert log(logger_of_starts, LINE_OF_START) == (
@@ -154,7 +154,7 @@ class TestStart:
         [None, 7, [], [[]], [[7]], [["no text"]], [[[7, None]]], {"args": 1}, [[["x" * 70 + '"s":"a\x1b[31m"']]]],
     )
     def test_garbage_is_not_shown(self, log, payload):
-        """Whoever can write to the broker chose it."""
+        """Anybody who can write to the broker chose it."""
         task_log.about([[[text("shop.sold", "stock.count")]], {}, {}])
         task_log.about(payload)
         assert log(logger_of_starts, LINE_OF_START) == "Task signalbus.deliver[7] received"
@@ -165,23 +165,23 @@ class TestOnce:
 
     @pytest.fixture(autouse=True)
     def configured(self, monkeypatch):
-        """Give our logger a handler, as LOGGING does."""
+        """Add a handler to our logger, as LOGGING does."""
         monkeypatch.setattr(bootstrap.logger, "handlers", [logging.NullHandler()])
         monkeypatch.setattr(bootstrap.logger, "propagate", True)
 
-    def test_celerys_root_handler_does_not_repeat_it(self):
-        """Celery's handler stands at the root."""
+    def test_celerys_root_handler_does_not_repeat_a_record(self):
+        """Celery's handler belongs to the root logger."""
         bootstrap._say_once(Celery(set_as_current=False))
         assert not bootstrap.logger.propagate
 
-    def test_without_a_handler_of_its_own_it_goes_to_celerys(self, monkeypatch):
-        """Which is the only one then."""
+    def test_without_a_handler_records_go_to_celerys(self, monkeypatch):
+        """Celery's handler is the only one then."""
         monkeypatch.setattr(bootstrap.logger, "handlers", [])
         bootstrap._say_once(Celery(set_as_current=False))
         assert bootstrap.logger.propagate
 
-    def test_the_hosts_own_root_is_left_to_the_host(self, monkeypatch):
-        """Where Celery does not replace it, or the host sets logging up in Celery's place."""
+    def test_the_hosts_own_root_handler_gets_each_record(self, monkeypatch):
+        """Celery does not replace it, or the host configures Celery's logging."""
         app = Celery(set_as_current=False)
         app.conf.worker_hijack_root_logger = False
         bootstrap._say_once(app)

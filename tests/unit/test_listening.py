@@ -1,4 +1,4 @@
-"""``signalbus.receiver`` and ``signalbus.disconnect``: for signals of both kinds."""
+"""``signalbus.receiver`` and ``signalbus.disconnect`` work for signals of both kinds."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def on_change_too(sender, **kwargs):
 
 @pytest.mark.django_db
 class TestDisconnecting:
-    def test_a_bridged_receiver(self):
-        """``signalbus.disconnect`` takes back what ``signalbus.receiver`` connected, with all its options."""
+    def test_disconnect_a_bridged_receiver(self):
+        """``signalbus.disconnect`` undoes ``signalbus.receiver``, with all its options."""
         receiver(post_save, sender=Academy, exclude=("using",))(on_change)
         receiver(post_save, sender=Academy)(on_change)
         receiver(post_save, sender=Academy)(on_change_too)
@@ -52,8 +52,8 @@ class TestDisconnecting:
         assert [message.recipients for message in sent] == [(f"{HERE}.on_change_too[admissions.Academy]",)]
         assert not disconnect(post_save, on_change, sender=Academy)
 
-    def test_the_last_one_takes_the_bridge_down(self):
-        """Where nobody listens any more, Django may delete fast again; a new receiver is heard."""
+    def test_the_last_receiver_removes_the_bridge(self):
+        """Django can delete fast again; a new receiver is called."""
         receiver(post_delete, sender=Academy)(on_change)
         assert disconnect(post_delete, on_change, sender="admissions.Academy")
         assert not post_delete.has_listeners(Academy)
@@ -62,15 +62,15 @@ class TestDisconnecting:
             Academy.objects.create(name="Web", slug="web").delete()
         assert len(sent) == 1
 
-    def test_only_for_that_sender(self):
-        """Another sender's receiver stays."""
+    def test_disconnect_only_for_one_sender(self):
+        """Another sender's receiver stays connected."""
         receiver(post_save, sender=Academy)(on_change)
         assert not disconnect(post_save, on_change)
         assert not disconnect(post_save, on_change, sender=Cohort)
         assert post_save.has_listeners(Academy)
 
-    def test_lists_uids_and_the_rest(self):
-        """It takes what ``receiver`` takes: lists, signals of ours, inline receivers, uids."""
+    def test_disconnect_takes_lists_and_uids(self):
+        """It takes the same arguments as ``receiver``, for signals of ours and inline receivers too."""
         receiver([stocktaking, restocked], dispatch_uid="a uid")(on_change)
         receiver(stocktaking, inline=True)(on_change_too)
         assert disconnect([stocktaking, restocked], dispatch_uid="a uid")
@@ -78,8 +78,8 @@ class TestDisconnecting:
         assert disconnect(stocktaking, on_change_too)
         assert not stocktaking.has_listeners()
 
-    def test_a_sender_that_comes_later(self):
-        """What waits for a model is taken back when the model comes, as with Django's own signals."""
+    def test_disconnect_before_the_model_is_loaded(self):
+        """It takes effect when the model is loaded, as with Django's own signals."""
         receiver(post_save, sender="admissions.Latecomer")(on_change)
         receiver(post_save, sender="admissions.Latecomer")(on_change_too)
         assert not disconnect(post_save, on_change, sender="admissions.Latecomer")
@@ -95,8 +95,8 @@ class TestDisconnecting:
             del apps.all_models["admissions"]["latecomer"]
             apps.clear_cache()
 
-    def test_two_threads_that_build_one_bridge(self, monkeypatch):
-        """Receivers that are connected at the same time share the bridge that their signal is carried by."""
+    def test_two_threads_build_one_bridge(self, monkeypatch):
+        """Receivers that are connected at the same time share their signal's bridge."""
         second = threading.Thread(target=lambda: receiver(stocktaking)(on_change_too))
 
         def name_slowly(source):
@@ -116,8 +116,8 @@ class TestDisconnecting:
 
 
 class TestReceiver:
-    def test_a_lazy_sender_that_nobody_has(self):
-        """The system check that reports the model names the receiver that waits for it."""
+    def test_an_unknown_lazy_sender_is_reported(self):
+        """The system check that reports the model names the waiting receiver."""
         try:
             receiver(post_save, sender="admissions.Typo")(on_change)
             (error,) = [found for found in check_lazy_references(None) if "admissions.typo" in found.msg]
@@ -125,8 +125,8 @@ class TestReceiver:
             apps._pending_operations.pop(("admissions", "typo"))
         assert f"{HERE}.on_change" in error.msg
 
-    def test_a_list_of_both_kinds(self):
-        """One decorator connects to plain signals and to ours; the function is unchanged, and typed as it was."""
+    def test_a_list_of_plain_signals_and_ours(self):
+        """One decorator connects to both; the function and its type are unchanged."""
         assert receiver([stocktaking, restocked])(on_change) is on_change
         with captured() as sent:
             stocktaking.send(None, shelf=1)
@@ -137,8 +137,8 @@ class TestReceiver:
         ]
         restocked.disconnect(on_change)
 
-    def test_djangos_decorator_on_ours(self):
-        """``django.dispatch.receiver`` makes a travelling receiver, with a policy if it gives one."""
+    def test_djangos_decorator_on_a_signal_of_ours(self):
+        """It makes a receiver for the worker, with a policy if it has one."""
         django_receiver([restocked], sender=Cohort, queue="stock")(on_change)
         (entry,) = restocked.entries()
         assert (entry.id, entry.queue) == (f"{HERE}.on_change[admissions.Cohort]", "stock")
@@ -167,35 +167,35 @@ class TestReceiver:
             {"migrations": True},
         ],
     )
-    def test_options_of_plain_signals_are_refused_for_ours(self, options):
-        """What ours would ignore is refused, and nothing of the list is connected."""
+    def test_options_of_bridges_are_refused_for_signals_of_ours(self, options):
+        """The options would be ignored; nothing of the list is connected."""
         with pytest.raises(ConfigurationError, match="are for plain Django signals"):
             receiver([stocktaking, restocked], **options)(on_change)
         assert not stocktaking.has_listeners()
 
     @pytest.mark.parametrize("wrong", [Cohort, "post_save", [post_save, None]])
-    def test_only_signals(self, wrong):
-        """What is no signal is refused by name."""
+    def test_only_signals_are_accepted(self, wrong):
+        """Anything else is refused by name."""
         with pytest.raises(ConfigurationError, match="takes a signal"):
             receiver(wrong)
 
-    def test_a_signal_that_stands_nowhere(self):
-        """A worker could not tell which it is."""
+    def test_a_plain_signal_in_no_variable_is_refused(self):
+        """A worker could not tell which one it is."""
         with pytest.raises(ConfigurationError, match="stands in no module"):
             receiver([DjangoSignal()][0])(on_change)
 
-    def test_announcements_are_for_the_worker_itself(self):
-        """A receiver of failures that travels could fail, and be told of in turn: refused, with the cure."""
+    def test_failure_signals_are_refused(self):
+        """A receiver of failures in a worker could fail, and cause more; the error names the remedy."""
         with pytest.raises(ConfigurationError, match=r"django\.dispatch\.receiver"):
             receiver(delivery_dead)(on_change)
 
     def test_a_lambda_is_refused(self):
-        """What cannot be found again is refused on plain signals as on ours."""
+        """A lambda cannot be found again, on plain signals and on ours."""
         with pytest.raises(ConfigurationError, match="a lambda"):
             receiver(stocktaking)(lambda **kwargs: None)
 
     def test_a_plain_signal_keeps_its_own_receivers(self):
-        """Who is connected with Django's own means runs in process, beside the bridge."""
+        """Receivers that Django connected run in the process, beside the bridge."""
         receiver(stocktaking)(on_change)
         stocktaking.connect(on_change_too)
         try:

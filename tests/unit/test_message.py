@@ -47,7 +47,7 @@ def a_message(**changes: object) -> Message:
 
 @given(messages)
 def test_a_message_comes_back_equal(message):
-    """Whatever a message holds, its body gives it back."""
+    """A body restores every message."""
     body = to_body(message)
 
     assert message == from_body(body)
@@ -55,25 +55,25 @@ def test_a_message_comes_back_equal(message):
 
 @given(messages)
 def test_a_body_is_ascii(message):
-    """A body can be signed, stored and sent by anything that knows ASCII."""
+    """Any system that knows ASCII can sign, store and send a body."""
     assert to_body(message).isascii()
 
 
-def test_defaults_take_no_room():
-    """A header names only what differs from the defaults."""
+def test_defaults_are_left_out():
+    """A header has only the values that differ from the defaults."""
     header = json.loads(to_body(a_message()).split("\n")[1])
 
     assert {"i", "s", "t"} == set(header)
 
 
 def test_no_recipients_are_not_an_open_message():
-    """An empty list of recipients means nobody; None means whoever the worker finds."""
+    """An empty list of recipients means no receiver; None means those that the worker finds."""
     assert from_body(to_body(a_message(recipients=()))).recipients == ()
     assert from_body(to_body(a_message(recipients=None))).recipients is None
 
 
-def test_the_moment_is_exact_in_any_zone():
-    """The sending time keeps its microsecond, and arrives in UTC."""
+def test_the_sending_time_is_exact_in_any_zone():
+    """The sending time keeps its microseconds, and arrives in UTC."""
     moment = datetime(2026, 3, 1, 1, 2, 3, 456789, tzinfo=timezone(timedelta(hours=-3)))
 
     arrived = from_body(to_body(a_message(sent_at=moment))).sent_at
@@ -81,22 +81,22 @@ def test_the_moment_is_exact_in_any_zone():
     assert (moment, UTC) == (arrived, arrived.tzinfo)
 
 
-def test_a_payload_may_hold_lines():
-    """The payload is opaque: line breaks in it belong to it."""
+def test_a_payload_may_have_line_breaks():
+    """They belong to the payload."""
     assert from_body(to_body(a_message(payload="a\nb\n"))).payload == "a\nb\n"
 
 
 @pytest.mark.parametrize("header", [" %s", "%s\r ", "\t%s\t"])
-def test_white_space_around_a_header_is_json(header):
-    """Another writer of the format may put some there."""
+def test_white_space_around_a_header_is_accepted(header):
+    """Another writer of the format may add some."""
     message = a_message()
     version, ours, payload = to_body(message).split("\n")
 
     assert message == from_body(f"{version}\n{header % ours}\n{payload}")
 
 
-def test_keys_of_a_later_header_are_ignored():
-    """A header may grow without a new version."""
+def test_unknown_header_keys_are_ignored():
+    """A header may get new keys without a new version."""
     message = a_message()
     version, header, payload = to_body(message).split("\n")
     grown = json.dumps(json.loads(header) | {"z": [1]})
@@ -105,21 +105,21 @@ def test_keys_of_a_later_header_are_ignored():
 
 
 def test_a_newer_version_keeps_its_body():
-    """A newer version is no garbage: it is parked whole until a newer worker reads it."""
+    """It is no garbage: it is parked whole until a newer worker reads it."""
     with pytest.raises(UnknownVersion) as caught:
         from_body("4\nanything")
 
     assert (caught.value.version, caught.value.body) == ("4", "4\nanything")
 
 
-def test_a_message_bears_the_version_that_its_payload_needs():
-    """A worker of the last version reads what it can, and parks the rest; a part or a retry keeps the version."""
+def test_a_message_has_the_version_of_its_payload():
+    """An older worker reads what it can, and parks the rest; a part or a retry keeps the version."""
     assert to_body(a_message()).startswith("1\n")
     assert to_body(replace(from_body(to_body(a_message(version="2"))), recipients=("a",))).startswith("2\n")
 
 
 def test_a_header_too_large_is_refused_at_send():
-    """What the worker would refuse as too large must not be sent."""
+    """The worker would refuse it as too large."""
     with pytest.raises(PayloadError, match="connect fewer receivers"):
         to_body(a_message(recipients=("x" * HEADER_BYTES,)))
 
@@ -150,20 +150,20 @@ def test_a_header_too_large_is_refused_at_send():
     ],
 )
 def test_a_broken_header_is_garbage(header):
-    """A header that breaks the format is refused as such, whatever is wrong with it."""
+    """A header that breaks the format in any way is refused."""
     with pytest.raises(Garbage):
         from_body(f"1\n{header.replace('%s', uuid7().hex)}\n[]")
 
 
 @pytest.mark.parametrize("body", ["", "1", "1\n{}", "x\n{}\n", "-1\n{}\n", "٢\n{}\n", "9" * 5000 + "\n"])
 def test_a_broken_body_is_garbage(body):
-    """A body without version, header or payload is refused as such."""
+    """A body without version, header or payload is refused."""
     with pytest.raises(Garbage):
         from_body(body)
 
 
-def test_mutated_bodies_never_raise_anything_else():
-    """A body is either read, or refused with one of the two errors that a worker knows."""
+def test_a_mutated_body_is_read_or_refused():
+    """It is refused with one of the two errors that a worker knows."""
     choose = random.Random(1)
     body = to_body(a_message(recipients=("a.b",), path=("x",), trace={"k": "v"}, parent=uuid7()))
     for _ in range(3000):
@@ -177,7 +177,7 @@ def test_mutated_bodies_never_raise_anything_else():
 
 @pytest.mark.parametrize("read", [False, True])
 def test_a_message_is_immutable_and_hashable(read):
-    """Nobody changes what has been sent, or read."""
+    """No code can change a message that was sent or read."""
     message = a_message(trace={"a": "b"})
     if read:
         message = from_body(to_body(message))
@@ -190,12 +190,12 @@ def test_a_message_is_immutable_and_hashable(read):
 
 
 def test_depth_is_the_length_of_the_path():
-    """A root stands at depth 0."""
+    """A root has depth 0."""
     assert (a_message().depth, a_message(path=("a", "b")).depth) == (0, 2)
 
 
 def test_uuid7_follows_the_rfc():
-    """Version, variant and time stand where RFC 9562 wants them, and ids are unique."""
+    """Version, variant and time are in the places of RFC 9562, and ids are unique."""
     before = time.time_ns() // 1_000_000
     keys = [uuid7() for _ in range(1000)]
     after = time.time_ns() // 1_000_000
@@ -207,7 +207,7 @@ def test_uuid7_follows_the_rfc():
 
 
 def test_a_delivery_s_id_begins_as_its_message_s():
-    """Keys in the order of time: a database that is asked for random ones grows slower with what it holds."""
+    """Keys are in the order of time: random keys make a database slower with its size."""
     first, second = uuid7(), uuid7()
     ids = {delivery_id(message, receiver) for message in (first, second) for receiver in ("a", "b", "\udcff")}
 

@@ -1,4 +1,4 @@
-"""A signal's name: where it stands, or what it is given; and how no two share one."""
+"""The name of a signal is its variable's or a given one, and is unique."""
 
 from __future__ import annotations
 
@@ -63,27 +63,27 @@ def module(monkeypatch):
     return make
 
 
-class TestWhereItStands:
-    def test_in_an_app(self):
-        """A module's signal has the app's label and the variable's name, wherever in the app it stands."""
+class TestDeclaredName:
+    def test_a_signal_of_an_app(self):
+        """Its name is the app's label and the variable, in any module of the app."""
         assert admissions_signals.cohort_saved.name == "admissions.cohort_saved"
 
-    def test_deep_in_an_app(self, module):
+    def test_a_signal_of_a_subpackage_of_an_app(self, module):
         """A module below the app's package belongs to the app."""
         made = module("tasks.admissions.billing.events", "from signalbus import Signal\npaid = Signal()")
         assert made.paid.name == "admissions.paid"
 
-    def test_outside_of_apps(self):
-        """Outside of apps it is the whole module path."""
+    def test_a_signal_outside_of_apps(self):
+        """Its name is the whole module path and the variable."""
         assert order_placed.name == f"{HERE}.order_placed"
 
-    def test_in_a_class(self):
-        """A class attribute is named after the class, also one inside another."""
+    def test_a_signal_of_a_class(self):
+        """A class attribute is named after the class, also after one inside another."""
         assert Order.shipped.name == f"{HERE}.Order.shipped"
         assert Order.Line.added.name == f"{HERE}.Order.Line.added"
 
-    def test_in_a_model(self, module):
-        """A model may hold its signals."""
+    def test_a_signal_of_a_model(self, module):
+        """A model may have signals as attributes."""
         made = module(
             "tasks.admissions.abstract_models",
             "from django.db import models\nfrom signalbus import Signal\n"
@@ -92,35 +92,35 @@ class TestWhereItStands:
         assert issubclass(made.Base, models.Model)
         assert made.Base.saved.name == "admissions.Base.saved"
 
-    def test_a_second_name_does_not_count(self):
-        """A class that refers to a module's signal does not rename it."""
+    def test_a_class_attribute_does_not_rename_a_signal(self):
+        """A class may refer to a module's signal."""
         assert Order.placed is order_placed
         assert order_placed.name == f"{HERE}.order_placed"
 
-    def test_of_a_subclass(self):
-        """A subclass's own ``__init__`` is not where a signal stands."""
+    def test_a_signal_of_a_subclass(self):
+        """A subclass's own ``__init__`` is not the place of the signal."""
         assert subclassed.name == f"{HERE}.subclassed"
         assert subclassed.place.startswith(HERE)
 
-    def test_given(self):
-        """A name that is given is the name."""
+    def test_a_given_name_is_the_name(self):
+        """``Signal("name")`` sets it."""
         assert Signal("shop.emptied").name == "shop.emptied"
 
     @pytest.mark.parametrize("wrong", ["", 7, b"shop.emptied", "shop\0emptied", "x" * 256])
-    def test_a_name_is_a_text(self, wrong):
-        """What is no text is refused where it stands; so is a former name."""
+    def test_a_name_must_be_a_text(self, wrong):
+        """Another type is refused at the declaration; so is a former name of another type."""
         with pytest.raises(ConfigurationError, match="A signal's name is a text"):
             Signal(wrong)
         with pytest.raises(ConfigurationError, match="A signal's name is a text"):
             Signal("shop.filled", was=[wrong])
 
-    def test_it_shows_its_name(self):
-        """``repr`` gives the name, or the place of what has none."""
+    def test_repr_has_the_name_or_the_place(self):
+        """A signal without a name shows its place."""
         assert repr(Signal("shop.emptied")) == "<Signal shop.emptied>"
         assert HERE in repr(Signal())
 
     def test_repr_names_the_signal_once_it_has_a_name(self, module):
-        """A line of a log names it as the developer does, also if nothing was sent yet; by its place only without."""
+        """A log line has the developer's name of the signal, also if nothing was sent yet."""
         assert repr(module("tasks.admissions.made", "from signalbus import Signal\nsold = Signal()").sold) == (
             "<Signal admissions.sold>"
         )
@@ -129,8 +129,8 @@ class TestWhereItStands:
 
 
 class TestUnnamed:
-    def test_it_cannot_send_what_travels(self):
-        """What stands nowhere raises at ``send`` when something would travel, naming its place and the cure."""
+    def test_an_unnamed_signal_cannot_send_to_a_worker(self):
+        """``send`` raises, and names the signal's place and the remedy."""
         nowhere = [Signal()]
         nowhere[0].connect(on_order)
         with captured() as sent, pytest.raises(ConfigurationError, match="assign it to a variable") as raised:
@@ -138,15 +138,15 @@ class TestUnnamed:
         assert f"{HERE}:" in str(raised.value)
         assert not sent
 
-    def test_it_can_do_what_django_does(self):
-        """Without travelling receivers it needs no name."""
+    def test_an_unnamed_signal_can_send_to_inline_receivers(self):
+        """Without receivers in workers it needs no name."""
         nowhere = [Signal()]
         assert nowhere[0].send(None) == []
         nowhere[0].connect(on_order, inline=True)
         assert nowhere[0].send(None) == [(on_order, None)]
 
-    def test_in_a_class_of_a_function(self):
-        """A worker finds no class that a function made, so its signals have no name."""
+    def test_a_signal_of_a_local_class_has_no_name(self):
+        """A worker cannot find a class that a function made."""
 
         class Local:
             happened = Signal()
@@ -154,14 +154,14 @@ class TestUnnamed:
         with pytest.raises(ConfigurationError, match="has no name"):
             _ = Local.happened.name
 
-    def test_an_open_one_complains_too(self):
-        """An open signal always travels, so it always needs a name."""
+    def test_an_unnamed_open_signal_cannot_send(self):
+        """Its messages always go to workers."""
         nowhere = [Signal(open=True)]
         with pytest.raises(ConfigurationError, match="has no name"):
             nowhere[0].send(None)
 
 
-class TestRivals:
+class TestDuplicateNames:
     def test_two_signals_of_one_name(self):
         """Whichever of the two sends, the error names both places, in one order."""
         first = Signal("shop.rivals")
@@ -178,8 +178,8 @@ class TestRivals:
         assert all(first.place in message and second.place in message for message in messages)
         assert messages[0] == messages[1]
 
-    def test_a_rival_that_comes_later_is_noticed(self):
-        """A signal that has sent before complains once a second one has its name."""
+    def test_a_later_signal_of_the_same_name_is_noticed(self):
+        """A signal that has sent before raises once a second one has its name."""
         first = Signal("shop.late")
         first.connect(on_order)
         with captured() as sent:
@@ -193,8 +193,8 @@ class TestRivals:
             Signal("shop.other")  # whoever came since is reason to look again
             first.send(None)
 
-    def test_two_calls_of_one_function(self):
-        """A project's own function that makes signals is one place; who called it tells its signals apart."""
+    def test_signals_of_a_factory_are_told_apart_by_the_caller(self):
+        """A project's own function that makes signals is one place."""
 
         def event(name):
             return Signal(name)
@@ -206,23 +206,23 @@ class TestRivals:
         assert first.site in str(raised.value)
         assert second.site in str(raised.value)
 
-    def test_the_same_line_again_is_none(self):
-        """A test's fixture makes its signal anew for each test, and Django may keep the old ones alive."""
+    def test_the_same_line_again_is_no_duplicate(self):
+        """A fixture makes its signal anew for each test, and Django may keep the old ones alive."""
         for _ in range(2):
             signal = Signal("shop.fixture")
             signal.connect(on_order)
             assert signal.name == "shop.fixture"
 
-    def test_given_and_found(self):
-        """A given name collides with a found one."""
+    def test_a_given_name_equals_a_declared_one(self):
+        """They are duplicates."""
         signal = Signal(f"{HERE}.Order.shipped")
         with pytest.raises(ConfigurationError, match="rename one"):
             _ = signal.name
         with pytest.raises(ConfigurationError, match="rename one"):
             _ = Order.shipped.name
 
-    def test_a_module_loaded_again_is_no_rival(self, tmp_path, monkeypatch):
-        """Reloading a module, edited or not, replaces its signals, though somebody keeps the old ones."""
+    def test_a_reloaded_module_makes_no_duplicates(self, tmp_path, monkeypatch):
+        """Its signals replace the old ones, edited or not, although something keeps these."""
         path = tmp_path / "reloaded_events.py"
         source = "gone = Signal()\nstays = Signal('shop.stays')\nclass Shop:\n    closed = Signal()\n"
         path.write_text(f"from signalbus import Signal\n{source}")
@@ -243,20 +243,20 @@ class TestRivals:
         assert registry.signal("shop.stays") is again.stays
 
 
-class TestLookingUp:
-    def test_by_name(self):
-        """A worker finds a signal by its name; what nobody declared is None."""
+class TestLookup:
+    def test_a_signal_is_found_by_name(self):
+        """An undeclared name gives None."""
         assert registry.signal(f"{HERE}.order_placed") is order_placed
         assert registry.signal("shop.never_declared") is None
 
-    def test_one_that_is_declared_later(self):
-        """What was unknown is found once it is declared."""
+    def test_a_signal_that_is_declared_later_is_found(self):
+        """An unknown name is found once it is declared."""
         assert registry.signal("shop.declared_late") is None
         late = Signal("shop.declared_late")
         assert registry.signal("shop.declared_late") is late
 
-    def test_by_a_former_name(self):
-        """``was=`` keeps what was sent under an old name reachable; a text counts as one name."""
+    def test_a_signal_is_found_by_a_former_name(self):
+        """``was=`` takes several names, or one text."""
         renamed = Signal("shop.checked_out", was=["shop.paid", "shop.payed"])
         again = Signal("shop.refunded", was="shop.returned")
         assert registry.signal("shop.paid") is renamed
@@ -264,20 +264,20 @@ class TestLookingUp:
         assert registry.signal("shop.returned") is again
 
     def test_a_name_in_use_wins_over_a_former_one(self):
-        """Whoever has the name today gets its messages."""
+        """The signal that has the name today gets its messages."""
         former = Signal("shop.v2", was=["shop.v1"])
         today = Signal("shop.v1")
         assert registry.signal("shop.v1") is today
         assert registry.signal("shop.v2") is former
 
-    def test_a_hostile_name_costs_no_walk(self, monkeypatch):
-        """Looking up what does not exist walks over all signals once, not each time."""
+    def test_an_unknown_name_is_looked_for_once(self, monkeypatch):
+        """The look-up walks over all signals once, not each time."""
         registry.signal("shop.nothing")
         monkeypatch.setattr(type(registry), "_index", lambda self: pytest.fail("walked again"))
         assert registry.signal("shop.nothing_either") is None
 
     def test_the_registry_keeps_nothing_alive(self):
-        """A signal that nobody holds is gone."""
+        """A signal without other references is collected."""
         Signal("shop.forgotten")
         gc.collect()
         assert registry.signal("shop.forgotten") is None
