@@ -50,6 +50,26 @@ def test_promise_4_a_delivery_that_succeeds_writes_nothing(bus: Bus, signal: Sig
     assert not StoredMessage.objects.exists()
 
 
+def test_a_receiver_that_cannot_be_called_waits_for_its_next_release(bus: Bus, signal: Signal, caplog):
+    """The error says what was sent; a release whose receiver accepts it gets it without anybody's help."""
+
+    def requires(craeted, **kwargs):
+        pass
+
+    connect(signal, requires, "requiring")
+    signal.send(None, created=True)
+    bus.work()
+
+    note = "It was sent created: retries fail too, until the receiver's code is changed."
+    assert only().error.endswith(f"'craeted' {note}")
+    assert only().traceback.endswith(f"'craeted'\n{note}\n")
+    assert note in caplog.text
+    signal.disconnect(dispatch_uid="requiring")
+    connect(signal, lambda created, **kwargs: None, "requiring")
+    bus.come_again()
+    assert rows() == [("requiring", "done", 2)]
+
+
 def test_a_failure_is_kept_logged_once_and_told(bus: Bus, signal: Signal, told, caplog):
     """The row has error, traceback (its end), attempts, queue and due time; one log record has the traceback."""
     fails(signal, ValueError("no luck"), retry=Retry(base_delay=100, jitter=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import signal
 import threading
 from datetime import timedelta
@@ -13,7 +14,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from signalbus import Reject, Retry, RetryLater
 from signalbus.exceptions import MissingRow, TooLarge, UnknownClass
-from signalbus.receiving.running.runner import call, conclude, describe
+from signalbus.receiving.running.runner import call, conclude, describe, explain_refused_call
 
 STEADY = Retry(max_attempts=3, base_delay=2, jitter=False)
 
@@ -221,3 +222,70 @@ class TestCalls:
 
         call(listen, {}, is_async=True, timeout=None)
         assert heard == [1]
+
+
+def decorated(function):
+    """Wrap a function as decorators do."""
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def requires(sender, instance, craeted, **kwargs):
+    """Require what nobody sends."""
+
+
+def requires_keyword(*, instance, craeted, **kwargs):
+    """Require what nobody sends, as a keyword."""
+
+
+async def requires_async(sender, instance, craeted, **kwargs):
+    """Require what nobody sends, in a coroutine."""
+
+
+def calls_wrongly(sender, **kwargs):
+    """Make the same mistake inside."""
+    requires(sender)  # type: ignore[call-arg]  # the mistake
+
+
+def compares_wrongly(sender, **kwargs):
+    """Make another mistake with types."""
+    return sender < 1
+
+
+SENT = {"sender": None, "signal": None, "instance": 1, "created": True}
+NOTE = "It was sent instance, created: retries fail too, until the receiver's code is changed."
+
+
+@pytest.mark.parametrize(
+    "function", [requires, requires_keyword, requires_async, decorated(requires), decorated(requires_async)]
+)
+def test_a_receiver_that_requires_what_was_not_sent_is_told_what_was(function):
+    """The error says that no retry helps before the receiver's code is changed; it is retried all the same."""
+    with pytest.raises(TypeError, match="craeted") as caught:
+        call(function, SENT, is_async=inspect.iscoroutinefunction(function), timeout=None)
+    explain_refused_call(caught.value, function, SENT)
+    outcome = concluded(caught.value)
+    assert outcome.kind == "failed"
+    assert outcome.reason.startswith("TypeError: requires")
+    assert outcome.reason.endswith(f"'craeted' {NOTE}")
+
+
+@pytest.mark.parametrize("function", [calls_wrongly, compares_wrongly, decorated(calls_wrongly)])
+def test_an_error_of_types_inside_a_receiver_is_its_own(function):
+    """Nothing is said of what was sent."""
+    with pytest.raises(TypeError) as caught:
+        call(function, SENT, is_async=False, timeout=None)
+    explain_refused_call(caught.value, function, SENT)
+    assert "was sent" not in describe(caught.value)
+
+
+def test_nothing_is_said_where_nothing_was_sent():
+    """The payload may be empty."""
+    with pytest.raises(TypeError) as caught:
+        call(requires, {"sender": None, "signal": None}, is_async=False, timeout=None)
+    explain_refused_call(caught.value, requires, {"sender": None, "signal": None})
+    assert "It was sent nothing: retries fail too" in describe(caught.value)

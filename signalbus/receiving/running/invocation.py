@@ -19,7 +19,7 @@ from signalbus.receiving.process.session_state import has_schemas, kept_schemas
 from signalbus.receiving.running.carried_context import call_in_context
 from signalbus.receiving.running.hydration import payload_for
 from signalbus.receiving.running.reporting import tell, worker_name
-from signalbus.receiving.running.runner import call
+from signalbus.receiving.running.runner import call, explain_refused_call
 from signalbus.registration.registry import registry
 from signalbus.wire.message import delivery_id
 
@@ -177,6 +177,8 @@ def _call_receiver(attempt: Attempt) -> None:
     try:
         call(function, arguments, is_async=receiver.is_async, timeout=receiver.timeout)
     except BaseException as error:
+        if isinstance(error, TypeError):
+            explain_refused_call(error, function, arguments)
         if isinstance(error, MemoryError):
             # What the receiver holds would stand in the way of writing down that it failed.
             traceback.clear_frames(error.__traceback__)

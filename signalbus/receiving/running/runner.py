@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Literal
 
 from django.core.exceptions import SynchronousOnlyOperation
@@ -29,6 +30,8 @@ SYNCHRONOUS = (
     '`select_related={"instance": ("cohort__academy",)}`, say; query with `aget()` and its like; and send with '
     "`await signal.asend(…)`.)"
 )
+
+GIVEN = frozenset({"signal", "sender"})  # which each receiver gets, whatever was sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,24 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], *, is_async: b
     if result is not None and inspect.isawaitable(result):  # a plain wrapper around a coroutine function returns one
         spent = time.monotonic() - started
         run_in_loop(_awaited, lambda: result, timeout, spent)
+
+
+def explain_refused_call(error: TypeError, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    """Add to an error what was sent, if the receiver cannot be called with that at all.
+
+    Args:
+        error: what the call raised.
+        function: the receiver.
+        arguments: what it should have got, as keywords.
+    """
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if any(frame.f_code is code for frame, _ in walk_tb(error.__traceback__)):
+        return  # it was called
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError:
+        sent = ", ".join(name for name in arguments if name not in GIVEN) or "nothing"
+        error.add_note(f"It was sent {sent}: retries fail too, until the receiver's code is changed.")
 
 
 async def _awaited(begin: Callable[[], Awaitable[object]], timeout: float | None, spent: float = 0.0) -> None:
