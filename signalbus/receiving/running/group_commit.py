@@ -13,7 +13,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.transaction import TransactionManagementError
 
 from signalbus import ledger
-from signalbus.compat.django_internals import callbacks_of
+from signalbus.compat.django_internals import callbacks_of, rollback_error
 from signalbus.exceptions import SignalBusError
 from signalbus.receiving.process.database_connections import left_open, mend_connections, reject_broken, takes_several
 from signalbus.receiving.process.interruption import was_cut_off
@@ -291,11 +291,12 @@ class SharedCommit:
         self._watch.unfit = False
         savepoint = Savepoint(self._watch, self._alias)
         self._not_begun.remove(attempt.id)
+        former = rollback_error(self._connection)
         began = time.monotonic()
         try:
             with savepoint:
                 context.run(call_receiver, attempt)
-                reject_broken(self._connection, begun=True)
+                reject_broken(self._connection, former, begun=True)
                 if self._watch.unfit:
                     raise Unfit
         except KeyboardInterrupt:  # the person's at the terminal
