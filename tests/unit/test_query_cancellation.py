@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from signalbus.receiving.query_cancellation import cancel_query
+from signalbus.receiving.process.query_cancellation import cancel_query
 
 SESSION = 12
 

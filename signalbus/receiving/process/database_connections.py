@@ -221,11 +221,6 @@ def _drop(connection: BaseDatabaseWrapper) -> None:
     connection.in_atomic_block = connection.closed_in_transaction = False
 
 
-def takes_several(connection: BaseDatabaseWrapper) -> bool:
-    """Whether a database takes several statements at once: PostgreSQL, unless the host has psycopg prepare each."""
-    return connection.vendor == "postgresql" and connection.settings_dict["OPTIONS"].get("prepare_threshold") is None
-
-
 def reject_broken(connection: BaseDatabaseWrapper, former: BaseException | None = None, *, begun: bool = False) -> None:
     """Fail where a commit would quietly roll back: the receiver asked for that, or caught an error in its transaction.
 

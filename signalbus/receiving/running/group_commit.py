@@ -15,7 +15,7 @@ from django.db.transaction import TransactionManagementError
 from signalbus import ledger
 from signalbus.compat.django_internals import callbacks_of, rollback_error
 from signalbus.exceptions import SignalBusError
-from signalbus.receiving.process.database_connections import left_open, mend_connections, reject_broken, takes_several
+from signalbus.receiving.process.database_connections import left_open, mend_connections, reject_broken
 from signalbus.receiving.process.interruption import was_cut_off
 from signalbus.receiving.process.session_state import (
     MOST_REMEMBERED,
@@ -215,7 +215,7 @@ class SharedCommit:
         self._connection = connections[alias]
         # There, who keeps the others waiting loses the transaction: others may run them. SQLite has one writer anyway.
         self._frees_rows = self._connection.vendor == "postgresql"
-        self._watch = Watch(together=takes_several(self._connection))
+        self._watch = Watch(together=ledger.takes_several(self._connection))
         self._back: list[UUID] = []  # taken, and to be given back
         self._failed: list[tuple[UUID, Settlement]] = []  # to be written down before it
         self._ended: list[tuple[Attempt, Outcome]] = []  # to be told after the commit
