@@ -1,4 +1,4 @@
-"""Names: what a message may name, and what a worker looks up for it."""
+"""References: which classes and functions a message may name, and how a worker looks them up."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def wire_app():
 
 
 @pytest.fixture
-def senders(monkeypatch):
-    """Keep what a test allows to itself."""
+def restored_senders(monkeypatch):
+    """Undo at its end which restored_senders a test made resolvable."""
     monkeypatch.setattr(references, "_senders", {})
 
 
@@ -69,12 +69,12 @@ def arrives(sender: object) -> object:
     [None, "", "text", "\ud83d\ude00", Cohort, models.ThingProxy, models.Base, models.Plain, models.Plain.announce,
      models.Size, models.Plain.Inner, models.Point, models.plain_function],
 )  # fmt: skip
-def test_a_sender_arrives_as_it_left(sender):
-    """None, texts, classes and functions of installed apps are the same objects in the worker."""
+def test_a_sender_arrives_as_the_same_object(sender):
+    """These are None, texts, and classes and functions of installed apps."""
     assert sender == arrives(sender)
 
 
-def test_an_instance_as_sender_is_fetched():
+def test_an_instance_as_sender_is_loaded():
     """A model instance can send, wrapped or not."""
     cohort = saved(Cohort, pk=3)
 
@@ -99,7 +99,7 @@ def test_an_instance_as_sender_is_fetched():
     ],
 )
 def test_a_sender_has_a_stable_name(sender, name):
-    """Look-ups compare names: an instance counts as its class."""
+    """Look-ups compare names; an instance counts as its class."""
     assert name == name_of(sender)
 
 
@@ -114,7 +114,7 @@ def test_any_other_object_has_no_name(sender):
 
 
 def test_a_sender_that_raises_is_refused():
-    """Nothing that a lazy sender raises leaves the codec as anything but a PayloadError."""
+    """The error of a lazy sender is a PayloadError."""
     with pytest.raises(PayloadError, match="ZeroDivisionError") as caught:
         encode(SimpleLazyObject(lambda: 1 / 0), {})
 
@@ -122,8 +122,8 @@ def test_a_sender_that_raises_is_refused():
 
 
 @pytest.mark.parametrize("sender", [Outside, outside_function, http.HTTPStatus, subprocess.Popen, len, str])
-def test_a_class_outside_the_apps_is_refused(sender, senders):
-    """What a worker must not import is not sent."""
+def test_a_class_outside_the_apps_is_refused(sender, restored_senders):
+    """A worker must not import its module."""
     with pytest.raises(PayloadError, match="installed apps") as caught:
         encode(sender, {})
 
@@ -131,15 +131,15 @@ def test_a_class_outside_the_apps_is_refused(sender, senders):
 
 
 @pytest.mark.parametrize("sender", [Outside, outside_function])
-def test_a_connected_sender_is_allowed(sender, senders):
+def test_a_connected_sender_is_allowed(sender, restored_senders):
     """A receiver that is connected for a sender makes it resolvable."""
     allow_sender(sender)
 
     assert sender is arrives(sender)
 
 
-def test_a_connected_sender_is_no_value(senders):
-    """What may send may not therefore be constructed."""
+def test_a_connected_sender_is_no_value(restored_senders):
+    """It may be a sender, but not be constructed as a value."""
     allow_sender(http.HTTPStatus)
 
     with pytest.raises(PayloadError):
@@ -149,24 +149,24 @@ def test_a_connected_sender_is_no_value(senders):
 
 
 @pytest.mark.parametrize("sender", [None, "x", Cohort, object(), Cohort(pk=1), models.nameless, models.local_class()])
-def test_what_needs_no_permission_gets_none(sender, senders):
-    """Only classes and functions with a place of their own are remembered."""
+def test_only_named_classes_and_functions_are_remembered(sender, restored_senders):
+    """Other restored_senders need no permission."""
     allow_sender(sender)
 
     assert references._senders == {}
 
 
 @pytest.mark.parametrize("sender", [models.nameless, models.local_class(), lambda: None])
-def test_what_was_made_in_a_function_is_refused(sender, senders):
-    """A lambda or a local class is not found again."""
+def test_a_local_class_or_function_is_refused(sender, restored_senders):
+    """A lambda or a local class cannot be found again."""
     allow_sender(sender)
 
     with pytest.raises(PayloadError, match="no worker finds it"):
         encode(sender, {})
 
 
-def test_a_class_that_is_not_the_one_its_module_holds_is_refused():
-    """A decorator that replaces a class, or a second class of the name, would arrive as the other."""
+def test_a_class_that_its_module_does_not_have_is_refused():
+    """A second class of the name would arrive as the other one."""
     impostor = type("Plain", (), {"__module__": HERE})
 
     with pytest.raises(PayloadError, match="another object"):
@@ -199,14 +199,14 @@ def test_a_class_that_is_not_the_one_its_module_holds_is_refused():
         "tests.unit.wire_app.\ud800:Plain",
     ],
 )
-def test_nothing_else_is_looked_up(name):
-    """A message can reach classes and functions that stand in modules of installed apps, and nothing beside."""
+def test_only_installed_apps_are_looked_up(name):
+    """A message reaches no other classes and functions."""
     with pytest.raises(UnknownClass):
         resolve_class(name)
 
 
 def test_a_module_of_an_app_is_imported_when_it_is_named(tmp_path, monkeypatch):
-    """A worker may not have imported the module yet."""
+    """The worker may not have imported it yet."""
     monkeypatch.setattr(models.__spec__.loader, "name", models.__name__, raising=False)
     package = sys.modules["tests.unit.wire_app"]
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
@@ -221,8 +221,8 @@ def test_a_module_of_an_app_is_imported_when_it_is_named(tmp_path, monkeypatch):
         sys.modules.pop("tests.unit.wire_app.late", None)
 
 
-def test_an_app_that_is_gone_is_looked_in_no_more():
-    """What counts are the apps that are installed now."""
+def test_a_removed_app_is_not_looked_up():
+    """Only the presently installed apps count."""
     assert resolve_class(f"{HERE}:Plain") is models.Plain
 
     with modify_settings(INSTALLED_APPS={"remove": "tests.unit.wire_app"}), pytest.raises(UnknownClass):
@@ -230,7 +230,7 @@ def test_an_app_that_is_gone_is_looked_in_no_more():
 
 
 def test_a_reference_is_read_with_the_type_of_its_field():
-    """A reference finds its row whatever wrote the key."""
+    """A reference finds its row, whatever wrote the key."""
     key = uuid.uuid4()
 
     assert Reference("wire_app.Tagged", key) == reference_from("wire_app.Tagged", str(key))
@@ -241,7 +241,7 @@ class Sharded:
     """A router that answers by the instance, and writes what it does not see elsewhere."""
 
     def db_for_write(self, model: Any, instance: Any = None, **hints: Any) -> str:
-        """Where the instance came from."""
+        """Return the database of the instance."""
         return str(instance._state.db) if instance is not None else "shard1"
 
 
@@ -249,19 +249,19 @@ class Primary:
     """A router with a replica to read from."""
 
     def db_for_read(self, model: Any, **hints: Any) -> str:
-        """Not where it is written."""
+        """Return the replica."""
         return "replica"
 
     def db_for_write(self, model: Any, **hints: Any) -> str:
-        """Always here."""
+        """Return the primary."""
         return "default"
 
 
 class ActiveTenant:
-    """A router that answers by what is active in this thread, as no worker's will."""
+    """A router that answers by the thread's state, which a worker does not have."""
 
     def db_for_write(self, model: Any, **hints: Any) -> str:
-        """The tenant's."""
+        """Return the tenant's database."""
         return "tenant3"
 
 
@@ -280,7 +280,7 @@ class ActiveTenant:
     ],
 )
 def test_a_reference_names_the_database_that_is_written_to(routers, db, using):
-    """What the router says at send() is what the worker reads; only the default database goes without saying."""
+    """The worker reads the database that the router names at the send; the default one is left out."""
     cohort = saved(Cohort, pk=1)
     cohort._state.db = db
 
@@ -289,7 +289,7 @@ def test_a_reference_names_the_database_that_is_written_to(routers, db, using):
 
 
 def test_an_alias_is_a_new_version(monkeypatch):
-    """A worker of the last version would fetch the row of another database."""
+    """An older worker would load the row of another database."""
     monkeypatch.setitem(connections.settings, "other", {})
     cohort = saved(Cohort, pk=1)
     cohort._state.db = "other"
@@ -306,14 +306,14 @@ def test_an_alias_is_a_new_version(monkeypatch):
     assert asked == [Reference("admissions.Cohort", 1, "other")]
 
 
-def test_a_database_that_is_not_here_is_unknown():
-    """A worker that has it may come; this one must not take another."""
+def test_a_missing_database_is_unknown():
+    """Another worker may have it; this one must not use another."""
     with pytest.raises(UnknownClass, match=r"admissions\.Cohort in other: no such database here"):
         reference_from("admissions.Cohort", 1, "other")
 
 
 def test_models_of_other_registries_are_foreign():
-    """A migration's models, and those of what records migrations, are no worker's."""
+    """No worker has the historical models of migrations, or the recorder's."""
     historical = ModelState.from_model(Cohort)
     state = ProjectState()
     state.add_model(ModelState.from_model(Academy))
@@ -325,14 +325,14 @@ def test_models_of_other_registries_are_foreign():
     assert not is_foreign(models.ThingProxy)
 
 
-def test_a_reference_to_no_model_is_unknown_here():
-    """A worker that is older than the model must park what it will know after the deploy, and not skip it for good."""
+def test_a_reference_to_an_unknown_model_is_unknown():
+    """A worker that is older than the model parks the message, and does not skip it."""
     with pytest.raises(UnknownClass, match=r"admissions\.Gone: no installed app has this model"):
         reference_from("admissions.Gone", 1)
 
 
-def test_what_is_shown_breaks_no_log():
-    """Names come from outside: no line breaks, and no length without end."""
+def test_a_shown_name_is_escaped_and_short():
+    """Names come from outside: they may have line breaks and any length."""
     text = str(Reference("a.B", "x\nERROR forged" + "y" * 1000))
 
     assert "\n" not in text
@@ -340,7 +340,7 @@ def test_what_is_shown_breaks_no_log():
 
 
 def test_a_snapshot_takes_a_model_instance_only():
-    """The mistake shows where it is made."""
+    """The error is raised where the mistake is made."""
     with pytest.raises(PayloadError, match="takes a model instance"):
         Snapshot({"a": 1})  # type: ignore[arg-type]
     wrapped: Any = SimpleLazyObject(lambda: Academy(pk=1))
@@ -356,8 +356,8 @@ def test_the_wire_is_importable_before_the_apps_are_loaded():
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env={}, cwd=root)
 
 
-def test_a_model_is_found_for_as_long_as_its_app_is_installed():
-    """However often it was asked for before, and however its label is written."""
+def test_a_model_is_found_while_its_app_is_installed():
+    """Earlier look-ups and the case of its label do not matter."""
     for _ in range(2):
         assert references.model_named("wire_app.Thing") is references.model_named("wire_app.thing") is models.Thing
 

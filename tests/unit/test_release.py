@@ -1,4 +1,4 @@
-"""The release script refuses what must not be released, and finds a version's notes."""
+"""The release script refuses versions that must not be released, and finds a version's notes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ First.
 
 
 def test_the_notes_of_a_release_are_its_section_of_the_changelog():
-    """The notes hold the version's own lines, and no other version's."""
+    """The notes have the version's own lines, and no other version's."""
     assert notes_for("1.1", CHANGELOG) == "Added:\n\n- A thing.\n"
     assert notes_for("1.0", CHANGELOG) == "First.\n"
 

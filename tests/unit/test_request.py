@@ -1,4 +1,6 @@
-"""What a child gets of a Celery message: texts, ids, and nothing that whoever wrote it could steer it by."""
+"""A child gets the texts and the ids of a Celery message, and nothing with which its writer could control the
+worker.
+"""
 
 from __future__ import annotations
 
@@ -54,39 +56,39 @@ def request(headers=None, body=None, payload=None, cls=DeliverRequest, **propert
 
 
 def context(made):
-    """Make what the task finds as its ``request``."""
+    """Make the task's ``request``."""
     args, kwargs, embedded = made.body
     return Context({**made.request_dict, "args": args, "kwargs": kwargs, **embedded})
 
 
-class TestAnHonestMessage:
+class TestValidMessage:
     def test_the_child_gets_arguments_that_it_need_not_parse(self):
-        """Celery takes the body as it is when it has no content type."""
+        """Celery does not parse a body without a content type."""
         made = request()
         assert made.body == ([[TEXT]], {}, {})
         assert made.content_type is None
 
-    def test_the_ids_go_along(self):
+    def test_the_ids_are_passed_on(self):
         """A Celery task that a receiver starts belongs to the same tree."""
         seen = context(request({"parent_id": "parent"}))
         assert (seen.id, seen.root_id, seen.parent_id, seen.correlation_id) == (ID, ID, "parent", ID)
 
-    def test_where_it_came_from_goes_along(self):
-        """The task asks for the queue, and whether the message was given out before."""
+    def test_the_queue_and_redelivery_are_passed_on(self):
+        """The task reads both."""
         seen = context(request(delivery_info={"redelivered": True}))
         assert seen.delivery_info == {"exchange": "", "routing_key": "signalbus", "redelivered": True}
 
-    def test_what_is_shown_in_logs_is_the_summary(self):
-        """Without it, Celery would show the texts."""
+    def test_logs_show_the_summary(self):
+        """Otherwise Celery would show the texts."""
         assert context(request({"argsrepr": "(1 texts)"})).argsrepr == "(1 texts)"
 
-    def test_flat_headers_of_others_go_along(self):
-        """Instrumentation finds its trace context among the attributes of the task's request."""
+    def test_flat_headers_of_others_are_passed_on(self):
+        """Instrumentation finds its trace context in the task's request."""
         assert context(request({"traceparent": "00-1-2-01"})).traceparent == "00-1-2-01"
 
     @pytest.mark.parametrize("arguments", [([TEXT],), [(TEXT,)], ((TEXT,),)])
-    def test_a_tuple_is_as_good_as_a_list(self, arguments):
-        """Serializers other than JSON keep what it was."""
+    def test_a_tuple_is_accepted_like_a_list(self, arguments):
+        """Serializers other than JSON keep tuples."""
         made = request(body=[[[TEXT]], {}, EMBEDDED], payload=(arguments, {}, EMBEDDED))
         assert made.body == ([[TEXT]], {}, {})
 
@@ -109,8 +111,8 @@ class TestAHostileMessage:
             ("timelimit", [0.001, 0.001]),
         ],
     )
-    def test_headers_that_mean_something_to_celery_stay_behind(self, name, value):
-        """Only the worker's own settings steer it."""
+    def test_celerys_control_headers_are_dropped(self, name, value):
+        """Only the worker's own settings control it."""
         made = request({name: value})
         assert getattr(context(made), name) == (True if name == "ignore_result" else getattr(Context, name))
         assert (made.time_limits, made.eta, made.expires) == ((None, None), None, None)
@@ -129,7 +131,7 @@ class TestAHostileMessage:
 
     @pytest.mark.parametrize("arguments", [[], [["a"], ["b"]], ["a"], [[1]], [[["a"]]], [deep(500)], {"a": 1}, "a"])
     def test_other_arguments_become_one_text_to_refuse(self, arguments):
-        """So they are kept as a dead letter, and harm nobody on the way."""
+        """They are recorded as a dead letter."""
         (((text,),), kwargs, embedded) = request(body=[arguments, {}, EMBEDDED]).body
         assert isinstance(text, str)
         assert len(text) < 200
@@ -141,39 +143,39 @@ class TestAHostileMessage:
         assert "queue" in text
         assert kwargs == {}
 
-    def test_callbacks_in_the_body_stay_behind(self):
-        """A chain would run any task of the worker's."""
+    def test_callbacks_in_the_body_are_dropped(self):
+        """A chain would run any task of the worker."""
         signature = [{"task": "os.system", "args": ["x"]}]
         made = request(body=[[[TEXT]], {}, dict.fromkeys(["chain", "callbacks", "errbacks", "chord"], signature)])
         assert made.body == ([[TEXT]], {}, {})
         assert (made.errbacks, made.chord) == (None, None)
 
-    def test_a_third_part_that_is_no_mapping_stays_behind(self):
-        """Celery would read it when the message overran its time, and neither acknowledge nor return it."""
+    def test_a_third_part_that_is_no_mapping_is_dropped(self):
+        """Celery would read it after a time limit, and neither acknowledge nor requeue the message."""
         made = request(body=[[[TEXT]], {}, 7])
         assert made.body == ([[TEXT]], {}, {})
         assert made._context.errbacks is None
 
-    def test_nobody_makes_a_copy_of_a_lost_message_or_drops_one_that_overran(self):
-        """Whatever a host sets for all its tasks."""
+    def test_a_lost_message_is_neither_copied_nor_dropped(self):
+        """A host's settings for all tasks do not change that."""
         task: Any = celery.get_app().tasks[celery.TASK_NAME]
         assert (task.acks_on_failure, task.acks_on_timeout, task.retry_on_worker_lost) == (False, False, False)
 
     @pytest.mark.parametrize("given", [{"id": 7}, {"id": ["x"]}, {"id": None}])
-    def test_what_is_no_request_is_refused(self, given):
+    def test_an_invalid_request_is_refused(self, given):
         """Celery logs it, and drops it."""
         with pytest.raises(InvalidTaskError):
             request(given)
 
     @pytest.mark.parametrize("body", [7, "text", [], [1, 2], {"args": []}])
     def test_a_body_that_is_no_triple_is_refused(self, body):
-        """As Celery's own protocol says."""
+        """Celery's protocol says so."""
         with pytest.raises(InvalidTaskError):
             request(body=body)
 
 
 def learning_request(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], Any]:
-    """Make what a worker makes, of Celery's own subclass; and a list of what it learns."""
+    """Make a worker's request, of Celery's own subclass, and the list of what it learns."""
     seen: list[Any] = []
     monkeypatch.setattr(batching, "learn", lambda *args: seen.append(args))
     app = celery.get_app()
@@ -182,24 +184,24 @@ def learning_request(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], Any]:
 
 
 def lost(error: Exception) -> ExceptionInfo:
-    """Return what a request is told of its failure."""
+    """Return the failure that a request reports."""
     try:
         raise error
     except Exception:  # noqa: BLE001 - whatever it is
         return ExceptionInfo()
 
 
-class TestALostChild:
+class TestLostChild:
     @pytest.fixture(autouse=True)
     def requeued(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-        """What Celery gives back to the broker."""
+        """The messages that Celery requeues."""
         seen: list[Any] = []
         monkeypatch.setattr(Request, "on_failure", lambda made, info, *_: seen.append(info))
         return seen
 
     @pytest.fixture
     def taken(self, monkeypatch: pytest.MonkeyPatch) -> list[Loss]:
-        """What the sweeper's thread gets to write down."""
+        """The lost runs that the sweeper's thread gets to record."""
         seen: list[Loss] = []
 
         def add(loss: Loss) -> bool:
@@ -211,8 +213,8 @@ class TestALostChild:
 
     INFO = lost(WorkerLostError("Worker exited prematurely: signal 9 (SIGKILL) Job: 7."))
 
-    def test_its_message_goes_back_once_the_loss_is_written_down(self, requeued, taken):
-        """The message of one text tells what the child ran."""
+    def test_a_message_is_requeued_once_the_loss_is_recorded(self, requeued, taken):
+        """The message of one text says which delivery the child ran."""
         made = request()
         made.worker_pid = 42
         made.on_failure(self.INFO)
@@ -224,7 +226,7 @@ class TestALostChild:
         loss.requeue()
         assert requeued == [self.INFO]
 
-    def test_of_several_texts_the_one_that_ran_is_told_by_its_progress(self, requeued, taken):
+    def test_the_progress_says_which_of_several_texts_ran(self, requeued, taken):
         """The others go on as before."""
         made = request(body=[[["a", "b", "c"]], {}, EMBEDDED])
         made.worker_pid = 42
@@ -241,8 +243,8 @@ class TestALostChild:
         assert (loss.text, loss.place) == ("b", None)
 
     @pytest.mark.parametrize("case", ["unsure", "not begun", "shutdown", "no sweeper", "time limit"])
-    def test_a_message_goes_back_at_once_otherwise(self, requeued, taken, monkeypatch, case: str):
-        """Nobody knows which text ran, no child had begun, the worker shuts down, or nobody writes it down."""
+    def test_a_message_is_requeued_at_once_otherwise(self, requeued, taken, monkeypatch, case: str):
+        """It is unknown which text ran, no child had begun, the worker shuts down, or nothing records the loss."""
         made = request(body=[[["a", "b"]], {}, EMBEDDED]) if case == "unsure" else request()
         made.worker_pid = None if case == "not begun" else 42
         info = lost(TimeLimitExceeded(5)) if case == "time limit" else self.INFO
@@ -256,17 +258,17 @@ class TestALostChild:
         assert (requeued, taken) == ([info], [])
 
 
-class TestWhatIsLearned:
-    def test_how_long_a_request_took_says_how_long_its_signals_take(self, monkeypatch):
-        """Celery's own subclass, which the pool calls back, is what tells."""
+class TestLearnedTimes:
+    def test_a_requests_time_teaches_its_signals_times(self, monkeypatch):
+        """Celery's own subclass, which the pool calls, reports it."""
         seen, made = learning_request(monkeypatch)
 
         made.on_success((0, None, 0.25))
 
         assert seen == [([TEXT], "signalbus", 0.25)]
 
-    def test_of_a_divided_request_only_the_slow_text_is_blamed(self, monkeypatch):
-        """For as long as it kept the others waiting, and ran on."""
+    def test_a_divided_request_teaches_only_the_stragglers_time(self, monkeypatch):
+        """It is the time for which the others waited, and the rest of its run."""
         seen, made = learning_request(monkeypatch)
         sheet = made._sheet = progress.post(2)
         assert sheet is not None

@@ -1,4 +1,4 @@
-"""Snapshots of values that save() takes, anonymous users, and models that raise while an instance is made."""
+"""Snapshots of values that ``save()`` accepts, anonymous users, and models that raise while an instance is made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def wire_app():
 
 
 class Grade(enum.IntEnum):
-    """A member that no worker would find: its module belongs to no app."""
+    """An enumeration that no worker would find: its module belongs to no app."""
 
     GOOD = 2
 
@@ -52,8 +52,8 @@ def travel(value: Any) -> Any:
         ("size", Size.BIG, "big"),
     ],
 )
-def test_a_snapshot_holds_what_the_row_holds_of_a_value_that_cannot_travel(field, value, expected):
-    """What save() takes can be sent: it arrives in the form that the database gives back."""
+def test_a_value_that_cannot_travel_is_sent_as_its_column_stores_it(field, value, expected):
+    """A value that ``save()`` accepts can be sent, and arrives in the database's form."""
     arrived = travel(Snapshot(saved(models.Priced, pk=1, **{field: value})))
 
     assert vars(arrived)[field] == expected
@@ -68,8 +68,8 @@ def test_a_value_that_its_field_could_not_store_is_still_refused():
         travel(Snapshot(saved(models.Priced, pk=1, grade=object())))
 
 
-def test_an_error_of_the_model_itself_is_raised_as_it_is():
-    """It is the receiver's failed attempt, with its traceback, and no reason to wait for another worker."""
+def test_an_error_of_the_models_code_is_raised_unchanged():
+    """It is a failed attempt with its traceback, and does not park the message."""
     text, _ = codec.encode(None, {"value": Snapshot(saved(models.Thing, pk=1))})
     text = text.replace("wire_app.Thing", "wire_app.Picky").replace('"name":"thing"', '"path":"a"')
 
@@ -80,7 +80,7 @@ def test_an_error_of_the_model_itself_is_raised_as_it_is():
 
 
 @pytest.mark.parametrize("user", [AnonymousUser(), SimpleLazyObject(AnonymousUser)], ids=["plain", "lazy"])
-def test_a_visitor_who_is_not_logged_in_travels(user):
+def test_an_anonymous_user_travels(user):
     """``request.user`` arrives as an AnonymousUser; an older worker parks the message."""
     text, version = codec.encode(None, {"user": user, "others": [user]})
     payload = codec.decode(text, rows)[1]
@@ -92,7 +92,7 @@ def test_a_visitor_who_is_not_logged_in_travels(user):
         from_body("4\n{}\n")
 
 
-def test_a_visitor_arrives_only_where_auth_is_installed():
+def test_an_anonymous_user_needs_auth():
     """A worker without django.contrib.auth parks the message and names what to install."""
     text, _ = codec.encode(None, {"user": AnonymousUser()})
 

@@ -1,4 +1,4 @@
-"""Running one receiver: what it does becomes an outcome, and nothing but Ctrl-C goes another way."""
+"""The run of one receiver has an outcome; only Ctrl-C goes another way."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def concluded(error, *, attempt=1, on_missing="skip"):
 
 
 def receiver_that_waits_for_ever(**kwargs):
-    """Wait for what never comes."""
+    """Wait for something that never happens."""
     threading.Event().wait()
 
 
 async def async_receiver_that_waits_for_ever(**kwargs):
-    """Wait for what never comes, in a coroutine."""
+    """Wait for something that never happens, in a coroutine."""
     await asyncio.Event().wait()
 
 
@@ -40,21 +40,21 @@ async def async_receiver_that_exits(**kwargs):
 
 
 class UnreadableError(Exception):
-    """An error that cannot even be told."""
+    """An error whose text cannot be read."""
 
     def __str__(self):
         raise RuntimeError("not even this")
 
 
 class TestConclusions:
-    def test_a_failure_is_tried_again(self):
-        """An error within the allowance is a failed attempt, with the policy's delay."""
+    def test_a_failure_is_retried(self):
+        """An error before the last attempt gets the policy's delay."""
         outcome = concluded(ValueError("no luck"), attempt=2)
         assert (outcome.kind, outcome.delay) == ("failed", 4)
         assert outcome.reason == "ValueError: no luck"
 
     def test_bad_input_a_payload_nested_too_deep_is_dead_at_once(self):
-        """What a signed text holds does not change by waiting."""
+        """The content of a signed text does not change with time."""
         assert concluded(TooLarge("65 containers")).kind == "dead"
 
     def test_the_last_failure_is_dead(self):
@@ -62,53 +62,53 @@ class TestConclusions:
         assert concluded(ValueError(), attempt=3).kind == "dead"
 
     @pytest.mark.parametrize("error", [SystemExit(3), MemoryError(), GeneratorExit(), asyncio.CancelledError()])
-    def test_what_would_end_a_worker_is_a_failed_attempt(self, error):
-        """What is no ``Exception`` is a failure as any other."""
+    def test_a_base_exception_is_a_failed_attempt(self, error):
+        """An error that is no ``Exception`` is a failure as well."""
         assert concluded(error).kind == "failed"
 
-    def test_rejected(self):
-        """``Reject`` is dead at once, with its reason."""
+    def test_a_rejection_is_dead(self):
+        """``Reject`` makes the delivery dead at once, with its reason."""
         outcome = concluded(Reject("no such plan"))
         assert (outcome.kind, outcome.reason) == ("dead", "Reject: no such plan")
 
-    def test_later(self):
-        """``RetryLater`` is a failed attempt with the delay that was asked for."""
+    def test_retry_later_is_a_failed_attempt(self):
+        """It has the requested delay."""
         outcome = concluded(RetryLater(timedelta(minutes=1)))
         assert (outcome.kind, outcome.delay) == ("failed", 60)
 
     @pytest.mark.parametrize(("on_missing", "kind"), [("skip", "skipped"), ("fail", "failed"), ("snapshot", "failed")])
-    def test_a_row_that_is_gone(self, on_missing, kind):
-        """``on_missing`` decides."""
+    def test_a_missing_row_is_handled_by_on_missing(self, on_missing, kind):
+        """The option decides the outcome."""
         outcome = concluded(MissingRow(("admissions.Cohort 7",)), on_missing=on_missing)
         assert outcome.kind == kind
         assert "admissions.Cohort 7" in outcome.reason
 
-    def test_a_class_that_a_receiver_does_not_find(self):
-        """It is no missing row: a receiver's own error is tried again as any other."""
+    def test_an_unknown_class_of_the_receiver_is_a_failure(self):
+        """It is the receiver's own error, and not a missing row."""
         assert concluded(UnknownClass("shop:Cart", "not here")).kind == "failed"
 
 
 class TestDescriptions:
-    def test_an_error_that_cannot_be_told(self):
-        """An error whose text cannot be read has its name, and a traceback."""
+    def test_an_unreadable_error_has_its_name(self):
+        """It has a traceback too."""
         outcome = concluded(UnreadableError())
         assert "UnreadableError" in outcome.reason
         assert "UnreadableError" in outcome.traceback
 
-    def test_an_errors_notes_are_told(self):
-        """What was noted of an error stands in its line and in its traceback."""
+    def test_an_errors_notes_are_recorded(self):
+        """They are in its line and in its traceback."""
         error = ValueError("no luck")
         error.add_note("Try tomorrow.")
         outcome = concluded(error)
         assert outcome.reason == "ValueError: no luck Try tomorrow."
         assert "Try tomorrow." in outcome.traceback
 
-    def test_an_error_without_words(self):
-        """An error without a text is its name."""
+    def test_an_error_without_a_text_is_its_name(self):
+        """The description is not empty."""
         assert describe(KeyError()) == "KeyError"
 
     def test_the_traceback_shows_the_cause(self):
-        """The traceback holds the chain of errors."""
+        """It has the whole chain of errors."""
         try:
             try:
                 raise KeyError("cart")
@@ -120,7 +120,7 @@ class TestDescriptions:
         assert "ValueError: no cart" in outcome.traceback
 
 
-class TestCalls:
+class TestInvocation:
     def test_sync_and_async(self):
         """Both kinds of receivers get their arguments as keywords."""
         heard = []
@@ -133,8 +133,8 @@ class TestCalls:
         call(listen, {"label": "b"}, is_async=True, timeout=None)
         assert heard == [{"label": "a"}, {"label": "b"}]
 
-    def test_a_plain_wrapper_around_a_coroutine_function(self):
-        """What it returns is awaited: the receiver is not done before."""
+    def test_a_plain_wrapper_of_a_coroutine_function_is_awaited(self):
+        """The receiver is not done before."""
         heard = []
 
         async def listen(**kwargs):
@@ -148,13 +148,13 @@ class TestCalls:
         call(wrapper, {"label": "a"}, is_async=False, timeout=None)
         assert heard == [{"label": "a"}]
 
-    def test_a_timeout_counts_for_what_a_wrapper_returns_too(self):
-        """The awaitable has what is left of the receiver's time."""
+    def test_a_timeout_includes_the_wrappers_awaitable(self):
+        """The awaitable has the rest of the receiver's time."""
         with pytest.raises(TimeoutError, match=r"the receiver's timeout of 0\.05 s is over"):
             call(lambda **kwargs: async_receiver_that_waits_for_ever(), {}, is_async=False, timeout=0.05)
 
-    def test_an_async_receiver_that_follows_a_relation_is_told_what_to_do(self):
-        """Django's error says nothing of us: ours names select_related=, and is what the ledger keeps."""
+    def test_an_async_receiver_that_follows_a_relation_gets_the_remedy(self):
+        """The error in the ledger names select_related=, which Django's does not."""
 
         async def follow(**kwargs):
             raise SynchronousOnlyOperation("You cannot call this from an async context")
@@ -168,12 +168,12 @@ class TestCalls:
     @pytest.mark.parametrize(
         ("receiver", "is_async"), [(receiver_that_waits_for_ever, False), (async_receiver_that_waits_for_ever, True)]
     )
-    def test_a_timeout_ends_it_and_says_so(self, receiver, is_async):
-        """A receiver over its time is interrupted; the error tells whose time it was."""
+    def test_a_timeout_interrupts_the_receiver(self, receiver, is_async):
+        """The error says whose time it was."""
         with pytest.raises(TimeoutError, match=r"the receiver's timeout of 0\.05 s is over"):
             call(receiver, {}, is_async=is_async, timeout=0.05)
 
-    def test_a_receivers_own_timeout_is_its_own(self):
+    def test_a_receivers_own_timeout_error_is_unchanged(self):
         """A TimeoutError that the receiver raises keeps its text."""
 
         async def impatient(**kwargs):
@@ -182,15 +182,15 @@ class TestCalls:
         with pytest.raises(TimeoutError, match="the shop did not answer"):
             call(impatient, {}, is_async=True, timeout=60)
 
-    def test_the_alarm_is_put_back(self):
-        """After a timeout, and after none, the process's own alarm handler is as before."""
+    def test_the_alarm_handler_is_restored(self):
+        """This holds after a timeout, and after a run without one."""
         former = signal.getsignal(signal.SIGALRM)
         call(lambda **kwargs: None, {}, is_async=False, timeout=60)
         assert signal.getsignal(signal.SIGALRM) is former
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
-    def test_a_receiver_inside_a_receiver(self):
-        """A delivery inside another one's time does not take that time away."""
+    def test_a_nested_delivery_keeps_the_outer_timeout(self):
+        """The time of the outer delivery goes on."""
 
         def outer(**kwargs):
             call(lambda **kwargs: None, {}, is_async=False, timeout=60)
@@ -200,7 +200,7 @@ class TestCalls:
             call(outer, {}, is_async=False, timeout=0.2)
 
     def test_a_timeout_in_a_thread_does_not_fail(self):
-        """Where no thread can be interrupted, the receiver runs without a limit."""
+        """A thread cannot be interrupted, so the receiver runs without a limit."""
         heard = []
         thread = threading.Thread(
             target=call,
@@ -211,8 +211,8 @@ class TestCalls:
         thread.join(10)
         assert heard == [1]
 
-    def test_an_exit_from_a_coroutine_comes_out(self):
-        """A coroutine's SystemExit reaches who concludes, and the next coroutine runs."""
+    def test_an_exit_from_a_coroutine_is_raised(self):
+        """It reaches the caller, and the next coroutine runs."""
         with pytest.raises(SystemExit):
             call(async_receiver_that_exits, {}, is_async=True, timeout=None)
         heard = []

@@ -1,4 +1,4 @@
-"""Seals: what our own app publishes is one text, and what a worker sees of a message was under its seal."""
+"""Seals: our own app publishes each task as one signed text, and a worker reads nothing else."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NAME = "tests.somebody_s"
 
 
 def opened(message: Any) -> Any:
-    """Open a message, as a worker's consumer does."""
+    """Verify a message, as a worker's consumer does."""
     return consumer.opened(message)
 
 
 @pytest.fixture
 def published(settings):
-    """Publish a task through our own app, and take what the broker got."""
+    """Publish a task through our own app, and return the broker's message."""
     settings.CELERY_BROKER_URL = "memory://"
 
     def publish(*args, **options):
@@ -41,8 +41,8 @@ def published(settings):
     return publish
 
 
-def test_what_was_sealed_arrives(published):
-    """Arguments as kombu's JSON brings them, headers, callbacks and who waits for the result."""
+def test_a_sealed_task_arrives(published):
+    """It has its arguments (as kombu's JSON brings them), headers, callbacks and the waiting result."""
     when = datetime(2026, 1, 2, tzinfo=UTC)
     message = opened(published(when, Decimal("1.5"), headers={"mine": 7}, countdown=5, reply_to="answers"))
 
@@ -52,8 +52,8 @@ def test_what_was_sealed_arrives(published):
     assert message.properties == {"correlation_id": message.headers["id"], "reply_to": "answers"}
 
 
-def test_nothing_but_the_seal_is_read(published):
-    """Outside of it there are the names that Celery's own tools look for, and no arguments."""
+def test_only_the_sealed_part_is_read(published):
+    """Outside of it are the names that Celery's own tools need, and no arguments."""
     message = published("secret")
     assert set(message.headers) == {"task", "id"}
     assert message.content_type == sealing.CONTENT_TYPE
@@ -64,8 +64,8 @@ def test_nothing_but_the_seal_is_read(published):
     assert opened(message).properties["reply_to"] != "elsewhere"
 
 
-def test_who_listens_before_a_publication_adds_to_what_is_sealed(published):
-    """Tracers write into the headers; they are signed with the rest."""
+def test_headers_of_publish_handlers_are_sealed(published):
+    """Tracers write into the headers; these are signed too."""
 
     def inject(headers, **kwargs):
         headers["traceparent"] = "00-1-2-01"
@@ -87,13 +87,13 @@ def test_an_event_about_a_publication_is_no_task():
 
 
 def test_another_task_s_seal_is_forged(published):
-    """A seal names the task that it is for."""
+    """A seal names its task."""
     with pytest.raises(Forged, match="somebody_s"):
         sealing.unseal(published().body.decode(), "tests.another")
 
 
-def test_a_stranger_s_seal_opens_nothing(published, settings):
-    """Nor one of a key that was dropped."""
+def test_a_seal_of_an_unknown_key_is_refused(published, settings):
+    """So is a seal of a key that was removed."""
     text = published().body.decode()
     settings.SECRET_KEY = "another"
     with pytest.raises(UnknownKey):
@@ -111,8 +111,8 @@ def test_a_stranger_s_seal_opens_nothing(published, settings):
         ({"task": NAME}, None),
     ],
 )
-def test_what_nobody_sealed_is_a_text_to_refuse(headers, body):
-    """It is acknowledged as the message that it came in, and shown as far as a dead letter shows it."""
+def test_an_unsealed_task_is_a_text_to_refuse(headers, body):
+    """It is acknowledged, and a dead letter shows its beginning."""
     given = Message(body=body, delivery_tag="tag", delivery_info={"routing_key": "signalbus", "exchange": [[]]})
     given.headers = headers
     message = opened(given)
@@ -124,7 +124,7 @@ def test_what_nobody_sealed_is_a_text_to_refuse(headers, body):
     assert (kwargs, embedded) == ({}, {})
 
 
-def test_our_task_s_messages_are_left_to_it():
+def test_our_tasks_messages_are_not_sealed():
     """Their texts are verified one by one."""
     given = Message(body="[]", headers={"task": celery.TASK_NAME})
     assert opened(given) is given
@@ -132,6 +132,6 @@ def test_our_task_s_messages_are_left_to_it():
 
 @pytest.mark.parametrize("given", ["", "x", 7, None, json.dumps([[], {}, {}])])
 def test_garbage_is_no_seal(given):
-    """Whatever came out of the queue."""
+    """Anything may come out of the queue."""
     with pytest.raises(TextError):
         sealing.unseal(given, NAME)

@@ -1,4 +1,4 @@
-"""Senders: names of models are resolved or refused, and a send that reaches nobody says so once."""
+"""Model names as senders are resolved or refused, and a send without a receiver is logged once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def signal():
 
 
 class TestModelNames:
-    """A text such as "auth.User" stands for the model, as in Django's model signals."""
+    """A text such as "auth.User" means the model, as in Django's model signals."""
 
     @pytest.mark.parametrize("name", ["auth.User", "auth.user"])
     @pytest.mark.parametrize("inline", [False, True])
     def test_name_is_resolved(self, signal, name, inline):
-        """The model reaches the receiver, which has the id that the class would give it."""
+        """The receiver is connected for the model, with the id that the class would give it."""
         signal.connect(on_event, sender=name, inline=inline)
         assert signal.has_listeners(User)
         assert not signal.has_listeners(Group)
@@ -41,14 +41,14 @@ class TestModelNames:
 
     @pytest.mark.parametrize("name", ["auth.Usre", "auth.usre", "admisions.Cohort"])
     def test_name_of_no_model_is_refused(self, signal, name):
-        """At once, and by the system check where somebody swallowed the error."""
+        """``connect`` raises, and the system check reports a swallowed error."""
         with pytest.raises(ConfigurationError, match=f"sender='{name}' names no model"):
             receiver(signal, sender=name)(on_event)
         (error,) = check_refused()
         assert name in error.msg
 
     def test_name_waits_for_its_model(self, signal, monkeypatch):
-        """Before the models are loaded, the receiver is connected when its model comes."""
+        """Before the models are loaded, the connection waits for the model."""
         waiting = []
         early = SimpleNamespace(models_ready=False, apps_ready=False, lazy_model_operation=lambda *a: waiting.append(a))
         monkeypatch.setattr(senders, "apps", early)
@@ -60,8 +60,8 @@ class TestModelNames:
         function(User)
         assert signal.has_listeners(User)
 
-    def test_plain_signal_that_is_no_model_signal(self, restored_bridges):
-        """Its bridge listens to the model."""
+    def test_name_with_a_plain_signal_that_is_no_model_signal(self, restored_bridges):
+        """Its bridge is connected for the model."""
         receiver(user_logged_in, sender="auth.User")(on_event)
         assert user_logged_in.has_listeners(User)
         assert disconnect(user_logged_in, on_event, sender="auth.User")
@@ -70,7 +70,7 @@ class TestModelNames:
 @pytest.mark.parametrize("text", ["nightly import", "nightly", "import.nightly", "a.b.c"])
 @pytest.mark.parametrize("inline", [False, True])
 def test_equal_texts_are_one_sender(signal, text, inline):
-    """Another object with the same letters reaches the receiver, as it does in another process."""
+    """Another object with the same letters reaches the receiver, as in another process."""
     heard = []
     signal.connect(lambda **payload: heard.append(payload), sender=text, inline=True, weak=False)
     if not inline:
@@ -81,16 +81,16 @@ def test_equal_texts_are_one_sender(signal, text, inline):
     assert len(heard) == 1
 
 
-class TestUnheard:
-    """A send that reaches nobody while receivers for other senders exist is logged once at INFO."""
+class TestNoReceivers:
+    """A send without a receiver, while receivers for other senders exist, is logged once at INFO."""
 
     @pytest.fixture(autouse=True)
     def at_info(self, caplog):
         caplog.set_level(logging.INFO, logger="signalbus")
 
     @pytest.mark.parametrize("sender", [Group, None, "nightly", on_event, TestModelNames])
-    def test_it_is_said_once_for_each_sender(self, signal, caplog, sender):
-        """The line names the signal, the sender, and whom the receivers listen to."""
+    def test_it_is_logged_once_for_each_sender(self, signal, caplog, sender):
+        """The line names the signal, the sender, and the senders that have receivers."""
         signal.connect(on_event, sender=User)
         for _ in range(3):
             assert signal.send(sender=sender).id is None
@@ -101,16 +101,16 @@ class TestUnheard:
         assert "auth.User" in line
         assert f"{__name__}.on_event ({__file__}" in line
 
-    def test_nothing_is_said_where_somebody_hears(self, signal, caplog):
-        """Nor where nobody is connected at all, nor where an inline receiver hears it."""
+    def test_it_is_not_logged_with_a_receiver(self, signal, caplog):
+        """An inline receiver counts; a signal without any receiver is not logged either."""
         assert signal.send(sender=Group) == []
         signal.connect(on_event, sender=User)
         signal.connect(on_event, sender=Group, inline=True)
         assert len(signal.send(sender=Group)) == 1
         assert caplog.records == []
 
-    def test_senders_without_end_are_not_remembered_without_end(self, signal, caplog):
-        """A hundred of them are told of."""
+    def test_the_number_of_remembered_senders_is_limited(self, signal, caplog):
+        """A hundred of them are logged."""
         signal.connect(on_event, sender=User)
         for number in range(120):
             signal.send(sender=f"sender {number}")

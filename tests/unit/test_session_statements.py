@@ -1,4 +1,4 @@
-"""Statements that change a database session beyond their transaction are told from those that do not."""
+"""Statements that change a database session beyond their transaction are recognized."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from signalbus.receiving.process.session_state import changes_session
     ],
 )
 def test_a_change_of_the_session_is_noticed(sql):
-    """On PostgreSQL, MariaDB and SQLite, behind comments and other statements too."""
+    """This holds on PostgreSQL, MariaDB and SQLite, also behind comments and other statements."""
     assert changes_session(sql)
 
 
@@ -88,6 +88,6 @@ def test_a_change_of_the_session_is_noticed(sql):
         'SELECT temp."id" FROM shop_reading temp WHERE temp.id = 1',
     ],
 )
-def test_what_ends_with_its_transaction_is_left_alone(sql):
+def test_a_change_of_the_transaction_is_accepted(sql):
     """No connection is closed for it."""
     assert not changes_session(sql)

@@ -1,4 +1,4 @@
-"""Sending: what is encoded, recorded and handed over when; what it costs; what raises."""
+"""Sending: what is encoded, recorded and published when; its costs; its errors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def order():
 
 @contextmanager
 def handed_over():
-    """Collect what is handed to the outbox, as lists of what came together."""
+    """Collect the messages of the outbox, as lists of those that came together."""
     calls: list[list[outbox.Outgoing]] = []  # type: ignore[name-defined]
     token = outbox.diverted.set(calls.append)
     try:
@@ -69,7 +69,7 @@ def handed_over():
 
 @contextmanager
 def inside_a_delivery(*path, signal="tests.parent"):
-    """Be inside a receiver, at some depth of a cascade."""
+    """Run inside a receiver, at some depth of a cascade."""
     delivery = CurrentDelivery(
         message_id=uuid.uuid4(),
         signal=signal,
@@ -86,7 +86,7 @@ def inside_a_delivery(*path, signal="tests.parent"):
         _current.reset(token)
 
 
-class TestWhatComesBack:
+class TestResult:
     def test_a_message_has_an_id(self, order):
         """``Sent`` is an empty list with the id of the message that travels."""
         with captured() as sent:
@@ -98,8 +98,8 @@ class TestWhatComesBack:
         assert response == []
 
     @pytest.mark.parametrize("method", ["send", "send_robust", "send_later"])
-    def test_repr_says_what_travels_to_whom(self, order, method):
-        """In a shell the result of every form names the signal, the message and its recipients."""
+    def test_repr_names_the_message_and_its_recipients(self, order, method):
+        """In a shell the result of every form names them and the signal."""
         order.connect(on_order_by_mail, queue="mail")
         arguments = (timedelta(1),) if method == "send_later" else ()
         with captured():
@@ -108,8 +108,8 @@ class TestWhatComesBack:
         assert shown.startswith(f"<Sent {order.name} {response.id} to ")
         assert f"to {HERE}.on_order, {HERE}.on_order_by_mail; recorded>" in shown
 
-    def test_repr_says_that_nothing_travels(self):
-        """It does where nobody listens to the sender, and where all receivers run here, whose responses it shows."""
+    def test_repr_says_that_nothing_is_sent(self):
+        """No receiver listens to the sender, or all are inline, and their responses are shown."""
         signal = Signal("tests.repr", durable=False)
         signal.connect(on_order, sender=Cohort)
         assert repr(signal.send(None)) == "<Sent nothing travels: no receiver in a worker listens to this sender>"
@@ -120,13 +120,13 @@ class TestWhatComesBack:
         assert "on_order[admissions.Cohort]; not recorded unless something goes wrong; responses [(" in shown
 
     def test_repr_of_an_open_signal(self):
-        """Its recipients are known to the workers only."""
+        """Only the workers know its recipients."""
         with captured():
             assert " to whoever listens; recorded>" in repr(Signal("tests.open", open=True).send(None))
 
     @pytest.mark.parametrize("method", ["send", "send_robust", "asend", "asend_robust"])
     def test_every_form_sends_the_same(self, order, method):
-        """All four forms encode, carry the recipients and return a ``Sent``."""
+        """All four forms encode, name the recipients and return a ``Sent``."""
 
         async def asynchronously():
             return await getattr(order, method)(Cohort, number=7)
@@ -143,7 +143,7 @@ class TestWhatComesBack:
 
     @pytest.mark.parametrize("method", ["asend", "asend_robust"])
     def test_async_forms_run_inline_receivers_too(self, order, method):
-        """Both kinds beside each other: the responses of the one, the id of the other."""
+        """The result has their responses, and the id of the message."""
         order.connect(receiver_that_raises if method == "asend_robust" else identity, inline=True)
 
         async def main():
@@ -155,8 +155,8 @@ class TestWhatComesBack:
         assert result.id == sent[0].id
 
     @pytest.mark.parametrize("method", ["send", "send_robust", "asend", "asend_robust"])
-    def test_nobody_connected(self, method, monkeypatch):
-        """Without receivers nothing is encoded or sent: what could not travel does no harm, and there is no id."""
+    def test_without_receivers_nothing_is_sent(self, method, monkeypatch):
+        """Nothing is encoded, so a payload that cannot travel does no harm, and there is no id."""
         monkeypatch.setattr(outbox, "add", lambda *args, **kwargs: pytest.fail("something was sent"))
         signal = Signal("tests.nobody")
 
@@ -169,8 +169,8 @@ class TestWhatComesBack:
         response = asyncio.run(asynchronously()) if method[0] == "a" else getattr(signal, method)(None, lock=object())
         assert (response, response.id) == ([], None)
 
-    def test_inline_only(self, monkeypatch):
-        """Inline receivers alone get the very objects, and nothing is encoded."""
+    def test_inline_receivers_get_the_same_objects(self, monkeypatch):
+        """Without receivers in workers nothing is encoded."""
         monkeypatch.setattr(outbox, "add", lambda *args, **kwargs: pytest.fail("something was sent"))
         signal, lock = Signal("tests.inline"), object()
         signal.connect(identity, inline=True)
@@ -178,8 +178,8 @@ class TestWhatComesBack:
         assert response == [(identity, {"lock": lock})]
         assert response.id is None
 
-    def test_what_travels_is_not_run_here_while_it_connects(self):
-        """A receiver that another thread connects in the midst of a ``send()`` is not taken for an inline one."""
+    def test_a_receiver_that_connects_during_a_send_does_not_run_inline(self):
+        """Another thread connects it in the middle of a ``send()``."""
         signal = Signal("tests.inline")
         other = threading.Thread(target=lambda: signal.connect(on_order))
 
@@ -205,10 +205,10 @@ def identity(sender, signal, **kwargs):
 
 
 class TestTypes:
-    """Held by mypy as well as by running them."""
+    """mypy and the running code agree on the types."""
 
-    def test_what_sending_gives(self, order):
-        """Every form gives a ``Sent``; many give ids."""
+    def test_the_types_of_results(self, order):
+        """Every form returns a ``Sent``; ``send_many`` returns ids."""
         signal: Signal = order
         with muted():
             assert type(assert_type(signal.send(None), Sent)) is Sent
@@ -219,7 +219,7 @@ class TestTypes:
         assert type(ids[0]) is uuid.UUID
 
     def test_a_decorated_function_keeps_its_type(self, order):
-        """``receiver`` gives the function back, for type checkers too."""
+        """``receiver`` returns the function, for type checkers too."""
 
         def typed(sender: object, **kwargs: object) -> int:
             return 7
@@ -230,7 +230,7 @@ class TestTypes:
 
 class TestOrder:
     def test_encoding_comes_first(self, order):
-        """What cannot travel raises before an inline receiver has run, in each form that raises."""
+        """A payload that cannot travel raises before an inline receiver has run, in each form that raises."""
         ran = []
         listener = lambda **kwargs: ran.append(1)  # noqa: E731 - it needs a name to live
         order.connect(listener, inline=True)
@@ -244,8 +244,8 @@ class TestOrder:
         assert ran == []
         assert not sent
 
-    def test_an_inline_receiver_that_raises_keeps_it_from_being_sent(self, order):
-        """Whatever raises, nothing has been sent."""
+    def test_an_error_of_an_inline_receiver_stops_the_send(self, order):
+        """Nothing is sent, whatever it raises."""
         order.connect(receiver_that_raises, inline=True)
         with captured() as sent:
             with pytest.raises(ValueError, match="this"):
@@ -256,16 +256,16 @@ class TestOrder:
                 asyncio.run(order.asend(None, number=7))
         assert not sent
 
-    def test_robust_sends_all_the_same(self, order):
-        """An inline receiver's exception is its response; the message travels."""
+    def test_a_robust_form_sends_after_an_inline_error(self, order):
+        """The error is the response; the message is sent."""
         order.connect(receiver_that_raises, inline=True)
         with captured() as sent:
             ((_receiver, error),) = result = order.send_robust(None, number=7)
         assert isinstance(error, ValueError)
         assert result.id == sent[0].id
 
-    def test_what_is_sent_is_what_it_was(self, order):
-        """A list that is changed after ``send`` arrives as it was, also when an inline receiver changes it."""
+    def test_later_changes_of_a_value_are_not_sent(self, order):
+        """A list that changes after ``send``, also in an inline receiver, arrives as it was."""
 
         def greedy(basket, **kwargs):
             basket.clear()
@@ -279,7 +279,7 @@ class TestOrder:
 
     @pytest.mark.parametrize(("method", "robust"), [("send", False), ("send_robust", True)])
     def test_only_the_robust_forms_never_raise_for_the_broker(self, order, monkeypatch, method, robust):
-        """The outbox is told which form it is."""
+        """The outbox knows which form it is."""
         told = []
         monkeypatch.setattr(outbox, "add", lambda outgoing, *, robust: told.append(robust))
         getattr(order, method)(None)
@@ -289,8 +289,8 @@ class TestOrder:
         assert told[-1] is False
 
     @pytest.mark.parametrize("form", ["send", "send_robust", "asend", "asend_robust", "send_many"])
-    def test_without_its_app_a_signal_says_so(self, form):
-        """Nobody would have looked for receivers, and silence would look like success."""
+    def test_without_signalbus_in_installed_apps_a_send_raises(self, form):
+        """No receivers would have been loaded, and silence would look like success."""
         program = textwrap.dedent(f"""
             import asyncio, django, inspect
             from django.conf import settings
@@ -311,21 +311,21 @@ class TestOrder:
         assert ran.stdout == "nobody can say before Django is ready\n"
 
     @pytest.mark.parametrize("key", ["signal", "sender"])
-    def test_keys_that_receivers_get_anyway_are_refused(self, order, key):
-        """A payload key that would be overwritten in the worker is refused, and never quietly changed."""
+    def test_reserved_payload_keys_are_refused(self, order, key):
+        """The worker would overwrite them."""
         with captured() as sent, pytest.raises(PayloadError, match=f"^{key}: "):
             order.send_many(None, [{key: "mine"}])
         assert not sent
 
     def test_a_key_that_is_no_text_is_refused(self, order):
-        """Payloads are keywords."""
+        """A payload consists of keyword arguments."""
         with pytest.raises(PayloadError):
             order.send_many(None, [{7: "seven"}])
 
 
 class TestMessages:
     def test_one_part_for_each_queue(self, order):
-        """Recipients travel through their queues; it is one message, and each receiver is named once."""
+        """Each queue gets its recipients; it is one message, and names each receiver once."""
         order.connect(on_order_by_mail, queue="email")
         with handed_over() as calls:
             id_ = order.send(None, number=7).id
@@ -337,8 +337,8 @@ class TestMessages:
         assert {part.message.id for part in parts} == {id_}
         assert all(from_body(part.body) == part.message for part in parts)
 
-    def test_the_header_says_what_the_signal_says(self):
-        """Name, durability and ordering key come from the signal."""
+    def test_the_header_has_the_signals_options(self):
+        """These are its name, durability and ordering key."""
         signal = Signal("tests.ticks", ordered_by="account")
         signal.connect(on_order)
         with handed_over() as calls:
@@ -366,7 +366,7 @@ class TestMessages:
         ],
     )
     def test_the_ordering_key(self, payload, key):
-        """It is the value's text, a row's its reference, however it travels; without value or row there is none."""
+        """It is the value's text, or the row's reference; without a value or a row there is none."""
         signal = Signal("tests.ordered", ordered_by="account")
         signal.connect(on_order)
         with handed_over() as calls:
@@ -374,7 +374,7 @@ class TestMessages:
         assert calls[0][0].message.ordering_key == key
 
     def test_a_function_gives_the_ordering_key(self):
-        """It gets the payload; a row that it returns stands for itself, and None for no order."""
+        """It gets the payload; it may return a row, or None for no order."""
         signal = Signal("tests.ordered_by_function", ordered_by=lambda payload: payload["order"]["account"])
         signal.connect(on_order)
         with handed_over() as calls:
@@ -391,20 +391,20 @@ class TestMessages:
             ({"ordered_by": 7}, "give a key of the payload"),
         ],
     )
-    def test_an_order_that_nobody_can_keep_is_refused(self, options, cure):
-        """The error says what to do."""
+    def test_an_impossible_order_is_refused(self, options, cure):
+        """The error names the remedy."""
         with pytest.raises(ConfigurationError, match=cure):
             Signal("tests.refused_order", **options)
 
-    def test_async_receivers_travel_as_others(self, order):
-        """A coroutine function is a recipient."""
+    def test_async_receivers_are_recipients(self, order):
+        """A coroutine function runs in the worker too."""
         order.connect(on_order_async)
         with captured() as sent:
             order.send(None)
         assert sent[0].recipients == (f"{HERE}.on_order", f"{HERE}.on_order_async")
 
-    def test_open(self):
-        """An open signal travels although nobody is connected here; the workers look the receivers up."""
+    def test_an_open_signal_is_sent_without_recipients(self):
+        """The workers find the receivers."""
         signal = Signal("tests.open", open=True)
         with handed_over() as calls:
             response = signal.send(Cohort, number=7)
@@ -413,8 +413,8 @@ class TestMessages:
         assert [part.message.recipients for parts in calls for part in parts] == [None, None, None]
         assert response.id == calls[0][0].message.id
 
-    def test_open_with_receivers_here(self):
-        """Receivers that are connected here receive an open message as those elsewhere do; inline ones run."""
+    def test_an_open_signal_with_receivers_in_the_sender(self):
+        """They receive the message as others do; inline receivers run."""
         signal = Signal("tests.open_here", open=True)
         signal.connect(on_order)
         signal.connect(on_order_by_mail, sender=Cohort, queue="email")
@@ -426,7 +426,7 @@ class TestMessages:
         assert len(signal.matching("admissions.Cohort")) == 2
 
     def test_a_snapshot_travels_unsaved(self, order):
-        """``Snapshot`` sends values, so a row need not exist."""
+        """``Snapshot`` sends values, so no row need exist."""
         with captured() as sent:
             order.send(None, cohort=Snapshot(Cohort(name="Web", slug="web")))
         cohort = sent[0].payload["cohort"]
@@ -435,7 +435,7 @@ class TestMessages:
 
 class TestSendMany:
     def test_one_message_for_each_payload(self, order):
-        """The ids come in the order of the payloads, and all is handed over at once."""
+        """The ids are in the order of the payloads, and all messages are handed over together."""
         order.connect(on_order_by_mail, queue="email")
         with handed_over() as calls:
             ids = order.send_many(None, ({"number": number} for number in range(5)))
@@ -444,18 +444,18 @@ class TestSendMany:
         assert list(dict.fromkeys(part.message.id for part in parts)) == ids
         assert len(parts) == 10
 
-    def test_no_payloads(self, order):
-        """Nothing to send is nothing sent."""
+    def test_send_many_without_payloads_sends_nothing(self, order):
+        """It returns no ids."""
         with captured() as sent:
             assert order.send_many(None, []) == []
         assert not sent
 
-    def test_nobody_connected(self):
-        """Where nothing travels there are no ids."""
+    def test_send_many_without_receivers_sends_nothing(self):
+        """It returns no ids."""
         assert Signal("tests.many").send_many(None, [{"lock": object()}, {}]) == [None, None]
 
     def test_inline_receivers_run_for_each(self, order):
-        """Inline receivers are called once for each payload, in order."""
+        """They are called once for each payload, in order."""
         heard = []
         listener = lambda number, **kwargs: heard.append(number)  # noqa: E731 - it needs a name to live
         order.connect(listener, inline=True)
@@ -465,8 +465,8 @@ class TestSendMany:
 
 
 class TestCascades:
-    def test_a_child_knows_its_line(self, order):
-        """What a receiver sends carries its root, its parent and the path of signals."""
+    def test_a_receivers_message_has_its_root_and_parent(self, order):
+        """It has the path of signals too."""
         with handed_over() as calls, inside_a_delivery("tests.root") as delivery:
             assert current() == delivery
             order.send(None)
@@ -476,8 +476,8 @@ class TestCascades:
         assert message.depth == 2
         assert current() is None
 
-    def test_async_sends_know_it_too(self, order):
-        """The line is not lost on the way through a thread."""
+    def test_an_async_send_has_its_root_and_parent(self, order):
+        """The thread in between does not lose them."""
 
         async def main():
             await order.asend(None)
@@ -487,8 +487,8 @@ class TestCascades:
             asyncio.run(main())
         assert [parts[0].message.path for parts in calls] == [("tests.parent",)] * 2
 
-    def test_the_thirty_third_is_refused(self, order):
-        """A cascade holds 32 messages; the next one raises, and names the path of signals."""
+    def test_the_thirty_third_message_is_refused(self, order):
+        """A cascade has 32 messages; the next one raises, and names the path of signals."""
         with captured() as sent:
             with inside_a_delivery(*["tests.loop"] * 30):
                 order.send(None)
@@ -500,22 +500,22 @@ class TestCascades:
         assert raised.value.limit == 32
 
     def test_the_limit_is_a_setting(self, order, settings):
-        """MAX_CASCADE says how deep."""
+        """MAX_CASCADE sets it."""
         settings.SIGNALBUS = {"MAX_CASCADE": 2}
         with captured(), inside_a_delivery("tests.loop"), pytest.raises(CascadeError):
             order.send(None)
 
-    def test_inline_receivers_may_go_on(self):
-        """The limit is for what travels: inline receivers run at any depth."""
+    def test_the_limit_does_not_stop_inline_receivers(self):
+        """They run at any depth."""
         signal = Signal("tests.inline")
         signal.connect(identity, inline=True)
         with inside_a_delivery(*["tests.loop"] * 40):
             assert signal.send(None) == [(identity, {})]
 
 
-class TestSettingsThatAreWrong:
-    def test_send_says_so(self, order, settings):
-        """A wrong setting is an ImproperlyConfigured at ``send``, before anything is sent."""
+class TestWrongSettings:
+    def test_send_raises_for_a_wrong_setting(self, order, settings):
+        """It is an ImproperlyConfigured, before anything is sent."""
         settings.SIGNALBUS = {"MAX_BYTE": 7}
         with captured() as sent, pytest.raises(ConfigurationError, match="MAX_BYTES"):
             order.send(None)

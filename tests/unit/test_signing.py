@@ -1,4 +1,4 @@
-"""The signature: what a stranger writes into the queue is never opened."""
+"""The signature: a text that no key holder wrote is never opened."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def a_signer(*keys: str, max_bytes: int = 1000) -> Signer:
 
 
 def test_a_signed_body_opens():
-    """What a holder of the key signed comes back as it was."""
+    """A key holder's body comes back unchanged."""
     signer = a_signer()
 
     assert signer.verify(signer.sign(BODY)) == BODY
@@ -30,7 +30,7 @@ def test_a_signed_body_opens():
 
 @pytest.mark.parametrize("body", ["", "x", "x" * 63, "x" * 64, "x" * 65, BODY, "x" * 1000])
 def test_the_signature_is_the_standard_library_s_hmac(body: str):
-    """Half of it is computed once for a key: the rest must come out as before, or older workers refuse every text."""
+    """Half of it is computed once for a key; older workers must accept the result."""
     secret = b"secret"
     key = hmac.digest(secret, b"signalbus.wire.signing key", "sha256")
 
@@ -38,7 +38,7 @@ def test_the_signature_is_the_standard_library_s_hmac(body: str):
 
 
 def test_an_empty_body_opens():
-    """The frame does not ask what it holds."""
+    """The frame does not look at the body."""
     assert a_signer().verify(a_signer().sign("")) == ""
 
 
@@ -50,8 +50,8 @@ def test_the_first_key_signs_and_all_verify():
     assert new.verify(both.sign(BODY)) == BODY
 
 
-def test_a_key_not_held_is_named():
-    """A worker that does not have a key yet can say which, and park the text."""
+def test_an_unknown_key_is_named():
+    """A worker without the key can name it, and park the text."""
     text = a_signer("theirs").sign(BODY)
 
     with pytest.raises(UnknownKey) as caught:
@@ -61,7 +61,7 @@ def test_a_key_not_held_is_named():
 
 
 def test_the_key_id_does_not_show_the_key():
-    """The id is derived, different for each key, and stands in the alphabet of URLs."""
+    """It is derived, different for each key, and in the alphabet of URLs."""
     ids = {a_signer(f"key {n}").sign(BODY)[:8] for n in range(50)}
 
     assert len(ids) == 50
@@ -69,39 +69,39 @@ def test_the_key_id_does_not_show_the_key():
 
 
 @pytest.mark.parametrize("keys", [[], [""], ["good", ""]])
-def test_no_key_is_no_signature(keys):
-    """An empty key would be everybody's key."""
+def test_an_empty_key_is_refused(keys):
+    """Everybody would have it."""
     with pytest.raises(ConfigurationError, match="SECRET_KEY"):
         Signer(keys, 1000)
 
 
 @pytest.mark.parametrize("key", ["é", "\ud800", "x" * 1000])
 def test_any_text_is_a_key(key):
-    """A secret may hold any character."""
+    """A secret may have any character."""
     assert a_signer(key).verify(a_signer(key).sign(BODY)) == BODY
 
 
 @pytest.mark.parametrize("text", [None, 1, b"bytes", [], {}, "", "x", "a.b.c", "é" * 100, "\x00" * 200, "." * 200])
-def test_what_is_no_text_of_ours_is_garbage(text):
-    """Whatever comes out of a queue is refused without a look inside."""
+def test_other_texts_are_garbage(text):
+    """They are refused before they are parsed."""
     with pytest.raises(Garbage):
         a_signer().verify(text)
 
 
 def test_a_body_that_is_not_ascii_is_garbage():
-    """The size in characters is the size in bytes only for ASCII."""
+    """Only in ASCII the size in characters is the size in bytes."""
     with pytest.raises(Garbage):
         a_signer().verify(a_signer().sign(BODY) + "é")
 
 
-def test_a_text_too_large_costs_nothing():
-    """The size is looked at before the signature, and before the shape."""
+def test_the_size_is_checked_first():
+    """A text that is too large costs no signature."""
     with pytest.raises(TooLarge):
         a_signer(max_bytes=100).verify("x" * (HEADER_BYTES + 1000))
 
 
-def test_what_is_too_large_to_open_is_not_signed():
-    """Each text that is signed can be opened with the same settings."""
+def test_a_text_too_large_to_verify_is_not_signed():
+    """The same settings verify every signed text."""
     signer = a_signer(max_bytes=100)
     largest = "x" * (HEADER_BYTES + 100)
 
@@ -110,8 +110,8 @@ def test_what_is_too_large_to_open_is_not_signed():
         signer.sign(largest + "x")
 
 
-def test_the_key_of_another_text_does_not_fit():
-    """A signature belongs to one body and one key."""
+def test_a_signature_fits_one_body_and_one_key():
+    """Another text's signature is forged."""
     signer = a_signer("one", "two")
     one, two = a_signer("one").sign(BODY), a_signer("two").sign(BODY)
     other = a_signer("one").sign(BODY + " ")
@@ -122,7 +122,7 @@ def test_the_key_of_another_text_does_not_fit():
 
 
 def mutate(text: str, other: str, choose: random.Random) -> str:
-    """Change a text in one of the ways that a fault or a forger would."""
+    """Change a text in one of the ways of a fault or a forger."""
     at, to = sorted((choose.randrange(len(text)), choose.randrange(len(text))))
     match choose.randrange(9):
         case 0:
@@ -146,7 +146,7 @@ def mutate(text: str, other: str, choose: random.Random) -> str:
 
 
 def test_no_mutated_text_is_accepted():
-    """A text that differs in anything from one that was signed is refused, and with no other error than ours."""
+    """It is refused, with no error but ours."""
     choose = random.Random(0)
     signer = a_signer("one", "two")
     signed = [a_signer(key).sign(body) for key in ("one", "two") for body in (BODY, BODY[:-1], "", "x" * 50)]

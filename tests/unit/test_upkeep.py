@@ -1,4 +1,4 @@
-"""Connections around forks: what a worker's main process holds, and what its children forget."""
+"""The database connections of a worker's main process, and of its children, around forks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 
 
 def status_of_a_child(check) -> int:
-    """Fork, and return 0 if the check holds in the child."""
+    """Fork, and return 0 if the check succeeds in the child."""
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -35,7 +35,7 @@ def status_of_a_child(check) -> int:
 
 class TestForks:
     @pytest.mark.django_db
-    def test_a_process_that_forks_nobody_keeps_its_connections(self):
+    def test_a_process_that_does_not_fork_keeps_its_connections(self):
         """Celery's solo pool announces a child too, and is the process itself."""
         connections["default"].ensure_connection()
         raw = connections["default"].connection
@@ -44,7 +44,7 @@ class TestForks:
 
     @pytest.mark.django_db
     def test_a_child_forgets_its_parents_connections(self):
-        """They serve the parent still: forgotten, and not closed."""
+        """It does not close them, because the parent uses them."""
         connections["default"].ensure_connection()
 
         def forgets() -> bool:
@@ -54,8 +54,8 @@ class TestForks:
 
         assert status_of_a_child(forgets) == 0
 
-    def test_a_thread_may_do_without_the_pool(self, monkeypatch):
-        """The sweeper connects by itself; the settings of other threads keep their pool."""
+    def test_a_thread_may_connect_without_the_pool(self, monkeypatch):
+        """The sweeper does; other threads keep their pool."""
         options = connections.settings["default"]["OPTIONS"]
         monkeypatch.setitem(connections.settings["default"], "OPTIONS", {**options, "pool": True})
         seen: list[object] = []
@@ -72,8 +72,8 @@ class TestForks:
 
 
 class TestSweeper:
-    def test_no_child_is_forked_in_the_midst_of_a_sweep(self, monkeypatch):
-        """A fork waits for the batch under way, and the sweeper goes on after it."""
+    def test_no_child_is_forked_during_a_sweep(self, monkeypatch):
+        """A fork waits for the present batch, and the sweeper goes on after it."""
         swept: list[str] = []
         may_end = threading.Event()
 
@@ -100,8 +100,8 @@ class TestSweeper:
             thread.stop()
             thread.join(10)
 
-    def test_a_sweep_that_hangs_does_not_keep_children_from_being_forked(self, monkeypatch):
-        """A database that does not answer must not stop the worker: the fork waits a while, and no longer."""
+    def test_a_fork_waits_only_briefly_for_a_hanging_sweep(self, monkeypatch):
+        """An outage of the database must not stop the worker."""
         monkeypatch.setattr(sweeper, "FORK_SECONDS", 0.1)
         sweeper._hold_while_forking()
         release = threading.Event()
@@ -125,16 +125,16 @@ class TestSweeper:
             thread.join(10)
 
 
-class TestEnding:
+class TestShutdown:
     @pytest.fixture(autouse=True)
     def byte(self, monkeypatch):
-        """Nothing has ended yet, and waiting for the main process's word takes no time."""
+        """Nothing has ended yet, and the wait for the main process takes no time."""
         monkeypatch.setattr(interruption, "PATIENCE", 0.0)
         yield
         interruption._shared[0] = 0
 
-    def test_a_child_hears_that_the_worker_shuts_down(self):
-        """The word reaches a child that was forked before."""
+    def test_a_child_sees_that_the_worker_shuts_down(self):
+        """The flag reaches a child that was forked before."""
         ready, told = os.pipe(), os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -149,14 +149,14 @@ class TestEnding:
             os.close(end)
 
     def test_a_child_that_is_killed_alone_is_no_shutdown(self, monkeypatch):
-        """Whoever ended it did not end the worker."""
+        """The worker goes on."""
         monkeypatch.setattr(interruption, "is_child_exiting", lambda: True)
         assert interruption.was_cut_off()
         assert not interruption.is_shutting_down()
 
 
-def test_a_task_in_a_worker_is_told_from_one_that_runs_where_it_was_called():
-    """Around the second there may be somebody's transaction."""
+def test_a_task_in_a_worker_is_told_from_an_eager_one():
+    """An eager task may run in a caller's transaction."""
 
     @Celery(set_as_current=False).task(bind=True)
     def look(self):
