@@ -36,7 +36,7 @@ NEWER = [tag for tag in Tag if tag.since > 1]
 
 
 def elsewhere(instance: Any) -> Any:
-    """Move an instance to another database than the default one."""
+    """Move an instance to another database."""
     instance._state.db = "other"
     return instance
 
@@ -68,8 +68,8 @@ def test_each_tag_has_a_reader():
 
 
 @pytest.mark.parametrize("tag", NEWER)
-def test_a_newer_tag_is_refused_to_writers_that_tell_no_version(tag: Tag):
-    """The table of scalars and the short way of a send say nothing of versions: a newer tag is refused at import."""
+def test_writers_without_a_version_refuse_a_newer_tag(tag: Tag):
+    """The table of scalars and the short form of a send report no version: a newer tag fails at import."""
     with pytest.raises(ValueError, match=f"is of version {tag.since}: write it in Encoder"):
         scalars._tagged(tag, str)
     with pytest.raises(ValueError, match="which raises the version"):
@@ -77,7 +77,7 @@ def test_a_newer_tag_is_refused_to_writers_that_tell_no_version(tag: Tag):
 
 
 def test_no_tag_is_written_by_hand():
-    """A tag stands in the table of tags only: a text beside it would travel without the version of its tag."""
+    """A tag is in the table of tags only: a literal elsewhere would travel without the version of its tag."""
     for path in Path(wire.__file__).parent.glob("*.py"):
         nodes = list(ast.walk(ast.parse(path.read_text())))
         docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]

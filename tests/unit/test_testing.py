@@ -1,4 +1,4 @@
-"""The tools for other people's tests: they run the real codec, and say what was sent instead."""
+"""The tools for tests run the real codec, and a failed assertion shows what was sent instead."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def in_a_thread(function: Callable[[], object]) -> None:
 
 @contextmanager
 def muted_everywhere():
-    """Let nothing out of any thread."""
+    """Send nothing from any thread."""
     with captured(all_threads=True):
         yield
 
 
 @pytest.fixture(autouse=True)
-def nothing_heard(monkeypatch):
-    """Begin with silence; nothing may reach a broker."""
+def empty_inbox(monkeypatch):
+    """Forget earlier messages; nothing may reach a broker."""
     heard.clear()
     for name in ("publish", "publish_texts"):
         monkeypatch.setattr(publisher, name, lambda *args: pytest.fail("something was published"))
@@ -64,7 +64,7 @@ def nothing_heard(monkeypatch):
 
 @receiver(parcel, atomic=False)
 def track(sender, label, **kwargs):
-    """Receive, and send in turn."""
+    """Receive, and send another message."""
     delivery = current()
     assert delivery is not None
     heard.append(("track", label))
@@ -115,13 +115,13 @@ def receiver_that_exits(sender, **kwargs):
 
 @receiver(broken, atomic=False)
 def healthy_receiver(sender, **kwargs):
-    """Do its work beside the others."""
+    """Succeed beside the others."""
     heard.append(("healthy", None))
 
 
 class TestCaptured:
-    def test_it_lists_what_was_sent(self):
-        """Each message has its id, signal, sender, recipients and payload, in the order of sending."""
+    def test_it_lists_the_messages(self):
+        """Each has its id, signal, sender, recipients and payload, in the order of sending."""
         with captured() as sent:
             assert len(sent) == 0
             first = parcel.send(Academy, label=1)
@@ -133,14 +133,14 @@ class TestCaptured:
         assert [message.signal for message in sent[1:]] == [f"{HERE}.parcel_tracked"]
         assert heard == []
 
-    def test_what_cannot_travel_raises(self):
+    def test_a_payload_that_cannot_travel_raises(self):
         """The codec is the real one."""
         with captured() as sent, pytest.raises(PayloadError, match="lock"):
             parcel.send(None, label=1, lock=object())
         assert not sent
 
     def test_types_arrive_as_they_left(self):
-        """A payload is what a receiver would get: equal, and of the same types."""
+        """A payload is equal and of the same types, as a receiver would get it."""
         payload = {
             "label": gettext_lazy("lazy"),
             "price": Decimal("1.50"),
@@ -167,8 +167,8 @@ class TestCaptured:
         }
         assert [type(size) for size in arrived["sizes"]] == [int, float, bool]
 
-    def test_blocks_inside_each_other(self):
-        """The innermost captures."""
+    def test_the_innermost_block_captures(self):
+        """An outer block does not see its messages."""
         with captured() as outer:
             with captured() as inner:
                 parcel.send(None, label=1)
@@ -177,19 +177,19 @@ class TestCaptured:
         assert [message.payload["label"] for message in outer] == [2]
 
     def test_async_sends_are_captured(self):
-        """``asend`` goes the same way."""
+        """``asend`` is captured in the same way."""
         with captured() as sent:
             asyncio.run(parcel.asend(None, label=1))
         assert len(sent) == 1
 
-    def test_it_sees_what_its_context_sends(self):
-        """A thread of its own has a context of its own, and is not heard."""
+    def test_it_captures_its_own_context(self):
+        """Another thread has another context, and is not captured."""
         with muted_everywhere(), captured() as sent:
             in_a_thread(lambda: parcel.send(None, label=1))
         assert not sent
 
-    def test_it_can_be_asked_to_see_all_threads(self):
-        """As a LiveServerTestCase needs it, whose server is another thread; inside of another block as well."""
+    def test_it_can_capture_all_threads(self):
+        """A LiveServerTestCase needs it, whose server is another thread; also inside another block."""
         with captured() as outer:
             with captured(all_threads=True) as sent:
                 in_a_thread(lambda: parcel.send(None, label=1))
@@ -198,8 +198,8 @@ class TestCaptured:
         assert [message.payload["label"] for message in sent] == [1, 2]
         assert [message.payload["label"] for message in outer] == [3]
 
-    def test_a_block_of_a_threads_own_comes_first(self):
-        """What a thread captures by itself is not taken from it."""
+    def test_a_threads_own_block_comes_first(self):
+        """Messages that a thread captures itself are not taken from it."""
         inner: list[SentMessage] = []
 
         def capture() -> None:
@@ -214,8 +214,8 @@ class TestCaptured:
 
 
 class TestAssertions:
-    def test_they_find_what_fits(self):
-        """``assert_sent`` returns the messages that fit all that is asked for."""
+    def test_assert_sent_returns_the_matching_messages(self):
+        """They match all arguments."""
         with captured() as sent:
             parcel.send(None, label=1, weight=5)
             parcel.send(None, label=2, weight=5)
@@ -226,8 +226,8 @@ class TestAssertions:
         sent.assert_not_sent(parcel_tracked)
         assert len(sent.of(parcel)) == 2
 
-    def test_a_failure_shows_what_was_sent_instead(self):
-        """The error names what was wanted, how often, and every message that was sent."""
+    def test_a_failure_shows_the_sent_messages(self):
+        """The error names the expected message, its number, and every message that was sent."""
         with captured() as sent:
             parcel.send(Academy, label="one")
             parcel_tracked.send(None, label="two")
@@ -240,15 +240,15 @@ class TestAssertions:
         assert '"one"' in text
         assert f"2. {HERE}.parcel_tracked from None to {HERE}.follow" in text
 
-    def test_a_failure_of_the_count(self):
-        """``times`` is exact."""
+    def test_times_is_exact(self):
+        """Another number fails."""
         with captured() as sent:
             parcel.send(None, label=1)
         with pytest.raises(AssertionError, match=r"2 time\(s\), was 1 time\(s\)"):
             sent.assert_sent(parcel, times=2)
 
-    def test_a_failure_after_silence(self):
-        """Where nothing was sent, it says so; and why nothing can be, if nobody is connected."""
+    def test_a_failure_without_messages_says_so(self):
+        """If no receiver is connected, it says that nothing can be sent."""
         with captured() as sent:
             lonely.send(None)
         with pytest.raises(AssertionError, match="Nothing was sent") as raised:
@@ -260,22 +260,22 @@ class TestAssertions:
         with pytest.raises(AssertionError, match="No receiver"):
             sent.assert_sent(unheard)
 
-    def test_it_should_not_have_been_sent(self):
-        """``assert_not_sent`` shows what was."""
+    def test_assert_not_sent_shows_the_message(self):
+        """A message of the signal fails it."""
         with captured() as sent:
             parcel.send(None, label="one")
         with pytest.raises(AssertionError, match=r'should not have been sent\.\nWhat was sent:\n  1\. .*"one"'):
             sent.assert_not_sent(parcel)
 
-    def test_a_long_message_is_cut(self):
+    def test_a_long_failure_is_truncated(self):
         """A failure fits a screen."""
         with captured() as sent:
             parcel.send(None, label="x" * 5000)
         assert len(str(sent)) < 1000
 
     @pytest.mark.django_db
-    def test_rows_that_are_gone_since_are_compared_by_their_key(self):
-        """The test may have deleted the row: an instance is a model and a key, wherever it stands in the payload."""
+    def test_deleted_rows_are_compared_by_their_key(self):
+        """An instance is a model and a key, anywhere in the payload."""
         academy, other = (Academy.objects.create(name=slug, slug=slug) for slug in ("one", "two"))
         with captured() as sent:
             parcel.send(None, label=academy, more=[academy, {"deep": academy}])
@@ -289,14 +289,14 @@ class TestAssertions:
         [(models.Line, (1, 2)), (models.SpecialThing, 4), (models.Named, "red"), (models.ThingProxy, 7)],
     )
     def test_keys_of_any_kind_are_compared(self, model, key):
-        """Composite ones, those of a parent, and those that are all there is to a row; without a query."""
+        """Composite keys, a parent's key, and keys without other fields are compared, without a query."""
         with modify_settings(INSTALLED_APPS={"append": "tests.unit.wire_app"}), captured() as sent:
             parcel.send(None, label=saved(model, pk=key))
             sent.assert_sent(parcel, times=1, label=saved(model, pk=key))
 
     @pytest.mark.django_db
     def test_an_instance_that_lost_its_key_is_explained(self):
-        """``instance.delete()`` takes the key away: the failure says so."""
+        """``instance.delete()`` removes the key; the failure says so."""
         academy = Academy.objects.create(name="one", slug="one")
         with captured() as sent:
             parcel.send(None, label=academy)
@@ -306,22 +306,22 @@ class TestAssertions:
 
 
 class TestMuted:
-    def test_nothing_gets_out(self):
-        """What is sent goes nowhere, and still has an id."""
+    def test_nothing_is_sent(self):
+        """A message still has an id."""
         with captured() as sent, muted():
             assert parcel.send(None, label=1).id is not None
         assert not sent
 
-    def test_what_cannot_travel_still_raises(self):
-        """A test that mutes does not hide a payload that would fail."""
+    def test_a_payload_that_cannot_travel_still_raises(self):
+        """A test that mutes does not hide the error."""
         with muted(), pytest.raises(PayloadError):
             parcel.send(None, label=object())
 
 
 @pytest.mark.django_db
 class TestDelivering:
-    def test_receivers_run_here_and_what_they_send_is_delivered_too(self):
-        """Every receiver runs once, sync, async and through other queues; messages are counted, not parts."""
+    def test_receivers_run_and_their_messages_are_delivered_too(self):
+        """Every receiver runs once, sync, async and of other queues; messages are counted, not parts."""
         with captured() as sent:
             parcel.send(None, label=1)
             assert deliver_all() == 2
@@ -331,7 +331,7 @@ class TestDelivering:
         assert current() is None
 
     def test_each_message_is_delivered_once(self):
-        """Delivering again delivers what came since."""
+        """A second call delivers only new messages."""
         with captured() as sent:
             parcel_tracked.send(None, label=1)
             assert sent.deliver_all() == 1
@@ -340,16 +340,16 @@ class TestDelivering:
             assert sent.deliver_all() == 1
         assert heard == [("follow", 1), ("follow", 2)]
 
-    def test_delivering_after_the_block(self):
-        """What the receivers send in turn is delivered too then, and does not go to a broker."""
+    def test_deliver_all_after_the_block(self):
+        """The receivers' messages are delivered too, and do not go to a broker."""
         with captured() as sent:
             parcel.send(None, label=1)
         assert sent.deliver_all() == 2
         assert sorted(heard) == [("follow", 1), ("track", 1), ("write", 1)]
         sent.assert_sent(parcel_tracked, label=1)
 
-    def test_an_outer_block_keeps_what_its_receivers_send(self):
-        """What is sent in turn belongs to the messages that are delivered, not to whoever captures just then."""
+    def test_receivers_messages_belong_to_the_delivered_ones(self):
+        """An enclosing block does not capture them."""
         with captured() as outer:
             parcel.send(None, label=1)
         with captured() as inner:
@@ -357,14 +357,14 @@ class TestDelivering:
         assert not inner
 
     def test_an_open_signal_reaches_all_queues(self):
-        """Its receivers are found here, whatever queue they are on; nothing is handed on through a broker."""
+        """Its receivers are found here, on any queue; no broker is needed."""
         with captured() as sent:
             opened.send(None, label=1)
         assert sent.deliver_all() == 1
         assert sorted(heard) == [("open", 1), ("open elsewhere", 1)]
 
-    def test_a_slow_receiver_hands_nothing_on(self, settings):
-        """A worker gives the rest of a batch back when its time is over; here there is nobody to give it to."""
+    def test_a_slow_receiver_requeues_nothing(self, settings):
+        """A worker requeues the rest of a batch after a time; a test has no queue."""
         settings.SIGNALBUS = {"BATCH_SECONDS": 0.0}
         with captured() as sent:
             parcel.send(None, label=1)
@@ -374,8 +374,8 @@ class TestDelivering:
         assert ("write", 1) in heard
         assert ("healthy", None) in heard
 
-    def test_failures_come_out_after_everybody_ran(self):
-        """A receiver's error fails the test, with the receiver's name and its own traceback; the others ran."""
+    def test_the_first_failure_is_raised_after_all_receivers_ran(self):
+        """The error has the receiver's name and its own traceback."""
         with captured() as sent:
             broken.send(None)
             with pytest.raises(DeliveryFailed) as raised:
@@ -386,13 +386,13 @@ class TestDelivering:
         assert isinstance(raised.value.__cause__, ValueError)
         assert [type(error) for _delivery, error in raised.value.failures] == [ValueError, SystemExit]
 
-    def test_outside_of_a_block(self):
-        """There is nothing to deliver: the error says where to call it."""
+    def test_deliver_all_outside_of_a_block_is_an_error(self):
+        """The error says where to call it."""
         with pytest.raises(SignalBusError, match=r"with captured\(\)"):
             deliver_all()
 
     def test_a_receiver_that_is_gone_is_not_silently_skipped(self):
-        """A message that no receiver took is no success."""
+        """A message without its receiver is no success."""
 
         def fleeting(sender, **kwargs):
             pass
@@ -409,7 +409,7 @@ class TestDelivering:
 @pytest.mark.django_db
 class TestImmediate:
     def test_a_send_delivers_before_it_returns(self):
-        """The receivers have run, sync and async and on whatever queue, and what they sent in turn is delivered too."""
+        """The receivers have run, sync, async and of any queue, and the receivers of their messages too."""
         with immediate():
             parcel.send(None, label=1)
             assert sorted(heard) == [("follow", 1), ("track", 1), ("write", 1)]
@@ -417,14 +417,14 @@ class TestImmediate:
             assert heard[3:] == [("open", 2), ("open elsewhere", 2)]
 
     def test_all_forms_of_sending(self):
-        """``send_many`` and the robust form as well."""
+        """``send_many`` and the robust form deliver as well."""
         with immediate():
             parcel_tracked.send_many(None, [{"label": 1}, {"label": 2}])
             parcel_tracked.send_robust(None, label=3)
         assert heard == [("follow", 1), ("follow", 2), ("follow", 3)]
 
-    def test_through_the_codec(self):
-        """A receiver gets a copy; what cannot travel raises."""
+    def test_immediate_uses_the_codec(self):
+        """A receiver gets a copy; a payload that cannot travel raises."""
         sent = ["a list"]
         with immediate():
             parcel_tracked.send(None, label=sent)
@@ -434,23 +434,23 @@ class TestImmediate:
         assert arrived == sent
         assert arrived is not sent
 
-    def test_a_receiver_sees_what_was_written_before(self):
-        """It runs in the transaction that is open: that of the test, or of the code under test."""
+    def test_a_receiver_runs_in_the_open_transaction(self):
+        """It is that of the test, or of the code under test."""
         with immediate(), transaction.atomic():
             academy = Academy.objects.create(name="one", slug="one")
             parcel_tracked.send(None, label=academy)
         assert heard == [("follow", academy)]
 
-    def test_a_failure_comes_out_of_send(self):
-        """It fails the test, after every other receiver has run; the robust form logs it."""
+    def test_send_raises_a_receivers_failure(self):
+        """All other receivers have run; the robust form logs the failure."""
         with immediate():
             with pytest.raises(DeliveryFailed, match="no luck"):
                 broken.send(None)
             assert broken.send_robust(None).id is not None
         assert heard == [("healthy", None)] * 2
 
-    def test_it_ends_with_its_block(self):
-        """Afterwards sends go where they went before."""
+    def test_immediate_ends_with_its_block(self):
+        """Later sends go where they went before."""
         with captured() as sent:
             with immediate():
                 parcel_tracked.send(None, label=1)
@@ -460,78 +460,78 @@ class TestImmediate:
 
 
 class TestFixtures:
-    """They have the names of the functions, and come with the package."""
+    """The fixtures have the names of the functions, and come with the package."""
 
-    def test_captured(self, captured):
-        """The list of what a test sends."""
+    def test_the_captured_fixture(self, captured):
+        """It is the list of the test's messages."""
         parcel.send(None, label=1)
         captured.assert_sent(parcel, times=1, label=1)
 
-    def test_sent_signals(self, sent_signals, captured):
-        """The same, under its older name."""
+    def test_the_sent_signals_fixture(self, sent_signals, captured):
+        """It is the older name of ``captured``."""
         parcel.send(None, label=1)
         assert len(sent_signals) == 1
         assert sent_signals is captured
 
-    def test_deliver_all(self, db, deliver_all):
-        """A call delivers what the test has sent."""
+    def test_the_deliver_all_fixture(self, db, deliver_all):
+        """A call delivers the test's messages."""
         parcel_tracked.send(None, label=1)
         assert heard == []
         assert deliver_all() == 1
         assert heard == [("follow", 1)]
 
-    def test_muted(self, muted):
-        """Nothing gets out, or else it would be published."""
+    def test_the_muted_fixture(self, muted):
+        """Nothing is sent, or it would be published."""
         assert parcel.send(None, label=1).id is not None
 
-    def test_immediate(self, db, immediate):
+    def test_the_immediate_fixture(self, db, immediate):
         """Each send is delivered."""
         parcel_tracked.send(None, label=1)
         assert heard == [("follow", 1)]
 
 
-class TestModeOfARun:
-    """``SIGNALBUS["TEST_MODE"]`` switches one on for a whole run, in all threads."""
+class TestTestMode:
+    """``SIGNALBUS["TEST_MODE"]`` applies to a whole run, in all threads."""
 
-    def test_muted(self, settings):
-        """Nothing gets out."""
+    def test_the_muted_mode(self, settings):
+        """Nothing is sent."""
         settings.SIGNALBUS = {"TEST_MODE": "muted"}
         in_a_thread(lambda: parcel.send(None, label=1))
         assert parcel.send(None, label=1).id is not None
 
     @pytest.mark.django_db
-    def test_immediate(self, settings):
+    def test_the_immediate_mode(self, settings):
         """Each send is delivered."""
         settings.SIGNALBUS = {"TEST_MODE": "immediate"}
         parcel_tracked.send(None, label=1)
         assert heard == [("follow", 1)]
 
-    def test_a_block_of_its_own_comes_first(self, settings):
-        """A test may capture, or mute, all the same."""
+    def test_a_block_takes_precedence_over_the_mode(self, settings):
+        """A test may still capture or mute."""
         settings.SIGNALBUS = {"TEST_MODE": "immediate"}
         with captured() as sent:
             parcel.send(None, label=1)
         assert len(sent) == 1
         assert heard == []
 
-    def test_a_word_that_means_nothing_is_refused(self, settings):
-        """The error lists those that do."""
+    def test_an_unknown_mode_is_refused(self, settings):
+        """The error lists the modes."""
         settings.SIGNALBUS = {"TEST_MODE": "silent"}
         with pytest.raises(ConfigurationError, match='"muted", "immediate" or None'):
             parcel.send(None, label=1)
 
     @pytest.mark.django_db  # since 6.1 Django's checks look at databases unless told which
     @pytest.mark.parametrize(("mode", "warnings"), [(None, []), ("muted", ["signalbus.W004"])])
-    def test_a_deployment_with_one_is_warned(self, settings, mode, warnings):
-        """``check --deploy`` tells that nothing reaches a worker."""
+    def test_a_deployment_with_a_mode_is_warned_of(self, settings, mode, warnings):
+        """``check --deploy`` says that no message reaches a worker."""
         settings.SIGNALBUS = {"TEST_MODE": mode}
         found = run_checks(tags=["signalbus"], include_deployment_checks=True)
         assert [warning.id for warning in found if warning.id == "signalbus.W004"] == warnings
 
 
 @pytest.mark.django_db
-def test_plain_signals_are_found_by_themselves():
-    """A bridged ``post_save`` is asserted on as the signal that the project knows."""
+def test_a_bridged_signal_is_asserted_by_its_plain_signal():
+    """The project knows ``post_save``, not its bridge."""
 
     def on_save(sender, **kwargs):
         pass
@@ -551,7 +551,7 @@ def test_plain_signals_are_found_by_themselves():
 
 
 class InATestCase(TestCase):
-    """A commit never comes here."""
+    """In a TestCase no commit happens."""
 
     sent_for_all: Captured
 
@@ -560,21 +560,21 @@ class InATestCase(TestCase):
 
     @classmethod
     def setUpTestData(cls) -> None:
-        """Send for all tests of the class; each test gets a copy of what is set here, as Django makes it."""
+        """Send for all tests of the class; Django gives each test a copy of the result."""
         with captured() as cls.sent_for_all:
             parcel.send(None, label="for all")
 
     def test_captured_for_the_class(self) -> None:
-        """What was captured in ``setUpTestData()`` is there in each test, to be looked at and delivered."""
+        """Messages that ``setUpTestData()`` captured are in each test, and can be delivered."""
         self.sent_for_all.assert_sent(parcel, times=1, label="for all")
         assert self.sent_for_all.deliver_all() == 2
 
     def test_captured_for_the_class_again(self) -> None:
-        """What one test has delivered, the next one finds undelivered."""
+        """A message that one test delivered is undelivered in the next."""
         self.test_captured_for_the_class()
 
-    def test_sent_at_once(self) -> None:
-        """What is sent counts although the test's transaction stays open."""
+    def test_a_message_is_captured_before_the_commit(self) -> None:
+        """The test's transaction stays open."""
         with captured() as sent:
             parcel.send(None, label=1)
             with transaction.atomic():
@@ -583,8 +583,8 @@ class InATestCase(TestCase):
             assert deliver_all() == 4
         assert ("write", 2) in heard
 
-    def test_a_rolled_back_savepoint_takes_its_messages_back(self) -> None:
-        """What a rollback took back was not sent, and is not delivered."""
+    def test_a_rolled_back_savepoint_removes_its_messages(self) -> None:
+        """They were not sent, and are not delivered."""
         with captured() as sent:
             parcel_tracked.send(None, label="before")
             with transaction.atomic():
@@ -598,14 +598,14 @@ class InATestCase(TestCase):
         assert sent.deliver_all() == 2
         assert heard == [("follow", "before"), ("follow", "after")]
 
-    def test_djangos_own_tool_works_beside(self) -> None:
-        """``captureOnCommitCallbacks`` executes, and what was captured stays captured."""
+    def test_django_capture_on_commit_callbacks_works_too(self) -> None:
+        """It runs the callbacks, and captured messages stay captured."""
         with captured() as sent, self.captureOnCommitCallbacks(execute=True):
             parcel.send(None, label=1)
         sent.assert_sent(parcel, times=1)
 
-    def test_immediate(self) -> None:
-        """Each send is delivered although no commit comes, and leaves nothing behind that waits for one."""
+    def test_immediate_in_a_testcase(self) -> None:
+        """Each send is delivered without a commit, and leaves no callback behind."""
         with self.captureOnCommitCallbacks() as callbacks, immediate():
             parcel_tracked.send(None, label=1)
             with transaction.atomic():
@@ -614,15 +614,15 @@ class InATestCase(TestCase):
         assert callbacks == []
 
     def test_a_failed_receiver_leaves_the_transaction_usable(self) -> None:
-        """A database error of an atomic receiver's is rolled back with its savepoint."""
+        """The database error of an atomic receiver is rolled back to its savepoint."""
         with immediate():
             parcel.send(None, label=1)
             with pytest.raises(DeliveryFailed, match="IntegrityError"):
                 parcel.send(None, label=1)
         assert Academy.objects.filter(slug="academy-1").count() == 1
 
-    def test_a_receiver_without_a_transaction_may_begin_one_that_has_to_be_the_outermost(self) -> None:
-        """As it may in a worker: ``atomic(durable=True)`` is what ``atomic=False`` is for."""
+    def test_a_receiver_with_atomic_false_may_use_a_durable_atomic(self) -> None:
+        """``atomic(durable=True)`` works there as in a worker."""
 
         def insist(**kwargs: object) -> None:
             with transaction.atomic(durable=True):
@@ -634,18 +634,18 @@ class InATestCase(TestCase):
             signal.send(None)
         assert ("insist", 1) in heard
 
-    def test_muted(self) -> None:
-        """Nothing waits for the commit either."""
+    def test_muted_in_a_testcase(self) -> None:
+        """No callback waits for the commit either."""
         with self.captureOnCommitCallbacks() as callbacks, muted():
             parcel.send(None, label=1)
         assert callbacks == []
 
 
 class InATransactionTestCase(TransactionTestCase):
-    """Here transactions are real."""
+    """In a TransactionTestCase transactions are real."""
 
     def test_commits_and_rollbacks(self) -> None:
-        """What is committed was sent, what is rolled back was not, and outside of transactions all is."""
+        """Committed messages were sent, rolled back ones were not, and those outside of transactions were."""
         with captured() as sent:
             parcel_tracked.send(None, label="autocommit")
             with transaction.atomic():
@@ -655,8 +655,8 @@ class InATransactionTestCase(TransactionTestCase):
                 transaction.set_rollback(True)
         assert [message.payload["label"] for message in sent] == ["autocommit", "committed"]
 
-    def test_what_receivers_send_in_turn_after_the_block(self) -> None:
-        """The receivers commit for real here, and still nothing of it goes to a broker."""
+    def test_receivers_messages_after_the_block_reach_no_broker(self) -> None:
+        """The receivers really commit here."""
         heard.clear()
         with captured() as sent:
             parcel.send(None, label=1)

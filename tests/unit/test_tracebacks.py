@@ -117,7 +117,7 @@ def _failure(function) -> BaseException:
 
 @pytest.mark.parametrize("function", FAILURES)
 def test_an_error_is_formatted_as_the_standard_library_does(function):
-    """The text of an error is that of the standard library, the first time and when it is remembered."""
+    """This holds for the first time, and when the text is remembered."""
     for _ in range(2):
         error = _failure(function)
         assert format_error(error, error.__traceback__) == "".join(traceback.format_exception(error))
@@ -130,7 +130,7 @@ def test_an_error_that_was_not_raised():
 
 
 def test_places_are_formatted_once():
-    """The source is read for the first error of a place; the next one from there differs only in what it says."""
+    """The source is read for the first error of a place only."""
     name, source = "<made for a test>", "def fail(what):\n    raise ValueError(what)\n"
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     names: dict[str, Any] = {}
@@ -145,7 +145,7 @@ def test_places_are_formatted_once():
 
 
 class Lines(logging.Handler):
-    """Keeps what a formatter makes of each record."""
+    """A handler that keeps the text of each record."""
 
     def __init__(self, formatter: logging.Formatter | None) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Lines(logging.Handler):
 
 
 class OneLine(logging.Formatter):
-    """Formats errors as the cookbook of logging does."""
+    """A formatter that formats errors as the cookbook of logging does."""
 
     def formatException(self, ei) -> str:
         """Return an error in a line."""
@@ -167,7 +167,7 @@ class OneLine(logging.Formatter):
 
 @pytest.fixture
 def logged(request):
-    """What two handlers of our logger wrote, one of them with a formatter of the host's."""
+    """The output of two handlers of our logger, one of them with a host's formatter."""
     own, plain = Lines(request.param), Lines(None)
     listeners.logger.addHandler(own)
     listeners.logger.addHandler(plain)
@@ -187,7 +187,7 @@ def _log_a_failure() -> str:
 
 @pytest.mark.parametrize("logged", [None], indirect=True)
 def test_the_log_has_the_traceback(logged):
-    """A failed attempt is logged with its traceback, where logging itself would put it."""
+    """It is where logging itself would put it."""
     text = _log_a_failure()
     for texts in logged:
         assert len(texts) == 1
@@ -196,6 +196,6 @@ def test_the_log_has_the_traceback(logged):
 
 @pytest.mark.parametrize("logged", [OneLine()], indirect=True)
 def test_a_hosts_format_of_errors_is_used(logged):
-    """A formatter that formats errors in its own way is asked for each."""
+    """A formatter with its own format of errors is called for each."""
     _log_a_failure()
     assert logged[0][0].endswith("again in 2.0 s\nin a line: ValueError('no slug')")

@@ -1,4 +1,4 @@
-"""What the tests of the codec share: values that travel, values that do not, and an equality that sees types."""
+"""Shared by the tests of the codec: values that travel, values that do not, and an equality that compares types."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def encode(sender: object, payload: Mapping[str, object], **options: Any) -> str
 
 
 def rows(references: Iterable[Reference]) -> Mapping[Reference, Model]:
-    """Find every row that is asked for."""
+    """Find every requested row."""
     return {reference: saved(apps.get_model(reference.label), pk=reference.pk) for reference in references}
 
 
 def same(one: Any, two: Any) -> bool:
-    """Say whether two values are equal and of the same types, all the way down."""
+    """Return whether two values are equal and of the same types, at every level."""
     if type(one) is not type(two):
         return False
     match one:
@@ -106,7 +106,7 @@ hashable_leaves = (
 
 @st.composite
 def leaf(draw):
-    """Draw one of the values without parts; by a name, because their list is too long for Hypothesis' messages."""
+    """Draw a value without parts, by a name, because the list is too long for Hypothesis' messages."""
     return draw(hashable_leaves)
 
 

@@ -1,4 +1,4 @@
-"""Queue items as the publisher writes them, for the tests of what travels together."""
+"""Queue items in the publisher's form, for the tests of batches."""
 
 from __future__ import annotations
 

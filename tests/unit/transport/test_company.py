@@ -1,4 +1,4 @@
-"""Who travels together."""
+"""Batching: which claimed messages are handed to the pool as one request."""
 
 from __future__ import annotations
 
@@ -32,48 +32,48 @@ def parcel(signal: object, *, queue: str = "q", texts: int = 1, size: int = 0) -
 
 
 def sizes(parcels, slots=1):
-    """Arrange, and count."""
+    """Batch the messages, and return the sizes."""
     groups, back = arrange(parcels, slots)
     return [len(group) for group in groups], len(back)
 
 
-def test_the_brief_travel_together():
-    """As many as fit into the time."""
+def test_brief_messages_are_batched():
+    """A batch has as many as fit into the time."""
     assert sizes([parcel(5)] * 10) == ([10], 0)
     assert sizes([parcel(5)] * 12) == ([10], 2)
 
 
 def test_at_most_a_hundred_texts():
-    """As many as the publisher puts into a message."""
+    """The publisher's limit for a message is the same."""
     assert sizes([parcel(0)] * 150) == ([100], 50)
     assert sizes([parcel(0, texts=40)] * 3) == ([2], 1)
 
 
 def test_at_most_a_megabyte():
-    """What a child gets at once."""
+    """A child gets this at once."""
     assert sizes([parcel(0, size=300_000)] * 4) == ([3], 1)
 
 
 @pytest.mark.parametrize("odd", [parcel("new"), parcel(26), parcel(400), Parcel(Claimed(b"", "q", ""))])
-def test_who_is_unknown_or_slow_or_strange_travels_alone(odd):
-    """And nobody's place in the order changes for it."""
+def test_unknown_slow_and_unusual_messages_run_alone(odd):
+    """The order of the others does not change."""
     brief = parcel(1)
     assert sizes([brief, brief, odd, brief, brief], 3) == ([2, 1, 2], 0)
 
 
-def test_what_is_claimed_is_dealt_over_all_who_are_free():
-    """No child idles beside a group."""
+def test_claimed_messages_are_distributed_over_free_processes():
+    """No child idles beside a batch."""
     assert sizes([parcel(0)] * 10, 4) == ([3, 3, 3, 1], 0)
     assert sizes([parcel(0)] * 3, 4) == ([1, 1, 1], 0)
 
 
 def test_queues_do_not_mix():
-    """A request comes through one queue."""
+    """A request comes from one queue."""
     assert sizes([parcel(0), parcel(0, queue="r"), parcel(0, queue="r")], 2) == ([1, 2], 0)
 
 
-def test_nobody_is_free():
-    """All goes back."""
+def test_without_a_free_process_all_are_requeued():
+    """No batch is made."""
     assert sizes([parcel(0)] * 3, 0) == ([], 3)
 
 
@@ -91,7 +91,7 @@ def test_nobody_is_free():
     st.integers(0, 8),
 )
 def test_nothing_is_lost_or_doubled_and_the_bounds_hold(parcels, slots):
-    """Whatever was claimed."""
+    """This holds for any claimed messages."""
     groups, back = arrange(parcels, slots)
 
     assert [*(one for group in groups for one in group), *back] == parcels
@@ -108,45 +108,45 @@ def test_nothing_is_lost_or_doubled_and_the_bounds_hold(parcels, slots):
 class TestLearning:
     @pytest.fixture(autouse=True)
     def pace(self, monkeypatch):
-        """Nothing was seen yet."""
+        """A runtime estimate without any observation."""
         pace = Pace()
         monkeypatch.setattr(batching, "pace", pace)
         return pace
 
-    def test_without_experience_one_is_claimed_for_each_place(self):
-        """It may be slow."""
+    def test_without_estimates_one_message_is_claimed_for_each_process(self):
+        """A message may be slow."""
         assert batching.size() == 1
         arrange([parcel("a")], 1)
         assert batching.size() == 1
 
-    def test_the_mean_says_how_many_are_worth_claiming(self):
-        """What would not fit would only have to go back."""
+    def test_the_mean_run_time_limits_a_claim(self):
+        """More would only have to be requeued."""
         arrange([parcel("a")], 1)
         batching.learn(parcel("a", texts=10).texts, "q", 0.05)
         assert batching.size() == 10
         batching.learn(parcel("a").texts, "q", 1.0)
         assert batching.size() == 1
 
-    def test_never_more_than_a_hundred(self):
-        """As a group holds no more."""
+    def test_a_claim_has_at_most_a_hundred(self):
+        """A batch has no more."""
         arrange([parcel("a")], 1)
         batching.learn(parcel("a", texts=100).texts, "q", 0.0)
         assert batching.size() == MOST_TEXTS
 
     @pytest.mark.parametrize(("message", "count"), [(parcel("a", texts=40), 2), (parcel("a", size=300_000), 3)])
-    def test_fewer_of_large_ones(self, message, count):
-        """A batch of the sender's is a group already."""
+    def test_fewer_messages_with_many_texts_are_claimed(self, message, count):
+        """A sender's batch is a batch already."""
         batching.learn(message.texts, "q", 0.0)
         arrange([message], 1)
         assert batching.size() == count
 
-    def test_a_signal_is_known_by_its_queue(self):
-        """Its receivers there are others."""
+    def test_an_estimate_is_for_a_signal_and_queue(self):
+        """Another queue has other receivers."""
         batching.learn(parcel("a").texts, "q", 0.001)
         assert sizes([parcel("a")] * 2) == ([2], 0)
         assert sizes([parcel("a", queue="r")] * 2) == ([1], 1)
 
-    def test_nothing_is_learned_of_nothing(self):
-        """A message without texts."""
+    def test_an_empty_message_teaches_nothing(self):
+        """It has no texts."""
         batching.learn([], "q", 1.0)
         assert batching.size() == 1

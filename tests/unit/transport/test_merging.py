@@ -1,4 +1,4 @@
-"""What is read of a queue's items, and what becomes one message."""
+"""Coalescing: which queue items are read, and how several become one message."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from tests.unit.transport.parcels import QUEUE, claim, item, read, text_of
 
 
 class Channel:
-    """What kombu's message asks of a channel."""
+    """The methods of a channel that kombu's message calls."""
 
     no_ack_consumers = None
 
     def decode_body(self, body: str, encoding: str | None = None) -> Any:
-        """Give the body as it is."""
+        """Return the body unchanged."""
         assert encoding is None
         return body
 
 
 def deliver(*parcels):
-    """Make the kombu message of a group."""
+    """Make the kombu message of a batch."""
     return Message(Merged(parcels), channel=Channel(), accept={"application/json"})
 
 
 class TestReading:
-    def test_what_the_publisher_writes_is_read(self):
-        """The form in which all texts of this release travel."""
+    def test_the_publishers_items_are_read(self):
+        """All texts of this release have this form."""
         texts = text_of(), text_of()
         assert read(claim(item(*texts))).texts == texts
 
-    def test_a_signal_is_seen_in_a_text(self):
-        """Wherever the rest of the header leaves it."""
+    def test_the_signal_of_a_text_is_found(self):
+        """It may be anywhere in the header."""
         assert signal_of(text_of("shop.paid", sender="shop.order", recorded=True)) == "shop.paid"
 
     @pytest.mark.parametrize(
         "text", ["", "x" * 80, '"s":"a"', "x" * 80 + '"s":"', "x" * 80 + '"s":"' + "a" * 400 + '"']
     )
-    def test_no_signal_is_seen_where_none_stands(self, text):
-        """A forger's text, or a marker."""
+    def test_a_text_without_a_signal(self, text):
+        """It is a forger's text, or a marker."""
         assert signal_of(text) is None
 
     @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ class TestReading:
             {"more": 1},
         ],
     )
-    def test_whatever_is_unusual_is_left_as_it_is(self, changes):
-        """It travels alone, and the worker makes of it what it would have made of it."""
+    def test_an_unusual_item_is_not_read(self, changes):
+        """It goes on alone and unchanged."""
         assert read(claim(item("a", **changes))).texts == ()
 
     @pytest.mark.parametrize("change", [{"exchange": "x"}, {"routing_key": "other"}, {"redelivered": True}])
-    def test_what_came_another_way_is_left_as_it_is(self, change):
-        """Above all what was given out before, and may have ended a worker."""
+    def test_a_redelivered_item_is_not_read(self, change):
+        """It may have ended a worker."""
         made = item("a")
         made["properties"]["delivery_info"] |= change
         assert read(claim(made)).texts == ()
@@ -94,20 +94,20 @@ class TestReading:
     @pytest.mark.parametrize(
         "raw", [b"", b"null", b"[]", b"7", b'"x"', b"{", b"\xff\xfe", b"[" * 5000, b"{}", b"9" * 5000]
     )
-    def test_what_is_no_message_is_left_as_it_is(self, raw):
-        """The transport deals with it."""
+    def test_an_item_that_is_no_message_is_not_read(self, raw):
+        """The transport handles it."""
         assert read(claim(raw)).texts == ()
 
     @given(st.binary(max_size=300))
-    def test_no_bytes_are_too_much(self, raw):
-        """Whoever can write to the broker chose them."""
+    def test_any_bytes_are_accepted(self, raw):
+        """Anybody who can write to the broker chose them."""
         assert read(claim(raw)).texts == ()
 
 
 class TestMerging:
     @given(st.lists(st.lists(st.text(), min_size=1, max_size=3), min_size=1, max_size=8))
-    def test_a_group_holds_the_texts_of_its_members_in_order(self, members):
-        """Whatever they wrote, it stays in its place: none becomes two, or anything but a text."""
+    def test_a_batch_has_its_members_texts_in_order(self, members):
+        """Any bytes of a text stay one text in their place."""
         parcels = [read(claim(item(*texts))) for texts in members]
 
         arguments, named, embedded = deliver(*parcels).payload
@@ -116,8 +116,8 @@ class TestMerging:
         assert (named, embedded) == ({}, {})
 
     @given(st.binary(max_size=60), st.integers(0, 60), st.integers(0, 60))
-    def test_hostile_bytes_in_one_body_do_not_touch_its_neighbours(self, inserted, start, end):
-        """Read by itself, it is texts or nothing."""
+    def test_invalid_bytes_in_one_body_do_not_change_the_others(self, inserted, start, end):
+        """Each body is read separately: it has texts, or none."""
         body = json.dumps([[["a text of somebody's"]], {}, {}]).encode()
         hostile = read(claim(item(body=b64encode(body[:start] + inserted + body[end:]).decode())))
         before, after = read(claim(item("before"))), read(claim(item("after")))
@@ -128,7 +128,7 @@ class TestMerging:
         assert all(type(text) is str for text in hostile.texts)
         assert (named, embedded) == ({}, {})
 
-    def test_a_group_has_an_id_and_a_tag_of_its_own(self):
+    def test_a_batch_has_its_own_id_and_tag(self):
         """Its members are acknowledged by theirs."""
         first, second = read(claim(item("a"), tag="1")), read(claim(item("b"), tag="2"))
         message = deliver(first, second)
@@ -137,23 +137,23 @@ class TestMerging:
         assert message.headers["id"] not in [first.headers["id"], second.headers["id"]]
         assert message.headers["argsrepr"] == "(2 texts)"
 
-    def test_who_travels_alone_keeps_id_and_tag(self):
-        """As on any transport."""
+    def test_a_single_message_keeps_its_id_and_tag(self):
+        """This is as on any transport."""
         made = item("a")
         message = deliver(read(claim(made, tag="1")))
         assert (message.headers, message.delivery_tag) == (made["headers"], "1")
         assert message.properties["correlation_id"] == made["headers"]["id"]
 
-    def test_a_group_is_a_request_as_others_are(self):
-        """A worker's main process finds all that it asks for."""
+    def test_a_batch_is_an_ordinary_request(self):
+        """A worker's main process finds all that it reads."""
         message = deliver(read(claim(item("a"))), read(claim(item("b"))))
         app = celery.get_app()
         made = DeliverRequest(message, app=app, task=app.tasks[celery.TASK_NAME], hostname="here")
         assert made.body == ([["a", "b"]], {}, {})
         assert made.delivery_info["routing_key"] == QUEUE
 
-    def test_who_merely_looks_like_a_group_is_none(self):
-        """A forged item has no way to bring its own arguments along."""
+    def test_a_forged_batch_is_not_a_batch(self):
+        """A forged item cannot bring its own arguments."""
         forged = item("a") | {"parcels": [["x"]]}
         forged["properties"]["body_encoding"] = None
         forged["body"] = json.dumps([[["a"]], {}, {}])
@@ -165,6 +165,6 @@ class TestMerging:
     ("recipients", "several"),
     [((), False), (("one",), False), (("one", "two"), True), (("o]ne", "two"), False), (None, False)],
 )
-def test_several_recipients_are_seen_in_a_text(recipients, several):
-    """A glance alone; what misleads it costs nothing but company."""
+def test_the_recipients_of_a_text_are_counted(recipients, several):
+    """The count only decides how messages are batched, so a false one does little harm."""
     assert has_several_recipients(text_of(recipients=recipients, sender="shop.Order")) is several

@@ -1,4 +1,4 @@
-"""How a group's message ends: each text as far as it has come."""
+"""The end of a batch's message: each text ends by its own progress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.transport.parcels import claim, item, read
 
 
 class Unacked:
-    """What is claimed; notes what is asked of it."""
+    """Claims that record what is asked of them."""
 
     claims, index = "unacked", "unacked_index"
 
@@ -29,23 +29,23 @@ class Unacked:
         self.items: list[tuple[str, ...]] = []  # of the divisions, as they are
 
     def list_of(self, claimed) -> str:
-        """Where a claim came from."""
+        """Return the list of a claim."""
         return str(claimed.queue)
 
     def give_back(self, claimed) -> None:
-        """Note it."""
+        """Record it."""
         if self.error:
             raise self.error
         self.calls.append(("back", *(each.tag for each in claimed)))
 
     def restore(self, tags, *, leftmost) -> list[Any]:
-        """Note it."""
+        """Record it."""
         assert leftmost
         self.calls.append(("again", *tags))
         return []
 
     def run(self, script, keys, tag, remains, end, *items) -> None:
-        """Note a division: as what remains and what goes to the list: texts, and whether it is redelivered."""
+        """Record a division: the remaining texts, those for the list, and whether it is redelivered."""
         assert script is DIVIDE
         assert end == "RPUSH" or (end == "LPUSH" and not remains)
         assert keys == ("unacked", "unacked_index", "signalbus")
@@ -58,7 +58,7 @@ class Unacked:
 
 
 def seen(message):
-    """What a worker will see in an item."""
+    """Return what a worker will see in an item."""
     ((texts,), _, _) = json.loads(b64decode(message["body"]))
     redelivered = message["headers"].get("redelivered", False)
     assert message["properties"]["delivery_info"].get("redelivered", False) == redelivered
@@ -66,12 +66,12 @@ def seen(message):
 
 
 def for_some(text, places, count):
-    """Name those recipients beside a text; one that is none has none."""
+    """Name these recipients beside a text; a text that is none has none."""
     return None if text == "garbage" else f"{text}{''.join(map(str, places))}/{count}"
 
 
 class Channel:
-    """A channel that notes how messages end."""
+    """A channel that records how messages end."""
 
     no_ack_consumers = None
 
@@ -82,30 +82,30 @@ class Channel:
         self.requeued_later: list[str] = []
 
     def basic_ack(self, tag, multiple=False) -> None:
-        """Note it."""
+        """Record it."""
         self.unacked.calls.append(("ack", tag))
 
     def basic_reject(self, tag, requeue=False) -> None:
-        """Note it."""
+        """Record it."""
         self.unacked.calls.append(("reject", tag, requeue))
 
     def requeue_later(self, tag) -> None:
-        """Note it."""
+        """Record it."""
         self.requeued_later.append(tag)
 
     def decode_body(self, body, encoding=None):
-        """A single message's."""
+        """Return the body of a single message."""
         return body
 
 
 @pytest.fixture
 def channel():
-    """One that notes what happens."""
+    """A channel that records."""
     return Channel()
 
 
 class Sheet:
-    """The progress of some texts; a text may begin until it is stopped."""
+    """The progress of some texts, which may begin until it is stopped."""
 
     def __init__(self, states, *, begins=()) -> None:
         self.states = list(states)
@@ -118,7 +118,7 @@ class Sheet:
 
     @property
     def all_states(self) -> bytes:
-        """The same, with those of recipients."""
+        """Return the state of each text and recipient."""
         return self.told() + b"".join(self.parts().values())
 
     def parts(self) -> dict[int, bytes]:
@@ -126,14 +126,14 @@ class Sheet:
         return {text: bytes(states) for text, states in self.recipients.items()}
 
     def stop(self) -> None:
-        """Let nothing more begin; what has begun meanwhile is seen."""
+        """Let no more texts begin; texts that have begun meanwhile are seen."""
         for text in self.begins:
             self.states[text] = BEGUN
 
 
 @pytest.fixture
 def posted():
-    """The progress of three texts, in the memory that the process of the pool shares."""
+    """The progress of three texts, in memory that the pool's process shares."""
     made = progress.post(3)
     assert made is not None
     yield made
@@ -152,22 +152,22 @@ ABC = ("1", "a"), ("2", "b"), ("3", "c")
 
 
 class TestAck:
-    def test_what_is_done_is_acknowledged(self, channel):
-        """By the group's tag, which stands for all of them."""
+    def test_done_texts_are_acknowledged(self, channel):
+        """The batch's tag stands for all of them."""
         deliver(channel, *ABC, states=[DONE, DONE, BEGUN]).ack()
         assert channel.unacked.calls == [("ack", "sb1g:1")]
 
-    def test_what_has_not_begun_is_given_back_first(self, channel):
-        """It was taken back, and nobody has looked since."""
+    def test_texts_that_have_not_begun_are_requeued_first(self, channel):
+        """The ticket was void, and nobody has looked since."""
         deliver(channel, *ABC, states=[DONE, WAITING, WAITING]).ack()
         assert channel.unacked.calls == [("back", "2", "3"), ("ack", "sb1g:1")]
 
-    def test_who_tells_nothing_has_done_it(self, channel):
-        """A process that shares no memory."""
+    def test_a_process_without_progress_has_done_all(self, channel):
+        """It shares no memory."""
         deliver(channel, *ABC).ack()
         assert channel.unacked.calls == [("ack", "sb1g:1")]
 
-    def test_nothing_is_acknowledged_that_could_not_be_given_back(self, channel):
+    def test_a_text_that_could_not_be_requeued_is_not_acknowledged(self, channel):
         """It would be lost."""
         channel.unacked.error = RedisConnectionError()
         with pytest.raises(RedisConnectionError):
@@ -177,25 +177,25 @@ class TestAck:
 
 
 class TestReject:
-    def test_each_goes_its_way(self, channel):
-        """Done is done; what was begun comes again, marked; what waited has nothing to do with it."""
+    def test_each_text_ends_by_its_state(self, channel):
+        """Done is acknowledged, begun is redelivered and marked, waiting is requeued."""
         message = deliver(channel, *ABC, states=[DONE, BEGUN, WAITING])
         message.reject(requeue=True)
         assert channel.unacked.calls == [("back", "3"), ("again", "2"), ("ack", "sb1g:1")]
         assert message.acknowledged
 
-    def test_without_requeue_what_was_begun_is_dropped(self, channel):
-        """As Celery wants it; the others were not meant."""
+    def test_without_requeue_begun_texts_are_dropped(self, channel):
+        """Celery asks for it; the other texts are not meant."""
         deliver(channel, *ABC, states=[DONE, BEGUN, WAITING]).reject()
         assert channel.unacked.calls == [("back", "3"), ("ack", "sb1g:1")]
 
-    def test_who_tells_nothing_comes_again_as_a_whole(self, channel):
-        """Any of them may have run."""
+    def test_without_progress_the_whole_message_is_redelivered(self, channel):
+        """Any text may have run."""
         deliver(channel, *ABC).reject(requeue=True)
         assert channel.unacked.calls == [("reject", "sb1g:1", True)]
 
-    def test_a_batch_is_divided(self, channel):
-        """It is one claim, of which each text goes its own way, and alone from then on."""
+    def test_a_senders_batch_is_divided(self, channel):
+        """It is one claim, whose texts are separate messages from then on."""
         deliver(channel, ("1", "a", "b", "c", "d"), states=[DONE, BEGUN, WAITING, WAITING]).reject(requeue=True)
         assert channel.unacked.calls == [
             ("divide", "1", (["a", "b"], False), (["d"], False), (["c"], False)),
@@ -205,17 +205,17 @@ class TestReject:
 
 
 class TestAtAHardTimeLimit:
-    """Celery ends the message first and kills the process then."""
+    """Celery ends the message first and then kills the process."""
 
-    def test_a_text_that_begins_meanwhile_is_given_out_again_as_begun(self, channel):
-        """Unmarked it would run twice, and nobody would count the first run."""
+    def test_a_text_that_begins_meanwhile_is_redelivered_as_begun(self, channel):
+        """Unmarked it would run twice, and the first run would not be counted."""
         message = deliver(channel, *ABC)
         message.sheet = Sheet([DONE, WAITING, WAITING], begins=[1])
         message.reject(requeue=True)
         assert channel.unacked.calls == [("back", "3"), ("again", "2"), ("ack", "sb1g:1")]
 
-    def test_a_text_that_begins_meanwhile_is_not_given_back_by_an_acknowledgement(self, channel):
-        """As where Celery acknowledges what has failed or overrun its time."""
+    def test_a_text_that_begins_meanwhile_is_not_requeued_by_an_acknowledgement(self, channel):
+        """Celery may acknowledge a message that failed or took too long."""
         message = deliver(channel, *ABC)
         message.sheet = Sheet([DONE, WAITING, WAITING], begins=[1])
         message.ack()
@@ -223,7 +223,7 @@ class TestAtAHardTimeLimit:
 
     @pytest.mark.parametrize("end", [lambda message: message.reject(requeue=True), lambda message: message.ack()])
     def test_the_process_begins_nothing_after_it(self, channel, posted, end):
-        """It lives for a moment longer."""
+        """It lives a moment longer."""
         message = deliver(channel, *ABC)
         message.sheet = posted
         told = progress.of(posted.ticket, 3)
@@ -232,8 +232,8 @@ class TestAtAHardTimeLimit:
         told.end(0)
         assert not told.begin(1)
 
-    def test_the_process_begins_nothing_after_it_though_it_has_not_begun_before(self, channel, posted):
-        """The whole message comes again."""
+    def test_a_process_that_had_not_begun_begins_nothing_after_it(self, channel, posted):
+        """The whole message is redelivered."""
         message = deliver(channel, *ABC)
         message.sheet = posted
         message.reject(requeue=True)
@@ -241,14 +241,14 @@ class TestAtAHardTimeLimit:
         assert not progress.of(posted.ticket, 3).begin(0)
 
 
-class TestGivingBack:
-    def test_what_waits_goes_back_while_the_rest_is_worked_on(self, channel):
+class TestRequeueing:
+    def test_waiting_texts_are_requeued_while_others_run(self, channel):
         """The claims of the others stay."""
         assert deliver(channel, *ABC).give_back([DONE, BEGUN, WAITING])
         assert channel.unacked.calls == [("back", "3")]
 
-    def test_who_shares_a_transaction_goes_back_as_well_but_not_because_of_an_error(self, channel):
-        """Its row lets it run once; and it may be what ended the process."""
+    def test_texts_of_a_group_commit_are_requeued_but_not_after_an_error(self, channel):
+        """A row lets each run once; one of them may have ended the process."""
         message = deliver(channel, *ABC, states=[SHARED, BEGUN, WAITING])
         message.reject(requeue=True)
         assert channel.unacked.calls == [("back", "3"), ("again", "1", "2"), ("ack", "sb1g:1")]
@@ -259,8 +259,8 @@ class TestGivingBack:
         message.reject(requeue=True)
         assert channel.unacked.calls == [("back", "1", "3"), ("again", "2"), ("ack", "sb1g:1")]
 
-    def test_nothing_is_given_back_twice(self, channel):
-        """Not by the lookout, and not at the end."""
+    def test_no_text_is_requeued_twice(self, channel):
+        """The watchdog and the end of the message both requeue."""
         message = deliver(channel, ("1", "a", "b"), ("2", "c"), states=[DONE, WAITING, WAITING])
         assert message.give_back([BEGUN, WAITING, WAITING])
         assert message.give_back([BEGUN, WAITING, WAITING])
@@ -271,13 +271,13 @@ class TestGivingBack:
             ("ack", "sb1g:1"),
         ]
 
-    def test_a_claim_keeps_what_is_worked_on(self, channel):
-        """If the worker dies, nothing else of the batch runs again."""
+    def test_a_claim_keeps_the_running_texts(self, channel):
+        """If the worker dies, no other text of the batch runs again."""
         deliver(channel, ("1", "a", "b", "c")).give_back([BEGUN, WAITING, WAITING])
         assert channel.unacked.calls == [("divide", "1", (["a"], False), (["c"], False), (["b"], False))]
 
-    def test_the_broker_does_not_answer(self, channel):
-        """So it is tried again."""
+    def test_requeueing_is_repeated_if_the_broker_does_not_answer(self, channel):
+        """Nothing was changed."""
         message = deliver(channel, *ABC)
         channel.unacked.error = RedisConnectionError()
         assert not message.give_back([BEGUN, WAITING, WAITING])
@@ -285,8 +285,8 @@ class TestGivingBack:
         assert message.give_back([BEGUN, WAITING, WAITING])
         assert channel.unacked.calls == [("back", "2", "3")]
 
-    def test_the_answer_is_lost(self, channel):
-        """It may have been done: the very same is said again, whatever has happened to the texts since."""
+    def test_the_same_command_is_repeated_if_the_answer_is_lost(self, channel):
+        """It may have been done, so it must not change with the texts' progress."""
         message = deliver(channel, ("1", "a", "b", "c"), states=[DONE, WAITING, WAITING])
         channel.unacked.error = RedisConnectionError()
         assert not message.give_back([BEGUN, BEGUN, WAITING])
@@ -299,16 +299,16 @@ class TestGivingBack:
 
 
 class TestRecipients:
-    """Those of one text, as far as each is."""
+    """The recipients of one text, each with its own progress."""
 
     def deliver(self, channel, states, *members, **recipients):
-        """Make a message, of whose texts some have several recipients."""
+        """Make a message with some texts that have several recipients."""
         message = deliver(channel, *members, states=states)
         message.sheet.recipients = {message.texts.index(text): each for text, each in recipients.items()}
         return message
 
-    def test_those_that_wait_go_back_each_alone(self, channel):
-        """The claim keeps the one that hangs: what is done does not run again if the worker dies."""
+    def test_waiting_recipients_are_requeued_each_alone(self, channel):
+        """The claim keeps the straggler; done recipients do not run again if the worker dies."""
         message = self.deliver(channel, [BEGUN], ("1", "a"), a=[DONE, BEGUN, WAITING, WAITING])
         assert message.give_back([BEGUN])
         assert channel.unacked.calls == [("divide", "1", (["a1/4"], False), (["a3/4"], False), (["a2/4"], False))]
@@ -317,19 +317,19 @@ class TestRecipients:
         message.ack()
         assert channel.unacked.calls[1:] == [("ack", "1")]
 
-    def test_those_that_were_refused_go_back_before_the_end(self, channel):
+    def test_refused_recipients_are_requeued_before_the_end(self, channel):
         """Nobody has looked between the void ticket and the end."""
         self.deliver(channel, [DONE], ("1", "a"), a=[DONE, WAITING]).ack()
         assert channel.unacked.calls == [("divide", "1", "", (["a1/2"], False)), ("ack", "1")]
 
-    def test_those_of_one_commit_go_back_beside_the_one_whose_turn_it_is(self, channel):
-        """Their rows let them run once."""
+    def test_recipients_of_a_group_commit_are_requeued_beside_the_running_one(self, channel):
+        """Their rows let each run once."""
         message = self.deliver(channel, [BEGUN], ("1", "a"), a=[SHARED, BEGUN, DONE])
         assert message.give_back([BEGUN])
         assert channel.unacked.calls == [("divide", "1", (["a1/3"], False), (["a0/3"], False))]
 
-    def test_what_was_begun_is_given_out_again_without_those_that_went_back(self, channel):
-        """Its process is lost."""
+    def test_begun_recipients_are_redelivered_without_the_requeued_ones(self, channel):
+        """Their process was lost."""
         message = self.deliver(channel, [BEGUN], ("1", "a"), a=[BEGUN, WAITING])
         message.give_back([BEGUN])
         message.reject(requeue=True)
@@ -339,29 +339,29 @@ class TestRecipients:
             ("ack", "1"),
         ]
 
-    def test_in_a_batch_they_go_with_the_texts_that_wait(self, channel):
-        """In one step, in their order."""
+    def test_recipients_are_requeued_with_waiting_texts(self, channel):
+        """This happens in one step, in their order."""
         message = self.deliver(channel, [DONE, BEGUN, WAITING], ("1", "a", "b", "c"), b=[BEGUN, WAITING])
         assert message.give_back([DONE, BEGUN, WAITING])
         assert channel.unacked.calls == [
             ("divide", "1", (["a", "b0/2"], False), (["b1/2"], False), (["c"], False)),
         ]
 
-    def test_a_text_that_goes_back_as_a_whole_goes_without_those_that_went_before(self, channel):
-        """As where its others were put off."""
+    def test_a_requeued_text_leaves_out_requeued_recipients(self, channel):
+        """Its other recipients were put off, for example."""
         message = self.deliver(channel, [BEGUN], ("1", "a"), a=[BEGUN, WAITING])
         message.give_back([BEGUN])
         assert message.give_back([WAITING])
         assert channel.unacked.calls[1:] == [("divide", "1", "", (["a0/2"], False))]
 
-    def test_a_text_that_is_none_stays_as_it_is(self, channel):
+    def test_an_invalid_text_is_not_changed(self, channel):
         """Its worker refuses it."""
         message = self.deliver(channel, [BEGUN], ("1", "garbage"), garbage=[BEGUN, WAITING])
         assert message.give_back([BEGUN])
         assert channel.unacked.calls == []
 
-    def test_the_answer_is_lost(self, channel):
-        """The very same is said again."""
+    def test_the_same_division_is_repeated_if_the_answer_is_lost(self, channel):
+        """It may have been done."""
         message = self.deliver(channel, [BEGUN], ("1", "a"), a=[BEGUN, WAITING])
         channel.unacked.error = RedisConnectionError()
         assert not message.give_back([BEGUN])
@@ -373,8 +373,8 @@ class TestRecipients:
 
 
 class TestWaiting:
-    def test_others_are_waited_for_where_a_place_is_free(self, channel):
-        """There they would begin."""
+    def test_texts_wait_for_a_free_process(self, channel):
+        """It would begin them."""
         message = deliver(channel, *ABC)
         assert message.is_waited_for()
         channel.work.free = lambda: 0
@@ -382,15 +382,15 @@ class TestWaiting:
         channel.work.free = lambda: None  # nobody knows
         assert not message.is_waited_for()
 
-    def test_not_by_a_worker_that_takes_no_more(self, channel):
-        """It was told to leave the queue, or stops: its pool may be gone."""
+    def test_a_worker_that_stops_consuming_has_no_free_process(self, channel):
+        """It left the queue, or stops: its pool may be gone."""
         channel.active_queues = ["other"]
         channel.work.free = Mock(side_effect=AttributeError)
         assert not deliver(channel, *ABC).is_waited_for()
 
 
 def test_each_item_of_a_divided_batch_is_a_message_of_its_own(channel, monkeypatch):
-    """With one tag, or one id, the end of one would be that of the other."""
+    """Each has its own tag and id, so the end of one does not end another."""
     items: list[str] = []
     monkeypatch.setattr(
         channel.unacked, "run", lambda script, keys, tag, remains, end, *made: items.extend([remains, *made])

@@ -1,4 +1,4 @@
-"""Who has begun a text, and who may take it back: never both."""
+"""Progress: a text is either begun by a child, or requeued by the main process, never both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from signalbus.transport.progress import BEGUN, DONE, MOST_TEXTS, WAITING, Progr
 
 @pytest.fixture
 def sheet():
-    """That of a message of four texts."""
+    """The progress of a message of four texts."""
     made = post(4)
     assert made is not None
     yield made
@@ -26,12 +26,12 @@ def sheet():
 
 
 def of(sheet) -> Progress:
-    """What the process of the pool has."""
+    """Return the child's side."""
     return progress.of(sheet.ticket, len(sheet.states))
 
 
-def test_the_main_process_sees_how_far_it_is(sheet):
-    """Each text waits, is begun, and is done."""
+def test_the_main_process_sees_the_progress(sheet):
+    """Each text waits, has begun, and is done."""
     told = of(sheet)
     assert (sheet.steps, sheet.told()) == (0, b"")
 
@@ -43,8 +43,8 @@ def test_the_main_process_sees_how_far_it_is(sheet):
     assert sheet.steps == 2
 
 
-def test_what_was_taken_back_cannot_be_begun(sheet):
-    """Whoever is at a text ends it, and begins no other."""
+def test_a_requeued_text_cannot_begin(sheet):
+    """A child ends its present text, and begins no other."""
     told = of(sheet)
     assert told.begin(0)
 
@@ -55,8 +55,8 @@ def test_what_was_taken_back_cannot_be_begun(sheet):
     assert list(sheet.told()) == [DONE, WAITING, WAITING, WAITING]
 
 
-def test_several_are_begun_together_or_none(sheet):
-    """Such as the rest of a batch that is to be published again."""
+def test_several_texts_begin_together_or_not_at_all(sheet):
+    """The rest of a batch that is published again is an example."""
     told = of(sheet)
     assert told.begin(1, 2)
     assert list(sheet.told()) == [WAITING, BEGUN, BEGUN, WAITING]
@@ -65,8 +65,8 @@ def test_several_are_begun_together_or_none(sheet):
     assert list(sheet.told()) == [WAITING, BEGUN, WAITING, WAITING]
 
 
-def test_what_is_put_off_waits_again(sheet):
-    """Until its company is there."""
+def test_a_postponed_text_waits_again(sheet):
+    """It waits for its group."""
     told = of(sheet)
     told.begin(0)
     told.put_off(0)
@@ -75,8 +75,8 @@ def test_what_is_put_off_waits_again(sheet):
     assert sheet.told()[0] == BEGUN
 
 
-def test_recipients_are_seen_one_by_one(sheet):
-    """Those of the texts that have several; and no more than there is room for."""
+def test_recipients_have_their_own_progress(sheet):
+    """This holds for texts with several recipients, up to the size of the memory."""
     told = of(sheet)
     assert sheet.parts() == {}
     told.begin(1)
@@ -92,8 +92,8 @@ def test_recipients_are_seen_one_by_one(sheet):
     assert told.parts(2, 1).begin(0)
 
 
-def test_what_runs_is_told_where_that_is_sure(sheet):
-    """One text that is begun, and of one with several recipients the one that is begun."""
+def test_the_running_text_is_known_if_it_is_certain(sheet):
+    """One text has begun, or one recipient of it."""
     told = of(sheet)
     assert sheet.running() is None  # as of a process that shares no memory
 
@@ -117,8 +117,8 @@ def test_what_runs_is_told_where_that_is_sure(sheet):
     assert sheet.running() == (1, 2)
 
 
-def test_a_sheet_that_is_used_again_is_no_good_to_who_had_it_before(monkeypatch):
-    """A process that was given up may still be at it."""
+def test_a_reused_ticket_is_void_for_its_former_process(monkeypatch):
+    """That process may still run."""
     monkeypatch.setattr(progress, "_free", type(progress._free)([1]))
     first = post(2)
     assert first is not None
@@ -133,8 +133,8 @@ def test_a_sheet_that_is_used_again_is_no_good_to_who_had_it_before(monkeypatch)
     put_away(second)
 
 
-def test_a_message_without_a_sheet_is_delivered_all_the_same(monkeypatch):
-    """Too many texts, too many messages, nobody who looks."""
+def test_a_message_without_progress_is_delivered(monkeypatch):
+    """It has too many texts, there are too many messages, or no watchdog looks."""
     assert post(MOST_TEXTS + 1) is None
     monkeypatch.setattr(progress, "_free", type(progress._free)())
     assert post(2) is None
@@ -143,14 +143,14 @@ def test_a_message_without_a_sheet_is_delivered_all_the_same(monkeypatch):
     told.end(499)
 
 
-def test_a_process_that_was_not_forked_notes_it_for_itself(sheet, monkeypatch):
-    """It shares no memory with the main process, in which its ticket would look void."""
+def test_a_spawned_process_keeps_progress_for_itself(sheet, monkeypatch):
+    """It shares no memory with the main process, in which its ticket would be void."""
     monkeypatch.setattr(progress, "_memory", bytearray(len(progress._memory)))
     assert of(sheet).begin(0)
 
 
-def test_a_forked_process_shares_it(sheet):
-    """That is what it is for."""
+def test_a_forked_process_shares_its_progress(sheet):
+    """The main process sees it."""
     pid = os.fork()
     if pid == 0:
         of(sheet).begin(2)
@@ -160,8 +160,8 @@ def test_a_forked_process_shares_it(sheet):
 
 
 @given(st.lists(st.sampled_from(["run", "void", "look"]), max_size=12))
-def test_no_text_is_run_and_taken_back(turns):
-    """Whatever the order of their steps: what is taken after a pause is never begun, and nothing is forgotten."""
+def test_no_text_runs_and_is_requeued(turns):
+    """In any order of steps, a requeued text never begins after the pause, and no text is forgotten."""
     sheet = post(4)
     assert sheet is not None
     told, ran, at = of(sheet), [], 0
@@ -182,8 +182,8 @@ def test_no_text_is_run_and_taken_back(turns):
     put_away(sheet)
 
 
-def test_two_at_once_never_both():
-    """A thread that runs texts as fast as it can, another that takes them back in the middle."""
+def test_two_threads_never_run_and_requeue_one_text():
+    """One runs texts as fast as it can, the other requeues them."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
@@ -215,8 +215,8 @@ def test_two_at_once_never_both():
         sys.setswitchinterval(before)
 
 
-def test_what_is_stopped_is_seen_a_pause_later(sheet, monkeypatch):
-    """Counted from when the ticket was made void, not from an earlier moment; a second time nothing is waited for."""
+def test_a_stopped_message_is_read_a_pause_later(sheet, monkeypatch):
+    """The pause begins when the ticket was made void; a second stop does not wait."""
     events: list[object] = []
     clock = SimpleNamespace(monotonic=lambda: 5.0, sleep=events.append)
     monkeypatch.setattr(progress, "time", clock)
@@ -229,6 +229,6 @@ def test_what_is_stopped_is_seen_a_pause_later(sheet, monkeypatch):
     assert len(events) == 1
 
 
-def test_two_looks_are_further_apart_than_the_pause():
-    """The lookout's time of a look is one from before it made the ticket void."""
+def test_two_checks_are_further_apart_than_the_pause():
+    """The time of a check is before the ticket was made void."""
     assert stragglers.EVERY > 2 * progress.PAUSE

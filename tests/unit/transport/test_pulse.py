@@ -1,4 +1,4 @@
-"""When a worker sends its heartbeat, and what counts as in flight."""
+"""The times of a worker's heartbeat, and the messages that count as in flight."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Unacked:
-    """Redis, as far as a heartbeat asks it; notes each heartbeat's owner and claims."""
+    """The commands of a heartbeat to Redis; it records each heartbeat's owner and claims."""
 
     def __init__(self) -> None:
         self.beats: list[tuple[str, list[str]]] = []
@@ -28,16 +28,16 @@ class Unacked:
         self.taken: list[str] = []
 
     def first_owner(self) -> str | None:
-        """Return the owner that was not heard of for longest."""
+        """Return the owner whose heartbeat is oldest."""
         if (error := next(self.answers, None)) is not None:
             raise error
         return self.first
 
     def acknowledge(self, owner: Owner) -> None:
-        """Hear nothing."""
+        """Ignore it."""
 
     def beat(self, owner: str, tags: list[str]) -> list[str]:
-        """Note a heartbeat."""
+        """Record a heartbeat."""
         self.beats.append((owner, tags))
         return self.dead
 
@@ -47,19 +47,19 @@ class Unacked:
         return 1
 
     def forget(self, owner: str) -> None:
-        """Note it."""
+        """Record it."""
         self.forgotten.append(owner)
 
 
 class Ended:
-    """An event that notes how long the thread would wait, and is set after some waits."""
+    """An event that records how long the thread would wait, and is set after some waits."""
 
     def __init__(self, waits: int) -> None:
         self.waited: list[float] = []
         self._left = waits
 
     def wait(self, seconds: float) -> bool:
-        """Note it."""
+        """Record it."""
         self.waited.append(seconds)
         self._left -= 1
         return self._left < 0
@@ -67,13 +67,13 @@ class Ended:
 
 @pytest.fixture
 def owner() -> Owner:
-    """A process that has claimed nothing."""
+    """A process without claims."""
     return Owner()
 
 
 @pytest.fixture
 def channel() -> Any:
-    """An open channel, of a consumer that does not know what is under way."""
+    """An open channel, whose consumer does not know the messages in flight."""
     return SimpleNamespace(closed=False, unacked=Unacked(), work=Work())
 
 
@@ -93,7 +93,7 @@ def run(channel, owner, monkeypatch):
 
 @pytest.mark.parametrize("answers", [[None] * 5, [None, RedisConnectionError(), None, None]])
 def test_a_claim_made_at_any_moment_is_followed_by_a_heartbeat_in_time(run, channel, answers):
-    """A claim is dead LEASE seconds after it was made, by a clock of whole seconds; nothing wakes the heartbeat."""
+    """A claim expires LEASE seconds after it was made, by a clock of whole seconds; nothing wakes the heartbeat."""
     channel.unacked.answers = iter(answers)
     assert max(run(5)) < LEASE - 1
 
@@ -112,18 +112,18 @@ def acknowledge_group(owner: Owner) -> None:
 
 
 def send_acknowledgement(owner: Owner) -> None:
-    """The acknowledgement was sent, and not answered."""
+    """Send the acknowledgement, without an answer."""
     acknowledge(owner)
     owner.acknowledged.popleft()
 
 
 def ask(owner: Owner) -> None:
-    """A claim was sent, and its reply not read."""
+    """Send a claim, and do not read its reply."""
     owner.reserve(5)
 
 
 def lose(owner: Owner) -> None:
-    """A claim was sent, its reply is lost, and it is not settled."""
+    """Send a claim, whose reply is lost, and which is not settled."""
     owner.lost.append(Numbers(1, 5))
 
 
@@ -131,8 +131,8 @@ IN_FLIGHT = [acknowledge, acknowledge_group, send_acknowledgement, ask, lose]
 
 
 @pytest.mark.parametrize("begin", IN_FLIGHT)
-def test_what_redis_has_not_heard_of_keeps_the_owner_alive(channel, owner, begin):
-    """Else another worker takes its claims back, and runs what is done or about to run."""
+def test_unanswered_commands_keep_the_owner_alive(channel, owner, begin):
+    """Otherwise another worker would requeue its claims, and run messages that are done or about to run."""
     begin(owner)
     beats = Pulse(channel, owner)
     beats._held_at -= 2 * LEASE
@@ -143,7 +143,7 @@ def test_what_redis_has_not_heard_of_keeps_the_owner_alive(channel, owner, begin
 
 
 @pytest.mark.parametrize("begin", IN_FLIGHT)
-def test_a_closed_channels_heartbeat_goes_on_until_redis_has_heard(run, channel, owner, begin):
+def test_a_closed_channels_heartbeat_goes_on_until_redis_answers(run, channel, owner, begin):
     """Celery waits for up to half a minute before it connects again."""
     begin(owner)
     channel.closed = True
@@ -160,8 +160,8 @@ def test_after_an_outage_that_no_heartbeat_met_nobody_is_taken_for_dead_at_once(
     assert channel.unacked.taken == taken
 
 
-def test_a_closed_channels_heartbeat_tells_redis_what_has_ended_and_ends(run, channel, owner):
-    """It asks again while Redis is away; when Redis has heard, nothing is in flight."""
+def test_a_closed_channels_heartbeat_sends_acknowledgements_and_ends(run, channel, owner):
+    """It tries again while Redis is away; then nothing is in flight."""
     acknowledge(owner)
     answers = iter([RedisConnectionError(), RedisConnectionError(), None])
 
@@ -175,19 +175,19 @@ def test_a_closed_channels_heartbeat_tells_redis_what_has_ended_and_ends(run, ch
     assert not channel.unacked.beats
 
 
-def test_no_visibility_timeout_finds_an_unheard_acknowledgement(channel, owner):
-    """A stock kombu worker beside this one must not restore what is done."""
+def test_no_visibility_timeout_finds_an_unanswered_acknowledgement(channel, owner):
+    """A worker with kombu's transport must not restore a message that is done."""
     acknowledge_group(owner)
     Pulse(channel, owner).beat(channel)
     assert channel.unacked.beats == [(owner.id, ["sb1:x:1", "sb1:x:2"])]
 
 
-def test_an_acknowledgement_of_what_is_not_held_leaves_nothing_in_flight(owner):
-    """It may have been given back meanwhile."""
+def test_an_acknowledgement_of_an_unknown_claim_leaves_nothing_in_flight(owner):
+    """It may have been requeued meanwhile."""
     assert owner.acknowledge("sb1:x:1") == []
     assert not owner.is_in_flight()
 
 
-def test_patience_outlasts_a_lease():
-    """After an outage each worker has to send a heartbeat before another takes its claims back."""
+def test_the_pause_after_an_outage_is_longer_than_a_lease():
+    """Each worker has to send a heartbeat before another requeues its claims."""
     assert PATIENCE > 2 * LEASE

@@ -1,4 +1,4 @@
-"""What is told of claims while the channel that they belong to closes."""
+"""The heartbeat's commands while its channel closes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from signalbus.transport.unacked import Unacked
 
 
 class Pool:
-    """Lends one connection, whose socket another thread closes while somebody reads from it."""
+    """A pool that lends one connection, whose socket another thread closes during a read."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -29,7 +29,7 @@ class Pool:
         """Send nothing."""
 
     def read_response(self) -> None:
-        """Fall over what is missing, as redis-py's parsers do."""
+        """Fail on the missing socket, as redis-py's parsers do."""
         raise self.error
 
 
@@ -37,8 +37,8 @@ class Pool:
     "error", [ValueError("I/O operation on closed file."), AttributeError("'NoneType' object has no attribute 'recv'")]
 )
 @pytest.mark.parametrize(("closing", "raised"), [(True, RedisConnectionError), (False, Exception)])
-def test_a_connection_that_was_cut_is_one_that_is_gone(error: Exception, closing: bool, raised: type[Exception]):
-    """The pulse goes on, as where the server had ended it; what is wrong with an open one is nobody's expectation."""
+def test_a_connection_closed_during_a_read_counts_as_lost(error: Exception, closing: bool, raised: type[Exception]):
+    """The heartbeat goes on, as if the server had closed it; other errors are raised."""
     pool = Pool(error)
     channel = SimpleNamespace(
         closed=False, _closing=closing, pool=pool, global_keyprefix="", unacked_key="u", unacked_index_key="i"

@@ -1,1 +1,1 @@
-"""An app of test models, enumerations and dataclasses: what may be named in a message stands in an installed app."""
+"""An app of test models, enumerations and dataclasses: a message may only name classes of installed apps."""

@@ -1,4 +1,4 @@
-"""One of each kind of model, enumeration and dataclass that a payload can hold."""
+"""One model, enumeration or dataclass of each kind that a payload can contain."""
 
 # ruff: noqa: DJ008  (nobody reads these)
 
@@ -43,7 +43,7 @@ class TemperatureField(models.Field):  # type: ignore[type-arg]
 
 
 class Amount:
-    """What a descriptor makes of a text that is read, as a money field does."""
+    """The value that a descriptor makes of a text, as a money field does."""
 
     def __init__(self, text: object) -> None:
         self.text = str(text)
@@ -53,7 +53,7 @@ class Amount:
 
 
 class AmountField(models.CharField):  # type: ignore[type-arg]
-    """A field whose descriptor gives an `Amount`, and whose row holds a text."""
+    """A field whose descriptor returns an `Amount`, and whose column stores a text."""
 
     class Descriptor:
         """The attribute of the model."""
@@ -97,7 +97,7 @@ class Priced(models.Model):
 
 
 class Picky(models.Model):
-    """A model that raises while an instance is made, as one whose file is gone."""
+    """A model that raises while an instance is made, like one whose file is gone."""
 
     path = models.CharField(max_length=20)
 
@@ -110,7 +110,7 @@ class Picky(models.Model):
 
 
 class Thing(models.Model):
-    """A model with an ordinary key, and fields whose values are no plain data."""
+    """A model with an ordinary key, and fields whose values are not plain data."""
 
     name = models.CharField(max_length=50, default="thing")
     document = models.FileField(null=True)
@@ -184,7 +184,7 @@ class Line(models.Model):
 
 
 class Base(models.Model):
-    """An abstract model: a class, but of no rows."""
+    """An abstract model: a class without rows."""
 
     class Meta:
         app_label = "wire_app"
@@ -207,7 +207,7 @@ class Rights(Flag):
 
 
 class Bits(IntFlag):
-    """Flags that keep bits that they have no name for."""
+    """Flags that keep bits without a name."""
 
     A = 1
     B = 2
