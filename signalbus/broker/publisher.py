@@ -72,12 +72,13 @@ def sign(body: str) -> str:
     return conf.signer().sign(body)
 
 
-def publish_texts(queue: str | None, texts: Sequence[str]) -> None:
+def publish_texts(queue: str | None, texts: Sequence[str], *, most: int = MAX_TEXTS) -> None:
     """Publish texts as they are.
 
     Args:
         queue: the queue, or None for the default one.
         texts: signed texts.
+        most: how many of them may be in one Celery message.
 
     Raises:
         PublishError: some were not taken; it says which.
@@ -86,7 +87,7 @@ def publish_texts(queue: str | None, texts: Sequence[str]) -> None:
     try:
         app, name = celery.get_app(), queue or celery.default_queue()
         lane = _lane(app)
-        for batches in _packets(texts):
+        for batches in _packets(texts, most):
             if lane is not None:
                 try:
                     lane.push(name, batches)
@@ -103,14 +104,14 @@ def publish_texts(queue: str | None, texts: Sequence[str]) -> None:
         raise PublishError(range(sent, len(texts)), error, "" if app is None else celery.broker_remedy()) from error
 
 
-def _packets(texts: Sequence[str]) -> Iterable[Sequence[Sequence[str]]]:
+def _packets(texts: Sequence[str], most: int) -> Iterable[Sequence[Sequence[str]]]:
     """Divide texts into Celery messages, and these into what is written at once."""
     if len(texts) == 1:
         return ((texts,),)
     batches: list[Sequence[str]] = []
     start, size = 0, 0
     for index, text in enumerate(texts):
-        if index > start and (index - start == MAX_TEXTS or size + len(text) > MAX_BATCH_BYTES):
+        if index > start and (index - start == most or size + len(text) > MAX_BATCH_BYTES):
             batches.append(texts[start:index])
             start, size = index, 0
         size += len(text)

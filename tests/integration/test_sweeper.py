@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from django.db import OperationalError, connection
 
 from signalbus import ledger
+from signalbus.ledger.base.clock import Now
+from signalbus.models import Delivery, State
 from signalbus.receiving.process import outages
 from signalbus.receiving.sweeping import sweeper
+from signalbus.receiving.sweeping.free_places import free_places
 from signalbus.receiving.sweeping.sweeper import Sweeper, sweep
 from tests.servers import wait_until
 
-from .bus import QUEUE, connect, new_signal, prove_lost
+from .bus import QUEUE, connect, fails, new_signal, prove_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +42,15 @@ def running(thread: Sweeper) -> Iterator[None]:
     finally:
         thread.stop()
         thread.join(10)
+
+
+def fail_and_let_due(bus: Bus, count: int, *, runtime_ms: int) -> None:
+    """Let a receiver fail so many times, and make its retries due."""
+    signal = new_signal(durable=True)
+    fails(signal, ValueError(), "failing")
+    signal.send_many(None, [{} for _ in range(count)])
+    bus.work()
+    Delivery.objects.update(due_at=Now(), runtime_ms=runtime_ms)
 
 
 def test_a_child_does_not_inherit_the_sweepers_connection(database_url: str):
@@ -106,6 +118,41 @@ def test_sweepers_thread_tells_of_lost_deliveries(bus: Bus, caplog: pytest.LogCa
         wait_until(told, what="the line that tells of them")
     (line,) = told()
     assert "published 150 lost deliveries again" in line
+
+
+def test_a_free_place_ends_the_wait_while_retries_wait(bus: Bus, monkeypatch: pytest.MonkeyPatch):
+    """The sweeper admits the next retries as soon as a process or thread is free, not only when it looks by itself."""
+    monkeypatch.setattr(sweeper, "ADMIT_SECONDS", 60.0)
+    fail_and_let_due(bus, 30, runtime_ms=10_000)  # each takes a place of its own
+
+    def published() -> int:
+        return Delivery.objects.filter(state=State.PUBLISHED, attempts=1).count()
+
+    with running(Sweeper(60.0)):
+        wait_until(published, what="the first retry")
+        for _ in range(3):
+            Delivery.objects.filter(state=State.PUBLISHED, attempts=1).update(state=State.DONE, ended_at=Now())
+            free_places.request_ended()
+            wait_until(published, what="the next retry")
+
+
+def test_no_free_place_is_noticed_unless_retries_wait(bus: Bus):
+    """While no retry waits for its share, a request that ends does not wake the sweeper."""
+    fail_and_let_due(bus, 1, runtime_ms=10_000)
+    with running(Sweeper(60.0)):
+        wait_until(lambda: Delivery.objects.filter(state=State.PUBLISHED).count() == 1, what="the retry")
+        wait_until(lambda: not free_places.is_noticed, what="the end of the sweep")
+
+
+def test_retries_are_published_in_one_round_trip(bus: Bus):
+    """As many as are due of a queue, however many Celery messages they are divided into."""
+    fail_and_let_due(bus, 35, runtime_ms=5)
+    bus.client.config_resetstat()
+
+    assert sweep() == 35
+
+    assert bus.client.info("commandstats")["cmdstat_lpush"]["calls"] == 1
+    assert bus.client.llen(QUEUE) == 4
 
 
 def test_without_autocommit_no_transaction_stays_open(database_url: str, monkeypatch: pytest.MonkeyPatch):

@@ -77,16 +77,17 @@ class TestSweeper:
         swept: list[str] = []
         may_end = threading.Event()
 
-        def slow(share: object) -> tuple[int, bool]:
+        def slow(share: object, *, lost: bool) -> tuple[int, float | None]:
             swept.append("begun")
             may_end.wait(10)
             swept.append("ended")
-            return 0, True
+            return 0, 0.01
 
         monkeypatch.setattr(sweeper, "_sweep_some", slow)
         monkeypatch.setattr(sweeper, "mark", lambda: None)
         monkeypatch.setattr("signalbus.ledger.unpark", lambda: 0)
         monkeypatch.setattr("signalbus.ledger.is_idle", lambda: False)
+        monkeypatch.setattr("signalbus.ledger.anything_due", lambda: True)
         thread = Sweeper(0.01)
         thread.start()
         try:

@@ -108,13 +108,13 @@ def postpone_row(row: Delivery, reason: str) -> State | None:
     """Park a row of `take_due` a while longer.
 
     Args:
-        row: the row.
+        row: the row, as `Publishable.load` returns it.
         reason: what is unknown.
 
     Returns:
         Whether it is parked, or dead because its day is over; None if it runs, or has ended elsewhere.
     """
-    clock: datetime = row.clock  # type: ignore[attr-defined]  # annotated by take_due
+    clock: datetime = row.clock  # type: ignore[attr-defined]  # annotated by load()
     return _postpone(row.pk, row.parked_at or clock, clock, shorten(reason))
 
 
@@ -139,17 +139,17 @@ def unpark() -> int:
     return update_free(Delivery.objects.using(using()).filter(state=State.PARKED), due_at=Now())
 
 
-def bury(row: Delivery, error: str) -> bool:
-    """Make a row of `take_due` dead: it will never open.
+def bury(delivery: UUID, error: str) -> bool:
+    """Make a delivery that `take_due` returned dead: it will never open.
 
     Args:
-        row: the row.
+        delivery: its id.
         error: why.
 
     Returns:
         False if it runs, or has ended elsewhere.
     """
-    dead = Delivery.objects.using(using()).filter(id=row.pk, state=State.PUBLISHED)
+    dead = Delivery.objects.using(using()).filter(id=delivery, state=State.PUBLISHED)
     return bool(update_free(dead, state=State.DEAD, error=shorten(error), failed_at=Now(), ended_at=Now()))
 
 

@@ -11,22 +11,22 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connections, transaction
-from django.db.models import BooleanField, Case, F, Q, Value, When
+from django.db.models import BooleanField, Case, F, Q, When
 from django.db.models.expressions import RawSQL
 
 from signalbus.ledger.attempts.turns import hold_back
 from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.deliveries import unlocked, using
-from signalbus.ledger.base.dialect import DELIVERIES, dialect_of
+from signalbus.ledger.base.dialect import DELIVERIES, MESSAGES, as_uuid, dialect_of
 from signalbus.ledger.base.recording import WAIT
 from signalbus.ledger.sweeps.admission import Admission
-from signalbus.models import DUE_STATES, TAKEN_STATES, Delivery, Lane, State
+from signalbus.models import DUE_STATES, TAKEN_STATES, Delivery, Lane, State, StoredMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -45,8 +45,48 @@ _NAMES = ", ".join(f"'{state.value}'" for state in DUE_STATES)
 _AWAITED = RawSQL(f"state IN ({_NAMES})", (), output_field=BooleanField())  # noqa: S611 - constants
 
 
-# Columns of what is taken that nobody asks for: a traceback may be long.
-_NOT_PUBLISHED = ("error", "traceback", "failed_at", "started_at", "ended_at", "message__subject")
+class Publishable(NamedTuple):
+    """What is published of a delivery.
+
+    Args:
+        id: the delivery's.
+        message_id: its message's.
+        receiver: its receiver's id; empty for a whole message.
+        queue: where it goes; empty for the default queue.
+        attempts: how many were made.
+        runtime_ms: how long the last one ran, if that is known.
+        created_at: when it was recorded, as the driver has it.
+        text: its message's.
+        sealed: that text has not been verified.
+        signal: its message's; empty for a text that was never opened.
+        publications: how often it was lost and published again; above 0 it goes alone: it may be what ended its worker.
+        lost: it has just been found to be lost.
+        overdue: it was claimed by a worker whose lease is over.
+    """
+
+    id: UUID
+    message_id: UUID
+    receiver: str
+    queue: str
+    attempts: int
+    runtime_ms: int | None
+    created_at: Any
+    text: str
+    sealed: bool
+    signal: str
+    publications: int
+    lost: bool
+    overdue: bool
+
+    def as_row(self) -> Delivery:
+        """Return the same as a row with its message, without a look at the database; it must not be saved."""
+        message = StoredMessage(id=self.message_id, signal=self.signal, text=self.text, sealed=self.sealed)
+        return Delivery(id=self.id, message=message, receiver=self.receiver, queue=self.queue, attempts=self.attempts)
+
+    def load(self) -> Delivery:
+        """Return the whole row with its message, and the database's time as ``clock``."""
+        rows = Delivery.objects.using(using()).select_related("message").annotate(clock=Now())
+        return rows.get(id=self.id)
 
 
 def is_idle() -> bool:
@@ -77,50 +117,52 @@ def anything_due() -> bool:
     return any(rows.exists() for rows in _to_publish())
 
 
-def take_due(limit: int) -> list[Delivery]:
+def take_due(limit: int) -> list[Publishable]:
     """Take deliveries that are to be published now; no other sweeper gets them meanwhile.
 
     Args:
         limit: how many at most.
 
     Returns:
-        The deliveries with their messages, the database's time as ``clock``, whether each was lost as ``lost``, and
-        whether it was claimed by a worker whose lease is over as ``overdue``. One with ``publications`` above 0 is to
-        be published alone: it may be what ended its worker.
+        What is to be published of each.
     """
     return take_admitted(limit, None)[0]
 
 
-def take_admitted(limit: int, share: Share | None) -> tuple[list[Delivery], bool]:
+def take_admitted(limit: int, share: Share | None, *, lost: bool = True) -> tuple[list[Publishable], bool]:
     """Take deliveries that are to be published now, and of each receiver's retries no more than its share.
 
     Args:
         limit: how many at most.
         share: what this worker admits of one receiver's retries; None for all that is due.
+        lost: also what was published, and is lost.
 
     Returns:
         The deliveries, as `take_due` does, and whether retries wait for those that are on their way.
     """
-    taken: list[Delivery] = []
+    taken: list[Publishable] = []
     with transaction.atomic(using=using()):
         admission = Admission(share)
-        for rows in _to_publish():
+        for rows in _to_publish() if lost else (_due_now(),):
             if len(taken) < limit:
                 taken += _take(rows, limit - len(taken), admission)
     return taken, bool(admission.full)
 
 
+def _due_now() -> QuerySet[Delivery]:
+    return Delivery.objects.using(using()).filter(_AWAITED, due_at__lte=Now())
+
+
 def _to_publish() -> Iterator[QuerySet[Delivery]]:
-    due = Delivery.objects.using(using()).filter(due_at__lte=Now())
-    yield due.filter(_AWAITED)
-    open_ = due.filter(ended_at=None)
+    yield _due_now()
+    open_ = Delivery.objects.using(using()).filter(due_at__lte=Now(), ended_at=None)
     # One range of the index for each queue: a backlog is never scanned.
     for lane in Lane.objects.using(using()).exclude(proven_at=None):
         marked: datetime = lane.proven_at  # type: ignore[assignment]  # excluded above
         yield open_.filter(state=State.PUBLISHED, queue=lane.queue, due_at__lte=marked + timedelta(seconds=WAIT))
 
 
-def _take(rows: QuerySet[Delivery], limit: int, admission: Admission) -> list[Delivery]:
+def _take(rows: QuerySet[Delivery], limit: int, admission: Admission) -> list[Publishable]:
     alias = using()
     features = connections[alias].features
     if features.has_select_for_update_skip_locked:
@@ -137,14 +179,33 @@ def _take(rows: QuerySet[Delivery], limit: int, admission: Admission) -> list[De
         overdue = row.state == State.RUNNING
         group = (row.publications + lost, admitted_by, lost or row.is_released, overdue)
         groups.setdefault(group, []).append(row.id)
-    taken: list[Delivery] = []
-    for (publications, admitted_by, lost, overdue), ids in groups.items():
-        mine = Delivery.objects.using(alias).filter(id__in=ids)
-        noted = {"lost": Value(lost), "overdue": Value(overdue)}
-        wait = min(LONGEST_WAIT, WAIT * 2.0 ** min(publications, 16))
-        mine.update(state=State.PUBLISHED, publications=publications, due_at=later(wait), admitted_by=admitted_by)
-        taken += mine.select_related("message").defer(*_NOT_PUBLISHED).annotate(**noted, clock=Now())
+    taken: list[Publishable] = []
+    for group, ids in groups.items():
+        taken += _publish(dialect_of(alias), ids, *group)
     return sorted(taken, key=lambda row: row.created_at)
+
+
+def _publish(  # noqa: PLR0913, PLR0917 - all that is to be written about them
+    dialect: Dialect, ids: Sequence[UUID], publications: int, admitted_by: str | None, lost: bool, overdue: bool
+) -> Iterator[Publishable]:
+    """Note that locked rows are published, and return them. Raw SQL: a failing receiver pays it for each retry."""
+    keys = [dialect.key(id_) for id_ in ids]
+    places = ", ".join(["%s"] * len(keys))
+    with connections[using()].cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {DELIVERIES} SET state = '{State.PUBLISHED.value}', publications = %s, admitted_by = %s, "
+            f"due_at = {dialect.later} WHERE id IN ({places})",
+            (publications, admitted_by, min(LONGEST_WAIT, WAIT * 2.0 ** min(publications, 16)), *keys),
+        )
+        cursor.execute(
+            "SELECT d.id, m.id, d.receiver, d.queue, d.attempts, d.runtime_ms, d.created_at, m.text, m.sealed, "
+            f"m.{dialect.quote}signal{dialect.quote} FROM {DELIVERIES} d JOIN {MESSAGES} m ON m.id = d.message_id "
+            f"WHERE d.id IN ({places})",
+            keys,
+        )
+        rows = cursor.fetchall()
+    noted = (publications, lost, overdue)
+    return (Publishable._make((as_uuid(id_), as_uuid(message), *rest, *noted)) for id_, message, *rest in rows)
 
 
 def recall() -> None:

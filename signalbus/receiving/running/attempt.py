@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from django.db import Error, connections, transaction
 
 from signalbus import ledger
-from signalbus.compat.django_internals import rollback_error
 from signalbus.exceptions import SignalBusError
 from signalbus.models import State
 from signalbus.receiving.process import task_log
@@ -267,9 +266,8 @@ def _execute(progress: Progress) -> None:
             transaction.on_commit(progress.note_commit, using=alias, robust=True)
         if attempt.recorded:
             _settle_first(attempt, alias)
-        former = rollback_error(connection)
         _call_timed(progress)
-        reject_broken(connection, former)
+        reject_broken(connection)
         if attempt.recorded and progress.took >= WORTH_TELLING and not is_changed(connection):
             ledger.tell_runtime(attempt.id, progress.took, using=alias)
 
@@ -282,11 +280,10 @@ def _execute_bare(progress: Progress, connection: BaseDatabaseWrapper) -> None:
         return
     borrowed = connection.in_atomic_block  # a test's
     held = leases.held(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext()
-    former = rollback_error(connection)
     with held, kept_usable(connection):
         _call_timed(progress)
         if borrowed:
-            reject_broken(connection, former)
+            reject_broken(connection)
         # Before the ledger is told: a role, a search_path or a query that was cut off may keep it from its tables.
         end_changed_sessions()
         mend_connections()

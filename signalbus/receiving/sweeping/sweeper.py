@@ -6,12 +6,10 @@ import logging
 import os
 import threading
 import time
-from collections import Counter
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from django.conf import settings
 from django.db import DatabaseError, DataError, connections
 
 from signalbus import conf, ledger
@@ -23,18 +21,16 @@ from signalbus.receiving.process.database_connections import close_connection, c
 from signalbus.receiving.process.outages import Trouble
 from signalbus.receiving.running.lost_runs import losses, settle_overdue
 from signalbus.receiving.running.reporting import tell, worker_name
-from signalbus.receiving.sweeping.stale_code import StaleCode
+from signalbus.receiving.sweeping.free_places import free_places
 from signalbus.wire.marker import Marker, marker_from
 from signalbus.wire.message import from_body, to_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from uuid import UUID
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from signalbus.events import Kind
-    from signalbus.models import Delivery
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
@@ -58,9 +54,9 @@ class LostTally:
     def __init__(self) -> None:
         self._count = 0
 
-    def add(self, rows: Iterable[Delivery]) -> None:
+    def add(self, rows: Iterable[ledger.Publishable]) -> None:
         """Count those of some published rows that were published before, and were lost."""
-        self._count += sum(row.lost for row in rows)  # type: ignore[attr-defined]  # annotated by take_admitted
+        self._count += sum(row.lost for row in rows)
 
     def tell(self) -> None:
         """Say the number in one line of the log, if there were any."""
@@ -86,7 +82,7 @@ def sweep() -> int:
         DatabaseError: the ledger could not be read.
     """
     try:
-        published, more = _sweep_some()
+        published, more = _sweep_some() if ledger.anything_due() else (0, None)
         while more is not None:
             count, more = _sweep_some()
             published += count
@@ -95,16 +91,18 @@ def sweep() -> int:
     return published
 
 
-def _sweep_some(share: ledger.Share | None = None) -> tuple[int, float | None]:
+def _sweep_some(share: ledger.Share | None = None, *, lost: bool = True) -> tuple[int, float | None]:
     """Publish a batch of what is due, of each receiver's retries its share.
+
+    Args:
+        share: what this worker admits of one receiver's retries; None for all that is due.
+        lost: also what was published, and is lost.
 
     Returns:
         How many deliveries that were, and in how many seconds to go on; None if nothing more is to be done now.
     """
-    if not ledger.anything_due():
-        return 0, None
     began = time.monotonic()
-    rows, waiting = ledger.take_admitted(BATCH, share)
+    rows, waiting = ledger.take_admitted(BATCH, share, lost=lost)
     due = [(row, text) for row in rows if (text := _text(row)) is not None]
     published = _publish(due)
     _lost.add(row for row, _ in due)
@@ -113,65 +111,60 @@ def _sweep_some(share: ledger.Share | None = None) -> tuple[int, float | None]:
     return published, max(ADMIT_SECONDS, ADMIT_PAUSES * (time.monotonic() - began)) if waiting else None
 
 
-def _text(row: Delivery) -> str | None:
+def _text(row: ledger.Publishable) -> str | None:
     """Return what to publish for a row; None if it has been dealt with here. One bad row must not stop the others."""
     try:
-        body = conf.signer().verify(row.message.text) if row.message.sealed else row.message.text
+        body = conf.signer().verify(row.text) if row.sealed else row.text
         if marker_from(body) is not None:  # parked by a worker of 0.1, which could not read it
-            ledger.discard([row.pk])
+            ledger.discard([row.id])
             return None
         message = from_body(body)
-        if not row.message.signal:  # opened at last: by now this worker holds the key, or reads the version
-            ledger.open_parked(row, message)
+        if not row.signal:  # opened at last: by now this worker holds the key, or reads the version
+            ledger.open_parked(row.load(), message)
             return None
-        if row.overdue and settle_overdue(row, message):  # type: ignore[attr-defined]  # annotated by take_admitted
+        if row.overdue and settle_overdue(row.load(), message):
             return None
         recipients = (row.receiver,) if row.receiver else None
         return publisher.sign(to_body(replace(message, recipients=recipients, recorded=True)))
     except (UnknownKey, UnknownVersion) as error:
-        state = ledger.postpone_row(row, str(error))
+        state = ledger.postpone_row(row.load(), str(error))
         if state == State.DEAD:
-            logger.error("signalbus gave up a parked text, delivery %s: %s", row.pk, error)  # noqa: TRY400 - not a bug
+            logger.error("signalbus gave up a parked text, delivery %s: %s", row.id, error)  # noqa: TRY400 - not a bug
             _tell("dead", row, error)
         elif state is not None:
             _tell("parked", row, error)
     except (SignalBusError, ValueError, DataError) as error:
-        logger.error("signalbus cannot publish delivery %s: %s", row.pk, error)  # noqa: TRY400 - the row is wrong
-        if ledger.bury(row, f"{type(error).__name__}: {error}"):
+        logger.error("signalbus cannot publish delivery %s: %s", row.id, error)  # noqa: TRY400 - the row is wrong
+        if ledger.bury(row.id, f"{type(error).__name__}: {error}"):
             _tell("dead", row, error)
     return None
 
 
-def _tell(kind: Kind, row: Delivery, error: Exception | None = None) -> None:
+def _tell(kind: Kind, row: ledger.Publishable, error: Exception | None = None) -> None:
     if is_heard(kind):
-        tell(Event(kind, ledger.delivery_of_row(row), error))
+        tell(Event(kind, ledger.delivery_of_row(row.as_row()), error))
 
 
-def _publish(due: Sequence[tuple[Delivery, str]]) -> int:
-    """Publish rows by queue.
+def _publish(due: Sequence[tuple[ledger.Publishable, str]]) -> int:
+    """Publish rows by queue, several in one Celery message, all of a kind in one round trip.
 
     Each that was lost before goes alone, so that it takes no other along if it ends its worker; and each slow retry, so
     that no other waits behind it.
     """
-    groups: dict[tuple[str, UUID | None, int], list[tuple[Delivery, str]]] = {}
-    retries: Counter[str] = Counter()
+    groups: dict[tuple[str, int], list[tuple[ledger.Publishable, str]]] = {}
     for row, text in due:
-        slow = row.attempts and (row.runtime_ms is None or row.runtime_ms > SLOW_MS)
-        alone = row.pk if row.publications or slow else None
-        retries[row.queue] += row.attempts > 0
-        part = retries[row.queue] // RETRIES_TOGETHER if row.attempts else -1
-        groups.setdefault((row.queue, alone, part), []).append((row, text))
-    unsent = {row.pk for row, _ in due}
+        groups.setdefault((row.queue, _companions(row)), []).append((row, text))
+    unsent = {row.id for row, _ in due}
     patience = time.monotonic() + conf.get().PUBLISH_TIMEOUT
     failure: publisher.PublishError | None = None
     try:
-        for (queue, *_), items in groups.items():
+        for (queue, most), items in groups.items():
             failed_at = len(items)
             try:
-                publisher.publish_texts(queue or None, [text for _, text in items])
+                publisher.publish_texts(queue or None, [text for _, text in items], most=most)
             except publisher.PublishError as error:
                 failure, failed_at = error, error.unsent.start
-            unsent -= {row.pk for row, _ in items[:failed_at]}
+            unsent -= {row.id for row, _ in items[:failed_at]}
             for row, _ in items[:failed_at]:
                 _tell("published", row)
             # One queue that takes nothing must not block the others; a broker that does not answer would cost its whole
@@ -184,6 +177,13 @@ def _publish(due: Sequence[tuple[Delivery, str]]) -> int:
     if failure is not None:
         raise failure
     return len(due)
+
+
+def _companions(row: ledger.Publishable) -> int:
+    """Return how many deliveries may be in the Celery message of a row."""
+    if row.publications or (row.attempts and (row.runtime_ms is None or row.runtime_ms > SLOW_MS)):
+        return 1
+    return RETRIES_TOGETHER if row.attempts else publisher.MAX_TEXTS
 
 
 def mark() -> None:
@@ -268,12 +268,13 @@ class Sweeper(threading.Thread):
         super().__init__(name="signalbus-sweeper", daemon=True)
         self._interval = interval
         self._share = ledger.Share(worker_name(), max(1, places // 2))
+        self._places = places
+        self._retries_wait = False  # for their share of this worker, or for the next batch
         self._mark_at = 0.0
         self._is_told_to_stop = False
         self._woken = threading.Event()  # there is something to do at once
         self._unparked = False
         self._purge = Purge()
-        self._stale_code = StaleCode() if settings.DEBUG else None
         self._trouble = Trouble("signalbus could not sweep, and will try again")
         _hold_while_forking()
 
@@ -289,8 +290,6 @@ class Sweeper(threading.Thread):
             while self._wait(pause):
                 with _sweeping:
                     pause = self._sweep()
-                    if self._stale_code is not None:
-                        self._stale_code.tell()
                     if pause > KEEP_CONNECTED or not connections[ledger.using()].settings_dict["AUTOCOMMIT"]:
                         close_connections()  # without autocommit, what was read would stand in a transaction for ever
         finally:
@@ -298,22 +297,39 @@ class Sweeper(threading.Thread):
             close_connections()
 
     def _wait(self, pause: float) -> bool:
-        """Wait for so many seconds, or until there is something to do; return False if that is to stop."""
+        """Wait for so many seconds, or until there is something to do; return False if that is to stop.
+
+        While retries wait for their share of this worker, a place that becomes free ends the wait.
+        """
+        if self._retries_wait:
+            breath = min(pause, BREATH)
+            time.sleep(breath)
+            pause -= breath
+        else:
+            free_places.ignore()
         self._woken.wait(pause)
         self._woken.clear()
+        # First: what is published in the next sweep may have run before it is over.
+        free_places.notice(self._places, self._woken.set)
         return not self._is_told_to_stop
 
     def _sweep(self) -> float:
         """Publish a batch; return in how many seconds to go on."""
+        follows, self._retries_wait = self._retries_wait, False
         try:
             again = losses.settle()
             if not self._unparked:
                 ledger.unpark()
                 self._unparked = True
             pause = self._interval if again is None else again
-            if not ledger.is_idle():
-                self._mark()
-                _, more = _sweep_some(self._share)
+            if follows or not ledger.is_idle():
+                lost = self._mark() or not follows
+                published, more = 0, None
+                if not lost or ledger.anything_due():
+                    published, more = _sweep_some(self._share, lost=lost)
+                self._retries_wait = more is not None
+                if not published:  # those on their way are not what runs here now
+                    free_places.ignore()
                 if more == BREATH:
                     return BREATH
                 _lost.tell()
@@ -330,12 +346,18 @@ class Sweeper(threading.Thread):
         close_connections()  # whatever is wrong with them
         return self._interval
 
-    def _mark(self) -> None:
-        """Send markers, if some are due; not at each of the sweeps that follow each other while retries wait."""
+    def _mark(self) -> bool:
+        """Send markers, if some are due; not at each of the sweeps that follow each other while retries wait.
+
+        Returns:
+            Whether it was time to look.
+        """
         now = time.monotonic()
-        if now >= self._mark_at:
-            self._mark_at = now + self._interval / 2
-            mark()
+        if now < self._mark_at:
+            return False
+        self._mark_at = now + self._interval / 2
+        mark()
+        return True
 
     def stop(self) -> None:
         """Stop after the batch under way."""

@@ -21,6 +21,7 @@ from signalbus.compat.pool_internals import cause_of_loss
 from signalbus.receiving.process import interruption, task_log
 from signalbus.receiving.running.lost_runs import Loss, losses
 from signalbus.receiving.running.reporting import worker_name
+from signalbus.receiving.sweeping.free_places import free_places
 from signalbus.receiving.worker import stragglers
 from signalbus.receiving.worker.unacknowledged import let_go_if_lost
 from signalbus.transport import batching
@@ -106,7 +107,10 @@ class DeliverRequest(Request):
             failed, _, runtime = failed__retval__runtime
             if not failed:
                 self._learn(runtime)
-            return succeeded(self, failed__retval__runtime, **more)
+            try:
+                return succeeded(self, failed__retval__runtime, **more)
+            finally:
+                free_places.request_ended()
 
         setattr(cls, "on_success", on_success)  # noqa: B010 - else checkers take it for another declaration
 
