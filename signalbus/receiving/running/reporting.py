@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 from signalbus import events
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 def worker_name(pid: int | None = None) -> str:
     """Return what the ledger and events call a process of this machine, by default this one."""
-    return _name_of(os.getpid() if pid is None else pid)
+    return _own_name() if pid is None else f"{socket.gethostname()}:{pid}"
 
 
-@lru_cache(maxsize=1)
-def _name_of(pid: int) -> str:
-    return f"{socket.gethostname()}:{pid}"
+@cache
+def _own_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+os.register_at_fork(after_in_child=_own_name.cache_clear)
 
 
 def tell(event: Event) -> None:
