@@ -10,6 +10,7 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection, transaction
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from signalbus import Retry, Signal, ledger
@@ -151,6 +152,25 @@ def test_a_timeout_in_mid_query_is_recorded_and_disturbs_nobody(bus: Bus, signal
     assert rows() == [("interrupted", "pending", 1)]
     assert "the receiver's timeout of 0.2 s is over" in only().error
     assert ran == [0]
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_purge_deletes_a_batch_by_one_statement_for_each_table(bus: Bus, monkeypatch, native: bool):
+    """Where ids are texts, as in MySQL, it is executed for each row."""
+    monkeypatch.setattr(connection.features, "has_native_uuid_field", native)
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "receiver")
+    signal.send_many(None, [{}] * 20)
+    bus.work()
+    let_end_long_ago()
+    signal.send(None)
+
+    with CaptureQueriesContext(connection) as queries:
+        assert ledger.purge(86400) == 20
+
+    deletions = [query["sql"] for query in queries if "DELETE" in query["sql"]]
+    assert [sql.startswith("DELETE") for sql in deletions] == [native] * 2
+    assert Delivery.objects.count() == StoredMessage.objects.count() == 1
 
 
 @pytest.mark.parametrize("timeout", [0.2, None])
