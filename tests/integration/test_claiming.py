@@ -23,7 +23,7 @@ from tests.integration.claimant import Claimant
 from tests.others.daemon import free_port
 from tests.others.tls import OPENSSL, behind_tls, make_certificate
 from tests.servers import CHECKOUT, wait_until
-from tests.unit.transport.parcels import item
+from tests.unit.transport.queue_items import item
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

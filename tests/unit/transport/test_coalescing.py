@@ -15,7 +15,7 @@ from signalbus.receiving.worker.request import DeliverRequest
 from signalbus.transport.claimed_message import Message
 from signalbus.transport.coalescing import MOST_TEXTS, Merged
 from signalbus.wire.peek import has_several_recipients, signal_of
-from tests.unit.transport.parcels import QUEUE, claim, item, read, text_of
+from tests.unit.transport.queue_items import QUEUE, claim, item, read, text_of
 
 
 class Channel:

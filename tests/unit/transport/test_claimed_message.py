@@ -15,7 +15,7 @@ from signalbus.transport import progress
 from signalbus.transport.claimed_message import DIVIDE, Message
 from signalbus.transport.coalescing import Merged
 from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
-from tests.unit.transport.parcels import claim, item, read
+from tests.unit.transport.queue_items import claim, item, read
 
 
 class Unacked:
