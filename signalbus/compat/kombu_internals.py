@@ -1,6 +1,6 @@
 """What we use of kombu's and redis-py's private parts: each with what would break, and tests that notice it.
 
-The tests are tests/integration/test_lane.py: what the lane writes is compared with what kombu writes.
+The tests are tests/integration/test_fast_path.py: what the lane writes is compared with what kombu writes.
 """
 
 from __future__ import annotations

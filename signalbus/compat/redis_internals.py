@@ -299,7 +299,7 @@ def hear(connection: Any) -> None:
         connection.read_response(push_request=True)
 
 
-class Poller(stock.MultiChannelPoller):
+class LoopPoller(stock.MultiChannelPoller):
     """kombu's poller, without its BRPOP for channels that claim.
 
     Replaces ``_register_BRPOP``, which ``on_poll_start`` calls for each channel that consumes. Without it, kombu would

@@ -3,7 +3,7 @@
 Only the database's clock decides what is due. Times that people read come from it as well.
 """
 
-from signalbus.ledger.attempts.lost_rows import Run, last_run, lost_claim, settle_lost
+from signalbus.ledger.attempts.lost_rows import LastRun, last_run, lost_claim, settle_lost
 from signalbus.ledger.attempts.ownership import (
     Taken,
     can_share,
@@ -72,9 +72,9 @@ __all__ = [
     "Audit",
     "Backlog",
     "Evidence",
+    "LastRun",
     "Part",
     "Publishable",
-    "Run",
     "Settlement",
     "Share",
     "Taken",

@@ -11,7 +11,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from signalbus.compat import redis_internals as compat
 from signalbus.transport import batching, claims, scripts
-from signalbus.transport.claimed_message import Message
+from signalbus.transport.claimed_message import ClaimedMessage
 from signalbus.transport.claims import Claimed, Numbers, Owner, Work
 from signalbus.transport.coalescing import Merged, Parcel, read, tag_of
 from signalbus.transport.heartbeat import Pulse
@@ -39,7 +39,7 @@ class ClaimingMixin:
     """
 
     QoS: type[Any] = QoS
-    Message: type[Any] = Message
+    Message: type[Any] = ClaimedMessage
 
     connection: Any
     qos: Any

@@ -59,7 +59,7 @@ class _Split(NamedTuple):
     places: set[int]  # of the others
 
 
-class Message(virtual.Message):
+class ClaimedMessage(virtual.Message):
     """A kombu message, which may be a group's.
 
     Args:

@@ -8,7 +8,7 @@ from signalbus.compat import redis_internals as compat
 from signalbus.compat.kombu_hub import wake_for_threads
 
 
-class Poller(compat.Poller):
+class Poller(compat.LoopPoller):
     """kombu's, and beside it the lines of channels that claim."""
 
     def __init__(self) -> None:

@@ -165,7 +165,7 @@ def test_a_full_broker_is_a_failed_publication(bus: Bus, signal: Signal):
 
 def test_what_was_acknowledged_of_a_large_transaction_is_not_kept(bus: Bus, signal: Signal, monkeypatch):
     """Of several Celery messages only those that the broker did not take are in the ledger."""
-    push, calls = fast_path.Lane.push, []
+    push, calls = fast_path.FastPath.push, []
 
     def second_fails(self, queue, batches):
         calls.append(len(batches))
@@ -173,7 +173,7 @@ def test_what_was_acknowledged_of_a_large_transaction_is_not_kept(bus: Bus, sign
             raise ConnectionError
         push(self, queue, batches)
 
-    monkeypatch.setattr(fast_path.Lane, "push", second_fails)
+    monkeypatch.setattr(fast_path.FastPath, "push", second_fails)
     monkeypatch.setattr(publisher, "MAX_PACKET", 2)
     with transaction.atomic():
         for number in range(250):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from signalbus.ledger.base.deliveries import Settlement
 
 
-class Run(NamedTuple):
+class LastRun(NamedTuple):
     """What a delivery's row says of its last run.
 
     Args:
@@ -30,18 +30,18 @@ class Run(NamedTuple):
     worker: str
 
 
-def last_run(delivery: UUID) -> Run | None:
+def last_run(delivery: UUID) -> LastRun | None:
     """Return what the row of a delivery says of its last run; None if it has no row.
 
     Args:
         delivery: its id.
     """
     rows = Delivery.objects.using(using()).filter(id=delivery)
-    found = rows.values_list(*Run._fields).first()
-    return None if found is None else Run(*found)
+    found = rows.values_list(*LastRun._fields).first()
+    return None if found is None else LastRun(*found)
 
 
-def lost_claim(delivery: UUID, *, overdue: bool) -> Run | None:
+def lost_claim(delivery: UUID, *, overdue: bool) -> LastRun | None:
     """Return the claimed run of a delivery whose message the broker gives out again.
 
     Args:
@@ -51,8 +51,8 @@ def lost_claim(delivery: UUID, *, overdue: bool) -> Run | None:
     rows = Delivery.objects.using(using()).filter(id=delivery, state=State.RUNNING)
     if overdue:
         rows = rows.filter(due_at__lte=Now())
-    found = rows.values_list(*Run._fields).first()
-    return None if found is None else Run(*found)
+    found = rows.values_list(*LastRun._fields).first()
+    return None if found is None else LastRun(*found)
 
 
 def settle_lost(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int) -> bool:

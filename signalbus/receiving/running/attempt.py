@@ -68,7 +68,7 @@ class Spent(NotRun):
 
 
 @dataclass(slots=True)
-class Progress:
+class Run:
     """How far an attempt has come, for whoever has to write down how it ended."""
 
     attempt: Attempt
@@ -176,10 +176,10 @@ def end_spent(attempt: Attempt) -> None:
 
 def _run(attempt: Attempt) -> None:
     """Run, and write down what did not succeed."""
-    progress = Progress(attempt)
+    run = Run(attempt)
     started = time.monotonic()
     try:
-        error = _attempt(progress)
+        error = _attempt(run)
     finally:
         end_changed_sessions()
     # A time limit may have struck, and the receiver have gone on after it; what was brief is hardly looked at.
@@ -196,24 +196,24 @@ def _run(attempt: Attempt) -> None:
         if not attempt.claimed or _give_back(attempt):
             park(attempt.message, [attempt.recipient], attempt.receiver.queue, str(error))
     else:
-        write_down(attempt, conclude_attempt(attempt, error), progress.took)
+        write_down(attempt, conclude_attempt(attempt, error), run.took)
 
 
-def _attempt(progress: Progress) -> BaseException | None:
+def _attempt(run: Run) -> BaseException | None:
     """Run the receiver, and return what it raised; what fails after its commit does not make it run again."""
     try:
-        _execute(progress)
+        _execute(run)
     except (KeyboardInterrupt, NotRun):  # the first is the person's at the terminal, not the receiver's
         raise
     except BaseException as error:  # a receiver's SystemExit or MemoryError is a failed attempt
-        if not progress.begun:
-            if progress.attempt.claimed:
-                _unclaim(progress.attempt)
+        if not run.begun:
+            if run.attempt.claimed:
+                _unclaim(run.attempt)
             raise  # the ledger's own: the broker keeps the message
-        if not progress.committed:
+        if not run.committed:
             return error
         text = "signalbus: %s to %s is done, but a callback that it left with on_commit failed"
-        logger.exception(text, progress.attempt.message.signal, progress.attempt.recipient)
+        logger.exception(text, run.attempt.message.signal, run.attempt.recipient)
     return None
 
 
@@ -253,35 +253,35 @@ def conclude_attempt(attempt: Attempt, error: BaseException) -> Outcome:
     )
 
 
-def _execute(progress: Progress) -> None:
+def _execute(run: Run) -> None:
     """Run the receiver; if it is atomic, its effects and its receipt are one commit."""
-    attempt, alias = progress.attempt, ledger.using()
+    attempt, alias = run.attempt, ledger.using()
     connection = connections[alias]
     if not attempt.receiver.atomic:
-        _execute_bare(progress, connection)
+        _execute_bare(run, connection)
         return
     outermost = not connection.in_atomic_block  # else in a test, whose commit never comes
     with transaction.atomic(using=alias):
         if outermost:
-            transaction.on_commit(progress.note_commit, using=alias, robust=True)
+            transaction.on_commit(run.note_commit, using=alias, robust=True)
         if attempt.recorded:
             _settle_first(attempt, alias)
-        _call_timed(progress)
+        _call_timed(run)
         reject_broken(connection)
-        if attempt.recorded and progress.took >= WORTH_TELLING and not is_changed(connection):
-            ledger.tell_runtime(attempt.id, progress.took, using=alias)
+        if attempt.recorded and run.took >= WORTH_TELLING and not is_changed(connection):
+            ledger.tell_runtime(attempt.id, run.took, using=alias)
 
 
-def _execute_bare(progress: Progress, connection: BaseDatabaseWrapper) -> None:
+def _execute_bare(run: Run, connection: BaseDatabaseWrapper) -> None:
     """Run a receiver that asked for no transaction, under the lease of its claim if it has one."""
-    attempt = progress.attempt
+    attempt = run.attempt
     if not attempt.claimed and not connection.in_atomic_block:
-        _call_timed(progress)
+        _call_timed(run)
         return
     borrowed = connection.in_atomic_block  # a test's
     held = leases.held(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext()
     with held, kept_usable(connection):
-        _call_timed(progress)
+        _call_timed(run)
         if borrowed:
             reject_broken(connection)
         # Before the ledger is told: a role, a search_path or a query that was cut off may keep it from its tables.
@@ -293,13 +293,13 @@ def _execute_bare(progress: Progress, connection: BaseDatabaseWrapper) -> None:
         raise _lost(attempt)
 
 
-def _call_timed(progress: Progress) -> None:
-    progress.begun = True
+def _call_timed(run: Run) -> None:
+    run.begun = True
     began = time.monotonic()
     try:
-        call_receiver(progress.attempt)
+        call_receiver(run.attempt)
     finally:
-        progress.took = progress.attempt.took = time.monotonic() - began
+        run.took = run.attempt.took = time.monotonic() - began
 
 
 def _settle_first(attempt: Attempt, alias: str) -> None:

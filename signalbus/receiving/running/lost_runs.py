@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from signalbus.events import Kind
-    from signalbus.ledger import Run
+    from signalbus.ledger import LastRun
     from signalbus.models import Delivery
     from signalbus.registration.registry import Receiver
     from signalbus.wire.message import Message
@@ -73,7 +73,7 @@ class Loss:
             return True
         return _settle(attempt, run, error, self.worker) or time.monotonic() > self.deadline
 
-    def _was_here(self, run: Run, attempt: Attempt) -> bool:
+    def _was_here(self, run: LastRun, attempt: Attempt) -> bool:
         """Whether the child claimed the delivery, or ran it without a claim: then the database has taken that back."""
         if run.state == State.RUNNING:
             return run.worker == self.worker
@@ -185,12 +185,12 @@ def settle_overdue(row: Delivery, message: Message) -> bool:
     receiver = _receiver(message, row.receiver)
     if receiver is None:
         return False
-    run = ledger.Run(State.RUNNING, row.attempts, row.allowance, row.worker)
+    run = ledger.LastRun(State.RUNNING, row.attempts, row.allowance, row.worker)
     _settle(Attempt(message, row.receiver, receiver, row=row.pk), run, _worker_lost(run), run.worker)
     return True
 
 
-def _worker_lost(run: Run) -> SignalBusError:
+def _worker_lost(run: LastRun) -> SignalBusError:
     return SignalBusError(f"its worker was lost in attempt {run.attempts}")
 
 
@@ -199,7 +199,7 @@ def _receiver(message: Message, recipient: str) -> Receiver | None:
     return None if signal is None else signal.find(recipient, message.sender)
 
 
-def _settle(attempt: Attempt, run: Run, error: SignalBusError, worker: str) -> bool:
+def _settle(attempt: Attempt, run: LastRun, error: SignalBusError, worker: str) -> bool:
     """Write a lost run down; return False if somebody holds the row, or has run the delivery since."""
     number = run.attempts if run.state == State.RUNNING else run.attempts + 1
     attempt.count(ledger.Taken(number, run.allowance, 0))

@@ -175,7 +175,7 @@ class DeliverRequest(Request):
     def _watched(self, message: Message) -> Sheet | None:
         """Have the texts of a message looked after that the transport can divide, and let its end divide it."""
         texts = self._args[0]
-        if not isinstance(message, queued.Message) or not message.texts or not _has_several(texts):
+        if not isinstance(message, queued.ClaimedMessage) or not message.texts or not _has_several(texts):
             return None
         sheet = stragglers.watch(message, texts, self._queue)
         message.sheet = sheet

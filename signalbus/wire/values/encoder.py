@@ -133,8 +133,8 @@ class Encoder:
         if issubclass(kind, type) and issubclass(value, Model):
             return {_MODEL: label_of(value)}
         if dataclasses.is_dataclass(kind):
-            plan = structures.plan_of(kind)
-            return {_DATA: [plan.name, self._members(structures.state_of(value, plan), left)]}
+            layout = structures.layout_of(kind)
+            return {_DATA: [layout.name, self._members(structures.state_of(value, layout), left)]}
         return self._by_name(value)
 
     def _by_name(self, value: Any) -> Any:

@@ -36,7 +36,7 @@ class ModelError(Exception):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
+class Layout:
     """How one dataclass is taken apart and put together; made once for each class.
 
     Args:
@@ -50,16 +50,16 @@ class Plan:
     slots: frozenset[str]
 
 
-_plans: dict[type, Plan] = {}
+_layouts: dict[type, Layout] = {}
 
 
-def plan_of(kind: type) -> Plan:
+def layout_of(kind: type) -> Layout:
     """Make, or remember, the plan of a dataclass.
 
     Raises:
         PayloadError: a worker would not find the class, or its instances hold what no field holds.
     """
-    plan = _plans.get(kind)
+    plan = _layouts.get(kind)
     if plan is None:
         name = importable_name(kind)
         try:
@@ -71,11 +71,11 @@ def plan_of(kind: type) -> Plan:
         held = [item for base in kind.__mro__ for item in vars(base).items()]
         slots = frozenset(slot for slot, descriptor in held if type(descriptor) is MemberDescriptorType)
         fields = {field.name: field for field in dataclasses.fields(kind)}
-        plan = _plans[kind] = Plan(name, fields, slots)
+        plan = _layouts[kind] = Layout(name, fields, slots)
     return plan
 
 
-def state_of(value: Any, plan: Plan) -> dict[str, Any]:
+def state_of(value: Any, plan: Layout) -> dict[str, Any]:
     """Take a dataclass instance apart.
 
     Raises:
@@ -108,7 +108,7 @@ def restore(name: str, values: dict[str, Any]) -> object:
     kind = resolve_class(name)
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise UnknownClass(name, "not a dataclass in this process: roll this worker out")
-    plan = _plans.get(kind) or plan_of(kind)
+    plan = _layouts.get(kind) or layout_of(kind)
     result = object.__new__(kind)
     for field in plan.fields.values():
         if field.name in values:

@@ -20,7 +20,7 @@ from redis._parsers import _HiredisParser, _RESP3Parser
 from signalbus.compat import redis_internals as compat
 from signalbus.transport import channel as channel_module
 from signalbus.transport import kombu_transport
-from signalbus.transport.claimed_message import Message
+from signalbus.transport.claimed_message import ClaimedMessage
 from signalbus.transport.claims import Work
 from signalbus.transport.poller import Poller
 from signalbus.transport.qos import QoS
@@ -39,8 +39,8 @@ def channel(**attributes: Any) -> Any:
     [
         (channel_module.ClaimingMixin, stock.SentinelChannel, "Message QoS _size basic_cancel basic_consume close"),
         (QoS, stock.QoS, "ack append reject restore_by_tag restore_unacked restore_visible"),
-        (Message, virtual.Message, "ack decode reject"),
-        (Poller, compat.Poller, "close"),
+        (ClaimedMessage, virtual.Message, "ack decode reject"),
+        (Poller, compat.LoopPoller, "close"),
         (kombu_transport.TransportMixin, stock.SentinelTransport, "register_with_event_loop"),
     ],
 )
@@ -107,7 +107,7 @@ class TestTransports:
         """It uses the method that the library replaces."""
         popped = []
         monkeypatch.setattr(stock.MultiChannelPoller, "_register_BRPOP", lambda self, channel: popped.append(channel))
-        poller = compat.Poller()
+        poller = compat.LoopPoller()
         consuming: dict[str, Any] = {"active_queues": ["q"], "active_fanout_queues": []}
         consuming["qos"] = SimpleNamespace(can_consume=lambda: True)
         claims, pops = (SimpleNamespace(**consuming, is_claiming=claims) for claims in (True, False))

@@ -12,7 +12,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from signalbus.transport import progress
-from signalbus.transport.claimed_message import DIVIDE, Message
+from signalbus.transport.claimed_message import DIVIDE, ClaimedMessage
 from signalbus.transport.coalescing import Merged
 from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
 from tests.unit.transport.queue_items import claim, item, read
@@ -143,7 +143,7 @@ def posted():
 def deliver(channel, *members, states=()):
     """Make the message of some members, named after their tags, each with some texts."""
     parcels = [read(claim(item(*texts), tag=tag)) for tag, *texts in members]
-    message = Message(Merged(parcels), channel=channel, accept={"application/json"})
+    message = ClaimedMessage(Merged(parcels), channel=channel, accept={"application/json"})
     message.sheet = Sheet(states)  # type: ignore[assignment]
     return message
 
@@ -396,7 +396,7 @@ def test_each_item_of_a_divided_batch_is_a_message_of_its_own(channel, monkeypat
         channel.unacked, "run", lambda script, keys, tag, remains, end, *made: items.extend([remains, *made])
     )
     made = item("a", "b")
-    message = Message(Merged([read(claim(made))]), channel=channel, accept={"application/json"})
+    message = ClaimedMessage(Merged([read(claim(made))]), channel=channel, accept={"application/json"})
     message.give_back([BEGUN, WAITING])
     remains, rest = json.loads(items[0])[0], json.loads(items[1])
     seen = [(each["headers"]["id"], each["properties"]["delivery_tag"]) for each in (made, remains, rest)]

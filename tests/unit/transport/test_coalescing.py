@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from signalbus import celery
 from signalbus.receiving.worker.request import DeliverRequest
-from signalbus.transport.claimed_message import Message
+from signalbus.transport.claimed_message import ClaimedMessage
 from signalbus.transport.coalescing import MOST_TEXTS, Merged
 from signalbus.wire.peek import has_several_recipients, signal_of
 from tests.unit.transport.queue_items import QUEUE, claim, item, read, text_of
@@ -31,7 +31,7 @@ class Channel:
 
 def deliver(*parcels):
     """Make the kombu message of a batch."""
-    return Message(Merged(parcels), channel=Channel(), accept={"application/json"})
+    return ClaimedMessage(Merged(parcels), channel=Channel(), accept={"application/json"})
 
 
 class TestReading:
@@ -157,7 +157,7 @@ class TestMerging:
         forged = item("a") | {"parcels": [["x"]]}
         forged["properties"]["body_encoding"] = None
         forged["body"] = json.dumps([[["a"]], {}, {}])
-        message = Message(forged, channel=Channel(), accept={"application/json"})
+        message = ClaimedMessage(forged, channel=Channel(), accept={"application/json"})
         assert message.payload == [[["a"]], {}, {}]
 
 

@@ -1,4 +1,4 @@
-"""The lane: what it puts on a queue is what Celery would have put there, and whatever happens to it is told."""
+"""The fast path: what it puts on a queue is what Celery would have put there, and whatever happens to it is told."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def app(new_app: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch) -> Cele
     return app
 
 
-def lane_of(app: Celery) -> fast_path.Lane:
-    """Give the lane of an app, which has one."""
-    found = fast_path.lane_of(app)
+def fast_path_of(app: Celery) -> fast_path.FastPath:
+    """Give the fast path of an app, which has one."""
+    found = fast_path.fast_path_of(app)
     assert found is not None
     return found
 
@@ -138,7 +138,7 @@ def test_it_is_celery_s_byte_for_byte_but_for_ids(
             for texts in (TEXTS[:1], TEXTS[1:2], TEXTS):
                 celery_producers.publish(app, "a 50% queue", texts)
                 celery_s = lists(client)
-                lane_of(app).push("a 50% queue", [texts])
+                fast_path_of(app).push("a 50% queue", [texts])
 
                 assert lists(client) == celery_s
                 assert [len(items) for items in celery_s.values()] == [1]
@@ -173,7 +173,7 @@ def test_it_lies_in_the_database_of_the_address(
     """A virtual host is a number of Redis' databases."""
     app = new_app(f"{valkey.url}?virtual_host={database}")
 
-    lane_of(app).push("q", [["text"]])
+    fast_path_of(app).push("q", [["text"]])
 
     with redis.Redis.from_url(f"{valkey.redis_url}?db={database}") as there:
         assert there.llen("q") == 1
@@ -181,14 +181,14 @@ def test_it_lies_in_the_database_of_the_address(
 
 def test_the_queue_is_declared(client: Any, new_app: Callable[..., Celery]):
     """In kombu's table of bindings, where other clients look, once."""
-    lane_of(new_app()).push("q", [["text"]])
+    fast_path_of(new_app()).push("q", [["text"]])
 
     assert client.scard("_kombu.binding.q") == 1
 
 
 def test_ids_are_fresh(client: Any, new_app: Callable[..., Celery]):
     """Each publication has an id and a delivery tag that no other has, also if the text is the same."""
-    ours = lane_of(new_app())
+    ours = fast_path_of(new_app())
     for _ in range(50):
         ours.push("q", [["text"], ["text"]])
 
@@ -373,15 +373,15 @@ def test_eager_mode_is_asked_where_a_host_s_settings_have_a_name_of_its_own(
 # Whatever happens to connections
 
 
-def used_by(ours: fast_path.Lane) -> Any:
-    """Give the connection that a lane would use next."""
+def used_by(ours: fast_path.FastPath) -> Any:
+    """Give the connection that a fast path would use next."""
     return ours._places[-1][0]
 
 
 def test_after_a_timeout_nothing_is_pushed_again(client: Any, valkey: EmbeddedValkey, new_app: Callable[..., Celery]):
     """The broker may have taken it, and has: a duplicate would be run twice."""
     with override_settings(SIGNALBUS=SHORT):
-        ours = lane_of(new_app())
+        ours = fast_path_of(new_app())
         ours.push("q", [["warm"]])
         assert valkey.pid is not None
         os.kill(valkey.pid, os_signal.SIGSTOP)
@@ -398,7 +398,7 @@ def test_after_a_timeout_nothing_is_pushed_again(client: Any, valkey: EmbeddedVa
 
 def test_a_connection_without_credentials_any_more_is_replaced(client: Any, new_app: Callable[..., Celery], valkey):
     """As one whose token has run out: the new one says its password."""
-    ours = lane_of(new_app(f"redis+socket://:secret@{valkey.socket}"))
+    ours = fast_path_of(new_app(f"redis+socket://:secret@{valkey.socket}"))
     client.config_set("requirepass", "secret")
     try:
         ours.push("q", [["text"]])
@@ -416,7 +416,7 @@ def test_a_connection_without_credentials_any_more_is_replaced(client: Any, new_
 
 def test_a_replica_takes_nothing_and_is_asked_once_more_at_most(client: Any, new_app: Callable[..., Celery]):
     """After a fail-over the old primary says READONLY: that is an error, and a new connection is tried each time."""
-    ours = lane_of(new_app())
+    ours = fast_path_of(new_app())
     ours.push("q", [["text"]])
     client.execute_command("REPLICAOF", "127.0.0.1", "1")
     try:
@@ -431,7 +431,7 @@ def test_a_replica_takes_nothing_and_is_asked_once_more_at_most(client: Any, new
 
 def test_what_the_broker_refuses_costs_no_connection(client: Any, new_app: Callable[..., Celery]):
     """It has answered: the connection is in order."""
-    ours = lane_of(new_app())
+    ours = fast_path_of(new_app())
     ours.push("q", [["text"]])
     client.set("q", "not a list")
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
@@ -446,7 +446,7 @@ def test_what_the_broker_refuses_costs_no_connection(client: Any, new_app: Calla
 
 def test_a_connection_that_was_idle_is_looked_at_first(client: Any, new_app: Callable[..., Celery], monkeypatch):
     """What the broker closed while nobody sent is not written to."""
-    ours = lane_of(new_app())
+    ours = fast_path_of(new_app())
     ours.push("q", [["text"]])
     closed = used_by(ours)
     monkeypatch.setattr(fast_path, "IDLE", 0.0)
@@ -460,7 +460,7 @@ def test_a_connection_that_was_idle_is_looked_at_first(client: Any, new_app: Cal
 
 def test_an_interrupted_publication_leaves_no_answer_behind(client: Any, new_app: Callable[..., Celery], monkeypatch):
     """A killed greenlet, or Ctrl-C, between question and answer: the next one must not read it."""
-    ours = lane_of(new_app())
+    ours = fast_path_of(new_app())
     ours.push("q", [["text"]])
     interrupted = used_by(ours)
 
@@ -477,7 +477,7 @@ def test_an_interrupted_publication_leaves_no_answer_behind(client: Any, new_app
 
 def test_threads_share_a_few_connections(client: Any, new_app: Callable[..., Celery]):
     """Forty threads that send at once lose nothing, and open no more than ten connections."""
-    ours = lane_of(new_app())
+    ours = fast_path_of(new_app())
     ours.push("q", [["text"]])
     before = client.info("stats")["total_connections_received"]
     failed: list[Exception] = []
@@ -502,7 +502,7 @@ def test_threads_share_a_few_connections(client: Any, new_app: Callable[..., Cel
 
 def test_who_waits_longest_is_next(client: Any, new_app: Callable[..., Celery]):
     """Ten threads that send without a pause leave nobody out, who would take the broker for one that is away."""
-    ours = lane_of(new_app())
+    ours = fast_path_of(new_app())
     sent, failed = [0] * (fast_path.CONNECTIONS + 4), threading.Event()
     enough = threading.Event()
 
@@ -533,7 +533,7 @@ def test_who_is_interrupted_while_it_waits_keeps_no_connection(
     client: Any, new_app: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch
 ):
     """A time limit or a killed greenlet ends the wait, just before or just after it is served."""
-    ours = lane_of(new_app())
+    ours = fast_path_of(new_app())
     for served in (False, True):
         in_use = [ours._take() for _ in range(fast_path.CONNECTIONS)]
 
@@ -565,7 +565,7 @@ def test_who_is_interrupted_while_it_waits_keeps_no_connection(
 
 def test_who_finds_all_connections_in_use_does_not_wait_for_ever(client: Any, new_app: Callable[..., Celery]):
     """As long as a connection may take to be made."""
-    ours = lane_of(new_app())
+    ours = fast_path_of(new_app())
     with override_settings(SIGNALBUS=SHORT):
         in_use = [ours._take() for _ in range(fast_path.CONNECTIONS)]
         started = time.monotonic()
@@ -583,14 +583,14 @@ def test_threads_do_not_wait_for_each_other_s_timeouts(
     """All are told at about the same time of a broker that hangs while the first message is sent."""
     failed: list[BaseException] = []
 
-    def send(ours: fast_path.Lane) -> None:
+    def send(ours: fast_path.FastPath) -> None:
         try:
             ours.push("q", [["text"]])
         except (OperationalError, redis.RedisError, OSError) as error:
             failed.append(error)
 
     with override_settings(SIGNALBUS=SHORT):
-        ours = lane_of(new_app())
+        ours = fast_path_of(new_app())
         threads = [threading.Thread(target=send, args=(ours,)) for _ in range(10)]
         assert valkey.pid is not None
         os.kill(valkey.pid, os_signal.SIGSTOP)
@@ -614,7 +614,7 @@ import gevent, sys
 from celery import Celery
 import django; django.setup()
 from signalbus.broker import fast_path
-ours = fast_path.lane_of(Celery("green", set_as_current=False, broker=sys.argv[1]))
+ours = fast_path.fast_path_of(Celery("green", set_as_current=False, broker=sys.argv[1]))
 ours.push("q", [["text"]])
 sending = [gevent.spawn(lambda: [ours.push("q", [["text"]]) for _ in range(10)]) for _ in range(50)]
 gevent.joinall(sending, timeout=20, raise_error=True)
@@ -635,13 +635,13 @@ def test_greenlets_share_a_few_connections(client: Any, valkey: EmbeddedValkey):
 
 @pytest.mark.skipif(OPENSSL is None, reason="openssl, which makes the certificate, is not installed")
 def test_tls_is_spoken_and_the_certificate_checked(tmp_path: Path, new_app: Callable[..., Celery]):
-    """As the app's settings say: the lane's connections are made as kombu's are."""
+    """As the app's settings say: the fast path's connections are made as kombu's are."""
     certificate, key = make_certificate(tmp_path)
     port = free_port()
     with EmbeddedValkey(port=port) as server, behind_tls(port, certificate, key) as tls_port:
         url = f"rediss://127.0.0.1:{tls_port}/0"
         trusting = {"ssl_cert_reqs": "required", "ssl_ca_certs": str(certificate)}
-        ours = lane_of(new_app(url, broker_use_ssl=trusting))
+        ours = fast_path_of(new_app(url, broker_use_ssl=trusting))
         ours.push("q", [["text"]])
         assert isinstance(used_by(ours), redis.SSLConnection)
         used_by(ours).disconnect()
@@ -650,12 +650,12 @@ def test_tls_is_spoken_and_the_certificate_checked(tmp_path: Path, new_app: Call
             assert client.llen("q") == 2
 
         with pytest.raises(Exception, match=r"(?i)certificate"):
-            lane_of(new_app(url, broker_use_ssl={"ssl_cert_reqs": "required"})).push("q", [["text"]])
+            fast_path_of(new_app(url, broker_use_ssl={"ssl_cert_reqs": "required"})).push("q", [["text"]])
 
 
-def test_a_broker_that_is_none_of_redis_has_no_lane(new_app: Callable[..., Celery]):
+def test_a_broker_that_is_none_of_redis_has_no_fast_path(new_app: Callable[..., Celery]):
     """It says so once, for all queues."""
     app = new_app("memory://")
 
-    assert fast_path.lane_of(app) is None
+    assert fast_path.fast_path_of(app) is None
     assert "memory" in (fast_path.why_not(app) or "")
