@@ -13,7 +13,7 @@ from kombu.transport import virtual
 from redis.exceptions import RedisError
 
 from signalbus.transport.coalescing import Merged
-from signalbus.transport.progress import BEGUN, FREE, SHARED, WAITING
+from signalbus.transport.progress import BEGUN, DONE, FREE, SHARED, WAITING
 from signalbus.transport.scripts import Script
 
 if TYPE_CHECKING:
@@ -200,13 +200,25 @@ class ClaimedMessage(virtual.Message):
         whole = []
         for parcel, texts in self._places():
             begun = [text for text in texts if states[text] in {BEGUN, SHARED} and text not in self._gone]
-            if begun and len(texts) == 1:
+            again = [unfinished for text in begun if (unfinished := self._unfinished(text)) is not None]
+            if begun and len(texts) == 1 and again == self._of(begun):
                 whole.append(parcel.claimed.tag)
             elif begun:
-                items = _items(parcel, self._of(begun), redelivered=True)
+                items = _items(parcel, again, redelivered=True)
                 self._divide(_Division(parcel, begun, "", "LPUSH", items))
         if whole:
             self.channel.unacked.restore(whole, leftmost=True)
+
+    def _unfinished(self, text: int) -> str | None:
+        """Return a text for its recipients that are not done and were not requeued; None if there are none."""
+        states = self.sheet.parts().get(text, b"") if self.sheet is not None else b""
+        left = [place for place in range(len(states)) if place not in self._split.get(text, set())]
+        # One that waits may have been noted since the others were requeued: a child lives for a moment at a time limit.
+        stay = [place for place in left if states[place] != DONE]
+        if len(stay) == len(left):
+            return self.texts[text]
+        whole = self._whole.get(text, self.texts[text])
+        return (self.channel.work.for_some(whole, stay, len(states)) or self.texts[text]) if stay else None
 
     def _states(self) -> Sequence[int]:
         return self.sheet.told() if self.sheet is not None else b""

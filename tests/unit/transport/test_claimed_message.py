@@ -339,6 +339,35 @@ class TestRecipients:
             ("ack", "1"),
         ]
 
+    @pytest.mark.parametrize(
+        ("recipients", "calls"),
+        [
+            ([DONE, DONE, BEGUN], [("divide", "1", "", (["a2/3"], True))]),
+            ([DONE, BEGUN, WAITING], [("divide", "1", (["a1/3"], False), (["a2/3"], False)), ("again", "1")]),
+            ([DONE, DONE, DONE], [("divide", "1", "")]),
+            ([BEGUN, SHARED], [("again", "1")]),
+        ],
+    )
+    def test_a_lost_child_runs_no_recipient_again_that_was_done(self, channel, recipients, calls):
+        """Also where no recipient waited, so that the claim was not divided."""
+        message = self.deliver(channel, [BEGUN], ("1", "a"), a=recipients)
+        message.reject(requeue=True)
+        assert channel.unacked.calls == [*calls, ("ack", "1")]
+
+    def test_a_lost_child_runs_no_recipient_of_a_batch_again_that_was_done(self, channel):
+        """Each text of a batch is redelivered for its own unfinished recipients."""
+        message = self.deliver(channel, [DONE, BEGUN], ("1", "a", "b"), a=[DONE, DONE], b=[DONE, BEGUN])
+        message.reject(requeue=True)
+        assert channel.unacked.calls == [("divide", "1", "", (["b1/2"], True)), ("ack", "1")]
+
+    def test_recipients_noted_at_a_time_limit_are_redelivered(self, channel):
+        """The child notes its recipients after the others were requeued, and is killed before it begins one."""
+        message = self.deliver(channel, [BEGUN], ("1", "a"))
+        message._give_back([BEGUN])
+        message.sheet.recipients = {0: [DONE, WAITING, WAITING]}
+        message._give_out_again([BEGUN])
+        assert channel.unacked.calls == [("divide", "1", "", (["a12/3"], True))]
+
     def test_recipients_are_requeued_with_waiting_texts(self, channel):
         """This happens in one step, in their order."""
         message = self.deliver(channel, [DONE, BEGUN, WAITING], ("1", "a", "b", "c"), b=[BEGUN, WAITING])
