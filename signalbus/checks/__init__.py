@@ -12,7 +12,7 @@ from django.db import DatabaseError, connections
 
 from signalbus import celery, conf, ledger
 from signalbus.carriers import carrying
-from signalbus.checks import unused_code
+from signalbus.checks import unsent, unused_code
 from signalbus.connecting.subclasses import methods_that_pick
 from signalbus.exceptions import ConfigurationError
 from signalbus.registration.registry import registry
@@ -126,6 +126,15 @@ def check_overlooked(**_kwargs: Any) -> list[checks.CheckMessage]:
             id="signalbus.W005",
         )
         for module in modules
+    ]
+    found += [
+        checks.Warning(
+            f"{receiver}: it receives nothing.",
+            hint="Correct its sender=, or leave that out to receive from any. If it is meant so, silence it: "
+            "SILENCED_SYSTEM_CHECKS = ['signalbus.W008'].",
+            id="signalbus.W008",
+        )
+        for receiver in unsent.receivers_without_sends()
     ]
     unused = unused_code.signals_without_receivers()
     if unused:

@@ -39,7 +39,7 @@ def modules_not_imported() -> list[str]:
         f"{module} ({path}:{line})"
         for app in apps.get_app_configs()
         if app.name != "signalbus" and app.name not in skipped and app.label not in skipped
-        for module, path in _modules_of(app)
+        for module, path in modules_of(app, _ELSEWHERE)
         if module not in sys.modules and (line := _first_receiver(path, module, declaring))
     )
 
@@ -61,15 +61,20 @@ def signals_without_receivers() -> list[str]:
     )
 
 
-def _modules_of(app: AppConfig) -> Iterator[tuple[str, Path]]:
-    """Yield the modules of an app, with their files."""
+def modules_of(app: AppConfig, skipped: frozenset[str]) -> Iterator[tuple[str, Path]]:
+    """Yield the modules of an app, with their files.
+
+    Args:
+        app: the app.
+        skipped: the names of modules and packages that are left out; those of test modules are as well.
+    """
     root = Path(app.path)
     for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name.isidentifier() and name not in _ELSEWHERE]
+        folders[:] = [name for name in folders if name.isidentifier() and name not in skipped]
         for file in files:
             path = Path(folder, file)
             stem = path.stem
-            if path.suffix != ".py" or not stem.isidentifier() or stem in _ELSEWHERE or stem.startswith("test_"):
+            if path.suffix != ".py" or not stem.isidentifier() or stem in skipped or stem.startswith("test_"):
                 continue
             names = [*path.parent.relative_to(root).parts, *([] if stem == "__init__" else [stem])]
             yield ".".join([app.name, *names]), path
@@ -97,12 +102,13 @@ def _names_of_ours(tree: ast.AST, package: str, declaring: set[str]) -> set[str]
         if isinstance(node, ast.Import):
             found |= {(each.asname or each.name).partition(".")[0] for each in node.names if each.name in declaring}
         elif isinstance(node, ast.ImportFrom):
-            name = _absolute(node, package)
+            name = absolute_name(node, package)
             found |= {each.asname or each.name for each in node.names if declaring & {name, f"{name}.{each.name}"}}
     return found
 
 
-def _absolute(node: ast.ImportFrom, package: str) -> str:
+def absolute_name(node: ast.ImportFrom, package: str) -> str:
+    """Return the module that an import names, seen from a package; nothing if there can be none."""
     try:
         return importlib.util.resolve_name(f"{'.' * node.level}{node.module or ''}", package)
     except ImportError:  # beyond the top

@@ -13,7 +13,7 @@ from signalbus import conf, ledger
 from signalbus.broker import publisher
 from signalbus.broker.queue_status import REMEDY, Presence, ask_broker
 from signalbus.celery import broker_remedy, default_queue
-from signalbus.checks import unused_code
+from signalbus.checks import unsent, unused_code
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import Backlog
 from signalbus.registration.registry import registry
@@ -48,6 +48,8 @@ def report() -> Iterator[str]:
         yield from _about(queue, ways.get(queue), found.get(queue), _backlog_of(queue, known))
     for module in unused_code.modules_not_imported():
         yield f"{module} connects receivers and is not imported: they receive nothing."
+    for receiver in unsent.receivers_without_sends():
+        yield f"{receiver}: it receives nothing."
     unused = unused_code.signals_without_receivers()
     if unused:
         yield f"Nobody is connected to {', '.join(unused)}."

@@ -20,7 +20,7 @@ from kombu import Connection
 
 from signalbus import Retry, Signal, ledger
 from signalbus.celery import get_app
-from signalbus.checks import unused_code
+from signalbus.checks import unsent, unused_code
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.routing.batch import deliver
 from tasks.admissions.models import Academy
@@ -457,7 +457,9 @@ class TestWhetherAnybodyWorks:
         """Modules that nobody imports, and signals without receivers, are told."""
         monkeypatch.setattr(unused_code, "modules_not_imported", lambda: ["shop.handlers (/shop/handlers.py:3)"])
         monkeypatch.setattr(unused_code, "signals_without_receivers", lambda: ["shop.sold", "shop.bought"])
+        monkeypatch.setattr(unsent, "receivers_without_sends", lambda: ["on_sale listens to auth.Group"])
         shown = run("status")
+        assert "on_sale listens to auth.Group: it receives nothing.\n" in shown
         assert "shop.handlers (/shop/handlers.py:3) connects receivers and is not imported" in shown
         assert "Nobody is connected to shop.sold, shop.bought." in shown
 
