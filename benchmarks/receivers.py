@@ -99,3 +99,8 @@ def fail_on(sender: None, **kwargs: Any) -> None:
     write(None)
     tally()
     raise LookupError("the other side does not answer")
+
+
+@receiver([signals.announced, signals.unique, signals.debounced])
+def hear(sender: None, slug: str, **kwargs: Any) -> None:
+    """Do nothing."""

@@ -29,3 +29,7 @@ django_inline = DjangoSignal()
 succeeding = Signal()  # durable; its receiver does what the next ones do, and succeeds
 failing = Signal()  # its receiver fails three times
 retried = Signal()  # its receiver fails again and again
+
+announced = Signal()  # durable; no worker runs while it is sent, nor these
+unique = Signal(unique="slug")
+debounced = Signal(unique="slug", debounce=3600)

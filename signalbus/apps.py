@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
-from sysconfig import get_path
 from traceback import format_exception_only, walk_tb
 
 from django.apps import AppConfig, apps
 from django.utils.module_loading import module_has_submodule
 
-_STDLIB, _OWN = get_path("stdlib"), str(Path(__file__).parent)
+from signalbus.core.own_code import is_own_code
 
 
 class SignalBusConfig(AppConfig):
@@ -68,7 +66,7 @@ def _in_words(error: Exception, name: str, app: AppConfig) -> str:
         f"{place}{cause}.{remedy} signalbus imports {name} at start-up, as it does the signals and receivers of every "
         "installed app."
     )
-    if not _is_installed(app.path):
+    if is_own_code(app.path):
         return text
     return f'{text} To leave this app out, set SIGNALBUS = {{"SKIP_APPS": ["{app.label}"]}}.'
 
@@ -79,13 +77,6 @@ def _place(error: Exception) -> str:
         return f"{error.filename}:{error.lineno}"
     place = ""
     for frame, line in walk_tb(error.__traceback__):
-        file = frame.f_code.co_filename
-        if not file.startswith("<") and not _is_installed(file):
-            place = f"{file}:{line}"
+        if is_own_code(frame.f_code.co_filename):
+            place = f"{frame.f_code.co_filename}:{line}"
     return place
-
-
-def _is_installed(path: str) -> bool:
-    """Whether a file belongs to Python, signalbus or an installed package: it is not the project's to correct."""
-    parts = Path(path).parts
-    return "site-packages" in parts or "dist-packages" in parts or path.startswith((_STDLIB, _OWN))

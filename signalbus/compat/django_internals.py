@@ -251,3 +251,16 @@ def loads_a_fixture() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def rollback_error(connection: BaseDatabaseWrapper) -> BaseException | None:
+    """Return the last error of the ORM that made a transaction of a connection one that can only be rolled back.
+
+    Uses ``BaseDatabaseWrapper.rollback_exc``, which Django never clears. Without it, a receiver that asks for a
+    rollback would be told that it went on after a database error.
+
+    Args:
+        connection: the connection.
+    """
+    error: BaseException | None = connection.rollback_exc  # type: ignore[attr-defined]  # not in its stubs
+    return error

@@ -33,6 +33,7 @@ from signalbus.ledger.base.deliveries import (
     skip,
     using,
 )
+from signalbus.ledger.base.dialect import takes_several
 from signalbus.ledger.base.event_subjects import delivery_of_row, delivery_of_text
 from signalbus.ledger.base.missing_tables import missing, reject_missing, reject_unmigrated
 from signalbus.ledger.base.recording import Part, record
@@ -50,8 +51,8 @@ from signalbus.ledger.operations.accounts import (
 )
 from signalbus.ledger.operations.backlog import Backlog, backlogs, failures
 from signalbus.ledger.operations.by_hand import discard, failed, retry, skipped
-from signalbus.ledger.sends.due_later import cancel, postpone
-from signalbus.ledger.sends.stand_ins import end_of_burst, stand_in
+from signalbus.ledger.sends.due_later import cancel
+from signalbus.ledger.sends.stand_ins import record_last_of_burst, record_unless_one_waits
 from signalbus.ledger.sends.unsendable import keep_unsendable
 from signalbus.ledger.sweeps.admission import Share
 from signalbus.ledger.sweeps.due import (
@@ -91,7 +92,6 @@ __all__ = [
     "delivery_of_text",
     "discard",
     "earlier_id",
-    "end_of_burst",
     "expand",
     "failed",
     "failures",
@@ -113,7 +113,6 @@ __all__ = [
     "order_of",
     "park",
     "park_text",
-    "postpone",
     "postpone_row",
     "proven",
     "purge",
@@ -121,6 +120,8 @@ __all__ = [
     "purge_some",
     "recall",
     "record",
+    "record_last_of_burst",
+    "record_unless_one_waits",
     "refuse",
     "reject_missing",
     "reject_unmigrated",
@@ -134,13 +135,13 @@ __all__ = [
     "settle_taken",
     "skip",
     "skipped",
-    "stand_in",
     "take",
     "take_admitted",
     "take_back",
     "take_due",
     "take_together",
     "take_turn",
+    "takes_several",
     "tell_runtime",
     "undecided",
     "unpark",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from django.db import transaction
-
 from signalbus import ledger
 
 if TYPE_CHECKING:
@@ -42,17 +40,13 @@ def _record(message: UUID, parts: Sequence[Outgoing]) -> tuple[UUID | None, bool
     alias = ledger.using()
     keeping = parts[0].keeping
     assert keeping is not None  # noqa: S101 - the caller sorted them
-    due = keeping.due
-    with transaction.atomic(using=alias, savepoint=False):
-        if keeping.key is not None and keeping.once is not None:
-            once = keeping.once
-            if once.debounce is None:
-                standing = ledger.stand_in(keeping.key, message)
-                if standing is not None:
-                    return standing, True
-            else:
-                due = ledger.end_of_burst(keeping.key, message, pause=once.debounce, longest=once.max_wait)
-        ledger.record(parts, using=alias)
-        if due is not None:
-            ledger.postpone(message, due)
+    key, once, due = keeping.key, keeping.once, keeping.due
+    if key is None or once is None:
+        ledger.record(parts, due=due, using=alias)
+    elif once.debounce is None:
+        standing = ledger.record_unless_one_waits(key, message, parts, due=due, using=alias)
+        return standing, due is not None
+    else:
+        ledger.record_last_of_burst(key, message, parts, pause=once.debounce, longest=once.max_wait, using=alias)
+        return None, True
     return None, due is not None

@@ -150,14 +150,16 @@ def test_one_that_hangs_in_a_shared_commit_holds_nobody(scene: Scene, database: 
 
 
 def test_a_killed_child_costs_its_company_nothing(scene: Scene):
-    """What was done stays done, what had not begun runs, and the one that did it comes again, alone and counted."""
+    """What was done stays done, what had not begun runs, and the lost run alone is a failed attempt, the last one."""
     scene.begin("kill")
 
-    wait_until(lambda: scene.is_empty() and scene.ran()[ODD] > 1, 30, "the one that was killed to run again")
+    dead = wait_until(Delivery.objects.filter(state=State.DEAD).first, 30, "the loss to be written down")
+    wait_until(lambda: scene.is_empty() and len(scene.others()) == COUNT - 1, what="the others to run")
 
     assert scene.others() == EACH_OTHER_ONCE
-    assert scene.ran()[ODD] == 2
-    assert Delivery.objects.get().state == State.DONE
+    assert scene.ran()[ODD] == 1
+    assert dead.error == "its process was lost: signal 9 (SIGKILL)"
+    assert Delivery.objects.count() == 1
 
 
 def test_one_that_overruns_its_time_is_killed_alone(scene: Scene):

@@ -514,6 +514,31 @@ def test_lowering_max_attempts_keeps_the_last_error_and_counts_no_attempt(
     assert "max_attempts is 2" in told[-1][3]
 
 
+@pytest.mark.parametrize("atomic", [True, False])
+@pytest.mark.parametrize("again", ["given out again", "published again"])
+def test_what_was_no_attempt_does_not_cover_the_last_error(bus: Bus, durable: Signal, atomic: bool, again: str):
+    """Its message was given out again, or lost by the broker, before the worker saw that `max_attempts` was lowered."""
+
+    def receiver_that_fails(**kwargs: Any) -> None:
+        raise ValueError("the cause")
+
+    connect(durable, receiver_that_fails, "unsteady", retry=Retry(max_attempts=5), atomic=atomic)
+    durable.send(None)
+    bus.work()
+    durable.disconnect(receiver_that_fails, dispatch_uid="unsteady")
+    connect(durable, receiver_that_fails, "unsteady", retry=Retry(max_attempts=1), atomic=atomic)
+    Delivery.objects.update(due_at=Now())
+    sweep()
+    if again == "given out again":
+        bus.work(redelivered=True)
+    else:
+        bus.take()
+        recover(bus)
+
+    dead = only()
+    assert (dead.state, dead.attempts, dead.error) == ("dead", 1, "ValueError: the cause")
+
+
 def test_what_is_tried_again_and_cannot_begin_has_not_been_tried(bus: Bus, durable: Signal, monkeypatch):
     """The ledger fails between its claim and its run: the broker gives it out again, and it has its attempt still."""
     runs: list[int] = []

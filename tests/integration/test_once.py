@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import connection, connections, transaction
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 import signalbus
@@ -315,6 +318,82 @@ def test_nothing_is_published_while_a_burst_goes_on(bus: Bus, ran: list[Any]):
     hearing(ran, debounce=30).send(None)
 
     assert bus.client.llen(QUEUE) == 0
+
+
+# For a plain send(), send_later(), and for unique= and debounce= with a new key and with one that waits.
+STATEMENTS = {
+    "postgresql": [1, 1, 4, 4, 1, 1],
+    "sqlite": [4, 4, 6, 4, 7, 7],
+    "mysql": [4, 4, 7, 7, 7, 11],
+}
+
+
+def test_the_statements_of_a_send_are_few(bus: Bus, ran: list[Any]):
+    """Each is a round trip, those that begin and end a transaction included: PostgreSQL takes a burst's in one."""
+    plain, unique = hearing(ran), hearing(ran, unique="slug")
+    debounced = hearing(ran, unique="slug", debounce=30)
+    sends: list[Callable[[], object]] = [
+        lambda: plain.send(None, slug="a"),
+        lambda: plain.send_later(timedelta(hours=1), None, slug="a"),
+        *[partial(unique.send, None, slug="a")] * 2,
+        *[partial(debounced.send, None, slug="a")] * 2,
+    ]
+    for signal in (plain, unique, debounced):
+        signal.send(None, slug="another")  # fills the caches
+
+    found = []
+    for send in sends:
+        with CaptureQueriesContext(connection) as queries:
+            send()
+        found.append(len(queries))
+
+    assert found == STATEMENTS[connection.vendor]
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_a_burst_where_the_server_binds_values(bus: Bus, ran: list[Any], monkeypatch: pytest.MonkeyPatch):
+    """With psycopg's `server_side_binding` a statement goes by itself: then a transaction holds them together."""
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "server_side_binding", True)
+    connection.close()
+    signal = hearing(ran, unique="slug", debounce=30)
+
+    try:
+        for number in range(3):
+            signal.send(None, slug="a", number=number)
+        pass_time(31)
+        sweep()
+        bus.work()
+    finally:
+        connection.close()
+
+    assert ran == [("a", 2)]
+
+
+def test_a_burst_in_a_transaction(bus: Bus, ran: list[Any]):
+    """The messages of one transaction replace each other before its commit."""
+    signal = hearing(ran, unique="slug", debounce=30, max_wait=40)
+
+    with transaction.atomic():
+        for number in range(3):
+            signal.send(None, slug="a", number=number)
+    pass_time(20)
+    signal.send(None, slug="a", number=3)
+    pass_time(21)
+
+    assert (sweep(), bus.work(), ran) == (1, 1, [("a", 3)])  # 41 seconds after the first: max_wait ends the burst
+
+
+def test_a_debounced_message_to_many_receivers(bus: Bus, ran: list[Any]):
+    """Each has a delivery, in its own queue; all of them are replaced together."""
+    signal = hearing(ran, debounce=30)
+    for number in range(15):
+        connect(signal, lambda **_: None, f"other-{number}", queue="slow" if number % 2 else None)
+
+    signal.send(None, number=1)
+    signal.send(None, number=2)
+
+    states = Counter(state for _, state, _ in rows())
+    assert states == {"discarded": 16, "pending": 16}
 
 
 def test_captured_shows_each_send(bus: Bus, ran: list[Any]):

@@ -1,4 +1,4 @@
-"""Options that do not exist: each near miss is refused with what was probably meant."""
+"""An option that does not exist is refused with the likely one."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ RECEIVER_MISSES = [
 
 @pytest.mark.parametrize(("options", "hint"), RECEIVER_MISSES)
 @pytest.mark.parametrize("inline", [False, True])
-def test_receiver_options(options, hint, inline):
-    """``connect`` and ``@receiver``, of our signals and of plain ones, refuse it with the same hint."""
+def test_misspelt_receiver_options(options, hint, inline):
+    """``connect`` and ``@receiver`` of both kinds of signals give the same hint."""
     signal = Signal("tests.options")
     with pytest.raises(TypeError, match=re.escape(hint)):
         signal.connect(on_event, inline=inline, **options)
@@ -56,8 +56,8 @@ def test_receiver_options(options, hint, inline):
         ({"retries": 3}, "did you mean @receiver(…, retry=Retry(max_attempts=3))?"),
     ],
 )
-def test_signal_options(options, hint):
-    """``Signal(…)`` refuses it; so does a subclass that hands its options on."""
+def test_misspelt_signal_options(options, hint):
+    """``Signal(…)`` refuses it; so does a subclass that passes its options on."""
 
     class Louder(Signal):
         def __init__(self, volume, **more):
@@ -81,7 +81,7 @@ def test_signal_options(options, hint):
         ({"flavour": "sweet"}, "it takes base_delay, jitter, max_attempts, max_delay"),
     ],
 )
-def test_retry_options(settings, options, hint):
+def test_misspelt_retry_options(settings, options, hint):
     """``Retry(…)`` refuses it; so does the setting RETRY as a dict."""
     with pytest.raises(TypeError, match=re.escape(hint)):
         Retry(**options)
@@ -90,8 +90,8 @@ def test_retry_options(settings, options, hint):
         conf.get()
 
 
-def test_retry_is_made_and_copied_as_before():
-    """Positions, keywords and ``replace()`` still make one."""
+def test_retry_takes_positions_and_replace():
+    """Positions, keywords and ``replace()`` make a policy."""
     assert Retry(3, 1.0) == replace(Retry(max_attempts=5, base_delay=1.0), max_attempts=3)
 
 
@@ -106,8 +106,8 @@ def test_retry_is_made_and_copied_as_before():
         (7, 7, "the keys are CELERY_APP"),
     ],
 )
-def test_settings_keys(settings, key, value, hint):
-    """A key of SIGNALBUS that does not exist is refused with what was probably meant."""
+def test_misspelt_settings_keys(settings, key, value, hint):
+    """An unknown key of SIGNALBUS is refused with the likely one."""
     settings.SIGNALBUS = {key: value}
     with pytest.raises(ConfigurationError, match=re.escape(hint)):
         conf.get()
@@ -120,7 +120,7 @@ def test_number_instead_of_a_retry():
 
 
 def test_receiver_without_kwargs_is_named_with_its_line(settings):
-    """Under DEBUG, as in Django; the error says what to write."""
+    """This holds under DEBUG, as in Django; the error says what to write."""
     settings.DEBUG = True
     line = on_event_without_more.__code__.co_firstlineno
     with pytest.raises(ValueError, match=r"must accept keyword arguments \(\*\*kwargs\)") as caught:
@@ -153,8 +153,8 @@ def test_celery_task_is_no_receiver(task):
         Signal("tests.options").connect(task)
 
 
-def test_receiver_that_cannot_be_held_weakly_says_so():
-    """A lazy task under a uid is accepted, once it is held."""
+def test_receiver_without_weak_references_is_refused():
+    """A lazy task with a uid is accepted with ``weak=False``."""
     signal = Signal("tests.options")
     with pytest.raises(ConfigurationError, match="weak=False"):
         signal.connect(lazy_task_object, dispatch_uid="task")

@@ -1,4 +1,4 @@
-"""Senders that are ordinary objects, subclasses of Signal with a send() of their own, and bridges as receivers."""
+"""Senders that are ordinary objects, subclasses of Signal with a ``send()`` of their own, and bridges as receivers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PluginSignal(Signal):
 
 
 class HelpedSignal(Signal):
-    """A signal with another form of sending, whose helper picks the receivers."""
+    """A signal with another form of sending, whose helper chooses the receivers."""
 
     def send_chained(self, sender: Any, **payload: Any) -> Any:
         return [each(signal=self, sender=sender, **payload) for each in self._active(sender)]
@@ -44,35 +44,35 @@ class HelpedSignal(Signal):
 
 
 class FilteringSignal(Signal):
-    """A signal that filters what Django asks for."""
+    """A signal that filters the receivers that Django finds."""
 
     def _live_receivers(self, sender: Any) -> Any:
         return [], []
 
 
 class LoopingSignal(Signal):
-    """A signal that calls what is in Django's list."""
+    """A signal that calls the receivers in Django's list."""
 
     def send(self, sender: Any, **payload: Any) -> Any:
         return [(each[1], each[1]()(signal=self, sender=sender, **payload)) for each in self.receivers]
 
 
 class CachedSignal(Signal):
-    """A signal that calls what is in Django's cache."""
+    """A signal that calls the receivers in Django's cache."""
 
     def send_robust(self, sender: Any, **payload: Any) -> Any:
         return [(each, each(sender=sender, **payload)) for each in self.sender_receivers_cache.get(sender, ())]
 
 
 class PoliteSignal(Signal):
-    """A signal that adds something, and calls ``super()``, if anybody is connected."""
+    """A signal that adds a value and calls ``super()``, if a receiver is connected."""
 
     def send(self, sender: Any, **payload: Any) -> Any:
         return super().send(sender, more=1, **payload) if self.receivers else []
 
 
 class EventSignal(Signal):
-    """A signal with a form of its own, whose ``send()`` only says so (as in openedx-events)."""
+    """A signal with a form of its own, whose ``send()`` only refers to it (as in openedx-events)."""
 
     def send(self, sender: Any, **payload: Any) -> Any:
         raise NotImplementedError("use send_event()")
@@ -82,7 +82,7 @@ class EventSignal(Signal):
 
 
 class DelegatingSignal(Signal):
-    """A signal whose forms call each other, and its base by name."""
+    """A signal whose forms call each other, and its base class by name."""
 
     def send(self, sender: Any, **payload: Any) -> Any:
         return self.send_robust(sender, **payload)
@@ -92,7 +92,7 @@ class DelegatingSignal(Signal):
 
 
 class Unfriendly:
-    """An object that raises when it is compared or asked for its truth, as an array of NumPy does."""
+    """An object that raises when it is compared or tested for truth, like an array of NumPy."""
 
     __hash__ = object.__hash__
 
@@ -109,19 +109,19 @@ def on_event(sender: Any, **kwargs: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_yet():
-    """Forget what other tests received."""
+def empty_inbox():
+    """Forget the messages of other tests."""
     got.clear()
 
 
 @pytest.fixture
 def allowed():
-    """A receiver listens to the class somewhere, so that workers may look it up."""
+    """Connect a receiver for the class, so that workers may look it up."""
     Signal("tests.other_listener").connect(on_event, sender=CheckoutView)
 
 
-def test_the_class_of_an_ordinary_object_stands_for_it(allowed, caplog):
-    """Receivers get the class, in whichever form it was sent; a warning says so once for each signal and class."""
+def test_an_ordinary_sender_arrives_as_its_class(allowed, caplog):
+    """This holds for each form of send; one warning for each signal and class says so."""
     signal = Signal("tests.ordinary_sender", durable=False)
     signal.connect(on_event, atomic=False)
     with captured() as sent:
@@ -138,8 +138,8 @@ def test_the_class_of_an_ordinary_object_stands_for_it(allowed, caplog):
 
 
 @pytest.mark.parametrize("sender", [CheckoutView(), object()], ids=["of an app or not", "builtin"])
-def test_a_bridge_carries_what_an_ordinary_object_sends(sender, caplog):
-    """The plain signal's sender is anybody's choice: its class, or the name of that, is what receivers get."""
+def test_a_bridge_carries_a_signal_of_an_ordinary_sender(sender, caplog):
+    """Receivers get its class, or the name of its class."""
     signal = DjangoSignal()
     globals()["plain_too"] = signal
     receiver(signal, atomic=False, durable=False)(on_event)
@@ -152,7 +152,7 @@ def test_a_bridge_carries_what_an_ordinary_object_sends(sender, caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_a_model_instance_is_still_a_reference():
+def test_a_model_instance_as_sender_is_a_reference():
     """It has a row, and arrives as an instance."""
     signal = Signal("tests.instance_sender")
     signal.connect(on_event)
@@ -162,7 +162,7 @@ def test_a_model_instance_is_still_a_reference():
     assert [message.sender for message in sent] == ["auth.User"]
 
 
-def test_an_instance_that_misses_the_receivers_of_its_class_is_told_of_once(caplog):
+def test_an_instance_that_misses_its_classes_receivers_is_warned_of_once(caplog):
     """As in Django it reaches receivers without a sender only; the warning names the others and the remedy."""
     signal = Signal("tests.instance_misses")
     signal.connect(on_event)
@@ -178,8 +178,8 @@ def test_an_instance_that_misses_the_receivers_of_its_class_is_told_of_once(capl
     assert "on_event" in record.getMessage()
 
 
-def test_a_send_of_a_subclass_that_asks_django_directly_is_refused():
-    """It would call the inline receivers alone; the error names the receiver and both remedies, and so does a check."""
+def test_a_subclass_that_calls_receivers_itself_is_refused():
+    """It would call inline receivers only; the error and a check name the receiver and both remedies."""
     signal = PluginSignal("tests.plugin")
     signal.connect(on_event)
 
@@ -191,8 +191,8 @@ def test_a_send_of_a_subclass_that_asks_django_directly_is_refused():
     assert "send()" in warning.msg
 
 
-def test_a_send_of_a_subclass_reaches_inline_receivers():
-    """As with Django's own signals."""
+def test_a_subclass_that_calls_receivers_itself_reaches_inline_ones():
+    """Django's own signals do the same."""
     signal = PluginSignal("tests.plugin_inline")
     signal.connect(on_event, inline=True)
 
@@ -201,8 +201,8 @@ def test_a_send_of_a_subclass_reaches_inline_receivers():
     assert not [each for each in check_subclasses() if "tests.plugin_inline" in each.msg]
 
 
-def test_a_send_of_a_subclass_that_calls_super_travels():
-    """Nothing is said of it."""
+def test_a_subclass_that_calls_super_sends():
+    """There is no warning."""
     signal = PoliteSignal("tests.polite")
     signal.connect(on_event)
     with captured() as sent:
@@ -212,8 +212,8 @@ def test_a_send_of_a_subclass_that_calls_super_travels():
     assert not [each for each in check_subclasses() if "tests.polite" in each.msg]
 
 
-def test_a_bridge_has_what_is_asked_of_a_function():
-    """Third parties and loggers name the receivers of a plain signal by these attributes."""
+def test_a_bridge_has_the_attributes_of_a_function():
+    """Third parties and loggers name the receivers of a plain signal by these."""
     receiver(plain)(on_event)
     with captured():
         ((carrier, response),) = plain.send_robust(None)
@@ -228,7 +228,7 @@ def test_a_bridge_has_what_is_asked_of_a_function():
 
 @pytest.mark.parametrize("error", [DatabaseError("broken"), TimeoutError("over"), ValueError("odd")], ids=repr)
 def test_djangos_robust_send_with_a_bridge_never_raises(error, monkeypatch):
-    """What the bridge lets out is its response, and the receivers after it are called."""
+    """A bridge's error is its response, and the receivers after it are called."""
     signal = DjangoSignal()
     globals()["plain_robust"] = signal
     receiver(signal)(on_event)
@@ -247,8 +247,8 @@ def test_djangos_robust_send_with_a_bridge_never_raises(error, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [PluginSignal, HelpedSignal, FilteringSignal, LoopingSignal, CachedSignal])
-def test_a_subclass_that_picks_receivers_from_djangos_lists_is_named_by_a_check(kind):
-    """Receivers in workers are not called from these lists, whichever method reads them."""
+def test_a_check_names_a_subclass_that_reads_djangos_lists(kind):
+    """Receivers in workers are not called from these lists, in any method."""
     signal = kind(f"tests.picks_{kind.__name__}")
     signal.connect(on_event)
 
@@ -258,8 +258,8 @@ def test_a_subclass_that_picks_receivers_from_djangos_lists_is_named_by_a_check(
 
 
 @pytest.mark.parametrize("kind", [Signal, PoliteSignal, EventSignal, DelegatingSignal])
-def test_a_subclass_that_leaves_the_receivers_to_us_is_not_named_by_a_check(kind):
-    """Its messages travel: a form of its own, a call of the base by name and a look at ``receivers`` are no defect."""
+def test_a_check_does_not_name_a_subclass_that_delegates(kind):
+    """A form of its own, a call of the base class by name and a read of ``receivers`` are no defect."""
     signal = kind(f"tests.leaves_{kind.__name__}")
     signal.connect(on_event)
     with captured() as sent:
@@ -272,8 +272,8 @@ def test_a_subclass_that_leaves_the_receivers_to_us_is_not_named_by_a_check(kind
 @pytest.mark.parametrize(
     ("sender", "payload"), [(None, {"raw": Unfriendly()}), (Unfriendly(), {})], ids=["raw", "sender"]
 )
-def test_a_bridge_lets_the_sender_go_on_whatever_it_meets(sender, payload):
-    """A plain send() does not raise for a value or a sender that raises when it is looked at."""
+def test_a_bridge_ignores_values_that_raise(sender, payload):
+    """A plain ``send()`` does not fail for a value or a sender that raises when it is looked at."""
     signal = DjangoSignal()
     globals()["plain_unfriendly"] = signal
     receiver(signal, durable=False)(on_event)
@@ -285,8 +285,8 @@ def test_a_bridge_lets_the_sender_go_on_whatever_it_meets(sender, payload):
     assert after is None
 
 
-def test_a_bridge_carries_a_payload_that_is_called_raw():
-    """Only what Django says of a fixture, ``raw=True``, stays behind: a mail's raw text does not."""
+def test_a_bridge_carries_a_value_called_raw():
+    """Only Django's ``raw=True`` of a fixture is left out, not the raw text of a mail."""
     signal = DjangoSignal()
     globals()["plain_raw"] = signal
     receiver(signal, durable=False)(on_event)
@@ -299,7 +299,7 @@ def test_a_bridge_carries_a_payload_that_is_called_raw():
 
 @pytest.mark.parametrize("options", [{}, {"open": True}], ids=["plain", "open"])
 def test_every_form_of_send_takes_an_ordinary_object(allowed, options):
-    """The class travels; inline receivers run in the sender's process, and get the object itself, as in Django."""
+    """The class travels; inline receivers get the object itself, as in Django."""
     here = []
 
     def inline(sender: Any, **kwargs: Any) -> None:

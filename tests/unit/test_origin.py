@@ -1,4 +1,4 @@
-"""A bridge's name follows from the module that made the plain signal, whoever else imports it."""
+"""A bridge is named after the module that made the plain signal, not after a module that imports it."""
 
 from __future__ import annotations
 
@@ -58,29 +58,29 @@ MADE = "from django.dispatch import Signal\nsaved = Signal()\n"
     ],
 )
 def test_importers_with_likelier_names(shop, importer, maker):
-    """Neither a shorter name, nor one that ends with ``signals``, makes an importer the maker."""
+    """A shorter name, or one that ends with ``signals``, does not make an importer the origin."""
     module, *_ = shop({"the_maker.py": maker, "signals.py": importer, "a.py": importer})
     assert name_of_plain(module.saved) == "the_maker.saved"
 
 
-def test_importers_that_come_later_or_earlier(shop):
-    """A name does not depend on who was loaded, and does not change."""
+def test_the_order_of_imports_does_not_matter(shop):
+    """A name does not depend on the loaded modules, and does not change."""
     _, module = shop({"a.py": "from pkg.signals import saved", "pkg/signals.py": MADE})
     assert name_of_plain(module.saved) == "pkg.signals.saved"
     shop({"b.py": "from a import saved"})
     assert name_of_plain(module.saved) == "pkg.signals.saved"
 
 
-def test_a_package_that_exports_it_again(shop):
-    """A package's ``__init__`` has the shorter name, and did not make it."""
+def test_a_package_that_reexports_it(shop):
+    """A package's ``__init__`` has the shorter name, and is not the origin."""
     _, package = shop(
         {"pkg/made_here.py": MADE, "pkg/__init__.py": "from .made_here import saved\n__all__ = ['saved']"}
     )
     assert name_of_plain(package.saved) == "pkg.made_here.saved"
 
 
-def test_a_factory(shop):
-    """Made by a call of something else, it is still the caller's rather than the importer's."""
+def test_a_signal_of_a_factory_belongs_to_the_caller(shop):
+    """The caller of the factory is the origin, not an importer."""
     factory = "from django.dispatch import Signal\ndef make():\n    return Signal()\n"
     made = "from factory import make\nsaved = make()"
     _, module, _ = shop({"factory.py": factory, "the_maker.py": made, "a.py": "from the_maker import saved"})
@@ -88,14 +88,14 @@ def test_a_factory(shop):
 
 
 def test_without_sources(shop, monkeypatch):
-    """Where no source can be read, the likeliest holder names it."""
+    """If no source can be read, the likeliest module names the signal."""
     module, *_ = shop({"the_signals.py": MADE, "a.py": "from the_signals import saved"})
     monkeypatch.setattr(inspect, "getsource", lambda module: raise_(OSError()))
     assert name_of_plain(module.saved) == "the_signals.saved"
 
 
-def test_djangos_own():
-    """Django's signals have the names that messages under way may have already."""
+def test_djangos_signals_keep_their_names():
+    """Messages in flight may have these names."""
     import django.test.signals
     import django.utils.autoreload  # noqa: F401
 
@@ -114,5 +114,5 @@ def test_djangos_own():
 
 
 def raise_(error):
-    """Raise, where there may be no statement."""
+    """Raise, in a place that takes an expression only."""
     raise error

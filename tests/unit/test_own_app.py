@@ -1,4 +1,4 @@
-"""Our own Celery app: a bus's defaults, which a host's CELERY_* override but where two apps would harm each other."""
+"""The settings of our own Celery app, which a host's CELERY_* override unless two apps would harm each other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from signalbus.exceptions import ConfigurationError
 
 @pytest.fixture
 def made(settings):
-    """Make our own app as a project with these settings would get it."""
+    """Make our own app as a project with these settings gets it."""
 
     def make(**given):
         for name, value in given.items():
@@ -38,37 +38,37 @@ def made(settings):
     ],
 )
 def test_a_host_s_settings_override_our_defaults(made, name, value):
-    """What docs/settings.md says of each."""
+    """docs/settings.md lists them."""
     assert made().conf[name] != value
     assert made(**{f"CELERY_{name.upper()}": value}).conf[name] == value
 
 
-def test_what_a_host_does_not_say_is_our_default(made):
-    """Not Celery's, where they differ."""
+def test_our_defaults_differ_from_celerys(made):
+    """Without a host's setting our default applies."""
     conf = made(CELERY_TASK_TIME_LIMIT=12).conf
     assert (conf.task_soft_time_limit, conf.worker_prefetch_multiplier) == (12 * 0.9, 2)
 
 
-def test_without_a_hard_limit_there_is_no_soft_one_of_ours(made):
-    """Who takes the limit away means both."""
+def test_without_a_hard_limit_there_is_no_soft_one(made):
+    """A project that removes the limit means both."""
     conf = made(CELERY_TASK_TIME_LIMIT=None).conf
     assert (conf.task_time_limit, conf.task_soft_time_limit) == (None, None)
 
 
 def test_limit_that_is_no_number_is_refused_by_name(made):
-    """As a text from the environment; the system check says so, instead of a traceback."""
+    """It may be a text from the environment; the system check reports it, instead of a traceback."""
     with pytest.raises(ConfigurationError, match="CELERY_TASK_TIME_LIMIT is '300'; it must be a number of seconds"):
         made(CELERY_TASK_TIME_LIMIT="300")
 
 
 def test_the_broker_waits_longer_than_a_host_s_own_limit(made):
-    """A message that runs for as long as it may must not be given out again."""
+    """A message that still runs must not be redelivered."""
     conf = made(CELERY_BROKER_URL="redis://localhost/7", CELERY_TASK_TIME_LIMIT=1000).conf
     assert conf.broker_transport_options["visibility_timeout"] == 3000
 
 
-def test_a_host_s_transport_options_come_on_top(made):
-    """Where it names one, it counts; the others stay ours."""
+def test_a_host_s_transport_options_are_merged(made):
+    """A host's option takes precedence; the others stay ours."""
     options = made(
         CELERY_BROKER_URL="redis://localhost/7", CELERY_BROKER_TRANSPORT_OPTIONS={"socket_timeout": 1, "mine": 2}
     ).conf.broker_transport_options
@@ -88,13 +88,13 @@ def test_a_host_s_transport_options_come_on_top(made):
         ("worker_consumer", "shop.worker:Consumer"),
     ],
 )
-def test_what_would_harm_is_not_the_host_s_to_override(made, name, value):
-    """Two apps on one queue discard each other's tasks; and what our worker takes off it, it has to be able to open."""
+def test_harmful_settings_cannot_be_overridden(made, name, value):
+    """Two apps on one queue discard each other's tasks, and our worker must be able to read its queue."""
     assert made(**{f"CELERY_{name.upper()}": value}).conf[name] == made().conf[name] != value
 
 
-def test_annotations_of_all_tasks_leave_ours_safe(made):
-    """An annotation of ``"*"`` must not acknowledge a message before it is delivered, nor pickle it; others hold."""
+def test_annotations_of_all_tasks_do_not_make_ours_unsafe(made):
+    """An annotation of ``"*"`` must not acknowledge a message early, nor pickle it; others apply."""
     careless = {"acks_late": False, "reject_on_worker_lost": False, "serializer": "pickle", "rate_limit": "9/s"}
     task = made(CELERY_TASK_ANNOTATIONS={"*": careless}).tasks[celery.TASK_NAME]
     assert (task.acks_late, task.reject_on_worker_lost, task.serializer) == (True, True, "json")
@@ -102,7 +102,7 @@ def test_annotations_of_all_tasks_leave_ours_safe(made):
 
 
 def test_a_shared_task_waits_for_the_commit(made, monkeypatch):
-    """`delay_on_commit` comes with Celery's Django task class, which its fixup would have given a host's app."""
+    """`delay_on_commit` comes with Celery's Django task class."""
     app = made()
 
     @app.task(name="tests.shared")
@@ -112,8 +112,8 @@ def test_a_shared_task_waits_for_the_commit(made, monkeypatch):
     assert isinstance(app.tasks["tests.shared"], DjangoTask)
 
 
-def test_sentinel_gets_what_redis_gets(made):
-    """Its transport is Redis': visibility and timeouts stand beside the host's master_name, in worker and publisher."""
+def test_sentinel_has_the_options_of_redis(made):
+    """Visibility and timeouts are set beside the host's master_name, in worker and publisher."""
     app = made(CELERY_BROKER_URL="sentinel://127.0.0.1:1", CELERY_BROKER_TRANSPORT_OPTIONS={"master_name": "m"})
     ours = {"master_name": "m", "visibility_timeout": 900.0, "socket_timeout": 5.0, "socket_connect_timeout": 2.0}
 

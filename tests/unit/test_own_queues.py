@@ -34,20 +34,20 @@ def own_app(settings: Any) -> OwnApp:
 
 
 def queue_type(app: Celery, queue: str) -> str:
-    """Return the type that a queue is declared with, by whoever declares it first."""
+    """Return the type with which a queue is declared."""
     return str((app.amqp.queues[queue].queue_arguments or {}).get("x-queue-type", "classic"))
 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 def test_all_queues_are_of_the_hosts_type(own_app: OwnApp, kind: str):
-    """The default queue, and a receiver's own as the sender declares it."""
+    """This holds for the default queue, and for a receiver's queue that the sender declares."""
     app = own_app(CELERY_BROKER_URL="amqp://", CELERY_TASK_DEFAULT_QUEUE_TYPE=kind)
 
     assert [queue_type(app, "signalbus"), queue_type(app, "email")] == [kind, kind]
 
 
 def test_a_worker_declares_a_queue_as_senders_do(own_app: OwnApp):
-    """RabbitMQ refuses a queue that exists with other arguments, or of another type."""
+    """RabbitMQ refuses a queue with other arguments or another type."""
     sender, receiver = (own_app(CELERY_BROKER_URL="amqp://", CELERY_TASK_DEFAULT_QUEUE_TYPE="quorum") for _ in "ab")
     assert "email" in registry.queues()
 
@@ -58,7 +58,7 @@ def test_a_worker_declares_a_queue_as_senders_do(own_app: OwnApp):
 
 
 def test_the_missing_queues_type_can_be_another(own_app: OwnApp):
-    """A host's own word on queues that are not declared counts for more than its default queue's type."""
+    """A host's setting for undeclared queues takes precedence over its default queue's type."""
     app = own_app(CELERY_TASK_DEFAULT_QUEUE_TYPE="quorum", CELERY_TASK_CREATE_MISSING_QUEUE_TYPE="classic")
 
     assert queue_type(app, "email") == "classic"
@@ -70,7 +70,7 @@ def test_the_missing_queues_type_can_be_another(own_app: OwnApp):
 def test_worker_that_consumes_none_of_our_queues_is_warned_of(
     own_app: OwnApp, caplog: pytest.LogCaptureFixture, chosen: str | None, warned: bool
 ):
-    """As with a wrong ``-Q``; one of our queues is enough."""
+    """A wrong ``-Q`` is the usual reason; one of our queues is enough."""
     app = own_app()
     if chosen is not None:
         app.amqp.queues.select(chosen.split(","))
@@ -84,7 +84,7 @@ def test_worker_that_consumes_none_of_our_queues_is_warned_of(
 
 
 def test_a_worker_leaves_out_a_refused_queue(own_app: OwnApp, monkeypatch: pytest.MonkeyPatch):
-    """A queue that the broker refuses is not consumed, the others are."""
+    """The worker does not consume a queue that the broker refuses, and consumes the others."""
     monkeypatch.setattr(queue_status, "why_refused", lambda _connection, name: "no" if name == "email" else "")
     app = own_app(CELERY_BROKER_URL="amqp://")
     bootstrap._consume_receivers_queues(app)
@@ -98,7 +98,7 @@ def test_a_worker_leaves_out_a_refused_queue(own_app: OwnApp, monkeypatch: pytes
 
 
 def test_a_worker_whose_queues_are_all_refused_ends_with_the_remedy(own_app: OwnApp, monkeypatch: pytest.MonkeyPatch):
-    """It would live on, and deliver nothing."""
+    """Otherwise it would run without delivering anything."""
     monkeypatch.setattr(queue_status, "why_refused", lambda _connection, _name: "inequivalent arg 'x-max-length'")
     connected: Any = SimpleNamespace(app=own_app(CELERY_BROKER_URL="amqp://"), connection=None)
 

@@ -1,4 +1,4 @@
-"""Plans: what is written once for many messages is what would have been written for each."""
+"""A plan, which is made once for many messages, writes the same as a single send would."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ NUMBERS = iter(range(10**6))
 SENDERS = st.sampled_from([None, "a text", "$", "né", Cohort, models.Tagged, models.Point, len, saved(Cohort, pk=1)])
 
 
-def anybody(sender: Any, **payload: Any) -> None:
+def on_sale(sender: Any, **payload: Any) -> None:
     """Receive."""
 
 
-def somebody_else(sender: Any, **payload: Any) -> None:
+def on_sale_too(sender: Any, **payload: Any) -> None:
     """Receive as well."""
 
 
@@ -48,7 +48,7 @@ def somebody_else(sender: Any, **payload: Any) -> None:
 def signal() -> Signal:
     """A signal with a receiver."""
     signal = Signal(f"tests.plan_{next(NUMBERS)}", durable=False)
-    signal.connect(anybody)
+    signal.connect(on_sale)
     return signal
 
 
@@ -57,7 +57,7 @@ def plan_of(signal: Signal, sender: Any = None) -> Plan | None:
 
 
 def written(sender: object, payload: Mapping[str, object], **options: Any) -> str | None:
-    """Write a payload in the short way, if that takes it."""
+    """Write a payload with the short form, if that accepts it."""
     text = codec.write_sender(sender)
     return None if text is None else codec.write_with(text, payload, **options)
 
@@ -67,8 +67,8 @@ def written(sender: object, payload: Mapping[str, object], **options: Any) -> st
 
 @settings(max_examples=3 * settings().max_examples)
 @given(SENDERS, mixed_payloads | st.dictionaries(any_text, hashable_leaves, max_size=4))
-def test_the_short_way_writes_what_the_long_one_does(sender, payload):
-    """Character for character, where it writes at all; where the long one refuses, the short one leaves it to that."""
+def test_the_short_form_equals_the_encoder(sender, payload):
+    """It writes the same characters, or leaves the payload to the encoder."""
     short = written(sender, payload)
 
     try:
@@ -84,8 +84,8 @@ def test_the_short_way_writes_what_the_long_one_does(sender, payload):
 FLAT = {"created": True, "number": 1, "ratio": 0.5, "name": "né", "nothing": None, "raw": b"x", "instance": None}
 
 
-def test_the_usual_payload_takes_the_short_way():
-    """Plain values, and saved rows with a number for a key."""
+def test_a_flat_payload_uses_the_short_form():
+    """It has plain values, and saved rows with integer keys."""
     payload = FLAT | {"instance": saved(Cohort, pk=7)}
     codec.encode(Cohort, payload)  # the first of a model is asked for its key
 
@@ -104,13 +104,13 @@ UNUSUAL = [
 
 
 @pytest.mark.parametrize("payload", UNUSUAL, ids=["tag", "list", "key", "unsaved", "uuid", "nan", "number for a key"])
-def test_what_is_not_flat_and_plain_takes_the_long_way(payload):
-    """Tags, containers, snapshots, keys to be asked for; and what is refused, which is told there with its place."""
+def test_other_payloads_use_the_encoder(payload):
+    """These are tags, containers, snapshots and other keys; and refused values, whose error needs the place."""
     assert written(None, payload) is None
 
 
-def test_a_querydict_is_what_a_dict_made_of_it_is():
-    """As `**` takes it: its items() would give the last of each key's values only."""
+def test_a_querydict_is_sent_as_the_dict_of_its_items():
+    """`**` reads it in the same way; its items() would have only the last value of each key."""
     payload = QueryDict("a=1&a=2")
     taken: dict[str, Any] = {**payload}
     assert taken == {"a": ["1", "2"]}
@@ -119,14 +119,14 @@ def test_a_querydict_is_what_a_dict_made_of_it_is():
     assert codec.encode(None, payload) == codec.encode(None, {"a": ["1", "2"]})
 
 
-def test_a_payload_that_is_too_large_is_told_of_by_the_long_way():
-    """With the words of that."""
+def test_a_payload_that_is_too_large_has_the_encoders_error():
+    """The text of the error is the same."""
     assert written(None, {"text": "x" * 100}, max_bytes=100) is None
     assert written(None, {"text": "x" * 100}, max_bytes=200) is not None
 
 
-def test_a_row_whose_own_code_raises_takes_the_long_way(monkeypatch: pytest.MonkeyPatch):
-    """Which says where it stands."""
+def test_a_row_whose_code_raises_uses_the_encoder(monkeypatch: pytest.MonkeyPatch):
+    """The encoder's error names its place."""
     row = saved(Cohort, pk=1)
     codec.encode(None, {"row": row})
     monkeypatch.setattr(Cohort, "pk", property(lambda self: 1 / 0))
@@ -134,8 +134,8 @@ def test_a_row_whose_own_code_raises_takes_the_long_way(monkeypatch: pytest.Monk
     assert written(None, {"row": row}) is None
 
 
-def test_what_the_plan_writes_is_a_message_as_any(signal: Signal):
-    """Its body is the one that the message in it would be written as."""
+def test_a_plan_writes_an_ordinary_message(signal: Signal):
+    """Its body equals the message's own."""
     with captured() as sent:
         signal.send(Cohort, **FLAT)
         signal.send(Cohort, **FLAT)
@@ -153,7 +153,7 @@ def test_what_the_plan_writes_is_a_message_as_any(signal: Signal):
 
 
 def test_send_and_send_robust_write_the_same(signal: Signal):
-    """One of them remembers how."""
+    """One of them uses a plan."""
     with captured() as sent:
         signal.send(Cohort, **FLAT)
         signal.send_robust(Cohort, **FLAT)
@@ -164,8 +164,8 @@ def test_send_and_send_robust_write_the_same(signal: Signal):
     assert alike == [bodies[0]] * 3
 
 
-def test_a_key_that_receivers_get_anyway_is_refused(signal: Signal):
-    """By the plan too."""
+def test_a_plan_refuses_reserved_keys(signal: Signal):
+    """Receivers get these keys anyway."""
     for _ in range(2):
         with pytest.raises(PayloadError, match="signal: receivers get one"):
             signal.send(None, signal="mine")
@@ -177,7 +177,7 @@ def test_a_key_that_receivers_get_anyway_is_refused(signal: Signal):
 
 
 def test_a_stamp_is_an_id_and_its_time():
-    """Both of one moment."""
+    """Both are of one moment."""
     key, micros = stamp()
 
     assert int(key[:12], 16) == micros // 1000
@@ -187,8 +187,8 @@ def test_a_stamp_is_an_id_and_its_time():
 
 
 @given(st.uuids(), st.text())
-def test_a_delivery_has_one_id_in_both_writings(message, receiver):
-    """In hex, and as a UUID."""
+def test_a_delivery_has_one_id_as_hex_and_as_uuid(message, receiver):
+    """Both forms name the same id."""
     assert delivery_id(message, receiver).hex == delivery_hex(message.hex, receiver)
 
 
@@ -196,13 +196,13 @@ def test_a_delivery_has_one_id_in_both_writings(message, receiver):
 
 
 def test_a_plan_is_made_once_for_a_sender(signal: Signal):
-    """And is another for another sender."""
+    """Another sender has another plan."""
     assert plan_of(signal) is plan_of(signal) is not None
     assert plan_of(signal, Cohort) is plan_of(signal, Cohort) is not plan_of(signal)
 
 
-def test_what_is_sent_in_other_ways_is_written_by_the_same_plan(signal: Signal, monkeypatch: pytest.MonkeyPatch):
-    """Robustly, and by a bridge: what differs is what happens around it."""
+def test_other_forms_of_send_use_the_same_plan(signal: Signal, monkeypatch: pytest.MonkeyPatch):
+    """These are the robust form and a bridge."""
     assert plan_of(signal, Cohort) is not None
     made = []
     monkeypatch.setattr(Plan, "__init__", lambda self, *args: made.append(args))
@@ -214,8 +214,8 @@ def test_what_is_sent_in_other_ways_is_written_by_the_same_plan(signal: Signal, 
 
 
 @pytest.mark.parametrize("sender", ["a text", saved(Academy, pk=1)], ids=["text", "row"])
-def test_what_is_not_remembered_is_sent_all_the_same(signal: Signal, sender: object):
-    """By texts and rows: their number has no end."""
+def test_senders_without_a_plan_are_sent(signal: Signal, sender: object):
+    """Texts and rows have no plan, because their number is unlimited."""
     assert plan_of(signal, sender) is None
     with captured() as sent:
         signal.send(sender, number=1)
@@ -223,29 +223,29 @@ def test_what_is_not_remembered_is_sent_all_the_same(signal: Signal, sender: obj
 
 
 def recipients(signal: Signal, sender: Any = None) -> tuple[str, ...] | None:
-    """Whom a message of this sender is for now."""
+    """Return the present recipients of a message of this sender."""
     with captured() as sent:
         signal.send(sender, number=1)
     return sent[0].recipients if sent else None
 
 
-ANYBODY, SOMEBODY_ELSE = f"{__name__}.anybody", f"{__name__}.somebody_else"
+ANYBODY, SOMEBODY_ELSE = f"{__name__}.on_sale", f"{__name__}.on_sale_too"
 
 
-def test_who_is_connected_or_disconnected_is_heard_of_at_once(signal: Signal):
-    """The next message knows."""
+def test_a_plan_follows_connect_and_disconnect(signal: Signal):
+    """The next message has the new recipients."""
     assert recipients(signal) == (ANYBODY,)
-    signal.connect(somebody_else)
+    signal.connect(on_sale_too)
     assert recipients(signal) == (ANYBODY, SOMEBODY_ELSE)
-    signal.disconnect(anybody)
+    signal.disconnect(on_sale)
     assert recipients(signal) == (SOMEBODY_ELSE,)
-    signal.connect(anybody, sender=Cohort)
+    signal.connect(on_sale, sender=Cohort)
     assert recipients(signal) == (SOMEBODY_ELSE,)
     assert recipients(signal, Cohort) == (SOMEBODY_ELSE, f"{ANYBODY}[admissions.Cohort]")
 
 
 class _AllEqual(type):
-    """A metaclass of classes that are equal, and of which no dict takes one."""
+    """A metaclass whose classes are all equal, and not hashable."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -254,11 +254,11 @@ class _AllEqual(type):
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_each_class_has_a_plan_of_its_own_whatever_it_says_of_itself(signal: Signal, lazy: bool):
-    """Who hears it is told by what it is, as for Django, and not by what it is equal to, or says that it is."""
+def test_equal_classes_have_plans_of_their_own(signal: Signal, lazy: bool):
+    """Senders are compared by identity, as in Django."""
     one = _AllEqual("One", (), {"__module__": models.__name__})
     other: Any = SimpleLazyObject(lambda: one) if lazy else _AllEqual("Other", (), {"__module__": models.__name__})
-    signal.connect(somebody_else, sender=one)
+    signal.connect(on_sale_too, sender=one)
     allow_sender(other)
 
     assert recipients(signal, other) == (ANYBODY,)
@@ -266,8 +266,8 @@ def test_each_class_has_a_plan_of_its_own_whatever_it_says_of_itself(signal: Sig
     assert recipients(signal, other) == (ANYBODY,)
 
 
-def test_who_died_gets_nothing_more(signal: Signal):
-    """Weakly held receivers end with what holds them."""
+def test_collected_receivers_are_left_out(signal: Signal):
+    """A weakly held receiver ends with its owner."""
 
     class Held:
         def receive(self, sender: Any, **payload: Any) -> None:
@@ -281,11 +281,11 @@ def test_who_died_gets_nothing_more(signal: Signal):
     assert recipients(signal) == (ANYBODY,)
 
 
-def test_a_rival_that_came_later_is_told_of(signal: Signal):
-    """Django ignores who has another's uid: the sender would not hear of it."""
-    signal.connect(somebody_else, dispatch_uid="one uid")
+def test_a_later_receiver_of_the_same_uid_is_an_error(signal: Signal):
+    """Django ignores it silently."""
+    signal.connect(on_sale_too, dispatch_uid="one uid")
     assert recipients(signal) == (ANYBODY, "one uid")
-    signal.connect(anybody, dispatch_uid="one uid")
+    signal.connect(on_sale, dispatch_uid="one uid")
 
     with pytest.raises(ConfigurationError, match="one uid"):
         signal.send(None)
@@ -294,18 +294,18 @@ def test_a_rival_that_came_later_is_told_of(signal: Signal):
     assert recipients(signal) == (ANYBODY,)
 
 
-def test_one_that_runs_here_ends_the_plan(signal: Signal):
-    """Its responses are what a send returns."""
+def test_an_inline_receiver_ends_the_plan(signal: Signal):
+    """``send`` returns its response."""
     assert plan_of(signal) is not None
-    signal.connect(somebody_else, inline=True)
+    signal.connect(on_sale_too, inline=True)
 
     assert plan_of(signal) is None
     with captured():
-        assert signal.send(None, number=1) == [(somebody_else, None)]
+        assert signal.send(None, number=1) == [(on_sale_too, None)]
 
 
-def test_a_test_s_tool_may_put_another_list_in_the_place_of_django_s(signal: Signal):
-    """As factory_boy's mute_signals does, which puts the old one back."""
+def test_a_plan_follows_a_replaced_list_of_receivers(signal: Signal):
+    """factory_boy's mute_signals replaces Django's list, and puts it back."""
     assert recipients(signal) == (ANYBODY,)
     before, signal.receivers = signal.receivers, []
     assert recipients(signal) is None
@@ -313,8 +313,8 @@ def test_a_test_s_tool_may_put_another_list_in_the_place_of_django_s(signal: Sig
     assert recipients(signal) == (ANYBODY,)
 
 
-def test_the_ledger_is_asked_for_each_time(signal: Signal):
-    """A router may answer by what is active."""
+def test_the_router_is_asked_for_each_message(signal: Signal):
+    """Its answer may depend on the thread's state."""
 
     class Router:
         def db_for_write(self, model: type[django_models.Model], **hints: Any) -> str | None:
@@ -330,8 +330,8 @@ def test_the_ledger_is_asked_for_each_time(signal: Signal):
     assert plan.envelope.ledger == "default"
 
 
-def test_what_a_signal_says_of_itself_may_change(signal: Signal):
-    """As where a test makes one less durable: the next message knows."""
+def test_a_plan_follows_the_signals_attributes(signal: Signal):
+    """A test may make a signal non-durable: the next message is."""
     before = plan_of(signal)
     assert before is not None
     signal.durable = not before.envelope.durable
@@ -351,8 +351,8 @@ def test_limits_are_read_for_each_message(signal: Signal):
             signal.send(None, text="x" * 300)
 
 
-def test_a_class_that_ends_takes_its_plan_along(signal: Signal):
-    """A sender is not kept alive."""
+def test_a_plan_does_not_keep_its_sender_alive(signal: Signal):
+    """Both are collected."""
     brief = type("Brief", (), {"__module__": models.__name__})
     assert plan_of(signal, brief) is not None
     ended = weakref.ref(brief)

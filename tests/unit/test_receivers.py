@@ -1,4 +1,4 @@
-"""Receivers: their ids, which of them cannot travel, and who receives."""
+"""Receivers: their ids, which of them a worker can find, and which of them receive."""
 
 from __future__ import annotations
 
@@ -87,26 +87,26 @@ def sale():
 
 
 def ids(signal):
-    """Give the ids of a signal's travelling receivers."""
+    """Return the ids of a signal's receivers in workers."""
     return [entry.id for entry in signal.entries()]
 
 
 def recipients(signal, sender=None):
-    """Send, and give the ids that the message carries."""
+    """Send, and return the ids in the message."""
     with captured() as sent:
         signal.send(sender)
     return [list(message.recipients) for message in sent]
 
 
 class TestIds:
-    def test_module_and_qualname(self, sale):
-        """A function is called by where it stands."""
+    def test_the_id_is_module_and_qualname(self, sale):
+        """It is the place of the function."""
         sale.connect(on_sale)
         sale.connect(Till.static)
         assert ids(sale) == [f"{HERE}.on_sale", f"{HERE}.Till.static"]
 
-    def test_with_the_senders_label(self, sale):
-        """A sender's own receiver carries its label: the same function may receive from several."""
+    def test_the_id_has_the_senders_label(self, sale):
+        """The same function may receive from several senders."""
         sale.connect(on_sale, sender=Cohort)
         sale.connect(on_sale, sender=Academy)
         assert ids(sale) == [f"{HERE}.on_sale[admissions.Cohort]", f"{HERE}.on_sale[admissions.Academy]"]
@@ -117,20 +117,20 @@ class TestIds:
         sale.connect(on_sale_too, sender=Cohort, dispatch_uid="cohort till")
         assert ids(sale) == ["till", "cohort till"]
 
-    def test_another_uid_is_not(self, sale):
-        """What is no text is no id that lasts."""
+    def test_a_uid_that_is_no_text_is_not_the_id(self, sale):
+        """Such a uid does not last."""
         sale.connect(on_sale, dispatch_uid=("till", 1))
         assert ids(sale) == [f"{HERE}.on_sale"]
 
-    def test_a_decorated_function_keeps_its_name(self, sale):
-        """A wrapper made with ``functools.wraps`` goes by the name of what it wraps."""
+    def test_a_decorated_function_keeps_its_id(self, sale):
+        """A wrapper of ``functools.wraps`` has the id of the wrapped function."""
         sale.connect(decorated)
         sale.connect(decorated_too)
         assert ids(sale) == [f"{HERE}.decorated", f"{HERE}.decorated_too"]
         assert sale.conflicts == []
 
     def test_a_former_id_is_found(self, sale):
-        """``was=`` keeps messages to a renamed receiver deliverable; the id of today wins."""
+        """``was=`` keeps messages to a renamed receiver deliverable; a present id takes precedence."""
         sale.connect(on_sale, was=["shop.old_name"])
         sale.connect(on_sale_too, was=f"{HERE}.on_sale")
         assert sale.find("shop.old_name", None).function() is on_sale
@@ -138,15 +138,15 @@ class TestIds:
         assert sale.find("shop.nobody", None) is None
 
     def test_the_sender_decides_between_two_of_a_uid(self, sale):
-        """Where two senders' receivers share a uid, as Django allows, the message's sender tells which is meant."""
+        """Two senders' receivers may share a uid, as in Django."""
         sale.connect(on_sale, sender=Cohort, dispatch_uid="till")
         sale.connect(on_sale_too, sender=Academy, dispatch_uid="till")
         assert sale.find("till", "admissions.Cohort").function() is on_sale
         assert sale.find("till", "admissions.Academy").function() is on_sale_too
         assert recipients(sale, Cohort) == [["till"]]
 
-    def test_finding_follows_connecting(self, sale):
-        """Who is connected later is found, who is disconnected or dead is not."""
+    def test_lookups_follow_connect_and_disconnect(self, sale):
+        """A collected receiver is not found either."""
         assert sale.find("till", None) is None
         sale.connect(on_sale, dispatch_uid="till")
         assert sale.find("till", None) is not None
@@ -163,8 +163,8 @@ class TestIds:
         assert sale.find("short", None) is None
         assert sale.entries() == []
 
-    def test_a_dead_receivers_identity_is_not_inherited(self, sale):
-        """A function that gets a dead one's place in memory is connected anew, and travels."""
+    def test_a_function_at_a_collected_ones_address_is_connected(self, sale):
+        """It is a new receiver, and travels."""
         for number in range(50):  # sooner or later an id() comes again; each time it must be well
             namespace: dict[str, object] = {"__name__": HERE}
             exec("def fleeting(sender, **kwargs): pass", namespace)
@@ -184,8 +184,8 @@ class TestUnreachable:
             (functools.partial(on_sale, None), "an object"),
         ],
     )
-    def test_it_is_refused_with_the_cure(self, sale, function, kind):
-        """What a worker could not find again is refused at ``connect``; nothing stays connected."""
+    def test_an_unreachable_receiver_is_refused_with_the_remedy(self, sale, function, kind):
+        """``connect`` refuses a receiver that a worker could not find; nothing is connected."""
         with pytest.raises(ConfigurationError, match=kind) as raised:
             sale.connect(function)
         assert "dispatch_uid=" in str(raised.value)
@@ -204,26 +204,26 @@ class TestUnreachable:
             sale.connect(inner, dispatch_uid=17)
 
     @pytest.mark.parametrize("function", [TILL.method, TILL, Till.of_class, functools.partial(on_sale, None)])
-    def test_a_uid_is_a_cure(self, sale, function):
-        """With a uid of text it travels under that."""
+    def test_a_text_as_uid_makes_it_reachable(self, sale, function):
+        """It travels under the uid."""
         sale.connect(function, dispatch_uid="till", weak=False)
         assert recipients(sale) == [["till"]]
 
     @pytest.mark.parametrize("uid", ["till\0", "till\n", "x" * 513])
-    def test_a_uid_that_no_table_can_hold(self, sale, uid):
-        """What could not be kept or shown is refused before it is needed."""
+    def test_a_uid_that_a_column_cannot_store_is_refused(self, sale, uid):
+        """``connect`` raises, before it is needed."""
         with pytest.raises(ConfigurationError, match="printable characters: give it a dispatch_uid"):
             sale.connect(on_sale, dispatch_uid=uid)
 
     def test_a_sender_without_a_name(self, sale):
-        """Django takes any object as a sender; one that has no name elsewhere is for inline receivers."""
+        """Django takes any object as a sender; without a name it is for inline receivers."""
         with pytest.raises(ConfigurationError, match="inline=True"):
             sale.connect(on_sale, sender=17)
         sale.connect(on_sale, sender=TILL, inline=True)
         assert sale.send(TILL) == [(on_sale, None)]
 
-    def test_what_the_program_itself_holds(self):
-        """A worker cannot import ``__main__``: connecting there is refused, sending from there is not."""
+    def test_receivers_of_main_are_refused(self):
+        """A worker cannot import ``__main__``; a script may send."""
         program = textwrap.dedent("""
             import os, django
             os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
@@ -251,7 +251,7 @@ class TestUnreachable:
 
     @pytest.mark.parametrize("mock", [Mock(), MagicMock(name="till"), AsyncMock()])
     def test_a_mock_is_refused_with_how_to_test(self, sale, mock):
-        """Who connects a mock wants to see what is sent: there are tools for that."""
+        """The error names the tools for tests."""
         with pytest.raises(ConfigurationError, match="a mock") as raised:
             sale.connect(mock)
         assert "signalbus.testing" in str(raised.value)
@@ -260,8 +260,8 @@ class TestUnreachable:
         sale.send_robust(None)
         assert mock.call_count == 1
 
-    def test_a_staticmethod_object_is_the_function_in_it(self, sale):
-        """``@receiver`` above ``@staticmethod`` works as below it, and disconnects."""
+    def test_a_staticmethod_object_is_unwrapped(self, sale):
+        """``@receiver`` works above and below ``@staticmethod``, and disconnects."""
 
         class Shop:
             @receiver(sale, dispatch_uid="shop")
@@ -283,14 +283,14 @@ class TestUnreachable:
             assert sale.send_robust(None) == []
 
     @pytest.mark.parametrize("options", [{}, {"inline": True}, {"dispatch_uid": "till"}])
-    def test_a_classmethod_object_says_what_to_do(self, sale, options):
-        """Nobody can call it before its class exists."""
+    def test_a_classmethod_object_is_refused_with_the_remedy(self, sale, options):
+        """It cannot be called before its class exists."""
         with pytest.raises(ConfigurationError, match=r"classmethod.*after the class"):
             sale.connect(vars(Till)["of_class"], **options)
         assert not sale.has_listeners()
 
-    def test_inline_is_a_cure(self, sale):
-        """Inline, anything that Django calls is called."""
+    def test_inline_accepts_any_callable(self, sale):
+        """Inline, everything is called that Django calls."""
         sale.connect(TILL, inline=True)
         assert sale.send(None) == [(TILL, None)]
 
@@ -304,13 +304,13 @@ class TestConflicts:
         assert all(place in str(raised.value) for place in places)
 
     def test_two_receivers_of_one_uid(self, sale):
-        """Django ignores the second quietly; on the bus both were meant, so sending names both places."""
+        """Django ignores the second silently; a send raises, and names both places."""
         sale.connect(on_sale, dispatch_uid="till")
         sale.connect(on_sale_too, dispatch_uid="till")
         self.expect(sale, None, "test_receivers.on_sale ", "test_receivers.on_sale_too", "test_receivers.py:")
 
     def test_two_functions_of_one_name(self, sale):
-        """Two functions of one qualified name, both kept, cannot be told apart."""
+        """Two functions of one qualified name that both exist cannot be told apart."""
         functions = []
         for line in range(2):
             namespace: dict[str, object] = {"__name__": HERE}
@@ -323,7 +323,7 @@ class TestConflicts:
         assert len(recipients(sale)) == 1
 
     def test_one_uid_for_a_sender_and_for_all(self, sale):
-        """Django would call both for that sender; one id would reach but one."""
+        """Django would call both for that sender; one id would reach only one."""
         sale.connect(on_sale, dispatch_uid="till")
         sale.connect(on_sale_too, sender=Cohort, dispatch_uid="till")
         self.expect(sale, Cohort, "on_sale ", "on_sale_too")
@@ -334,28 +334,28 @@ class TestConflicts:
         sale.connect(on_sale, dispatch_uid=2)
         self.expect(sale, None, f"{HERE}.on_sale")
 
-    def test_connecting_the_same_again_is_none(self, sale):
-        """Connecting a receiver twice is no conflict, with or without a uid."""
+    def test_connecting_the_same_again_is_no_conflict(self, sale):
+        """This holds with and without a uid."""
         for _ in range(2):
             sale.connect(on_sale)
             sale.connect(on_sale_too, dispatch_uid="till")
         assert recipients(sale) == [[f"{HERE}.on_sale", "till"]]
 
-    def test_disconnecting_ends_it(self, sale):
-        """When one of the two goes, the other receives."""
+    def test_disconnecting_ends_a_conflict(self, sale):
+        """The other receiver receives."""
         sale.connect(on_sale, dispatch_uid="till")
         sale.connect(on_sale_too, sender=Cohort, dispatch_uid="till")
         sale.disconnect(sender=Cohort, dispatch_uid="till")
         assert recipients(sale, Cohort) == [["till"]]
 
-    def test_inline_ones_have_none(self, sale):
-        """Inline receivers behave as Django's: the second of a uid is ignored."""
+    def test_inline_receivers_have_no_conflict(self, sale):
+        """As in Django, the second of a uid is ignored."""
         sale.connect(on_sale, dispatch_uid="till", inline=True)
         sale.connect(on_sale_too, dispatch_uid="till", inline=True)
         assert sale.send(None) == [(on_sale, None)]
 
-    def test_a_module_loaded_again_has_none(self, sale):
-        """The same function from the same line, kept strongly both times: the newer one receives."""
+    def test_a_reloaded_module_has_no_conflict(self, sale):
+        """The newer function from the same line receives."""
         for _ in range(2):
             namespace: dict[str, object] = {"__name__": HERE}
             exec("def reloaded(sender, **kwargs): pass", namespace)
@@ -365,7 +365,7 @@ class TestConflicts:
 
 
 class TestConnectingAgain:
-    """The same receiver with the same options is connected once; other options are not dropped in silence."""
+    """A second connect with the same options changes nothing; with other options it is an error."""
 
     @pytest.mark.parametrize(
         "options",
@@ -381,7 +381,7 @@ class TestConnectingAgain:
     )
     @pytest.mark.parametrize("uid", [None, "till"])
     def test_other_options_are_an_error(self, sale, options, uid):
-        """It names both places and what differs, and the first connection stays as it was."""
+        """The error names both places and the difference; the first connection stays."""
         sale.connect(on_sale, dispatch_uid=uid)
         here = sys._getframe().f_lineno - 1
         with pytest.raises(ConfigurationError) as raised:
@@ -393,21 +393,21 @@ class TestConnectingAgain:
         assert (entry.queue, entry.retry, entry.atomic, entry.timeout) == (None, Retry(), True, None)
 
     def test_from_inline_to_a_worker_is_an_error_too(self, sale):
-        """Whichever comes first, Django would ignore the second."""
+        """In either order Django would ignore the second."""
         sale.connect(on_sale, inline=True)
         with pytest.raises(ConfigurationError, match="inline"):
             sale.connect(on_sale)
         assert sale.send(None) == [(on_sale, None)]
 
-    def test_the_same_options_are_silently_the_same(self, sale):
-        """As in Django."""
+    def test_the_same_options_are_no_error(self, sale):
+        """This is as in Django."""
         for _ in range(2):
             sale.connect(on_sale, retry=Retry(max_attempts=3), queue="tills", was="shop.old")
             sale.connect(on_sale_too, inline=True)
         assert recipients(sale) == [[f"{HERE}.on_sale"]]
 
-    def test_the_decorators_name_where_they_stand(self, sale):
-        """Both places are the project's, not those of the decorators' own code."""
+    def test_the_decorators_errors_name_the_projects_lines(self, sale):
+        """Neither place is in the decorators' own code."""
         receiver(sale)(on_sale)
         here = sys._getframe().f_lineno - 1
         with pytest.raises(ConfigurationError) as raised:
@@ -415,7 +415,7 @@ class TestConnectingAgain:
         assert f"{HERE}:{here}" in str(raised.value)
         assert f"{HERE}:{here + 3}" in str(raised.value)
 
-    def test_disconnecting_makes_room(self, sale):
+    def test_disconnect_allows_other_options(self, sale):
         """Another policy is a disconnect and a connect."""
         sale.connect(on_sale)
         sale.disconnect(on_sale)
@@ -426,8 +426,8 @@ class TestConnectingAgain:
         sale.connect(on_sale)
         assert recipients(sale) == [[f"{HERE}.on_sale"]]
 
-    def test_so_does_a_list_that_was_emptied(self, sale):
-        """Some test tools take Django's list away for a while: what it does not hold is not connected."""
+    def test_an_emptied_list_allows_other_options(self, sale):
+        """Some test tools take Django's list away for a while."""
         sale.connect(on_sale, was=["shop.old"])
         sale.receivers = []
         sale.connect(on_sale, queue="tills")
@@ -437,7 +437,7 @@ class TestConnectingAgain:
         assert recipients(sale) == [[f"{HERE}.on_sale"]]
 
     def test_a_module_under_two_names_connects_a_uid_once(self, sale, tmp_path):
-        """As in Django: a receiver of one file and line is one receiver, whatever its module was imported as."""
+        """As in Django, a receiver of one file and line is one receiver."""
         path = tmp_path / "receivers.py"
         path.write_text("def on_sale(sender, **kwargs): pass\n")
         namespaces: list[dict[str, object]] = [{"__name__": name} for name in ("shop.receivers", "receivers")]
@@ -450,13 +450,13 @@ class TestConnectingAgain:
             sale.connect(namespaces[1]["on_sale"], dispatch_uid="shop", queue="tills")
 
 
-class TestTheDead:
-    """What is collected leaves nothing behind."""
+class TestCollectedReceivers:
+    """A collected receiver leaves nothing behind."""
 
     @pytest.mark.parametrize("caching", [False, True])
     @pytest.mark.parametrize("uid", [False, True])
     def test_thousands_leave_no_entries(self, caching, uid):
-        """5,000 receivers that were connected, and died, are not remembered."""
+        """5,000 receivers that were connected and collected are not remembered."""
         sale = Signal("tests.fleeting_sale", use_caching=caching)
         sale.connect(on_sale)
         for number in range(5000):
@@ -474,8 +474,8 @@ class TestTheDead:
         assert len(sale.receivers) == len(sale._roster.entries) == len(sale._roster._sites) == 1
         assert sale.conflicts == []
 
-    def test_those_that_are_away_are_not_dead(self, sale):
-        """Some test tools take Django's list away and give it back: who is in it still travels, whoever died then."""
+    def test_receivers_of_a_replaced_list_are_not_forgotten(self, sale):
+        """Some test tools take Django's list away and give it back; its receivers still receive."""
 
         def fleeting(sender, **kwargs):
             pass
@@ -489,8 +489,8 @@ class TestTheDead:
         sale.receivers = away
         assert recipients(sale) == [[f"{HERE}.on_sale"]]
 
-    def test_looking_up_forgets_them_too(self, sale):
-        """A worker never sends: it looks up."""
+    def test_a_lookup_forgets_collected_receivers(self, sale):
+        """A worker never sends; it only looks up."""
 
         def fleeting(sender, **kwargs):
             pass
@@ -501,8 +501,8 @@ class TestTheDead:
         assert sale.find("fleeting", None) is None
         assert len(sale._roster.entries) == 0
 
-    def test_the_dead_are_no_rivals(self, sale):
-        """An id is free again when its receiver is gone."""
+    def test_the_id_of_a_collected_receiver_is_free(self, sale):
+        """Another receiver may have it."""
         for line in range(3):
             namespace: dict[str, object] = {"__name__": HERE}
             exec("\n" * line + "def twin(sender, **kwargs): pass", namespace)
@@ -512,25 +512,25 @@ class TestTheDead:
             assert sale.conflicts == []
 
 
-class TestWhoReceives:
-    def test_exactly_those_that_django_has(self, sale):
-        """The recipients are the connected receivers of this sender, in the order of their connection."""
+class TestRecipients:
+    def test_the_recipients_are_djangos(self, sale):
+        """They are the connected receivers of this sender, in the order of connection."""
         sale.connect(on_sale_too)
         sale.connect(on_sale, sender=Cohort)
         sale.connect(decorated, sender=Academy)
         assert recipients(sale, Cohort) == [[f"{HERE}.on_sale_too", f"{HERE}.on_sale[admissions.Cohort]"]]
         assert recipients(sale, None) == [[f"{HERE}.on_sale_too"]]
 
-    def test_an_instance_as_sender_is_itself(self, sale):
-        """As in Django, a receiver of one object hears no other, nor its class."""
+    def test_an_instance_as_sender_reaches_its_own_receivers(self, sale):
+        """As in Django, a receiver of one object receives from no other, nor from its class."""
         cohort, other = Cohort(pk=1), Cohort(pk=1)
         sale.connect(on_sale, sender=cohort)
         assert sale.has_listeners(cohort)
         assert not sale.has_listeners(other)
         assert not sale.has_listeners(Cohort)
 
-    def test_caching_takes_no_instance_for_another(self):
-        """Two instances of one row are equal, but they are two senders, with caching too."""
+    def test_caching_tells_equal_instances_apart(self):
+        """Two instances of one row are equal, but two senders."""
         sale = Signal("tests.cached_sale", use_caching=True)
         cohort, other = Cohort(pk=1), Cohort(pk=1)
         sale.connect(on_sale, sender=cohort)
@@ -538,8 +538,8 @@ class TestWhoReceives:
         assert not sale.has_listeners(other)
 
     @pytest.mark.parametrize("caching", [False, True])
-    def test_travelling_and_inline_side_by_side(self, caching):
-        """The message carries the one, this process runs the other; each only once."""
+    def test_worker_and_inline_receivers_side_by_side(self, caching):
+        """Each runs once: one in the worker, one in this process."""
         sale = Signal("tests.mixed_sale", use_caching=caching)
         sale.connect(on_sale, sender=Cohort)
         sale.connect(on_sale_too, sender=Cohort, inline=True)
@@ -553,7 +553,7 @@ class TestWhoReceives:
         assert sale.has_listeners(Cohort)
 
     def test_queues_are_known_to_the_registry(self, sale):
-        """A worker asks which queues the receivers want."""
+        """A worker asks for the queues of the receivers."""
         from signalbus.registration.registry import registry
 
         sale.connect(on_sale, queue="tills")
@@ -561,8 +561,8 @@ class TestWhoReceives:
 
 
 class TestPolicies:
-    def test_what_is_said_is_kept(self, sale):
-        """A receiver's whole policy is where the worker looks."""
+    def test_the_policy_of_a_receiver_is_registered(self, sale):
+        """The worker finds all its options."""
         policy = Retry(max_attempts=3)
         sale.connect(on_sale, retry=policy, queue="tills", atomic=False, on_missing="fail", timeout=1.5)
         (entry,) = sale.entries()
@@ -574,14 +574,14 @@ class TestPolicies:
             1.5,
         )
 
-    def test_a_relation_alone_is_one(self, sale):
-        """A text where several may stand is one name, not its letters."""
+    def test_a_text_as_relation_is_one_name(self, sale):
+        """It is not read letter by letter."""
         sale.connect(on_sale, select_related={"instance": "cohort", "others": ["a", "b__c"]})
         (entry,) = sale.entries()
         assert entry.policy.select_related == {"instance": ("cohort",), "others": ("a", "b__c")}
 
-    def test_defaults(self, sale):
-        """What is not said has a default that works."""
+    def test_options_have_defaults(self, sale):
+        """Each option works without a value."""
         sale.connect(on_sale)
         (entry,) = sale.entries()
         assert (entry.retry, entry.queue, entry.atomic, entry.policy.on_missing, entry.timeout, entry.is_async) == (
@@ -594,7 +594,7 @@ class TestPolicies:
         )
 
     def test_a_project_has_defaults_of_its_own(self, sale, settings):
-        """One setting each for retry, queue, atomic and timeout; what a receiver says itself wins."""
+        """The settings for retry, queue, atomic and timeout apply to receivers without these options."""
         sale.connect(on_sale)
         sale.connect(
             on_sale_too, retry=Retry(max_attempts=2), queue="tills", atomic=True, timeout=2, dispatch_uid="said"
@@ -608,7 +608,7 @@ class TestPolicies:
         assert (silent.atomic, silent.timeout) == (True, None)
 
     def test_connecting_reads_no_settings(self):
-        """Signals and receivers are made at import, when there may be no settings yet; they hold later."""
+        """Receivers are connected at import, possibly before the settings; these apply later."""
         program = textwrap.dedent("""
             import sys, types
             sys.modules["shop"] = shop = types.ModuleType("shop")
@@ -625,8 +625,8 @@ class TestPolicies:
         ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
         assert ran.stdout == "[7.0]\n", ran.stderr
 
-    def test_async_is_seen(self, sale):
-        """Coroutine functions are known as such, and objects whose call is one."""
+    def test_async_receivers_are_recognized(self, sale):
+        """These are coroutine functions and objects with an async ``__call__``."""
         sale.connect(on_sale_async)
         sale.connect(AsyncTill(), dispatch_uid="object", weak=False)
         assert [entry.is_async for entry in sale.entries()] == [True, True]
@@ -657,15 +657,15 @@ class TestPolicies:
             ({"queue": 7}, "is a text"),
         ],
     )
-    def test_what_means_nothing_is_refused(self, sale, wrong, cure):
-        """The refusal says what to write."""
+    def test_a_meaningless_option_is_refused(self, sale, wrong, cure):
+        """The error says what to write."""
         with pytest.raises(ConfigurationError) as raised:
             sale.connect(on_sale, **wrong)
         assert cure in str(raised.value)
         assert not sale.has_listeners()
 
     def test_the_decorator_takes_a_policy(self, sale):
-        """``receiver`` hands everything on."""
+        """``receiver`` passes all options on."""
         receiver(sale, sender=Cohort, retry=Retry(max_attempts=5), queue="email")(on_sale)
         (entry,) = sale.entries()
         assert (entry.queue, entry.retry.max_attempts) == ("email", 5)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db import NotSupportedError, connections
 
-from signalbus.models import Delivery, Lane, StoredMessage
+from signalbus.models import Delivery, Key, Lane, StoredMessage
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MESSAGES: Final = StoredMessage._meta.db_table  # noqa: SLF001 - Django documents it
 DELIVERIES: Final = Delivery._meta.db_table  # noqa: SLF001 - as above
 LANES: Final = Lane._meta.db_table  # noqa: SLF001 - as above
+KEYS: Final = Key._meta.db_table  # noqa: SLF001 - as above
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +30,8 @@ class Dialect:
         vendor: as Django calls it.
         now: its clock, which goes on inside a transaction.
         later: its time in ``%s`` seconds.
+        after: the time ``%s`` seconds after that in the column ``since``.
+        earliest: its function that returns the smallest of several values.
         skip_locked: the end of a SELECT that locks its rows, and passes over those that others hold; empty where there
             is one writer at a time, who holds them all.
         returns: an UPDATE can choose its rows by such a SELECT, and return what it changed.
@@ -38,6 +41,8 @@ class Dialect:
     vendor: str
     now: str
     later: str
+    after: str
+    earliest: str
     skip_locked: str
     returns: bool
     quote: str = '"'
@@ -61,6 +66,22 @@ class Dialect:
             return condition
         return f"id = ANY(ARRAY(SELECT id FROM {DELIVERIES} WHERE {condition} ORDER BY id {self.skip_locked}))"
 
+    def whole(self, changes: str, message: str, condition: str) -> str:
+        """Return an UPDATE of all deliveries of a message, if all of them meet a condition and nobody holds any.
+
+        Where an UPDATE can choose its rows by a SELECT.
+
+        Args:
+            changes: what is set.
+            message: the message's id, in SQL; it stands in the statement three times.
+            condition: what each delivery has to meet, without values.
+        """
+        rows = f"FROM {DELIVERIES} WHERE message_id = {message}"
+        return (
+            f"WITH free AS (SELECT id {rows} AND {condition} {self.skip_locked}) UPDATE {DELIVERIES} SET {changes} "
+            f"WHERE message_id = {message} AND (SELECT count(*) FROM free) = (SELECT count(*) {rows})"
+        )
+
     def free_one(self, condition: str) -> str:
         """Return the same for a condition that only one row can meet, which PostgreSQL plans in a third of the time."""
         if not self.skip_locked:
@@ -83,6 +104,8 @@ _DIALECTS: Final = {
         vendor="postgresql",
         now="clock_timestamp()",
         later="(clock_timestamp() + %s * interval '1 second')",
+        after="(since + %s * interval '1 second')",
+        earliest="least",
         skip_locked="FOR NO KEY UPDATE SKIP LOCKED",
         returns=True,
     ),
@@ -90,6 +113,8 @@ _DIALECTS: Final = {
         vendor="sqlite",
         now=f"strftime({_SQLITE_TIME}, 'now')",
         later=f"strftime({_SQLITE_TIME}, 'now', %s || ' seconds')",
+        after=f"strftime({_SQLITE_TIME}, since, %s || ' seconds')",
+        earliest="min",
         skip_locked="",
         returns=True,
     ),
@@ -97,6 +122,8 @@ _DIALECTS: Final = {
         vendor="mysql",
         now="utc_timestamp(6)",  # not current_timestamp, which is in the time zone of the session
         later="(utc_timestamp(6) + interval %s second)",
+        after="(since + interval %s second)",
+        earliest="least",
         skip_locked="FOR UPDATE SKIP LOCKED",
         returns=False,
         quote="`",
@@ -133,3 +160,10 @@ def dialect_for(connection: BaseDatabaseWrapper) -> Dialect:
             f"signalbus keeps its ledger in PostgreSQL, SQLite, MariaDB or MySQL, and {connection.alias!r} is "
             f"{vendor}: route the app `signalbus` to one of those, with a database router."
         ) from None
+
+
+def takes_several(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether a database takes several statements at once: PostgreSQL, unless the host's driver prepares each."""
+    options = connection.settings_dict["OPTIONS"]
+    prepares = options.get("prepare_threshold") is not None or options.get("server_side_binding")
+    return connection.vendor == "postgresql" and not prepares

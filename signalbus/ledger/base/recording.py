@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from django.db import connections, transaction
 
 from signalbus.exceptions import PayloadError
-from signalbus.ledger.base.dialect import DELIVERIES, MESSAGES, Dialect, dialect_for
+from signalbus.ledger.base.dialect import DELIVERIES, MESSAGES, Dialect, dialect_for, takes_several
 from signalbus.ledger.base.sequence_numbers import NOWHERE, order_of, take_places
 from signalbus.wire.message import delivery_hex, from_body, to_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
     from signalbus.wire.message import Message
 
+Statement = tuple[str, "list[Any]"]  # with its values
+
 WAIT = 10.0  # seconds after its publication that the sweeper first asks whether a delivery was lost
-CHUNK = 160  # rows of one INSERT with a list of values, six each at most: SQLite before 3.32 takes 999 values
+CHUNK = 140  # rows of one INSERT with a list of values, seven each at most: SQLite before 3.32 takes 999 values
 FEW = 10  # deliveries up to which single values are quicker than arrays
 
 
@@ -96,6 +101,27 @@ class Part(NamedTuple):
         return self.message.ordering_key
 
 
+class Due(NamedTuple):
+    """The time from which deliveries are published that wait in the ledger.
+
+    Args:
+        sql: the time, with ``%s`` for each value.
+        values: as the driver takes them.
+    """
+
+    sql: str
+    values: tuple[Any, ...]
+
+    @classmethod
+    def at(cls, when: timedelta | datetime, dialect: Dialect) -> Due:
+        """Return a time from the database's now, or an aware one; the columns of most databases hold naive UTC."""
+        if isinstance(when, timedelta):
+            return cls(dialect.later, (when.total_seconds(),))
+        if dialect.vendor == "postgresql":
+            return cls("%s", (when,))
+        return cls("%s", (when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),))
+
+
 class _Insert(NamedTuple):
     """How rows of a table are written.
 
@@ -115,9 +141,9 @@ class _Insert(NamedTuple):
 
 
 @cache
-def _inserts(dialect: Dialect, *, ordered: bool) -> tuple[_Insert, _Insert]:
-    """Write the statements for messages and for deliveries."""
-    due = dialect.later.replace("%s", str(WAIT))
+def _inserts(dialect: Dialect, *, ordered: bool, due: str | None = None) -> tuple[_Insert, _Insert]:
+    """Write the statements for messages and for deliveries, which are to be published now, or are due at a time."""
+    state, when = ("published", dialect.later.replace("%s", str(WAIT))) if due is None else ("pending", due)
     place = {"ordering_key": "text", "position": "bigint"} if ordered else {}
     return (
         _insert(
@@ -133,8 +159,8 @@ def _inserts(dialect: Dialect, *, ordered: bool) -> tuple[_Insert, _Insert]:
             {
                 **dict.fromkeys(["attempts", "allowance", "publications"], "0"),
                 **dict.fromkeys(["error", "traceback", "worker"], "''"),
-                "state": "'published'",
-                "due_at": due,
+                "state": f"'{state}'",
+                "due_at": when,
                 "created_at": dialect.now,
             },
         ),
@@ -153,50 +179,80 @@ def _insert(dialect: Dialect, table: str, varying: dict[str, str], same: dict[st
     )
 
 
-def record(parts: Sequence[Recordable], *, using: str) -> None:
-    """Write the rows of messages that are about to be published: one for each message, one for each recipient.
+def record(
+    parts: Sequence[Recordable],
+    *,
+    using: str,
+    due: timedelta | datetime | Due | None = None,
+    first: Sequence[Statement] = (),
+) -> None:
+    """Write the rows of messages: one for each message, one for each recipient.
 
-    They are written as published, so that nothing is left to do after the commit; a publication that never came is
-    found as one that was lost.
+    Those that are about to be published are written as published, so that nothing is left to do after the commit; a
+    publication that never came is found as one that was lost.
 
     Args:
         parts: the messages.
         using: the ledger's alias; its transaction, if one is open, decides over the rows.
+        due: when they are to be published, if they wait: how long from now, or an aware time.
+        first: what is to be executed before, in the same transaction.
     """
     connection = connections[using]
     dialect = dialect_for(connection)
-    messages, deliveries = _rows(parts)
+    rows = _rows(parts)
+    if due is not None and not isinstance(due, Due):
+        due = Due.at(due, dialect)
     ordered = any(part.ordering_key is not None for part in parts)
-    inserts = _inserts(dialect, ordered=ordered)
-    together: contextlib.AbstractContextManager[Any]
+    inserts = _inserts(dialect, ordered=ordered, due=None if due is None else due.sql)
+    statements = first
+    if not ordered:
+        statements = _together([*first, *_insertions(dialect, inserts, rows, due)], connection)
+    with _transaction(connection, needed=ordered or len(statements) > 1), connection.cursor() as cursor:
+        if ordered:
+            messages, deliveries = rows
+            placed = (messages, _placed(deliveries, parts, using))
+            statements = [*first, *_insertions(dialect, inserts, placed, due)]
+        for sql, values in statements:
+            cursor.execute(sql, values)
+
+
+def _transaction(connection: BaseDatabaseWrapper, *, needed: bool) -> contextlib.AbstractContextManager[Any]:
     if connection.in_atomic_block:
         # What an atomic() block would do, for less. One statement alone needs it as well: who caught its error would
         # else commit what PostgreSQL then rolls back without a word, and what was sent before would be published.
-        together = transaction.mark_for_rollback_on_error(using=using)
-    elif dialect.arrays and not ordered:
-        together = contextlib.nullcontext()
-    else:
-        together = transaction.atomic(using=using)
-    with together, connection.cursor() as cursor:
-        if ordered:
-            deliveries = _placed(deliveries, parts, using)
-        if dialect.arrays:
-            cursor.execute(*_at_once(inserts, (messages, deliveries)))
-            return
-        for insert, rows in zip(inserts, (messages, deliveries), strict=True):
-            for start in range(0, len(rows), CHUNK):
-                chunk = rows[start : start + CHUNK]
-                cursor.execute(insert.of(len(chunk)), [value for row in chunk for value in row])
+        return transaction.mark_for_rollback_on_error(using=connection.alias)
+    return transaction.atomic(using=connection.alias) if needed else contextlib.nullcontext()
 
 
-def _at_once(
-    inserts: Sequence[_Insert], tables: tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]
-) -> tuple[str, list[Any]]:
+def _together(statements: list[Statement], connection: BaseDatabaseWrapper) -> list[Statement]:
+    """Join statements, if the database takes several: it executes them in one round trip, in one transaction."""
+    if len(statements) == 1 or not takes_several(connection):
+        return statements
+    return [("; ".join(sql for sql, _ in statements), [value for _, values in statements for value in values])]
+
+
+Rows = tuple["Sequence[tuple[Any, ...]]", "Sequence[tuple[Any, ...]]"]  # of messages, and of deliveries
+
+
+def _insertions(dialect: Dialect, inserts: Sequence[_Insert], rows: Rows, due: Due | None) -> list[Statement]:
+    messages, deliveries = rows
+    if due is not None:
+        deliveries = [(*row, *due.values) for row in deliveries]
+    if dialect.arrays:
+        return [_at_once(inserts, (messages, deliveries), arrays=len(deliveries) > FEW and due is None)]
+    return [
+        (insert.of(len(chunk)), [value for row in chunk for value in row])
+        for insert, each in zip(inserts, (messages, deliveries), strict=True)
+        for chunk in (each[start : start + CHUNK] for start in range(0, len(each), CHUNK))
+    ]
+
+
+def _at_once(inserts: Sequence[_Insert], tables: Rows, *, arrays: bool) -> Statement:
     """Write one statement, for one round trip, however many rows of messages and of deliveries there are.
 
     For few rows single values are quicker, whose statement psycopg and the server know.
     """
-    if len(tables[1]) <= FEW:
+    if not arrays:
         sent, then = (insert.of(len(rows)) for insert, rows in zip(inserts, tables, strict=True))
         values = [value for rows in tables for row in rows for value in row]
     else:
@@ -239,7 +295,7 @@ def _rows(parts: Sequence[Recordable]) -> tuple[list[tuple[Any, ...]], list[tupl
         if known is None:
             whole = None
         else:
-            whole, body = _together(whole or from_body(known[2]), part.message, known[2])
+            whole, body = _merged(whole or from_body(known[2]), part.message, known[2])
         messages[key] = (key, part.signal, body, part.subject)
         queue = part.queue or ""
         recipients = ("",) if part.recipients is None else part.recipients
@@ -247,7 +303,7 @@ def _rows(parts: Sequence[Recordable]) -> tuple[list[tuple[Any, ...]], list[tupl
     return list(messages.values()), deliveries
 
 
-def _together(whole: Message, part: Message, body: str) -> tuple[Message, str]:
+def _merged(whole: Message, part: Message, body: str) -> tuple[Message, str]:
     """Let a message's row name all whom it is for, so that an audit can tell whose rows are missing."""
     whole = replace(whole, recipients=(*(whole.recipients or ()), *(part.recipients or ())))
     try:

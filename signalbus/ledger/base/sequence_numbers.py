@@ -13,15 +13,13 @@ from uuid import UUID
 
 from django.db import connections
 
-from signalbus.ledger.base.dialect import dialect_of
-from signalbus.models import Key
+from signalbus.ledger.base.dialect import KEYS, dialect_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from signalbus.wire.message import Message
 
-KEYS: Final = Key._meta.db_table  # noqa: SLF001 - Django documents it
 CHUNK = 250  # keys of one statement
 
 NOWHERE: Final = ("", 0)

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING
 
-from django.conf import settings
 from django.db import connections, transaction
 from django.db.models import Case, F, Value, When
 
+from signalbus.events import is_heard
 from signalbus.exceptions import SignalBusError
-from signalbus.ledger.base.clock import Now, later
+from signalbus.ledger.base.clock import Now
 from signalbus.ledger.base.deliveries import unlocked, using
+from signalbus.ledger.base.dialect import DELIVERIES, dialect_of
 from signalbus.ledger.base.event_subjects import tell_of_rows
 from signalbus.models import WAITING_STATES, Delivery, State
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from django.db.models import QuerySet
-
     from signalbus.events import Kind
-
-
-def postpone(message: UUID, due: timedelta | datetime) -> None:
-    """Let what has just been recorded wait, in the same transaction.
-
-    Args:
-        message: its id.
-        due: how long from now, or an aware time in UTC.
-    """
-    rows = Delivery.objects.using(using()).filter(message=message)
-    rows.update(state=State.PENDING, due_at=_moment(due))
-
-
-def _moment(due: timedelta | datetime) -> Any:
-    if isinstance(due, timedelta):
-        return later(due.total_seconds())
-    if settings.USE_TZ or connections[using()].vendor == "postgresql":
-        return due
-    return due.astimezone(UTC).replace(tzinfo=None)  # as the clock of these databases
+    from signalbus.ledger.base.dialect import Dialect
 
 
 def hold(message: UUID, *, told: Kind | None = None) -> bool:
@@ -55,19 +36,34 @@ def hold(message: UUID, *, told: Kind | None = None) -> bool:
     Returns:
         Whether all of it waits, and does so until the end of this transaction.
     """
-    rows = Delivery.objects.using(using()).filter(message=message)
+    alias = using()
+    dialect = dialect_of(alias)
+    if dialect.returns and not (told is not None and is_heard(told)):
+        with connections[alias].cursor() as cursor:
+            cursor.execute(_holding(dialect), [dialect.key(message)] * 2)
+            found = cursor.fetchall()
+        return bool(found) and len(found) == found[0][0]
+    rows = Delivery.objects.using(alias).filter(message=message)
     # In this order: MySQL's assignments see those before them.
     now_due = Case(When(state=State.PUBLISHED, then=Now()), default=F("due_at"))
     again = Case(When(state=State.PUBLISHED, then=Value(State.PENDING.value)), default=F("state"))
-    free = unlocked(_unbegun(rows))
+    free = unlocked(rows.filter(state__in=WAITING_STATES, attempts=0, ended_at=None))
     if told is not None:
         tell_of_rows(told, free.filter(state=State.PUBLISHED))
     held = free.update(due_at=now_due, state=again)
     return held == rows.count() > 0
 
 
-def _unbegun(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
-    return rows.filter(state__in=WAITING_STATES, attempts=0, ended_at=None)
+@cache
+def _holding(dialect: Dialect) -> str:
+    """Write the UPDATE that holds what waits of a message, and returns for each how many deliveries it has in all."""
+    waiting = ", ".join(f"'{state.value}'" for state in WAITING_STATES)
+    condition = f"message_id = %s AND state IN ({waiting}) AND attempts = 0 AND ended_at IS NULL"
+    return (
+        f"UPDATE {DELIVERIES} SET state = CASE WHEN state = 'published' THEN 'pending' ELSE state END, "
+        f"due_at = CASE WHEN state = 'published' THEN {dialect.now} ELSE due_at END WHERE {dialect.free(condition)} "
+        f"RETURNING (SELECT count(*) FROM {DELIVERIES} WHERE message_id = %s)"
+    )
 
 
 def cancel(message: UUID) -> bool:

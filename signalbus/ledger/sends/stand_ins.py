@@ -6,79 +6,130 @@ What a sender relies on, it holds until its own commit: it must not run before, 
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
-from django.db import connections
+from django.db import connections, transaction
 
+from signalbus.events import is_heard
 from signalbus.ledger.base.clock import Now
-from signalbus.ledger.base.deliveries import unlocked, using
+from signalbus.ledger.base.deliveries import unlocked
+from signalbus.ledger.base.dialect import DELIVERIES, KEYS, Dialect, dialect_of
+from signalbus.ledger.base.recording import Due, record
 from signalbus.ledger.sends.due_later import discard_held, hold
-from signalbus.models import Delivery, Key, State
+from signalbus.models import Delivery, State
 
 if TYPE_CHECKING:
-    from uuid import UUID
+    from collections.abc import Sequence
+    from datetime import datetime, timedelta
+
+    from signalbus.ledger.base.recording import Recordable
+
+_OF_BURST: Final = f"(SELECT message FROM {KEYS} WHERE id = %s AND since IS NOT NULL)"
 
 
-def stand_in(key: UUID, message: UUID) -> UUID | None:
-    """Look for an equal message that waits; if there is none, the new one will be it.
+def record_unless_one_waits(
+    key: UUID, message: UUID, parts: Sequence[Recordable], *, due: timedelta | datetime | None, using: str
+) -> UUID | None:
+    """Record a message if no equal one waits; from then on it stands for equal ones.
 
     Args:
         key: what equal messages share.
-        message: the new one, to be recorded in this transaction if it is needed.
+        message: its id.
+        parts: what is recorded of it.
+        due: when it is to be published; None: at once.
+        using: the ledger's alias.
 
     Returns:
         The one that waits, which nobody begins before this transaction has ended; or None.
     """
-    standing: UUID | None = _lock(key).message
-    if standing is not None and hold(standing, told="requeued"):
-        return standing
-    Key.objects.using(using()).filter(id=key).update(message=message)
+    dialect = dialect_of(using)
+    with transaction.atomic(using=using, savepoint=False):
+        standing, _ = _lock(dialect, key, using)
+        if standing is not None and hold(standing, told="requeued"):
+            return standing
+        move = (f"UPDATE {KEYS} SET message = %s WHERE id = %s", [dialect.key(message), dialect.key(key)])
+        record(parts, using=using, due=due, first=[move])
     return None
 
 
-def end_of_burst(key: UUID, message: UUID, *, pause: float, longest: float) -> timedelta:
-    """Let a message take the place of the one before it in its burst, if that still waits for the burst's end.
+def record_last_of_burst(  # noqa: PLR0913 - all that is to be known of a burst
+    key: UUID, message: UUID, parts: Sequence[Recordable], *, pause: float, longest: float, using: str
+) -> None:
+    """Record a message in the place of the one before it in its burst, if that still waits for the burst's end.
 
     One whose time has come is not replaced, though it may stand in a queue: else a burst without end would push it to
     the queue's tail for ever. The next burst begins.
 
     Args:
         key: what the messages of a burst share.
-        message: the new one, to be recorded in this transaction.
+        message: the new one.
+        parts: what is recorded of it.
         pause: seconds without another message that end a burst.
         longest: seconds after its beginning that end it anyway.
-
-    Returns:
-        How long the new one is to wait.
+        using: the ledger's alias.
     """
-    row = _lock(key)
-    rows = Key.objects.using(using()).filter(id=key)
-    if row.message is not None and row.since is not None and _hold_back(row.message):
-        discard_held(row.message, f"replaced by {message}, the next of its burst")
-        rows.update(message=message)
-        lasted = (row.clock - row.since).total_seconds()
-        return timedelta(seconds=max(0.0, min(pause, longest - lasted)))
-    rows.update(message=message, since=Now())
-    return timedelta(seconds=pause)
+    dialect = dialect_of(using)
+    burst, reason = dialect.key(key), f"replaced by {message}, the next of its burst"
+    due = Due(_end_of_burst(dialect), (pause, longest, burst))
+    move = (_moving(dialect), [reason, dialect.key(message), burst])
+    if dialect.returns and not is_heard("discarded"):
+        replace = (_replacing(dialect), [burst, reason, burst, burst])
+        record(parts, using=using, due=due, first=[(_locking(dialect), [burst]), replace, move])
+        return
+    with transaction.atomic(using=using, savepoint=False):
+        standing, since = _lock(dialect, key, using)
+        if standing is not None and since is not None and _hold_back(standing, using):
+            discard_held(standing, reason)
+        record(parts, using=using, due=due, first=[move])
 
 
-def _hold_back(message: UUID) -> bool:
+# Written once, as in `taking`.
+@cache
+def _locking(dialect: Dialect) -> str:
+    """Write the statement that makes the row of a key if there is none, and locks it."""
+    insert = f"INSERT INTO {KEYS} (id, position, used_at) VALUES (%s, 0, {dialect.now}) "
+    if dialect.vendor == "mysql":
+        return f"{insert} ON DUPLICATE KEY UPDATE used_at = VALUES(used_at)"
+    return f"{insert} ON CONFLICT (id) DO UPDATE SET used_at = excluded.used_at RETURNING message, since"
+
+
+@cache
+def _replacing(dialect: Dialect) -> str:
+    """Write the statement that discards the message before, if it waits for its burst's end, and nobody holds it."""
+    waits = f"state = 'pending' AND attempts = 0 AND due_at > {dialect.now}"
+    return dialect.whole(f"state = 'discarded', error = %s, ended_at = {dialect.now}", _OF_BURST, waits)
+
+
+@cache
+def _moving(dialect: Dialect) -> str:
+    """Write the statement that puts a message in the place of the one before; if that is not replaced, a burst begins.
+
+    In this order: the assignments of MariaDB and MySQL see those before them.
+    """
+    replaced = f"SELECT 1 FROM {DELIVERIES} WHERE message_id = {KEYS}.message AND error = %s"
+    since = f"CASE WHEN EXISTS ({replaced}) THEN since ELSE {dialect.now} END"
+    return f"UPDATE {KEYS} SET since = {since}, message = %s WHERE id = %s"
+
+
+@cache
+def _end_of_burst(dialect: Dialect) -> str:
+    return f"(SELECT {dialect.earliest}({dialect.later}, {dialect.after}) FROM {KEYS} WHERE id = %s)"
+
+
+def _lock(dialect: Dialect, key: UUID, using: str) -> tuple[UUID | None, Any]:
+    """Lock the row of a key until the transaction ends, and return its message, and when its burst began."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(_locking(dialect), [dialect.key(key)])
+        if not dialect.returns:
+            cursor.execute(f"SELECT message, since FROM {KEYS} WHERE id = %s", [dialect.key(key)])
+        message, since = cursor.fetchone()
+        return None if message is None else UUID(str(message)), since
+
+
+def _hold_back(message: UUID, using: str) -> bool:
     """Keep the sweeper from a message that is not due, until the transaction ends; whether all of it was not."""
-    rows = Delivery.objects.using(using()).filter(message=message)
+    rows = Delivery.objects.using(using).filter(message=message)
     waiting = rows.filter(state=State.PENDING, attempts=0, due_at__gt=Now())
     return unlocked(waiting).count() == rows.count() > 0
-
-
-def _lock(key: UUID) -> Any:
-    """Return the row of a key, locked until the transaction ends, and the database's time as ``clock``."""
-    alias = using()
-    keys = Key.objects.using(alias)
-    targeted = connections[alias].features.supports_update_conflicts_with_target  # MySQL needs none, and takes none
-    keys.bulk_create(
-        [Key(id=key, used_at=Now())],
-        update_conflicts=True,
-        update_fields=["used_at"],
-        unique_fields=["id"] if targeted else None,
-    )
-    return keys.select_for_update().annotate(clock=Now()).get(id=key)

@@ -16,7 +16,7 @@ from django.db import Error, close_old_connections, connections
 from django.db.transaction import TransactionManagementError
 
 from signalbus import conf
-from signalbus.compat.django_internals import close_pools, forget_pools, opened_connections
+from signalbus.compat.django_internals import close_pools, forget_pools, opened_connections, rollback_error
 from signalbus.receiving.process.query_cancellation import (
     PG_IDLE,
     PG_IN_TRANSACTION,
@@ -221,24 +221,30 @@ def _drop(connection: BaseDatabaseWrapper) -> None:
     connection.in_atomic_block = connection.closed_in_transaction = False
 
 
-def takes_several(connection: BaseDatabaseWrapper) -> bool:
-    """Whether a database takes several statements at once: PostgreSQL, unless the host has psycopg prepare each."""
-    return connection.vendor == "postgresql" and connection.settings_dict["OPTIONS"].get("prepare_threshold") is None
-
-
-def reject_broken(connection: BaseDatabaseWrapper, *, begun: bool = False) -> None:
-    """Fail where a commit would quietly roll back: the receiver caught an error inside its transaction.
+def reject_broken(connection: BaseDatabaseWrapper, former: BaseException | None = None, *, begun: bool = False) -> None:
+    """Fail where a commit would quietly roll back: the receiver asked for that, or caught an error in its transaction.
 
     Args:
         connection: the one that its transaction is on.
+        former: what `rollback_error` said before the receiver ran.
         begun: the database has begun that transaction, so that it must not be without one.
     """
-    if _is_broken(connection) or (begun and pg_status(connection) == PG_IDLE):
-        cancel_query(connection)  # of a timeout that the receiver caught
+    if not (_is_broken(connection) or (begun and pg_status(connection) == PG_IDLE)):
+        return
+    error = rollback_error(connection)
+    if connection.needs_rollback and error is former and not _is_broken_for_database(connection):
         raise TransactionManagementError(
-            "the receiver went on after a database error in its transaction, or after a timeout in mid-query, so it "
-            "cannot be committed any more: put what may fail into an atomic() of its own, inside the try"
+            "the receiver asked for a rollback of its whole transaction, by transaction.set_rollback(True) or by an "
+            "error that left an atomic(savepoint=False) and was caught, so nothing that it wrote can be committed: "
+            "raise an exception instead (signalbus.Reject if no retry will help), or connect it with atomic=False and "
+            "roll back an atomic() of its own"
         )
+    cancel_query(connection)  # of a timeout that the receiver caught
+    raise TransactionManagementError(
+        "the receiver went on after a database error in its transaction (or asked for a rollback then), or after a "
+        "timeout in mid-query, so it cannot be committed any more: put what may fail into an atomic() of its own, "
+        "inside the try"
+    ) from (None if error is former else error)
 
 
 @contextlib.contextmanager
@@ -263,5 +269,10 @@ def kept_usable(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 def _is_broken(connection: BaseDatabaseWrapper) -> bool:
     """Whether an open transaction can only be rolled back, or is in mid-query."""
-    broken = connection.needs_rollback or connection.connection is None or is_closed_by_driver(connection)
-    return broken or pg_status(connection) not in {None, PG_IDLE, PG_IN_TRANSACTION}
+    return connection.needs_rollback or _is_broken_for_database(connection)
+
+
+def _is_broken_for_database(connection: BaseDatabaseWrapper) -> bool:
+    """Whether a transaction is lost whatever Django makes of it."""
+    closed = connection.connection is None or is_closed_by_driver(connection)
+    return closed or pg_status(connection) not in {None, PG_IDLE, PG_IN_TRANSACTION}

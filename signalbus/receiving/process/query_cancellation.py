@@ -2,7 +2,8 @@
 
 The server goes on with such a query, and keeps the locks of its transaction: among them that of the delivery's own row,
 whose outcome could not be recorded. psycopg can cancel the query. PyMySQL closes its own end of the connection, so the
-session is ended by ``KILL``, from a new connection. mysqlclient is not interrupted before its server has answered.
+session is ended by ``KILL``, from a new connection. mysqlclient is not interrupted before its server has answered, but
+gives the connection up after its ``read_timeout``.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def cancel_query(connection: BaseDatabaseWrapper) -> None:
         with connection.wrap_database_errors:
             if pg_status(connection) == PG_ACTIVE and hasattr(driver, "cancel_safe"):
                 driver.cancel_safe(timeout=CANCEL_SECONDS)
-            elif is_closed_by_driver(connection):
+            elif _is_lost(connection):
                 _end_session(connection, driver.thread_id())
     except Error as error:
         logger.warning("signalbus could not cancel a query that was cut off: %s", error)
@@ -64,6 +65,14 @@ def is_closed_by_driver(connection: BaseDatabaseWrapper) -> bool:
     """Say whether PyMySQL has closed a connection that Django takes for open, as it does in the middle of a query."""
     driver: Any = connection.connection
     return connection.vendor == "mysql" and driver is not None and not getattr(driver, "open", True)
+
+
+def _is_lost(connection: BaseDatabaseWrapper) -> bool:
+    """Say whether a driver for MariaDB or MySQL has given a connection up: interrupted, or after ``read_timeout``."""
+    if connection.vendor != "mysql" or connection.connection is None:
+        return False
+    # mysqlclient does not close it; that it is unusable is asked only after an error that may mean so.
+    return is_closed_by_driver(connection) or (connection.errors_occurred and not connection.is_usable())
 
 
 def _end_session(connection: BaseDatabaseWrapper, session: int) -> None:

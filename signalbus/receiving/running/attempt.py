@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from django.db import Error, connections, transaction
 
 from signalbus import ledger
+from signalbus.compat.django_internals import rollback_error
 from signalbus.exceptions import SignalBusError
 from signalbus.models import State
 from signalbus.receiving.process import task_log
@@ -266,8 +267,9 @@ def _execute(run: Run) -> None:
             transaction.on_commit(run.note_commit, using=alias, robust=True)
         if attempt.recorded:
             _settle_first(attempt, alias)
+        former = rollback_error(connection)
         _call_timed(run)
-        reject_broken(connection)
+        reject_broken(connection, former)
         if attempt.recorded and run.took >= WORTH_TELLING and not is_changed(connection):
             ledger.tell_runtime(attempt.id, run.took, using=alias)
 
@@ -280,10 +282,11 @@ def _execute_bare(run: Run, connection: BaseDatabaseWrapper) -> None:
         return
     borrowed = connection.in_atomic_block  # a test's
     held = leases.held(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext()
+    former = rollback_error(connection)
     with held, kept_usable(connection):
         _call_timed(run)
         if borrowed:
-            reject_broken(connection)
+            reject_broken(connection, former)
         # Before the ledger is told: a role, a search_path or a query that was cut off may keep it from its tables.
         end_changed_sessions()
         mend_connections()

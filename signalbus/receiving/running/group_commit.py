@@ -13,9 +13,9 @@ from django.db import DatabaseError, connections, transaction
 from django.db.transaction import TransactionManagementError
 
 from signalbus import ledger
-from signalbus.compat.django_internals import callbacks_of
+from signalbus.compat.django_internals import callbacks_of, rollback_error
 from signalbus.exceptions import SignalBusError
-from signalbus.receiving.process.database_connections import left_open, mend_connections, reject_broken, takes_several
+from signalbus.receiving.process.database_connections import left_open, mend_connections, reject_broken
 from signalbus.receiving.process.interruption import was_cut_off
 from signalbus.receiving.process.session_state import (
     MOST_REMEMBERED,
@@ -215,7 +215,7 @@ class SharedCommit:
         self._connection = connections[alias]
         # There, who keeps the others waiting loses the transaction: others may run them. SQLite has one writer anyway.
         self._frees_rows = self._connection.vendor == "postgresql"
-        self._watch = Watch(together=takes_several(self._connection))
+        self._watch = Watch(together=ledger.takes_several(self._connection))
         self._back: list[UUID] = []  # taken, and to be given back
         self._failed: list[tuple[UUID, Settlement]] = []  # to be written down before it
         self._ended: list[tuple[Attempt, Outcome]] = []  # to be told after the commit
@@ -291,11 +291,12 @@ class SharedCommit:
         self._watch.unfit = False
         savepoint = Savepoint(self._watch, self._alias)
         self._not_begun.remove(attempt.id)
+        former = rollback_error(self._connection)
         began = time.monotonic()
         try:
             with savepoint:
                 context.run(call_receiver, attempt)
-                reject_broken(self._connection, begun=True)
+                reject_broken(self._connection, former, begun=True)
                 if self._watch.unfit:
                     raise Unfit
         except KeyboardInterrupt:  # the person's at the terminal

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
+from django.conf import settings
 from django.db import DatabaseError, DataError, connections
 
 from signalbus import conf, ledger
@@ -22,6 +23,7 @@ from signalbus.receiving.process.outages import Trouble
 from signalbus.receiving.running.lost_runs import losses, settle_overdue
 from signalbus.receiving.running.reporting import tell, worker_name
 from signalbus.receiving.sweeping.free_places import free_places
+from signalbus.receiving.sweeping.stale_code import StaleCode
 from signalbus.wire.marker import Marker, marker_from
 from signalbus.wire.message import from_body, to_body
 
@@ -275,6 +277,7 @@ class Sweeper(threading.Thread):
         self._woken = threading.Event()  # there is something to do at once
         self._unparked = False
         self._purge = Purge()
+        self._stale_code = StaleCode() if settings.DEBUG else None
         self._trouble = Trouble("signalbus could not sweep, and will try again")
         _hold_while_forking()
 
@@ -290,6 +293,8 @@ class Sweeper(threading.Thread):
             while self._wait(pause):
                 with _sweeping:
                     pause = self._sweep()
+                    if self._stale_code is not None:
+                        self._stale_code.tell()
                     if pause > KEEP_CONNECTED or not connections[ledger.using()].settings_dict["AUTOCOMMIT"]:
                         close_connections()  # without autocommit, what was read would stand in a transaction for ever
         finally:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from functools import partial
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import IntegrityError, connection, connections, transaction
 
 from signalbus.compat import django_internals
+from tasks.admissions.models import Academy
 
 
 @pytest.mark.django_db(transaction=True)
@@ -24,6 +26,24 @@ def test_django_calls_commit_callbacks_from_the_front():
 
     assert called == [2, 0, 1]
     assert django_internals.callbacks_of(connection) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_keeps_the_orm_error_that_broke_a_transaction():
+    """A rollback that was asked for keeps no error, and no later transaction clears the last one."""
+    Academy.objects.all().delete()
+    former = django_internals.rollback_error(connection)
+    with transaction.atomic():
+        transaction.set_rollback(True)
+    assert django_internals.rollback_error(connection) is former
+
+    with transaction.atomic(), suppress(IntegrityError):
+        Academy.objects.create(name="A", slug="a")
+        Academy.objects.create(name="A", slug="a")
+    kept = django_internals.rollback_error(connection)
+    assert isinstance(kept, IntegrityError)
+    with transaction.atomic():
+        assert django_internals.rollback_error(connection) is kept
 
 
 @pytest.mark.django_db(transaction=True)

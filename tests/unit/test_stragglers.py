@@ -1,4 +1,4 @@
-"""Who shares a message with a text that hangs is taken back, once, and nobody else is."""
+"""The straggler watchdog requeues the messages that wait behind a hanging text, once, and no others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXTS = ["a", "b", "c"]
 
 
 class Message:
-    """One that notes what is given back."""
+    """A message that records what is requeued."""
 
     def __init__(self) -> None:
         self.given: list[list[int]] = []
@@ -25,11 +25,11 @@ class Message:
         self.acknowledged = False
 
     def is_waited_for(self) -> bool:
-        """Whether another could begin what waits."""
+        """Return whether another process could begin the waiting texts."""
         return self.place_is_free
 
     def give_back(self, states) -> bool:
-        """Note it, if the broker answers."""
+        """Record it, if the broker answers."""
         self.asked += 1
         if self.broker_answers:
             self.given.append(list(states))
@@ -38,19 +38,19 @@ class Message:
 
 @pytest.fixture
 def lookout():
-    """One that is asked to look, and does nothing by itself."""
+    """A watchdog that looks only when the test asks it."""
     return Lookout()
 
 
 @pytest.fixture
 def message():
-    """One that a worker holds."""
+    """A message that a worker has claimed."""
     return Message()
 
 
 @pytest.fixture
 def sheet(lookout, message):
-    """That of the message, whose first text has begun when it was last looked at."""
+    """The progress of the message, whose first text had begun at the last look."""
     sheet = lookout.watch(message, TEXTS, "q")
     assert progress.of(sheet.ticket, 3).begin(0)
     lookout.look(0.0)
@@ -59,14 +59,14 @@ def sheet(lookout, message):
 
 @pytest.fixture(autouse=True)
 def pace(monkeypatch):
-    """Nothing was seen yet."""
+    """A runtime estimate without any observation."""
     pace = Pace()
     monkeypatch.setattr(batching, "pace", pace)
     return pace
 
 
-def test_recipients_of_a_lone_text_wait_behind_one_that_hangs(lookout, message, caplog):
-    """As texts do: for a second, or for 20 ms beside a free place."""
+def test_recipients_behind_a_straggler_are_requeued(lookout, message, caplog):
+    """They wait as texts do: for a second, or for 20 ms beside a free process."""
     for place_is_free in (False, True):
         sheet = lookout.watch(message, ["a"], "q")
         told = progress.of(sheet.ticket, 1)
@@ -87,8 +87,8 @@ def test_recipients_of_a_lone_text_wait_behind_one_that_hangs(lookout, message, 
     assert "1 of 3 deliveries have waited" in caplog.text
 
 
-def test_what_waits_behind_one_that_hangs_is_given_back(lookout, message, sheet, caplog):
-    """After its patience, and a pause in which the last beginning is seen; once."""
+def test_texts_behind_a_straggler_are_requeued_once(lookout, message, sheet, caplog):
+    """They are after the patience, and a pause in which a last beginning becomes visible."""
     lookout.look(PATIENCE)
     assert sheet.is_void
     assert message.given == []
@@ -100,14 +100,14 @@ def test_what_waits_behind_one_that_hangs_is_given_back(lookout, message, sheet,
     assert "2 of 3 deliveries have waited" in caplog.text
 
 
-def test_the_one_that_hangs_is_known_as_slow_from_then_on(lookout, sheet, pace):
-    """And gets no company; the others are not blamed."""
+def test_a_straggler_is_learned_as_slow(lookout, sheet, pace):
+    """It runs alone from then on; the estimates of the others do not change."""
     lookout.look(PATIENCE)
     assert pace.expected(("q", None)) == PATIENCE
 
 
-def test_a_message_is_looked_at_seldom_while_nobody_waits(lookout, sheet):
-    """Its last text may run for an hour, and what was divided is waited for by nobody."""
+def test_a_message_with_nothing_waiting_is_checked_seldom(lookout, sheet):
+    """Its last text may run for an hour."""
     told = progress.of(sheet.ticket, 3)
     assert lookout.look(0.0)
     assert told.begin(1)
@@ -119,8 +119,8 @@ def test_a_message_is_looked_at_seldom_while_nobody_waits(lookout, sheet):
     assert lookout.look(0.3)
 
 
-def test_a_divided_message_is_looked_at_seldom(lookout, message, sheet):
-    """Only to tell of the one that hangs, if it does so for long."""
+def test_a_divided_message_is_checked_seldom(lookout, message, sheet):
+    """The check is only for the warning about a straggler."""
     message.place_is_free = True
     for now in (BRIEFLY, 2 * BRIEFLY):
         assert lookout.look(now)
@@ -128,8 +128,8 @@ def test_a_divided_message_is_looked_at_seldom(lookout, message, sheet):
     assert message.given
 
 
-def test_nobody_waits_for_long_beside_a_free_place(lookout, message, sheet, caplog):
-    """And that is nothing to warn of."""
+def test_texts_wait_only_briefly_beside_a_free_process(lookout, message, sheet, caplog):
+    """This is not worth a warning."""
     now = BRIEFLY
     lookout.look(now)
     assert not sheet.is_void  # the others have something to do as well
@@ -149,8 +149,8 @@ def test_nobody_waits_for_long_beside_a_free_place(lookout, message, sheet, capl
     assert not lookout._watched
 
 
-def test_who_hangs_is_told_of_though_nobody_waits(lookout, message, sheet, pace, caplog):
-    """Else the next one like it would get company again, and nobody would look for the reason."""
+def test_a_straggler_is_logged_and_learned_with_nothing_waiting(lookout, message, sheet, pace, caplog):
+    """Otherwise the next one would be batched again."""
     message.place_is_free = True
     for look in range(1, 100):
         lookout.look(look * BRIEFLY)
@@ -161,8 +161,8 @@ def test_who_hangs_is_told_of_though_nobody_waits(lookout, message, sheet, pace,
     assert not lookout._watched
 
 
-def test_a_batch_whose_texts_take_little_longer_than_that_is_seen(lookout, message):
-    """However its steps and the looks fall."""
+def test_a_batch_just_over_the_limit_is_noticed(lookout, message):
+    """This holds for any phase of its progress and the checks."""
     message.place_is_free = True
     sheet = lookout.watch(message, [str(number) for number in range(100)], "q")
     told = progress.of(sheet.ticket, 100)
@@ -176,8 +176,8 @@ def test_a_batch_whose_texts_take_little_longer_than_that_is_seen(lookout, messa
     assert sheet.is_void
 
 
-def test_what_shares_a_transaction_with_it_would_wait_elsewhere_too(lookout, message, sheet):
-    """It has locked their rows."""
+def test_deliveries_in_the_stragglers_transaction_are_not_requeued_early(lookout, message, sheet):
+    """The straggler has locked their rows."""
     message.place_is_free = True
     progress.of(sheet.ticket, 3).share(1)
     lookout.look(PATIENCE / 2)
@@ -187,8 +187,8 @@ def test_what_shares_a_transaction_with_it_would_wait_elsewhere_too(lookout, mes
     assert message.given == [[BEGUN, SHARED, WAITING]]
 
 
-def test_who_makes_steps_is_left_alone(lookout, message, sheet):
-    """However long it takes in all."""
+def test_a_message_that_makes_progress_is_not_divided(lookout, message, sheet):
+    """Its total time does not matter."""
     told = progress.of(sheet.ticket, 3)
     for second in range(1, 3):
         told.end(second - 1)
@@ -200,16 +200,16 @@ def test_who_makes_steps_is_left_alone(lookout, message, sheet):
     assert message.given == []
 
 
-def test_the_last_one_may_take_its_time(lookout, message, sheet):
-    """Nobody waits behind it."""
+def test_the_last_text_may_take_long(lookout, message, sheet):
+    """No text waits behind it."""
     assert progress.of(sheet.ticket, 3).begin(1, 2)
     lookout.look(0.0)
     lookout.look(100.0)
     assert not sheet.is_void
 
 
-def test_nothing_is_taken_that_nobody_has_begun(lookout, message):
-    """It waits for a rate limit, or its process was not forked, and cannot tell what it has begun."""
+def test_a_message_without_a_begun_text_is_not_divided(lookout, message):
+    """It waits for a rate limit, or its process was not forked and shares no memory."""
     sheet = lookout.watch(message, TEXTS, "q")
     for seconds in (1, 2, 3):
         lookout.look(1e9 + seconds)
@@ -217,8 +217,8 @@ def test_nothing_is_taken_that_nobody_has_begun(lookout, message):
     assert message.given == []
 
 
-def test_it_is_tried_again_when_the_broker_was_away(lookout, message, sheet):
-    """Nobody can begin it any more, so somebody has to get it."""
+def test_requeueing_is_repeated_after_an_outage(lookout, message, sheet):
+    """No process can begin the texts any more, so they must be requeued."""
     message.broker_answers = False
     lookout.look(PATIENCE)
     lookout.look(PATIENCE + 1)
@@ -228,8 +228,8 @@ def test_it_is_tried_again_when_the_broker_was_away(lookout, message, sheet):
     assert message.given == [[BEGUN, WAITING, WAITING]]
 
 
-def test_a_broker_that_is_away_is_not_asked_at_each_look(lookout, message, sheet):
-    """It may be about to start, with all workers waiting for it."""
+def test_an_absent_broker_is_not_asked_at_each_check(lookout, message, sheet):
+    """All workers wait for it while it starts."""
     message.broker_answers = False
     for look in range(round(1 / EVERY)):
         lookout.look(PATIENCE + look * EVERY)
@@ -237,8 +237,8 @@ def test_a_broker_that_is_away_is_not_asked_at_each_look(lookout, message, sheet
     assert sheet.is_void
 
 
-def test_nobody_is_kept_for_its_sheet(lookout, sheet):
-    """It is free again as soon as Celery has forgotten the message, however that ended."""
+def test_a_message_is_not_kept_alive(lookout, sheet):
+    """Its progress is free again as soon as Celery has forgotten the message."""
     free = len(progress._free)
     gone = Message()
     kept = lookout.watch(gone, TEXTS, "q")
@@ -250,8 +250,8 @@ def test_nobody_is_kept_for_its_sheet(lookout, sheet):
     assert len(lookout._watched) == 1
 
 
-def test_what_is_done_is_not_given_back(lookout, message, sheet):
-    """Only what waits is."""
+def test_done_texts_are_not_requeued(lookout, message, sheet):
+    """Only waiting texts are."""
     told = progress.of(sheet.ticket, 3)
     told.end(0)
     told.begin(1)
@@ -261,8 +261,8 @@ def test_what_is_done_is_not_given_back(lookout, message, sheet):
     assert message.given == [[DONE, BEGUN, WAITING]]
 
 
-def test_what_has_ended_is_not_looked_after(lookout, message, sheet):
-    """Celery holds the last message until the next one comes: else an idle worker would look on for ever."""
+def test_an_ended_message_is_not_watched(lookout, message, sheet):
+    """Celery keeps the last message, so an idle worker would watch it for ever."""
     lookout.look(0.0)
     assert lookout._watched
     message.acknowledged = True
@@ -271,8 +271,8 @@ def test_what_has_ended_is_not_looked_after(lookout, message, sheet):
     assert not sheet.is_void
 
 
-def test_garbage_that_is_collected_while_it_looks_ends_nobody(lookout):
-    """A message in a cycle, as in a traceback, is let go whenever Python likes."""
+def test_a_collection_during_a_check_does_no_harm(lookout):
+    """Python may collect a message in a cycle at any moment."""
     kept, gone = [Message() for _ in range(300)], [Message() for _ in range(300)]
     for message in (*kept, *gone):
         lookout.watch(message, TEXTS, "q")
@@ -289,8 +289,8 @@ def test_garbage_that_is_collected_while_it_looks_ends_nobody(lookout):
     assert len(kept) <= len(lookout._watched)
 
 
-def test_it_sleeps_while_there_is_nothing_to_look_after():
-    """And wakes up for what comes."""
+def test_the_watchdog_sleeps_without_messages():
+    """It wakes for a new message."""
     lookout = Lookout(patience=0.0)
     message = Message()
     lookout.start()

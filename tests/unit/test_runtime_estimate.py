@@ -1,4 +1,4 @@
-"""What a process learns of the time that things take."""
+"""The runtime estimate: a process learns the time of each signal."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from signalbus.core.runtime_estimate import Pace
 
 @pytest.fixture
 def pace() -> Pace:
-    """One that has seen nothing."""
+    """A runtime estimate without any observation."""
     return Pace()
 
 
-def test_what_was_not_seen_may_take_for_ever(pace: Pace):
-    """So nobody keeps it company."""
+def test_an_unknown_signal_has_no_estimate(pace: Pace):
+    """So it runs alone."""
     assert pace.expected("new") == math.inf
 
 
-def test_the_first_time_counts_whole(pace: Pace):
-    """There is nothing else to go by."""
+def test_the_first_observation_is_the_estimate(pace: Pace):
+    """There is no other one yet."""
     pace.learn("a", 0.002)
     assert pace.expected("a") == 0.002
 
 
-def test_a_slower_time_counts_for_more_than_a_faster_one(pace: Pace):
-    """Quick to fear, slow to trust."""
+def test_a_slower_run_changes_the_estimate_more_than_a_faster_one(pace: Pace):
+    """The estimate rises quickly and falls slowly."""
     pace.learn("a", 1.0)
     pace.learn("a", 2.0)
     assert pace.expected("a") == pytest.approx(1.5)
@@ -36,8 +36,8 @@ def test_a_slower_time_counts_for_more_than_a_faster_one(pace: Pace):
     assert pace.expected("a") == pytest.approx(1.4)
 
 
-def test_together_each_takes_its_part(pace: Pace):
-    """In proportion to what is known of each, so that the brief are not blamed for the slow."""
+def test_the_time_of_a_batch_is_divided_in_proportion(pace: Pace):
+    """So a slow signal does not raise the estimates of brief ones."""
     pace.learn("brief", 0.001)
     pace.learn("slow", 0.009)
 
@@ -47,21 +47,21 @@ def test_together_each_takes_its_part(pace: Pace):
     assert pace.expected("brief") == pytest.approx(0.0015)
 
 
-def test_together_with_a_stranger_all_are_equal(pace: Pace):
-    """Whose part it was cannot be told."""
+def test_the_time_of_a_batch_with_an_unknown_signal_is_divided_equally(pace: Pace):
+    """The part of each is not known."""
     pace.learn("known", 0.01)
     pace.learn_together(["known", "new", "new"], 0.03)
     assert pace.expected("new") == pytest.approx(0.01)
 
 
-def test_nothing_together_teaches_nothing(pace: Pace):
-    """Such as a message without texts."""
+def test_an_empty_batch_changes_no_estimate(pace: Pace):
+    """A message without texts is an example."""
     pace.learn_together([], 1.0)
     assert pace.expected(None) == math.inf
 
 
-def test_only_so_much_is_remembered(pace: Pace, monkeypatch):
-    """Whoever can write to the broker makes up names: the oldest makes room."""
+def test_the_number_of_estimates_is_limited(pace: Pace, monkeypatch):
+    """Anybody who can write to the broker can invent names; the oldest is forgotten."""
     monkeypatch.setattr(module, "MOST", 3)
     for name in "abcd":
         pace.learn(name, 0.1)

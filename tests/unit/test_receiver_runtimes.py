@@ -1,4 +1,4 @@
-"""What a process learns of its receivers' time."""
+"""A process learns the run times of its receivers, and who may run in a group commit."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from signalbus.receiving.running.receiver_runtimes import Manners
 
 @pytest.fixture
 def pace() -> Manners:
-    """One that has seen nothing."""
+    """A runtime estimate without any observation."""
     return Manners()
 
 
-def test_who_has_not_run_yet_runs_alone(pace: Manners):
-    """Whether it is brief is not known."""
+def test_a_receiver_that_has_not_run_yet_runs_alone(pace: Manners):
+    """Its run time is not known."""
     assert not pace.may_share("new")
 
 
-def test_who_is_brief_may_share(pace: Manners):
-    """After one run its time is known."""
+def test_a_brief_receiver_may_share_a_commit(pace: Manners):
+    """Its run time is known after one run."""
     pace.learn("brief", 0.002)
 
     assert pace.may_share("brief")
     assert pace.expected("brief") == 0.002
 
 
-def test_quick_to_fear_and_slow_to_trust(pace: Manners):
-    """One slow run ends the company; many brief ones are needed to begin it again."""
+def test_one_slow_run_ends_sharing_and_many_brief_ones_restore_it(pace: Manners):
+    """The estimate rises quickly and falls slowly."""
     pace.learn("turned slow", 0.002)
     pace.learn("turned slow", 0.2)
     assert not pace.may_share("turned slow")
@@ -43,8 +43,8 @@ def test_quick_to_fear_and_slow_to_trust(pace: Manners):
     assert runs > 5
 
 
-def test_who_waited_for_a_lock_stays_alone_for_ten_minutes(pace: Manners, monkeypatch):
-    """And may then try again."""
+def test_a_receiver_that_waited_for_a_lock_runs_alone_for_ten_minutes(pace: Manners, monkeypatch):
+    """After that it may share again."""
     pace.learn("hot", 0.002)
     pace.keep_alone("hot")
     assert not pace.may_share("hot")
@@ -55,7 +55,7 @@ def test_who_waited_for_a_lock_stays_alone_for_ten_minutes(pace: Manners, monkey
 
 
 def test_a_long_transaction_is_warned_of_once_an_hour(pace: Manners, monkeypatch, caplog):
-    """With the cure; each receiver for itself."""
+    """The warning names the remedy, and counts for each receiver."""
     pace.warn("quick", 4.9)
     pace.warn("slow", 6.0)
     pace.warn("slow", 7.0)
@@ -69,8 +69,8 @@ def test_a_long_transaction_is_warned_of_once_an_hour(pace: Manners, monkeypatch
     assert len(caplog.records) == 3
 
 
-def test_slow_seconds_says_what_is_long(pace: Manners, caplog):
-    """SLOW_SECONDS moves the limit, and 0 takes it away."""
+def test_slow_seconds_is_the_limit_of_the_warning(pace: Manners, caplog):
+    """0 turns the warning off."""
     with override_settings(SIGNALBUS={"SLOW_SECONDS": 1.0}):
         pace.warn("slow", 2.0)
     with override_settings(SIGNALBUS={"SLOW_SECONDS": 0}):

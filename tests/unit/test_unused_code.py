@@ -1,4 +1,4 @@
-"""What a project wrote and this process does not see is told by a system check that can be silenced."""
+"""System checks report receivers and signals that this process does not use; each check can be silenced."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ HANDLERS = [
 
 
 @pytest.mark.parametrize(("imports", "call"), HANDLERS)
-def test_module_that_nobody_imports_is_named(app, imports, call):
-    """The warning names the module, the line, and what to do."""
+def test_module_that_is_not_imported_is_named(app, imports, call):
+    """The warning names the module, the line and the remedy."""
     folder = app(handlers=connecting(imports, call))
     (warning,) = [message for message in check_overlooked() if message.id == "signalbus.W005"]
     assert f"the_shop.handlers ({folder / 'handlers.py'}:5) connects receivers and is not imported" in warning.msg
@@ -64,14 +64,14 @@ def test_module_that_nobody_imports_is_named(app, imports, call):
 
 
 def test_module_in_a_package_is_named(app):
-    """Wherever it lies in the app."""
+    """It may be anywhere in the app."""
     app(shop__in____init__="", shop__in__handlers=connecting(*HANDLERS[0]))
     (found,) = modules_not_imported()
     assert found.startswith("the_shop.shop.handlers (")
 
 
 @pytest.mark.parametrize("name", ["test_shop", "tests", "conftest", "migrations__in__first", "tests__in__shop"])
-def test_tests_and_migrations_are_left_alone(app, name):
+def test_tests_and_migrations_are_not_named(app, name):
     """Their own tools import them."""
     app(**{name: connecting(*HANDLERS[0])})
     assert modules_not_imported() == []
@@ -87,28 +87,28 @@ def test_tests_and_migrations_are_left_alone(app, name):
         "this is no Python: @receiver(",
     ],
 )  # fmt: skip
-def test_what_does_not_concern_us_is_left_alone(app, source):
-    """Receivers of Django's own signals, other things that connect, and what cannot be read."""
+def test_other_modules_are_not_named(app, source):
+    """They connect receivers of Django's signals or other things, or cannot be read."""
     app(handlers=source)
     assert modules_not_imported() == []
 
 
-def test_imported_module_is_well(app):
-    """However it came to be imported; so is an app that is left out."""
+def test_imported_module_is_not_named(app):
+    """It may be imported in any way; an app that is skipped is not named either."""
     app(handlers=connecting(*HANDLERS[0]))
     importlib.import_module("the_shop.handlers")
     assert modules_not_imported() == []
 
 
-def test_app_that_is_left_out_is_not_read(app, settings):
-    """SKIP_APPS leaves it out of this as well."""
+def test_app_that_is_skipped_is_not_read(app, settings):
+    """SKIP_APPS applies to this check too."""
     settings.SIGNALBUS = {"SKIP_APPS": ["shop"]}
     app(handlers=connecting(*HANDLERS[0]))
     assert modules_not_imported() == []
 
 
 def test_signal_without_receivers_is_named(app):
-    """Until somebody is connected to it; in one message for all of them."""
+    """One message names all of them, until a receiver is connected."""
     app(signals=f"{SIGNALS}bought = Signal()\nhook = Signal(open=True)\n")
     assert signals_without_receivers() == ["shop.bought", "shop.sold"]
     (message,) = check_overlooked()
@@ -121,12 +121,12 @@ def test_signal_without_receivers_is_named(app):
 
 
 def test_signals_outside_the_apps_are_not_named():
-    """A signal of a test, say."""
+    """A signal of a test is an example."""
     kept = Signal("tests.unused")
     assert kept.name not in signals_without_receivers()
 
 
-def test_nothing_is_said_in_commands_that_send_nothing(app, monkeypatch):
+def test_commands_that_send_nothing_do_not_report(app, monkeypatch):
     """A line in each command would be noise."""
     app(handlers=connecting(*HANDLERS[0]))
     monkeypatch.setattr(sys, "argv", ["manage.py", "makemigrations"])
@@ -134,8 +134,8 @@ def test_nothing_is_said_in_commands_that_send_nothing(app, monkeypatch):
 
 
 @pytest.mark.django_db
-def test_it_can_be_silenced(app, settings, capsys):
-    """As any system check."""
+def test_the_checks_can_be_silenced(app, settings, capsys):
+    """This works like for any system check."""
     app(handlers=connecting(*HANDLERS[0]))
     call_command("check")
     assert "the_shop.handlers" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What a signal may say of messages that are not needed twice."""
+"""The options of a signal for messages that are not needed twice."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from signalbus.sending.deduplication import Once
         ({"debounce": 30, "ordered_by": "slug"}, "ordered_by="),
     ],
 )
-def test_what_nobody_could_keep_to_is_refused(options: dict[str, Any], cure: str):
-    """Options that mean nothing are refused where the signal is declared, with the cure."""
+def test_contradictory_options_are_refused(options: dict[str, Any], cure: str):
+    """The declaration raises, with the remedy."""
     with pytest.raises(ConfigurationError, match=cure):
         Signal("tests.refused", **options)
 
 
-def test_a_burst_has_an_end_if_nothing_is_said():
-    """Without max_wait a burst is ended after ten pauses: nothing waits for ever."""
+def test_max_wait_has_a_default():
+    """A burst ends after ten times ``debounce``."""
     signal = Signal("tests.debounced", debounce=timedelta(seconds=3))
 
     assert signal.once == Once(debounce=3.0, max_wait=30.0)
 
 
-def test_a_plain_signal_says_nothing():
-    """Without these options there is nothing to look at when it is sent."""
+def test_a_signal_without_these_options_has_no_deduplication():
+    """Then a send has nothing to check."""
     assert Signal("tests.plain").once is None
