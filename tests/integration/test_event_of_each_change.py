@@ -93,7 +93,7 @@ class Scene(NamedTuple):
     def broker_away(self) -> Iterator[None]:
         """Let the broker take nothing inside the block."""
 
-        def refuse(queue: str | None, texts: Any) -> None:
+        def refuse(queue: str | None, texts: Any, **options: Any) -> None:
             raise publisher.PublishError(range(len(texts)), OSError("away"))
 
         with self.patch.context() as patch:
@@ -477,7 +477,7 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "deliveries.return_due": has_no_broker,
     "deliveries.Settlement.fields": fails_until_it_is_dead,
     "deliveries.skip": nobody_receives_it,
-    "due._take": fails_until_it_is_dead,
+    "due._publish": fails_until_it_is_dead,
     "due_later.discard_held": is_cancelled,
     "due_later.hold": has_an_equal_message,
     "by_hand._discard": is_discarded_by_hand,
