@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 from django.apps import apps
@@ -233,7 +233,7 @@ def _deliver(item: Outgoing) -> None:
                 "reference to it, or connect it with weak=False, until it is delivered."
             )
     # Not recorded: what is captured has no rows.
-    parts = [to_body(replace(message, recipients=(recipient,), recorded=False)) for recipient in recipients]
+    parts = [to_body(message.for_recipients([recipient], recorded=False)) for recipient in recipients]
     for body in parts or [item.body]:
         batch.deliver([conf.signer().sign(body)], queue=item.queue)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +17,7 @@ from signalbus.wire.json_writer import quoted, write
 from signalbus.wire.values.tags import FIRST, Tag
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 # A message bears the oldest version that can read it, so that an older worker parks no more than it must.
 VERSION: Final = str(FIRST)
@@ -86,6 +86,19 @@ class Message:
     def depth(self) -> int:
         """How many messages stand between the root of the cascade and this one; 0 for a root."""
         return len(self.path)
+
+    def for_recipients(self, recipients: Iterable[str] | None, *, recorded: bool | None = None) -> Message:
+        """Return the same message for some of its recipients: its id stays, and so do the ids of their deliveries.
+
+        Args:
+            recipients: the receivers' ids; None for an open message.
+            recorded: whether rows exist by now; None: as before.
+        """
+        return replace(
+            self,
+            recipients=None if recipients is None else tuple(recipients),
+            recorded=self.recorded if recorded is None else recorded,
+        )
 
 
 # A message that is not frozen yet. It is filled at once, where a frozen one takes a call for each of its fields, which

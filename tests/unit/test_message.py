@@ -118,6 +118,20 @@ def test_a_message_has_the_version_of_its_payload():
     assert to_body(replace(from_body(to_body(a_message(version="2"))), recipients=("a",))).startswith("2\n")
 
 
+@pytest.mark.parametrize("recorded", [None, True, False])
+@pytest.mark.parametrize("recipients", [["shop.count"], ("shop.count", "shop.mail"), [], None])
+def test_a_message_for_some_of_its_recipients_is_the_same_message(recipients, recorded):
+    """A part of a message differs from the whole in its recipients, and in whether rows exist, if that is given."""
+    whole = from_body(to_body(a_message(recipients=("shop.count", "shop.mail"), recorded=True, version="2")))
+
+    part = whole.for_recipients(recipients, recorded=recorded)
+
+    assert part.recipients == (None if recipients is None else tuple(recipients))
+    assert part.recorded is (recorded is not False)
+    assert replace(part, recipients=whole.recipients, recorded=whole.recorded) == whole
+    assert from_body(to_body(part)) == part
+
+
 def test_a_header_too_large_is_refused_at_send():
     """The worker would refuse it as too large."""
     with pytest.raises(PayloadError, match="connect fewer receivers"):

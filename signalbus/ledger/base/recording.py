@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -305,7 +304,7 @@ def _rows(parts: Sequence[Recordable]) -> tuple[list[tuple[Any, ...]], list[tupl
 
 def _merged(whole: Message, part: Message, body: str) -> tuple[Message, str]:
     """Let a message's row name all whom it is for, so that an audit can tell whose rows are missing."""
-    whole = replace(whole, recipients=(*(whole.recipients or ()), *(part.recipients or ())))
+    whole = whole.for_recipients([*(whole.recipients or ()), *(part.recipients or ())])
     try:
         return whole, to_body(whole)
     except PayloadError:  # a header beyond all measure: each part fits by itself, and is what travels

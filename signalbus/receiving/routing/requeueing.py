@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from signalbus import conf, ledger
@@ -67,4 +66,4 @@ def _wait_anew(messages: Sequence[Message]) -> None:
 
 def returned_rest(message: Message, recipients: Sequence[str], queue: str | None) -> bool:
     """Return a message to the queue for those it has not reached: a slow receiver must not use up another's time."""
-    return returned(queue, [publisher.sign(to_body(replace(message, recipients=tuple(recipients))))])
+    return returned(queue, [publisher.sign(to_body(message.for_recipients(recipients)))])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from signalbus import ledger
@@ -121,9 +120,9 @@ def _deliver_open(message: Message, receivers: Sequence[Receiver], queue: str | 
     for receiver in receivers:
         if receiver not in here:
             task_log.note(message.signal, receiver.id, f"sent on to the queue {receiver.queue}")
-            _send_on(replace(message, recipients=(receiver.id,)), receiver)
+            _send_on(message.for_recipients([receiver.id]), receiver)
     for receiver in here:
-        deliver_one(replace(message, recipients=(receiver.id,)), receiver.id, receiver, redelivered=False)
+        deliver_one(message.for_recipients([receiver.id]), receiver.id, receiver, redelivered=False)
 
 
 def _send_on(part: Message, receiver: Receiver) -> None:

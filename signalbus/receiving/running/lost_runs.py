@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from signalbus import conf, ledger
@@ -91,7 +91,7 @@ class Loss:
             # What has its turn is claimed, unless its own message was at hand.
             claimed = head is not None and head.id != delivery_id(message.id, recipient)
             if head is not None and claimed:
-                message = replace(from_body(head.text), recorded=True)
+                message = from_body(head.text).for_recipients([recipient], recorded=True)
         except (TextError, TypeError):
             return None
         receiver = _receiver(message, recipient)

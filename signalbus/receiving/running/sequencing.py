@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from signalbus import ledger
@@ -58,7 +57,7 @@ def turns(message: Message, recipient: str, queue: str | None) -> Iterator[Messa
         except SignalBusError as error:  # the sweeper parks or buries it
             logger.warning("signalbus leaves delivery %s, which holds back those after it: %s", head.id, error)
             return
-        yield replace(following, recipients=(recipient,), recorded=True)
+        yield following.for_recipients([recipient], recorded=True)
         last = head.id
     if last is None:
         yield message  # done by now; or 0.1 kept it, which gave it no place
@@ -67,7 +66,7 @@ def turns(message: Message, recipient: str, queue: str | None) -> Iterator[Messa
 def _pass_on(message: Message, recipient: str, queue: str | None, key: str) -> None:
     """Publish once more what there was at hand: for whoever gets it, its key has something to run."""
     try:
-        publisher.publish(queue, [to_body(replace(message, recipients=(recipient,)))])
+        publisher.publish(queue, [to_body(message.for_recipients([recipient]))])
     except publisher.PublishError as error:
         logger.warning("signalbus leaves the rest of an ordering key to the sweeper: %s", error)
         ledger.wake(key)

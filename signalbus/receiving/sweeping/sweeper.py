@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 import time
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -126,8 +125,8 @@ def _text(row: ledger.Publishable) -> str | None:
             return None
         if row.overdue and settle_overdue(row.load(), message):
             return None
-        recipients = (row.receiver,) if row.receiver else None
-        return publisher.sign(to_body(replace(message, recipients=recipients, recorded=True)))
+        recipients = [row.receiver] if row.receiver else None
+        return publisher.sign(to_body(message.for_recipients(recipients, recorded=True)))
     except (UnknownKey, UnknownVersion) as error:
         state = ledger.postpone_row(row.load(), str(error))
         if state == State.DEAD:

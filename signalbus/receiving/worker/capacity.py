@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
@@ -84,7 +83,7 @@ class WorkersWork(Work):
         recipients = message.recipients or ()
         if len(recipients) != count:
             return None
-        return publisher.sign(to_body(replace(message, recipients=tuple(recipients[place] for place in places))))
+        return publisher.sign(to_body(message.for_recipients([recipients[place] for place in places])))
 
     def given_up(self, tags: Collection[str]) -> set[str]:
         """Return those of some delivery tags that no child and no thread has begun, or will.
