@@ -31,6 +31,7 @@ FROZEN = {
     },
     2: {"$row", "$snapshot as a sender"},
     3: {"$anonymous"},
+    4: {"$stored"},
 }
 NEWER = [tag for tag in Tag if tag.since > 1]
 

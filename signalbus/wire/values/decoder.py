@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from signalbus.exceptions import Garbage, TooLarge, UnknownClass
 from signalbus.wire.values import references, structures
 from signalbus.wire.values.scalars import FROM_JSON, read_text
+from signalbus.wire.values.stored_forms import Stored
 from signalbus.wire.values.tags import Tag, by_key
 
 if TYPE_CHECKING:
@@ -172,6 +173,9 @@ class Decoder:
         name, members = value
         return structures.restore(_text(name), self._members(members, left))
 
+    def _stored(self, value: Any, left: int) -> Stored:
+        return Stored(self._value(value, left))
+
     def _snapshot(self, value: Any, left: int) -> Model:
         label, adding, db, values, texts = value
         texts = {attname: read_text(text) for attname, text in texts.items()}
@@ -214,6 +218,7 @@ _READERS: Final[dict[str, Callable[[Decoder, Any, int], Any]]] = by_key(
         Tag.ROW: Decoder._row,  # noqa: SLF001
         Tag.DATA: Decoder._data,  # noqa: SLF001
         Tag.SNAPSHOT: Decoder._snapshot,  # noqa: SLF001
+        Tag.STORED: Decoder._stored,  # noqa: SLF001
         Tag.ENUM: _enum,
         Tag.MODEL: _model,
         Tag.ANONYMOUS: _anonymous,

@@ -26,6 +26,7 @@ from signalbus.wire.values.references import (
 )
 from signalbus.wire.values.remedies import name_of_type, refusal, what_raised
 from signalbus.wire.values.scalars import TO_JSON, frozen_to_json, text_to_json
+from signalbus.wire.values.stored_forms import SAME, converted_fields, stored_form
 from signalbus.wire.values.tags import FIRST, Tag
 
 if TYPE_CHECKING:
@@ -237,7 +238,10 @@ class Encoder:
         texts: dict[str, str] = {}
         self._enter(values, left)
         result: dict[str, Any] = {}
+        converted = converted_fields(type(instance))
         for attname, value in values.items():
+            if attname in converted and value is not None and self._stored(converted[attname], instance, left, result):
+                continue
             try:
                 result[attname] = self._value(value, left - 1)
             except PayloadError as error:
@@ -247,6 +251,20 @@ class Encoder:
                     error.inside(attname)
                     raise error from None
         return [*head, result, texts]
+
+    def _stored(self, field: Any, instance: Model, left: int, result: dict[str, Any]) -> bool:
+        """Encode the row's form of a value that its field converts; whether it has one that can travel."""
+        try:
+            stored = stored_form(field, instance)
+            if stored is SAME:
+                return False
+            value = self._value(stored, left - 1)
+        except PayloadError:
+            return False
+        except Exception as error:
+            raise PayloadError(what_raised(vars(instance)[field.attname], error), field.attname) from error
+        result[field.attname] = self._tagged(Tag.STORED, value)
+        return True
 
     def _row_form(
         self, instance: Model, attname: str, left: int, result: dict[str, Any], texts: dict[str, str]

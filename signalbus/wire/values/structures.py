@@ -12,6 +12,7 @@ from django.db.models import FileField
 
 from signalbus.exceptions import PayloadError, UnknownClass
 from signalbus.wire.values.references import importable_name, label_of, model_named, resolve_class
+from signalbus.wire.values.stored_forms import Stored, from_stored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -209,8 +210,13 @@ def restore_snapshot(label: str, adding: bool, db: str | None, values: dict[str,
         raise
     except Exception as error:
         raise UnknownClass(label, f"its snapshot does not fit the model here: {type(error).__name__}") from error
+    known_db = db if db in list(connections) else None
     try:
-        result = model.from_db(db if db in list(connections) else None, [field.attname for field in fields], row)
+        row = [
+            from_stored(field, value, known_db) if type(value) is Stored else value
+            for field, value in zip(fields, row, strict=True)
+        ]
+        result = model.from_db(known_db, [field.attname for field in fields], row)
     except (DatabaseError, MemoryError):
         raise
     except Exception as error:

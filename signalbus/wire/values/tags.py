@@ -47,6 +47,7 @@ class Tag(Enum):
     SNAPSHOT_AS_SENDER = "$snapshot", 2  # version 1 knows it in payloads only
     ROW = "$row", 2
     ANONYMOUS = "$anonymous", 3
+    STORED = "$stored", 4  # in a snapshot only
 
     def __init__(self, key: str, since: int) -> None:
         self.key: str = key

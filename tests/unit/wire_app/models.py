@@ -96,6 +96,45 @@ class Priced(models.Model):
         app_label = "wire_app"
 
 
+def reversed_text(text: str) -> str:
+    """Encrypt or decrypt: nobody reads it at a glance."""
+    return text[::-1]
+
+
+class EncryptedField(models.TextField):  # type: ignore[type-arg]
+    """A field with plain text in memory and another text in its column, as libraries for encrypted fields have it."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        return None if value is None else reversed_text(str(value))
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return None if value is None else self.to_python(reversed_text(value))
+
+
+class EncryptedBinaryField(models.IntegerField):  # type: ignore[type-arg]
+    """The same for numbers, in a column of bytes."""
+
+    def get_internal_type(self) -> str:
+        return "BinaryField"
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        return None if value is None else connection.Database.Binary(reversed_text(str(value)).encode())
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return None if value is None else int(reversed_text(bytes(value).decode()))
+
+
+class Patient(models.Model):
+    """A model with secrets."""
+
+    name = models.CharField(max_length=20)
+    diagnosis = EncryptedField(null=True)
+    number = EncryptedBinaryField(null=True)
+
+    class Meta:
+        app_label = "wire_app"
+
+
 class Picky(models.Model):
     """A model that raises while an instance is made, like one whose file is gone."""
 
