@@ -1,4 +1,4 @@
-"""A worker in the test's own process: takes Celery messages off the real broker, and delivers them."""
+"""A worker in the test's own process: it takes Celery messages off the real broker, and delivers them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Bus:
         self.client: Any = redis.Redis.from_url(url)
 
     def take(self, queue: str = QUEUE) -> list[list[str]]:
-        """Take all Celery messages out of a queue: for each the texts it holds."""
+        """Take all Celery messages out of a queue; return the texts of each."""
         taken = []
         while (item := self.client.rpop(queue)) is not None:
             args, kwargs, _ = json.loads(base64.b64decode(json.loads(item)["body"]))
@@ -53,14 +53,14 @@ class Bus:
         return taken
 
     def work(self, queue: str = QUEUE, *, redelivered: bool = False) -> int:
-        """Deliver all that a queue holds, as a worker would; returns how many Celery messages that were."""
+        """Deliver all messages of a queue, as a worker would; return the number of Celery messages."""
         taken = self.take(queue)
         for texts in taken:
             deliver(texts, queue=queue, redelivered=redelivered)
         return len(taken)
 
     def come_again(self) -> int:
-        """Let time pass until everything in the ledger is due, publish it, and work."""
+        """Let time pass until every row in the ledger is due, publish these, and work."""
         Delivery.objects.exclude(state__in=("done", "dead", "skipped", "discarded")).update(due_at=Now())
         published = sweep()
         self.work()
@@ -78,7 +78,7 @@ def only() -> Delivery:
 
 
 def new_signal(**options: Any) -> Signal:
-    """Make a signal that no other test has had: a worker looks it up by name, and a dead one may linger.
+    """Make a signal of a new name, because a worker looks it up by name, and an old one may still exist.
 
     Not durable if nothing is said: its deliveries have rows only once something has gone wrong.
     """
@@ -107,7 +107,7 @@ def text_of(body: str) -> str:
 
 @contextmanager
 def eager() -> Iterator[None]:
-    """Run Celery tasks where they are called, as CELERY_TASK_ALWAYS_EAGER does."""
+    """Run Celery tasks in the caller, as CELERY_TASK_ALWAYS_EAGER does."""
     settings = get_app().conf
     settings.task_always_eager = True
     try:
@@ -117,14 +117,14 @@ def eager() -> Iterator[None]:
 
 
 def let_wait(seconds: float = 3600) -> None:
-    """Let time pass since everything was published, and since every marker."""
+    """Let time pass since every publication and every marker."""
     passed = timedelta(seconds=seconds)
     Delivery.objects.update(due_at=F("due_at") - passed)
     Lane.objects.update(**{name: F(name) - passed for name in ("marked_at", "returned_at", "seen_at", "proven_at")})
 
 
 def prove_lost(bus: Bus) -> None:
-    """Let time pass and markers come back, until what is not in the queue is known to be lost."""
+    """Let time pass and markers return, until deliveries that are not in the queue are known to be lost."""
     let_wait()
     for _ in range(2):
         mark()
@@ -133,7 +133,7 @@ def prove_lost(bus: Bus) -> None:
 
 
 def recover(bus: Bus) -> int:
-    """Let the sweeper find what was lost, and deliver it; return how many were published again."""
+    """Let the sweeper publish lost deliveries, and deliver them; return their number."""
     prove_lost(bus)
     published = sweep()
     bus.work()
@@ -141,7 +141,7 @@ def recover(bus: Bus) -> int:
 
 
 def elsewhere(work: Callable[[], Any]) -> list[Any]:
-    """Do something on another connection, as another process would, and return what came out."""
+    """Call a function on another connection, as another process would, and return its result."""
     results: list[Any] = []
 
     def run() -> None:
@@ -156,8 +156,8 @@ def elsewhere(work: Callable[[], Any]) -> list[Any]:
     return results
 
 
-def cut_off_at_the_beginning(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a time limit strike when the database is in a transaction already, and Django does not know it yet."""
+def interrupt_as_a_transaction_begins(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a time limit strike when the database is in a transaction, and Django does not know it yet."""
     connect(signal, lambda **kwargs: Academy.objects.create(name="ours", slug="ours"), "receiver")
     signal.send(None)
     (texts,) = bus.take()

@@ -1,4 +1,4 @@
-"""A consumer in the test's own process, which claims as a worker's does: kombu's event loop, and our transport."""
+"""A consumer in the test's own process, which claims as a worker does: kombu's event loop, and our transport."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Claimant:
-    """Takes messages and keeps them, until told what to do with them.
+    """Takes messages and keeps them, until the test ends them.
 
     Args:
         url: the broker's, for kombu.
@@ -70,15 +70,15 @@ class Claimant:
 
     @property
     def owner(self) -> Owner:
-        """Its name."""
+        """Return its name."""
         return self.channel.owner  # type: ignore[no-any-return]
 
     def on_message(self, message: Any) -> None:
-        """Keep it."""
+        """Keep the message."""
         self.messages.append(message)
 
     def run(self, until: Callable[[], object], timeout: float = 5.0) -> None:
-        """Run the event loop until something is so, or fail."""
+        """Run the event loop until a condition holds, or fail."""
         deadline = time.monotonic() + timeout
         while not until():
             assert time.monotonic() < deadline, f"waited {timeout:g} s; it has {self.bodies()}"
@@ -91,16 +91,16 @@ class Claimant:
         self.run(lambda: time.monotonic() >= deadline, seconds + 5)
 
     def take(self, count: int, timeout: float = 5.0) -> list[Any]:
-        """Run until so many messages are there."""
+        """Run until this number of messages has arrived."""
         self.run(lambda: len(self.messages) >= count, timeout)
         return self.messages
 
     def bodies(self) -> list[Any]:
-        """What the messages say."""
+        """Return the bodies of the messages."""
         return [message.payload for message in self.messages]
 
     def acknowledge(self, messages: Sequence[Any] | None = None) -> None:
-        """End messages, and run until Redis has been told."""
+        """Acknowledge messages, and run until Redis has answered."""
         for message in self.messages if messages is None else messages:
             message.ack()
         self.run(lambda: not self.owner.acknowledged and not self.channel._line.is_busy)

@@ -1,4 +1,4 @@
-"""Integration tests have real servers, and this process's bus between them."""
+"""Fixtures of the integration tests: real servers, and this process's bus between them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ __all__ = [
 
 @pytest.fixture(params=[DATABASE] if DATABASE else ["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest) -> str:
-    """What asks for a database runs on both databases, or on the one that the run is for."""
+    """Run each test that uses a database on both databases, or on the one of the run."""
     return str(request.param)
 
 
@@ -72,13 +72,13 @@ def signal() -> Signal:
 
 @pytest.fixture
 def ran() -> list[Any]:
-    """What a test's receiver was told."""
+    """The calls of a test's receiver."""
     return []
 
 
 @pytest.fixture
 def told() -> Iterator[list[tuple[str, str, int, str]]]:
-    """What delivery_failed and delivery_dead tell: (which, receiver, attempt, error)."""
+    """The signals delivery_failed and delivery_dead that were sent: (which, receiver, attempt, error)."""
     heard: list[tuple[str, str, int, str]] = []
 
     def on_failed(sender, delivery, error, **kwargs):
@@ -96,7 +96,7 @@ def told() -> Iterator[list[tuple[str, str, int, str]]]:
 
 @pytest.fixture
 def listening() -> Iterator[Callable[..., Any]]:
-    """Return `listen`, whose listeners are forgotten at the end of the test."""
+    """Return `listen`, whose listeners are removed at the end of the test."""
     registered: list[Any] = []
 
     def listen_for_now(*kinds: Kind) -> Callable[[Any], Any]:
@@ -113,7 +113,7 @@ def listening() -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def watched_sessions(database_url: str) -> Iterator[None]:
-    """Look at the statements of connections, as a worker does from its start; nothing else opens one before."""
+    """Watch the statements of connections, as a worker does from its start."""
     connection.close()
     session_state.listen()
     connection.ensure_connection()

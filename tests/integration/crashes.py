@@ -22,7 +22,7 @@ from signalbus import Retry, Signal, current, ledger
 from signalbus.broker import publisher
 from signalbus.models import Delivery, Lane, State, StoredMessage
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.running import attempt, group_commit, grouping, leases
+from signalbus.receiving.running import attempt, group_commit, grouping, leases, listeners
 from signalbus.receiving.running.receiver_runtimes import Manners
 from signalbus.receiving.sweeping import sweeper
 from signalbus.sending import outbox
@@ -45,11 +45,11 @@ _here = threading.local()  # process: whose thread this is
 
 
 class Crash(KeyboardInterrupt):
-    """Ends a process as ``kill -9`` does: nobody handles it, and nothing more is written."""
+    """Ends a process like ``kill -9``: no code handles it, and nothing more is written."""
 
 
 class Clock:
-    """The database's clock, put in the place of SQLite's own."""
+    """The database's clock, which replaces SQLite's own."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -119,7 +119,7 @@ class Process:
             raise Crash
 
     def in_receiver(self) -> None:
-        """Die, if it is to die here."""
+        """Die, if the process is to die here."""
         if self._dies_in_receiver:
             raise Crash
 
@@ -140,7 +140,7 @@ class Item:
 
 
 class Broker:
-    """Queues items; takes nothing while it is away."""
+    """Queues items; accepts nothing while it is away."""
 
     def __init__(self) -> None:
         self.items: list[Item] = []
@@ -156,7 +156,7 @@ class Broker:
 
 
 class Leases:
-    """Renews claims when the clock goes on, where a worker's thread does so by itself."""
+    """Renews claims when the clock goes on, as a worker's thread does."""
 
     def __init__(self) -> None:
         self.claims: dict[tuple[UUID, int], Process] = {}
@@ -172,7 +172,7 @@ class Leases:
 
 
 class Steady(Manners):
-    """Learns of each run that it was brief, however busy this machine is: an order of crashes can then be repeated."""
+    """A runtime estimate that learns that each run was brief, so that an order of crashes can be repeated."""
 
     def learn(self, key: Hashable, seconds: float) -> None:
         """As the real one, of another time."""
@@ -180,7 +180,7 @@ class Steady(Manners):
 
 
 class World:
-    """All of it; what it puts in the place of other things, ``close`` puts back.
+    """All parts of the bus; ``close`` restores what it replaced.
 
     Args:
         receipts: counts how often each delivery of a receiver without a transaction was settled as done.
@@ -202,7 +202,7 @@ class World:
             (publisher, "publish_texts", self.broker.publish_texts),
             (outbox, "outage", outbox.Outage()),
             (attempt, "leases", self.leases),
-            (attempt, "pace", pace),
+            (listeners, "pace", pace),
             (grouping, "pace", pace),
             (group_commit, "pace", pace),
             (group_commit, "BRIEF", 60.0),
@@ -217,7 +217,7 @@ class World:
             model.objects.all().delete()
 
     def close(self) -> None:
-        """End whoever stands somewhere, and put everything back."""
+        """End all processes, and restore everything."""
         for process in self._processes:
             while not process.ended:
                 process.go_on(die=True)
@@ -262,12 +262,12 @@ class World:
             process.in_receiver()
 
     def work(self, item: Item) -> None:
-        """Deliver an item, as one slot of a worker does, up to its acknowledgement."""
+        """Deliver an item, as one process of a worker does, up to its acknowledgement."""
         deliver(item.texts, queue=QUEUE, redelivered=item.redelivered)
         stand("delivered")
 
     def sweep(self) -> None:
-        """Look once for what is due, as a sweeper does again and again."""
+        """Publish due deliveries once, as a sweeper does again and again."""
         try:
             sweeper.mark()
             sweeper.sweep()
@@ -275,7 +275,7 @@ class World:
             return
 
     def wait(self, seconds: float, asleep: Sequence[Process | None] = ()) -> None:
-        """Let the clock go on; who runs outside of a transaction, and is not asleep, renews its lease meanwhile."""
+        """Let the clock go on; processes outside of a transaction, and not asleep, renew their leases meanwhile."""
         while seconds > 0:
             step = min(seconds, leases.RENEW_EVERY)
             self.clock.now += timedelta(seconds=step)

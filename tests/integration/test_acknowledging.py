@@ -1,4 +1,4 @@
-"""What happens to a worker's count of messages under way when the broker goes away while it acknowledges them."""
+"""A worker's count of messages in flight when the broker goes away while it acknowledges them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LOGGER = logging.getLogger("tests.acknowledging")
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedValkey]:
-    """A broker of the test's own, which it may end."""
+    """A broker of the test's own, which it may stop."""
     with EmbeddedValkey() as server:
         yield server
 
 
 def received(connection: Connection, count: int) -> list[Message]:
-    """Send messages through a queue to a consumer that may hold as many; return them."""
+    """Send messages through a queue to a consumer that may prefetch as many; return them."""
     queue = Queue("q")
     messages: list[Message] = []
     with connection.Producer() as producer:
@@ -41,8 +41,8 @@ def received(connection: Connection, count: int) -> list[Message]:
 
 
 @pytest.mark.parametrize("end", ["ack_log_error", "reject_log_error"])
-def test_what_cannot_be_acknowledged_is_not_under_way_any_more(server: EmbeddedValkey, end: str):
-    """A worker asks for more again, and so finds out that its connection is dead, or that the broker is back."""
+def test_a_message_whose_acknowledgement_failed_is_not_in_flight(server: EmbeddedValkey, end: str):
+    """So a worker asks for more, and notices that its connection is broken, or that the broker is back."""
     with Connection(server.url) as connection:
         channel: Any = connection.default_channel
         held = channel.qos
@@ -58,8 +58,8 @@ def test_what_cannot_be_acknowledged_is_not_under_way_any_more(server: EmbeddedV
         server.start()
 
 
-def test_what_is_acknowledged_is_counted_once(server: EmbeddedValkey):
-    """With the broker there nothing changes: who has held two, and ended one, may hold one more."""
+def test_an_acknowledged_message_is_counted_once(server: EmbeddedValkey):
+    """A consumer with two messages that ended one may prefetch one more."""
     with Connection(server.url) as connection:
         channel: Any = connection.default_channel
         held = channel.qos

@@ -1,4 +1,4 @@
-"""Retries of one receiver are admitted by its share of a worker, so that they hold nobody else up."""
+"""Retries of one receiver are admitted by its share of a worker, so that other receivers do not wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ONE = ledger.Share("one", 1)
 
 
 def failed(bus: Bus, count: int, uid: str = "failing", **columns: object) -> Signal:
-    """Let a receiver fail so many times, and let time pass until all is due again."""
+    """Let a receiver fail this number of times, and let time pass until all is due again."""
     signal = new_signal(durable=True)
     fails(signal, ValueError(), uid)
     signal.send_many(None, [{} for _ in range(count)])
@@ -29,13 +29,13 @@ def failed(bus: Bus, count: int, uid: str = "failing", **columns: object) -> Sig
 
 
 def admitted(share: ledger.Share, limit: int = 1000) -> Counter[str]:
-    """Return how many of each receiver a sweeper takes now."""
+    """Return how many deliveries of each receiver a sweeper takes now."""
     return Counter(row.receiver for row in ledger.take_admitted(limit, share)[0])
 
 
 @pytest.mark.parametrize("places", [1, 3])
-def test_slow_retries_take_no_more_than_their_places(bus: Bus, places: int):
-    """As many as keep the share busy are on their way; one more only when one has ended."""
+def test_slow_retries_use_no_more_than_their_share(bus: Bus, places: int):
+    """As many as keep the share busy are in flight; another one follows when one has ended."""
     failed(bus, 10, runtime_ms=SLOW)
     share = ledger.Share("one", places)
 
@@ -48,8 +48,8 @@ def test_slow_retries_take_no_more_than_their_places(bus: Bus, places: int):
     assert admitted(share) == {"failing": 1}
 
 
-def test_brief_retries_are_admitted_as_far_ahead_as_keeps_their_places_busy(bus: Bus):
-    """An idle worker is kept at full speed, and the rest waits in the ledger, not on the broker."""
+def test_brief_retries_are_admitted_ahead(bus: Bus):
+    """An idle worker is kept busy, and the rest waits in the ledger, not on the broker."""
     failed(bus, 200, runtime_ms=5)
 
     rows, waiting = ledger.take_admitted(1000, ONE)
@@ -58,8 +58,8 @@ def test_brief_retries_are_admitted_as_far_ahead_as_keeps_their_places_busy(bus:
     assert waiting
 
 
-def test_retries_that_wait_hide_nothing_that_is_due_after_them(bus: Bus):
-    """Another receiver's retries, and what has not run yet, are published all the same."""
+def test_waiting_retries_do_not_delay_other_due_deliveries(bus: Bus):
+    """Another receiver's retries, and first attempts, are published."""
     failed(bus, 30, "first", runtime_ms=SLOW)
     failed(bus, 30, "second", runtime_ms=SLOW)
     parked = new_signal(durable=True)
@@ -70,8 +70,8 @@ def test_retries_that_wait_hide_nothing_that_is_due_after_them(bus: Bus):
     assert admitted(ONE, limit=10) == {"first": 1, "second": 1, "third": 5}
 
 
-def test_each_worker_has_a_share_of_its_own_which_ends_with_it(bus: Bus):
-    """The bound of a fleet is the sum of its workers'; what a lost worker admitted is counted against nobody."""
+def test_each_worker_has_its_own_share(bus: Bus):
+    """The limit of a fleet is the sum of its workers' shares; a lost worker's retries do not count."""
     failed(bus, 10, runtime_ms=SLOW)
 
     assert admitted(ONE) == {"failing": 1}
@@ -79,8 +79,8 @@ def test_each_worker_has_a_share_of_its_own_which_ends_with_it(bus: Bus):
     assert admitted(ONE) == {}
 
 
-def test_first_attempts_and_what_is_due_for_the_first_time_are_not_bounded(bus: Bus):
-    """What send_later() or a debounce has kept is no retry."""
+def test_first_attempts_are_not_limited(bus: Bus):
+    """Messages of send_later() or a debounce are no retries."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "later")
     signal.send_many(None, [{} for _ in range(20)])
@@ -90,14 +90,14 @@ def test_first_attempts_and_what_is_due_for_the_first_time_are_not_bounded(bus: 
 
 
 def test_a_row_of_an_older_worker_is_admitted(bus: Bus):
-    """0.4 writes down no time of a run that failed: each such retry counts as a slow one, once."""
+    """0.4 records no run time of a failure: each such retry counts as a slow one, once."""
     failed(bus, 3, runtime_ms=None)
 
     assert admitted(ONE) == {"failing": 1}
 
 
 def test_the_admitted_are_counted_by_an_index(bus: Bus):
-    """What is on its way is asked twenty times a second while retries wait: a backlog is never scanned."""
+    """The retries in flight are counted twenty times a second: a backlog is never scanned."""
     if connection.vendor != "sqlite":
         pytest.skip("what PostgreSQL chooses follows from how much is there")
     with connection.cursor() as cursor:

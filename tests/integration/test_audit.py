@@ -1,4 +1,4 @@
-"""Conservation: all that was sent is done, failed for good, discarded, on its way, or found to be missing."""
+"""The audit: each message is done, failed for good, discarded, in flight, or reported as missing."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def durable() -> Signal:
 
 @pytest.fixture
 def received(durable: Signal) -> list[int]:
-    """The numbers that a receiver of it got."""
+    """The numbers that a receiver of the signal got."""
     numbers: list[int] = []
     connect(durable, lambda number, **kwargs: numbers.append(number), "receiver")
     return numbers
 
 
 def audit(*arguments: object, fails: bool = False) -> dict[str, Any]:
-    """Run the command, and return its object."""
+    """Run the command, and return its JSON object."""
     out = io.StringIO()
     expected = pytest.raises(CommandError, match="missing") if fails else nullcontext()
     with expected as raised:
@@ -61,7 +61,7 @@ def audit(*arguments: object, fails: bool = False) -> dict[str, Any]:
 
 @contextmanager
 def working(bus: Bus) -> Iterator[None]:
-    """Have a worker beside the test; as a real one it holds what it has taken off the queue, for all to see."""
+    """Run a worker beside the test, whose claimed messages are visible like a real one's."""
     stop = threading.Event()
     bus.client.hset("unacked", "tag", "[]")
 
@@ -82,8 +82,8 @@ def working(bus: Bus) -> Iterator[None]:
         bus.client.delete("unacked")
 
 
-def test_books_of_nothing(bus: Bus):
-    """An idle bus has an empty list, and nothing is missing."""
+def test_an_idle_bus_has_an_empty_audit(bus: Bus):
+    """Nothing is missing."""
     books = audit()
 
     assert books["schema"] == 2
@@ -91,8 +91,8 @@ def test_books_of_nothing(bus: Bus):
     assert books["missing_total"] == 0
 
 
-def test_each_delivery_stands_under_one_word(bus: Bus, durable: Signal):
-    """For each signal and receiver, the words add up to what was sent."""
+def test_each_delivery_is_counted_once(bus: Bus, durable: Signal):
+    """For each signal and receiver, the columns add up to the number of sent messages."""
 
     def receiver_that_rejects(**kwargs):
         raise Reject("no")
@@ -122,8 +122,8 @@ def test_each_delivery_stands_under_one_word(bus: Bus, durable: Signal):
     assert books["missing_total"] == 0
 
 
-def test_only_what_has_failed_counts_as_retrying(bus: Bus, durable: Signal):
-    """A delivery that waits for its first attempt, or whose retry is on its way to a worker, counts as waiting."""
+def test_only_failed_deliveries_count_as_retrying(bus: Bus, durable: Signal):
+    """A delivery before its first attempt, or whose retry is in flight, counts as waiting."""
 
     def receiver_that_fails(**kwargs):
         raise ValueError
@@ -146,10 +146,8 @@ def test_only_what_has_failed_counts_as_retrying(bus: Bus, durable: Signal):
     assert (row["sent"], row["retrying"], row["waiting"]) == (2, 0, 2)
 
 
-def test_what_was_deleted_from_a_broker_without_workers_is_found_and_brought_back(
-    bus: Bus, durable: Signal, received: list[int]
-):
-    """The queue is empty, and nobody holds what came out of it: all that was published is missing, each by its id."""
+def test_messages_deleted_from_the_broker_are_found_and_repaired(bus: Bus, durable: Signal, received: list[int]):
+    """The queue is empty, and no worker has claimed anything: all published deliveries are missing, each by its id."""
     ids = {str(delivery_id(durable.send(None, number=number).id, "receiver")) for number in range(3)}  # type: ignore[arg-type]  # it was sent
     bus.client.delete(QUEUE)
     let_wait()
@@ -167,8 +165,8 @@ def test_what_was_deleted_from_a_broker_without_workers_is_found_and_brought_bac
     assert audit()["rows"][0]["done"] == 3
 
 
-def test_some_that_were_deleted_among_others_are_found(bus: Bus, durable: Signal, received: list[int], monkeypatch):
-    """A marker that a worker sends back tells the lost from the late."""
+def test_some_deleted_messages_are_found_among_others(bus: Bus, durable: Signal, received: list[int], monkeypatch):
+    """A marker that a worker returns tells the lost from the late."""
     for number in range(5):
         durable.send(None, number=number)
     for _ in range(2):
@@ -187,7 +185,7 @@ def test_some_that_were_deleted_among_others_are_found(bus: Bus, durable: Signal
     assert sorted(received) == [0, 1, 2, 3, 4]
 
 
-def test_what_waits_in_a_queue_is_not_missing(bus: Bus, durable: Signal, received: list[int]):
+def test_a_waiting_message_is_not_missing(bus: Bus, durable: Signal, received: list[int]):
     """Without a worker nobody can say what a queue that is not empty has lost; the audit says so."""
     for number in range(3):
         durable.send(None, number=number)
@@ -202,8 +200,8 @@ def test_what_waits_in_a_queue_is_not_missing(bus: Bus, durable: Signal, receive
     assert "The default queue did not answer" in err.getvalue()
 
 
-def test_what_a_worker_holds_is_not_missing(bus: Bus, durable: Signal, received: list[int]):
-    """A queue is empty, and a worker has yet to run what it took out of it."""
+def test_a_claimed_message_is_not_missing(bus: Bus, durable: Signal, received: list[int]):
+    """The queue is empty, and a worker has not run the message yet."""
     durable.send(None, number=1)
     bus.client.rename(QUEUE, "elsewhere")
     bus.client.hset("unacked", "tag", "[]")
@@ -212,8 +210,8 @@ def test_what_a_worker_holds_is_not_missing(bus: Bus, durable: Signal, received:
     assert audit("--wait", 0.2)["rows"][0]["waiting"] == 1
 
 
-def test_what_was_just_published_is_not_missing(bus: Bus, durable: Signal, received: list[int]):
-    """Between a commit and its publication, or in a worker's hands, it gets a moment."""
+def test_a_message_published_a_moment_ago_is_not_missing(bus: Bus, durable: Signal, received: list[int]):
+    """It may be between a commit and its publication, or with a worker."""
     durable.send(None, number=1)
     bus.client.delete(QUEUE)
 
@@ -221,8 +219,8 @@ def test_what_was_just_published_is_not_missing(bus: Bus, durable: Signal, recei
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_what_runs_is_not_missing(bus: Bus, durable: Signal):
-    """A receiver's transaction holds its row."""
+def test_a_running_delivery_is_not_missing(bus: Bus, durable: Signal):
+    """A receiver's transaction has locked its row."""
     seen: list[dict[str, Any]] = []
 
     def elsewhere() -> None:
@@ -248,7 +246,7 @@ def test_what_runs_is_not_missing(bus: Bus, durable: Signal):
 
 
 def test_a_row_that_a_message_should_have_is_missing(bus: Bus, durable: Signal, received: list[int], monkeypatch):
-    """A message names whom it is for, through whichever queue; what has no row is found by its id."""
+    """A message names its recipients, of any queue; a delivery without a row is found by its id."""
     monkeypatch.setattr(accounts, "CHUNK", 2)
     connect(durable, lambda **kwargs: None, "mail", queue="email")
     ids = [durable.send(None, number=number).id for number in range(5)]
@@ -274,8 +272,8 @@ def test_a_row_that_a_message_should_have_is_missing(bus: Bus, durable: Signal, 
     assert audit()["missing_total"] == 0
 
 
-def test_what_has_rows_only_after_a_failure_misses_none(bus: Bus, signal: Signal):
-    """Of a message that is not durable, only what failed has a row."""
+def test_a_message_that_is_not_durable_misses_no_rows(bus: Bus, signal: Signal):
+    """Only its failed deliveries have rows."""
 
     def receiver_that_raises(**kwargs):
         raise ValueError
@@ -290,7 +288,7 @@ def test_what_has_rows_only_after_a_failure_misses_none(bus: Bus, signal: Signal
 
 
 def test_a_purge_leaves_no_message_half(bus: Bus, durable: Signal, received: list[int]):
-    """What was done stays while another delivery of its message is dead: else it would be taken for missing."""
+    """A done delivery stays while another one of its message is dead, or it would count as missing."""
 
     def receiver_that_rejects(**kwargs):
         raise Reject("no")
@@ -307,8 +305,8 @@ def test_a_purge_leaves_no_message_half(bus: Bus, durable: Signal, received: lis
     assert not StoredMessage.objects.exists()
 
 
-def test_what_is_older_is_not_looked_at(bus: Bus, durable: Signal, received: list[int]):
-    """--since says how far back; a wrong one is told of."""
+def test_since_limits_the_audit(bus: Bus, durable: Signal, received: list[int]):
+    """A wrong value is an error."""
     durable.send(None, number=1)
     StoredMessage.objects.update(created_at=F("created_at") - timedelta(hours=3))
 
@@ -318,8 +316,8 @@ def test_what_is_older_is_not_looked_at(bus: Bus, durable: Signal, received: lis
         call_command("signalbus", "audit", "--since", "yesterday")
 
 
-def test_the_table_is_for_people(bus: Bus, durable: Signal, received: list[int]):
-    """A line for each signal and receiver, and the ids of what is missing."""
+def test_the_table_has_a_line_for_each_signal_and_receiver(bus: Bus, durable: Signal, received: list[int]):
+    """It has the ids of missing deliveries too."""
     sent = durable.send(None, number=1)
     bus.client.delete(QUEUE)
     let_wait()
@@ -333,7 +331,7 @@ def test_the_table_is_for_people(bus: Bus, durable: Signal, received: list[int])
 
 
 def test_a_row_of_an_order_is_repaired_at_its_end(bus: Bus):
-    """Its place is gone with it; it runs after what waits."""
+    """Its position is lost, so it runs after the waiting ones."""
     told: list[int] = []
     ordered = new_signal(durable=True, ordered_by="key")
     connect(ordered, lambda number, **kwargs: told.append(number), "receiver")
@@ -348,7 +346,7 @@ def test_a_row_of_an_order_is_repaired_at_its_end(bus: Bus):
 
 
 def test_a_repair_that_comes_late_does_no_harm(bus: Bus, durable: Signal, received: list[int]):
-    """What ran between the audit and the repair does not run again."""
+    """A delivery that ran between the audit and the repair does not run again."""
     durable.send(None, number=1)
     let_wait()
     texts = bus.take()
@@ -365,8 +363,8 @@ def test_a_repair_that_comes_late_does_no_harm(bus: Bus, durable: Signal, receiv
 
 
 @pytest.mark.parametrize("attempts", [1, 5])
-def test_what_waits_for_its_turn_is_not_missing(bus: Bus, attempts: int):
-    """Its message was put away, because what stands before it is dead, or waits for its next attempt."""
+def test_a_delivery_that_waits_for_its_turn_is_not_missing(bus: Bus, attempts: int):
+    """Its message was dropped, because the delivery before it is dead, or waits for its next attempt."""
     ordered = new_signal(durable=True, ordered_by="key")
 
     def receiver_that_fails(**kwargs):
@@ -383,8 +381,8 @@ def test_what_waits_for_its_turn_is_not_missing(bus: Bus, attempts: int):
     assert (row["sent"], row["missing"]) == (3, [])
 
 
-def test_all_of_an_order_that_was_deleted_from_the_broker_is_found(bus: Bus):
-    """What stands before the others is missing itself, so that they are as well; each is brought back, in order."""
+def test_an_order_that_was_deleted_from_the_broker_is_found(bus: Bus):
+    """The head is missing itself, and so are those behind it; each is published again, in order."""
     told: list[int] = []
     ordered = new_signal(durable=True, ordered_by="key")
     connect(ordered, lambda number, **kwargs: told.append(number), "receiver")

@@ -1,4 +1,4 @@
-"""Promise 5 over batches, queues and open signals; and where neither database nor broker is well."""
+"""Promise 5 over batches, queues and open signals, and during an outage of the database or the broker."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tasks.admissions.models import Academy, Cohort
 from .bus import QUEUE, Bus, connect, fails, new_signal, only, rows
 
 
-def test_a_batch_gives_the_rest_back_after_its_time(bus: Bus, signal: Signal):
-    """BATCH_SECONDS: the texts not begun go back to the queue, in order, and are delivered once each."""
+def test_the_rest_of_a_batch_is_requeued_after_batch_seconds(bus: Bus, signal: Signal):
+    """The texts that have not begun return to the queue, in order, and are delivered once each."""
     ran: list[int] = []
     connect(signal, lambda number, **kwargs: ran.append(number), "slow")
     with transaction.atomic():
@@ -35,8 +35,8 @@ def test_a_batch_gives_the_rest_back_after_its_time(bus: Bus, signal: Signal):
     assert ran == [0, 1, 2, 3, 4]
 
 
-def test_a_batch_that_cannot_be_given_back_goes_on(bus: Bus, signal: Signal, valkey):
-    """Where the broker is away, the worker delivers past its time, and loses nothing."""
+def test_a_batch_that_cannot_be_requeued_goes_on(bus: Bus, signal: Signal, valkey):
+    """During an outage of the broker the worker delivers past the time, and loses nothing."""
     ran: list[int] = []
     connect(signal, lambda number, **kwargs: ran.append(number), "slow")
     with transaction.atomic():
@@ -54,7 +54,7 @@ def test_a_batch_that_cannot_be_given_back_goes_on(bus: Bus, signal: Signal, val
 
 
 def test_receivers_with_queues_get_their_own_part(bus: Bus, signal: Signal):
-    """A receiver's failure is kept with its queue, and comes again through it."""
+    """A receiver's failure is recorded with its queue, and retried through it."""
     fails(signal, ValueError(), "mailer", queue="email")
     ran = []
     connect(signal, lambda **kwargs: ran.append(1), "plain")
@@ -72,7 +72,7 @@ def test_receivers_with_queues_get_their_own_part(bus: Bus, signal: Signal):
 
 
 def test_an_open_signal_finds_its_receivers_in_the_worker(bus: Bus):
-    """Each through its own queue, its failures kept by name; whoever listens for another sender is left out."""
+    """Each is in its own queue, its failures are recorded by name; receivers of another sender are left out."""
     signal = new_signal(open=True)
     signal.send(Cohort, number=1)
     ran: list[str] = []
@@ -92,8 +92,8 @@ def test_an_open_signal_finds_its_receivers_in_the_worker(bus: Bus):
     assert rows() == [("failing", "pending", 2)]
 
 
-def test_an_open_message_that_was_kept_is_expanded(bus: Bus, valkey):
-    """Kept while the broker was away, its row becomes one for each receiver."""
+def test_a_recorded_open_message_is_expanded(bus: Bus, valkey):
+    """It was recorded during an outage of the broker, and its row becomes one for each receiver."""
     signal = new_signal(open=True)
     valkey.kill()
     try:
@@ -112,8 +112,8 @@ def test_an_open_message_that_was_kept_is_expanded(bus: Bus, valkey):
     assert rows() == [("", "done", 0), ("one", "done", 1), ("two", "done", 1)]
 
 
-def test_the_database_away_gives_the_message_back(bus: Bus, signal: Signal, monkeypatch):
-    """A failure that cannot be written is not swallowed: the broker must keep the Celery message."""
+def test_an_outage_of_the_database_requeues_the_message(bus: Bus, signal: Signal, monkeypatch):
+    """A failure that cannot be recorded is not swallowed: the broker must keep the Celery message."""
     fails(signal, ValueError())
     signal.send(None)
     (texts,) = bus.take()
@@ -126,8 +126,8 @@ def test_the_database_away_gives_the_message_back(bus: Bus, signal: Signal, monk
         deliver(texts, queue=QUEUE)
 
 
-def test_an_announcements_handler_that_fails_disturbs_nobody(bus: Bus, signal: Signal):
-    """delivery_failed goes to a host's code, which may fail as well."""
+def test_an_error_in_a_receiver_of_delivery_failed_is_logged(bus: Bus, signal: Signal):
+    """A host's handler may fail as well."""
 
     def handler_that_raises(**kwargs):
         raise IntegrityError
@@ -146,19 +146,19 @@ def test_an_announcements_handler_that_fails_disturbs_nobody(bus: Bus, signal: S
     assert rows() == [("failing", "pending", 1)]
 
 
-class TestWhatTheMainProcessSees:
-    """How far a batch has come, and what it takes back."""
+class TestProgress:
+    """The progress of a batch, and the texts that the main process requeues."""
 
     @pytest.fixture
     def sheet(self):
-        """Where it is noted."""
+        """The progress of the batch."""
         sheet = progress.post(3)
         assert sheet is not None
         yield sheet
         progress.put_away(sheet)
 
-    def test_nothing_is_begun_that_was_taken_back(self, bus: Bus, signal: Signal, sheet, ran):
-        """A receiver hangs; what waits behind it is somebody else's by the time it is done."""
+    def test_a_requeued_text_does_not_begin(self, bus: Bus, signal: Signal, sheet, ran):
+        """A receiver hangs; the texts behind it belong to another worker when it is done."""
 
         def hang(number, **kwargs):
             ran.append(number)
@@ -171,8 +171,8 @@ class TestWhatTheMainProcessSees:
         assert ran == [0]
         assert list(sheet.told()) == [DONE, WAITING, WAITING]
 
-    def test_a_batch_that_was_taken_back_gives_nothing_back_itself(self, bus: Bus, signal: Signal, sheet, ran):
-        """Its time is over as well; two would publish the same texts."""
+    def test_a_divided_batch_does_not_requeue_the_rest_again(self, bus: Bus, signal: Signal, sheet, ran):
+        """Its time is over as well; two processes would publish the same texts."""
         connect(signal, lambda number, **kwargs: (ran.append(number), sheet.make_void()), "hangs", atomic=False)
         with override_settings(SIGNALBUS={"BATCH_SECONDS": 0}):
             deliver(self.sent(bus, signal), queue=QUEUE, ticket=sheet.ticket)
@@ -180,8 +180,8 @@ class TestWhatTheMainProcessSees:
         assert ran == [0]
         assert bus.client.llen(QUEUE) == 0
 
-    def test_what_a_batch_gives_back_is_done_with_here(self, bus: Bus, signal: Signal, sheet, ran):
-        """The main process does not give it back once more."""
+    def test_texts_that_a_batch_requeued_are_not_requeued_again(self, bus: Bus, signal: Signal, sheet, ran):
+        """The main process leaves them alone."""
         connect(signal, lambda number, **kwargs: ran.append(number), "slow", atomic=False)
         with override_settings(SIGNALBUS={"BATCH_SECONDS": 0}):
             deliver(self.sent(bus, signal), queue=QUEUE, ticket=sheet.ticket)
@@ -189,8 +189,8 @@ class TestWhatTheMainProcessSees:
         assert list(sheet.told()) == [DONE, DONE, DONE]
         assert bus.client.llen(QUEUE) == 1
 
-    def test_who_waits_for_company_waits_where_it_can_be_seen(self, bus: Bus, sheet, ran, database, monkeypatch):
-        """Who shares a commit can be taken back while another of it has its turn, where that frees its row."""
+    def test_deliveries_that_wait_for_a_group_commit_are_visible(self, bus: Bus, sheet, ran, database, monkeypatch):
+        """They can be requeued while another one of the group runs, if that frees their rows."""
         if database == "mariadb":
             pytest.skip("nothing shares a commit there")
         monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
@@ -202,8 +202,8 @@ class TestWhatTheMainProcessSees:
         assert ran == [[BEGUN if text == turn else free for text in range(3)] for turn in range(3)]
         assert list(sheet.told()) == [DONE, DONE, DONE]
 
-    def test_no_recipient_is_begun_that_was_taken_back(self, bus: Bus, sheet, ran):
-        """A receiver hangs; the recipients behind it are another worker's, with rows and without."""
+    def test_a_requeued_recipient_does_not_begin(self, bus: Bus, sheet, ran):
+        """A receiver hangs; the recipients behind it belong to another worker, with rows and without."""
         for signal in (new_signal(durable=True), new_signal(durable=False)):
             ran.clear()
             sheet = progress.post(1)
@@ -220,12 +220,12 @@ class TestWhatTheMainProcessSees:
             progress.put_away(sheet)
 
     def hang(self, ran, sheet) -> None:
-        """Note what the main process sees, and be given up."""
+        """Record the progress, and be given up."""
         ran.append(sheet.parts())
         sheet.make_void()
 
-    def test_recipients_that_are_done_are_noted_as_done(self, bus: Bus, sheet, ran, database, monkeypatch):
-        """Whether they run alone or share a commit, are parked or given back: none is given to another worker."""
+    def test_done_recipients_are_recorded_in_the_progress(self, bus: Bus, sheet, ran, database, monkeypatch):
+        """They ran alone or in a group, were parked or requeued: none is given to another worker."""
         monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
         durable = new_signal(durable=True)
         for name, atomic in (("a", True), ("b", False), ("c", True), ("gone", True)):
@@ -238,8 +238,8 @@ class TestWhatTheMainProcessSees:
         assert sorted(ran) == ["a", "b", "c"]
         assert sheet.parts() == {0: bytes([DONE] * 4)}
 
-    def test_the_rest_of_the_recipients_is_given_back_once(self, bus: Bus, signal: Signal, sheet, ran):
-        """By the process that has no more time for them."""
+    def test_the_rest_of_the_recipients_is_requeued_once(self, bus: Bus, signal: Signal, sheet, ran):
+        """The process whose time is over does it."""
         for name in ("a", "b", "c"):
             connect(signal, lambda name=name, **kwargs: ran.append(name), name, atomic=False)
         signal.send(None)
@@ -250,8 +250,8 @@ class TestWhatTheMainProcessSees:
         assert sheet.parts() == {0: bytes([DONE, DONE, DONE])}
         assert bus.client.llen(QUEUE) == 1
 
-    def test_siblings_in_one_commit_can_be_taken_back(self, bus: Bus, sheet, ran, database, monkeypatch):
-        """While another one has its turn, where the database frees their rows."""
+    def test_recipients_in_a_group_commit_can_be_requeued(self, bus: Bus, sheet, ran, database, monkeypatch):
+        """This needs a database that frees their rows while another one runs."""
         if database == "mariadb":
             pytest.skip("nothing shares a commit there")
         monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
@@ -276,8 +276,8 @@ class TestWhatTheMainProcessSees:
 
 
 @pytest.mark.parametrize("together", [1, 3])
-def test_what_is_sent_is_plain_enough_to_travel_in_company(bus: Bus, signal: Signal, ran, together: int):
-    """If the publisher wrote anything that the transport does not expect, each message would travel alone."""
+def test_published_messages_can_be_batched(bus: Bus, signal: Signal, ran, together: int):
+    """If the publisher wrote anything unexpected, each message would run alone."""
     connect(signal, lambda **kwargs: None, "receiver")
     with transaction.atomic():
         for _ in range(together):

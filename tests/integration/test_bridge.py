@@ -1,4 +1,4 @@
-"""A bridge in a transaction: what breaks the transaction is not hidden, and what does not, breaks nothing."""
+"""A bridge in a transaction: an error that breaks the transaction is raised, any other one is not."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ def on_save(sender, **kwargs):
 
 
 def failing_query(**kwargs):
-    """Ask the database what it does not know."""
+    """Make a query that fails."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT no_such_column FROM admissions_academy")
 
 
 @pytest.fixture
 def listening():
-    """Connect to the saves of a model, with a function that asks the database."""
+    """Connect a function that makes a query to the saves of a model."""
     receiver(post_save, sender=Academy, extract={"asked": failing_query})(on_save)
     yield
     disconnect(post_save, on_save, sender=Academy)
 
 
-def test_a_broken_transaction_is_told_of(bus: Bus, listening):
-    """PostgreSQL would roll back at the commit, without a word: the error goes to whoever saves."""
+def test_an_error_that_breaks_the_transaction_is_raised(bus: Bus, listening):
+    """PostgreSQL would silently roll back at the commit."""
     with pytest.raises(DatabaseError), transaction.atomic():
         Academy.objects.create(name="Web", slug="web")
     assert not Academy.objects.exists()
 
 
-def test_outside_of_a_transaction_the_save_stands(bus: Bus, listening, caplog):
-    """A query that fails by itself spoils nothing: it is logged."""
+def test_outside_of_a_transaction_the_save_succeeds(bus: Bus, listening, caplog):
+    """A failed query breaks nothing, and is logged."""
     Academy.objects.create(name="Web", slug="web")
     assert Academy.objects.get().slug == "web"
     assert "django.db.models.signals.post_save[admissions.Academy]=asked" in caplog.text
 
 
-def test_what_cannot_travel_spoils_no_transaction(bus: Bus, caplog):
-    """A transaction in which something could not travel commits."""
+def test_a_payload_that_cannot_travel_does_not_break_the_transaction(bus: Bus, caplog):
+    """The transaction commits."""
     receiver(post_save, sender=Academy, extract={"lock": lambda **kwargs: object()})(on_save)
     try:
         with transaction.atomic():

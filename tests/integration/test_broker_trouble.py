@@ -1,4 +1,4 @@
-"""A broker that is away: nobody hangs, nobody's callback is skipped, and nothing is lost."""
+"""During an outage of the broker no sender hangs, no callback is skipped, and no message is lost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def signal(ran: list[Any]) -> Signal:
 
 @contextmanager
 def another_app() -> Iterator[None]:
-    """Ask anew which Celery app carries the messages, now and afterwards."""
+    """Make the app that carries the messages anew, now and afterwards."""
     celery.get_app.cache_clear()
     try:
         yield
@@ -47,14 +47,14 @@ def another_app() -> Iterator[None]:
 
 @pytest.fixture
 def stopped(valkey):
-    """The broker hangs: it takes connections, and answers nothing."""
+    """The broker hangs: it accepts connections, and answers nothing."""
     os.kill(valkey.pid, os_signal.SIGSTOP)
     yield valkey
     os.kill(valkey.pid, os_signal.SIGCONT)
 
 
-def test_a_refused_connection_is_kept_and_published_when_the_broker_is_back(bus: Bus, signal: Signal, ran: list[Any]):
-    """send() does not raise, later callbacks run, the ledger keeps the message and the sweeper publishes it."""
+def test_a_refused_message_is_published_when_the_broker_is_back(bus: Bus, signal: Signal, ran: list[Any]):
+    """send() does not raise, later callbacks run, the ledger records the message and the sweeper publishes it."""
     called = []
     with broker(NOBODY):
         with transaction.atomic():
@@ -71,8 +71,8 @@ def test_a_refused_connection_is_kept_and_published_when_the_broker_is_back(bus:
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_a_broker_that_hangs_costs_a_timeout_and_no_more(bus: Bus, signal: Signal, stopped, pooled: bool):
-    """Publishing to a stopped broker ends within its timeouts, however many queues there are; all of it is kept."""
+def test_a_hanging_broker_costs_one_timeout(bus: Bus, signal: Signal, stopped, pooled: bool):
+    """All messages are recorded, however many queues there are."""
     connect(signal, lambda **kwargs: None, "trouble.email", queue="email")
     connect(signal, lambda **kwargs: None, "trouble.sms", queue="sms")
     called = []
@@ -99,7 +99,7 @@ def test_a_broker_that_hangs_costs_a_timeout_and_no_more(bus: Bus, signal: Signa
 
 
 def test_a_hosts_app_without_timeouts_does_not_hang_either(bus: Bus, signal: Signal, stopped):
-    """Through a host's own app, whose transport options say nothing of timeouts, the bus still keeps its own."""
+    """The bus sets its own timeouts."""
     with (
         override_settings(SIGNALBUS={"CELERY_APP": "tests.host.celery:app", **SHORT}),
         another_app(),
@@ -113,7 +113,7 @@ def test_a_hosts_app_without_timeouts_does_not_hang_either(bus: Bus, signal: Sig
 
 
 def test_a_connection_that_the_broker_closed_is_recovered(bus: Bus, signal: Signal, valkey, ran: list[Any]):
-    """After a restart of the broker the first message goes through, on a new connection, and nothing is written."""
+    """After a restart of the broker the first message is sent on a new connection, and no row is written."""
     signal.send(None, number=1)
     valkey.kill()
     valkey.start()
@@ -126,7 +126,7 @@ def test_a_connection_that_the_broker_closed_is_recovered(bus: Bus, signal: Sign
 
 
 def test_clients_killed_by_the_broker_are_recovered(bus: Bus, signal: Signal, ran: list[Any]):
-    """An idle connection that the broker closed does not cost a message, nor a row."""
+    """An idle connection that the broker closed costs no message and no row."""
     signal.send(None, number=1)
     bus.client.client_kill_filter(_type="normal", skipme=True)
 
@@ -137,8 +137,8 @@ def test_clients_killed_by_the_broker_are_recovered(bus: Bus, signal: Signal, ra
     assert rows() == []
 
 
-def test_whatever_a_publication_raises_the_message_is_kept(bus: Bus, signal: Signal, ran: list[Any]):
-    """Also an error that is none of the broker's, as of an app that cannot be imported."""
+def test_a_message_is_recorded_whatever_its_publication_raises(bus: Bus, signal: Signal, ran: list[Any]):
+    """The error may not be the broker's, such as that of an app that cannot be imported."""
 
     called = []
     with override_settings(SIGNALBUS={"CELERY_APP": "tests.no_such_module:app"}), another_app(), transaction.atomic():
@@ -152,7 +152,7 @@ def test_whatever_a_publication_raises_the_message_is_kept(bus: Bus, signal: Sig
 
 
 def test_a_full_broker_is_a_failed_publication(bus: Bus, signal: Signal):
-    """Valkey at its maxmemory refuses writes: kept in the ledger."""
+    """Valkey at its maxmemory refuses writes: the message is recorded in the ledger."""
     bus.client.config_set("maxmemory", "1mb")
     try:
         signal.send(None, number=1)
@@ -163,8 +163,8 @@ def test_a_full_broker_is_a_failed_publication(bus: Bus, signal: Signal):
     assert "maxmemory" in only().error
 
 
-def test_what_was_acknowledged_of_a_large_transaction_is_not_kept(bus: Bus, signal: Signal, monkeypatch):
-    """Of several Celery messages only those that the broker did not take are in the ledger."""
+def test_only_unpublished_messages_of_a_transaction_are_recorded(bus: Bus, signal: Signal, monkeypatch):
+    """The broker took the other Celery messages."""
     push, calls = fast_path.FastPath.push, []
 
     def second_fails(self, queue, batches):
@@ -183,8 +183,8 @@ def test_what_was_acknowledged_of_a_large_transaction_is_not_kept(bus: Bus, sign
     assert len(rows()) == 50
 
 
-def test_the_sweeper_returns_what_the_broker_does_not_take(bus: Bus, signal: Signal):
-    """A sweep without a broker says so, and the rows are due again soon."""
+def test_a_sweep_without_a_broker_makes_its_rows_due_again(bus: Bus, signal: Signal):
+    """The error says so."""
     with broker(NOBODY):
         signal.send(None, number=1)
         with pytest.raises(publisher.PublishError):
@@ -195,8 +195,8 @@ def test_the_sweeper_returns_what_the_broker_does_not_take(bus: Bus, signal: Sig
     assert bus.come_again() == 1
 
 
-def test_neither_broker_nor_ledger_raises_at_the_sender_alone(bus: Bus, signal: Signal, monkeypatch, caplog):
-    """send() outside a transaction raises what the ledger says; send_robust() and a commit log that it is lost."""
+def test_without_broker_and_ledger_a_send_raises_the_ledgers_error(bus: Bus, signal: Signal, monkeypatch, caplog):
+    """send_robust() and a commit log that the message is lost."""
 
     def away(*args):
         raise DatabaseError("away")
@@ -212,8 +212,8 @@ def test_neither_broker_nor_ledger_raises_at_the_sender_alone(bus: Bus, signal: 
     assert [record.levelname for record in caplog.records if "LOST" in record.getMessage()] == ["CRITICAL"] * 3
 
 
-def test_a_publication_through_several_queues_is_kept_for_each(bus: Bus, signal: Signal, ran: list[Any]):
-    """Each part of a message goes back to its own queue."""
+def test_a_message_of_several_queues_is_recorded_for_each(bus: Bus, signal: Signal, ran: list[Any]):
+    """Each part returns to its own queue."""
     mailed = []
     connect(signal, lambda number, **kwargs: mailed.append(number), "trouble.mailer", queue="email")
     with broker(NOBODY):
@@ -226,8 +226,8 @@ def test_a_publication_through_several_queues_is_kept_for_each(bus: Bus, signal:
     assert ran == mailed == [7]
 
 
-def test_a_queue_that_takes_nothing_blocks_no_other(bus: Bus, signal: Signal, ran: list[Any]):
-    """A key of another type under a queue's name: its rows stay due, the others' are published, time after time."""
+def test_a_broken_queue_does_not_block_others(bus: Bus, signal: Signal, ran: list[Any]):
+    """Its key has another type: its rows stay due, and those of the others are published."""
     bus.client.set("email", "not a list")
     connect(signal, lambda **kwargs: None, "trouble.mailer", queue="email")
     with broker(NOBODY):
@@ -241,8 +241,8 @@ def test_a_queue_that_takes_nothing_blocks_no_other(bus: Bus, signal: Signal, ra
     assert rows() == [("trouble.mailer", "pending", 0), ("trouble.receiver", "done", 1)]
 
 
-def test_a_sweep_of_a_broker_that_hangs_ends(bus: Bus, signal: Signal, stopped):
-    """However many rows are to be published each alone, the sweep costs a timeout or two, and returns them all."""
+def test_a_sweep_ends_while_the_broker_hangs(bus: Bus, signal: Signal, stopped):
+    """It costs a timeout or two, however many rows there are, and makes all due again."""
     with override_settings(SIGNALBUS=SHORT):
         with broker(NOBODY):
             for _ in range(10):

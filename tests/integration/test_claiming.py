@@ -1,4 +1,4 @@
-"""The transport that claims: what stands in Redis before, while and after a message is worked on."""
+"""The transport that claims: the keys in Redis before, during and after a message's run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def url(valkey: EmbeddedValkey, client: Any) -> str:
 
 
 def publish(url: str, *bodies: Any, queue: str = "work", priority: int | None = None, **options: Any) -> None:
-    """Publish with kombu's own transport, as all do."""
+    """Publish with kombu's own transport, as every sender does."""
     with Connection(url, transport_options=options) as connection:
         producer = connection.Producer(serializer="json")
         for body in bodies:
@@ -61,17 +61,17 @@ def stock_channel(connection: Any) -> Any:
 
 
 def is_over(client: Any) -> bool:
-    """Whether nothing waits and nothing is held."""
+    """Return whether no message waits and none is claimed."""
     return not client.llen("work") and not client.hlen("unacked") and not client.zcard("unacked_index")
 
 
 def marked(message: Any) -> bool:
-    """Whether a message says that it may have run before."""
+    """Return whether a message is marked as redelivered."""
     return bool(message.headers.get("redelivered"))
 
 
 class Knows(Work):
-    """A worker that can begin so many messages, and knows what is under way."""
+    """A worker with this number of free processes, and the messages in flight."""
 
     def __init__(self, free: int | None = None, given_up: bool = True) -> None:
         self.places = free
@@ -89,8 +89,8 @@ class Knows(Work):
 
 
 class TestClaims:
-    def test_a_claim_stands_where_kombu_has_it(self, url, client):
-        """In the hash and its index, with the item as it was: a worker with kombu's transport can restore it."""
+    def test_a_claim_is_in_kombus_keys(self, url, client):
+        """It is in the hash and its index, with the unchanged item: a worker with kombu's transport can restore it."""
         publish(url, "a")
         raw = client.lindex("work", 0)
         with Claimant(url) as claimant:
@@ -102,8 +102,8 @@ class TestClaims:
             claimant.acknowledge()
             assert is_over(client)
 
-    def test_oldest_first_and_no_more_than_it_may_hold(self, url, client):
-        """The rest stays in the queue for others, until there is room."""
+    def test_the_oldest_messages_are_claimed_up_to_the_prefetch_count(self, url, client):
+        """The rest stays in the queue."""
         publish(url, *range(9))
         with Claimant(url, prefetch=4) as claimant:
             assert [message.payload for message in claimant.take(4)] == [0, 1, 2, 3]
@@ -113,8 +113,8 @@ class TestClaims:
             claimant.take(7)
             assert claimant.bodies() == [0, 1, 2, 3, 4, 5, 6]
 
-    def test_no_more_than_can_be_begun(self, url, client):
-        """However many it may prefetch: another worker may be idle."""
+    def test_no_more_messages_are_claimed_than_can_begin(self, url, client):
+        """The prefetch count may be larger, but another worker may be idle."""
         publish(url, *range(9))
         work = Knows(free=2)
         with Claimant(url, work=work) as claimant:
@@ -123,13 +123,13 @@ class TestClaims:
             claimant.run_for(0.1)
             assert client.llen("work") == 7
 
-    def test_more_is_under_way_than_there_are_places(self, url):
-        """As where a host's tasks with a countdown are due: that is no place, and not less than none."""
+    def test_more_messages_in_flight_than_processes_leave_no_capacity(self, url):
+        """A host's tasks with a countdown may be due; the capacity is zero, not negative."""
         with Claimant(url, work=Knows(free=-3)) as claimant:
             assert claimant.channel.slots() == 0
 
-    def test_beside_a_consumer_that_wanted_no_acknowledgements_for_a_while(self, url, client):
-        """As Celery's, for what other workers answer when one starts: then it is gone, and messages are claimed."""
+    def test_claims_begin_after_a_consumer_without_acknowledgements_is_gone(self, url, client):
+        """Celery has one when a worker starts, for the other workers' replies."""
         publish(url, "a")
         claimant = Claimant(url)
         replies = Consumer(claimant.connection.default_channel, [Queue("replies")], no_ack=True)
@@ -139,8 +139,8 @@ class TestClaims:
             claimant.take(1)
             assert claimant.channel.is_claiming
 
-    def test_what_is_broadcast_is_heard(self, url, client):
-        """By a channel of the same transport, as that of Celery's remote control."""
+    def test_broadcasts_are_received(self, url, client):
+        """Celery's remote control uses a channel of the same transport."""
         heard: list[Any] = []
         with Claimant(url) as claimant:
             exchange = Exchange("news", type="fanout")
@@ -153,8 +153,8 @@ class TestClaims:
             claimant.run(lambda: heard)
         assert heard == ["told"]
 
-    def test_the_urgent_ones_first(self, url):
-        """As with kombu: each priority has a list of its own."""
+    def test_urgent_messages_are_claimed_first(self, url):
+        """As with kombu, each priority has a list of its own."""
         publish(url, "later")
         publish(url, "now", priority=9)  # kombu's priorities on Redis: 0 is the most urgent
         publish(url, "soon", priority=3)
@@ -162,8 +162,8 @@ class TestClaims:
             claimant.take(3)
             assert claimant.bodies() == ["later", "soon", "now"]
 
-    def test_keys_with_a_prefix(self, url, client):
-        """All of them."""
+    def test_all_keys_have_the_prefix(self, url, client):
+        """``global_keyprefix`` applies to each of them."""
         publish(url, "a", global_keyprefix="shop:")
         with Claimant(url, global_keyprefix="shop:") as claimant:
             claimant.take(1)
@@ -172,8 +172,8 @@ class TestClaims:
             assert {key.decode() for key in client.scan_iter()} >= {"shop:unacked_owners"}
             assert not [key for key in client.scan_iter() if not key.startswith(b"shop:")]
 
-    def test_a_server_that_has_forgotten_the_scripts(self, url, client):
-        """As one that was started anew has."""
+    def test_scripts_are_loaded_again_after_a_restart(self, url, client):
+        """A new server does not have them."""
         with Claimant(url) as claimant:
             publish(url, "a")
             claimant.take(1)
@@ -183,8 +183,8 @@ class TestClaims:
             claimant.acknowledge()
             assert is_over(client)
 
-    def test_a_full_server_gives_what_it_has(self, url, client):
-        """Else it would stay full."""
+    def test_messages_are_claimed_from_a_full_server(self, url, client):
+        """Otherwise it would stay full."""
         work = Knows(free=0)
         with Claimant(url, prefetch=3, work=work) as claimant:
             publish(url, *range(20))
@@ -200,9 +200,9 @@ class TestClaims:
             assert is_over(client)
 
 
-class TestNews:
-    def test_an_idle_one_hears_of_each_message_and_asks_for_nothing(self, url, client):
-        """Redis tells it, over the connection that it claims with."""
+class TestNotifications:
+    def test_an_idle_consumer_is_notified_of_each_message(self, url, client):
+        """Redis notifies it over the connection that it claims with; it polls nothing."""
         with Claimant(url) as claimant:
             claimant.run_for(0.1)
             before = client.info("stats")["total_commands_processed"]
@@ -212,8 +212,8 @@ class TestNews:
                 publish(url, count)
                 claimant.take(count, timeout=0.5)
 
-    def test_forty_queues_take_one_connection(self, url, client):
-        """Beside kombu's own two; and no queue starves."""
+    def test_forty_queues_need_one_connection(self, url, client):
+        """kombu's own two come besides; no queue starves."""
         queues = [f"q{number}" for number in range(40)]
         before = len(client.client_list())
         with Claimant(url, *queues, prefetch=5) as claimant:
@@ -227,8 +227,8 @@ class TestNews:
                 claimant.messages[count - 1].ack()
             assert {body for body in claimant.bodies()[:60] if isinstance(body, str)} == set(queues[1:])
 
-    def test_a_queue_that_is_added_later(self, url):
-        """As remote control can."""
+    def test_a_queue_that_is_added_later_is_consumed(self, url):
+        """Remote control can add one."""
         publish(url, "there already", queue="more")
         with Claimant(url) as claimant:
             claimant.run_for(0.1)
@@ -241,8 +241,8 @@ class TestNews:
 
 
 @pytest.mark.skipif(OPENSSL is None, reason="openssl, which makes the certificate, is not installed")
-def test_behind_tls(tmp_path):
-    """As kombu's own connections."""
+def test_claims_over_tls(tmp_path):
+    """The connection is made like kombu's own."""
     certificate, key = make_certificate(tmp_path)
     with EmbeddedValkey(port=(port := free_port())) as server, behind_tls(port, certificate, key) as tls_port:
         trusting = {"ssl_cert_reqs": "required", "ssl_ca_certs": str(certificate)}
@@ -255,8 +255,8 @@ def test_behind_tls(tmp_path):
             assert claimant.channel.is_claiming
 
 
-def test_connection_tells_what_it_consumes(url, client):
-    """Redis's list of clients shows it, where ``manage.py signalbus status`` looks; and that it consumes less now."""
+def test_the_connections_name_lists_its_queues(url, client):
+    """``manage.py signalbus status`` reads it in Redis's list of clients; it changes with the queues."""
     with Claimant(url, "work", "mails, too", global_keyprefix="shop:") as claimant:
         claimant.run_for(0.1)
         assert [consumers_of(client, 0, f"shop:{queue}") for queue in ("work", "mails, too", "x")] == [1, 1, 0]
@@ -267,8 +267,8 @@ def test_connection_tells_what_it_consumes(url, client):
     assert consumers_of(client, 0, "shop:mails, too") == 0
 
 
-def test_a_limit_of_somebodys_own(url, client):
-    """As Celery's worker_disable_prefetch sets it: asked before each message."""
+def test_a_replaced_prefetch_limit_is_used(url, client):
+    """Celery's worker_disable_prefetch sets one."""
     publish(url, *range(5))
     with Claimant(url) as claimant:
         claimant.channel.qos.can_consume = lambda: len(claimant.messages) < 2
@@ -278,8 +278,8 @@ def test_a_limit_of_somebodys_own(url, client):
 
 
 class TestEnds:
-    def test_what_was_not_acknowledged_is_given_back_in_its_order(self, url, client):
-        """When the channel closes; marked, since it may have begun."""
+    def test_unacknowledged_messages_are_requeued_in_order(self, url, client):
+        """The channel closes; they are marked, because they may have begun."""
         publish(url, *range(5))
         with Claimant(url) as claimant:
             claimant.take(5)
@@ -288,7 +288,7 @@ class TestEnds:
             assert [message.payload for message in another.take(4)] == [0, 2, 3, 4]
             assert all(marked(message) for message in another.messages)
 
-    def test_what_still_runs_is_not_given_back(self, url, client):
+    def test_a_running_message_is_not_requeued(self, url, client):
         """It is acknowledged over the next connection."""
         publish(url, "runs", "waits")
         work = Knows()
@@ -303,8 +303,8 @@ class TestEnds:
             again.acknowledge()
             assert is_over(client)
 
-    def test_what_threads_end_while_the_channel_closes_is_in_nobodys_way(self, url, client, monkeypatch):
-        """It is over, and what waits is given back."""
+    def test_messages_that_end_while_the_channel_closes(self, url, client, monkeypatch):
+        """They are acknowledged, and the waiting ones are requeued."""
         publish(url, *range(4))
         work = Knows()
         with Claimant(url, work=work) as claimant:
@@ -322,7 +322,7 @@ class TestEnds:
             assert [message.payload for message in another.take(3)] == [0, 1, 2]
 
     def test_acknowledgements_survive_a_lost_connection(self, url, client):
-        """Those on their way, and those of what ends without any."""
+        """These are those that were sent, and those of messages that end without a connection."""
         publish(url, "a", "b")
         work = Knows()
         with Claimant(url, work=work) as claimant:
@@ -338,8 +338,8 @@ class TestEnds:
             again.run(lambda: is_over(client))
             assert again.bodies() == []
 
-    def test_a_claim_whose_reply_is_lost_is_given_back_as_it_was(self, url, client):
-        """By the next connection of the same process: nobody else would, while it lives."""
+    def test_a_claim_whose_reply_is_lost_is_requeued_unchanged(self, url, client):
+        """The next connection of the same process does it: no other would while the process lives."""
         with Claimant(url, work=Knows(given_up=False)) as claimant:
             claimant.run_for(0.1)
             publish(url, "a", "b")
@@ -351,8 +351,8 @@ class TestEnds:
             assert again.bodies() == ["a", "b"]
             assert not any(marked(message) for message in again.messages)
 
-    def test_a_claim_that_is_answered_while_the_channel_closes_is_given_back_as_it_was(self, url, client):
-        """It was never begun."""
+    def test_a_claim_answered_while_the_channel_closes_is_requeued_unchanged(self, url, client):
+        """It has not begun."""
         with Claimant(url) as claimant:
             claimant.run_for(0.1)
             publish(url, "a", "b")
@@ -362,8 +362,8 @@ class TestEnds:
             assert another.bodies() == ["a", "b"]
             assert not any(marked(message) for message in another.messages)
 
-    def test_rejected(self, url, client):
-        """For good, or to come again, behind the others."""
+    def test_a_rejected_message_is_dropped_or_requeued(self, url, client):
+        """A requeued one goes behind the others."""
         publish(url, "gone", "again", "other")
         with Claimant(url, prefetch=2) as claimant:
             gone, again = claimant.take(2)
@@ -375,8 +375,8 @@ class TestEnds:
             claimant.acknowledge(claimant.messages[2:])
             assert is_over(client)
 
-    def test_what_ends_while_the_worker_stops_is_told_at_once(self, url, client):
-        """The worker may be killed before the last of its receivers has ended."""
+    def test_acknowledgements_are_sent_at_once_during_a_shutdown(self, url, client):
+        """The worker may be killed before its last receiver has ended."""
         publish(url, "a")
         with Claimant(url) as claimant:
             (message,) = claimant.take(1)
@@ -384,7 +384,7 @@ class TestEnds:
             message.ack()
             assert is_over(client)
 
-    def test_a_claim_that_is_under_way_while_the_worker_stops_is_given_back_at_once(self, url, client):
+    def test_a_pending_claim_is_requeued_at_once_during_a_shutdown(self, url, client):
         """The channel closes when the last receiver has ended, which may take minutes."""
         with Claimant(url) as claimant:
             claimant.run_for(0.1)
@@ -394,8 +394,8 @@ class TestEnds:
             assert client.llen("work") == 2
             assert not client.hlen("unacked")
 
-    def test_threads_that_end_while_the_worker_stops_tell_each_end(self, url, client, monkeypatch):
-        """However they meet."""
+    def test_threads_acknowledge_each_message_during_a_shutdown(self, url, client, monkeypatch):
+        """They may end at the same time."""
         publish(url, *range(60))
         with Claimant(url, prefetch=60, work=Knows(given_up=False)) as claimant:
             claimant.take(60)
@@ -413,9 +413,9 @@ class TestEnds:
             assert not claimant.owner.acknowledged
 
 
-class TestLife:
-    def test_an_idle_worker_asks_once_and_lets_its_name_go(self, url, client, monkeypatch):
-        """One command, while nobody holds anything."""
+class TestHeartbeats:
+    def test_an_idle_worker_removes_its_name(self, url, client, monkeypatch):
+        """It sends one command while no worker has claims."""
         publish(url, "a")
         with Claimant(url) as claimant:
             claimant.take(1)
@@ -431,8 +431,8 @@ class TestLife:
             beats.beat(claimant.channel)
             assert client.info("stats")["total_commands_processed"] - before == 2  # this test's own beside it
 
-    def test_a_dead_workers_claims_come_back(self, url, client, caplog):
-        """To whoever beats next, by the server's clock; marked, in their order."""
+    def test_a_dead_workers_claims_are_requeued(self, url, client, caplog):
+        """The next worker that sends a heartbeat does it, by the server's clock; they are marked, and in order."""
         publish(url, *range(3))
         with Claimant(url, work=Knows(given_up=False)) as dead:
             dead.take(3)
@@ -445,8 +445,8 @@ class TestLife:
             assert client.zscore("unacked_owners", dead.owner.id) is None
         assert "took 3 messages back" in caplog.text
 
-    def test_a_dead_workers_claims_come_back_whatever_stands_beside_its_name(self, url, client):
-        """Whoever can write to Redis can name others that seem to be dead for longer, and whom nobody is called."""
+    def test_forged_names_do_not_hide_a_dead_worker(self, url, client):
+        """Anybody who can write to Redis can add names that seem dead for longer."""
         publish(url, "a")
         with Claimant(url, work=Knows(given_up=False)) as dead:
             dead.take(1)
@@ -457,8 +457,8 @@ class TestLife:
             another.take(1)
             assert client.zcard("unacked_owners") == 1
 
-    def test_a_living_workers_claims_do_not(self, url, client):
-        """Even if somebody took it for dead the moment before it claimed."""
+    def test_a_living_workers_claims_are_not_requeued(self, url, client):
+        """Another worker may have considered it dead the moment before it claimed."""
         publish(url, "a")
         with Claimant(url) as living, Claimant(url) as another:
             living.take(1)
@@ -466,7 +466,7 @@ class TestLife:
             assert client.llen("work") == 0
             assert client.zscore("unacked_owners", living.owner.id)
 
-    def test_what_runs_lives_while_its_worker_has_no_connection(self, url, client, monkeypatch):
+    def test_heartbeats_go_on_without_celerys_connection(self, url, client, monkeypatch):
         """Celery waits for up to half a minute between two attempts to connect."""
         monkeypatch.setattr(heartbeat, "PULSE", 0.02)
         publish(url, "runs")
@@ -483,8 +483,8 @@ class TestLife:
         assert not claimant.owner.pulse.is_alive()
         assert is_over(client)
 
-    def test_a_claim_is_in_flight_from_its_command_until_redis_has_heard_of_its_end(self, url, client):
-        """Whether the event loop has read the reply or not."""
+    def test_a_claim_is_in_flight_from_its_command_to_its_acknowledgement(self, url, client):
+        """The event loop need not have read the reply."""
         with Claimant(url) as claimant:
             claimant.run_for(0.1)
             owner, channel = claimant.owner, claimant.channel
@@ -501,8 +501,8 @@ class TestLife:
             claimant.run(lambda: not owner.is_in_flight())
             assert is_over(client)
 
-    def test_nobody_is_dead_for_who_was_away_too(self, url, client):
-        """After the server was away, the others may not have reached it yet."""
+    def test_no_worker_is_dead_after_an_outage_of_the_server(self, url, client):
+        """The others may not have reached it yet."""
         publish(url, "a")
         with Claimant(url, work=Knows(given_up=False)) as other:
             other.take(1)
@@ -517,8 +517,8 @@ class TestLife:
             fresh.owner.pulse.beat(fresh.channel)
             fresh.take(1)
 
-    def test_nobody_is_dead_for_whom_the_server_did_not_answer(self, url, client, monkeypatch):
-        """It asks again soon, and waits for what the others say."""
+    def test_no_worker_is_dead_for_one_without_an_answer(self, url, client, monkeypatch):
+        """It asks again soon, and waits for the others' heartbeats."""
         monkeypatch.setattr(heartbeat, "PULSE", 0.02)
         monkeypatch.setattr(heartbeat, "AGAIN", 0.02)
         publish(url, "a")
@@ -539,8 +539,8 @@ class TestLife:
             wait_until(lambda: len(asked) > 3)
             assert client.llen("work") == 0
 
-    def test_no_visibility_timeout_finds_what_runs(self, url, client):
-        """The beats make it young again; what nobody knows of any more grows old."""
+    def test_no_visibility_timeout_restores_a_running_message(self, url, client):
+        """The heartbeats renew its time; a message that no process knows grows old."""
         publish(url, "runs", "forgotten")
         work = Knows()
         with Claimant(url, work=work) as claimant:
@@ -556,7 +556,7 @@ class TestLife:
             assert client.llen("work") == 1
 
     def test_a_worker_with_kombus_transport_restores_our_claims(self, url, client):
-        """After its visibility timeout: the format is kombu's."""
+        """It does after its visibility timeout: the format is kombu's."""
         publish(url, "a")
         with Claimant(url, work=Knows(given_up=False)) as dead:
             (message,) = dead.take(1)
@@ -566,7 +566,7 @@ class TestLife:
             assert stock_channel(stock).basic_get("work").payload == "a"
 
     def test_we_restore_the_claims_of_a_worker_with_kombus_transport(self, url, client):
-        """After ours."""
+        """It happens after our visibility timeout."""
         publish(url, "a")
         with Connection(url) as stock:
             stock_channel(stock).basic_get("work")
@@ -579,8 +579,8 @@ class TestLife:
             assert marked(claimant.messages[0])
 
 
-def test_what_the_hosts_own_workers_hold_is_none_of_our_business(url, client):
-    """Such as tasks with a countdown, in the same keys, beyond our visibility timeout; its queue is not ours."""
+def test_messages_held_by_the_hosts_own_workers_are_not_reclaimed(url, client):
+    """Tasks with a countdown are in the same keys, beyond our visibility timeout, and of another queue."""
     publish(url, *range(3), queue="hosts")
     with Connection(url) as stock:
         held = [stock_channel(stock).basic_get("hosts") for _ in range(3)]
@@ -604,8 +604,8 @@ def given_a_batch(client: redis.Redis) -> Knows:
     return knows
 
 
-def test_a_batch_is_divided_once_whatever_happens_to_the_answer(valkey, client, monkeypatch):
-    """Who has not heard that it was done says it again, and puts nothing into the queue a second time."""
+def test_a_batch_is_divided_once_if_the_answer_is_lost(valkey, client, monkeypatch):
+    """The command is repeated, and puts nothing into the queue a second time."""
     with Claimant(valkey.url, work=given_a_batch(client)) as claimant:
         (message,) = claimant.take(1)
         run = unacked.Unacked.run
@@ -625,8 +625,8 @@ def test_a_batch_is_divided_once_whatever_happens_to_the_answer(valkey, client, 
 
 
 @pytest.mark.parametrize("by", ["its own worker", "a worker that takes it for dead"])
-def test_a_batch_that_is_divided_while_it_is_restored_is_restored_as_it_is_then(valkey, client, monkeypatch, by):
-    """Reading a claim and restoring it are two steps; a text must not be in the queue twice."""
+def test_a_batch_that_is_divided_during_its_restoration(valkey, client, monkeypatch, by):
+    """A claim is read and restored in two steps; a text must not be in the queue twice."""
     with Claimant(valkey.url, work=given_a_batch(client)) as claimant:
         (message,) = claimant.take(1)
         store = claimant.channel.unacked
@@ -652,8 +652,8 @@ def test_a_batch_that_is_divided_while_it_is_restored_is_restored_as_it_is_then(
         assert [each["headers"].get("redelivered", False) for each in found] == [text == ["a"] for text in texts]
 
 
-def test_what_could_not_be_divided_at_its_end_comes_again_and_nothing_else(valkey, client, monkeypatch):
-    """The connection that it was to be told over is lost; the worker's own is not, and what it holds stays with it."""
+def test_a_batch_that_could_not_be_divided_at_its_end_is_redelivered(valkey, client, monkeypatch):
+    """The command's connection is lost; the worker's own is not, and its other claims stay."""
     with Claimant(valkey.url, work=given_a_batch(client)) as claimant:
         (message,) = claimant.take(1)
         publish(valkey.url, "has a time to wait for")
@@ -679,13 +679,13 @@ def test_what_could_not_be_divided_at_its_end_comes_again_and_nothing_else(valke
 
 
 def documented_acl() -> list[str]:
-    """Return what docs/reliability.md tells people to give to the bus."""
+    """Return the ACL of docs/reliability.md."""
     text = (CHECKOUT / "docs" / "reliability.md").read_text(encoding="utf-8")
     return text.partition("`ACL SETUSER bus ")[2].partition("`")[0].split()
 
 
-def test_whatever_it_does_passes_with_the_acl_that_is_recommended(valkey, client):
-    """What is claimed, given back, taken from the dead, set aside, moved away."""
+def test_the_documented_acl_suffices(valkey, client):
+    """The worker claims, requeues, takes over, quarantines and renames with it."""
     client.execute_command("ACL", "SETUSER", "bus", "reset", *documented_acl(), "~work*")
     client.acl_log_reset()
     url = valkey.url.replace("redis+socket://", "redis+socket://bus:secret@")
@@ -716,8 +716,8 @@ class TestRefused:
         ("command", "why"),
         [("client", "cannot tell of changed keys"), ("eval", "runs no scripts"), ("evalsha", "runs no scripts")],
     )
-    def test_a_server_that_does_not_let_us_is_consumed_as_kombu_does(self, valkey, client, caplog, command, why):
-        """With a word about why."""
+    def test_a_server_that_refuses_claims_is_consumed_as_kombu_does(self, valkey, client, caplog, command, why):
+        """The log says why."""
         commands = ["+@all", f"-{command}"]
         client.acl_setuser("narrow", enabled=True, passwords=["+pw"], commands=commands, keys="*", channels="*")
         url = valkey.url.replace("redis+socket://", "redis+socket://narrow:pw@")

@@ -1,4 +1,4 @@
-"""Claims: an attempt is counted before it runs, its settlement is fenced, and what comes twice is bounded."""
+"""Claims: an attempt is counted before it runs, only its claim can settle it, and redeliveries are limited."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fail_once(**kwargs: Any) -> None:
 
 
 def test_a_lost_claim_runs_nothing(bus: Bus, signal: Signal, monkeypatch, caplog):
-    """Whoever lost its claim before its transaction began leaves the work to who has it now."""
+    """A worker that lost its claim before its transaction leaves the delivery to the new one."""
     ran: list[int] = []
     connect(signal, lambda **kwargs: ran.append(1), "receiver")
     signal.send(None)
@@ -71,7 +71,7 @@ def test_a_late_failure_does_not_overwrite_anothers_success(bus: Bus, signal: Si
 
 
 def test_a_recorded_copy_runs_once(bus: Bus, signal: Signal):
-    """What the sweeper published twice is claimed once, and what is done stays done."""
+    """A delivery that the sweeper published twice is claimed once, and stays done."""
     ran = []
 
     def receiver(**kwargs):
@@ -172,7 +172,7 @@ def test_an_overdue_claim_is_a_failed_attempt(bus: Bus, signal: Signal, caplog, 
 
 
 def test_a_redelivered_lone_message_counts_its_attempts(bus: Bus, signal: Signal):
-    """Promise 4: a redelivery writes a row; each counts an attempt before it runs, so that a killer is bounded."""
+    """Promise 4: a redelivery writes a row; each attempt is counted before it runs, so their number is limited."""
     killed = []
 
     def receiver_that_kills_its_worker(**kwargs):
@@ -199,8 +199,8 @@ def test_a_redelivered_lone_message_counts_its_attempts(bus: Bus, signal: Signal
     assert only().error == "its worker was lost in attempt 3"
 
 
-def test_a_redelivered_batch_is_set_apart(bus: Bus, signal: Signal):
-    """What shared a Celery message with a killer is not judged with it: all run, the killer alone is dead at last."""
+def test_a_redelivered_batch_runs_one_by_one(bus: Bus, signal: Signal):
+    """All other texts of the Celery message run, and only the one that kills its worker is dead at last."""
     ran: list[int] = []
 
     def receiver(sender, number, **kwargs):
@@ -240,8 +240,8 @@ def only_first() -> Delivery:
     return Delivery.objects.all()[0]
 
 
-def test_retries_after_an_ordinary_failure_travel_together(bus: Bus, signal: Signal):
-    """What has raised an exception costs no more to run again than a first attempt."""
+def test_retries_after_an_exception_are_batched(bus: Bus, signal: Signal):
+    """They cost no more than a first attempt."""
     fails(signal, ValueError())
     with transaction.atomic():
         for _ in range(4):
@@ -254,8 +254,8 @@ def test_retries_after_an_ordinary_failure_travel_together(bus: Bus, signal: Sig
     assert [len(texts) for texts in bus.take()] == [4]
 
 
-def test_slow_retries_travel_alone(bus: Bus, signal: Signal):
-    """No other waits behind one, as behind a call that times out."""
+def test_slow_retries_run_alone(bus: Bus, signal: Signal):
+    """No other one waits behind a call that times out."""
     fails(signal, ValueError(), atomic=False)
     with transaction.atomic():
         for _ in range(4):
@@ -268,8 +268,8 @@ def test_slow_retries_travel_alone(bus: Bus, signal: Signal):
     assert [len(texts) for texts in bus.take()] == [1, 1, 1, 1]
 
 
-def test_a_retry_of_what_was_suspect_travels_alone_and_is_counted_before_it_runs(bus: Bus, signal: Signal, caplog):
-    """One that may have ended its worker takes no other along, also after it has raised an exception since."""
+def test_a_retry_under_suspicion_runs_alone_and_is_counted_first(bus: Bus, signal: Signal, caplog):
+    """A delivery that may have ended its worker stays under suspicion after an exception."""
     seen: list[Any] = []
 
     def receiver_that_raises(**kwargs):
@@ -286,8 +286,8 @@ def test_a_retry_of_what_was_suspect_travels_alone_and_is_counted_before_it_runs
     assert seen == [[("suspect", "running", number)] for number in (1, 2, 3)]
 
 
-def test_a_claim_that_is_given_back_waits_for_the_broker(bus: Bus, signal: Signal):
-    """The broker has the message still: a second one would take the claim away from the first. No attempt is paid."""
+def test_a_released_claim_waits_for_the_broker(bus: Bus, signal: Signal):
+    """The broker still has the message; a second one would take the claim away. No attempt is counted."""
     ran = []
     connect(signal, lambda **kwargs: ran.append(1), "receiver", retry=Retry(max_attempts=1))
     signal.send(None)
@@ -307,7 +307,7 @@ def test_a_claim_that_is_given_back_waits_for_the_broker(bus: Bus, signal: Signa
 
 
 def test_two_sweepers_at_once_publish_no_row_twice(bus: Bus, signal: Signal):
-    """However the sweepers of several workers meet, each row goes out once."""
+    """Each row is published once, in any order of the sweepers' steps."""
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send(None)
     ((text,),) = bus.take()
@@ -336,8 +336,8 @@ def test_two_sweepers_at_once_publish_no_row_twice(bus: Bus, signal: Signal):
     assert connection.vendor == "sqlite" or sum(published) == 400
 
 
-def test_claims_at_once_are_given_to_one(bus: Bus, signal: Signal):
-    """Of several workers that hold a copy, one runs it."""
+def test_simultaneous_claims_have_one_winner(bus: Bus, signal: Signal):
+    """Of several workers with a copy, one runs it."""
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send(None)
     ((text,),) = bus.take()
@@ -362,7 +362,7 @@ def test_claims_at_once_are_given_to_one(bus: Bus, signal: Signal):
     assert sorted(claims, key=lambda claim: claim is None) == [(1, 0, 0), None, None, None]
 
 
-def test_the_sweeper_looks_without_a_lock(bus: Bus, django_assert_num_queries):
-    """With nothing due, each of its seconds costs two reads: of what is due, and of the lanes."""
+def test_an_idle_sweep_takes_no_lock(bus: Bus, django_assert_num_queries):
+    """With nothing due, a sweep makes two reads: of due rows, and of markers."""
     with django_assert_num_queries(2):
         assert sweep() == 0

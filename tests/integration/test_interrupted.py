@@ -18,7 +18,7 @@ from signalbus.testing import DeliveryFailed, captured
 from tasks.admissions.models import Academy
 from tests.servers import wait_until
 
-from .bus import QUEUE, Bus, connect, cut_off_at_the_beginning, eager, new_signal, only, rows, soft_limit
+from .bus import QUEUE, Bus, connect, eager, interrupt_as_a_transaction_begins, new_signal, only, rows, soft_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,7 +135,7 @@ def test_a_limit_that_strikes_in_the_bus_itself_leaves_no_broken_connection(bus:
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_a_limit_that_strikes_as_a_transaction_begins_leaves_none_open(bus: Bus, signal: Signal, monkeypatch):
     """Django does not know of it yet, so nobody would end it: on SQLite nobody else could write any more."""
-    cut_off_at_the_beginning(bus, signal, monkeypatch)
+    interrupt_as_a_transaction_begins(bus, signal, monkeypatch)
 
 
 def test_a_driver_that_would_have_to_ask_its_server_is_taken_at_its_word():

@@ -21,9 +21,9 @@ from tasks.admissions.models import Academy
 from .bus import (
     Bus,
     connect,
-    cut_off_at_the_beginning,
     elsewhere,
     fails,
+    interrupt_as_a_transaction_begins,
     let_wait,
     new_signal,
     only,
@@ -225,7 +225,7 @@ def test_a_limit_that_a_receiver_catches_in_mid_query_disturbs_nobody(bus: Bus, 
 
 def test_a_limit_that_strikes_as_a_transaction_begins_leaves_none_open(bus: Bus, signal: Signal, monkeypatch):
     """Django does not know of it yet: what is written after it would be rolled back."""
-    cut_off_at_the_beginning(bus, signal, monkeypatch)
+    interrupt_as_a_transaction_begins(bus, signal, monkeypatch)
 
 
 def test_a_connection_that_the_server_ended_in_mid_run_is_a_failed_attempt(bus: Bus, signal: Signal):

@@ -1,1 +1,1 @@
-"""An app of models of every shape: what is fetched of them must be what Django's ORM fetches."""
+"""An app of models of every shape: rows must be loaded as Django's ORM loads them."""
