@@ -141,7 +141,8 @@ class Policy:
 
 # What Django's own connect() takes beside the receiver, and what ours takes.
 DJANGO_OPTIONS: Final = ("sender", "weak", "dispatch_uid")
-CONNECT_OPTIONS: Final = (*DJANGO_OPTIONS, *(each.name for each in fields(Policy)))
+_OPTIONS: Final = [(each.name, each.metadata["default"], each.metadata["check"]) for each in fields(Policy)]
+CONNECT_OPTIONS: Final = (*DJANGO_OPTIONS, *(name for name, _, _ in _OPTIONS))
 
 
 def policy_from(options: Mapping[str, Any]) -> Policy:
@@ -153,12 +154,7 @@ def policy_from(options: Mapping[str, Any]) -> Policy:
     Raises:
         ConfigurationError: an option with a value that means nothing.
     """
-    return Policy(
-        **{
-            each.name: each.metadata["check"](options.get(each.name, each.metadata["default"]))
-            for each in fields(Policy)
-        }
-    )
+    return Policy(**{name: check(options.get(name, default)) for name, default, check in _OPTIONS})
 
 
 def shows_options(function: F) -> F:
