@@ -1,4 +1,4 @@
-"""``manage.py signalbus``: what failed can be listed, retried and discarded, by people and by programs."""
+"""``manage.py signalbus`` lists, retries and discards failed deliveries, for people and for programs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .bus import QUEUE, Bus, connect, fails, new_signal, only, rows
 
 @pytest.fixture
 def mended() -> list[Any]:
-    """Fill it, and the receiver does not fail any more."""
+    """Fill the list, and the receiver does not fail any more."""
     return []
 
 
@@ -68,14 +68,14 @@ def run(*arguments: object) -> str:
 
 
 def test_failed_says_that_nothing_has_failed(bus: Bus):
-    """The list of a healthy bus is a sentence, and an empty list for programs."""
+    """Without failures the list is a sentence, and an empty list for programs."""
     assert run("failed") == "Nothing has failed.\n"
     assert json.loads(run("failed", "--json")) == []
     assert run("failed", "--state", "dead") == "Nothing is dead.\n"
 
 
 def test_failed_is_a_table_with_counts(bus: Bus, dead: Delivery, signal: Signal):
-    """A line for each with id, state, tries, time, signal and receiver; the error in one line; the counts in words."""
+    """Each line has id, state, attempts, time, signal and receiver, and the error in one line; the counts follow."""
     signal.send(None)
     bus.work()
     deliver(["garbage"], queue=QUEUE)
@@ -92,8 +92,8 @@ def test_failed_is_a_table_with_counts(bus: Bus, dead: Delivery, signal: Signal)
     assert run("failed", "--state", "pending").count("-> failing") == 1
 
 
-def test_failed_ends_with_a_count_of_what_was_skipped(bus: Bus, signal: Signal):
-    """Nothing has failed, and receivers were cancelled all the same: the list says how many, and how to see them."""
+def test_failed_ends_with_the_number_of_skipped_deliveries(bus: Bus, signal: Signal):
+    """Nothing has failed, but receivers did not run: the line says how many, and how to list them."""
     for number in range(2):
         academy = Academy.objects.create(name="A", slug=f"a{number}")
         signal.send(None, instance=academy)
@@ -114,7 +114,7 @@ def test_failed_ends_with_a_count_of_what_was_skipped(bus: Bus, signal: Signal):
 
 
 def test_failed_says_when_the_next_attempt_is(bus: Bus, signal: Signal):
-    """Of what will be tried again, and of what the broker did not take; not of what is dead."""
+    """It does for retries and unpublished deliveries, not for dead ones."""
     signal.send(None)
     bus.work()
     row = only()
@@ -133,7 +133,7 @@ def test_failed_says_when_the_next_attempt_is(bus: Bus, signal: Signal):
 
 
 def test_failed_says_what_helps_a_parked_delivery(bus: Bus):
-    """Workers with the newer code take it by themselves, once they run."""
+    """Workers with the newer code take it once they run."""
     signal = new_signal()
     connect(signal, lambda **kwargs: None, "count")
     signal.send(None)
@@ -145,7 +145,7 @@ def test_failed_says_what_helps_a_parked_delivery(bus: Bus):
 
 
 def test_failed_json_is_a_list_of_objects(bus: Bus, dead: Delivery, signal: Signal):
-    """For programs: at least id, signal, receiver, attempts, error and failed_at."""
+    """Each has at least id, signal, receiver, attempts, error and failed_at."""
     (shown,) = json.loads(run("failed", "--json"))
 
     assert shown["id"] == str(dead.pk)
@@ -159,8 +159,8 @@ def test_failed_json_is_a_list_of_objects(bus: Bus, dead: Delivery, signal: Sign
     assert {"started_at", "worker"} <= shown.keys()
 
 
-def test_failed_shows_what_a_message_is_about(bus: Bus, mended: list[Any]):
-    """Label and key of its instance, where that is a row; for programs too, with when and where it ran."""
+def test_failed_shows_the_instance_of_a_message(bus: Bus, mended: list[Any]):
+    """It shows label and key of a row; JSON also has when and where the delivery ran."""
     durable = new_signal(durable=True)
 
     def receiver_that_raises(**kwargs):
@@ -180,7 +180,7 @@ def test_failed_shows_what_a_message_is_about(bus: Bus, mended: list[Any]):
 
 
 def test_promise_5_retry_gives_a_fresh_allowance(bus: Bus, dead: Delivery, mended: list[Any]):
-    """Due at once, attempts keep counting, and as many new ones as the policy says."""
+    """The delivery is due at once, attempts go on counting, and it gets as many new ones as the policy says."""
     assert run("retry", dead.pk) == "1 delivery due again.\n"
     assert run("sweep") == "1 deliveries published.\n"
     bus.work()
@@ -197,8 +197,8 @@ def test_promise_5_retry_gives_a_fresh_allowance(bus: Bus, dead: Delivery, mende
     assert run("failed") == "Nothing has failed.\n"
 
 
-def test_retry_all_takes_what_failed_lists_and_leaves_what_was_refused(bus: Bus, dead: Delivery):
-    """Nobody vouches for a text that was refused: it is left, and one that waits is due at once."""
+def test_retry_all_retries_failed_deliveries_but_no_refused_texts(bus: Bus, dead: Delivery):
+    """The signature of a refused text was not verified; a delivery that waits is due at once."""
     deliver(["garbage"], queue=QUEUE)
 
     assert run("retry", "--all") == "1 delivery due again.\n"
@@ -206,8 +206,8 @@ def test_retry_all_takes_what_failed_lists_and_leaves_what_was_refused(bus: Bus,
     assert rows() == [("", "dead", 1), ("failing", "pending", 3)]
 
 
-def test_retry_needs_to_know_which(bus: Bus):
-    """Neither ids nor --all, or both: says what to give."""
+def test_retry_needs_ids_or_all(bus: Bus):
+    """With neither or both, the error says what to give."""
     with pytest.raises(CommandError, match="Say which"):
         run("retry")
     with pytest.raises(CommandError, match="Say which"):
@@ -216,7 +216,7 @@ def test_retry_needs_to_know_which(bus: Bus):
 
 @pytest.mark.parametrize("action", ["retry", "discard"])
 def test_an_unknown_id_is_an_error_and_the_others_are_done(bus: Bus, dead: Delivery, action: str):
-    """What could be done was done; the exit code tells that something was not."""
+    """The exit code tells that one was not found."""
     with pytest.raises(CommandError, match="1 of 2 left alone: not in the ledger"):
         run(action, dead.pk, uuid4())
 
@@ -224,19 +224,19 @@ def test_an_unknown_id_is_an_error_and_the_others_are_done(bus: Bus, dead: Deliv
 
 
 @pytest.mark.parametrize("action", ["retry", "discard"])
-def test_an_id_that_is_none_is_named(bus: Bus, action: str):
+def test_an_invalid_id_is_named(bus: Bus, action: str):
     """The error quotes it, and says where ids come from."""
     with pytest.raises(CommandError, match="'nonsense' is no id"):
         run(action, "nonsense")
 
 
 def test_an_id_given_twice_counts_once(bus: Bus, dead: Delivery):
-    """A pasted list may hold doubles."""
+    """A pasted list may have duplicates."""
     assert run("retry", dead.pk, dead.pk) == "1 delivery due again.\n"
 
 
-def test_discard_gives_up_for_good(bus: Bus, dead: Delivery):
-    """Not listed as failed, never published again, visible until it is purged; refused texts too."""
+def test_a_discarded_delivery_is_never_published_again(bus: Bus, dead: Delivery):
+    """It is not listed as failed, and visible until it is purged; so are refused texts."""
     deliver(["garbage"], queue=QUEUE)
     ids = list(Delivery.objects.values_list("id", flat=True))
 
@@ -248,8 +248,8 @@ def test_discard_gives_up_for_good(bus: Bus, dead: Delivery):
     assert run("failed", "--state", "discarded").count("discarded") >= 2
 
 
-def test_a_running_delivery_is_left_alone(bus: Bus, dead: Delivery):
-    """Neither retried nor discarded under the hands of the worker that runs it."""
+def test_a_running_delivery_is_neither_retried_nor_discarded(bus: Bus, dead: Delivery):
+    """A worker runs it."""
     Delivery.objects.update(state="running")
 
     for action in ("retry", "discard"):
@@ -259,8 +259,8 @@ def test_a_running_delivery_is_left_alone(bus: Bus, dead: Delivery):
     assert only().state == "running"
 
 
-def test_purge_takes_what_ended_and_is_old(bus: Bus, dead: Delivery, signal: Signal, mended: list[Any]):
-    """Done, skipped, discarded, and older than KEEP_SECONDS or --days; never what is dead or waits."""
+def test_purge_deletes_old_ended_deliveries(bus: Bus, dead: Delivery, signal: Signal, mended: list[Any]):
+    """These are done, skipped or discarded, and older than KEEP_SECONDS or --days; never dead or waiting."""
     signal.send(None)
     bus.work()
     mended.append(1)
@@ -278,7 +278,7 @@ def test_purge_takes_what_ended_and_is_old(bus: Bus, dead: Delivery, signal: Sig
 
 
 def test_purge_goes_in_small_batches(bus: Bus, signal: Signal, mended: list[Any]):
-    """Nobody waits long for it; a message stays, with all its deliveries, as long as one of them is not over."""
+    """No sender waits long for it; a message stays with all its deliveries as long as one has not ended."""
     connect(signal, lambda **kwargs: None, "beside")
     with broker("redis://127.0.0.1:1/0"):
         for _ in range(5):
@@ -298,7 +298,7 @@ def test_purge_goes_in_small_batches(bus: Bus, signal: Signal, mended: list[Any]
 
 
 def test_sweep_without_a_broker_is_an_error(bus: Bus, dead: Delivery):
-    """The exit code tells it, and the text says what to look at."""
+    """The exit code says so, and the text says what to look at."""
     run("retry", dead.pk)
     with broker("redis://127.0.0.1:1/0"), pytest.raises(CommandError, match="CELERY_BROKER_URL"):
         run("sweep")
@@ -307,13 +307,13 @@ def test_sweep_without_a_broker_is_an_error(bus: Bus, dead: Delivery):
 
 
 def test_a_sub_command_is_needed(bus: Bus):
-    """`manage.py signalbus` alone says which there are."""
+    """`manage.py signalbus` alone lists the sub-commands."""
     with pytest.raises(CommandError, match="COMMAND"):
         call_command("signalbus")
 
 
 def test_times_are_in_utc(bus: Bus, dead: Delivery):
-    """Whatever the project's time zone, the list is in UTC, as its heading says."""
+    """The list is in UTC in any time zone, as its heading says."""
     assert dead.failed_at is not None
     with override_settings(TIME_ZONE="Asia/Tokyo"):
         shown = run("failed")
@@ -322,8 +322,8 @@ def test_times_are_in_utc(bus: Bus, dead: Delivery):
     assert dead.failed_at.strftime("%Y-%m-%d %H:%M:%S") in shown
 
 
-def test_status_says_which_way_messages_take(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch):
-    """For the default queue and each that a receiver names, with the reason where Celery's is taken."""
+def test_status_says_how_messages_are_published(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch):
+    """It does for each queue, with the reason if Celery publishes them."""
     connect(signal, lambda **kwargs: None, "mailer", queue="mail")
     assert "signalbus: written to Redis directly" in run("status")
     assert "mail: written to Redis directly" in run("status")
@@ -333,8 +333,8 @@ def test_status_says_which_way_messages_take(bus: Bus, signal: Signal, monkeypat
 
 
 @pytest.mark.parametrize("address", ["redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//"])
-def test_status_tells_of_a_broker_that_is_away(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch, address: str):
-    """What the ledger and the code tell is said first; then which setting to look at, as an error."""
+def test_status_reports_an_absent_broker(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch, address: str):
+    """It prints the ledger's and the code's facts first, then the setting to look at, as an error."""
     monkeypatch.setattr(unused_code, "modules_not_imported", lambda: ["shop.handlers (/shop/handlers.py:3)"])
     connect(signal, lambda **kwargs: None, "count", queue="tills")
     out = io.StringIO()
@@ -350,8 +350,8 @@ def test_status_tells_of_a_broker_that_is_away(bus: Bus, signal: Signal, monkeyp
     assert "shop.handlers" in shown
 
 
-def test_status_tells_of_an_app_that_cannot_be_imported(bus: Bus, settings: Any):
-    """Its own error has the remedy; nothing is said of an address."""
+def test_status_reports_an_app_that_cannot_be_imported(bus: Bus, settings: Any):
+    """Its own error has the remedy; no address is named."""
     get_app.cache_clear()
     settings.SIGNALBUS = {**settings.SIGNALBUS, "CELERY_APP": "no_such:app"}
     try:
@@ -363,11 +363,11 @@ def test_status_tells_of_an_app_that_cannot_be_imported(bus: Bus, settings: Any)
     assert "does the broker run" not in str(caught.value)
 
 
-class TestWhetherAnybodyWorks:
-    """``status`` and ``failed`` tell whether anybody works."""
+class TestWorkersInStatus:
+    """``status`` and ``failed`` say whether a worker consumes each queue."""
 
     def test_without_a_worker(self, bus: Bus):
-        """Each queue says what waits, since when, and that nobody consumes it; ``failed`` points there."""
+        """Each queue says how much waits, since when, and that no worker consumes it; ``failed`` refers to it."""
         signal = new_signal(durable=True)
         connect(signal, lambda **kwargs: None, "count")
         signal.send(None)
@@ -383,8 +383,8 @@ class TestWhetherAnybodyWorks:
         assert "NO WORKER consumes it; one was last heard of at 20" in run("status")
         assert run("failed") == "Nothing has failed.\n"
 
-    def test_what_failed_is_counted(self, bus: Bus):
-        """A delivery that waits for its retry, a parked and a dead one are counted apart, and ``failed`` is named."""
+    def test_failed_parked_and_dead_deliveries_are_counted(self, bus: Bus):
+        """They are counted separately, and ``failed`` is named."""
         assert "failed and wait" not in run("status")
         signal = new_signal(durable=True)
         fails(signal, ValueError("no"), retry=Retry(max_attempts=1))
@@ -400,7 +400,7 @@ class TestWhetherAnybodyWorks:
         assert expected in run("status")
 
     def test_queue_of_a_receiver(self, bus: Bus):
-        """A queue that one receiver names is told of by itself, and so is one that no receiver names any more."""
+        """A queue that a receiver names has lines of its own, and so does one that no receiver names any more."""
         signal = new_signal(durable=True)
         connect(signal, lambda **kwargs: None, "count", queue="tills")
         signal.send(None)
@@ -413,7 +413,7 @@ class TestWhetherAnybodyWorks:
         assert "NO WORKER" in lines[at + 2]
 
     def test_with_a_worker(self, bus: Bus):
-        """A worker that claims is seen by the name of its connection, which names its queues."""
+        """A worker that claims is found by the name of its connection, which lists its queues."""
         signal = new_signal(durable=True)
         connect(signal, lambda **kwargs: None, "count")
         signal.send(None)
@@ -423,8 +423,8 @@ class TestWhetherAnybodyWorks:
         bus.client.client_setname("signalbus:mails")
         assert "NO WORKER" in run("status")
 
-    def test_a_worker_that_waits_as_kombu_does(self, bus: Bus):
-        """It does not say for which queue: only what waits for a minute, with no worker heard of since, is told."""
+    def test_a_worker_with_kombus_transport(self, bus: Bus):
+        """It does not name its queues: only messages that wait for a minute without a sign of a worker are reported."""
         signal = new_signal(durable=True)
         connect(signal, lambda **kwargs: None, "count")
         signal.send(None)
@@ -439,8 +439,8 @@ class TestWhetherAnybodyWorks:
             bus.client.lpush("another", "end")
             waiting.join(10)
 
-    def test_a_broker_that_is_away(self, bus: Bus):
-        """``failed`` says so of each queue, does not fail for it, and waits for it once."""
+    def test_failed_during_an_outage_of_the_broker(self, bus: Bus):
+        """``failed`` says so for each queue, succeeds, and waits for the broker once."""
         signal = new_signal()
         connect(signal, lambda **kwargs: None, "count", queue="tills")
         with (
@@ -453,8 +453,8 @@ class TestWhetherAnybodyWorks:
         assert shown.count("Is CELERY_BROKER_URL ('redis://127.0.0.1:1/0') right, and does the broker run?") == 1
         assert opened.call_count == 1
 
-    def test_what_is_overlooked(self, bus: Bus, monkeypatch: pytest.MonkeyPatch):
-        """Modules that nobody imports, and signals without receivers, are told."""
+    def test_status_names_unused_code(self, bus: Bus, monkeypatch: pytest.MonkeyPatch):
+        """These are modules that nothing imports, and signals without receivers."""
         monkeypatch.setattr(unused_code, "modules_not_imported", lambda: ["shop.handlers (/shop/handlers.py:3)"])
         monkeypatch.setattr(unused_code, "signals_without_receivers", lambda: ["shop.sold", "shop.bought"])
         monkeypatch.setattr(unsent, "receivers_without_sends", lambda: ["on_sale listens to auth.Group"])
@@ -487,8 +487,8 @@ execute_from_command_line(["manage.py", "signalbus", "failed", *sys.argv[1:]])
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_failed_ends_quietly_when_its_reader_has_seen_enough(options: list[str]):
-    """As in ``failed | head -1``: no traceback, and no word about a broken pipe at the end either."""
+def test_failed_ends_quietly_when_its_reader_stops(options: list[str]):
+    """``failed | head -1`` prints no traceback, and no word about a broken pipe."""
     command = [sys.executable, "-c", MANY_ROWS, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -500,7 +500,7 @@ def test_failed_ends_quietly_when_its_reader_has_seen_enough(options: list[str])
 
 
 def test_failed_prints_no_empty_line(bus: Bus, signal: Signal):
-    """A row without an error, and that waits for nothing, is one line."""
+    """A row without an error is one line."""
     connect(signal, lambda **kwargs: None, "beside")
     with broker("redis://127.0.0.1:1/0"):
         signal.send(None)

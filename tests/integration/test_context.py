@@ -1,4 +1,4 @@
-"""What ``SIGNALBUS["CARRY"]`` lists is captured at send() and restored around each delivery, before rows are loaded."""
+"""``SIGNALBUS["CARRY"]`` captures context at send() and restores it around each delivery, before rows are loaded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ realm: ContextVar[str | None] = ContextVar("realm", default=None)
 
 
 class Realm:
-    """Carries a context variable."""
+    """A carrier of a context variable."""
 
     name = "realm"
 
@@ -55,7 +55,7 @@ class Realm:
 
 
 class RealmThatFails(Realm):
-    """Cannot be restored."""
+    """A carrier that cannot restore."""
 
     @contextmanager
     def restore(self, value: str) -> Iterator[None]:
@@ -77,14 +77,14 @@ def inside(name: str | None) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def carried() -> Iterator[None]:
-    """Carry the realm."""
+    """Configure the carrier."""
     with override_settings(SIGNALBUS={"CARRY": [Realm()]}):
         yield
 
 
 @pytest.fixture
 def seen() -> list[Any]:
-    """In which realm each receiver ran."""
+    """The realm in which each receiver ran."""
     return []
 
 
@@ -115,8 +115,8 @@ def test_each_form_of_sending_captures_the_context(bus: Bus, seen, form: str, op
 
 
 @pytest.mark.parametrize("policy", [{"atomic": False}, {"timeout": 30}, {"async": True}, {"ordered": True}], ids=str)
-def test_each_kind_of_receiver_runs_in_it(bus: Bus, seen, policy: dict[str, Any]):
-    """With or without a transaction, a timeout, a coroutine or an order."""
+def test_each_kind_of_receiver_runs_in_the_context(bus: Bus, seen, policy: dict[str, Any]):
+    """It may have a transaction, a timeout or an order, or be a coroutine."""
     signal = new_signal(durable=True, **({"ordered_by": "number"} if policy.pop("ordered", False) else {}))
 
     async def coroutine(**kwargs: Any) -> None:
@@ -131,8 +131,8 @@ def test_each_kind_of_receiver_runs_in_it(bus: Bus, seen, policy: dict[str, Any]
     assert seen == ["alpha", "beta", None]
 
 
-def test_a_retry_and_a_later_delivery_run_in_it(bus: Bus, seen):
-    """The text that the ledger keeps has it."""
+def test_a_retry_and_a_later_delivery_run_in_the_context(bus: Bus, seen):
+    """The ledger's text has it."""
     signal = new_signal()
 
     def receiver_that_fails_once(**kwargs: Any) -> None:
@@ -151,8 +151,8 @@ def test_a_retry_and_a_later_delivery_run_in_it(bus: Bus, seen):
     assert seen == ["alpha", "alpha", "beta"]
 
 
-def test_what_a_receiver_sends_is_sent_from_the_context_that_was_restored(bus: Bus, seen):
-    """A cascade stays in the context of its root, also where it is sent by a callback of on_commit."""
+def test_a_receivers_messages_carry_the_restored_context(bus: Bus, seen):
+    """A cascade keeps the context of its root, also from a callback of on_commit."""
     first, second = new_signal(durable=True), new_signal(durable=True)
 
     def pass_on(**kwargs: Any) -> None:
@@ -170,8 +170,8 @@ def test_what_a_receiver_sends_is_sent_from_the_context_that_was_restored(bus: B
 
 @pytest.mark.parametrize("policy", [{}, {"atomic": False}], ids=str)
 @pytest.mark.parametrize("count", [1, 3])
-def test_callbacks_of_on_commit_run_in_it(bus: Bus, seen, policy: dict[str, Any], count: int):
-    """Those of a receiver that runs alone, and of receivers that share a commit."""
+def test_callbacks_of_on_commit_run_in_the_context(bus: Bus, seen, policy: dict[str, Any], count: int):
+    """The receiver may run alone or in a group commit."""
     signal = new_signal(durable=True)
 
     def leave_a_callback(**kwargs: Any) -> None:
@@ -187,7 +187,7 @@ def test_callbacks_of_on_commit_run_in_it(bus: Bus, seen, policy: dict[str, Any]
 
 
 def test_deliveries_of_different_context_share_no_commit(bus: Bus, seen, monkeypatch):
-    """Those of one context do; each runs in its own."""
+    """Deliveries of the same context do."""
     together: list[list[Any]] = []
 
     class SharedCommit(group_commit.SharedCommit):
@@ -215,8 +215,8 @@ def test_deliveries_of_different_context_share_no_commit(bus: Bus, seen, monkeyp
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_it_is_captured_in_the_thread_of_the_sender(bus: Bus, lazy: bool):
-    """Also where an event loop runs, and another thread records: a connection, and so a tenant, is of one thread."""
+def test_the_context_is_captured_in_the_senders_thread(bus: Bus, lazy: bool):
+    """An event loop may run, and another thread record: a connection, and so a tenant, belongs to one thread."""
 
     class Thread(Realm):
         name = "thread"
@@ -239,7 +239,7 @@ def test_it_is_captured_in_the_thread_of_the_sender(bus: Bus, lazy: bool):
 
 
 def test_unique_messages_of_another_context_are_not_equal(bus: Bus, seen):
-    """A message that waits stands for no message of another tenant's."""
+    """A waiting message does not stand for another tenant's."""
     signal = new_signal(durable=True, unique="number")
     connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver")
     for name in ("alpha", "beta", "alpha", None):
@@ -250,7 +250,7 @@ def test_unique_messages_of_another_context_are_not_equal(bus: Bus, seen):
 
 
 def test_a_worker_without_the_carrier_parks_the_message(bus: Bus, seen, caplog):
-    """It names the carrier; a worker that has it delivers the message."""
+    """The reason names the carrier; a worker that has it delivers the message."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver")
     with inside("alpha"):
@@ -263,8 +263,8 @@ def test_a_worker_without_the_carrier_parks_the_message(bus: Bus, seen, caplog):
     assert (only().state, only().attempts, seen) == ("done", 1, ["alpha"])
 
 
-def test_a_message_with_context_is_of_a_version_that_older_workers_park(bus: Bus):
-    """One without is as before, to the byte; so an older worker delivers nothing in a wrong context."""
+def test_older_workers_park_a_message_with_context(bus: Bus):
+    """A message without context is the same as before, to the byte."""
     signal = new_signal()
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send(None)
@@ -278,7 +278,7 @@ def test_a_message_with_context_is_of_a_version_that_older_workers_park(bus: Bus
 
 
 def test_an_error_of_restore_is_a_failed_attempt(bus: Bus, seen):
-    """With a traceback that names the carrier; the receiver did not run, and runs once the carrier works."""
+    """Its traceback names the carrier; the receiver runs once the carrier works."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver", retry=Retry(max_attempts=3))
     with inside("alpha"):
@@ -294,8 +294,8 @@ def test_an_error_of_restore_is_a_failed_attempt(bus: Bus, seen):
 
 
 @pytest.mark.parametrize("suppress", [True, False])
-def test_the_error_of_a_receiver_counts_whatever_a_carrier_makes_of_it(bus: Bus, suppress: bool):
-    """A carrier that swallows it, or fails after it, hides neither that it failed nor how."""
+def test_a_carrier_cannot_hide_a_receivers_error(bus: Bus, suppress: bool):
+    """It may swallow the error, or fail after it."""
 
     class Meddling(Realm):
         @contextmanager
@@ -320,8 +320,8 @@ def test_the_error_of_a_receiver_counts_whatever_a_carrier_makes_of_it(bus: Bus,
 
 
 @pytest.mark.parametrize("value", [{1: 2}, (1,), float("nan"), object()], ids=["integer key", "tuple", "nan", "object"])
-def test_what_is_not_json_cannot_be_captured(bus: Bus, value: object):
-    """The send fails as for a payload that cannot travel, and names the carrier; nothing is sent."""
+def test_a_captured_value_must_be_json(bus: Bus, value: object):
+    """The send raises a PayloadError that names the carrier; nothing is sent."""
 
     class Odd(Realm):
         def capture(self) -> Any:
@@ -352,8 +352,8 @@ def test_an_error_of_capture_fails_the_send(bus: Bus):
     assert (bus.take(), rows()) == ([], [])
 
 
-def test_bridges_carry_it(bus: Bus, seen):
-    """A plain Django signal is received in the context of its sender."""
+def test_bridges_carry_the_context(bus: Bus, seen):
+    """A plain Django signal is received in its sender's context."""
 
     def on_save(sender: Any, **kwargs: Any) -> None:
         seen.append(realm.get())
@@ -368,7 +368,7 @@ def test_bridges_carry_it(bus: Bus, seen):
     assert seen == ["alpha"]
 
 
-def test_the_tools_for_tests_restore_it(bus: Bus, seen):
+def test_the_tools_for_tests_restore_the_context(bus: Bus, seen):
     """deliver_all() and immediate() deliver as a worker does."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver")
@@ -382,8 +382,8 @@ def test_the_tools_for_tests_restore_it(bus: Bus, seen):
     assert seen == ["alpha", "beta"]
 
 
-def test_failed_shows_it(bus: Bus):
-    """Who looks at the list sees of which tenant a delivery is; programs get the values."""
+def test_failed_shows_the_context(bus: Bus):
+    """JSON has the values."""
     signal = new_signal(durable=True)
     fails(signal, ValueError("no"), retry=Retry(max_attempts=1))
     with inside("alpha"):
@@ -399,7 +399,7 @@ def test_failed_shows_it(bus: Bus):
 
 @pytest.fixture
 def schemas(bus: Bus) -> Iterator[None]:
-    """Two tenants' schemas, each with a row of one key, on PostgreSQL."""
+    """Two tenants' schemas on PostgreSQL, each with a row of the same key."""
     if connection.vendor != "postgresql":
         pytest.skip("it has schemas")
     with connection.cursor() as cursor:
@@ -413,7 +413,7 @@ def schemas(bus: Bus) -> Iterator[None]:
 
 
 class SearchPath:
-    """Carries the schema that a connection looks in, as a middleware of the host's sets it."""
+    """A carrier of the schema in which a connection looks, like a host's middleware."""
 
     name = "search_path"
 

@@ -1,4 +1,4 @@
-"""The ledger's promises under every order of crashes that Hypothesis can think of, on a real SQLite."""
+"""The ledger's promises under every order of crashes that Hypothesis generates, on a real SQLite."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def _states() -> list[tuple[UUID, str, str]]:
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_whatever_dies_and_whenever_what_was_committed_ends_and_nothing_runs_twice(database_url: str):
+def test_any_order_of_crashes_loses_nothing_and_runs_nothing_twice(database_url: str):
     """Promises 2 and 3 hold for any order of crashes (SIGNALBUS_CRASHES=2000: as many orders)."""
     Crashes.signal = new_signal_with_receivers()
     run_state_machine_as_test(

@@ -30,7 +30,7 @@ __all__ = ["other"]
 
 @pytest.fixture
 def deaths() -> Iterator[list[Any]]:
-    """What `delivery_dead` tells: (delivery, error)."""
+    """The signals `delivery_dead`: (delivery, error)."""
     heard: list[Any] = []
 
     def on_dead(sender, delivery, error, **kwargs):
@@ -62,7 +62,7 @@ def of_an_attempt(bus: Bus) -> None:
 
 
 def of_what_cannot_be_sent(bus: Bus) -> None:
-    """`send_robust()` keeps what it cannot send."""
+    """`send_robust()` records a payload that it cannot send."""
     signal = new_signal()
     connect(signal, lambda **kwargs: None, "first")
     connect(signal, lambda **kwargs: None, "second", queue="email")
@@ -70,7 +70,7 @@ def of_what_cannot_be_sent(bus: Bus) -> None:
 
 
 def of_a_row_that_cannot_be_published(bus: Bus) -> None:
-    """The sweeper finds a row whose text nobody can read."""
+    """The sweeper finds a row whose text cannot be read."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send(None)
@@ -81,7 +81,7 @@ def of_a_row_that_cannot_be_published(bus: Bus) -> None:
 
 
 def of_an_unknown_receiver(bus: Bus) -> None:
-    """A worker meets for a second time what has been parked for its day."""
+    """A worker gets a parked message again after its day."""
     signal = new_signal()
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send(None)
@@ -93,7 +93,7 @@ def of_an_unknown_receiver(bus: Bus) -> None:
 
 
 def park_a_text(bus: Bus) -> str:
-    """Let a text come whose key this worker does not hold."""
+    """Receive a text whose key this worker does not have."""
     with override_settings(SIGNALBUS={"SIGNING_KEYS": ["a key to come"]}):
         text = text_of("{}")
     deliver([text])
@@ -103,18 +103,18 @@ def park_a_text(bus: Bus) -> str:
 
 
 def of_a_text_that_comes_again(bus: Bus) -> None:
-    """A worker meets a sealed text again whose day is over."""
+    """A worker gets a sealed text again after its day."""
     deliver([park_a_text(bus)])
 
 
 def of_a_text_that_is_due(bus: Bus) -> None:
-    """The sweeper looks at a sealed text whose day is over."""
+    """The sweeper looks at a sealed text after its day."""
     park_a_text(bus)
     sweep()
 
 
 def of_a_refused_text(bus: Bus) -> None:
-    """A worker refuses a text that nobody vouches for; a copy of it is only counted."""
+    """A worker refuses a text whose signature cannot be verified; a copy of it is only counted."""
     deliver(["garbage"])
     deliver(["garbage"])
 
@@ -143,8 +143,8 @@ def test_each_death_is_told_once(bus: Bus, deaths, caplog, happens, logged: int)
     assert len(errors) == logged
 
 
-def test_a_row_that_runs_is_not_told_dead(bus: Bus, deaths):
-    """A delivery that has ended elsewhere meanwhile stays as it is, and nobody is told that it died."""
+def test_a_running_row_is_not_reported_dead(bus: Bus, deaths):
+    """A delivery that has ended elsewhere meanwhile does not change."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send(None)
@@ -157,8 +157,8 @@ def test_a_row_that_runs_is_not_told_dead(bus: Bus, deaths):
     assert (only().state, deaths) == (State.DONE, [])
 
 
-def test_a_rollback_takes_the_death_back(bus: Bus, deaths):
-    """What could not be sent is told after the sender's commit, and not at all after a rollback."""
+def test_a_rollback_sends_no_delivery_dead(bus: Bus, deaths):
+    """The death of a payload that cannot be sent is reported after the sender's commit."""
     signal = new_signal()
     connect(signal, lambda **kwargs: None, "receiver")
     with rolled_back():
@@ -174,7 +174,7 @@ def test_a_rollback_takes_the_death_back(bus: Bus, deaths):
 
 
 def test_another_databases_commit_is_waited_for(bus: Bus, deaths, other: str):
-    """Where only another database is in a transaction, its commit decides."""
+    """If only another database is in a transaction, its commit decides."""
     signal = new_signal()
     connect(signal, lambda **kwargs: None, "receiver")
     with rolled_back(using=other):
@@ -185,8 +185,8 @@ def test_another_databases_commit_is_waited_for(bus: Bus, deaths, other: str):
     assert told(deaths) == list(dead_rows())
 
 
-def test_what_a_listener_cannot_send_is_not_told_again(bus: Bus):
-    """A receiver of `delivery_dead` that cannot send its own message is called once, and not without an end."""
+def test_a_failed_message_of_a_listener_is_not_reported_again(bus: Bus):
+    """A receiver of `delivery_dead` that cannot send its own message is called once."""
     alarm = new_signal()
     connect(alarm, lambda **kwargs: None, "receiver")
     calls: list[object] = []

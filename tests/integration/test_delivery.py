@@ -1,4 +1,4 @@
-"""Promises 4 and 5: each receiver on its own, and what fails is kept, tried again and told."""
+"""Promises 4 and 5: receivers are independent, and failures are recorded, retried and reported."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ LEAK: contextvars.ContextVar[str] = contextvars.ContextVar("leak", default="clea
 
 
 class NeedsALibrary(BaseCache):
-    """A cache as Django's for memcached is where no client is installed."""
+    """A cache whose client is not installed, like Django's for memcached."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         raise ImportError("No module named 'pymemcache'")
 
 
 def tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the messages of the bus's log records that hold a traceback."""
+    """Return the messages of the bus's log records with a traceback."""
     return [record.getMessage() for record in caplog.records if record.name == "signalbus" and record.exc_info]
 
 
 def test_promise_4_a_delivery_that_succeeds_writes_nothing(bus: Bus, signal: Signal):
-    """No row, and no statement at all, for what needs no rows and goes well."""
+    """Without rows and failures, a delivery makes no statement at all."""
     ran = []
     connect(signal, lambda **kwargs: ran.append(1), "well", atomic=False)
     signal.send(None)
@@ -51,7 +51,7 @@ def test_promise_4_a_delivery_that_succeeds_writes_nothing(bus: Bus, signal: Sig
 
 
 def test_a_receiver_that_cannot_be_called_waits_for_its_next_release(bus: Bus, signal: Signal, caplog):
-    """The error says what was sent; a release whose receiver accepts it gets it without anybody's help."""
+    """The error names the payload; a release whose receiver accepts it gets it by itself."""
 
     def requires(craeted, **kwargs):
         pass
@@ -70,7 +70,7 @@ def test_a_receiver_that_cannot_be_called_waits_for_its_next_release(bus: Bus, s
     assert rows() == [("requiring", "done", 2)]
 
 
-def test_a_failure_is_kept_logged_once_and_told(bus: Bus, signal: Signal, told, caplog):
+def test_a_failure_is_recorded_logged_once_and_signalled(bus: Bus, signal: Signal, told, caplog):
     """The row has error, traceback (its end), attempts, queue and due time; one log record has the traceback."""
     fails(signal, ValueError("no luck"), retry=Retry(base_delay=100, jitter=False))
     signal.send(None)
@@ -88,8 +88,8 @@ def test_a_failure_is_kept_logged_once_and_told(bus: Bus, signal: Signal, told, 
     assert len(tracebacks(caplog)) == 1
 
 
-def test_error_and_traceback_are_cut(bus: Bus, signal: Signal):
-    """However long a receiver's error is, and whatever characters it holds, its row is small, and can be written."""
+def test_error_and_traceback_are_truncated(bus: Bus, signal: Signal):
+    """A row is small and can be written, however long the error is and whatever characters it has."""
     fails(signal, ValueError("\x00\ud800" + "x" * 1_000_000))
     signal.send(None)
     bus.work()
@@ -99,7 +99,7 @@ def test_error_and_traceback_are_cut(bus: Bus, signal: Signal):
     assert only().error.startswith("ValueError: \\x00\\ud800")
 
 
-def test_a_failure_is_tried_again_until_it_succeeds(bus: Bus, signal: Signal, told):
+def test_a_failure_is_retried_until_it_succeeds(bus: Bus, signal: Signal, told):
     """The attempts count up, the delivery's id stays, and it ends as done, without its error."""
     seen: list[tuple[int, Any]] = []
 
@@ -125,7 +125,7 @@ def test_a_failure_is_tried_again_until_it_succeeds(bus: Bus, signal: Signal, to
 
 
 def test_the_last_attempt_makes_it_dead(bus: Bus, signal: Signal, told, caplog):
-    """Retry(max_attempts=1): dead at once, with one log record and delivery_dead."""
+    """With Retry(max_attempts=1) it is dead at once, with one log record and delivery_dead."""
     fails(signal, ValueError("no luck"), retry=ONCE)
     signal.send(None)
     bus.work()
@@ -138,7 +138,7 @@ def test_the_last_attempt_makes_it_dead(bus: Bus, signal: Signal, told, caplog):
 
 
 def test_reject_makes_it_dead_at_once(bus: Bus, signal: Signal, told):
-    """A receiver that says that it will never succeed is not tried again."""
+    """A rejected delivery is not retried."""
     fails(signal, Reject("never"))
     signal.send(None)
     bus.work()
@@ -150,7 +150,7 @@ def test_reject_makes_it_dead_at_once(bus: Bus, signal: Signal, told):
 
 @pytest.mark.parametrize(("delay", "at_least"), [(77, 75), (1e30, 3e7), (-5, -1)])
 def test_retry_later_is_obeyed(bus: Bus, signal: Signal, delay: float, at_least: float):
-    """It counts as an attempt, and comes again after its own delay; one that no calendar holds is cut."""
+    """It counts as an attempt, and the next one comes after its own delay; an extreme delay is limited."""
     fails(signal, RetryLater(delay))
     signal.send(None)
     bus.work()
@@ -161,8 +161,8 @@ def test_retry_later_is_obeyed(bus: Bus, signal: Signal, delay: float, at_least:
     assert (row.due_at - row.failed_at).total_seconds() >= at_least
 
 
-def test_retry_later_is_a_wish_and_no_error(bus: Bus, signal: Signal, told, caplog):
-    """Logged at INFO, in a line without a traceback; told as any attempt that will come again."""
+def test_retry_later_is_logged_at_info(bus: Bus, signal: Signal, told, caplog):
+    """The line has no traceback; delivery_failed is sent."""
     caplog.set_level("INFO", "signalbus")
     fails(signal, RetryLater(77))
     signal.send(None)
@@ -177,7 +177,7 @@ def test_retry_later_is_a_wish_and_no_error(bus: Bus, signal: Signal, told, capl
 
 @pytest.mark.parametrize("error", [MemoryError("all"), SystemExit(3), GeneratorExit(), BaseException("odd")])
 def test_bad_input_memory_error_and_system_exit_are_failed_attempts(bus: Bus, signal: Signal, error: BaseException):
-    """Bad input, MemoryError and SystemExit in a receiver: a failed attempt; bounded; then dead."""
+    """Bad input, MemoryError and SystemExit in a receiver are failed attempts, limited in number, then dead."""
     fails(signal, error, retry=Retry(max_attempts=2))
     signal.send(None)
     bus.work()
@@ -189,7 +189,7 @@ def test_bad_input_memory_error_and_system_exit_are_failed_attempts(bus: Bus, si
 
 
 def test_promise_5_one_failing_receiver_disturbs_no_other(bus: Bus, signal: Signal):
-    """In a message and in a batch: only what failed is tried again, and what failed wrote nothing."""
+    """In a message and in a batch only the failed delivery is retried, and it wrote nothing."""
     ran = []
     connect(signal, lambda number, **kwargs: ran.append(("before", number)), "before")
 
@@ -214,7 +214,7 @@ def test_promise_5_one_failing_receiver_disturbs_no_other(bus: Bus, signal: Sign
 
 @pytest.mark.parametrize("raw", [True, False])
 def test_a_receiver_that_swallows_a_database_error_is_not_done(bus: Bus, signal: Signal, raw: bool):
-    """Its transaction can only be rolled back: that is a failure, not a success that wrote nothing."""
+    """Its transaction can only be rolled back, so the attempt fails."""
 
     def receiver_that_swallows(**kwargs):
         Academy.objects.create(name="lost", slug="lost")
@@ -239,7 +239,7 @@ def test_a_receiver_that_swallows_a_database_error_is_not_done(bus: Bus, signal:
 
 
 def test_a_receiver_that_closes_its_connection_fails_alone(bus: Bus, signal: Signal):
-    """Its failure can still be written, and the next receiver has a connection."""
+    """Its failure is still recorded, and the next receiver has a connection."""
     ran = []
 
     def receiver_that_closes_its_connection(**kwargs):
@@ -256,7 +256,7 @@ def test_a_receiver_that_closes_its_connection_fails_alone(bus: Bus, signal: Sig
 
 @pytest.mark.parametrize("database", [DATABASE or "postgres"])  # SQLite has no connections to end
 def test_a_connection_that_the_database_ended_fails_one_attempt(bus: Bus, signal: Signal):
-    """The failure of a receiver whose connection was cut is written through a new one."""
+    """The failure is recorded through a new connection."""
     ran = []
     cut = "KILL connection_id()" if connection.vendor == "mysql" else "SELECT pg_terminate_backend(pg_backend_pid())"
 
@@ -274,8 +274,8 @@ def test_a_connection_that_the_database_ended_fails_one_attempt(bus: Bus, signal
     assert rows() == [("cut", "pending", 1), ("cut in a transaction", "pending", 1)]
 
 
-def test_atomic_rolls_back_and_without_it_what_was_written_stays(bus: Bus, signal: Signal):
-    """atomic=True: a failed attempt leaves nothing; atomic=False: the receiver's own business."""
+def test_a_failed_atomic_receiver_leaves_no_writes(bus: Bus, signal: Signal):
+    """Without atomic its writes stay."""
 
     def receiver_that_writes_and_raises(**kwargs):
         current_one = current()
@@ -320,8 +320,8 @@ def test_receivers_share_the_clients_of_caches(bus: Bus, signal: Signal, setting
     assert worker.run(caches.all, initialized_only=True) == [first]  # which are closed after a task
 
 
-def test_what_a_receiver_activates_does_not_reach_the_next(bus: Bus, signal: Signal):
-    """Language, time zone, context variables and the current delivery end with the receiver, also if it fails."""
+def test_a_receivers_context_does_not_reach_the_next(bus: Bus, signal: Signal):
+    """Language, time zone, context variables and the current delivery end with it, also if it fails."""
     seen = []
 
     def receiver_that_leaks(**kwargs):
@@ -343,7 +343,7 @@ def test_what_a_receiver_activates_does_not_reach_the_next(bus: Bus, signal: Sig
 
 
 def test_async_receivers_run_in_their_transaction(bus: Bus, signal: Signal):
-    """`async def` with the ORM: what it writes is rolled back if it fails, and kept if it does not."""
+    """The writes of an `async def` receiver are rolled back if it fails, and committed otherwise."""
 
     async def async_receiver(sender, fail, **kwargs):
         await Academy.objects.acreate(name="async", slug=f"async-{fail}")
@@ -359,8 +359,8 @@ def test_async_receivers_run_in_their_transaction(bus: Bus, signal: Signal):
     assert rows() == [("async", "pending", 1)]
 
 
-def test_an_async_receiver_that_follows_a_relation_is_told_what_to_do(bus: Bus, signal: Signal):
-    """The ledger's error names the option that fetches the relation along."""
+def test_an_async_receiver_that_follows_a_relation_gets_the_remedy(bus: Bus, signal: Signal):
+    """The ledger's error names the option that loads the relation."""
 
     async def async_receiver(instance, **kwargs):
         str(instance.academy.name)
@@ -376,7 +376,7 @@ def test_an_async_receiver_that_follows_a_relation_is_told_what_to_do(bus: Bus, 
 
 
 def test_a_timeout_is_a_failure(bus: Bus, signal: Signal):
-    """A receiver that takes longer than its timeout is interrupted, and its transaction rolled back."""
+    """The receiver is interrupted, and its transaction rolled back."""
 
     def receiver_that_hangs(**kwargs):
         Academy.objects.create(name="slow", slug="slow")
@@ -390,8 +390,8 @@ def test_a_timeout_is_a_failure(bus: Bus, signal: Signal):
     assert not Academy.objects.exists()
 
 
-def test_a_deferred_callback_that_fails_does_not_run_the_receiver_again(bus: Bus, signal: Signal, caplog):
-    """What was committed is done: the callback's error is logged, and no row sends the receiver to write twice."""
+def test_a_failed_on_commit_callback_does_not_run_the_receiver_again(bus: Bus, signal: Signal, caplog):
+    """The delivery is done; the callback's error is logged."""
 
     def receiver_that_defers(**kwargs):
         Academy.objects.create(name="once", slug="once")

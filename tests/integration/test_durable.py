@@ -1,4 +1,4 @@
-"""Promises 2 and 3: what is committed is delivered, whatever is lost; and what a receiver wrote is there once."""
+"""Promises 2 and 3: a committed message is delivered, whatever is lost, and a receiver's writes are there once."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def durable() -> Signal:
 
 @pytest.fixture(autouse=True)
 def broker_is_well() -> Iterator[None]:
-    """No test begins in another's outage."""
+    """End the outage of an earlier test."""
     outbox.outage.is_over()
     yield
     outbox.outage.is_over()
 
 
 def write_academy(**kwargs: Any) -> None:
-    """Leave an effect in the database."""
+    """Write a row."""
     Academy.objects.create(name="A", slug=f"a{Academy.objects.count()}")
 
 
 def test_promise_2_rows_are_written_with_the_senders_own(bus: Bus, durable: Signal):
-    """A durable send in a transaction leaves its rows if it commits, and nothing if it rolls back."""
+    """A durable send in a transaction leaves its rows if it commits, and none if it rolls back."""
     connect(durable, write_academy, "receiver")
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         durable.send(None)
@@ -69,7 +69,7 @@ def test_promise_2_rows_are_written_with_the_senders_own(bus: Bus, durable: Sign
 
 
 def test_promise_3_the_effect_and_the_receipt_are_one_commit(bus: Bus, durable: Signal):
-    """A delivery is done when its effects are there, and twice the message is once the effect."""
+    """A delivery is done when its writes are there; two copies of a message make one effect."""
     connect(durable, write_academy, "receiver")
     durable.send(None)
     (texts,) = bus.take()
@@ -83,7 +83,7 @@ def test_promise_3_the_effect_and_the_receipt_are_one_commit(bus: Bus, durable: 
 
 
 def test_promise_3_a_worker_that_dies_in_the_receiver_leaves_nothing(bus: Bus, durable: Signal):
-    """What an interrupted run wrote is rolled back, and it runs again."""
+    """The writes of an interrupted run are rolled back, and it runs again."""
     runs: list[int] = []
 
     def receiver_that_dies_once(**kwargs):
@@ -107,7 +107,7 @@ def test_promise_3_a_worker_that_dies_in_the_receiver_leaves_nothing(bus: Bus, d
 
 
 def test_promise_2_a_wiped_broker_loses_nothing(bus: Bus, durable: Signal):
-    """What the broker forgot is published again, once a marker has come back."""
+    """The lost messages are published again, once a marker has come back."""
     connect(durable, write_academy, "receiver")
     durable.send(None)
     bus.client.flushall()
@@ -119,7 +119,7 @@ def test_promise_2_a_wiped_broker_loses_nothing(bus: Bus, durable: Signal):
 
 
 def test_promise_2_a_sender_that_dies_before_it_publishes_loses_nothing(bus: Bus, durable: Signal, monkeypatch):
-    """Between the commit and the publication stands only the row, and it suffices."""
+    """Between the commit and the publication the row suffices."""
 
     def die(*args: Any) -> None:
         raise KeyboardInterrupt
@@ -136,7 +136,7 @@ def test_promise_2_a_sender_that_dies_before_it_publishes_loses_nothing(bus: Bus
 
 
 def test_a_backlog_is_not_published_again(bus: Bus, durable: Signal):
-    """What waits in the queue is late, not lost, however long it waits."""
+    """A message that waits in the queue is late, not lost, however long it waits."""
     connect(durable, write_academy, "receiver")
     for _ in range(5):
         durable.send(None)
@@ -153,8 +153,8 @@ def test_a_backlog_is_not_published_again(bus: Bus, durable: Signal):
 
 
 @pytest.mark.parametrize("on_the_broker", [True, False])
-def test_a_rotated_secret_key_strands_nothing(bus: Bus, durable: Signal, on_the_broker: bool):
-    """Rows hold no signature: what was sent under a key that is gone is signed anew, and delivered."""
+def test_a_rotated_secret_key_loses_nothing(bus: Bus, durable: Signal, on_the_broker: bool):
+    """Rows have no signature: they are signed with the new key, and delivered."""
     connect(durable, write_academy, "receiver")
     with override_settings(SECRET_KEY="an old one"):
         durable.send(None)
@@ -170,7 +170,7 @@ def test_a_rotated_secret_key_strands_nothing(bus: Bus, durable: Signal, on_the_
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_healthy_receiver_runs_once_however_long_it_takes(bus: Bus, durable: Signal):
-    """While it runs its row is locked: three times the recovery time goes by, and nobody publishes it again."""
+    """Its row is locked while it runs, also for three times the recovery time."""
     published: list[int] = []
 
     def look() -> None:
@@ -197,8 +197,8 @@ def test_a_healthy_receiver_runs_once_however_long_it_takes(bus: Bus, durable: S
     assert rows() == [("slow", "done", 1)]
 
 
-def test_what_a_worker_has_fetched_and_not_begun_is_late(bus: Bus, durable: Signal):
-    """What is off the queue is lost only if nobody got to it for a while after the marker had come back."""
+def test_a_prefetched_message_is_late_for_a_while(bus: Bus, durable: Signal):
+    """It is lost only if no worker ran it for a while after the marker had come back."""
     connect(durable, write_academy, "receiver")
     durable.send(None)
     fetched = bus.take()
@@ -218,7 +218,7 @@ def test_what_a_worker_has_fetched_and_not_begun_is_late(bus: Bus, durable: Sign
 
 
 def test_markers_that_come_back_together_are_one(bus: Bus, durable: Signal):
-    """In a long queue several markers wait; what was fetched just before them is late, not lost."""
+    """Several markers wait in a long queue; a message that was claimed just before them is late, not lost."""
     connect(durable, write_academy, "receiver")
     durable.send(None)
     fetched = bus.take()
@@ -234,8 +234,8 @@ def test_markers_that_come_back_together_are_one(bus: Bus, durable: Signal):
     assert Academy.objects.count() == 1
 
 
-def test_what_is_given_back_to_the_queue_waits_anew(bus: Bus, durable: Signal):
-    """The rest of a batch goes to the end of the queue, behind the markers: it is not what they prove lost."""
+def test_a_requeued_message_is_not_proved_lost_by_earlier_markers(bus: Bus, durable: Signal):
+    """The rest of a batch goes to the end of the queue, behind the markers."""
     connect(durable, write_academy, "receiver")
     with transaction.atomic():
         durable.send(None)
@@ -251,8 +251,8 @@ def test_what_is_given_back_to_the_queue_waits_anew(bus: Bus, durable: Signal):
     assert waiting.due_at > waiting.created_at
 
 
-def test_a_failure_is_settled_and_tried_again(bus: Bus, durable: Signal):
-    """An attempt that failed is counted once, and the next one is settled first again."""
+def test_a_failure_is_settled_and_retried(bus: Bus, durable: Signal):
+    """A failed attempt is counted once, and the next one is settled first again."""
     runs: list[int] = []
 
     def receiver_that_fails_once(**kwargs):
@@ -274,7 +274,7 @@ def test_a_failure_is_settled_and_tried_again(bus: Bus, durable: Signal):
 
 
 def test_one_failing_receiver_disturbs_no_other(bus: Bus, durable: Signal):
-    """Promise 5: of a message's receivers, those that succeed are done, and do not run again."""
+    """Promise 5: receivers that succeeded are done, and do not run again."""
 
     def receiver_that_raises(**kwargs):
         raise ValueError
@@ -291,7 +291,7 @@ def test_one_failing_receiver_disturbs_no_other(bus: Bus, durable: Signal):
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_a_poison_message_runs_at_most_once_more_than_its_attempts(bus: Bus, durable: Signal, atomic: bool):
-    """What ends its worker is counted by commits of its own, and dead at last."""
+    """Attempts are counted by commits of their own, and the delivery is dead at last."""
     runs: list[int] = []
 
     def receiver_that_kills_its_worker(**kwargs):
@@ -316,7 +316,7 @@ def test_a_poison_message_runs_at_most_once_more_than_its_attempts(bus: Bus, dur
 
 
 def test_a_healthy_receiver_without_a_transaction_keeps_its_claim(bus: Bus, durable: Signal, monkeypatch):
-    """While it runs its lease is renewed: nobody takes it for lost, however long it takes."""
+    """Its lease is renewed while it runs, however long it takes."""
     from signalbus.receiving.running import leases
 
     monkeypatch.setattr(leases, "RENEW_EVERY", 0.02)
@@ -339,8 +339,8 @@ def test_a_healthy_receiver_without_a_transaction_keeps_its_claim(bus: Bus, dura
     assert rows() == [("slow", "done", 1)]
 
 
-def test_a_batch_that_comes_again_takes_no_claim_of_a_receiver_that_runs(bus: Bus, durable: Signal):
-    """As when its worker lost the connection to the broker, and nothing else."""
+def test_a_redelivered_batch_does_not_take_a_running_claim(bus: Bus, durable: Signal):
+    """Its worker lost only the connection to the broker."""
     ran: list[str] = []
 
     def come_again() -> None:
@@ -364,8 +364,8 @@ def test_a_batch_that_comes_again_takes_no_claim_of_a_receiver_that_runs(bus: Bu
     assert rows() == [("quick", "done", 1), ("slow", "done", 1)]
 
 
-def test_what_the_broker_does_not_take_waits_in_its_row(bus: Bus, durable: Signal, monkeypatch, caplog):
-    """With the broker away send() does not raise, and does not try again for a moment; the outage is told of once."""
+def test_a_message_waits_in_its_row_during_an_outage_of_the_broker(bus: Bus, durable: Signal, monkeypatch, caplog):
+    """send() does not raise, and does not try again for a moment; the outage is logged once."""
     tried: list[int] = []
 
     def refuse(queue: str | None, bodies: Any) -> None:
@@ -409,7 +409,7 @@ def test_without_its_database_send_raises_and_publishes_nothing(bus: Bus, durabl
 
 
 def test_a_durable_send_is_one_statement_on_postgresql_and_two_elsewhere(bus: Bus, durable: Signal):
-    """Statements are counted: a send in a transaction, and a delivery."""
+    """The statements of a send in a transaction, and of a delivery, are counted."""
     connect(durable, lambda **kwargs: None, "receiver")
     one = 1 if connection.vendor == "postgresql" else 2
 
@@ -428,7 +428,7 @@ def test_a_durable_send_is_one_statement_on_postgresql_and_two_elsewhere(bus: Bu
 
 
 def test_a_batch_of_durable_messages_is_published_together(bus: Bus, durable: Signal):
-    """Messages of one transaction travel in one Celery message, and each has its row."""
+    """The messages of one transaction are one Celery message, and each has its row."""
     connect(durable, write_academy, "receiver")
 
     with transaction.atomic():
@@ -442,7 +442,7 @@ def test_a_batch_of_durable_messages_is_published_together(bus: Bus, durable: Si
 
 
 def test_send_many_records_together(bus: Bus, durable: Signal):
-    """A send_many outside of a transaction records all or nothing, and publishes it."""
+    """Outside of a transaction it records all or nothing, and publishes it."""
     connect(durable, write_academy, "receiver")
 
     durable.send_many(None, [{"number": number} for number in range(30)])
@@ -454,7 +454,7 @@ def test_send_many_records_together(bus: Bus, durable: Signal):
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_a_slow_atomic_receiver_is_warned_of(bus: Bus, durable: Signal, monkeypatch, caplog, atomic: bool):
-    """SLOW_SECONDS: who keeps a transaction open for so long is told what to do, also if it fails in the end."""
+    """After SLOW_SECONDS in a transaction the warning names the remedy, also if the receiver fails."""
 
     def receiver_that_takes_its_time(**kwargs):
         raise ValueError
@@ -468,8 +468,8 @@ def test_a_slow_atomic_receiver_is_warned_of(bus: Bus, durable: Signal, monkeypa
     assert ("connect it with atomic=False" in caplog.text) is atomic
 
 
-def test_what_is_tried_again_fails_with_its_own_traceback_alone(bus: Bus, durable: Signal):
-    """That it was to be claimed first is no business of the receiver's, nor of who reads why it failed."""
+def test_a_retry_fails_with_its_own_traceback_only(bus: Bus, durable: Signal):
+    """The claim before it is not in the traceback."""
     handled: list[BaseException | None] = []
 
     def receiver_that_fails(**kwargs: Any) -> None:
@@ -490,7 +490,7 @@ def test_what_is_tried_again_fails_with_its_own_traceback_alone(bus: Bus, durabl
 def test_lowering_max_attempts_keeps_the_last_error_and_counts_no_attempt(
     bus: Bus, durable: Signal, told: list[tuple[str, str, int, str]], atomic: bool
 ):
-    """A deploy that allows fewer attempts than were made: the delivery is dead with the error that it had."""
+    """A deploy allows fewer attempts than were made: the delivery is dead with its last error."""
     runs: list[int] = []
 
     def receiver_that_fails(**kwargs: Any) -> None:
@@ -516,8 +516,8 @@ def test_lowering_max_attempts_keeps_the_last_error_and_counts_no_attempt(
 
 @pytest.mark.parametrize("atomic", [True, False])
 @pytest.mark.parametrize("again", ["given out again", "published again"])
-def test_what_was_no_attempt_does_not_cover_the_last_error(bus: Bus, durable: Signal, atomic: bool, again: str):
-    """Its message was given out again, or lost by the broker, before the worker saw that `max_attempts` was lowered."""
+def test_a_redelivery_does_not_replace_the_last_error(bus: Bus, durable: Signal, atomic: bool, again: str):
+    """Its message was redelivered or lost before the worker saw the lowered `max_attempts`."""
 
     def receiver_that_fails(**kwargs: Any) -> None:
         raise ValueError("the cause")
@@ -539,8 +539,8 @@ def test_what_was_no_attempt_does_not_cover_the_last_error(bus: Bus, durable: Si
     assert (dead.state, dead.attempts, dead.error) == ("dead", 1, "ValueError: the cause")
 
 
-def test_what_is_tried_again_and_cannot_begin_has_not_been_tried(bus: Bus, durable: Signal, monkeypatch):
-    """The ledger fails between its claim and its run: the broker gives it out again, and it has its attempt still."""
+def test_an_attempt_that_could_not_begin_is_not_counted(bus: Bus, durable: Signal, monkeypatch):
+    """The database fails between the claim and the run: the broker redelivers the message."""
     runs: list[int] = []
 
     def receiver_that_fails_first(**kwargs: Any) -> None:
@@ -566,8 +566,8 @@ def test_what_is_tried_again_and_cannot_begin_has_not_been_tried(bus: Bus, durab
     assert rows() == [("unsteady", "done", 2)]
 
 
-def test_what_a_receiver_that_ran_out_of_memory_held_is_let_go(bus: Bus, durable: Signal):
-    """While its failure is written down there is room for that."""
+def test_the_memory_of_a_failed_receiver_is_freed_before_its_failure_is_recorded(bus: Bus, durable: Signal):
+    """So there is room for recording it."""
     held: list[weakref.ref[Any]] = []
 
     class Large:

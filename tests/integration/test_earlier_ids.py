@@ -1,4 +1,4 @@
-"""Deliveries that 0.1 has written: another id, and still one row for each."""
+"""Deliveries that 0.1 recorded have other ids, and still one row each."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_a_delivery_that_0_1_recorded_runs_once(bus: Bus, durable: Signal, atomi
     assert rows() == [("receiver", "done", 1)]
 
 
-def test_what_a_sweeper_of_0_1_published_is_asked_for_soon(bus: Bus, durable: Signal):
-    """It would wait for three times TIME_LIMIT; what ours published, and what somebody runs, is left as it is."""
+def test_a_row_that_a_sweeper_of_0_1_published_is_checked_soon(bus: Bus, durable: Signal):
+    """It would wait for three times TIME_LIMIT; rows of ours, and running ones, do not change."""
     connect(durable, lambda **kwargs: None, "receiver")
     durable.send_many(None, [{}, {}])
     theirs, ours = Delivery.objects.order_by("id")
@@ -64,7 +64,7 @@ def test_what_a_sweeper_of_0_1_published_is_asked_for_soon(bus: Bus, durable: Si
     assert asked_for[ours.pk] == ours.due_at
 
 
-def test_what_0_1_recorded_is_parked_in_its_row(bus: Bus, durable: Signal):
+def test_a_row_of_0_1_is_parked_in_place(bus: Bus, durable: Signal):
     """A worker that does not know the receiver makes no second row."""
     connect(durable, lambda **kwargs: None, "receiver")
     durable.send(None)
@@ -76,8 +76,8 @@ def test_what_0_1_recorded_is_parked_in_its_row(bus: Bus, durable: Signal):
     assert rows() == [("receiver", "parked", 0)]
 
 
-def test_a_failure_is_written_in_its_row(bus: Bus, durable: Signal):
-    """And the next attempt finds it again."""
+def test_a_failure_is_recorded_in_the_row_of_0_1(bus: Bus, durable: Signal):
+    """The next attempt finds it again."""
     ran: list[int] = []
 
     def fail_once(**kwargs: object) -> None:
@@ -96,8 +96,8 @@ def test_a_failure_is_written_in_its_row(bus: Bus, durable: Signal):
     assert rows() == [("receiver", "done", 2)]
 
 
-def test_what_0_1_parked_of_a_recorded_message_goes_with_its_double(bus: Bus, durable: Signal):
-    """It inserted a row beside the sender's: whoever runs the delivery clears it away, and runs it once."""
+def test_a_duplicate_row_of_0_1_is_deleted(bus: Bus, durable: Signal):
+    """It was parked beside the sender's row: the worker that runs the delivery deletes it, and runs it once."""
     ran: list[int] = []
     connect(durable, lambda **kwargs: ran.append(1), "receiver")
     durable.send(None)

@@ -1,4 +1,4 @@
-"""The private server that development and tests run on."""
+"""The private server for development and tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended, reaped or not."""
+    """Return whether a process has ended, reaped or not."""
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -33,7 +33,7 @@ def is_gone(pid: int) -> bool:
 
 
 def test_redis_and_kombu_reach_the_same_server():
-    """Both addresses lead to the one server that was started, and to no port."""
+    """Both addresses lead to the server that was started, and to no port."""
     with EmbeddedValkey() as server, redis.Redis.from_url(server.redis_url) as client, Connection(server.url) as kombu:
         kombu.SimpleQueue("letters").put("hello")
 
@@ -44,14 +44,14 @@ def test_redis_and_kombu_reach_the_same_server():
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def test_a_port_leads_to_the_same_server(free_port: int):
-    """For a cache that knows no sockets; only this machine reaches it."""
+    """It is for a cache without sockets; only this machine reaches it."""
     with EmbeddedValkey(port=free_port) as server, redis.Redis.from_url(server.tcp_url) as client:
         info = client.info("server")
         assert (info["process_id"], info["tcp_port"]) == (server.pid, free_port)
@@ -59,20 +59,20 @@ def test_a_port_leads_to_the_same_server(free_port: int):
 
 
 def test_without_a_port_there_is_no_tcp_address():
-    """Asked for all the same, it says how to get one."""
+    """The error says how to get one."""
     with pytest.raises(SignalBusError, match="port="):
         _ = EmbeddedValkey().tcp_url
 
 
 def test_a_port_that_is_taken_is_an_error(free_port: int):
-    """It never adopts a server that runs already."""
+    """It never uses a server that runs already."""
     with EmbeddedValkey(port=free_port), pytest.raises(SignalBusError, match=r"(?i)address already in use"):
         EmbeddedValkey(port=free_port).start()
 
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Let children hear of Ctrl-C also where these tests run in the background, and a shell has them ignore it."""
+    """Let children receive Ctrl-C, also where a shell has them ignore it in the background."""
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, former)
@@ -81,7 +81,7 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("with_port", [True, False])
 def test_the_command_prints_its_addresses(free_port: int, with_port: bool, tmp_path: Path):
-    """`python -m signalbus.embedded --port 6399` says both; without a port, only the socket's."""
+    """`python -m signalbus.embedded --port 6399` prints both; without a port only the socket's."""
     options = ["--port", str(free_port)] if with_port else []
     command = [sys.executable, "-m", "signalbus.embedded", *options]
     said = tmp_path / "said"
@@ -94,7 +94,7 @@ def test_the_command_prints_its_addresses(free_port: int, with_port: bool, tmp_p
 
 
 def test_stop_leaves_nothing():
-    """After stop there is no process, no directory and no address; a second stop is harmless."""
+    """After stop there is no process, no directory and no address; a second stop does no harm."""
     server = EmbeddedValkey().start()
     pid, directory = server.pid, server.socket.parent
     assert pid is not None
@@ -109,7 +109,7 @@ def test_stop_leaves_nothing():
 
 
 def test_kill_loses_all_and_start_brings_the_same_address_back():
-    """A killed server can be replaced under its address, as a broker that lost all it held."""
+    """A killed server can be replaced at its address, like a broker that lost its data."""
     with EmbeddedValkey() as server:
         url = server.url
         with redis.Redis.from_url(server.redis_url) as client:
@@ -125,7 +125,7 @@ def test_kill_loses_all_and_start_brings_the_same_address_back():
 
 
 def test_a_server_that_was_killed_from_outside_can_be_started_again():
-    """Whoever killed it: start brings it back under its address, and nothing of the first takes it away again."""
+    """It starts at its address, and the remains of the first do not disturb it."""
     with EmbeddedValkey() as server:
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
@@ -145,13 +145,13 @@ def test_starting_twice_is_refused():
 
 
 def test_options_reach_the_server():
-    """What is given to the constructor is on the server's command line."""
+    """The constructor's options are on the server's command line."""
     with EmbeddedValkey("--maxmemory", "2mb") as server, redis.Redis.from_url(server.redis_url) as client:
         assert client.config_get("maxmemory") == {"maxmemory": str(2 * 1024 * 1024)}
 
 
 def test_a_server_that_cannot_start_says_why():
-    """The error holds what the server wrote, and nothing is left behind."""
+    """The error has the server's output, and nothing is left behind."""
     server = EmbeddedValkey("--no-such-option", "1")
 
     with pytest.raises(SignalBusError, match="no-such-option"):
@@ -176,7 +176,7 @@ def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_deep_temporary_directory_is_avoided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The socket's path fits a unix socket, wherever TMPDIR points."""
+    """The socket's path fits a unix socket, wherever TMPDIR is."""
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
@@ -186,8 +186,8 @@ def test_a_deep_temporary_directory_is_avoided(tmp_path: Path, monkeypatch: pyte
     assert list(deep.iterdir()) == []
 
 
-def test_it_dies_with_a_killed_parent():
-    """Not even SIGKILL of the process that started it leaves a server, or its directory, behind."""
+def test_the_server_dies_with_a_killed_parent():
+    """SIGKILL of the process that started it leaves no server and no directory."""
     code = """if True:
         from signalbus.embedded import EmbeddedValkey
         server = EmbeddedValkey().start()
@@ -206,8 +206,8 @@ def test_it_dies_with_a_killed_parent():
         wait_until(lambda: not Path(path).parent.exists(), timeout=10, what="its directory to be removed")
 
 
-def test_a_forked_child_does_not_stop_it():
-    """A child that inherited the object, and leaves through atexit, takes nothing from its parent."""
+def test_a_forked_child_does_not_stop_the_server():
+    """The child inherited the object, and ends through atexit."""
     code = """if True:
         import os, sys
         from signalbus.embedded import EmbeddedValkey
@@ -223,8 +223,8 @@ def test_a_forked_child_does_not_stop_it():
     assert done.stdout == "True\n"
 
 
-def test_it_needs_no_django_settings():
-    """The module can be used where Django is not set up, as in a settings file."""
+def test_the_module_needs_no_django_settings():
+    """A settings file may use it."""
     environment = {key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"}
     code = "from signalbus.embedded import EmbeddedValkey\nwith EmbeddedValkey() as s: print(s.url)"
 

@@ -1,4 +1,4 @@
-"""Synchronous sends under a running event loop: what returned normally is not lost."""
+"""A synchronous send under a running event loop loses no message."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def signal(ran: list[Any]) -> Signal:
 
 
 def under_a_loop(function: Callable[[], Any]) -> Any:
-    """Call a function as a coroutine calls it, on the thread of the running loop."""
+    """Call a function on the thread of a running loop, as a coroutine does."""
 
     async def main() -> Any:
         return function()
@@ -40,8 +40,8 @@ def under_a_loop(function: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("form", ["send", "send_robust"])
-def test_what_the_broker_does_not_take_is_kept(bus: Bus, signal: Signal, ran: list[Any], form: str):
-    """With the broker away the message is in the ledger when the call returns, and arrives later."""
+def test_a_message_is_recorded_during_an_outage_of_the_broker(bus: Bus, signal: Signal, ran: list[Any], form: str):
+    """It is in the ledger when the call returns, and arrives later."""
     with broker(NOBODY):
         sent = under_a_loop(lambda: getattr(signal, form)(None, number=1))
         assert sent.id is not None
@@ -51,15 +51,15 @@ def test_what_the_broker_does_not_take_is_kept(bus: Bus, signal: Signal, ran: li
     assert ran == [1]
 
 
-def test_many_are_kept_too(bus: Bus, signal: Signal):
-    """What send_many hands over is kept as well."""
+def test_messages_of_send_many_are_recorded_too(bus: Bus, signal: Signal):
+    """This holds during an outage of the broker."""
     with broker(NOBODY):
         under_a_loop(lambda: signal.send_many(None, [{"number": 1}, {"number": 2}]))
     assert rows() == [("loops.receiver", "pending", 0)] * 2
 
 
-def test_with_the_broker_there_it_travels(bus: Bus, signal: Signal, ran: list[Any]):
-    """Nothing is asked of the database, and the message is published before the call returns."""
+def test_with_the_broker_a_message_is_published(bus: Bus, signal: Signal, ran: list[Any]):
+    """No query is made, and it is published before the call returns."""
     under_a_loop(lambda: signal.send(None, number=1))
     bus.work()
     assert ran == [1]
@@ -67,8 +67,8 @@ def test_with_the_broker_there_it_travels(bus: Bus, signal: Signal, ran: list[An
 
 
 @pytest.mark.parametrize("form", ["send", "send_robust"])
-def test_a_payload_that_asks_the_database_travels(bus: Bus, signal: Signal, ran: list[Any], form: str):
-    """A queryset is read where Django allows it."""
+def test_a_payload_with_a_queryset_is_sent(bus: Bus, signal: Signal, ran: list[Any], form: str):
+    """It is read on a thread on which Django allows it."""
     academy = Academy.objects.create(name="A", slug="a")
     under_a_loop(lambda: getattr(signal, form)(None, number=Academy.objects.all()))
     bus.work()
@@ -76,15 +76,15 @@ def test_a_payload_that_asks_the_database_travels(bus: Bus, signal: Signal, ran:
 
 
 def test_eager_mode_delivers(bus: Bus, signal: Signal, ran: list[Any]):
-    """A receiver that runs in this process has its database, as in a worker."""
+    """A receiver in this process has its database, as in a worker."""
     with eager():
         under_a_loop(lambda: signal.send(None, number=1))
     assert ran == [1]
     assert rows() == []
 
 
-def test_where_django_is_told_that_it_is_safe(bus: Bus, signal: Signal, monkeypatch):
-    """With DJANGO_ALLOW_ASYNC_UNSAFE, as in a notebook, it is kept too, and a transaction there is waited for."""
+def test_with_async_unsafe_a_message_is_recorded(bus: Bus, signal: Signal, monkeypatch):
+    """With DJANGO_ALLOW_ASYNC_UNSAFE, as in a notebook, a send also waits for the transaction there."""
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
 
     def in_a_transaction() -> None:
@@ -103,8 +103,8 @@ def test_where_django_is_told_that_it_is_safe(bus: Bus, signal: Signal, monkeypa
 
 
 @pytest.mark.parametrize("form", ["send", "send_robust", "send_many"])
-def test_inline_coroutines_cannot_be_waited_for(bus: Bus, signal: Signal, form: str):
-    """Beside an inline ``async def`` receiver it raises before anything ran or was sent, and names ``asend``."""
+def test_inline_coroutines_are_refused(bus: Bus, signal: Signal, form: str):
+    """A send with an inline ``async def`` receiver raises before anything runs or is sent, and names ``asend``."""
     heard = []
 
     async def inline(**kwargs):
@@ -120,7 +120,7 @@ def test_inline_coroutines_cannot_be_waited_for(bus: Bus, signal: Signal, form: 
     assert bus.take() == []
 
 
-def test_what_cannot_travel_is_kept_as_dead(bus: Bus, signal: Signal):
-    """The robust form writes down what it could not send."""
+def test_a_payload_that_cannot_travel_is_a_dead_delivery(bus: Bus, signal: Signal):
+    """The robust form records it."""
     under_a_loop(lambda: signal.send_robust(None, number=object()))
     assert rows() == [("loops.receiver", "dead", 0)]
