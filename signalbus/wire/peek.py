@@ -49,10 +49,10 @@ def address_of(text: str) -> str | None:
 
 
 def has_several_recipients(text: str) -> bool:
-    """Whether a text seems to be for more than one receiver.
+    """Whether a text seems to be for more than one receiver, or for receivers that the worker looks up.
 
     Args:
         text: whatever came out of the queue.
     """
     start = text.find(_LIST, _START, _START + _SHOWN)
-    return start >= 0 and '","' in text[start : text.find("]", start) + 1]
+    return start < 0 or '","' in text[start : text.find("]", start) + 1]

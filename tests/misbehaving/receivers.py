@@ -30,6 +30,7 @@ from .signals import (
     fleeting,
     handing_on,
     hung,
+    hung_open,
     hung_unrecorded,
     killing,
     lingering,
@@ -172,13 +173,13 @@ def leave_line(name: str) -> None:
         log.write(f"{name}\n")
 
 
-@receiver([hung, hung_unrecorded], atomic=False)
+@receiver([hung, hung_open, hung_unrecorded], atomic=False)
 def receiver_that_is_quick_and_first(sender: Any, **kwargs: Any) -> None:
     """Run before the one that hangs."""
     leave_line("first")
 
 
-@receiver([hung, hung_unrecorded], atomic=False)
+@receiver([hung, hung_open, hung_unrecorded], atomic=False)
 def receiver_that_hangs_until_released(sender: Any, **kwargs: Any) -> None:
     """Hang."""
     leave_line("hangs")
@@ -186,13 +187,13 @@ def receiver_that_hangs_until_released(sender: Any, **kwargs: Any) -> None:
         time.sleep(0.02)
 
 
-@receiver([hung, hung_unrecorded], atomic=False)
+@receiver([hung, hung_open, hung_unrecorded], atomic=False)
 def receiver_that_is_quick_and_third(sender: Any, **kwargs: Any) -> None:
     """Run, though the one before hangs."""
     leave_line("third")
 
 
-@receiver([hung, hung_unrecorded])
+@receiver([hung, hung_open, hung_unrecorded])
 def receiver_that_is_quick_and_atomic(sender: Any, **kwargs: Any) -> None:
     """Run in a transaction, though the one before hangs."""
     leave_line("atomic")

@@ -21,5 +21,6 @@ together = Signal(durable=False)  # to one that is brief, but for what a message
 bound = Signal()  # to the same, in a transaction
 hung = Signal()  # to one that hangs until it is released, and to three that are quick
 hung_unrecorded = Signal(durable=False)  # to the same
+hung_open = Signal(durable=False, open=True)  # to the same, which the worker looks up
 counted = Signal(durable=False)  # to one that leaves a line in a file for each run, and takes its time
 poisoned = Signal()  # to one that ends its process at one number, in the way that it is told

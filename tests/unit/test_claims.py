@@ -12,7 +12,7 @@ from celery import bootsteps
 from celery.worker import state
 from kombu import Connection
 
-from signalbus import celery, conf
+from signalbus import Signal, celery, conf
 from signalbus.receiving.worker import capacity
 from signalbus.transport import claims
 from signalbus.transport.kombu_transport import Transport
@@ -118,6 +118,18 @@ class TestWorkload:
         assert from_body(conf.signer().verify(part)) == replace(made, recipients=("c", "a"))
         assert self.make().for_some(text, [1], 2) is None
         assert self.make().for_some("garbage", [1], 3) is None
+
+    def test_a_text_for_some_of_the_receivers_that_are_looked_up(self):
+        """The receivers of an open message are named in the order in which every process finds them."""
+        signal = Signal(name="tests.open_to_some", durable=False, open=True)
+        for uid in ("a", "b", "c"):
+            signal.connect(lambda **kwargs: None, dispatch_uid=uid, weak=False)
+        made = Message(id=uuid7(), signal=signal.name, payload="{}", root=uuid7(), sent_at=datetime.now(UTC))
+        text = conf.signer().sign(to_body(made))
+        part = self.make().for_some(text, [2, 0], 3)
+        assert part is not None
+        assert from_body(conf.signer().verify(part)) == replace(made, recipients=("c", "a"))
+        assert self.make().for_some(text, [1], 2) is None
 
 
 class TestClaimingWorkers:

@@ -34,7 +34,11 @@ def deliver_message(  # noqa: PLR0913 - what the Celery message and its batch sa
         park(message, message.recipients or ("",), queue, f"this worker does not know the signal {message.signal!r}")
         return
     if message.recipients is None:
-        _deliver_open(message, signal.matching(message.sender), queue, redelivered=redelivered)
+        receivers = signal.matching(message.sender)
+        if receivers and not (message.recorded or redelivered):
+            _deliver_found(message, receivers, queue, deadline, group)
+        else:
+            _expand(message, receivers, queue)
         return
     known = _known(signal, message, message.recipients, queue)
     lone = alone and len(known) == 1
@@ -103,26 +107,35 @@ def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -
         ledger.keep(message, recipients, queue)
 
 
-def _deliver_open(message: Message, receivers: Sequence[Receiver], queue: str | None, *, redelivered: bool) -> None:
-    """Deliver a message whose sender did not know the receivers: each through its own queue, from here on by name."""
+def _expand(message: Message, receivers: Sequence[Receiver], queue: str | None) -> None:
+    """Replace the delivery of an open message by one for each receiver that was found for it here."""
     if not receivers:
         nobody = SignalBusError("no receiver listens to it here: deploy one, then retry the delivery")
         if ledger.skip(message, queue, str(nobody)):
             tell(Event("skipped", delivery_of(message, "", 0), nobody, worker=worker_name()))
         return
-    if message.recorded or redelivered:
-        for receiver in receivers:
-            task_log.note(message.signal, receiver.id, task_log.ALONE)
-        if ledger.expand(message, [(receiver.id, receiver.queue or queue) for receiver in receivers]):
-            tell(Event("done", delivery_of(message, "", 0), worker=worker_name()))
-        return
-    here = [receiver for receiver in receivers if receiver.queue in {None, queue}]
     for receiver in receivers:
-        if receiver not in here:
+        task_log.note(message.signal, receiver.id, task_log.ALONE)
+    if ledger.expand(message, [(receiver.id, receiver.queue or queue) for receiver in receivers]):
+        tell(Event("done", delivery_of(message, "", 0), worker=worker_name()))
+
+
+def _deliver_found(
+    message: Message, receivers: Sequence[Receiver], queue: str | None, deadline: float, group: Group
+) -> None:
+    """Deliver an open message without rows to the receivers of this queue, and send it on to those of other queues."""
+    here = {receiver.id: receiver for receiver in receivers if receiver.queue in {None, queue}}
+    for receiver in receivers:
+        if receiver.id not in here:
             task_log.note(message.signal, receiver.id, f"sent on to the queue {receiver.queue}")
             _send_on(message.for_recipients([receiver.id]), receiver)
-    for receiver in here:
-        deliver_one(message.for_recipients([receiver.id]), receiver.id, receiver, redelivered=False)
+    if len(here) == 1:
+        ((recipient, receiver),) = here.items()
+        deliver_one(message.for_recipients([recipient]), recipient, receiver, redelivered=False)
+    elif here:
+        # All of them, in this order: the main process, which may requeue some, finds the same.
+        named = message.for_recipients([receiver.id for receiver in receivers])
+        _deliver_each(named, here, queue, deadline, group)
 
 
 def _send_on(part: Message, receiver: Receiver) -> None:

@@ -20,12 +20,15 @@ from signalbus.compat.pool_internals import (
     wait_until_accepted,
 )
 from signalbus.exceptions import TextError
+from signalbus.registration.registry import registry
 from signalbus.transport import kombu_transport
 from signalbus.transport.claims import Work
 from signalbus.wire.message import from_body, to_body
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+
+    from signalbus.wire.message import Message
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
@@ -80,7 +83,7 @@ class WorkersWork(Work):
             message = from_body(conf.signer().verify(text))
         except (TextError, TypeError):
             return None  # whoever takes it off the queue deals with it
-        recipients = message.recipients or ()
+        recipients = _recipients(message)
         if len(recipients) != count:
             return None
         return publisher.sign(to_body(message.for_recipients([recipients[place] for place in places])))
@@ -100,3 +103,11 @@ class WorkersWork(Work):
             return self._dropped - begun
         ended = known - requests()
         return set(tags) - begun - running() - ended
+
+
+def _recipients(message: Message) -> tuple[str, ...]:
+    """Return whom a message names; of an open message, whom the children of this process find for it."""
+    if message.recipients is not None:
+        return message.recipients
+    signal = registry.signal(message.signal)
+    return () if signal is None else tuple(receiver.id for receiver in signal.matching(message.sender))

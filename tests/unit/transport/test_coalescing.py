@@ -163,7 +163,7 @@ class TestMerging:
 
 @pytest.mark.parametrize(
     ("recipients", "several"),
-    [((), False), (("one",), False), (("one", "two"), True), (("o]ne", "two"), False), (None, False)],
+    [((), False), (("one",), False), (("one", "two"), True), (("o]ne", "two"), False), (None, True)],
 )
 def test_the_recipients_of_a_text_are_counted(recipients, several):
     """The count only decides how messages are batched, so a false one does little harm."""
