@@ -14,7 +14,7 @@ from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State
 from signalbus.receiving.process import outages
 from signalbus.receiving.sweeping import sweeper
-from signalbus.receiving.sweeping.free_places import free_places
+from signalbus.receiving.sweeping.idleness import idleness
 from signalbus.receiving.sweeping.sweeper import Sweeper, sweep
 from tests.servers import wait_until
 
@@ -120,8 +120,8 @@ def test_sweepers_thread_tells_of_lost_deliveries(bus: Bus, caplog: pytest.LogCa
     assert "published 150 lost deliveries again" in line
 
 
-def test_a_free_place_ends_the_wait_while_retries_wait(bus: Bus, monkeypatch: pytest.MonkeyPatch):
-    """The sweeper admits the next retries as soon as a process or thread is free, not only when it looks by itself."""
+def test_an_idle_worker_ends_the_wait_while_retries_wait(bus: Bus, monkeypatch: pytest.MonkeyPatch):
+    """The sweeper admits the next retries as soon as the worker has nothing to do, not only when it looks by itself."""
     monkeypatch.setattr(sweeper, "ADMIT_SECONDS", 60.0)
     fail_and_let_due(bus, 30, runtime_ms=10_000)  # each takes a place of its own
 
@@ -132,16 +132,16 @@ def test_a_free_place_ends_the_wait_while_retries_wait(bus: Bus, monkeypatch: py
         wait_until(published, what="the first retry")
         for _ in range(3):
             Delivery.objects.filter(state=State.PUBLISHED, attempts=1).update(state=State.DONE, ended_at=Now())
-            free_places.request_ended()
+            idleness.request_ended()
             wait_until(published, what="the next retry")
 
 
-def test_no_free_place_is_noticed_unless_retries_wait(bus: Bus):
+def test_idleness_is_not_noticed_unless_retries_wait(bus: Bus):
     """While no retry waits for its share, a request that ends does not wake the sweeper."""
     fail_and_let_due(bus, 1, runtime_ms=10_000)
     with running(Sweeper(60.0)):
         wait_until(lambda: Delivery.objects.filter(state=State.PUBLISHED).count() == 1, what="the retry")
-        wait_until(lambda: not free_places.is_noticed, what="the end of the sweep")
+        wait_until(lambda: not idleness.is_noticed, what="the end of the sweep")
 
 
 def test_retries_are_published_in_one_round_trip(bus: Bus):

@@ -16,12 +16,13 @@ from signalbus import conf, ledger
 from signalbus.broker import publisher
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
+from signalbus.ledger.sweeps.admission import AHEAD
 from signalbus.models import State
 from signalbus.receiving.process.database_connections import close_connection, close_connections, use_no_pools
 from signalbus.receiving.process.outages import Trouble
 from signalbus.receiving.running.lost_runs import losses, settle_overdue
 from signalbus.receiving.running.reporting import tell, worker_name
-from signalbus.receiving.sweeping.free_places import free_places
+from signalbus.receiving.sweeping.idleness import idleness, is_idle
 from signalbus.receiving.sweeping.stale_code import StaleCode
 from signalbus.wire.marker import Marker, marker_from
 from signalbus.wire.message import from_body, to_body
@@ -268,8 +269,10 @@ class Sweeper(threading.Thread):
     def __init__(self, interval: float, places: int = 1) -> None:
         super().__init__(name="signalbus-sweeper", daemon=True)
         self._interval = interval
-        self._share = ledger.Share(worker_name(), max(1, places // 2))
-        self._places = places
+        half = max(1, places // 2)
+        self._share = ledger.Share(worker_name(), half)
+        # For a worker that has nothing else to do: brief retries may keep all of its places busy.
+        self._share_of_idle = ledger.Share(worker_name(), half, AHEAD * places / half)
         self._retries_wait = False  # for their share of this worker, or for the next batch
         self._mark_at = 0.0
         self._is_told_to_stop = False
@@ -303,18 +306,18 @@ class Sweeper(threading.Thread):
     def _wait(self, pause: float) -> bool:
         """Wait for so many seconds, or until there is something to do; return False if that is to stop.
 
-        While retries wait for their share of this worker, a place that becomes free ends the wait.
+        While retries wait for their share of this worker, it ends as soon as the worker has nothing else to do.
         """
         if self._retries_wait:
             breath = min(pause, BREATH)
             time.sleep(breath)
             pause -= breath
         else:
-            free_places.ignore()
+            idleness.ignore()
         self._woken.wait(pause)
         self._woken.clear()
         # First: what is published in the next sweep may have run before it is over.
-        free_places.notice(self._places, self._woken.set)
+        idleness.notice(self._woken.set)
         return not self._is_told_to_stop
 
     def _sweep(self) -> float:
@@ -330,10 +333,10 @@ class Sweeper(threading.Thread):
                 lost = self._mark() or not follows
                 published, more = 0, None
                 if not lost or ledger.anything_due():
-                    published, more = _sweep_some(self._share, lost=lost)
+                    published, more = _sweep_some(self._share_of_idle if is_idle() else self._share, lost=lost)
                 self._retries_wait = more is not None
                 if not published:  # those on their way are not what runs here now
-                    free_places.ignore()
+                    idleness.ignore()
                 if more == BREATH:
                     return BREATH
                 _lost.tell()

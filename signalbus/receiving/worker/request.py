@@ -21,7 +21,7 @@ from signalbus.compat.pool_internals import cause_of_loss
 from signalbus.receiving.process import interruption, task_log
 from signalbus.receiving.running.lost_runs import Loss, losses
 from signalbus.receiving.running.reporting import worker_name
-from signalbus.receiving.sweeping.free_places import free_places
+from signalbus.receiving.sweeping.idleness import idleness
 from signalbus.receiving.worker import stragglers
 from signalbus.receiving.worker.unacknowledged import let_go_if_lost
 from signalbus.transport import batching
@@ -110,7 +110,7 @@ class DeliverRequest(Request):
             try:
                 return succeeded(self, failed__retval__runtime, **more)
             finally:
-                free_places.request_ended()
+                idleness.request_ended()
 
         setattr(cls, "on_success", on_success)  # noqa: B010 - else checkers take it for another declaration
 

@@ -1,4 +1,4 @@
-"""Wake the sweeper when a process or thread of this worker becomes free while retries wait to be admitted.
+"""Wake the sweeper when this worker has nothing to do while retries wait to be admitted.
 
 One in a worker's main process. While no retries wait, it costs a request that ends one look at an attribute.
 """
@@ -13,36 +13,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class FreePlaces:
-    """The processes or threads of this worker that have nothing to do."""
+def is_idle() -> bool:
+    """Whether this worker runs nothing, and has nothing that waits for one of its processes or threads."""
+    return not taken()
+
+
+class Idleness:
+    """Whom to wake when this worker becomes idle."""
 
     def __init__(self) -> None:
-        self._places = 0
         self._wake: Callable[[], object] | None = None
 
     @property
     def is_noticed(self) -> bool:
-        """Whether the sweeper waits for a free place."""
+        """Whether anybody is to be woken."""
         return self._wake is not None
 
-    def notice(self, places: int, wake: Callable[[], object]) -> None:
-        """Notice from now on when a request ends and leaves a place free.
+    def notice(self, wake: Callable[[], object]) -> None:
+        """Notice from now on when a request ends and leaves the worker idle.
 
         Args:
-            places: how many there are.
             wake: called then.
         """
-        self._places, self._wake = places, wake
+        self._wake = wake
 
     def ignore(self) -> None:
         """Notice nothing any more."""
         self._wake = None
 
     def request_ended(self) -> None:
-        """Wake the sweeper, if it waits for a place and there is one."""
+        """Wake whoever waits for this worker to be idle, if it is."""
         wake = self._wake
-        if wake is not None and taken() < self._places:
+        if wake is not None and is_idle():
             wake()
 
 
-free_places: FreePlaces = FreePlaces()  # of this process
+idleness: Idleness = Idleness()  # of this process
