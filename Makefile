@@ -13,7 +13,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format docs bench performance curves chaos fuzz matrix build wheel release canary clean
+.PHONY: help demo models test test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format docs bench performance curves chaos fuzz matrix build wheel release canary clean
 
 help:  ## Explain every target
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -35,7 +35,7 @@ $(VENV)/.chaos: $(READY)
 demo: $(READY)  ## Run the example: a private Valkey, SQLite, a real worker, and signals through all of it
 	$(BIN)/python -m tasks.demo
 
-test: $(READY)  ## Run all tests: unit, documents, integration (real Valkey, SQLite, PostgreSQL) and acceptance (real workers)
+test: $(READY)  ## Run all tests: unit, documents, models, integration (real Valkey, SQLite, PostgreSQL) and acceptance (real workers)
 	$(BIN)/python -m pytest $(PARALLEL)
 
 unit: $(READY)  ## Run the tests that need no server, with few examples for each property: under a minute of CPU
@@ -43,6 +43,9 @@ unit: $(READY)  ## Run the tests that need no server, with few examples for each
 
 integration: $(READY)  ## Run the tests that need a real broker and real databases, which they start themselves
 	$(BIN)/python -m pytest tests/integration
+
+models: $(READY)  ## Check the models of the transport with SPIN, within larger bounds than `make test` (Debian: spin, gcc; half an hour)
+	$(BIN)/python -m tests.models.check
 
 acceptance: $(READY)  ## Run the tests that drive real workers
 	$(BIN)/python -m pytest tests/acceptance

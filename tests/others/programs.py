@@ -10,6 +10,7 @@ NEEDED = {
     "mariadb": ("mariadb-server", ("mariadb-install-db", "mariadbd")),
     "rabbitmq": ("rabbitmq-server", ("rabbitmq-server", "rabbitmqctl", "epmd")),
     "sentinel": ("", ()),
+    "models": ("spin gcc", ("spin", "gcc")),
     "pgbouncer": ("pgbouncer", ("pgbouncer",)),
     "namespaces": ("iproute2", ("ip", "setpriv")),
 }

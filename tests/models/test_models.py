@@ -1,0 +1,51 @@
+"""The models hold, and notice each defect that is put into them. ``make models`` runs them within larger bounds."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from tests.models import check
+from tests.others import programs
+
+LIBRARY = check.FOLDER.parents[1] / "signalbus"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def spin():
+    """Leave the models out where SPIN is not installed; .ci/run installs it, and says that it must be there."""
+    try:
+        programs.find("models")
+    except programs.MissingProgramError as error:
+        if os.environ.get("SIGNALBUS_MODELS") == "required":
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("run", [run for run in check.SHORT if run.holds], ids=str)
+def test_a_model_holds(run):
+    """All its assertions hold in every state that can be reached."""
+    assert check.check(run).violation == ""
+
+
+@pytest.mark.parametrize("run", [run for run in check.SHORT if not run.holds], ids=str)
+def test_a_model_notices_a_defect(run):
+    """A model that holds whatever the code does would show nothing."""
+    assert check.check(run).violation
+
+
+@pytest.mark.parametrize("model", sorted({run.model for run in check.SHORT}))
+def test_a_model_names_modules_that_exist(model):
+    """A model that speaks of code that has moved is not read beside it."""
+    modules = {path.name for path in LIBRARY.rglob("*.py")}
+    text = (check.FOLDER / f"{model}.pml").read_text()
+    named = set(re.findall(r"(?<!kombu/transport/)\b\w+\.py\b", text))
+    assert named
+    assert named <= modules
+
+
+def test_each_model_is_checked():
+    """A file beside the others is run as well."""
+    assert {run.model for run in check.SHORT} == {path.stem for path in check.FOLDER.glob("*.pml")}
