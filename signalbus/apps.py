@@ -60,10 +60,11 @@ def discover(module: str) -> None:
 def _in_words(error: Exception, name: str, app: AppConfig) -> str:
     """Say where a module failed, why, and why it was loaded at all; of an installed package's, how to do without it."""
     place = f"{place}: " if (place := _place(error)) else ""
-    cause = "".join(format_exception_only(error)[-1:]).strip().rstrip(".")
+    cause = "".join(format_exception_only(error)[-1:]).strip()
+    cause += "" if cause.endswith((".", "?", "!")) else "."
     remedy = " Correct the name, or install it." if isinstance(error, ModuleNotFoundError) else ""
     text = (
-        f"{place}{cause}.{remedy} signalbus imports {name} at start-up, as it does the signals and receivers of every "
+        f"{place}{cause}{remedy} signalbus imports {name} at start-up, as it does the signals and receivers of every "
         "installed app."
     )
     if is_own_code(app.path):

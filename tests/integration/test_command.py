@@ -144,6 +144,17 @@ def test_failed_says_what_helps_a_parked_delivery(bus: Bus):
     assert f"    due again at {due} (UTC); {hint}\n" in run("failed")
 
 
+def test_failed_says_what_a_text_of_an_unknown_key_seems_to_be(bus: Bus, signal: Signal, settings: Any):
+    """Nobody here can open it: its signal and receiver are what it says itself."""
+    with override_settings(SECRET_KEY="another" * 9):
+        signal.send(None)
+    bus.work()
+    shown = run("failed")
+    assert f"unopened text, by its looks {signal.name} to failing\n    signed with key " in shown
+    assert shown.count("(UTC)\n") == 1
+    assert "restart the workers" not in shown
+
+
 def test_failed_json_is_a_list_of_objects(bus: Bus, dead: Delivery, signal: Signal):
     """Each has at least id, signal, receiver, attempts, error and failed_at."""
     (shown,) = json.loads(run("failed", "--json"))

@@ -60,7 +60,7 @@ def test_a_receiver_that_cannot_be_called_waits_for_its_next_release(bus: Bus, s
     signal.send(None, created=True)
     bus.work()
 
-    note = "It was sent created: retries fail too, until the receiver's code is changed."
+    note = "(It was sent created: retries fail too, until the receiver's code is changed.)"
     assert only().error.endswith(f"'craeted' {note}")
     assert only().traceback.endswith(f"'craeted'\n{note}\n")
     assert note in caplog.text

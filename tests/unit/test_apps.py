@@ -49,7 +49,7 @@ def app(tmp_path, monkeypatch, settings):
         ("x = 1\ndef broken(:\n", 2, "SyntaxError: invalid syntax."),
         ("\nimport no_such_package", 2, "ModuleNotFoundError: No module named 'no_such_package'."),
         (RECEIVER.format("", "instance"), 3, "write def on_sale(sender, instance, **kwargs)"),
-        (RECEIVER.format(", retries=3", "**kwargs"), 3, "did you mean retry=Retry(max_attempts=3)?"),
+        (RECEIVER.format(", retries=3", "**kwargs"), 3, "did you mean retry=Retry(max_attempts=3)? signalbus"),
     ],
 )
 def test_error_begins_with_file_line_and_cause(app, tmp_path, source, line, said):

@@ -257,7 +257,7 @@ def compares_wrongly(sender, **kwargs):
 
 
 SENT = {"sender": None, "signal": None, "instance": 1, "created": True}
-NOTE = "It was sent instance, created: retries fail too, until the receiver's code is changed."
+NOTE = "(It was sent instance, created: retries fail too, until the receiver's code is changed.)"
 
 
 @pytest.mark.parametrize(

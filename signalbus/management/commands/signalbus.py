@@ -22,6 +22,7 @@ from signalbus.models import Delivery, State
 from signalbus.receiving.sweeping.queue_evidence import ask_queues
 from signalbus.receiving.sweeping.sweeper import sweep
 from signalbus.wire.message import from_body
+from signalbus.wire.peek import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +117,9 @@ class Command(BaseCommand):
                 self.stdout.write(f"{nobody} skipped because nobody received it: {LISTED}")
 
     def _show(self, row: Delivery, *, with_traceback: bool) -> None:
-        what = f"{row.message.signal or 'refused or unopened text'} -> {row.receiver or '(everyone it names)'}"
+        what = (
+            f"{row.message.signal} -> {row.receiver or '(everyone it names)'}" if row.message.signal else _unopened(row)
+        )
         if row.message.subject:
             what += f" about {_one_line(row.message.subject)}"
         if context := _context(row):
@@ -191,12 +194,22 @@ class Command(BaseCommand):
             self.stdout.write(line)
 
 
+def _unopened(row: Delivery) -> str:
+    """Say what a text is about that this process could not open: what it seems to be, or nothing."""
+    address = address_of(row.message.text) if row.state == State.PARKED else None
+    return "refused or unopened text" if address is None else f"unopened text, by its looks {_one_line(address)}"
+
+
 def _when_again(row: Delivery) -> str:
     """Say when a delivery that waits is published, and what helps one that no worker knows."""
     if row.state not in {State.PENDING, State.PARKED}:
         return ""
     due = f"due{' again' if row.error else ''} at {_time(row.due_at)} (UTC)"
-    return due if row.state == State.PENDING else f"{due}; restart the workers if their code is older than the sender's"
+    if (
+        row.state == State.PENDING or not row.message.signal
+    ):  # of a text that cannot be opened the error says what helps
+        return due
+    return f"{due}; restart the workers if their code is older than the sender's"
 
 
 def _context(row: Delivery) -> dict[str, Any]:

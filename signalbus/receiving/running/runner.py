@@ -142,7 +142,7 @@ def explain_refused_call(error: TypeError, function: Callable[..., Any], argumen
         inspect.signature(function).bind(**arguments)
     except TypeError:
         sent = ", ".join(name for name in arguments if name not in GIVEN) or "nothing"
-        error.add_note(f"It was sent {sent}: retries fail too, until the receiver's code is changed.")
+        error.add_note(f"(It was sent {sent}: retries fail too, until the receiver's code is changed.)")
 
 
 async def _awaited(begin: Callable[[], Awaitable[object]], timeout: float | None, spent: float = 0.0) -> None:
