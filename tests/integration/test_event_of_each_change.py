@@ -1,4 +1,4 @@
-"""Each change of a delivery's state has an event: scenarios that compare what is told with the rows.
+"""Each change of a delivery's state has an event: scenarios that compare what is reported with the rows.
 
 `PLACES` names each function of the ledger that writes a state, and the scenarios that call it. A new one fails
 `test_each_function_that_writes_a_state_has_a_scenario` until it has an event, and a scenario here.
@@ -84,7 +84,7 @@ class Scene(NamedTuple):
         return signal
 
     def share_commits(self) -> None:
-        """Let deliveries share a commit, however slow this machine is."""
+        """Let deliveries run in a group commit, however slow this machine is."""
         self.patch.setattr(pace, "expected", lambda receiver: 0.0)
         self.patch.setattr(pace, "_alone_until", {})
         self.patch.setattr(group_commit, "BRIEF", 60.0)
@@ -129,7 +129,7 @@ def commits(scene: Scene) -> None:
 
 
 def shares_a_commit(scene: Scene) -> None:
-    """Several run in one transaction, of which one fails."""
+    """Several deliveries run in one transaction, and one fails."""
 
     def receiver_that_fails_once(number, **kwargs):
         if number == 1:
@@ -142,7 +142,7 @@ def shares_a_commit(scene: Scene) -> None:
 
 
 def loses_its_shared_commit(scene: Scene) -> None:
-    """One of several tries to end the transaction that they share, and runs alone after it."""
+    """One of several deliveries tries to end their transaction, and runs alone after it."""
     tried: list[int] = []
 
     def receiver_that_commits(number, **kwargs):
@@ -157,7 +157,7 @@ def loses_its_shared_commit(scene: Scene) -> None:
 
 
 def fails_until_it_is_dead(scene: Scene) -> None:
-    """A receiver fails twice, which is as often as it may."""
+    """A receiver fails twice, as often as it may."""
     signal = scene.signal(durable=True)
     fails(signal, ValueError(), "receiver", retry=Retry(max_attempts=2, base_delay=0))
     signal.send(None)
@@ -182,7 +182,7 @@ def rejects(scene: Scene) -> None:
 
 
 def misses_a_row(scene: Scene) -> None:
-    """The row that a message refers to is gone."""
+    """The row of a reference is gone."""
     signal = scene.receiver()
     academy = Academy.objects.create(name="gone", slug="gone")
     signal.send(None, academy=academy)
@@ -191,27 +191,27 @@ def misses_a_row(scene: Scene) -> None:
 
 
 def is_not_atomic(scene: Scene) -> None:
-    """A receiver that asked for no transaction is claimed before it runs."""
+    """A receiver without a transaction is claimed before it runs."""
     scene.receiver(atomic=False).send(None)
     scene.bus.work()
 
 
-def is_given_out_again(scene: Scene) -> None:
+def is_redelivered(scene: Scene) -> None:
     """A redelivered message is claimed before its receiver runs."""
     scene.receiver().send(None)
     scene.bus.work(redelivered=True)
 
 
 def loses_its_worker(scene: Scene) -> None:
-    """A message is given out again whose delivery a worker had claimed that is gone."""
+    """A message is redelivered, whose delivery a lost worker had claimed."""
     scene.receiver().send(None)
     (texts,) = scene.bus.take()
     ledger.claim(only().pk, worker="gone", lease=-1, using="default")
     deliver(texts, queue=QUEUE, redelivered=True)
 
 
-def is_given_out_again_in_company(scene: Scene) -> None:
-    """Messages whose worker was lost are published again, each by itself."""
+def is_redelivered_in_a_batch(scene: Scene) -> None:
+    """Messages of a lost worker are published again, each alone."""
     durable, other = scene.receiver(), scene.signal()
     connect(other, lambda **kwargs: None, "other")
     durable.send(None)
@@ -267,7 +267,7 @@ def is_unknown(scene: Scene) -> None:
 
 
 def has_an_unknown_key(scene: Scene) -> None:
-    """A worker does not hold the key of a text, and the sweeper neither; later it does."""
+    """No worker and no sweeper has the key of a text; later one has."""
     signal = scene.signal()
     connect(signal, lambda **kwargs: None, "receiver")
     with override_settings(SIGNALBUS={"SIGNING_KEYS": ["a key to come"]}):
@@ -281,7 +281,7 @@ def has_an_unknown_key(scene: Scene) -> None:
 
 
 def is_refused(scene: Scene) -> None:
-    """Nobody vouches for a text, which comes twice."""
+    """A text whose signature cannot be verified comes twice."""
     deliver(["garbage"])
     deliver(["garbage"])
 
@@ -292,7 +292,7 @@ def cannot_be_sent(scene: Scene) -> None:
 
 
 def cannot_be_published(scene: Scene) -> None:
-    """The sweeper finds a row with a text that nobody can read."""
+    """The sweeper finds a row whose text cannot be read."""
     scene.receiver().send(None)
     StoredMessage.objects.update(text="garbage")
     Delivery.objects.update(state=State.PENDING, due_at=Now())
@@ -312,7 +312,7 @@ def has_no_broker(scene: Scene) -> None:
     scene.bus.come_again()
 
 
-def nobody_receives_it(scene: Scene) -> None:
+def has_no_receiver(scene: Scene) -> None:
     """No worker has a receiver of an open message."""
     scene.signal(durable=True, open=True).send(None)
     scene.bus.work()
@@ -349,7 +349,7 @@ def is_discarded_by_hand(scene: Scene) -> None:
 
 
 def is_cancelled(scene: Scene) -> None:
-    """A sender takes a message back, which is due later."""
+    """A sender cancels a message that is due later."""
     sent = scene.receiver().send_later(timedelta(hours=1), None)
     assert cancel(sent.id)
 
@@ -363,7 +363,7 @@ def has_an_equal_message(scene: Scene) -> None:
 
 
 def is_replaced(scene: Scene) -> None:
-    """The next message of a burst takes the place of the one before."""
+    """The next message of a burst replaces the one before."""
     signal = scene.signal(durable=True, unique=True, debounce=60)
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send(None)
@@ -371,7 +371,7 @@ def is_replaced(scene: Scene) -> None:
 
 
 def waits_for_its_turn(scene: Scene) -> None:
-    """An ordered delivery waits for the one before it, until a person discards that."""
+    """An ordered delivery waits for the one before it, until that is discarded."""
     signal = scene.signal(durable=True, ordered_by="key")
     fails(signal, Reject("never"), "receiver")
     signal.send_many(None, [{"key": "a"}] * 2)
@@ -382,7 +382,7 @@ def waits_for_its_turn(scene: Scene) -> None:
 
 
 def is_passed_on(scene: Scene) -> None:
-    """A worker leaves the rest of an ordering key to another one."""
+    """A worker leaves the rest of an ordering key to another worker."""
     signal = scene.signal(durable=True, ordered_by="key")
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send_many(None, [{"key": "a"}] * 2)
@@ -393,7 +393,7 @@ def is_passed_on(scene: Scene) -> None:
 
 
 def is_repaired(scene: Scene) -> None:
-    """An audit finds what is missing, and a person has it repaired."""
+    """An audit finds a missing delivery, and repairs it."""
     signal = scene.receiver()
     connect(signal, lambda **kwargs: None, "other")
     signal.send(None)
@@ -403,7 +403,7 @@ def is_repaired(scene: Scene) -> None:
     ledger.repair(ledger.audit(since, ledger.Evidence(frozenset({""}), time.monotonic())))
 
 
-def goes_back_to_its_queue(scene: Scene) -> None:
+def is_requeued(scene: Scene) -> None:
     """The time of a batch is over before all of it has begun."""
     scene.receiver().send_many(None, [{}] * 2)
     with override_settings(SIGNALBUS={"BATCH_SECONDS": 0}):
@@ -421,7 +421,7 @@ def runs_elsewhere(scene: Scene) -> None:
 SENT = ["sent", "recorded", "published"]
 RAN = ["started", "done"]
 
-# What is told of each delivery, by its receiver, in order; where there are several, of each of them.
+# What is reported of each delivery, by its receiver, in order; where there are several, of each of them.
 EXPECTED: dict[Callable[[Scene], None], dict[str, list[list[str]]]] = {
     succeeds: {"receiver": [SENT + RAN]},
     succeeds_without_a_row: {"receiver": [["sent", "published", *RAN]]},
@@ -433,9 +433,9 @@ EXPECTED: dict[Callable[[Scene], None], dict[str, list[list[str]]]] = {
     rejects: {"receiver": [[*SENT, "started", "dead"]]},
     misses_a_row: {"receiver": [[*SENT, "started", "skipped"]]},
     is_not_atomic: {"receiver": [[*SENT, "claimed", *RAN]]},
-    is_given_out_again: {"receiver": [[*SENT, "claimed", *RAN]]},
+    is_redelivered: {"receiver": [[*SENT, "claimed", *RAN]]},
     loses_its_worker: {"receiver": [[*SENT, "failed"]]},
-    is_given_out_again_in_company: {"receiver": [[*SENT, "requeued"]], "other": [["sent", "published", "recorded"]]},
+    is_redelivered_in_a_batch: {"receiver": [[*SENT, "requeued"]], "other": [["sent", "published", "recorded"]]},
     has_no_attempt_left: {"receiver": [[*SENT, "dead"]]},
     is_cut_off: {"receiver": [[*SENT, "claimed", "started", "requeued"]]},
     does_not_begin: {"receiver": [[*SENT, "claimed", "requeued"]]},
@@ -451,7 +451,7 @@ EXPECTED: dict[Callable[[Scene], None], dict[str, list[list[str]]]] = {
         "receiver": [["sent", "recorded", "requeued", "requeued", "published", *RAN]],
         "other": [["sent", "recorded", "requeued", "published", *RAN]],
     },
-    nobody_receives_it: {"": [[*SENT, "skipped"]]},
+    has_no_receiver: {"": [[*SENT, "skipped"]]},
     is_open: {"": [[*SENT, "done"]], "receiver": [["recorded", "published", *RAN]]},
     is_sent_on: {"": [["sent", "published"]], "receiver": [["published", *RAN]]},
     is_retried_by_hand: {"receiver": [[*SENT, "started", "dead", "retried"]]},
@@ -464,7 +464,7 @@ EXPECTED: dict[Callable[[Scene], None], dict[str, list[list[str]]]] = {
     },
     is_passed_on: {"receiver": [SENT + RAN, SENT]},
     is_repaired: {"receiver": [[*SENT, "requeued"]], "other": [[*SENT, "recorded"]]},
-    goes_back_to_its_queue: {"receiver": [SENT + RAN, [*SENT, "requeued"]]},
+    is_requeued: {"receiver": [SENT + RAN, [*SENT, "requeued"]]},
     runs_elsewhere: {"receiver": [SENT + RAN]},
 }
 
@@ -474,10 +474,10 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "deliveries.expand": is_open,
     "deliveries.give_back": does_not_begin,
     "deliveries.keep_unpublished": has_no_broker,
-    "deliveries.release": is_given_out_again_in_company,
+    "deliveries.release": is_redelivered_in_a_batch,
     "deliveries.return_due": has_no_broker,
     "deliveries.Settlement.fields": fails_until_it_is_dead,
-    "deliveries.skip": nobody_receives_it,
+    "deliveries.skip": has_no_receiver,
     "due._publish": fails_until_it_is_dead,
     "due_later.discard_held": is_cancelled,
     "due_later.hold": has_an_equal_message,
@@ -501,8 +501,8 @@ WHILE_UNHEARD = {"due_later._holding": "due_later.hold", "stand_ins._replacing":
 
 
 @pytest.fixture
-def heard(listening) -> list[Event]:
-    """All events, beside listeners that raise and that query, of which nothing else must be seen."""
+def events(listening) -> list[Event]:
+    """All events, beside listeners that raise and that make queries, which must change nothing."""
     events: list[Event] = []
 
     @listening()
@@ -542,10 +542,10 @@ def functions_called() -> Iterator[set[str]]:
         sys.setprofile(None)
 
 
-def told(heard: list[Event]) -> dict[str, list[list[str]]]:
-    """Return the kinds that were told of each delivery, by its receiver."""
+def reported(events: list[Event]) -> dict[str, list[list[str]]]:
+    """Return the kinds of events of each delivery, by its receiver."""
     kinds: dict[Any, list[str]] = {}
-    for event in heard:
+    for event in events:
         kinds.setdefault((event.delivery.receiver, event.delivery.message_id), []).append(event.kind)
     found: dict[str, list[list[str]]] = {}
     for (receiver, _), those in kinds.items():
@@ -554,22 +554,22 @@ def told(heard: list[Event]) -> dict[str, list[list[str]]]:
 
 
 @pytest.mark.parametrize("scenario", EXPECTED, ids=lambda scenario: scenario.__name__)
-def test_what_is_told_is_what_the_rows_say(bus: Bus, heard: list[Event], monkeypatch, scenario):
-    """Each delivery has its events, in order and once each; the last one tells the state that its row has."""
+def test_events_agree_with_the_rows(bus: Bus, events: list[Event], monkeypatch, scenario):
+    """Each delivery has its events, in order and once each; the last one has the state of its row."""
     if scenario in {shares_a_commit, loses_its_shared_commit} and not ledger.can_share("default"):
         pytest.skip("no group commits on this database")
     with functions_called() as called:
         scenario(Scene(bus, monkeypatch, []))
 
     assert {place for place, those in PLACES.items() if those is scenario} <= called
-    assert told(heard) == {receiver: sorted(those) for receiver, those in EXPECTED[scenario].items()}
-    last = {event.delivery.id: event.kind for event in heard if event.kind in STATES}
+    assert reported(events) == {receiver: sorted(those) for receiver, those in EXPECTED[scenario].items()}
+    last = {event.delivery.id: event.kind for event in events if event.kind in STATES}
     for row in Delivery.objects.all():
         assert row.state in STATES[last[row.pk]], row
 
 
-def test_each_kind_is_told_in_a_scenario():
-    """None is documented and never told."""
+def test_each_kind_of_event_has_a_scenario():
+    """No documented kind is missing."""
     kinds = {kind for those in EXPECTED.values() for several in those.values() for each in several for kind in each}
     assert kinds == set(KINDS)
 
@@ -601,6 +601,6 @@ def _writes_state(node: ast.AST) -> bool:
 
 
 def test_each_function_that_writes_a_state_has_a_scenario():
-    """Who adds one adds its event: tell it, add a scenario of it to EXPECTED, and name both in PLACES."""
+    """A new function needs its event, a scenario in EXPECTED, and an entry in PLACES."""
     assert set(writers()) == PLACES.keys() | WHILE_UNHEARD.keys()
     assert PLACES.keys() >= set(WHILE_UNHEARD.values())

@@ -1,4 +1,4 @@
-"""The fast path: what it puts on a queue is what Celery would have put there, and whatever happens to it is told."""
+"""The fast path puts the same items on a queue as Celery, and reports each error."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def new_app(valkey: EmbeddedValkey) -> Iterator[Callable[..., Celery]]:
 
 @pytest.fixture
 def app(new_app: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch) -> Celery:
-    """An app of the usual kind, which the bus sends with."""
+    """An ordinary app that the bus sends with."""
     app = new_app()
     monkeypatch.setattr(celery, "get_app", lambda: app)
     return app
@@ -84,23 +84,23 @@ def fast_path_of(app: Celery) -> fast_path.FastPath:
     return found
 
 
-def told_apart(item: bytes) -> str:
-    """Give an item with its random ids replaced by their order, so that two of them can be compared."""
+def with_numbered_ids(item: bytes) -> str:
+    """Return an item with its random ids replaced by numbers, so that two items can be compared."""
     seen: dict[str, str] = {}
     return IDS.sub(lambda found: seen.setdefault(found[0], f"id {len(seen)}"), item.decode("ascii"))
 
 
 def lists(client: Any) -> dict[bytes, list[str]]:
-    """Give all lists of a broker, and delete them."""
+    """Return all lists of a broker, and delete them."""
     keys = [key for key in client.keys("*") if client.type(key) == b"list"]
-    found = {key: [told_apart(item) for item in client.lrange(key, 0, -1)] for key in keys}
+    found = {key: [with_numbered_ids(item) for item in client.lrange(key, 0, -1)] for key in keys}
     client.delete(*keys)
     return found
 
 
 @contextmanager
 def inside_a_task(app: Celery) -> Iterator[None]:
-    """Be inside a running task, whose root is another."""
+    """Run inside a task, whose root is another one."""
     task, stack = app.tasks[celery.TASK_NAME], cast("Any", _state)
     task.push_request(id='a "child"', root_id="a root", called_directly=False)
     stack._task_stack.push(task)
@@ -123,14 +123,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("priority", [None, 4])
-def test_it_is_celery_s_byte_for_byte_but_for_ids(
+def test_an_item_equals_celerys_except_for_ids(
     client: Any,
     new_app: Callable[..., Celery],
     monkeypatch: pytest.MonkeyPatch,
     settings: dict[str, Any],
     priority: Any,
 ):
-    """Under the same keys too: a kombu that writes another item is noticed here."""
+    """The keys are the same too: this test notices a kombu that writes another item."""
     app = new_app(**settings)
     monkeypatch.setattr(app.tasks[celery.TASK_NAME], "priority", priority)
     for surroundings in (nullcontext(), inside_a_task(app)):
@@ -151,8 +151,8 @@ NOT_SAID = {
 }
 
 
-def test_what_it_says_is_what_celery_says(new_app: Callable[..., Celery]):
-    """Of the same task with the same arguments: a Celery whose messages say anything else, or more, is noticed here."""
+def test_an_item_has_the_fields_of_celerys(new_app: Callable[..., Celery]):
+    """It is of the same task with the same arguments: this test notices a Celery with other fields."""
     app, id_ = new_app(), "an id"
     said: dict[str, Any] = {"argsrepr": "(1 texts)", "kwargsrepr": "{}", "ignore_result": True, "root_id": id_}
     theirs = app.amqp.as_task_v2(id_, celery.TASK_NAME, (TEXTS[:1],), {}, **said)
@@ -167,7 +167,7 @@ def test_what_it_says_is_what_celery_says(new_app: Callable[..., Celery]):
 
 
 @pytest.mark.parametrize("database", [0, 3])
-def test_it_lies_in_the_database_of_the_address(
+def test_an_item_is_in_the_database_of_the_address(
     client: Any, valkey: EmbeddedValkey, new_app: Callable[..., Celery], database: int
 ):
     """A virtual host is a number of Redis' databases."""
@@ -180,14 +180,14 @@ def test_it_lies_in_the_database_of_the_address(
 
 
 def test_the_queue_is_declared(client: Any, new_app: Callable[..., Celery]):
-    """In kombu's table of bindings, where other clients look, once."""
+    """It is in kombu's table of bindings, where other clients look, once."""
     fast_path_of(new_app()).push("q", [["text"]])
 
     assert client.scard("_kombu.binding.q") == 1
 
 
-def test_ids_are_fresh(client: Any, new_app: Callable[..., Celery]):
-    """Each publication has an id and a delivery tag that no other has, also if the text is the same."""
+def test_ids_are_unique(client: Any, new_app: Callable[..., Celery]):
+    """Each publication has its own id and delivery tag, also of the same text."""
     ours = fast_path_of(new_app())
     for _ in range(50):
         ours.push("q", [["text"], ["text"]])
@@ -196,8 +196,8 @@ def test_ids_are_fresh(client: Any, new_app: Callable[..., Celery]):
     assert len(found) == len(set(found)) == 200
 
 
-def test_it_says_which_process_it_is_from(client: Any, app: Celery, monkeypatch: pytest.MonkeyPatch):
-    """A forked child is not its parent, whatever the parent has sent before."""
+def test_an_item_names_its_process(client: Any, app: Celery, monkeypatch: pytest.MonkeyPatch):
+    """A forked child has another name than its parent, whatever the parent sent before."""
     publisher.publish_texts("q", ["of the parent"])
     monkeypatch.setattr(os, "getpid", lambda: 4711)
     publisher.publish_texts("q", ["of the child"])
@@ -207,8 +207,8 @@ def test_it_says_which_process_it_is_from(client: Any, app: Celery, monkeypatch:
     assert json.loads(item)["headers"]["origin"] == anon_nodename()
 
 
-def test_what_is_published_together_is_one_command(client: Any, app: Celery):
-    """All of it is taken, or none; and it costs one round trip."""
+def test_messages_published_together_are_one_command(client: Any, app: Celery):
+    """Redis takes all of them or none; they cost one round trip."""
     publisher.publish_texts("q", ["warm"])
     client.config_resetstat()
 
@@ -223,7 +223,7 @@ def test_what_is_published_together_is_one_command(client: Any, app: Celery):
 
 
 class Unusual:
-    """Set-ups that are Celery's to write: each gives an app, and part of the reason."""
+    """Set-ups in which Celery publishes: each returns an app, and a part of the reason."""
 
     @staticmethod
     def compressed(new_app: Callable[..., Celery]) -> tuple[Celery, str]:
@@ -252,10 +252,10 @@ class Unusual:
 
 
 @pytest.mark.parametrize("unusual", ["compressed", "of_a_topic", "that_expires", "in_memory", "of_several_addresses"])
-def test_what_is_unusual_goes_celery_s_way(
+def test_unusual_set_ups_publish_through_celery(
     client: Any, new_app: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch, unusual: str
 ):
-    """It is published all the same, and somebody who asks is told why."""
+    """The message is published, and the reason is available."""
     app, reason = getattr(Unusual, unusual)(new_app)
     monkeypatch.setattr(celery, "get_app", lambda: app)
     published: list[Any] = []
@@ -271,7 +271,7 @@ def test_what_is_unusual_goes_celery_s_way(
 def test_a_tracer_s_headers_are_each_message_s_own(
     client: Any, app: Celery, monkeypatch: pytest.MonkeyPatch, in_place: bool
 ):
-    """As of one that wraps kombu's publish(): what it added to the first is not added to all that follow."""
+    """A tracer may wrap kombu's publish(): the headers of the first message are not added to the next."""
     real, numbers = Producer.publish, iter(range(10))
 
     def publish(self: Any, body: Any, headers: Any, **more: Any) -> Any:
@@ -288,10 +288,8 @@ def test_a_tracer_s_headers_are_each_message_s_own(
     assert "headers of their own" in (publisher.why_through_celery("q") or "")
 
 
-def test_what_a_transport_of_somebody_s_adds_is_each_message_s_own(
-    client: Any, app: Celery, monkeypatch: pytest.MonkeyPatch
-):
-    """As a number, or a signature, of each message."""
+def test_a_custom_transports_additions_are_each_messages_own(client: Any, app: Celery, monkeypatch: pytest.MonkeyPatch):
+    """They may be a number, or a signature, of each message."""
     real, numbers = Channel._put, iter(range(100))
 
     def put(self: Any, queue: str, message: Any, **more: Any) -> Any:
@@ -307,14 +305,14 @@ def test_what_a_transport_of_somebody_s_adds_is_each_message_s_own(
     assert "differs from message to message" in (publisher.why_through_celery("q") or "")
 
 
-def test_what_is_usual_is_written_directly(client: Any, app: Celery):
-    """Nobody is told a reason, because there is none."""
+def test_ordinary_set_ups_write_directly(client: Any, app: Celery):
+    """There is no reason to report."""
 
     assert publisher.why_through_celery("q") is None
 
 
-def test_a_listener_of_ours_is_asked_each_time(client: Any, app: Celery):
-    """Tracers and those who ask for our task hear of it from the moment on that they listen, and until they do not."""
+def test_publish_handlers_are_checked_for_each_message(client: Any, app: Celery):
+    """Tracers and handlers of our task are called from their connection to their disconnection."""
     heard = []
 
     def listener(sender, **kwargs):
@@ -333,8 +331,8 @@ def test_a_listener_of_ours_is_asked_each_time(client: Any, app: Celery):
     assert client.llen("q") == 3
 
 
-def test_eager_mode_is_asked_each_time(client: Any, broker_url: str, monkeypatch: pytest.MonkeyPatch):
-    """A test's fixture may set it on the app, or in the settings, when messages have been sent before."""
+def test_eager_mode_is_checked_for_each_message(client: Any, broker_url: str, monkeypatch: pytest.MonkeyPatch):
+    """A test's fixture may set it on the app, or in the settings, after earlier messages."""
     ran: list[Any] = []
     monkeypatch.setattr("signalbus.receiving.routing.batch.deliver", lambda texts, **_kwargs: ran.extend(texts))
 
@@ -351,10 +349,10 @@ def test_eager_mode_is_asked_each_time(client: Any, broker_url: str, monkeypatch
     assert client.llen("q") == 3
 
 
-def test_eager_mode_is_asked_where_a_host_s_settings_have_a_name_of_its_own(
+def test_eager_mode_is_read_with_the_hosts_namespace(
     client: Any, new_app: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch
 ):
-    """The namespace is the host's to choose."""
+    """The host chooses the namespace of its Celery settings."""
     app = new_app()
     app.config_from_object("django.conf:settings", namespace="SHOP")
     monkeypatch.setattr(celery, "get_app", lambda: app)
@@ -374,12 +372,12 @@ def test_eager_mode_is_asked_where_a_host_s_settings_have_a_name_of_its_own(
 
 
 def used_by(ours: fast_path.FastPath) -> Any:
-    """Give the connection that a fast path would use next."""
+    """Return the connection that a fast path would use next."""
     return ours._places[-1][0]
 
 
 def test_after_a_timeout_nothing_is_pushed_again(client: Any, valkey: EmbeddedValkey, new_app: Callable[..., Celery]):
-    """The broker may have taken it, and has: a duplicate would be run twice."""
+    """The broker has taken the message: a duplicate would run twice."""
     with override_settings(SIGNALBUS=SHORT):
         ours = fast_path_of(new_app())
         ours.push("q", [["warm"]])
@@ -396,8 +394,8 @@ def test_after_a_timeout_nothing_is_pushed_again(client: Any, valkey: EmbeddedVa
     assert client.llen("q") == 3
 
 
-def test_a_connection_without_credentials_any_more_is_replaced(client: Any, new_app: Callable[..., Celery], valkey):
-    """As one whose token has run out: the new one says its password."""
+def test_a_connection_with_expired_credentials_is_replaced(client: Any, new_app: Callable[..., Celery], valkey):
+    """The new one sends its password."""
     ours = fast_path_of(new_app(f"redis+socket://:secret@{valkey.socket}"))
     client.config_set("requirepass", "secret")
     try:
@@ -414,8 +412,8 @@ def test_a_connection_without_credentials_any_more_is_replaced(client: Any, new_
     assert client.llen("q") == 2
 
 
-def test_a_replica_takes_nothing_and_is_asked_once_more_at_most(client: Any, new_app: Callable[..., Celery]):
-    """After a fail-over the old primary says READONLY: that is an error, and a new connection is tried each time."""
+def test_a_replica_is_tried_at_most_twice(client: Any, new_app: Callable[..., Celery]):
+    """After a fail-over the old primary answers READONLY: a new connection is tried each time."""
     ours = fast_path_of(new_app())
     ours.push("q", [["text"]])
     client.execute_command("REPLICAOF", "127.0.0.1", "1")
@@ -429,8 +427,8 @@ def test_a_replica_takes_nothing_and_is_asked_once_more_at_most(client: Any, new
     assert client.llen("q") == 2
 
 
-def test_what_the_broker_refuses_costs_no_connection(client: Any, new_app: Callable[..., Celery]):
-    """It has answered: the connection is in order."""
+def test_a_refused_command_keeps_the_connection(client: Any, new_app: Callable[..., Celery]):
+    """The broker has answered, so the connection works."""
     ours = fast_path_of(new_app())
     ours.push("q", [["text"]])
     client.set("q", "not a list")
@@ -444,8 +442,8 @@ def test_what_the_broker_refuses_costs_no_connection(client: Any, new_app: Calla
     assert used_by(ours) is connection
 
 
-def test_a_connection_that_was_idle_is_looked_at_first(client: Any, new_app: Callable[..., Celery], monkeypatch):
-    """What the broker closed while nobody sent is not written to."""
+def test_an_idle_connection_is_checked_before_use(client: Any, new_app: Callable[..., Celery], monkeypatch):
+    """The broker may have closed it meanwhile."""
     ours = fast_path_of(new_app())
     ours.push("q", [["text"]])
     closed = used_by(ours)
@@ -459,7 +457,7 @@ def test_a_connection_that_was_idle_is_looked_at_first(client: Any, new_app: Cal
 
 
 def test_an_interrupted_publication_leaves_no_answer_behind(client: Any, new_app: Callable[..., Celery], monkeypatch):
-    """A killed greenlet, or Ctrl-C, between question and answer: the next one must not read it."""
+    """A killed greenlet, or Ctrl-C, between command and answer: the next one must not read it."""
     ours = fast_path_of(new_app())
     ours.push("q", [["text"]])
     interrupted = used_by(ours)
@@ -500,8 +498,8 @@ def test_threads_share_a_few_connections(client: Any, new_app: Callable[..., Cel
     assert client.info("stats")["total_connections_received"] - before < fast_path.CONNECTIONS
 
 
-def test_who_waits_longest_is_next(client: Any, new_app: Callable[..., Celery]):
-    """Ten threads that send without a pause leave nobody out, who would take the broker for one that is away."""
+def test_waiting_threads_get_connections_in_order(client: Any, new_app: Callable[..., Celery]):
+    """Ten threads that send without a pause must not keep another one waiting until its time is over."""
     ours = fast_path_of(new_app())
     sent, failed = [0] * (fast_path.CONNECTIONS + 4), threading.Event()
     enough = threading.Event()
@@ -529,10 +527,10 @@ def test_who_waits_longest_is_next(client: Any, new_app: Callable[..., Celery]):
     assert (len(ours._places), len(ours._waiters)) == (fast_path.CONNECTIONS, 0)
 
 
-def test_who_is_interrupted_while_it_waits_keeps_no_connection(
+def test_an_interrupted_wait_keeps_no_connection(
     client: Any, new_app: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch
 ):
-    """A time limit or a killed greenlet ends the wait, just before or just after it is served."""
+    """A time limit or a killed greenlet ends the wait just before or after it gets one."""
     ours = fast_path_of(new_app())
     for served in (False, True):
         in_use = [ours._take() for _ in range(fast_path.CONNECTIONS)]
@@ -563,8 +561,8 @@ def test_who_is_interrupted_while_it_waits_keeps_no_connection(
     ours.push("q", [["text"]])
 
 
-def test_who_finds_all_connections_in_use_does_not_wait_for_ever(client: Any, new_app: Callable[..., Celery]):
-    """As long as a connection may take to be made."""
+def test_a_wait_for_a_connection_has_a_limit(client: Any, new_app: Callable[..., Celery]):
+    """It is the time in which a connection may be made."""
     ours = fast_path_of(new_app())
     with override_settings(SIGNALBUS=SHORT):
         in_use = [ours._take() for _ in range(fast_path.CONNECTIONS)]
@@ -580,7 +578,7 @@ def test_who_finds_all_connections_in_use_does_not_wait_for_ever(client: Any, ne
 def test_threads_do_not_wait_for_each_other_s_timeouts(
     client: Any, valkey: EmbeddedValkey, new_app: Callable[..., Celery]
 ):
-    """All are told at about the same time of a broker that hangs while the first message is sent."""
+    """All report a hanging broker at about the same time."""
     failed: list[BaseException] = []
 
     def send(ours: fast_path.FastPath) -> None:
@@ -634,8 +632,8 @@ def test_greenlets_share_a_few_connections(client: Any, valkey: EmbeddedValkey):
 
 
 @pytest.mark.skipif(OPENSSL is None, reason="openssl, which makes the certificate, is not installed")
-def test_tls_is_spoken_and_the_certificate_checked(tmp_path: Path, new_app: Callable[..., Celery]):
-    """As the app's settings say: the fast path's connections are made as kombu's are."""
+def test_tls_certificates_are_verified(tmp_path: Path, new_app: Callable[..., Celery]):
+    """The connections are made like kombu's, as the app's settings say."""
     certificate, key = make_certificate(tmp_path)
     port = free_port()
     with EmbeddedValkey(port=port) as server, behind_tls(port, certificate, key) as tls_port:

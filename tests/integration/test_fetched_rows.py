@@ -1,4 +1,4 @@
-"""What is fetched by SQL that was compiled once is what Django's ORM fetches."""
+"""A row that is loaded with SQL compiled once equals the row that Django's ORM loads."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ THE_ORMS: Rows = [
 
 @pytest.fixture
 def tables(database_url: str) -> Iterator[None]:
-    """The tables of the app are there, with a row that is not looked for."""
+    """The tables of the app, with a row that is not looked for."""
     every: list[Any] = [model for model in vars(models).values() if getattr(model, "__module__", "") == models.__name__]
     made = [model for model in every if hasattr(model, "_meta") and not model._meta.proxy]
     if connection.vendor != "postgresql":
@@ -98,14 +98,14 @@ def tables(database_url: str) -> Iterator[None]:
 
 
 def fetched(instance: Model) -> Model:
-    """Fetch a row as a worker does for one reference."""
+    """Load a row as a worker does for one reference."""
     reference = reference_to(instance)
     assert reference is not None
     return fetch({reference: ()})[reference]
 
 
 def assert_same(ours: Model, theirs: Model) -> None:
-    """Compare two instances, values and types and what Django notes of them."""
+    """Compare two instances: values, types and Django's state of them."""
     assert type(ours) is type(theirs)
     for name, value in vars(theirs).items():
         if name != "_state":
@@ -116,8 +116,8 @@ def assert_same(ours: Model, theirs: Model) -> None:
     assert ours.get_deferred_fields() == theirs.get_deferred_fields()
 
 
-def test_a_row_is_what_the_orm_fetches(tables):
-    """Of every field and every kind of key; the first time, and when its SQL is known; by the same statement."""
+def test_a_loaded_row_equals_the_orms(tables):
+    """This holds for every field and every kind of key, the first time and with known SQL, by the same statement."""
     for model, values in [*COMPILED, *THE_ORMS, *(POSTGRES if connection.vendor == "postgresql" else ())]:
         instance = model.objects.create(**values)
         with CaptureQueriesContext(connection) as asked:
@@ -133,7 +133,7 @@ def test_a_row_is_what_the_orm_fetches(tables):
 
 
 def test_relations_and_proxies(tables):
-    """Relations are fetched when they are asked for; a proxy is of its own class; a key that is one is the ORM's."""
+    """Relations are loaded on access; a proxy has its own class; a key that is a relation uses the ORM."""
     plain = models.Plain.objects.create(name="a")
     every = models.Every.objects.create(plain=plain, single=plain)
     every.others.add(plain)
@@ -147,8 +147,8 @@ def test_relations_and_proxies(tables):
     assert row_query(models.ByRelation, connection, plain.pk) is None
 
 
-def test_each_fetch_is_fresh(tables):
-    """It finds what is there now: another value, nothing any more; and no two receivers share an instance."""
+def test_each_load_is_fresh(tables):
+    """It finds the present row, or none; no two receivers share an instance."""
     plain = models.Plain.objects.create(name="before")
     first: Any = fetched(plain)
     models.Plain.objects.update(name="after")
@@ -160,7 +160,7 @@ def test_each_fetch_is_fresh(tables):
 
 
 def test_a_row_comes_from_the_database_that_the_reference_names(tables, monkeypatch):
-    """Each database's own SQL, by its own connection."""
+    """Each database has its own SQL and connection."""
     plain = models.Plain.objects.create(name="a")
     fetched(plain)
     monkeypatch.setitem(connections.settings, "second", connections.settings["default"])
@@ -176,7 +176,7 @@ def test_a_row_comes_from_the_database_that_the_reference_names(tables, monkeypa
 
 
 def test_a_thread_uses_its_own_connection(tables):
-    """What one thread has compiled does not lead another to its connection, which Django would refuse."""
+    """Django refuses another thread's connection."""
     plain = models.Plain.objects.create(name="a")
     fetched(plain)
     found: list[Model] = []
@@ -194,8 +194,8 @@ def test_a_thread_uses_its_own_connection(tables):
     assert found == [plain, plain]
 
 
-def test_a_setting_that_says_how_values_are_read_is_heeded(tables):
-    """As a test overrides it."""
+def test_a_changed_setting_compiles_the_sql_again(tables):
+    """A test may override a setting that affects how values are read."""
     instance = models.ByMoment.objects.create(at=MOMENT)
     aware: Any = fetched(instance)
     with override_settings(USE_TZ=False):
@@ -224,7 +224,7 @@ def through_the_wire(value: Any) -> Any:
 
 
 def test_rows_with_keys_of_a_type_of_their_own_travel(tables):
-    """A reference to such a row, to one with a composite key, and to one with a foreign key to it is resolved."""
+    """A reference to such a row, also as part of a composite key or a foreign key, is resolved."""
     code = models.ByCode.objects.create(id=models.Code("it_1"))
     other = models.ByCode.objects.create(id=models.Code("it_2"))
     line = models.CodeLine.objects.create(code=models.Code("it_1"), number=2)
@@ -237,7 +237,7 @@ def test_rows_with_keys_of_a_type_of_their_own_travel(tables):
 
 
 def test_a_row_is_matched_to_its_reference_by_the_database(tables):
-    """A key that is converted on its way to the database is found, alone and among others."""
+    """A key that is converted for the database is found, alone and among others."""
     one, two = models.ByShown.objects.create(), models.ByShown.objects.create()
     one, two = models.ByShown.objects.all().order_by("pk")
 
@@ -246,7 +246,7 @@ def test_a_row_is_matched_to_its_reference_by_the_database(tables):
 
 
 def test_a_key_that_the_database_compares_without_case_is_found(tables):
-    """A row whose key differs in case from the reference's is the row that the database says it is."""
+    """The database decides that the row is the reference's."""
     if connection.vendor == "postgresql":
         pytest.skip("PostgreSQL compares texts exactly")
     with connection.cursor() as cursor:
@@ -263,8 +263,8 @@ def test_a_key_that_the_database_compares_without_case_is_found(tables):
     assert fetch({references[0]: ()}) == {references[0]: row}
 
 
-def test_a_row_that_a_base_manager_hides_is_not_called_gone(tables):
-    """The error says that the base manager may hide the row, and names the model and the option."""
+def test_the_error_of_a_hidden_row_names_the_base_manager(tables):
+    """It says that the manager may hide the row, and names the model and the option."""
     row = models.Soft.objects.create()
     row.deleted = True
     row.save()

@@ -1,4 +1,4 @@
-"""The surroundings of the tests with real servers."""
+"""The fixtures of the tests with real servers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TAG = "tasks.marketing.tasks.add_cohort_slug_as_acp_tag"
 
 
 def send_tag(broker_url: str, number: int) -> None:
-    """Send a plain task of the checkout, past the bus."""
+    """Send a plain task of the checkout, without the bus."""
     get_app().send_task(TAG, args=[number, "berlin"])
 
 
@@ -34,7 +34,7 @@ def send_tag(broker_url: str, number: int) -> None:
 def test_a_worker_shares_the_database_and_the_broker(
     database: str, pool: str, broker_url: str, start_worker: Callable[..., Worker]
 ):
-    """What a worker commits is seen here, on both databases."""
+    """A worker's commits are visible here, on both databases."""
     worker = start_worker(pool=pool)
 
     send_tag(broker_url, 1)
@@ -48,13 +48,13 @@ def test_a_worker_shares_the_database_and_the_broker(
 @pytest.mark.parametrize("database", ["postgres", "sqlite"])
 @pytest.mark.parametrize("turn", [1, 2])
 def test_each_test_has_a_database_of_its_own(database_url: str, turn: int):
-    """What one test commits, the next does not see."""
+    """The next test does not see this one's commits."""
     assert not Academy.objects.exists()
     Academy.objects.create(name="Miami", slug="miami")
 
 
 def test_a_stopped_worker_leaves_no_process(start_worker: Callable[..., Worker]):
-    """A gentle stop ends the children too, with status 0."""
+    """A warm shutdown ends the children too, with status 0."""
     worker = start_worker(pool="prefork")
     children = worker.children()
     assert len(children) == 2

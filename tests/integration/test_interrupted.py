@@ -1,4 +1,4 @@
-"""What a receiver leaves behind when it is cut off: its connections, and those of a test around it."""
+"""An interrupted receiver's connections, and those of a test around it."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def database() -> str:
 
 
 def sleep_in_a_query(**kwargs: Any) -> None:
-    """Wait for the server, which does not answer."""
+    """Wait for a server that does not answer."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_sleep(30)")
 
 
 def sleep_and_swallow(**kwargs: Any) -> None:
-    """Go on after what should have ended it."""
+    """Go on after an interruption."""
     with suppress(TimeoutError, SoftTimeLimitExceeded):
         sleep_in_a_query()
 
 
 def sleeping_queries() -> bool:
-    """Whether the server still runs what was interrupted."""
+    """Return whether the server still runs the interrupted query."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(30)'")
         return bool(cursor.fetchall())
@@ -68,7 +68,7 @@ def test_a_timeout_in_mid_query_is_recorded_and_disturbs_nobody(bus: Bus, signal
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_a_soft_time_limit_in_mid_query_is_recorded_and_disturbs_nobody(bus: Bus, signal: Signal, atomic: bool):
-    """Celery's own limit takes the same way as the receiver's."""
+    """Celery's own limit has the same effect as the receiver's."""
     ran = []
     connect(signal, sleep_in_a_query, "interrupted", atomic=atomic)
     connect(signal, lambda **kwargs: ran.append(Academy.objects.count()), "after", atomic=atomic)
@@ -82,7 +82,7 @@ def test_a_soft_time_limit_in_mid_query_is_recorded_and_disturbs_nobody(bus: Bus
 
 
 def test_a_swallowed_timeout_leaves_no_broken_connection_to_the_next(bus: Bus, signal: Signal):
-    """A receiver may go on after its timeout; what it had sent to the server is still no business of the next one."""
+    """A receiver may go on after its timeout; its query does not affect the next one."""
     ran = []
     connect(signal, sleep_and_swallow, "swallows", timeout=0.2, atomic=False)
     connect(signal, lambda **kwargs: ran.append(Academy.objects.count()), "after", atomic=False)
@@ -94,7 +94,7 @@ def test_a_swallowed_timeout_leaves_no_broken_connection_to_the_next(bus: Bus, s
 
 
 def test_a_swallowed_timeout_in_a_transaction_is_a_failure(bus: Bus, signal: Signal):
-    """What stands in mid-query cannot be committed."""
+    """A transaction in the middle of a query cannot be committed."""
     ran = []
     connect(signal, sleep_and_swallow, "swallows", timeout=0.2)
     connect(signal, lambda **kwargs: ran.append(Academy.objects.count()), "after")
@@ -107,7 +107,7 @@ def test_a_swallowed_timeout_in_a_transaction_is_a_failure(bus: Bus, signal: Sig
 
 @pytest.mark.parametrize(("atomic", "state"), [(True, "dead"), (False, "done")])
 def test_the_outcome_of_a_receiver_that_catches_its_timeout_is_recorded(bus: Bus, atomic: bool, state: str):
-    """At once, although the server is at work on the query, in the transaction that has locked the delivery's row."""
+    """It is recorded at once, although the server still runs the query in the transaction that locked the row."""
     signal = new_signal(durable=True)
     connect(signal, sleep_and_swallow, "swallows", timeout=0.2, atomic=atomic, retry=Retry(max_attempts=1))
     signal.send(None)
@@ -117,7 +117,7 @@ def test_the_outcome_of_a_receiver_that_catches_its_timeout_is_recorded(bus: Bus
 
 
 def test_a_limit_that_strikes_in_the_bus_itself_leaves_no_broken_connection(bus: Bus, signal: Signal, monkeypatch):
-    """What comes out of the bus gives the message back, and the next message finds a sound connection."""
+    """The message is requeued, and the next one has a working connection."""
     ran: list[Any] = []
     connect(signal, lambda **kwargs: ran.append(Academy.objects.count()), "receiver")
     signal.send(None)
@@ -134,18 +134,18 @@ def test_a_limit_that_strikes_in_the_bus_itself_leaves_no_broken_connection(bus:
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_a_limit_that_strikes_as_a_transaction_begins_leaves_none_open(bus: Bus, signal: Signal, monkeypatch):
-    """Django does not know of it yet, so nobody would end it: on SQLite nobody else could write any more."""
+    """Django does not know it yet: on SQLite nobody else could write any more."""
     interrupt_as_a_transaction_begins(bus, signal, monkeypatch)
 
 
-def test_a_driver_that_would_have_to_ask_its_server_is_taken_at_its_word():
-    """As that of MySQL Connector/Python."""
+def test_a_driver_that_cannot_tell_its_state_is_trusted():
+    """MySQL Connector/Python would have to ask its server."""
     assert not database_connections._has_begun(Mock(vendor="mysql", connection=object()))
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_an_open_transaction_is_no_business_of_the_next(bus: Bus, signal: Signal, monkeypatch, atomic: bool):
-    """A receiver that is cut off between a block's doors leaves it open; in a worker nobody works on inside it."""
+def test_an_open_transaction_does_not_reach_the_next_receiver(bus: Bus, signal: Signal, monkeypatch, atomic: bool):
+    """A receiver that is interrupted at a block's end leaves it open; a worker closes it."""
     monkeypatch.setattr(database_connections, "_is_worker", lambda: True)
     ran = []
 
@@ -164,7 +164,7 @@ def test_an_open_transaction_is_no_business_of_the_next(bus: Bus, signal: Signal
 
 
 def backend() -> int:
-    """Return the server's process behind this connection."""
+    """Return the server's process of this connection."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
@@ -173,7 +173,7 @@ def backend() -> int:
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_deliver_all_leaves_the_transaction_of_a_test_open(bus: Bus, signal: Signal, atomic: bool):
-    """A receiver that fails inside a TestCase closes nothing of the test's: what the test wrote is still there."""
+    """A receiver that fails inside a TestCase closes nothing; the test's writes are still there."""
 
     def receiver_that_raises(**kwargs):
         raise ValueError("no luck")
@@ -192,7 +192,7 @@ def test_deliver_all_leaves_the_transaction_of_a_test_open(bus: Bus, signal: Sig
 
 
 def test_eager_mode_leaves_the_transaction_of_a_test_open(bus: Bus, signal: Signal):
-    """As deliver_all(), with CELERY_TASK_ALWAYS_EAGER and Django's captureOnCommitCallbacks."""
+    """CELERY_TASK_ALWAYS_EAGER with Django's captureOnCommitCallbacks does the same as deliver_all()."""
     capture: Callable[..., Any] = TestCase.captureOnCommitCallbacks
 
     def receiver_that_raises(**kwargs):

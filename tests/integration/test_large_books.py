@@ -1,4 +1,4 @@
-"""An audit, and a purge, of a ledger that holds many rows: what they cost, and that hardly a question is of all."""
+"""The cost of an audit and a purge in a ledger with many rows: hardly a statement reads all of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SCANS = {
 
 
 def fill(bus: Bus, signal: Signal) -> None:
-    """Send, and have all of it done; the last one is left open."""
+    """Send messages, and have all of them done except the last."""
     for start in range(0, ROWS, AT_ONCE):
         signal.send_many(None, [{"number": start + index} for index in range(AT_ONCE)])
         bus.client.flushall()
@@ -48,14 +48,14 @@ def fill(bus: Bus, signal: Signal) -> None:
 
 
 def audit(*arguments: str) -> tuple[dict[str, Any], float]:
-    """Run the command without asking the queues; return its books, and the seconds that it took."""
+    """Run the command without asking the queues; return its result, and its seconds."""
     out, began = io.StringIO(), time.perf_counter()
     call_command("signalbus", "audit", "--json", "--wait", "0", *arguments, stdout=out)
     return json.loads(out.getvalue()), time.perf_counter() - began
 
 
 def scans(statements: list[str]) -> list[str]:
-    """Return those statements for which the database reads all deliveries."""
+    """Return the statements for which the database reads all deliveries."""
     explain = {"sqlite": "EXPLAIN QUERY PLAN", "mysql": "EXPLAIN FORMAT=JSON"}.get(connection.vendor, "EXPLAIN")
     found = []
     with connection.cursor() as cursor:
@@ -67,8 +67,8 @@ def scans(statements: list[str]) -> list[str]:
 
 
 @pytest.mark.timeout(240 + ROWS // 500)
-def test_books_of_many_rows(bus: Bus):
-    """All add up; of what is over, only the count itself reads all rows; a purge leaves what is open."""
+def test_an_audit_and_a_purge_of_many_rows(bus: Bus):
+    """The numbers add up; only the count itself reads all ended rows; a purge keeps open ones."""
     durable = new_signal(durable=True)
     connect(durable, lambda **kwargs: None, "receiver")
     fill(bus, durable)

@@ -1,4 +1,4 @@
-"""What is sent for later waits in the ledger, for its time by the database's clock, and can be taken back."""
+"""A message for later waits in the ledger, until its time by the database's clock, and can be cancelled."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture(params=[True, False], ids=["durable", "not durable"])
 def heard(request: pytest.FixtureRequest, ran: list[Any]) -> Signal:
-    """A signal with a receiver that notes what it was told."""
+    """A signal with a receiver that records its calls."""
     signal = new_signal(durable=request.param)
     connect(signal, lambda number, **_: ran.append(number), "receiver")
     return signal
 
 
 def pass_time(seconds: float) -> None:
-    """Let all that waits be due so much earlier."""
+    """Make all waiting deliveries due this much earlier."""
     Delivery.objects.update(due_at=F("due_at") - timedelta(seconds=seconds))
 
 
@@ -48,7 +48,7 @@ def id_of(sent: signalbus.Sent) -> UUID:
 
 
 def test_it_runs_when_it_is_due_and_not_before(bus: Bus, heard: Signal, ran: list[Any]):
-    """What is sent for later waits as pending, is published when its time has come, and runs once."""
+    """The message waits as pending, is published when its time has come, and runs once."""
     heard.send_later(HOUR, None, number=1)
 
     assert (rows(), sweep(), bus.work()) == ([("receiver", "pending", 0)], 0, 0)
@@ -68,8 +68,8 @@ def test_its_time_counts_from_the_databases_now(bus: Bus, heard: Signal):
     assert (left.due_at - left.clock).total_seconds() == pytest.approx(3600, abs=5)
 
 
-def test_a_datetime_is_a_time(bus: Bus, heard: Signal):
-    """An aware time is kept as it is, whatever its zone."""
+def test_an_aware_datetime_is_the_due_time(bus: Bus, heard: Signal):
+    """Its time zone does not matter."""
     when = datetime(2099, 5, 17, 12, 30, 0, 250_000, tzinfo=timezone.get_fixed_timezone(120))
 
     heard.send_later(when, None, number=1)
@@ -78,8 +78,8 @@ def test_a_datetime_is_a_time(bus: Bus, heard: Signal):
 
 
 @pytest.mark.parametrize("past", [timedelta(days=-3), datetime(1066, 10, 14, tzinfo=UTC), timedelta.min])
-def test_the_past_is_now(bus: Bus, heard: Signal, ran: list[Any], past: timedelta | datetime):
-    """What should have run already is due at once."""
+def test_a_time_in_the_past_is_due_at_once(bus: Bus, heard: Signal, ran: list[Any], past: timedelta | datetime):
+    """The message is published at once."""
     heard.send_later(past, None, number=1)
 
     assert (sweep(), bus.work()) == (1, 1)
@@ -87,8 +87,8 @@ def test_the_past_is_now(bus: Bus, heard: Signal, ran: list[Any], past: timedelt
 
 
 @pytest.mark.parametrize("when", [datetime(2099, 1, 1), 60, None, timedelta.max])
-def test_what_is_no_time_is_refused(bus: Bus, heard: Signal, when: Any):
-    """A naive time under USE_TZ, and what is none, raise, and nothing is sent."""
+def test_an_invalid_time_is_refused(bus: Bus, heard: Signal, when: Any):
+    """A naive time under USE_TZ, or a value that is no time, raises, and nothing is sent."""
     with pytest.raises(DueError, match=r"timedelta|datetime"):
         heard.send_later(when, None, number=1)
 
@@ -97,7 +97,7 @@ def test_what_is_no_time_is_refused(bus: Bus, heard: Signal, when: Any):
 
 @pytest.mark.parametrize("when", [HOUR, datetime(2099, 1, 1), datetime(2099, 1, 1, tzinfo=UTC)])
 def test_without_use_tz_a_naive_time_is_local(bus: Bus, heard: Signal, settings: Any, when: Any):
-    """Where the project has no time zones, each time is taken."""
+    """Such a project has no time zones."""
     settings.USE_TZ = False
 
     heard.send_later(when, None, number=1)
@@ -106,8 +106,8 @@ def test_without_use_tz_a_naive_time_is_local(bus: Bus, heard: Signal, settings:
     assert sweep() == 0
 
 
-def test_it_shares_the_fate_of_the_transaction(bus: Bus, heard: Signal):
-    """A rollback takes it back; a commit keeps it, and publishes nothing."""
+def test_a_message_for_later_is_part_of_the_transaction(bus: Bus, heard: Signal):
+    """A rollback removes it; a commit keeps it, and publishes nothing."""
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         heard.send_later(HOUR, None, number=1)
         raise ZeroDivisionError
@@ -120,8 +120,8 @@ def test_it_shares_the_fate_of_the_transaction(bus: Bus, heard: Signal):
     assert bus.client.llen(QUEUE) == 0
 
 
-def test_it_is_sent_from_a_coroutine(bus: Bus, heard: Signal):
-    """asend_later keeps it as send_later does."""
+def test_a_coroutine_sends_a_message_for_later(bus: Bus, heard: Signal):
+    """asend_later records it as send_later does."""
     from asgiref.sync import async_to_sync
 
     sent = async_to_sync(heard.asend_later)(HOUR, None, number=1)
@@ -130,7 +130,7 @@ def test_it_is_sent_from_a_coroutine(bus: Bus, heard: Signal):
 
 
 def test_each_recipient_waits_in_its_own_queue(bus: Bus, heard: Signal, ran: list[Any]):
-    """A message through two queues waits as a whole, and can be cancelled as a whole."""
+    """A message of two queues waits as a whole, and can be cancelled as a whole."""
     connect(heard, lambda **_: ran.append("slow"), "slow", queue="slow")
     sent = heard.send_later(HOUR, None, number=1)
     assert rows() == [("receiver", "pending", 0), ("slow", "pending", 0)]
@@ -139,8 +139,8 @@ def test_each_recipient_waits_in_its_own_queue(bus: Bus, heard: Signal, ran: lis
     assert rows() == [("receiver", "discarded", 0), ("slow", "discarded", 0)]
 
 
-def test_inline_receivers_do_not_hear_of_it(bus: Bus, heard: Signal, ran: list[Any]):
-    """Nothing runs in the sender's process: neither now nor later."""
+def test_inline_receivers_are_not_called(bus: Bus, heard: Signal, ran: list[Any]):
+    """Nothing runs in the sender's process, neither now nor later."""
     connect(heard, lambda **_: ran.append("inline"), "inline", inline=True)
 
     assert heard.send_later(timedelta(), None, number=1) == []
@@ -149,8 +149,8 @@ def test_inline_receivers_do_not_hear_of_it(bus: Bus, heard: Signal, ran: list[A
     assert rows() == [("receiver", "pending", 0)]
 
 
-def test_nobody_listens(bus: Bus, ran: list[Any]):
-    """Without receivers in workers nothing is kept, and there is nothing to cancel."""
+def test_without_receivers_nothing_is_recorded(bus: Bus, ran: list[Any]):
+    """There is nothing to cancel."""
     signal = new_signal()
     connect(signal, lambda **_: ran.append("inline"), "inline", inline=True)
 
@@ -162,13 +162,13 @@ def test_nobody_listens(bus: Bus, ran: list[Any]):
 
 
 def test_an_ordered_signal_is_not_sent_for_later(bus: Bus):
-    """What is due later would hold back the rest of its key: refused, with the cure."""
+    """It would hold back the rest of its key; the error names the remedy."""
     with pytest.raises(ConfigurationError, match="ordered"):
         new_signal(durable=True, ordered_by="number").send_later(HOUR, None, number=1)
 
 
 def test_a_cancelled_message_never_runs_and_can_be_seen(bus: Bus, heard: Signal, ran: list[Any]):
-    """cancel() ends what waits as discarded; a second time there is nothing to cancel."""
+    """Its deliveries end as discarded; a second cancel() returns False."""
     sent = heard.send_later(HOUR, None, number=1)
 
     assert signalbus.cancel(str(sent.id)) is True
@@ -179,8 +179,8 @@ def test_a_cancelled_message_never_runs_and_can_be_seen(bus: Bus, heard: Signal,
     assert (only().state, only().error) == ("discarded", "cancelled")
 
 
-def test_what_is_on_its_way_can_still_be_cancelled(bus: Bus, ran: list[Any]):
-    """A durable message that no worker has taken is cancelled: its copy at the broker is dropped."""
+def test_a_published_message_can_be_cancelled(bus: Bus, ran: list[Any]):
+    """No worker has taken it; its copy at the broker is dropped."""
     signal = new_signal(durable=True)
     connect(signal, lambda **_: ran.append(1), "receiver")
     sent = signal.send(None)
@@ -191,8 +191,8 @@ def test_what_is_on_its_way_can_still_be_cancelled(bus: Bus, ran: list[Any]):
     assert ran == []
 
 
-def test_an_open_message_that_was_cancelled_reaches_nobody(bus: Bus, ran: list[Any]):
-    """Its receivers are looked up in the worker, which may have its copy still."""
+def test_a_cancelled_open_message_reaches_no_receiver(bus: Bus, ran: list[Any]):
+    """The worker that looks up its receivers may still have its copy."""
     heard = new_signal(durable=True, open=True)
     connect(heard, lambda number, **kwargs: ran.append(number), "receiver")
     sent = heard.send(None, number=1)
@@ -205,8 +205,8 @@ def test_an_open_message_that_was_cancelled_reaches_nobody(bus: Bus, ran: list[A
     assert rows() == [("", "discarded", 0)]
 
 
-def test_what_has_begun_cannot_be_cancelled(bus: Bus, ran: list[Any]):
-    """A message of which one delivery runs, or has run, is not cancelled, and the others run all the same."""
+def test_a_message_that_has_begun_cannot_be_cancelled(bus: Bus, ran: list[Any]):
+    """One delivery runs, or has run; the others run too."""
     signal = new_signal(durable=True)
     told: list[object] = []
 
@@ -227,7 +227,7 @@ def test_what_has_begun_cannot_be_cancelled(bus: Bus, ran: list[Any]):
     assert rows() == [("a", "done", 1), ("b", "done", 1)]
 
 
-def test_a_cancellation_that_is_rolled_back_is_none(bus: Bus, heard: Signal, ran: list[Any]):
+def test_a_rolled_back_cancellation_has_no_effect(bus: Bus, heard: Signal, ran: list[Any]):
     """The transaction in which it is cancelled decides."""
     sent = heard.send_later(HOUR, None, number=1)
     with pytest.raises(ZeroDivisionError), transaction.atomic():
@@ -238,8 +238,8 @@ def test_a_cancellation_that_is_rolled_back_is_none(bus: Bus, heard: Signal, ran
     assert (sweep(), bus.work(), ran) == (1, 1, [1])
 
 
-def test_a_worker_drops_what_is_being_cancelled_and_a_rollback_brings_it_back(bus: Bus, ran: list[Any]):
-    """While a cancellation is not committed nobody runs the message; after a failed one it is delivered."""
+def test_a_message_in_an_uncommitted_cancellation_does_not_run(bus: Bus, ran: list[Any]):
+    """After a rollback of the cancellation it is delivered."""
     if connection.vendor != "postgresql":
         pytest.skip("one writer at a time: the worker waits")
     signal = new_signal(durable=True)
@@ -256,8 +256,8 @@ def test_a_worker_drops_what_is_being_cancelled_and_a_rollback_brings_it_back(bu
     assert sorted(ran) == [1, 2]
 
 
-def test_captured_shows_what_is_sent_for_later(bus: Bus, heard: Signal, ran: list[Any]):
-    """In a test it is captured like the rest, and delivered by deliver_all()."""
+def test_captured_shows_messages_for_later(bus: Bus, heard: Signal, ran: list[Any]):
+    """deliver_all() delivers them like others."""
     with captured() as sent:
         heard.send_later(HOUR, None, number=1)
         sent.assert_sent(heard, number=1)
@@ -268,7 +268,7 @@ def test_captured_shows_what_is_sent_for_later(bus: Bus, heard: Signal, ran: lis
 
 
 def test_immediate_delivers_it_at_once(bus: Bus, heard: Signal, ran: list[Any]):
-    """A suite that asserts right after a send sees it run."""
+    """A suite that asserts right after a send sees the result."""
     with immediate():
         heard.send_later(HOUR, None, number=1)
 
@@ -276,8 +276,8 @@ def test_immediate_delivers_it_at_once(bus: Bus, heard: Signal, ran: list[Any]):
 
 
 @pytest.mark.parametrize("limited", [True, False])
-def test_what_waits_costs_the_sweeper_nothing(bus: Bus, heard: Signal, limited: bool):
-    """The sweeper's question is a range of the index of what is due: what waits for later is not looked at."""
+def test_waiting_messages_cost_the_sweeper_nothing(bus: Bus, heard: Signal, limited: bool):
+    """It reads a range of the index of due rows, in which they are not."""
     heard.send_later(HOUR, None, number=1)
     one = only()
     Delivery.objects.bulk_create(
@@ -296,8 +296,8 @@ def test_what_waits_costs_the_sweeper_nothing(bus: Bus, heard: Signal, limited: 
     assert "Sort" not in plan
 
 
-def test_a_loop_may_send_it_in_sync(bus: Bus, heard: Signal):
-    """Under a running event loop send_later writes its rows on another thread, as send does."""
+def test_a_synchronous_send_later_under_an_event_loop(bus: Bus, heard: Signal):
+    """It writes its rows on another thread, as send does."""
 
     async def sender() -> signalbus.Sent:
         return heard.send_later(HOUR, None, number=1)

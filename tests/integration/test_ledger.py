@@ -1,4 +1,4 @@
-"""The ledger's statements, on each database: what is written at send(), and who may run it."""
+"""The ledger's statements on each database: the rows of a send, and who may run them."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def state_of(delivery: UUID) -> tuple[str, int]:
     return Delivery.objects.values_list("state", "attempts").get(id=delivery)
 
 
-def test_what_is_sent_is_a_row_and_one_for_each_recipient(database_url: str):
-    """A recorded message stands in the ledger as published, and is looked at after its wait."""
+def test_a_message_has_a_row_and_one_for_each_recipient(database_url: str):
+    """It is recorded as published, and checked after its wait."""
     part = new_part("tag", "mail")
 
     record([part], using=DEFAULT)
@@ -73,7 +73,7 @@ def test_what_is_sent_is_a_row_and_one_for_each_recipient(database_url: str):
 
 
 def test_parts_of_a_message_share_its_row(database_url: str):
-    """A message that goes through two queues is one message."""
+    """A message of two queues is one message."""
     part = new_part("tag")
 
     record([part, part._replace(message=new_like(part, "mail"), queue="slow")], using=DEFAULT)
@@ -90,7 +90,7 @@ def new_like(part: Part, *recipients: str) -> Message:
 
 @pytest.mark.parametrize("count", [1, 3, 600])
 def test_many_messages_are_recorded_together(database_url: str, count: int):
-    """All messages of a send_many are written by few statements."""
+    """A send_many needs few statements."""
     parts = [new_part() for _ in range(count)]
 
     with CaptureQueriesContext(connections[DEFAULT]) as queries:
@@ -105,8 +105,8 @@ def test_many_messages_are_recorded_together(database_url: str, count: int):
 
 @pytest.mark.parametrize("database", ["sqlite"])
 @pytest.mark.parametrize("ordered_by", [None, "number"])
-def test_the_oldest_sqlite_takes_as_many_values_as_are_written_at_once(bus: Bus, ordered_by: str | None):
-    """Django runs on 3.31, which takes 999 in a statement."""
+def test_the_oldest_sqlite_accepts_the_number_of_values(bus: Bus, ordered_by: str | None):
+    """Django supports 3.31, which takes 999 in a statement."""
     signal = new_signal(durable=True, ordered_by=ordered_by)
     connect(signal, lambda **kwargs: None, "receiver")
     connections[DEFAULT].ensure_connection()
@@ -118,8 +118,8 @@ def test_the_oldest_sqlite_takes_as_many_values_as_are_written_at_once(bus: Bus,
     assert Delivery.objects.filter(state=State.DONE).count() == 400
 
 
-def test_a_rollback_takes_the_rows_back(database_url: str):
-    """The rows share the fate of the sender's transaction."""
+def test_a_rollback_removes_the_rows(database_url: str):
+    """They are part of the sender's transaction."""
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         record([new_part()], using=DEFAULT)
         raise ZeroDivisionError
@@ -128,8 +128,8 @@ def test_a_rollback_takes_the_rows_back(database_url: str):
     assert not StoredMessage.objects.exists()
 
 
-def test_a_take_is_one_statement_and_stands_once_it_commits(database_url: str):
-    """The receiver's transaction settles first: after its commit the delivery is done, attempt one."""
+def test_a_take_is_one_statement(database_url: str):
+    """The receiver's transaction settles first: after its commit the delivery is done, with attempt one."""
     delivery = recorded()
 
     with transaction.atomic(), CaptureQueriesContext(connections[DEFAULT]) as queries:
@@ -145,7 +145,7 @@ def test_a_take_is_one_statement_and_stands_once_it_commits(database_url: str):
 
 
 def test_a_take_that_rolls_back_leaves_the_delivery_as_it_was(database_url: str):
-    """A worker that dies gives the row back, and no attempt is counted."""
+    """The row of a worker that dies is free again, and no attempt is counted."""
     delivery = recorded()
 
     with pytest.raises(ZeroDivisionError), transaction.atomic():
@@ -155,8 +155,8 @@ def test_a_take_that_rolls_back_leaves_the_delivery_as_it_was(database_url: str)
     assert state_of(delivery) == ("published", 0)
 
 
-def test_what_was_taken_is_not_taken_again(database_url: str):
-    """A second copy of a message finds nothing to run."""
+def test_a_done_delivery_is_not_taken_again(database_url: str):
+    """A second copy of a message has nothing to run."""
     delivery = recorded()
     with transaction.atomic():
         ownership.take(delivery, worker="w1", using=DEFAULT)
@@ -167,8 +167,8 @@ def test_what_was_taken_is_not_taken_again(database_url: str):
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_nobody_waits_for_a_row_that_is_being_run(database_url: str):
-    """While a receiver runs, whoever else asks for its delivery gets nothing, at once."""
+def test_no_statement_waits_for_a_running_row(database_url: str):
+    """Another worker that asks for the delivery gets nothing, at once."""
     delivery = recorded()
 
     def attempts_to_take() -> list[object]:
@@ -185,8 +185,8 @@ def test_nobody_waits_for_a_row_that_is_being_run(database_url: str):
 
 @pytest.mark.parametrize("state", ["published", "pending", "parked"])
 @pytest.mark.parametrize("database", ["postgres"])
-def test_whoever_changes_rows_passes_over_those_that_are_being_run(database_url: str, state: str):
-    """People's commands, who could not publish, and who parks: a receiver may take an hour."""
+def test_statements_that_change_rows_skip_running_ones(database_url: str, state: str):
+    """These are operations by hand, failed publications and parking: a receiver may take an hour."""
     part = new_part()
     record([part], using=DEFAULT)
     delivery = delivery_id(part.message.id, "tag")
@@ -237,8 +237,8 @@ def test_a_claim_counts_before_the_run_and_is_confirmed_by_its_number(database_u
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_a_claim_is_not_lost_to_who_looks_at_its_row_for_a_moment(database_url: str):
-    """Who began to take it before the claim locks it on finding that it is not to be had: that is waited for."""
+def test_a_claim_waits_for_a_brief_lock_on_its_row(database_url: str):
+    """Another worker locked it before it saw that the row is claimed."""
     delivery = recorded()
     claimed = ownership.claim(delivery, worker="w1", lease=10, using=DEFAULT)
     assert claimed is not None
@@ -265,8 +265,8 @@ def test_a_claim_is_not_lost_to_who_looks_at_its_row_for_a_moment(database_url: 
         looking.join(30)
 
 
-def test_a_claim_that_is_not_overdue_is_nobody_elses(database_url: str):
-    """A delivery that runs is not claimed before its lease is over."""
+def test_a_claim_is_not_taken_before_its_lease_ends(database_url: str):
+    """The delivery runs."""
     delivery = recorded()
     ownership.claim(delivery, worker="w1", lease=60, using=DEFAULT)
 
@@ -275,8 +275,8 @@ def test_a_claim_that_is_not_overdue_is_nobody_elses(database_url: str):
         assert ownership.take(delivery, worker="w2", using=DEFAULT) is None
 
 
-def test_what_waits_for_its_next_attempt_is_not_taken_early(database_url: str):
-    """A late copy of a message does not hurry a retry."""
+def test_a_retry_is_not_taken_early(database_url: str):
+    """A late copy of the message does not hurry it."""
     delivery = recorded()
     Delivery.objects.update(state=State.PENDING)
 
@@ -288,8 +288,8 @@ ODD = ["", "NULL", "null", '"', "\\", '\\"', "{}", "{a,b}", "a,b", " a ", "\n\t"
 
 
 @pytest.mark.parametrize("most", [1, len(ODD)])
-def test_whatever_is_written_is_read_again(database_url: str, most: int):
-    """In one statement or in many, and whatever means something to the database stands in it."""
+def test_a_recorded_text_is_read_back(database_url: str, most: int):
+    """It may be written by one statement or many, and have characters with a meaning in SQL."""
     parts = [new_part(f"to {odd}", queue=odd)._replace(subject=f"about {odd}") for odd in ODD]
 
     assert len(ODD) > recording.FEW
@@ -315,8 +315,8 @@ def test_whatever_is_written_is_read_again(database_url: str, most: int):
         ({"state": State.DEAD, "ended_at": Now()}, True),
     ],
 )
-def test_a_sweeper_has_nothing_to_do(database_url: str, changes: dict[str, object], idle: bool):
-    """Nothing is due, and nothing that was published is open: one statement tells."""
+def test_an_idle_sweep_is_one_statement(database_url: str, changes: dict[str, object], idle: bool):
+    """Nothing is due, and no published delivery is open."""
     recorded()
     Delivery.objects.update(**changes)
 
@@ -328,7 +328,7 @@ def test_a_sweeper_has_nothing_to_do(database_url: str, changes: dict[str, objec
 
 
 def let_wait(seconds: float) -> None:
-    """Let time pass: all that was published was published so much earlier."""
+    """Let time pass since all publications."""
     from datetime import timedelta
 
     from django.db.models import F
@@ -337,7 +337,7 @@ def let_wait(seconds: float) -> None:
 
 
 def come_back(queue: str, marked_at: datetime) -> None:
-    """Let a marker come back, and the next one after it."""
+    """Let a marker return, and the next one after it."""
     from datetime import timedelta
 
     due.marker_returned(queue, marked_at)
@@ -346,8 +346,8 @@ def come_back(queue: str, marked_at: datetime) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, -0.001])
-def test_what_is_due_now_is_due(database_url: str, seconds: float):
-    """Not a moment later: SQLite, which tells the time once in a statement, compares the texts that stand for it."""
+def test_a_delivery_that_is_due_now_is_taken(database_url: str, seconds: float):
+    """SQLite has one time for a statement, and compares times as texts."""
     recorded()
 
     due_now = Delivery.objects.annotate(due=later(seconds)).filter(due__lte=Now())
@@ -356,7 +356,7 @@ def test_what_is_due_now_is_due(database_url: str, seconds: float):
 
 
 def test_a_backlog_that_waits_is_not_published_again(database_url: str):
-    """What is overdue, while no marker has come back, is late, and nobody touches it."""
+    """While no marker has come back, an overdue delivery is late."""
     recorded()
     let_wait(3600)
 
@@ -364,8 +364,8 @@ def test_a_backlog_that_waits_is_not_published_again(database_url: str):
     assert due.take_due(100) == []
 
 
-def test_what_was_published_before_a_marker_that_came_back_is_lost(database_url: str):
-    """The marker was behind it in the queue: what did not run by now will not; what was published later is late."""
+def test_a_delivery_published_before_a_returned_marker_is_lost(database_url: str):
+    """The marker was behind it in the queue; a later delivery is late."""
     lost = recorded()
     let_wait(recording.WAIT + 1)
     ((queue, marked_at),) = due.mark()
@@ -379,7 +379,7 @@ def test_what_was_published_before_a_marker_that_came_back_is_lost(database_url:
 
 
 def test_a_delivery_that_runs_is_not_lost(database_url: str):
-    """Whoever runs it holds its row; the sweeper passes over it."""
+    """Its row is locked, and the sweeper skips it."""
     delivery = recorded()
     let_wait(recording.WAIT + 1)
     ((queue, marked_at),) = due.mark()
@@ -392,7 +392,7 @@ def test_a_delivery_that_runs_is_not_lost(database_url: str):
         assert elsewhere(lambda: due.take_due(100)) == [[]]
 
 
-def test_a_marker_is_sent_only_while_something_is_open_and_one_at_a_time(database_url: str):
+def test_a_marker_is_sent_only_while_a_delivery_is_open(database_url: str):
     """An idle bus sends none; two sweepers send one."""
     assert due.mark() == []
     delivery = recorded()
@@ -409,7 +409,7 @@ def test_a_marker_is_sent_only_while_something_is_open_and_one_at_a_time(databas
 
 
 def test_a_marker_that_does_not_come_back_is_sent_again(database_url: str):
-    """A marker may be lost as everything else."""
+    """A marker may be lost like any message."""
     from datetime import timedelta
 
     from django.db.models import F
@@ -423,7 +423,7 @@ def test_a_marker_that_does_not_come_back_is_sent_again(database_url: str):
 
 
 def test_each_queue_has_its_own_marker(database_url: str):
-    """A slow queue says nothing about another."""
+    """A slow queue proves nothing about another."""
     for queue in (None, "email", "slow"):
         record([new_part(queue=queue)], using=DEFAULT)
     let_wait(recording.WAIT + 1)
@@ -436,7 +436,7 @@ def test_each_queue_has_its_own_marker(database_url: str):
 
 
 def test_an_old_marker_changes_nothing(database_url: str):
-    """Whoever replays a marker tells only what was true before."""
+    """A replayed marker proves only what was true before."""
     from datetime import timedelta
 
     recorded()
@@ -450,7 +450,7 @@ def test_an_old_marker_changes_nothing(database_url: str):
 
 
 def test_the_interval_doubles_with_each_publication(database_url: str):
-    """What is lost again and again does not fill the broker."""
+    """A delivery that is lost again and again does not fill the broker."""
     delivery = recorded()
     waits = []
     for _ in range(3):
@@ -465,7 +465,7 @@ def test_the_interval_doubles_with_each_publication(database_url: str):
 
 
 def test_a_claim_that_was_lost_is_published_as_suspect(database_url: str):
-    """A worker that died in a claimed run leaves an overdue claim, which the next one claims as well."""
+    """A worker that died in a claimed run leaves an overdue claim; the next one claims as well."""
     delivery = recorded()
     ownership.claim(delivery, worker="w1", lease=-1, using=DEFAULT)  # SQLite's clock has milliseconds: not just now
 
@@ -479,7 +479,7 @@ def test_a_claim_that_was_lost_is_published_as_suspect(database_url: str):
 
 
 def test_a_retry_is_published_without_suspicion(database_url: str):
-    """What failed by itself did not end its worker."""
+    """An exception did not end its worker."""
     recorded()
     Delivery.objects.update(state=State.PENDING)
     let_wait(recording.WAIT)

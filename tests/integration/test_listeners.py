@@ -1,4 +1,4 @@
-"""Listeners observe: what they do costs and changes nothing for messages and deliveries."""
+"""Listeners observe: they cost and change nothing for messages and deliveries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COUNTS = pytest.mark.parametrize("count", [1, 3], ids=["alone", "in a group comm
 
 @pytest.fixture
 def durable(monkeypatch) -> Signal:
-    """A durable signal, whose receiver writes a row and may share a commit, however slow this machine is."""
+    """A durable signal, whose receiver writes a row and may run in a group commit, however slow this machine is."""
     for module in (attempt, group_commit):
         monkeypatch.setattr(module, "WORTH_TELLING", 3600.0)
     monkeypatch.setattr(group_commit, "BRIEF", 60.0)
@@ -77,7 +77,7 @@ def test_a_listener_of_started_cannot_break_the_receivers_transaction(
 
 @COUNTS
 def test_listeners_add_no_statement(bus: Bus, durable: Signal, listening, count: int):
-    """Sending, running and settling take the same statements, whether somebody listens or not."""
+    """Sending, running and settling take the same statements with and without listeners."""
 
     def statements() -> list[str]:
         with CaptureQueriesContext(connection) as queries:
@@ -95,7 +95,7 @@ def test_listeners_add_no_statement(bus: Bus, durable: Signal, listening, count:
 
 
 def test_a_message_is_sent_once_each_commit_that_decides_is_over(bus: Bus, durable: Signal, listening, other: str):
-    """A sender in two transactions has sent nothing until the deciding one commits; a rollback tells nothing."""
+    """A sender in two transactions has sent nothing until the deciding one commits; a rollback sends no event."""
     heard: list[str] = []
     listening("sent", "recorded", "published")(lambda event: heard.append(event.kind))
     with rolled_back(using=other):
@@ -110,8 +110,8 @@ def test_a_message_is_sent_once_each_commit_that_decides_is_over(bus: Bus, durab
     assert heard == ["sent", "recorded", "published"] * 2
 
 
-def test_what_a_listener_sends_is_of_the_deliverys_lineage(bus: Bus, durable: Signal, listening):
-    """It can be followed to the message that it was sent for, and a circle of listeners has an end."""
+def test_a_listeners_message_belongs_to_the_deliverys_cascade(bus: Bus, durable: Signal, listening):
+    """It has the delivery's message as its parent, and a circle of listeners ends."""
     log = new_signal(durable=True)
     connect(log, lambda **kwargs: None, "log")
     sent: list[Event] = []

@@ -56,7 +56,7 @@ class Child:
         return Loss(text, place, CHILD, "signal 9 (SIGKILL)", lambda: self.requeued.append(rows()))
 
     def is_lost(self, text: str, place: int | None = None) -> float | None:
-        """Have its end written down, as the sweeper's thread does it; return in how many seconds it looks again."""
+        """Have its end recorded, as the sweeper's thread does; return in how many seconds it looks again."""
         self.losses.open(lambda: None)
         assert self.losses.add(self.loss(text, place))
         assert self.requeued == []
@@ -71,7 +71,7 @@ def child() -> Child:
 
 @pytest.fixture
 def told() -> Iterator[list[tuple[str, int, str, str, float]]]:
-    """What listeners hear of attempts that failed."""
+    """The events of failed attempts."""
     heard: list[tuple[str, int, str, str, float]] = []
 
     @listen("failed", "dead")
@@ -89,7 +89,7 @@ def receiver_that_must_not_run(**kwargs: Any) -> None:
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_a_lost_process_is_a_failed_attempt(bus: Bus, durable: Signal, child: Child, caplog, atomic: bool):
-    """It is written down with its reason before the message goes back, and due after the receiver's back-off."""
+    """It is recorded with its reason before the message is requeued, and due after the receiver's back-off."""
     connect(durable, receiver_that_must_not_run, "killer", retry=SLOW, atomic=atomic)
     durable.send(None)
     ((text,),) = bus.take()
@@ -111,7 +111,7 @@ def test_a_lost_process_is_a_failed_attempt(bus: Bus, durable: Signal, child: Ch
 
 
 def test_the_next_run_is_claimed_first(bus: Bus, durable: Signal, child: Child):
-    """So a run is counted whoever is lost with it."""
+    """So a run is counted, whichever process is lost with it."""
     seen = []
     connect(durable, lambda **kwargs: seen.append(elsewhere(rows)), "killer", retry=SLOW)
     durable.send(None)
@@ -128,7 +128,7 @@ def test_the_next_run_is_claimed_first(bus: Bus, durable: Signal, child: Child):
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_the_last_lost_attempt_is_the_delivery_s_death(bus: Bus, durable: Signal, child: Child, told, atomic: bool):
-    """Each lost run is told as a failure of the receiver is, and counts among its attempts."""
+    """Each lost run is reported like a failure of the receiver, and counts as an attempt."""
     connect(durable, receiver_that_must_not_run, "killer", retry=SLOW, atomic=atomic)
     durable.send(None)
     for attempt, state in ((1, "pending"), (2, "dead")):
@@ -151,7 +151,7 @@ def _next(bus: Bus) -> list[list[str]]:
 
 
 def test_a_message_without_a_row_gets_one(bus: Bus, signal: Signal, child: Child):
-    """Promise 4: what goes wrong with a message of a signal that is not durable is durable from then on."""
+    """Promise 4: a message of a non-durable signal is durable after the first failure."""
     connect(signal, receiver_that_must_not_run, "killer", retry=SLOW)
     signal.send(None)
     ((text,),) = bus.take()
@@ -165,7 +165,7 @@ def test_a_message_without_a_row_gets_one(bus: Bus, signal: Signal, child: Child
 
 
 def test_an_innocent_recipient_is_not_counted(bus: Bus, durable: Signal, child: Child):
-    """Where the worker knows which recipient ran, only its delivery has failed; the others go on as before."""
+    """If the worker knows which recipient ran, only its delivery has failed; the others go on as before."""
     connect(durable, lambda **kwargs: None, "before")
     connect(durable, receiver_that_must_not_run, "killer", retry=SLOW)
     connect(durable, lambda **kwargs: None, "after")
@@ -181,8 +181,8 @@ def test_an_innocent_recipient_is_not_counted(bus: Bus, durable: Signal, child: 
     assert rows() == [("after", "done", 1), ("before", "done", 1), ("killer", "pending", 1)]
 
 
-def test_nothing_is_counted_that_is_not_sure(bus: Bus, durable: Signal, child: Child):
-    """Where one of several recipients ran, and nobody knows which, all are set apart, and run alone."""
+def test_an_uncertain_loss_is_not_counted(bus: Bus, durable: Signal, child: Child):
+    """One of several recipients ran, and nobody knows which: all run alone."""
     connect(durable, lambda **kwargs: None, "one")
     connect(durable, lambda **kwargs: None, "another")
     durable.send(None)
@@ -194,8 +194,8 @@ def test_nothing_is_counted_that_is_not_sure(bus: Bus, durable: Signal, child: C
 
 
 @pytest.mark.parametrize("state", [State.RUNNING, State.DONE, State.DISCARDED, State.PENDING])
-def test_what_the_child_did_not_run_is_left_alone(bus: Bus, durable: Signal, child: Child, state: State):
-    """As what it had done before it was lost, or another worker has claimed since."""
+def test_deliveries_that_the_child_did_not_run_do_not_change(bus: Bus, durable: Signal, child: Child, state: State):
+    """They were done before, or another worker has claimed them since."""
     connect(durable, receiver_that_must_not_run, "receiver")
     durable.send(None)
     ((text,),) = bus.take()
@@ -207,8 +207,8 @@ def test_what_the_child_did_not_run_is_left_alone(bus: Bus, durable: Signal, chi
 
 
 @pytest.mark.parametrize("text", ["garbage", "0.0.0", ""])
-def test_a_text_that_cannot_be_opened_goes_back(bus: Bus, durable: Signal, child: Child, text: str):
-    """Whoever takes it off the queue deals with it."""
+def test_an_unverified_text_is_requeued(bus: Bus, durable: Signal, child: Child, text: str):
+    """The next worker handles it."""
     assert child.is_lost(text) is None
 
     assert child.requeued == [[]]
@@ -216,7 +216,7 @@ def test_a_text_that_cannot_be_opened_goes_back(bus: Bus, durable: Signal, child
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_row_that_the_database_has_not_freed_yet_is_waited_for(bus: Bus, durable: Signal, child: Child):
-    """The server notices a moment later that the process is gone; meanwhile the message stays."""
+    """The server notices the end of the process a moment later; meanwhile the message stays."""
     connect(durable, receiver_that_must_not_run, "killer", retry=SLOW)
     durable.send(None)
     ((text,),) = bus.take()
@@ -232,8 +232,8 @@ def test_a_row_that_the_database_has_not_freed_yet_is_waited_for(bus: Bus, durab
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_a_row_that_somebody_else_holds_is_not_waited_for_long(bus: Bus, durable: Signal, child: Child, monkeypatch):
-    """Another worker may run a copy of the message: the message goes back, and is dropped there."""
+def test_a_row_locked_by_another_worker_is_not_waited_for_long(bus: Bus, durable: Signal, child: Child, monkeypatch):
+    """It may run a copy of the message: the message is requeued, and dropped there."""
     monkeypatch.setattr(lost_runs, "PATIENCE", 0.0)
     connect(durable, receiver_that_must_not_run, "receiver")
     durable.send(None)
@@ -245,8 +245,8 @@ def test_a_row_that_somebody_else_holds_is_not_waited_for_long(bus: Bus, durable
     assert child.requeued == [[("receiver", "published", 0)]]
 
 
-def test_a_message_goes_back_if_the_ledger_is_away(bus: Bus, durable: Signal, child: Child, monkeypatch):
-    """Then its loss is not counted, as that of a whole worker."""
+def test_a_message_is_requeued_during_an_outage_of_the_ledger(bus: Bus, durable: Signal, child: Child, monkeypatch):
+    """Its loss is then not counted, like that of a whole worker."""
 
     def away(delivery: object) -> None:
         raise DatabaseError("away")
@@ -262,8 +262,8 @@ def test_a_message_goes_back_if_the_ledger_is_away(bus: Bus, durable: Signal, ch
     assert child.requeued == [[("killer", "published", 0)]]
 
 
-def test_what_is_left_when_the_worker_stops_goes_back(database_url: str, child: Child):
-    """And nothing is taken any more."""
+def test_remaining_losses_are_requeued_at_a_shutdown(database_url: str, child: Child):
+    """No more are accepted."""
     loss = child.loss("text")
     assert not child.losses.add(loss)
     child.losses.open(lambda: None)
@@ -276,8 +276,8 @@ def test_what_is_left_when_the_worker_stops_goes_back(database_url: str, child: 
 
 
 @pytest.mark.parametrize("which", ["own", "another's"])
-def test_of_an_ordered_signal_the_one_that_had_its_turn_has_failed(bus: Bus, child: Child, which: str):
-    """A message of an ordered signal says only that its key has something to run."""
+def test_the_head_of_an_ordered_signal_has_failed(bus: Bus, child: Child, which: str):
+    """The message only says that its key has something to run."""
     ordered = new_signal(durable=True, ordered_by="key")
     connect(ordered, receiver_that_must_not_run, "killer", retry=SLOW)
     for number in range(2):

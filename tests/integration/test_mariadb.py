@@ -1,4 +1,4 @@
-"""What MariaDB does differently under the ledger: how it compares texts, and how its driver bears a cut."""
+"""The differences of MariaDB for the ledger: comparing texts, interrupted drivers, time zones."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ ONCE = Retry(max_attempts=1)
 
 
 def sleep_in_a_query(**kwargs: Any) -> None:
-    """Wait for the server, which does not answer."""
+    """Wait for a server that does not answer."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT SLEEP(30)")
 
 
 def sessions_that_sleep() -> int:
-    """Return how many sessions of the server run what a receiver waited for."""
+    """Return how many sessions of the server run the receiver's query."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT COUNT(*) FROM information_schema.processlist WHERE info = 'SELECT SLEEP(30)'")
         (found,) = cursor.fetchone()
@@ -61,7 +61,7 @@ def purge_impatiently() -> int:
 
 
 def test_names_that_differ_in_case_alone_are_two(bus: Bus, signal: Signal):
-    """MariaDB takes «É» for «e» where it compares texts; each delivery keeps its own name, and none stands for both."""
+    """MariaDB compares «É» equal to «e»; each delivery keeps its own name, and neither stands for both."""
     for uid in ("étage", "Etage", "etage "):
         fails(signal, ValueError(uid), uid, retry=ONCE)
     signal.send(None)
@@ -70,8 +70,8 @@ def test_names_that_differ_in_case_alone_are_two(bus: Bus, signal: Signal):
     assert rows() == sorted((uid, "dead", 1) for uid in ("étage", "Etage", "etage "))
 
 
-def test_what_postgresql_cannot_keep_and_what_takes_four_bytes(bus: Bus, signal: Signal):
-    """An error's text arrives in the ledger, whatever it holds."""
+def test_any_characters_of_an_error_are_recorded(bus: Bus, signal: Signal):
+    """PostgreSQL cannot store some of them, and some take four bytes."""
     fails(signal, ValueError("nul \0, and 🎓"), retry=ONCE)
     signal.send(None)
     bus.work()
@@ -79,8 +79,8 @@ def test_what_postgresql_cannot_keep_and_what_takes_four_bytes(bus: Bus, signal:
     assert "🎓" in only().error
 
 
-def test_a_large_message_is_kept(bus: Bus, signal: Signal):
-    """What is near the limit of 256 KiB fits into the ledger's row, where MySQL's plain TEXT would end at 64."""
+def test_a_large_message_is_recorded(bus: Bus, signal: Signal):
+    """Near the limit of 256 KiB it fits, where MySQL's plain TEXT would end at 64."""
     large = "e" * 200_000
     fails(signal, ValueError("too heavy"), retry=ONCE)
     signal.send(None, text=large)
@@ -90,7 +90,7 @@ def test_a_large_message_is_kept(bus: Bus, signal: Signal):
 
 
 def test_the_time_zone_of_the_server_changes_no_time(bus: Bus, signal: Signal):
-    """The server of these tests is five hours ahead of UTC; times in the ledger are UTC nevertheless."""
+    """The server of these tests is five hours ahead of UTC; times in the ledger are in UTC."""
     fails(signal, ValueError("late"), retry=ONCE)
     signal.send(None)
     bus.work()
@@ -111,7 +111,7 @@ def test_an_aware_time_is_not_due_early_on_a_server_ahead_of_utc(bus: Bus, signa
 
 
 def test_a_time_zone_of_the_session_changes_no_time(bus: Bus, signal: Signal):
-    """A session may have a time zone of its own, as `init_command` sets one: here one behind UTC."""
+    """A session may have its own, set by `init_command`: here one behind UTC."""
     connect(signal, lambda **kwargs: None, "receiver")
     with connection.cursor() as cursor:
         cursor.execute("SET time_zone = '-08:00'")
@@ -122,7 +122,7 @@ def test_a_time_zone_of_the_session_changes_no_time(bus: Bus, signal: Signal):
 
 @pytest.mark.parametrize("held", [Delivery, StoredMessage])
 def test_a_purge_waits_for_no_row(bus: Bus, held: type[Delivery | StoredMessage]):
-    """A purge passes over a delivery that runs, and over the rows of a sender that has not committed."""
+    """It skips a running delivery, and the rows of a sender that has not committed."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send_many(None, [{}, {}, {}])
@@ -189,7 +189,7 @@ def test_an_interrupted_query_leaves_no_lock_on_its_delivery(bus: Bus, timeout: 
 
 
 def test_an_interrupted_wait_for_a_lock_leaves_no_lock_on_its_delivery(bus: Bus):
-    """The receiver waits for a row that another session has locked, and its own delivery's row becomes free."""
+    """The receiver waits for a row that another session has locked; its own delivery's row becomes free."""
     Academy.objects.create(name="locked", slug="locked")
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: Academy.objects.update(name="mine"), "waits", timeout=0.2, retry=ONCE)
@@ -205,7 +205,7 @@ def test_an_interrupted_wait_for_a_lock_leaves_no_lock_on_its_delivery(bus: Bus)
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_a_limit_that_a_receiver_catches_in_mid_query_disturbs_nobody(bus: Bus, atomic: bool):
-    """The receiver goes on without a connection: if it is atomic, it has failed; the next one has a new connection."""
+    """The receiver has no connection: an atomic one has failed; the next one has a new connection."""
     ran = []
 
     def sleep_and_catch(**kwargs: Any) -> None:
@@ -224,12 +224,12 @@ def test_a_limit_that_a_receiver_catches_in_mid_query_disturbs_nobody(bus: Bus, 
 
 
 def test_a_limit_that_strikes_as_a_transaction_begins_leaves_none_open(bus: Bus, signal: Signal, monkeypatch):
-    """Django does not know of it yet: what is written after it would be rolled back."""
+    """Django does not know it yet: later writes would be rolled back."""
     interrupt_as_a_transaction_begins(bus, signal, monkeypatch)
 
 
 def test_a_connection_that_the_server_ended_in_mid_run_is_a_failed_attempt(bus: Bus, signal: Signal):
-    """What an `atomic` receiver had written is gone with it; the next attempt writes it once."""
+    """The writes of an `atomic` receiver are gone with it; the next attempt writes once."""
 
     def receiver_whose_connection_dies(**kwargs: Any) -> None:
         Academy.objects.create(name="half", slug=f"half-{len(turns)}")
