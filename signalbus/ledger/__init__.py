@@ -17,6 +17,7 @@ from signalbus.ledger.attempts.ownership import (
 )
 from signalbus.ledger.attempts.parked_rows import bury, open_parked, park, park_text, postpone_row, refuse, unpark
 from signalbus.ledger.attempts.turns import behind, head, wake
+from signalbus.ledger.base.clock import clock_of, in_utc
 from signalbus.ledger.base.deliveries import (
     Settlement,
     earlier_id,
@@ -87,6 +88,7 @@ __all__ = [
     "can_share",
     "cancel",
     "claim",
+    "clock_of",
     "confirm",
     "delivery_of_row",
     "delivery_of_text",
@@ -97,6 +99,7 @@ __all__ = [
     "failures",
     "give_back",
     "head",
+    "in_utc",
     "is_idle",
     "keep",
     "keep_settled",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
 
+from signalbus import ledger
 from signalbus.ledger import Account
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def as_json(since: datetime, found: Audit, silent: list[str]) -> str:
     ]
     books: dict[str, Any] = {
         "schema": SCHEMA,
-        "since": since.isoformat(),
+        "since": ledger.in_utc(since, ledger.using()).isoformat(),
         "rows": rows,
         "missing_total": found.missing_total,
         "silent": silent,

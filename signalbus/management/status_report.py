@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.core.management.base import CommandError
-from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from signalbus import conf, ledger
@@ -122,7 +121,7 @@ def _is_unattended(presence: Presence, backlog: Backlog) -> bool:
 
 
 def _age(moment: datetime) -> timedelta:
-    return (timezone.now() if timezone.is_aware(moment) else datetime.now()) - moment  # noqa: DTZ005 - as Django's are
+    return datetime.now(UTC) - ledger.in_utc(moment, ledger.using())
 
 
 def _queues(known: dict[str, Backlog]) -> list[str]:
@@ -169,4 +168,4 @@ def _command(queue: str) -> str:
 
 
 def _time(moment: datetime | None) -> str:
-    return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+    return "-" if moment is None else f"{ledger.in_utc(moment, ledger.using()):%Y-%m-%d %H:%M:%S} UTC"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
+from django.db import connections
 from django.db.models import DateTimeField, ExpressionWrapper, functions
 
 from signalbus.ledger.base.dialect import dialect_for
@@ -36,3 +38,37 @@ def later(seconds: float) -> Any:
     """Return the database's time in some seconds; what no database can count to is cut off."""
     delta = timedelta(seconds=min(LATEST, max(-LATEST, seconds)))
     return ExpressionWrapper(Now() + delta, output_field=DateTimeField())
+
+
+def clock_of(alias: str) -> datetime:
+    """Return the database's time as its columns are read: what is compared with them is in their terms.
+
+    Args:
+        alias: the ledger's.
+    """
+    connection, expression = connections[alias], Now()
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {dialect_for(connection).now}", [])
+        (value,) = cursor.fetchone()
+    for convert in (*connection.ops.get_db_converters(expression), *expression.get_db_converters(connection)):
+        value = convert(value, expression, connection)
+    moment: datetime = value
+    return moment
+
+
+def in_utc(moment: datetime, alias: str) -> datetime:
+    """Return a time that was read from a column, as an aware one in UTC.
+
+    PostgreSQL's columns know their time zone. Those of other databases hold UTC, which Django reads as local time
+    without ``USE_TZ``, and as the time of a zone that the host's ``DATABASES`` names in ``TIME_ZONE``.
+
+    Args:
+        moment: as Django read it.
+        alias: the ledger's.
+    """
+    connection = connections[alias]
+    if connection.vendor != "postgresql":
+        return moment.replace(tzinfo=UTC)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=ZoneInfo(connection.timezone_name))
+    return moment.astimezone(UTC)

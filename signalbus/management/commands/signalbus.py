@@ -12,7 +12,6 @@ from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
-from django.utils import timezone
 
 from signalbus import conf, ledger
 from signalbus.broker.publisher import PublishError
@@ -174,7 +173,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _audit(self, options: dict[str, Any]) -> None:
-        since = timezone.now() - audit_report.window(options["since"])
+        since = ledger.clock_of(ledger.using()) - audit_report.window(options["since"])
         evidence, silent = ask_queues(options["wait"])
         found = ledger.audit(since, evidence)
         self.stdout.write(
@@ -232,11 +231,11 @@ def _as_json(row: Delivery) -> dict[str, Any]:
         "state": row.state,
         "attempts": row.attempts,
         "error": row.error,
-        "failed_at": None if row.failed_at is None else row.failed_at.isoformat(),
-        "started_at": None if row.started_at is None else row.started_at.isoformat(),
+        "failed_at": _iso(row.failed_at),
+        "started_at": _iso(row.started_at),
         "runtime_ms": row.runtime_ms,
         "worker": row.worker,
-        "due_at": row.due_at.isoformat() if row.ended_at is None else None,
+        "due_at": _iso(row.due_at) if row.ended_at is None else None,
         "traceback": row.traceback,
         "waiting_behind": ledger.behind(row),
     }
@@ -247,7 +246,11 @@ def _line(id_: str, state: str, tries: str, failed_at: str, what: str) -> str:
 
 
 def _time(moment: datetime | None) -> str:
-    return "-" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S")
+    return "-" if moment is None else ledger.in_utc(moment, ledger.using()).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else ledger.in_utc(moment, ledger.using()).isoformat()
 
 
 def _one_line(text: str) -> str:
