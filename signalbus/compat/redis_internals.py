@@ -278,8 +278,8 @@ def replies(connection: Any, count: int) -> list[Any]:
 def is_closing(channel: Any) -> bool:
     """Whether a channel cuts the connections of its pool, or has: another thread may be reading from one of them.
 
-    Reads kombu's ``_closing``, which is set before; ``closed`` is set after. Without it, the pulse would end with what
-    redis-py's parsers fall over then, which is no error of redis-py's.
+    Reads kombu's ``_closing``, which is set before; ``closed`` is set after. Without it, the heartbeat's thread would
+    end with an error of redis-py's parsers, which is none of redis-py's own.
     """
     return bool(channel.closed or channel._closing)
 

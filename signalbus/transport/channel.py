@@ -14,7 +14,7 @@ from signalbus.transport import batching, claims, scripts
 from signalbus.transport.claimed_message import ClaimedMessage
 from signalbus.transport.claims import Claimed, Numbers, Owner, Work
 from signalbus.transport.coalescing import Merged, Parcel, read, tag_of
-from signalbus.transport.heartbeat import Pulse
+from signalbus.transport.heartbeat import Heartbeat
 from signalbus.transport.qos import QoS
 from signalbus.transport.tracking_connection import Line
 from signalbus.transport.unacked import Unacked
@@ -104,8 +104,9 @@ class ClaimingMixin:
             logger.warning("signalbus consumes from Redis as kombu does, one message at a time: %s", self.owner.refused)
             return False
         self.connection.cycle.watch(self, line.fileno)
-        before, self.owner.pulse = self.owner.pulse, Pulse(self, self.owner, patient=self.owner.pulse is not None)
-        self.owner.pulse.start()
+        before = self.owner.heartbeat
+        self.owner.heartbeat = Heartbeat(self, self.owner, patient=before is not None)
+        self.owner.heartbeat.start()
         if before is not None:
             before.stop()
         return True

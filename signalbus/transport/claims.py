@@ -87,7 +87,7 @@ class Owner:
         self.lost: list[Numbers] = []  # of commands whose reply never came
         self.refused: str | None = None  # why this server's messages cannot be claimed
         self.is_unsettled: bool = False  # a channel has ended without giving back what nobody will run
-        self.pulse: Any = None  # that of its last channel
+        self.heartbeat: Any = None  # that of its last channel
         self._count = 0
 
     @property

@@ -146,7 +146,7 @@ return count
 # KEYS: the owners, unacked's index. ARGV: the owner, or '' for none that holds anything; seconds after which one is
 # dead; then tags of claims that are still held: their scores become now, so that no visibility timeout finds them.
 # Returns owners that are dead.
-BEAT = Script("""
+HEARTBEAT = Script("""
 redis.call('ZREM', KEYS[1], '')
 local now = redis.call('TIME')[1]
 if ARGV[1] ~= '' then redis.call('ZADD', KEYS[1], now, ARGV[1]) end

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-LEASE = 6  # seconds of silence after which an owner is dead; its beats come every PULSE of them
-PULSE = 3.0
+LEASE = 6  # seconds of silence after which an owner is dead; it sends a heartbeat every HEARTBEAT_INTERVAL of them
+HEARTBEAT_INTERVAL = 3.0
 CHUNK = 100  # claims in one command
 KEPT = 100  # items that are set aside; of older ones only the number is kept
 KEPT_BYTES = 10_000  # of each
@@ -235,7 +235,7 @@ class Unacked:
         for key, kind in ((self.claims, "hash"), (self.index, "zset"), (self.owners, "zset")):
             self.move_away(key, kind)
 
-    def beat(self, owner: str, tags: Iterable[str]) -> list[str]:
+    def send_heartbeat(self, owner: str, tags: Iterable[str]) -> list[str]:
         """Say that an owner lives and what it still holds.
 
         Args:
@@ -249,7 +249,7 @@ class Unacked:
         tags = list(tags)
         dead: list[bytes] = []
         for start in range(0, max(len(tags), 1), CHUNK * 10):
-            dead = self.run(scripts.BEAT, keys, owner, LEASE, *tags[start : start + CHUNK * 10])
+            dead = self.run(scripts.HEARTBEAT, keys, owner, LEASE, *tags[start : start + CHUNK * 10])
         strange = [name for name in dead if not name.isascii()]
         if strange:  # no worker is called so, and those who are would never have their turn
             self.command("ZREM", self.owners, *strange)

@@ -42,8 +42,8 @@ class Claimant:
     ) -> None:
         if alone:
             for owner in claims._owners.values():
-                if owner.pulse is not None:  # of a process that has ended
-                    owner.pulse.stop()
+                if owner.heartbeat is not None:  # of a process that has ended
+                    owner.heartbeat.stop()
             claims._owners.clear()
         self.messages: list[Any] = []
         self.channel: Any = None

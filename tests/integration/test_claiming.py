@@ -420,15 +420,15 @@ class TestHeartbeats:
         with Claimant(url) as claimant:
             claimant.take(1)
             claimant.acknowledge()
-            beats = claimant.owner.pulse
+            thread = claimant.owner.heartbeat
             client.zadd("unacked_owners", {claimant.owner.id: 5})
-            beats.beat(claimant.channel)
+            thread.send_heartbeat(claimant.channel)
             assert client.zcard("unacked_owners") == 1
-            monkeypatch.setattr(beats, "_held_at", beats._held_at - 2 * unacked.LEASE)
-            beats.beat(claimant.channel)
+            monkeypatch.setattr(thread, "_in_flight_at", thread._in_flight_at - 2 * unacked.LEASE)
+            thread.send_heartbeat(claimant.channel)
             assert not client.zcard("unacked_owners")
             before = client.info("stats")["total_commands_processed"]
-            beats.beat(claimant.channel)
+            thread.send_heartbeat(claimant.channel)
             assert client.info("stats")["total_commands_processed"] - before == 2  # this test's own beside it
 
     def test_a_dead_workers_claims_are_requeued(self, url, client, caplog):
@@ -438,7 +438,7 @@ class TestHeartbeats:
             dead.take(3)
         client.zincrby("unacked_owners", -unacked.LEASE - 1, dead.owner.id)
         with Claimant(url) as another:
-            another.owner.pulse.beat(another.channel)
+            another.owner.heartbeat.send_heartbeat(another.channel)
             another.take(3)
             assert another.bodies() == [0, 1, 2]
             assert all(marked(message) for message in another.messages)
@@ -453,7 +453,7 @@ class TestHeartbeats:
         client.zadd("unacked_owners", {dead.owner.id: 5} | {b"\xff%d" % number: 1 for number in range(20)})
         with Claimant(url) as another:
             for _ in range(3):
-                another.owner.pulse.beat(another.channel)
+                another.owner.heartbeat.send_heartbeat(another.channel)
             another.take(1)
             assert client.zcard("unacked_owners") == 1
 
@@ -468,7 +468,7 @@ class TestHeartbeats:
 
     def test_heartbeats_go_on_without_celerys_connection(self, url, client, monkeypatch):
         """Celery waits for up to half a minute between two attempts to connect."""
-        monkeypatch.setattr(heartbeat, "PULSE", 0.02)
+        monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL", 0.02)
         publish(url, "runs")
         work = Knows()
         with Claimant(url, work=work) as claimant:
@@ -479,8 +479,8 @@ class TestHeartbeats:
         wait_until(lambda: client.zscore("unacked_owners", claimant.owner.id) > 5)
         wait_until(lambda: client.zscore("unacked_index", runs.delivery_tag) > 5)
         runs.ack()
-        claimant.owner.pulse.join(5)
-        assert not claimant.owner.pulse.is_alive()
+        claimant.owner.heartbeat.join(5)
+        assert not claimant.owner.heartbeat.is_alive()
         assert is_over(client)
 
     def test_a_claim_is_in_flight_from_its_command_to_its_acknowledgement(self, url, client):
@@ -512,14 +512,14 @@ class TestHeartbeats:
             client.zadd("unacked_owners", {other.owner.id: 5})
             claims._owners.update(owners)
             with Claimant(url, alone=False) as again:
-                again.owner.pulse.beat(again.channel)
+                again.owner.heartbeat.send_heartbeat(again.channel)
                 assert client.llen("work") == 0
-            fresh.owner.pulse.beat(fresh.channel)
+            fresh.owner.heartbeat.send_heartbeat(fresh.channel)
             fresh.take(1)
 
     def test_no_worker_is_dead_for_one_without_an_answer(self, url, client, monkeypatch):
         """It asks again soon, and waits for the others' heartbeats."""
-        monkeypatch.setattr(heartbeat, "PULSE", 0.02)
+        monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL", 0.02)
         monkeypatch.setattr(heartbeat, "AGAIN", 0.02)
         publish(url, "a")
         with Claimant(url, work=Knows(given_up=False)) as other:
@@ -548,7 +548,7 @@ class TestHeartbeats:
             work.tags = {runs.delivery_tag}
             for message in (runs, forgotten):
                 client.zadd("unacked_index", {message.delivery_tag: 5})
-            claimant.owner.pulse.beat(claimant.channel)
+            claimant.owner.heartbeat.send_heartbeat(claimant.channel)
             assert client.zscore("unacked_index", runs.delivery_tag) > 5
             with Connection(url, transport_options={"visibility_timeout": 10}) as stock:
                 stock_channel(stock).qos.restore_visible(interval=1)
@@ -699,7 +699,7 @@ def test_the_documented_acl_suffices(valkey, client):
     client.set("work\x06\x169", "no list")
     with Claimant(url) as claimant:
         assert claimant.channel.is_claiming
-        claimant.owner.pulse.beat(claimant.channel)
+        claimant.owner.heartbeat.send_heartbeat(claimant.channel)
         claimant.take(3)
         client.delete("unacked_owners")
         client.lpush("unacked_owners", "no set")

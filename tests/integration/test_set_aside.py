@@ -98,7 +98,7 @@ def test_a_claim_that_is_none_is_set_aside(name, url, client):
             client.zadd("unacked_index", {tag: 5})
     client.zadd("unacked_owners", {"somebody": 5})
     with Claimant(url) as claimant:
-        claimant.owner.pulse.beat(claimant.channel)
+        claimant.owner.heartbeat.send_heartbeat(claimant.channel)
         claimant.channel.qos.restore_visible(interval=1)
         publish(url, "good")
         claimant.run(lambda: "good" in claimant.bodies(), timeout=1)
@@ -140,7 +140,7 @@ def test_a_key_of_another_type_is_moved_away(key, when, url, client):
             of_other_types(client, key)
             claimant.messages.pop().ack()
             claimant.run_for(0.05)
-        claimant.owner.pulse.beat(claimant.channel)
+        claimant.owner.heartbeat.send_heartbeat(claimant.channel)
         claimant.channel.qos.restore_visible(interval=1)
         claimant.channel._line.has_news = True
         claimant.run(lambda: client.type("work") in {b"none", b"list"})

@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from signalbus.transport.claims import Numbers, Owner, Work
-from signalbus.transport.heartbeat import PATIENCE, Pulse
+from signalbus.transport.heartbeat import PATIENCE, Heartbeat
 from signalbus.transport.unacked import LEASE
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Unacked:
     """The commands of a heartbeat to Redis; it records each heartbeat's owner and claims."""
 
     def __init__(self) -> None:
-        self.beats: list[tuple[str, list[str]]] = []
+        self.heartbeats: list[tuple[str, list[str]]] = []
         self.forgotten: list[str] = []
         self.first: str | None = None
         self.answers: Iterator[Exception | None] = iter(())
@@ -36,9 +36,9 @@ class Unacked:
     def acknowledge(self, owner: Owner) -> None:
         """Ignore it."""
 
-    def beat(self, owner: str, tags: list[str]) -> list[str]:
+    def send_heartbeat(self, owner: str, tags: list[str]) -> list[str]:
         """Record a heartbeat."""
-        self.beats.append((owner, tags))
+        self.heartbeats.append((owner, tags))
         return self.dead
 
     def take_back(self, owner: str) -> int:
@@ -83,7 +83,7 @@ def run(channel, owner, monkeypatch):
     monkeypatch.setattr("signalbus.transport.heartbeat.random.uniform", lambda _shortest, longest: longest)
 
     def run(waits: int) -> list[float]:
-        made = Pulse(channel, owner)
+        made = Heartbeat(channel, owner)
         made._ended = ended = Ended(waits)  # type: ignore[assignment]
         made.run()
         return ended.waited
@@ -134,11 +134,11 @@ IN_FLIGHT = [acknowledge, acknowledge_group, send_acknowledgement, ask, lose]
 def test_unanswered_commands_keep_the_owner_alive(channel, owner, begin):
     """Otherwise another worker would requeue its claims, and run messages that are done or about to run."""
     begin(owner)
-    beats = Pulse(channel, owner)
-    beats._held_at -= 2 * LEASE
+    thread = Heartbeat(channel, owner)
+    thread._in_flight_at -= 2 * LEASE
     channel.unacked.first = owner.id
-    beats.beat(channel)
-    assert [name for name, _ in channel.unacked.beats] == [owner.id]
+    thread.send_heartbeat(channel)
+    assert [name for name, _ in channel.unacked.heartbeats] == [owner.id]
     assert not channel.unacked.forgotten
 
 
@@ -148,7 +148,7 @@ def test_a_closed_channels_heartbeat_goes_on_until_redis_answers(run, channel, o
     begin(owner)
     channel.closed = True
     run(3)
-    assert len(channel.unacked.beats) == 3
+    assert len(channel.unacked.heartbeats) == 3
 
 
 @pytest.mark.parametrize(("closed", "taken"), [(False, ["another"]), (True, [])])
@@ -172,14 +172,14 @@ def test_a_closed_channels_heartbeat_sends_acknowledgements_and_ends(run, channe
 
     channel.closed, channel.unacked.acknowledge = True, hear
     assert len(run(10)) == 3
-    assert not channel.unacked.beats
+    assert not channel.unacked.heartbeats
 
 
 def test_no_visibility_timeout_finds_an_unanswered_acknowledgement(channel, owner):
     """A worker with kombu's transport must not restore a message that is done."""
     acknowledge_group(owner)
-    Pulse(channel, owner).beat(channel)
-    assert channel.unacked.beats == [(owner.id, ["sb1:x:1", "sb1:x:2"])]
+    Heartbeat(channel, owner).send_heartbeat(channel)
+    assert channel.unacked.heartbeats == [(owner.id, ["sb1:x:1", "sb1:x:2"])]
 
 
 def test_an_acknowledgement_of_an_unknown_claim_leaves_nothing_in_flight(owner):
