@@ -1,4 +1,4 @@
-"""A signal that is sent before ``migrate`` has made the tables: the error says what to do, and breaks nothing else."""
+"""A signal that is sent before ``migrate`` has made the tables: the error names the remedy, and breaks nothing else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DEPENDENCY = f'add ("signalbus", "{SUFFICIENT}") to the dependencies'
 def empty_database(
     database: str, request: pytest.FixtureRequest, tmp_path: Path, broker_url: str, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[str]:
-    """A database without any table, which is this process's default one."""
+    """A database without tables, which is this process's default one."""
     url = f"sqlite:///{tmp_path / 'empty.sqlite3'}"
     if database == "postgres":
         url = request.getfixturevalue("postgres_server").create()
@@ -69,14 +69,14 @@ def migrating(function: Callable[[], object], *, atomic: bool = True, using: str
 
 
 def migrate_to(name: str) -> None:
-    """Migrate the tables of signalbus, and nothing else."""
+    """Migrate the tables of signalbus only."""
     call_command("migrate", "signalbus", name, verbosity=0)
 
 
 @pytest.mark.parametrize("atomic", [True, False])
 @pytest.mark.parametrize("form", ["send", "send_many", "send_later", "unique"])
-def test_a_migration_that_sends_is_told_which_dependency_to_add(empty_database, durable, form: str, atomic: bool):
-    """The error of each form of sending names the migration of signalbus that has to come first."""
+def test_the_error_in_a_migration_names_the_dependency_to_add(empty_database, durable, form: str, atomic: bool):
+    """Each form of sending names the migration of signalbus that has to come first."""
     if form == "unique":
         durable = new_signal(durable=True, unique=True)
         connect(durable, lambda **kwargs: None, "on_unique")
@@ -92,7 +92,7 @@ def test_a_migration_that_sends_is_told_which_dependency_to_add(empty_database, 
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_a_robust_send_leaves_the_migration_usable(empty_database, durable, caplog, atomic: bool):
-    """The error is the response of the receiver; the migration goes on, and its other changes are committed."""
+    """The error is the receiver's response; the migration goes on, and its other changes are committed."""
 
     def seed() -> None:
         with connection.cursor() as cursor:
@@ -111,8 +111,8 @@ def test_a_robust_send_leaves_the_migration_usable(empty_database, durable, capl
     assert DEPENDENCY in told.getMessage()
 
 
-def test_a_migration_of_another_database_is_told_before_its_commit(empty_database, durable, tmp_path):
-    """``migrate --database other``, before the database of the ledger is migrated: nothing is lost after the commit."""
+def test_a_migration_of_another_database_fails_before_its_commit(empty_database, durable, tmp_path):
+    """``migrate --database other`` runs before the ledger's database is migrated: nothing is lost after the commit."""
     settings = {"default": {}, "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "other")}}
     connections.settings["other"] = connections.configure_settings(settings)["other"]
     try:
@@ -129,8 +129,8 @@ def test_a_migration_of_another_database_is_told_before_its_commit(empty_databas
         assert cursor.fetchall() == [("on_seeded", "published")]
 
 
-def test_the_dependency_that_is_named_is_enough(empty_database, durable):
-    """A migration that depends on it can send, also when signalbus has later migrations that were not applied yet."""
+def test_the_named_dependency_is_enough(empty_database, durable):
+    """A migration with it can send, also if later migrations of signalbus were not applied yet."""
     migrate_to(SUFFICIENT)
     migrating(lambda: durable.send(None, n=1))
     with connection.cursor() as cursor:
@@ -138,15 +138,15 @@ def test_the_dependency_that_is_named_is_enough(empty_database, durable):
         assert cursor.fetchall() == [("on_seeded", "published")]
 
 
-def test_tables_of_an_earlier_version_are_told_of(empty_database, durable):
+def test_tables_of_an_earlier_version_are_reported(empty_database, durable):
     """After an upgrade without ``migrate`` a column is missing, and the remedy is the same."""
     migrate_to("0001_initial")
     with pytest.raises(MissingTables, match=r"manage\.py migrate signalbus"):
         durable.send(None, n=1)
 
 
-def test_sending_outside_of_a_migration_is_told_the_remedy(empty_database, durable):
-    """A view in a deployment that forgot ``migrate`` says so; it is a DatabaseError, as before."""
+def test_the_error_outside_of_a_migration_names_the_remedy(empty_database, durable):
+    """A deployment forgot ``migrate``; the error is a DatabaseError."""
     with pytest.raises(DatabaseError, match=r"manage\.py migrate signalbus"):
         durable.send(None, n=1)
     with pytest.raises(MissingTables), transaction.atomic():
@@ -154,7 +154,7 @@ def test_sending_outside_of_a_migration_is_told_the_remedy(empty_database, durab
 
 
 def test_without_migrations_the_remedy_is_syncdb(empty_database, durable):
-    """Where MIGRATION_MODULES leaves signalbus's migrations out, no dependency could be added."""
+    """If MIGRATION_MODULES leaves signalbus's migrations out, no dependency can be added."""
     with override_settings(MIGRATION_MODULES={"signalbus": None}):
         with pytest.raises(MissingTables, match="--run-syncdb") as caught:
             durable.send(None, n=1)
@@ -166,13 +166,15 @@ def test_without_migrations_the_remedy_is_syncdb(empty_database, durable):
     [["failed"], ["failed", "--json"], ["retry", "--all"], ["purge"], ["audit", "--wait", "0"], ["sweep"]],
 )
 def test_each_command_says_that_the_tables_are_missing(empty_database, command: list[str]):
-    """Not with a traceback, but with the command that makes them."""
+    """It names the command that makes them, without a traceback."""
     with pytest.raises(CommandError, match=r"manage\.py migrate signalbus"):
         call_command("signalbus", *command)
 
 
 def test_check_of_the_database_says_that_the_tables_are_missing(empty_database, monkeypatch):
-    """``check --database`` is an error with the remedy until ``migrate`` has run; ``migrate`` itself is not stopped."""
+    """``check --database`` reports an error with the remedy until ``migrate`` has run; ``migrate`` itself is not
+    stopped.
+    """
     monkeypatch.setattr(sys, "argv", ["manage.py", "check", "--database", "default"])
     with pytest.raises(SystemCheckError, match=r"signalbus\.E005"):
         call_command("check", databases=["default"])

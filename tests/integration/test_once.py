@@ -1,4 +1,4 @@
-"""What is not needed twice: an equal message that waits stands for the next one, and of a burst the last is sent."""
+"""Deduplication: a waiting equal message stands for the next one, and of a burst only the last is sent."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 
 def hearing(ran: list[Any], **options: Any) -> Signal:
-    """Make a durable signal with a receiver that notes what it was told."""
+    """Make a durable signal with a receiver that records its calls."""
     signal = new_signal(durable=True, **options)
     connect(signal, lambda slug=None, number=0, **_: ran.append((slug, number)), "receiver")
     return signal
 
 
 def pass_time(seconds: float) -> None:
-    """Let all that waits be due so much earlier, and each burst have begun so much earlier."""
+    """Make all waiting deliveries due this much earlier, and each burst begin this much earlier."""
     Delivery.objects.update(due_at=F("due_at") - timedelta(seconds=seconds))
     Key.objects.update(since=F("since") - timedelta(seconds=seconds))
 
 
 def together(count: int, work: Callable[[], object]) -> list[object]:
-    """Do something on several connections at once, and return what came out."""
+    """Call functions on several connections at once, and return their results."""
     results: list[object] = []
     start = threading.Barrier(count)
 
@@ -60,8 +60,8 @@ def together(count: int, work: Callable[[], object]) -> list[object]:
     return results
 
 
-def test_while_one_waits_sending_adds_nothing(bus: Bus, ran: list[Any]):
-    """The second of two equal messages is the first; another key is another message."""
+def test_an_equal_message_is_not_sent_while_one_waits(bus: Bus, ran: list[Any]):
+    """The second send returns the first message's id; another key is another message."""
     signal = hearing(ran, unique="slug")
 
     first = signal.send(None, slug="a", number=1)
@@ -75,8 +75,8 @@ def test_while_one_waits_sending_adds_nothing(bus: Bus, ran: list[Any]):
     assert sorted(ran) == [("a", 1), ("b", 3)]
 
 
-def test_once_it_has_run_the_next_is_sent(bus: Bus, ran: list[Any]):
-    """What is done stands for nothing any more."""
+def test_after_it_has_run_an_equal_message_is_sent(bus: Bus, ran: list[Any]):
+    """A done message stands for no other."""
     signal = hearing(ran, unique="slug")
     first = signal.send(None, slug="a", number=1)
     bus.work()
@@ -88,8 +88,8 @@ def test_once_it_has_run_the_next_is_sent(bus: Bus, ran: list[Any]):
     assert ran == [("a", 1), ("a", 2)]
 
 
-def test_what_is_sent_while_it_runs_is_sent(bus: Bus, ran: list[Any]):
-    """A message that has begun may have read what is older than the sender's commit: it stands for nothing."""
+def test_an_equal_message_is_sent_while_one_runs(bus: Bus, ran: list[Any]):
+    """The running receiver may have read older rows than the sender's commit."""
     signal = hearing(ran, unique="slug")
 
     def receiver_that_sends(**_):
@@ -115,8 +115,8 @@ def test_what_is_sent_while_it_runs_is_sent(bus: Bus, ran: list[Any]):
         (lambda _payload: None, False),
     ],
 )
-def test_what_equal_means(bus: Bus, ran: list[Any], unique: Any, equal: bool):
-    """True asks for the whole payload, a function for what it returns; without a value each is sent."""
+def test_unique_names_the_compared_value(bus: Bus, ran: list[Any], unique: Any, equal: bool):
+    """True means the whole payload, a function its result; without a value each message is sent."""
     signal = hearing(ran, unique=unique)
 
     first = signal.send(None, slug="a", number=1)
@@ -139,7 +139,7 @@ def test_the_whole_payload_in_any_order(bus: Bus, ran: list[Any]):
 
 
 def test_senders_and_signals_do_not_share_keys(bus: Bus, ran: list[Any]):
-    """A message of another sender, or to other receivers, is another one."""
+    """A message of another sender, or to other receivers, is not equal."""
     signal, other = hearing(ran, unique="slug"), hearing(ran, unique="slug")
 
     ids = {signal.send(sender, slug="a").id for sender in (None, Academy, "nightly")} | {other.send(None, slug="a").id}
@@ -149,8 +149,8 @@ def test_senders_and_signals_do_not_share_keys(bus: Bus, ran: list[Any]):
     assert len(ids) == 5
 
 
-def test_what_a_sender_relied_on_does_not_run_before_its_commit(bus: Bus, ran: list[Any]):
-    """A waiting message is held until the transaction ends, and is delivered though a worker dropped its copy."""
+def test_a_waiting_message_does_not_run_before_the_second_senders_commit(bus: Bus, ran: list[Any]):
+    """It is delivered, though a worker dropped its copy."""
     if connection.vendor != "postgresql":
         pytest.skip("one writer at a time: the worker waits")
     signal = hearing(ran, unique="slug")
@@ -166,8 +166,8 @@ def test_what_a_sender_relied_on_does_not_run_before_its_commit(bus: Bus, ran: l
     assert ran == [("a", 1)]
 
 
-def test_a_rollback_leaves_the_one_that_waited(bus: Bus, ran: list[Any]):
-    """A sender that rolls back leaves nothing of its own, and what waited as it was."""
+def test_a_rollback_leaves_the_waiting_message(bus: Bus, ran: list[Any]):
+    """The sender that rolls back leaves nothing of its own."""
     signal = hearing(ran, unique="slug")
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         gone = signal.send(None, slug="a", number=1)
@@ -182,8 +182,8 @@ def test_a_rollback_leaves_the_one_that_waited(bus: Bus, ran: list[Any]):
     assert ran == [("a", 2)]
 
 
-def test_many_senders_at_once_leave_one(bus: Bus, ran: list[Any]):
-    """Whoever comes first is the message; all others get its id."""
+def test_many_simultaneous_senders_leave_one_message(bus: Bus, ran: list[Any]):
+    """All others get the id of the first one."""
     signal = hearing(ran, unique="slug")
 
     ids = together(6, lambda: signal.send(None, slug="a").id)
@@ -194,7 +194,7 @@ def test_many_senders_at_once_leave_one(bus: Bus, ran: list[Any]):
 
 
 def test_a_sender_waits_for_the_commit_of_another(bus: Bus, ran: list[Any]):
-    """What another transaction has sent and not committed decides: the second sender learns it at that commit."""
+    """A message that another transaction has sent and not committed decides."""
     if connection.vendor != "postgresql":
         pytest.skip("one writer at a time")
     signal = hearing(ran, unique="slug")
@@ -212,7 +212,7 @@ def test_a_sender_waits_for_the_commit_of_another(bus: Bus, ran: list[Any]):
 
 
 def test_a_message_for_later_stands_for_equal_ones(bus: Bus, ran: list[Any]):
-    """What waits for its time waits; a cancelled one does not."""
+    """It waits for its time; a cancelled one does not."""
     signal = hearing(ran, unique="slug")
     first = signal.send_later(timedelta(hours=1), None, slug="a", number=1)
 
@@ -224,7 +224,7 @@ def test_a_message_for_later_stands_for_equal_ones(bus: Bus, ran: list[Any]):
 
 
 def test_many_payloads_share_messages(bus: Bus, ran: list[Any]):
-    """send_many sends each key once, and gives the id of its message for each payload."""
+    """send_many sends each key once, and returns the id of its message for each payload."""
     signal = hearing(ran, unique="slug")
 
     ids = signal.send_many(None, [{"slug": slug} for slug in "aba"])
@@ -235,7 +235,7 @@ def test_many_payloads_share_messages(bus: Bus, ran: list[Any]):
 
 
 def test_of_a_burst_only_the_last_is_sent(bus: Bus, ran: list[Any]):
-    """Each message takes the place of the one before it; after the pause the last runs. The others can be seen."""
+    """Each message replaces the one before; after the pause the last one runs. The others are visible."""
     signal = hearing(ran, debounce=30, max_wait=300)
 
     for number in range(3):
@@ -250,8 +250,8 @@ def test_of_a_burst_only_the_last_is_sent(bus: Bus, ran: list[Any]):
     assert all("its burst" in row.error for row in Delivery.objects.filter(state="discarded"))
 
 
-def test_a_burst_without_end_is_ended(bus: Bus, ran: list[Any]):
-    """After max_wait the last of a burst is sent, and the next one begins."""
+def test_max_wait_ends_a_burst(bus: Bus, ran: list[Any]):
+    """The last message is sent, and the next burst begins."""
     signal = hearing(ran, debounce=30, max_wait=50)
 
     for number in range(4):
@@ -265,7 +265,7 @@ def test_a_burst_without_end_is_ended(bus: Bus, ran: list[Any]):
 
 
 def test_bursts_have_keys(bus: Bus, ran: list[Any]):
-    """With unique=, what has the same value is one burst."""
+    """With unique=, messages of the same value are one burst."""
     signal = hearing(ran, unique="slug", debounce=30)
 
     signal.send_many(None, [{"slug": slug, "number": number} for number, slug in enumerate("abba")])
@@ -276,8 +276,8 @@ def test_bursts_have_keys(bus: Bus, ran: list[Any]):
     assert sorted(ran) == [("a", 3), ("b", 2)]
 
 
-def test_what_has_been_published_is_not_replaced(bus: Bus, ran: list[Any]):
-    """A burst ends when its message is due: what waits in a queue keeps its place there."""
+def test_a_published_message_is_not_replaced(bus: Bus, ran: list[Any]):
+    """A burst ends when its message is due: a message in a queue keeps its place there."""
     signal = hearing(ran, debounce=30)
     signal.send(None, number=1)
     pass_time(31)
@@ -290,8 +290,8 @@ def test_what_has_been_published_is_not_replaced(bus: Bus, ran: list[Any]):
     assert [state for _, state, _ in rows()] == ["done", "pending"]
 
 
-def test_a_rollback_takes_no_place(bus: Bus, ran: list[Any]):
-    """The message before a sender that rolled back is the burst's last again."""
+def test_a_rollback_replaces_no_message(bus: Bus, ran: list[Any]):
+    """The message before the sender that rolled back is the burst's last again."""
     signal = hearing(ran, debounce=30)
     signal.send(None, number=1)
     with pytest.raises(ZeroDivisionError), transaction.atomic():
@@ -305,7 +305,7 @@ def test_a_rollback_takes_no_place(bus: Bus, ran: list[Any]):
 
 
 def test_bursts_from_many_senders_leave_one(bus: Bus, ran: list[Any]):
-    """Whoever commits last is the burst's last."""
+    """The last commit decides."""
     signal = hearing(ran, debounce=30)
 
     together(6, lambda: signal.send(None).id)
@@ -314,7 +314,7 @@ def test_bursts_from_many_senders_leave_one(bus: Bus, ran: list[Any]):
 
 
 def test_nothing_is_published_while_a_burst_goes_on(bus: Bus, ran: list[Any]):
-    """A debounced message reaches the broker by the sweeper alone."""
+    """Only the sweeper publishes a debounced message."""
     hearing(ran, debounce=30).send(None)
 
     assert bus.client.llen(QUEUE) == 0
@@ -328,8 +328,8 @@ STATEMENTS = {
 }
 
 
-def test_the_statements_of_a_send_are_few(bus: Bus, ran: list[Any]):
-    """Each is a round trip, those that begin and end a transaction included: PostgreSQL takes a burst's in one."""
+def test_a_send_makes_few_statements(bus: Bus, ran: list[Any]):
+    """Each is a round trip, BEGIN and COMMIT included: PostgreSQL needs one for a burst."""
     plain, unique = hearing(ran), hearing(ran, unique="slug")
     debounced = hearing(ran, unique="slug", debounce=30)
     sends: list[Callable[[], object]] = [
@@ -351,8 +351,8 @@ def test_the_statements_of_a_send_are_few(bus: Bus, ran: list[Any]):
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_a_burst_where_the_server_binds_values(bus: Bus, ran: list[Any], monkeypatch: pytest.MonkeyPatch):
-    """With psycopg's `server_side_binding` a statement goes by itself: then a transaction holds them together."""
+def test_a_burst_with_server_side_binding(bus: Bus, ran: list[Any], monkeypatch: pytest.MonkeyPatch):
+    """With psycopg's `server_side_binding` statements go one by one: then a transaction contains them."""
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "server_side_binding", True)
     connection.close()
     signal = hearing(ran, unique="slug", debounce=30)
@@ -384,7 +384,7 @@ def test_a_burst_in_a_transaction(bus: Bus, ran: list[Any]):
 
 
 def test_a_debounced_message_to_many_receivers(bus: Bus, ran: list[Any]):
-    """Each has a delivery, in its own queue; all of them are replaced together."""
+    """Each has a delivery in its own queue; all of them are replaced together."""
     signal = hearing(ran, debounce=30)
     for number in range(15):
         connect(signal, lambda **_: None, f"other-{number}", queue="slow" if number % 2 else None)
@@ -397,7 +397,7 @@ def test_a_debounced_message_to_many_receivers(bus: Bus, ran: list[Any]):
 
 
 def test_captured_shows_each_send(bus: Bus, ran: list[Any]):
-    """In a test nothing waits, so nothing stands for anything."""
+    """In a test nothing waits, so no message stands for another."""
     signal = hearing(ran, unique=True)
 
     with captured() as sent:
@@ -408,7 +408,7 @@ def test_captured_shows_each_send(bus: Bus, ran: list[Any]):
 
 
 def test_keys_that_nothing_waits_for_are_purged(bus: Bus, ran: list[Any]):
-    """A key goes when it is old, but one that stands for something stays."""
+    """An old key is deleted unless a message waits by it."""
     signal = hearing(ran, unique="slug")
     signal.send(None, slug="done")
     bus.work()

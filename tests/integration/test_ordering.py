@@ -1,4 +1,4 @@
-"""Order, where a signal asks for it: for one receiver and one key one at a time, in the order of the commits."""
+"""Ordering: deliveries of one receiver and one key run one at a time, in the order of the commits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ordered() -> Signal:
 
 @pytest.fixture
 def numbers(ordered: Signal) -> list[int]:
-    """What the signal's receiver was told, once it connected."""
+    """Connect the signal's receiver, and return the numbers that it gets."""
     told: list[int] = []
 
     def note(number: int, **kwargs: Any) -> None:
@@ -59,7 +59,7 @@ def texts(bus: Bus) -> list[str]:
 
 
 def elsewhere(work: Callable[[], object]) -> threading.Thread:
-    """Begin something on another connection, as another process would."""
+    """Begin a call on another connection, as another process would."""
 
     def run() -> None:
         try:
@@ -79,7 +79,7 @@ def ended(*threads: threading.Thread) -> bool:
 
 
 def positions() -> list[tuple[str, int]]:
-    """Return (receiver, position) in the order of the positions, the first of which is 0."""
+    """Return (receiver, position) in the order of positions, the first of which is 0."""
     found = list(Delivery.objects.order_by("position", "receiver").values_list("receiver", "position"))
     return [(receiver, position - found[0][1]) for receiver, position in found]
 
@@ -87,8 +87,8 @@ def positions() -> list[tuple[str, int]]:
 # Places
 
 
-def test_each_message_takes_the_next_place_of_its_key(bus: Bus, ordered: Signal):
-    """All deliveries of a message stand in one place, whatever their queues, and the next message in the next."""
+def test_each_message_takes_the_next_position_of_its_key(bus: Bus, ordered: Signal):
+    """All deliveries of a message have one position, whatever their queues."""
     connect(ordered, lambda **kwargs: None, "tag")
     connect(ordered, lambda **kwargs: None, "mail", queue="email")
 
@@ -98,7 +98,7 @@ def test_each_message_takes_the_next_place_of_its_key(bus: Bus, ordered: Signal)
 
 
 def test_a_send_many_keeps_its_own_order(bus: Bus, ordered: Signal, numbers: list[int]):
-    """Many at once, of many keys, stand in the order of the payloads."""
+    """Messages of many keys have positions in the order of the payloads."""
     ordered.send_many(None, [{"cohort": number % 300, "number": number} for number in range(900)])
 
     order = Delivery.objects.order_by("ordering_key", "position").values_list("ordering_key", "message_id")
@@ -110,7 +110,7 @@ def test_a_send_many_keeps_its_own_order(bus: Bus, ordered: Signal, numbers: lis
 
 
 def test_without_a_key_there_is_no_order(bus: Bus, ordered: Signal, numbers: list[int]):
-    """A message whose key is None has no place, and waits for nobody."""
+    """A message whose key is None has no position, and waits for no other."""
     send(ordered, 1, 2, cohort=None)
     first, second = texts(bus)
 
@@ -122,8 +122,8 @@ def test_without_a_key_there_is_no_order(bus: Bus, ordered: Signal, numbers: lis
     assert not Key.objects.exists()
 
 
-def test_a_rollback_gives_places_back(bus: Bus, ordered: Signal, numbers: list[int]):
-    """The key stands where it stood."""
+def test_a_rollback_returns_its_positions(bus: Bus, ordered: Signal, numbers: list[int]):
+    """The key has its former position."""
     send(ordered, 1)
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         send(ordered, 2)
@@ -133,8 +133,8 @@ def test_a_rollback_gives_places_back(bus: Bus, ordered: Signal, numbers: list[i
     assert positions() == [("note", 0), ("note", 1)]
 
 
-def test_places_are_in_the_order_of_the_commits(bus: Bus, ordered: Signal, numbers: list[int]):
-    """Who sends for a key that another transaction has sent for waits for its end, and stands behind it."""
+def test_positions_are_in_the_order_of_the_commits(bus: Bus, ordered: Signal, numbers: list[int]):
+    """A sender waits for the end of another transaction that has sent for the key."""
     begun = threading.Event()
 
     def send_too() -> None:
@@ -162,8 +162,8 @@ def somebody_waits() -> bool:
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_other_keys_wait_for_nobody(bus: Bus, ordered: Signal, numbers: list[int]):
-    """A transaction that has sent for one key holds up nobody who sends for another, or for none."""
+def test_other_keys_do_not_wait(bus: Bus, ordered: Signal, numbers: list[int]):
+    """A transaction that has sent for one key does not hold up senders of another, or of none."""
     with transaction.atomic():
         send(ordered, 1)
         others = [elsewhere(partial(send, ordered, 2, cohort=cohort)) for cohort in ("b", None)]
@@ -171,8 +171,8 @@ def test_other_keys_wait_for_nobody(bus: Bus, ordered: Signal, numbers: list[int
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_two_that_send_many_for_the_same_keys_do_not_block_each_other(bus: Bus, ordered: Signal, numbers: list[int]):
-    """Whatever the order of the payloads, keys are taken in one order."""
+def test_two_send_many_for_the_same_keys_do_not_deadlock(bus: Bus, ordered: Signal, numbers: list[int]):
+    """Keys are taken in one order, whatever the order of the payloads."""
     cohorts = list(range(40))
     start = threading.Barrier(2)
 
@@ -187,8 +187,8 @@ def test_two_that_send_many_for_the_same_keys_do_not_block_each_other(bus: Bus, 
     assert Delivery.objects.count() == 400
 
 
-def test_a_key_that_was_purged_begins_behind_what_it_had(bus: Bus, ordered: Signal, numbers: list[int]):
-    """What still waits when its key's row is cleared away stands before what is sent later."""
+def test_a_purged_key_begins_behind_its_waiting_messages(bus: Bus, ordered: Signal, numbers: list[int]):
+    """Messages that still wait come before those that are sent later."""
     send(ordered, 1, 2)
     Key.objects.all().delete()
 
@@ -199,7 +199,7 @@ def test_a_key_that_was_purged_begins_behind_what_it_had(bus: Bus, ordered: Sign
 
 
 def test_an_order_costs_one_statement(bus: Bus, ordered: Signal, numbers: list[int]):
-    """In a transaction: the place, then the rows as ever."""
+    """A send in a transaction makes one for the position, then those for the rows."""
     with transaction.atomic(), CaptureQueriesContext(connections["default"]) as sending:
         send(ordered, 1)
 
@@ -209,8 +209,10 @@ def test_an_order_costs_one_statement(bus: Bus, ordered: Signal, numbers: list[i
 # Turns
 
 
-def test_whatever_a_message_says_its_keys_head_is_run(bus: Bus, ordered: Signal, numbers: list[int]):
-    """A later message that comes first makes the earlier one run, then itself; the earlier finds nothing left."""
+def test_any_message_of_a_key_runs_its_head(bus: Bus, ordered: Signal, numbers: list[int]):
+    """A later message that arrives first runs the earlier delivery, then its own; the earlier message finds
+    nothing to run.
+    """
     send(ordered, 1, 2, 3)
     first, second, third = texts(bus)
 
@@ -223,7 +225,7 @@ def test_whatever_a_message_says_its_keys_head_is_run(bus: Bus, ordered: Signal,
 
 
 def test_keys_and_receivers_and_signals_do_not_wait_for_each_other(bus: Bus, ordered: Signal):
-    """What holds one key of one receiver back holds nothing else."""
+    """A held back key of one receiver holds back nothing else."""
     told: list[tuple[str, object]] = []
 
     def receiver_that_raises_for_a(cohort: object, **kwargs: Any) -> None:
@@ -248,7 +250,7 @@ def test_keys_and_receivers_and_signals_do_not_wait_for_each_other(bus: Bus, ord
 
 
 def test_a_failed_head_holds_back_until_it_succeeds(bus: Bus, ordered: Signal):
-    """What waits for its next attempt is passed by nobody; what comes after it runs after it."""
+    """No delivery passes one that waits for its next attempt."""
     told: list[int] = []
 
     def receiver_that_fails_once(number: int, **kwargs: Any) -> None:
@@ -270,7 +272,7 @@ def test_a_failed_head_holds_back_until_it_succeeds(bus: Bus, ordered: Signal):
 
 @pytest.mark.parametrize("mend", ["retry", "discard"])
 def test_a_dead_head_holds_back_until_a_person_decides(bus: Bus, ordered: Signal, mend: str, capsys):
-    """The list shows how many wait behind it; retried or discarded, it lets them go on, in order."""
+    """The list shows how many wait behind it; after retry or discard they go on, in order."""
     told: list[int] = []
 
     def receiver_that_rejects_one(number: int, **kwargs: Any) -> None:
@@ -295,8 +297,8 @@ def test_a_dead_head_holds_back_until_a_person_decides(bus: Bus, ordered: Signal
     assert not Delivery.objects.filter(state="published").exists()
 
 
-def test_what_waits_for_its_turn_is_not_published_again(bus: Bus, ordered: Signal):
-    """Markers come back, and the sweeper lets be what could only be put away: of each key the head."""
+def test_only_the_head_of_a_key_is_published_again(bus: Bus, ordered: Signal):
+    """Markers return, and the others could only be dropped again."""
 
     def receiver_that_raises(**kwargs: Any) -> None:
         raise ValueError
@@ -312,8 +314,8 @@ def test_what_waits_for_its_turn_is_not_published_again(bus: Bus, ordered: Signa
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_who_runs_the_head_goes_on_with_what_others_put_away(bus: Bus, ordered: Signal):
-    """While one runs, another worker leaves the key at once; the first runs the rest after its commit."""
+def test_the_worker_of_the_head_runs_the_dropped_messages_too(bus: Bus, ordered: Signal):
+    """Another worker leaves the key at once; the first runs the rest after its commit."""
     running, go_on = threading.Event(), threading.Event()
     told: list[int] = []
 
@@ -337,8 +339,8 @@ def test_who_runs_the_head_goes_on_with_what_others_put_away(bus: Bus, ordered: 
     assert rows() == [("waiting", "done", 1)] * 3
 
 
-def test_a_worker_leaves_a_long_key_to_whoever_is_free(bus: Bus, ordered: Signal, numbers: list[int], monkeypatch):
-    """After its time it publishes what it had once more, and the rest runs through that."""
+def test_a_worker_passes_a_long_key_on(bus: Bus, ordered: Signal, numbers: list[int], monkeypatch):
+    """After its time it publishes its message once more, and the rest runs through that."""
     monkeypatch.setattr(sequencing, "KEY_SECONDS", 0.0)
     send(ordered, *range(5))
     first, *_ = texts(bus)
@@ -352,7 +354,7 @@ def test_a_worker_leaves_a_long_key_to_whoever_is_free(bus: Bus, ordered: Signal
 
 
 def test_a_key_is_left_to_the_sweeper_if_the_broker_is_away(bus: Bus, ordered: Signal, numbers: list[int], monkeypatch):
-    """What could not be passed on is due at once."""
+    """A delivery that could not be passed on is due at once."""
 
     def refuse(*args: Any) -> None:
         raise publisher.PublishError(range(1), OSError("away"))
@@ -369,10 +371,8 @@ def test_a_key_is_left_to_the_sweeper_if_the_broker_is_away(bus: Bus, ordered: S
     assert numbers == [1, 2]
 
 
-def test_a_worker_that_dies_between_two_of_a_key_strands_none(
-    bus: Bus, ordered: Signal, numbers: list[int], monkeypatch
-):
-    """The head whose message was put away is found as lost, and those behind it follow."""
+def test_a_worker_that_dies_between_two_of_a_key_loses_none(bus: Bus, ordered: Signal, numbers: list[int], monkeypatch):
+    """The head whose message was dropped is found as lost, and those behind it follow."""
 
     def die(*args: Any) -> None:
         raise KeyboardInterrupt
@@ -392,7 +392,7 @@ def test_a_worker_that_dies_between_two_of_a_key_strands_none(
 
 
 def test_a_poison_head_is_bounded_however_many_wait_behind_it(bus: Bus, ordered: Signal):
-    """Whichever message makes it run: at most once more than its attempts."""
+    """It runs at most once more than its attempts, whichever message makes it run."""
     runs: list[int] = []
 
     def receiver_that_kills_its_worker(number: int, **kwargs: Any) -> None:
@@ -418,7 +418,7 @@ def test_a_poison_head_is_bounded_however_many_wait_behind_it(bus: Bus, ordered:
 
 
 def test_a_redelivered_message_runs_its_head(bus: Bus, ordered: Signal, numbers: list[int]):
-    """Whoever was lost with it may have had any of its key."""
+    """The lost worker may have run any delivery of its key."""
     send(ordered, 1, 2)
     _, second = texts(bus)
 
@@ -427,8 +427,8 @@ def test_a_redelivered_message_runs_its_head(bus: Bus, ordered: Signal, numbers:
     assert numbers == [1, 2]
 
 
-def test_what_was_kept_without_a_place_is_delivered(bus: Bus, ordered: Signal, numbers: list[int]):
-    """0.1 carried a key, and gave nothing a place; such a row runs as ever."""
+def test_a_row_without_a_position_is_delivered(bus: Bus, ordered: Signal, numbers: list[int]):
+    """0.1 carried a key, but gave no positions."""
     send(ordered, 1)
     Delivery.objects.update(ordering_key="", position=0)
 
@@ -438,7 +438,7 @@ def test_what_was_kept_without_a_place_is_delivered(bus: Bus, ordered: Signal, n
 
 
 def test_an_effect_is_there_once_and_in_order(bus: Bus, ordered: Signal):
-    """Promise 3, with four workers, in each of which any message may come first and twice."""
+    """Promise 3 holds with four workers, in each of which any message may come first and twice."""
 
     def write(number: int, cohort: int, **kwargs: Any) -> None:
         before = Academy.objects.filter(name=str(cohort)).count()
@@ -465,7 +465,7 @@ def test_an_effect_is_there_once_and_in_order(bus: Bus, ordered: Signal):
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_a_head_is_found_by_its_index(bus: Bus, ordered: Signal, numbers: list[int]):
-    """However long a key's past, and however many wait."""
+    """The number of a key's past and waiting deliveries does not matter."""
     send(ordered, 1)
     with CaptureQueriesContext(connection) as queries:
         ledger.head(Delivery.objects.values_list("ordering_key", flat=True)[0])
@@ -485,7 +485,7 @@ def test_a_head_is_found_by_its_index(bus: Bus, ordered: Signal, numbers: list[i
 
 
 def test_a_receiver_without_a_transaction_is_refused(ordered: Signal):
-    """Its lock is the key's."""
+    """The lock of its transaction is the key's."""
     with pytest.raises(ConfigurationError, match="atomic=False at an ordered signal"):
         connect(ordered, lambda **kwargs: None, "outside", atomic=False)
 
@@ -493,7 +493,7 @@ def test_a_receiver_without_a_transaction_is_refused(ordered: Signal):
 def test_a_receiver_of_an_ordered_signal_is_atomic_whatever_the_settings_say(
     bus: Bus, ordered: Signal, numbers: list[int], settings
 ):
-    """The project's default is for those that may have another."""
+    """The project's default is for other receivers."""
     settings.SIGNALBUS = {"ATOMIC": False}
 
     assert [entry.atomic for entry in ordered.entries()] == [True]

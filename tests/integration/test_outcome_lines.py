@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def line(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
-    """Return what Celery logs of a message that has just been worked on."""
+    """Return Celery's log line of a message that was just run."""
     caplog.set_level(logging.INFO)
     completed = task_log.Completed()
 
@@ -43,7 +43,7 @@ DURABLE: list[dict[str, Any]] = [{"durable": True}, {"durable": True, "ordered_b
 @pytest.mark.parametrize("options", DURABLE)
 @pytest.mark.parametrize("recipients", [1, 2])
 def test_duplicate_of_a_delivered_message(bus: Bus, line: Callable[[], str], options: dict[str, Any], recipients: int):
-    """Each delivery that was done already is named."""
+    """Each delivery that was already done is named."""
     signal = new_signal(**options)
     for number in range(recipients):
         connect(signal, lambda **kwargs: None, f"count_{number}")
@@ -70,7 +70,7 @@ def test_message_of_a_key_that_another_worker_runs(bus: Bus, line: Callable[[], 
 
 
 def test_redelivered_batch(bus: Bus, line: Callable[[], str]):
-    """Deliveries whose worker was lost in company wait for a run of their own."""
+    """Deliveries of a lost worker's batch wait for runs of their own."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "count")
     connect(signal, lambda **kwargs: None, "ship")
@@ -83,7 +83,7 @@ def test_redelivered_batch(bus: Bus, line: Callable[[], str]):
 
 
 def test_rest_of_a_batch_past_its_time(bus: Bus, line: Callable[[], str], settings: Any):
-    """What was requeued is told of beside what was done."""
+    """The line names requeued deliveries beside done ones."""
     settings.SIGNALBUS = {**settings.SIGNALBUS, "BATCH_SECONDS": 0}
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "count")
@@ -97,7 +97,7 @@ def test_rest_of_a_batch_past_its_time(bus: Bus, line: Callable[[], str], settin
 
 @pytest.mark.parametrize("durable", [True, False])
 def test_message_of_an_open_signal(bus: Bus, line: Callable[[], str], durable: bool):
-    """The receivers that it goes to are named, and how."""
+    """Its receivers are named, with how they are reached."""
     signal = new_signal(durable=durable, open=True)
     connect(signal, lambda **kwargs: None, "count", queue="tills")
     signal.send(None)
@@ -107,7 +107,7 @@ def test_message_of_an_open_signal(bus: Bus, line: Callable[[], str], durable: b
 
 
 def test_marker(bus: Bus, line: Callable[[], str]):
-    """A text of the sweeper's own delivers nothing."""
+    """A marker of the sweeper delivers nothing."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "count")
     signal.send(None)

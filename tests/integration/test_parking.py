@@ -1,4 +1,4 @@
-"""Promise 7: what a worker does not know yet is parked, tried again with growing delays, and given up after a day."""
+"""Promise 7: an unknown message is parked, tried again with growing delays, and given up after a day."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .bus import QUEUE, Bus, connect, new_signal, only, rows, text_of
 
 
 def send_to(signal: Signal, bus: Bus, uid: str) -> list[str]:
-    """Send to a receiver that is not connected any more when the message arrives; returns the texts."""
+    """Send to a receiver that is disconnected when the message arrives; return the texts."""
     receiver = connect(signal, lambda **kwargs: None, uid)
     signal.send(None, number=1)
     signal.disconnect(receiver, dispatch_uid=uid)
@@ -32,19 +32,19 @@ def send_to(signal: Signal, bus: Bus, uid: str) -> list[str]:
 
 
 def delay() -> float:
-    """Seconds until the only delivery is tried again, from when it was parked last."""
+    """Return the seconds from the last parking of the only delivery to its next try."""
     row = only()
     assert row.failed_at is not None
     return (row.due_at - row.failed_at).total_seconds()
 
 
 def parked_for(seconds: float) -> None:
-    """Let the only delivery have been parked so long ago."""
+    """Let the only delivery have been parked this long ago."""
     Delivery.objects.update(parked_at=F("parked_at") - timedelta(seconds=seconds))
 
 
 def test_promise_7_an_unknown_receiver_is_parked_and_runs_once_it_is_known(bus: Bus, signal: Signal):
-    """Known receivers of the same message run at once; the unknown one when it is deployed; nobody twice."""
+    """Known receivers of the message run at once, the unknown one when it is deployed, each once."""
     ran = []
     connect(signal, lambda **kwargs: ran.append("known"), "known")
     texts = send_to(signal, bus, "to come")
@@ -64,7 +64,7 @@ def test_promise_7_an_unknown_receiver_is_parked_and_runs_once_it_is_known(bus: 
 
 
 def test_promise_7_an_unknown_signal_is_parked_for_each_recipient(bus: Bus):
-    """The worker of an older release has never heard of the signal."""
+    """A worker of an older release does not have the signal."""
     ran: list[str] = []
     signal = new_signal()
     name = signal.name
@@ -105,7 +105,7 @@ def test_promise_7_an_open_message_of_an_unknown_signal_is_parked(bus: Bus):
 
 
 def send_next_model(signal: Signal, bus: Bus) -> list[str]:
-    """Send a model that only the next release has; returns the texts."""
+    """Send a model that only the next release has; return the texts."""
     signal.send(None, model=Academy)
     (texts,) = bus.take()
     return [text_of(texts[0][74:].replace("admissions.Academy", "admissions.Next"))]
@@ -113,7 +113,7 @@ def send_next_model(signal: Signal, bus: Bus) -> list[str]:
 
 @pytest.mark.parametrize("redelivered", [False, True])
 def test_promise_7_a_class_that_this_worker_does_not_have_is_parked(bus: Bus, signal: Signal, told, redelivered: bool):
-    """What a payload names may come with the next release, as a signal does: parked, and no attempt is paid."""
+    """A payload's class may come with the next release: no attempt is counted."""
     ran = []
     connect(signal, lambda **kwargs: ran.append(1), "to come", retry=Retry(max_attempts=1))
     deliver(send_next_model(signal, bus), queue=QUEUE, redelivered=redelivered)
@@ -140,7 +140,7 @@ def test_promise_7_a_class_that_comes_with_the_next_release(bus: Bus, signal: Si
 
 
 def test_a_class_that_never_comes_is_dead_after_a_day(bus: Bus, signal: Signal, told):
-    """Its day is counted from when it was parked first, however often it was claimed since."""
+    """The day begins with the first parking, however often it was claimed since."""
     connect(signal, lambda **kwargs: None, "to come")
     deliver(send_next_model(signal, bus), queue=QUEUE)
     parked_for(23 * 3600)
@@ -155,8 +155,8 @@ def test_a_class_that_never_comes_is_dead_after_a_day(bus: Bus, signal: Signal, 
 
 
 @pytest.mark.parametrize("redelivered", [False, True])
-def test_an_open_message_that_nobody_receives_is_skipped_with_the_reason(bus: Bus, caplog, redelivered: bool):
-    """The signal is known here, and no receiver of it: that ends visibly, and can be retried once one is deployed."""
+def test_an_open_message_without_receivers_is_skipped_with_the_reason(bus: Bus, caplog, redelivered: bool):
+    """The signal is known, but no receiver of it; the delivery can be retried once one is deployed."""
     signal = new_signal(open=True)
     signal.send(None)
     (texts,) = bus.take()
@@ -176,8 +176,8 @@ def test_an_open_message_that_nobody_receives_is_skipped_with_the_reason(bus: Bu
     assert ran == [1]
 
 
-def test_a_parked_open_message_that_nobody_receives_is_skipped(bus: Bus):
-    """Its row is the one that was parked."""
+def test_a_parked_open_message_without_receivers_is_skipped(bus: Bus):
+    """Its parked row is used."""
     signal = new_signal(open=True)
     name = signal.name
     signal.send(None)
@@ -190,8 +190,8 @@ def test_a_parked_open_message_that_nobody_receives_is_skipped(bus: Bus):
     assert rows() == [("", "skipped", 0)]
 
 
-def test_promise_7_a_newer_version_is_parked_and_kept_as_it_came(bus: Bus, signal: Signal, caplog):
-    """Correctly signed, but of a version that this worker does not read."""
+def test_promise_7_a_newer_version_is_parked_unchanged(bus: Bus, signal: Signal, caplog):
+    """It is correctly signed, but this worker does not read its version."""
     body = '9\n{"of": "a format to come"}\n[]'
     deliver([text_of(body)], queue=QUEUE)
     deliver([text_of(body)], queue=QUEUE)
@@ -204,7 +204,7 @@ def test_promise_7_a_newer_version_is_parked_and_kept_as_it_came(bus: Bus, signa
 
 
 def test_promise_7_an_unknown_key_is_parked_sealed(bus: Bus, signal: Signal):
-    """Signed with a key that this worker does not hold yet: kept as it came, and not signed by us."""
+    """The text is kept unchanged, and not signed by this worker."""
     text = Signer(["to come"], 1000).sign("1\n{}\n[]")
     deliver([text], queue=QUEUE)
 
@@ -214,8 +214,8 @@ def test_promise_7_an_unknown_key_is_parked_sealed(bus: Bus, signal: Signal):
     assert rows() == [("", "parked", 0)]
 
 
-def test_what_opens_at_last_and_is_garbage_is_dead(bus: Bus):
-    """An unknown key that becomes known may turn out not to have signed the text."""
+def test_a_text_that_proves_forged_is_dead(bus: Bus):
+    """The key that becomes known did not sign it."""
     good = Signer(["to come"], 1000).sign("1\n{}\n[]")
     deliver([good[:-1] + "x"], queue=QUEUE)
     with override_settings(SIGNALBUS={"SIGNING_KEYS": ["now", "to come"]}):
@@ -226,7 +226,7 @@ def test_what_opens_at_last_and_is_garbage_is_dead(bus: Bus):
 
 
 def test_the_delays_grow_up_to_five_minutes(bus: Bus, signal: Signal):
-    """Each time it waits for as long as it has been parked; at least 2 seconds, at most 300."""
+    """Each delay is as long as the message has been parked, at least 2 seconds, at most 300."""
     texts = send_to(signal, bus, "to come")
     deliver(texts, queue=QUEUE)
     assert 1.9 <= delay() <= 2.2
@@ -238,8 +238,8 @@ def test_the_delays_grow_up_to_five_minutes(bus: Bus, signal: Signal):
         assert rows() == [("to come", "parked", 0)]
 
 
-def test_after_a_day_it_is_dead_and_told(bus: Bus, signal: Signal, caplog):
-    """Given up: in the list of what failed, logged, and announced by delivery_dead."""
+def test_after_a_day_it_is_dead(bus: Bus, signal: Signal, caplog):
+    """It is listed, logged, and reported by delivery_dead."""
     heard: list[str] = []
 
     def on_dead(delivery, **kwargs):
@@ -261,7 +261,7 @@ def test_after_a_day_it_is_dead_and_told(bus: Bus, signal: Signal, caplog):
 
 
 def test_a_sealed_text_is_given_up_after_a_day(bus: Bus, caplog):
-    """The sweeper that cannot open it says so."""
+    """The sweeper that cannot verify it reports that."""
     deliver([Signer(["to come"], 1000).sign("1\n{}\n[]")], queue=QUEUE)
     parked_for(24 * 3600)
 
@@ -272,7 +272,7 @@ def test_a_sealed_text_is_given_up_after_a_day(bus: Bus, caplog):
 
 
 def test_a_retry_by_hand_begins_a_new_day(bus: Bus, signal: Signal):
-    """What was given up, and is retried before it is known, is parked again, not dead at once."""
+    """A delivery that was given up is parked again, not dead at once."""
     deliver(send_to(signal, bus, "to come"), queue=QUEUE)
     parked_for(24 * 3600)
     bus.come_again()
@@ -283,8 +283,8 @@ def test_a_retry_by_hand_begins_a_new_day(bus: Bus, signal: Signal):
     assert rows() == [("to come", "parked", 0)]
 
 
-def test_a_worker_that_starts_tries_all_that_is_parked(bus: Bus, signal: Signal):
-    """Its sweeper makes it due at once: a new worker may know more than the last one."""
+def test_a_worker_that_starts_makes_parked_deliveries_due(bus: Bus, signal: Signal):
+    """It may know more than the last one."""
     deliver(send_to(signal, bus, "to come"), queue=QUEUE)
     parked_for(2000)
     ran = []
@@ -300,8 +300,8 @@ def test_a_worker_that_starts_tries_all_that_is_parked(bus: Bus, signal: Signal)
     assert ran == [1]
 
 
-def test_what_runs_elsewhere_is_not_taken_away(bus: Bus, signal: Signal):
-    """A second copy that reaches a worker of the older release does not park what a newer one runs."""
+def test_a_running_delivery_is_not_parked(bus: Bus, signal: Signal):
+    """A second copy may reach a worker of the older release."""
     texts = send_to(signal, bus, "to come")
     deliver(texts, queue=QUEUE)
     Delivery.objects.update(state="running", attempts=1)
@@ -312,7 +312,7 @@ def test_what_runs_elsewhere_is_not_taken_away(bus: Bus, signal: Signal):
 
 
 def test_a_row_of_a_newer_release_does_not_stop_the_sweeper(bus: Bus, signal: Signal):
-    """In a rolling deploy an older worker's sweeper meets bodies of a newer version: postponed; the others go out."""
+    """An older worker's sweeper postpones a body of a newer version, and publishes the others."""
     deliver(send_to(signal, bus, "to come"), queue=QUEUE)
     foreign = Signer(["to come"], 1000).sign(f'1\n{{"i":"{"7" * 32}","s":"x","t":1,"r":["\\u0000"]}}\n[]')
     deliver([foreign], queue=QUEUE)  # once its key is known, it names a receiver that PostgreSQL cannot hold

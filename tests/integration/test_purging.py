@@ -1,4 +1,4 @@
-"""What is over is kept for a while, and then cleared away by the sweepers, without being asked."""
+"""Ended deliveries are kept for a while, and then deleted by the sweepers."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def grow_old(seconds: float = 2 * 86400) -> None:
 
 
 def purge_all(purge: Purge) -> int:
-    """Let a sweeper take its turn until it has nothing left; return how many batches that took."""
+    """Let a sweeper purge until nothing is left; return the number of batches."""
     batches = 0
     while purge.step():
         batches += 1
     return batches
 
 
-def test_what_is_done_is_kept_for_a_day(bus: Bus, durable: Signal):
-    """By default; then the sweeper deletes it, message and deliveries, in small batches."""
+def test_a_done_delivery_is_kept_for_a_day(bus: Bus, durable: Signal):
+    """Then the sweeper deletes it, message and deliveries, in small batches."""
     assert conf.get().KEEP_SECONDS == 86400
     durable.send_many(None, [{} for _ in range(5)])
     bus.work()
@@ -60,7 +60,7 @@ def test_what_is_done_is_kept_for_a_day(bus: Bus, durable: Signal):
 
 
 def test_a_purge_goes_in_small_batches(bus: Bus, durable: Signal, monkeypatch):
-    """Between two of them the sweeper publishes what is due."""
+    """Between two of them the sweeper publishes due deliveries."""
     monkeypatch.setattr(sweeper, "PURGE_BATCH", 2)
     durable.send_many(None, [{} for _ in range(5)])
     bus.work()
@@ -70,7 +70,7 @@ def test_a_purge_goes_in_small_batches(bus: Bus, durable: Signal, monkeypatch):
 
 
 def test_one_sweeper_purges_at_a_time(bus: Bus, durable: Signal):
-    """Who asks while another has its turn gets none."""
+    """Another one that asks meanwhile does not."""
     assert ledger.take_turn(60)
     durable.send(None)
     bus.work()
@@ -83,8 +83,8 @@ def test_one_sweeper_purges_at_a_time(bus: Bus, durable: Signal):
     assert ledger.take_turn(60)
 
 
-def test_what_is_dead_or_waits_is_never_purged(bus: Bus, durable: Signal):
-    """A person decides over the dead, and their messages stay whole."""
+def test_dead_and_waiting_deliveries_are_never_purged(bus: Bus, durable: Signal):
+    """A person decides over dead ones, and their messages stay whole."""
 
     def receiver_that_rejects(**kwargs):
         raise Reject("no")
@@ -101,8 +101,8 @@ def test_what_is_dead_or_waits_is_never_purged(bus: Bus, durable: Signal):
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_a_purge_waits_for_nobody(bus: Bus, durable: Signal):
-    """What somebody has locked is passed over, with its message."""
+def test_a_purge_skips_locked_rows(bus: Bus, durable: Signal):
+    """Their message stays too."""
     durable.send_many(None, [{}, {}])
     bus.work()
     grow_old()
@@ -115,7 +115,7 @@ def test_a_purge_waits_for_nobody(bus: Bus, durable: Signal):
 
 
 def test_the_sweeper_purges_by_itself(bus: Bus, durable: Signal):
-    """No cron is needed."""
+    """No cron job is needed."""
     durable.send(None)
     bus.work()
     grow_old()
@@ -129,8 +129,8 @@ def test_the_sweeper_purges_by_itself(bus: Bus, durable: Signal):
         thread.join(10)
 
 
-def test_messages_without_deliveries_go_by_hand(bus: Bus, durable: Signal):
-    """Where somebody has deleted rows in the database, `purge` clears away the messages they were of."""
+def test_purge_by_hand_deletes_messages_without_deliveries(bus: Bus, durable: Signal):
+    """Somebody has deleted their rows in the database."""
     durable.send(None)
     Delivery.objects.all().delete()
     assert ledger.purge(3600) == 0
@@ -143,12 +143,12 @@ def test_messages_without_deliveries_go_by_hand(bus: Bus, durable: Signal):
 
 
 def new_key(**fields: Any) -> UUID:
-    """Make a key that was used just now."""
+    """Make a key that was used a moment ago."""
     return Key.objects.create(id=uuid4(), used_at=Now(), **fields).pk
 
 
-def test_keys_that_nothing_waits_by_are_purged(bus: Bus, durable: Signal):
-    """One whose message still waits stays; an order begins anew, behind all that it ever had."""
+def test_unused_keys_are_purged(bus: Bus, durable: Signal):
+    """A key with a waiting message stays; an order begins again behind all its positions."""
     durable.send(None)
     durable.send(None)
     waiting, done = Delivery.objects.order_by("created_at")
@@ -165,7 +165,7 @@ def test_keys_that_nothing_waits_by_are_purged(bus: Bus, durable: Signal):
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_key_that_a_sender_holds_is_in_use(bus: Bus):
-    """What it is about to commit may stand behind it."""
+    """A message that the sender is about to commit may use it."""
     new_key()
     grow_old()
 
@@ -177,8 +177,8 @@ def test_a_key_that_a_sender_holds_is_in_use(bus: Bus):
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_a_purge_reads_only_what_is_old(bus: Bus):
-    """SQLite finds it by the index of what is over; whatever else there is costs nothing."""
+def test_a_purge_reads_only_old_rows(bus: Bus):
+    """SQLite finds them by the index of ended deliveries."""
     query = Delivery.objects.filter(state=State.DONE, ended_at__lte=Now()).order_by("ended_at")
 
     assert "USING INDEX signalbus_over" in query.explain()

@@ -1,4 +1,4 @@
-"""What lies on the queue: what a worker needs, and payloads nowhere but in their signed texts."""
+"""A queue item has only what a worker needs, and payloads only in their signed texts."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def body_of(item: Any) -> Any:
     return json.loads(base64.b64decode(item["body"]))
 
 
-def test_only_what_a_worker_needs(bus: Bus, signal: Signal):
-    """No callbacks, limits, times or stamps; Celery takes all of these for granted."""
+def test_an_item_has_only_what_a_worker_needs(bus: Bus, signal: Signal):
+    """It has no callbacks, limits, times or stamps, for which Celery has defaults."""
     signal.send(None, number=1)
 
     published = item(bus)
@@ -70,8 +70,8 @@ SIGNALS = [before_task_publish, after_task_publish]
 
 
 @pytest.mark.parametrize("heard", SIGNALS)
-def test_who_listens_to_all_publications_hears_nothing_of_a_signal_s(bus: Bus, signal: Signal, heard: CelerySignal):
-    """Some store a result for each, in the middle of a `send()`."""
+def test_handlers_of_all_publications_are_not_called_for_signals(bus: Bus, signal: Signal, heard: CelerySignal):
+    """Some store a result for each, within `send()`."""
     calls: list[Any] = []
 
     def listener(sender, **kwargs):
@@ -85,8 +85,8 @@ def test_who_listens_to_all_publications_hears_nothing_of_a_signal_s(bus: Bus, s
 
 
 @pytest.mark.parametrize("heard", SIGNALS)
-def test_who_asks_for_our_task_hears_of_it(bus: Bus, signal: Signal, heard: CelerySignal):
-    """A host that means it, with what Celery would have said, but no texts but those in the body."""
+def test_handlers_of_our_task_are_called(bus: Bus, signal: Signal, heard: CelerySignal):
+    """They get the arguments of Celery's signals, with the texts only in the body."""
     calls: list[Any] = []
 
     def listener(sender, headers, body, exchange, routing_key, **kwargs):
@@ -99,7 +99,7 @@ def test_who_asks_for_our_task_hears_of_it(bus: Bus, signal: Signal, heard: Cele
 
 
 def test_a_tracer_s_headers_travel(bus: Bus, signal: Signal):
-    """OpenTelemetry and others listen to everything, and write their context into the headers."""
+    """OpenTelemetry and others write their context into the headers."""
 
     def inject(headers, **kwargs):
         headers["traceparent"] = "00-1-2-01"
@@ -112,10 +112,10 @@ def test_a_tracer_s_headers_travel(bus: Bus, signal: Signal):
 
 
 @pytest.mark.parametrize("heard", SIGNALS)
-def test_a_listener_that_raises_breaks_no_send(
+def test_a_handler_that_raises_does_not_stop_a_send(
     bus: Bus, signal: Signal, heard: CelerySignal, caplog: pytest.LogCaptureFixture
 ):
-    """Its error is logged, and the message goes out, once."""
+    """Its error is logged, and the message is sent once."""
 
     def listener_that_raises(**kwargs):
         raise ValueError("mine")
@@ -128,8 +128,8 @@ def test_a_listener_that_raises_breaks_no_send(
     assert "listener" in caplog.text
 
 
-def test_nothing_expires(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch):
-    """What a host sets for all tasks (CELERY_TASK_ANNOTATIONS) neither drops a signal nor cuts a receiver short."""
+def test_settings_of_all_tasks_do_not_expire_signals(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch):
+    """CELERY_TASK_ANNOTATIONS of a host neither drops a signal nor limits a receiver."""
     task = celery.get_app().tasks[celery.TASK_NAME]
     for name in ("expires", "time_limit", "soft_time_limit"):
         monkeypatch.setattr(task, name, 1)
@@ -142,10 +142,10 @@ def test_nothing_expires(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("serializer", ["pickle", "yaml", "msgpack"])
-def test_what_a_host_s_tasks_travel_as_is_nothing_to_a_signal(
+def test_a_hosts_serializer_does_not_apply_to_signals(
     bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch, serializer: str
 ):
-    """CELERY_TASK_SERIALIZER, and CELERY_TASK_PROTOCOL too."""
+    """This holds for CELERY_TASK_SERIALIZER and CELERY_TASK_PROTOCOL."""
     monkeypatch.setattr(celery.get_app().tasks[celery.TASK_NAME], "serializer", serializer)
     monkeypatch.setitem(celery.get_app().conf, "task_protocol", 1)
 
@@ -157,7 +157,7 @@ def test_what_a_host_s_tasks_travel_as_is_nothing_to_a_signal(
 
 
 def test_a_receiver_s_messages_belong_to_the_tree_of_its_task(bus: Bus, signal: Signal):
-    """As those that Celery's own call publishes."""
+    """Celery's own calls do the same."""
     task = celery.get_app().tasks[celery.TASK_NAME]
     task.push_request(id="child", root_id="root", called_directly=False)
     stack: Any = _state

@@ -1,4 +1,4 @@
-"""Promise 6: who does not hold the key makes no receiver run; what is garbage is kept, and ends no worker."""
+"""Promise 6: a sender without the key makes no receiver run; garbage is recorded, and ends no worker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def signal(ran: list[Any]) -> Signal:
 
 @pytest.fixture
 def good(bus: Bus, signal: Signal) -> str:
-    """A text that would run."""
+    """A valid text."""
     signal.send(None, number=1)
     ((text,),) = bus.take()
     return text
@@ -47,7 +47,7 @@ def nested(depth: int) -> list[Any]:
 
 
 def flipped(text: str, at: int) -> str:
-    """The text with one bit of one character changed."""
+    """Return the text with one bit of one character changed."""
     return text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :]
 
 
@@ -114,7 +114,7 @@ def test_promise_6_garbage_runs_nothing_and_is_kept(kind: str, bus: Bus, good: s
 
 
 def with_header(good: str, **items: object) -> str:
-    """The same message, signed by a key holder, with another header."""
+    """Return the same message with another header, signed by a key holder."""
     version, header, payload = good[74:].split("\n", 2)
     changed = {**json.loads(header), "i": uuid4().hex, **items}
     return text_of(f"{version}\n{json.dumps(changed)}\n{payload}")
@@ -125,7 +125,7 @@ def with_header(good: str, **items: object) -> str:
     ["", "{]", "7", "[]", "[null]", "{}", "[" * 10_000, '[null,{"$ref":7}]', '[null,{"a":{"$nonsense":1}}]', "[1,2,3]"],
 )
 def test_a_signed_payload_that_cannot_be_read_is_a_dead_letter(bus: Bus, signal: Signal, good: str, ran, payload):
-    """It has passed the signature, so somebody sent it; it is kept as that receiver's, and not tried again."""
+    """A key holder sent it; it is recorded as that receiver's, and not retried."""
     version, header, _ = good[74:].split("\n", 2)
 
     deliver([text_of(f"{version}\n{header}\n{payload}"), good], queue=QUEUE)
@@ -135,7 +135,7 @@ def test_a_signed_payload_that_cannot_be_read_is_a_dead_letter(bus: Bus, signal:
 
 
 def test_bad_input_too_deep_is_a_dead_letter(bus: Bus, signal: Signal, ran):
-    """Bad input, nested too deep, again in the worker, whose limit may be lower: kept as failed, and never run."""
+    """Bad input, nested deeper than the worker's limit, is recorded as failed, and never run."""
     signal.send(None, number=nested(30))
     with override_settings(SIGNALBUS={"MAX_NESTING": 8}):
         bus.work()
@@ -146,7 +146,7 @@ def test_bad_input_too_deep_is_a_dead_letter(bus: Bus, signal: Signal, ran):
 
 
 def test_bad_input_too_large_is_a_dead_letter(bus: Bus, signal: Signal, ran):
-    """Bad input, too large, again in the worker, whose limit may be lower: never run, kept, cut."""
+    """Bad input, larger than the worker's limit, is never run, and recorded truncated."""
     signal.send(None, number="x" * 200_000)
     with override_settings(SIGNALBUS={"MAX_BYTES": 1024}):
         bus.work()
@@ -157,7 +157,7 @@ def test_bad_input_too_large_is_a_dead_letter(bus: Bus, signal: Signal, ran):
 
 
 @pytest.mark.parametrize("texts", [None, 7, "a text", {"a": 1}, nested(50_000), b"bytes", ()])
-def test_what_is_no_list_is_refused(bus: Bus, texts: object):
+def test_an_argument_that_is_no_list_is_refused(bus: Bus, texts: object):
     """The argument of the task may be anything."""
     deliver(texts, queue=QUEUE)
 
@@ -166,7 +166,7 @@ def test_what_is_no_list_is_refused(bus: Bus, texts: object):
 
 @pytest.mark.parametrize("queue", ["\x00", "x" * 10_000, "", "\ud800", 7, ["list"], {"a": 1}, None])
 def test_a_queues_name_may_be_anything(bus: Bus, signal: Signal, good: str, ran, queue: Any):
-    """The routing key comes from the message too; what cannot be a queue's name counts as the default queue."""
+    """The routing key comes from the message too; an invalid name counts as the default queue."""
     connect(signal, lambda **kwargs: 1 / 0, "failing")
     parted = with_header(good, r=["target", "failing", "unknown"])
 
@@ -178,16 +178,16 @@ def test_a_queues_name_may_be_anything(bus: Bus, signal: Signal, good: str, ran,
 
 
 @pytest.mark.parametrize("name", ["\x00", "x" * 5000, "\ud800", "a\nb"])
-def test_names_that_are_signed_may_be_anything(bus: Bus, signal: Signal, good: str, ran, name: str):
-    """A signed header with a signal or a receiver that no database can hold does not come back for ever."""
+def test_signed_names_may_be_anything(bus: Bus, signal: Signal, good: str, ran, name: str):
+    """A signal's or receiver's name that no database can store does not come back for ever."""
     deliver([with_header(good, s=name), with_header(good, r=[name]), with_header(good, f=name), good], queue=QUEUE)
 
     assert len(ran) >= 1
     assert set(Delivery.objects.values_list("state", flat=True)) <= {"dead", "parked"}
 
 
-def test_the_first_are_kept_and_the_rest_counted(bus: Bus):
-    """KEEP_REFUSED rows one by one; beyond them one row counts; a text that comes again counts on its own."""
+def test_the_first_refused_texts_are_recorded_and_the_rest_counted(bus: Bus):
+    """KEEP_REFUSED of them have rows; one more row counts the rest; a text that comes again counts by itself."""
     with override_settings(SIGNALBUS={"KEEP_REFUSED": 3}):
         deliver([f"garbage {number}" for number in range(10)] + ["garbage 0"], queue=QUEUE)
 
@@ -197,7 +197,7 @@ def test_the_first_are_kept_and_the_rest_counted(bus: Bus):
 
 
 def test_a_sealed_text_is_never_signed(bus: Bus, signal: Signal, good: str, ran):
-    """Neither the sweeper nor a retry by hand lends our signature to what somebody else wrote."""
+    """Neither the sweeper nor a retry by hand signs a text that somebody else wrote."""
     foreign = Signer(["another"], 100_000).sign(good[74:])
     deliver([foreign, "garbage"], queue=QUEUE)
     Delivery.objects.update(state="pending", ended_at=None)
@@ -210,7 +210,7 @@ def test_a_sealed_text_is_never_signed(bus: Bus, signal: Signal, good: str, ran)
     assert StoredMessage.objects.filter(sealed=True).count() == 2
 
 
-def test_rotated_keys_strand_nothing(bus: Bus, signal: Signal, ran):
+def test_rotated_keys_lose_nothing(bus: Bus, signal: Signal, ran):
     """A text of the former key runs; one of the next key is parked until that key is known, and then runs."""
     with override_settings(SIGNALBUS={"SIGNING_KEYS": ["old"]}):
         signal.send(None, number="old")

@@ -1,4 +1,4 @@
-"""The robust forms: they never raise, and what could not travel is a response, an error in the log and a dead row."""
+"""The robust forms never raise: a payload that cannot travel is a response, an error in the log and a dead row."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def on_sale_too(**kwargs):
 
 @pytest.fixture
 def signal() -> Signal:
-    """A signal with two receivers that travel."""
+    """A signal with two receivers in workers."""
     signal = new_signal()
     connect(signal, on_sale, "robust.first")
     connect(signal, on_sale_too, "robust.second", queue="email")
@@ -62,8 +62,8 @@ def command(*arguments: object) -> str:
 
 
 @FORMS
-def test_what_cannot_travel_is_the_response_of_each_receiver(bus: Bus, signal: Signal, form: str, caplog):
-    """Each receiver that it was meant for has the PayloadError as its response; nothing travels, and it is logged."""
+def test_the_error_is_the_response_of_each_receiver(bus: Bus, signal: Signal, form: str, caplog):
+    """Each recipient has the PayloadError as its response; nothing is sent, and it is logged."""
     sent = send(signal, form, context={"lock": object()})
 
     assert [receiver for receiver, _ in sent] == [on_sale, on_sale_too]
@@ -78,8 +78,8 @@ def test_what_cannot_travel_is_the_response_of_each_receiver(bus: Bus, signal: S
 
 
 @FORMS
-def test_it_is_kept_as_dead_deliveries(bus: Bus, signal: Signal, form: str):
-    """`failed` lists one for each receiver, with signal, path and cure; it can be discarded, and not retried."""
+def test_the_error_is_recorded_as_dead_deliveries(bus: Bus, signal: Signal, form: str):
+    """`failed` lists one for each receiver, with signal, path and remedy; it can be discarded, not retried."""
     send(signal, form, context={"lock": object()})
 
     assert rows() == [("robust.first", "dead", 0), ("robust.second", "dead", 0)]
@@ -97,13 +97,13 @@ def test_it_is_kept_as_dead_deliveries(bus: Bus, signal: Signal, form: str):
     assert ledger.retry([second.pk]) == 0
 
 
-def test_purging_leaves_it(bus: Bus, signal: Signal):
-    """What was lost is not cleared away by itself, as refused texts are: somebody has to discard it."""
+def test_a_purge_keeps_these_dead_deliveries(bus: Bus, signal: Signal):
+    """Unlike refused texts, somebody has to discard them."""
     send(signal, lock=object())
     assert ledger.purge(0) == 0
 
 
-def test_it_does_not_use_up_what_is_kept_of_refused_texts(bus: Bus):
+def test_they_do_not_count_as_refused_texts(bus: Bus):
     """An open signal's dead row names no receiver, and is no refused text either."""
     send(new_signal(open=True), lock=object())
     with override_settings(SIGNALBUS={"KEEP_REFUSED": 1}):
@@ -112,8 +112,8 @@ def test_it_does_not_use_up_what_is_kept_of_refused_texts(bus: Bus):
 
 
 @FORMS
-def test_inline_receivers_run_all_the_same(bus: Bus, signal: Signal, form: str):
-    """What cannot travel does no harm to those that run here."""
+def test_inline_receivers_still_run(bus: Bus, signal: Signal, form: str):
+    """The error does not concern them."""
     signal.connect(echo, inline=True)
     lock = object()
     sent = send(signal, form, lock=lock)
@@ -126,13 +126,13 @@ def test_inline_receivers_run_all_the_same(bus: Bus, signal: Signal, form: str):
 
 
 def echo(lock, **kwargs):
-    """Respond with what came."""
+    """Respond with the payload."""
     return lock
 
 
 @FORMS
 def test_a_cascade_too_deep_is_a_response(bus: Bus, signal: Signal, form: str):
-    """The limit of a cascade comes out as a response, too, and is kept."""
+    """The error of a cascade's limit is recorded, too."""
     failures: list[Any] = []
     outer = new_signal()
 
@@ -150,7 +150,7 @@ def test_a_cascade_too_deep_is_a_response(bus: Bus, signal: Signal, form: str):
 
 @FORMS
 def test_a_wrong_configuration_is_a_response(bus: Bus, form: str):
-    """Two receivers of one id, which `send` refuses, do not end a `save()` that sends robustly."""
+    """Two receivers of one id, which `send` refuses, do not stop a `save()` that sends robustly."""
     crowded = new_signal()
     connect(crowded, on_sale, "robust.same")
     connect(crowded, on_sale_too, "robust.same")
@@ -162,7 +162,7 @@ def test_a_wrong_configuration_is_a_response(bus: Bus, form: str):
 
 @FORMS
 def test_a_signal_without_a_name_is_a_response(bus: Bus, form: str):
-    """It is kept under the place where it stands."""
+    """It is recorded under its place."""
     nameless = [Signal()]
     connect(nameless[0], on_sale, "robust.nameless")
     ((_, error),) = send(nameless[0], form)
@@ -171,8 +171,8 @@ def test_a_signal_without_a_name_is_a_response(bus: Bus, form: str):
 
 
 @FORMS
-def test_an_error_of_the_payloads_own_is_a_response(bus: Bus, signal: Signal, form: str):
-    """Whatever a value's own code raises while it is encoded: Django's robust form would not have let it out."""
+def test_an_error_of_a_values_code_is_a_response(bus: Bus, signal: Signal, form: str):
+    """A value's code may raise anything while it is encoded."""
 
     queryset = Academy.objects.extra(where=["no_such_column = 1"])
     responses = send(signal, form, rows=queryset)
@@ -180,8 +180,8 @@ def test_an_error_of_the_payloads_own_is_a_response(bus: Bus, signal: Signal, fo
     assert rows() == [("robust.first", "dead", 0), ("robust.second", "dead", 0)]
 
 
-def test_a_rollback_takes_the_dead_row_away(bus: Bus, signal: Signal):
-    """Promise 1 holds for it: what was not to be sent in the end leaves nothing."""
+def test_a_rollback_removes_the_dead_row(bus: Bus, signal: Signal):
+    """Promise 1 holds for it."""
     with rolled_back():
         send(signal, lock=object())
         assert len(rows()) == 2
@@ -191,8 +191,8 @@ def test_a_rollback_takes_the_dead_row_away(bus: Bus, signal: Signal):
     assert len(rows()) == 2
 
 
-def test_a_transaction_elsewhere_is_waited_for(bus: Bus, signal: Signal, other: str):
-    """Where only another database is in a transaction, its commit decides."""
+def test_another_databases_commit_is_waited_for(bus: Bus, signal: Signal, other: str):
+    """If only another database is in a transaction, its commit decides."""
     with rolled_back(using=other):
         send(signal, lock=object())
     assert rows() == []
@@ -202,8 +202,8 @@ def test_a_transaction_elsewhere_is_waited_for(bus: Bus, signal: Signal, other: 
     assert len(rows()) == 2
 
 
-def test_a_ledger_that_fails_breaks_nothing(bus: Bus, signal: Signal, caplog):
-    """The sender's transaction goes on, and commits; what could be kept nowhere is named as lost."""
+def test_an_error_of_the_ledger_does_not_break_the_transaction(bus: Bus, signal: Signal, caplog):
+    """The sender's transaction commits; a message that could not be recorded is logged as lost."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE signalbus_delivery RENAME TO gone")
@@ -218,8 +218,8 @@ def test_a_ledger_that_fails_breaks_nothing(bus: Bus, signal: Signal, caplog):
     assert "robust.first" in next(r.getMessage() for r in caplog.records if r.levelno == logging.CRITICAL)
 
 
-def test_a_broken_transaction_stays_the_senders(bus: Bus, signal: Signal):
-    """In a transaction that an error has broken already nothing can be written, and nothing else is raised."""
+def test_in_a_broken_transaction_nothing_is_raised(bus: Bus, signal: Signal):
+    """Nothing can be written in it either."""
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         with pytest.raises(DatabaseError), connection.cursor() as cursor:
             cursor.execute("SELECT no_such_column")
@@ -230,7 +230,7 @@ def test_a_broken_transaction_stays_the_senders(bus: Bus, signal: Signal):
 
 
 def test_a_manual_transaction_is_a_response_too(bus: Bus, signal: Signal):
-    """Under set_autocommit(False), where nobody knows when to publish, the message is kept as dead with the rest."""
+    """Under set_autocommit(False) the commit is unknown, so the message is recorded as dead."""
     transaction.set_autocommit(False)
     try:
         sent = send(signal, number=1)
@@ -244,7 +244,7 @@ def test_a_manual_transaction_is_a_response_too(bus: Bus, signal: Signal):
 
 
 def test_a_test_that_captures_has_no_dead_rows(bus: Bus, signal: Signal):
-    """Nothing leaves a ``captured()`` block; the response tells of it there."""
+    """A ``captured()`` block sends nothing; the response has the error."""
     with captured() as sent:
         responses = send(signal, lock=object())
     assert len(responses) == 2
@@ -255,8 +255,8 @@ def test_a_test_that_captures_has_no_dead_rows(bus: Bus, signal: Signal):
 @pytest.mark.parametrize(
     "many", [lambda signal: signal.send(None, lock=object()), lambda signal: signal.send_many(None, [{"lock": 1j}])]
 )
-def test_the_others_still_raise(bus: Bus, signal: Signal, many: Callable[[Signal], Any]):
-    """Who does not ask for the robust form gets the error, and leaves nothing."""
+def test_the_other_forms_raise(bus: Bus, signal: Signal, many: Callable[[Signal], Any]):
+    """They leave nothing behind."""
     with pytest.raises(PayloadError, match="lock"):
         many(signal)
     assert rows() == []

@@ -1,4 +1,4 @@
-"""Rows and lineage: what a receiver finds when it runs, in its own transaction."""
+"""Rows and cascades: what a receiver gets when it runs, in its own transaction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ONCE = Retry(max_attempts=1)
 
 
 def test_bad_input_a_missing_row_is_skipped_or_fails(bus: Bus, signal: Signal, told):
-    """Bad input, a reference to a row that does not exist: as on_missing says; a skip is recorded with its reason."""
+    """Bad input, a reference to a missing row, is handled by on_missing; a skip is recorded with its reason."""
     ran = []
     connect(signal, lambda **kwargs: ran.append(1), "skips")
     connect(signal, lambda **kwargs: ran.append(2), "fails", on_missing="fail")
@@ -38,7 +38,7 @@ def test_bad_input_a_missing_row_is_skipped_or_fails(bus: Bus, signal: Signal, t
 
 
 def test_a_skipped_delivery_is_warned_of(bus: Bus, signal: Signal, caplog):
-    """The warning names the receiver, the row, and the option that makes it run all the same."""
+    """The warning names the receiver, the row, and the option that makes it run."""
     connect(signal, lambda **kwargs: None, "skips")
     academy = Academy.objects.create(name="A", slug="a")
     signal.send(None, instance=academy)
@@ -53,7 +53,7 @@ def test_a_skipped_delivery_is_warned_of(bus: Bus, signal: Signal, caplog):
 
 
 def test_a_receivers_own_missing_row_is_its_failure(bus: Bus, signal: Signal):
-    """DoesNotExist from the receiver's own query is an error like any other."""
+    """DoesNotExist of its own query is an error like any other."""
     connect(signal, lambda **kwargs: Academy.objects.get(pk=-1), "own")
     signal.send(None)
     bus.work()
@@ -63,7 +63,7 @@ def test_a_receivers_own_missing_row_is_its_failure(bus: Bus, signal: Signal):
 
 @pytest.mark.parametrize("count", [1, 50])
 def test_one_query_for_each_model_and_receiver(bus: Bus, signal: Signal, count: int):
-    """However many rows a message refers to, inside the receiver's transaction; and each receiver has its own."""
+    """The number of rows does not matter; the query is in the receiver's transaction."""
     seen: list[list[Any]] = []
 
     def receiver(sender, academies, users, nested, **kwargs):
@@ -88,8 +88,8 @@ def test_one_query_for_each_model_and_receiver(bus: Bus, signal: Signal, count: 
     assert rows() == []
 
 
-def test_rows_are_as_they_are_now_and_come_through_the_base_manager(bus: Bus, signal: Signal, monkeypatch):
-    """A default manager may hide rows; and what changed since send() is seen."""
+def test_rows_are_fresh_and_loaded_by_the_base_manager(bus: Bus, signal: Signal, monkeypatch):
+    """A default manager may hide rows; changes since send() are visible."""
     seen = []
     connect(signal, lambda instance, **kwargs: seen.append((instance.name, instance._state.db)), "seer")
     academy = Academy.objects.create(name="before", slug="a")
@@ -103,14 +103,14 @@ def test_rows_are_as_they_are_now_and_come_through_the_base_manager(bus: Bus, si
 
 
 class ReadFromReplica:
-    """A router that reads elsewhere."""
+    """A router that reads from another database."""
 
     def db_for_read(self, model: Any, **hints: Any) -> str:
-        """Name a database that does not exist, so that reading there fails."""
+        """Name a database that does not exist, so that a read there fails."""
         return "replica"
 
     def db_for_write(self, model: Any, **hints: Any) -> str:
-        """Name the one there is."""
+        """Name the existing database."""
         return "default"
 
 
@@ -127,7 +127,7 @@ def test_rows_come_from_the_database_that_is_written_to(bus: Bus, signal: Signal
 
 
 def test_current_and_the_cascade(bus: Bus):
-    """Inside a receiver current() tells what runs; what it sends knows its parent, its root and its path."""
+    """current() describes the delivery; the receiver's messages have its parent, root and path."""
     first, second = new_signal(), new_signal()
     seen: list[Any] = []
 
@@ -149,7 +149,7 @@ def test_current_and_the_cascade(bus: Bus):
 
 
 def test_bad_input_a_cascade_too_deep_is_refused_with_its_path(bus: Bus, signal: Signal):
-    """Bad input, a cascade too deep: an error at send() that names the path of signals."""
+    """Bad input, a cascade too deep, is an error at send() that names the path of signals."""
 
     def receiver_that_sends_again(**kwargs):
         signal.send(None)
@@ -168,7 +168,7 @@ def test_bad_input_a_cascade_too_deep_is_refused_with_its_path(bus: Bus, signal:
 
 
 def test_bad_input_a_cascade_through_announcements_is_refused(bus: Bus, signal: Signal, caplog):
-    """What receivers of delivery_dead send is of the lineage of the delivery that died: the limit holds for it."""
+    """The messages of receivers of delivery_dead count for the cascade of the dead delivery."""
     seen: list[tuple[str, ...]] = []
 
     def receiver_that_raises(**kwargs):
@@ -195,8 +195,8 @@ def test_bad_input_a_cascade_through_announcements_is_refused(bus: Bus, signal: 
     assert "CascadeError" in caplog.text
 
 
-def test_what_receivers_of_delivery_failed_send_is_of_the_deliverys_lineage(bus: Bus, signal: Signal):
-    """It knows its root, its parent and its path, as what the receiver itself sends does."""
+def test_messages_of_receivers_of_delivery_failed_belong_to_the_cascade(bus: Bus, signal: Signal):
+    """They have the root, parent and path of the receiver's own messages."""
     told_of = new_signal()
     seen: list[Any] = []
     connect(told_of, lambda **kwargs: seen.append(current()), "told")

@@ -1,4 +1,4 @@
-"""Ending the session of one receiver does not concern other databases, other deliveries, or the threads of a loop."""
+"""Ending one receiver's session does not affect other databases, other deliveries, or the threads of an event loop."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 class Tenants(DatabaseWrapper):
-    """A connection of a tenant library: what django-tenants gives it."""
+    """A connection with the methods of a tenant library such as django-tenants."""
 
     schema_name = "public"
 
     def set_schema_to_public(self) -> None:
-        """Go back to the shared schema."""
+        """Select the shared schema."""
         self.schema_name = "public"
 
     def set_schema(self, schema: str) -> None:
-        """Go to a tenant's schema."""
+        """Select a tenant's schema."""
         self.schema_name = schema
 
 
 @pytest.fixture
 def tenants(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """The ledger's connection is a tenant library's, and there is a second, plain database."""
+    """Use a tenant library's connection for the ledger, beside a second, plain database."""
     tenant: Any = connections["default"]
     monkeypatch.setattr(tenant, "__class__", Tenants)
     monkeypatch.setattr(invocation, "has_schemas", lambda: True)  # which asks the class of the settings' backend
@@ -64,7 +64,7 @@ def run_sql(sql: str) -> Any:
 
 @pytest.mark.parametrize("database", ["sqlite"])
 def test_a_plain_database_beside_a_tenant_librarys_fails_no_receiver(bus: Bus, tenants: Any):
-    """A receiver that opens it is done, and so are those after it."""
+    """A receiver that opens it is done, and so are the next ones."""
 
     def receiver_of_both(**kwargs: Any) -> None:
         with connections["plain"].cursor() as cursor:
@@ -81,7 +81,7 @@ def test_a_plain_database_beside_a_tenant_librarys_fails_no_receiver(bus: Bus, t
 
 @pytest.mark.parametrize("database", ["sqlite"])
 def test_the_schema_that_a_receiver_sets_is_set_back(bus: Bus, tenants: Any):
-    """Whether it is the one before the run that is left, or the shared one."""
+    """Afterwards the former or the shared schema is selected."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: tenants.set_schema("alpha"), "setting")
     for before in ("public", "beta"):
@@ -92,7 +92,7 @@ def test_the_schema_that_a_receiver_sets_is_set_back(bus: Bus, tenants: Any):
 
 
 def test_a_database_that_cannot_be_loaded_concerns_no_receiver(bus: Bus, ran: list[Any], monkeypatch):
-    """A project may name a backend that is installed elsewhere only; no database is asked but those in use."""
+    """Its backend may be installed elsewhere only; only databases in use are asked."""
     session_state.has_schemas.cache_clear()
     monkeypatch.setitem(connections.settings, "elsewhere", {**connections.settings["default"], "ENGINE": "no.such"})
     signal = new_signal(durable=True)
@@ -109,7 +109,7 @@ def test_a_database_that_cannot_be_loaded_concerns_no_receiver(bus: Bus, ran: li
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_connections_of_a_loops_threads_end_with_the_run(bus: Bus):
-    """What one run sets in such a thread is not the next one's."""
+    """The next run does not see the session settings of such a thread."""
     seen: list[Any] = []
 
     def set_and_look(number: int) -> None:
@@ -153,7 +153,7 @@ def test_a_server_that_ends_connections_fails_no_later_run_of_a_loops_threads(bu
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
-def test_a_session_changed_before_a_group_commit_fails_nobody_in_it(bus: Bus, in_a_worker: None, monkeypatch):
+def test_a_session_changed_before_a_group_commit_fails_no_delivery(bus: Bus, in_a_worker: None, monkeypatch):
     """A host's handler or task has changed it: the connection is closed before the deliveries begin."""
     monkeypatch.setattr(group_commit, "BRIEF", 5.0)
     monkeypatch.setattr(pace, "_alone_until", {})

@@ -1,4 +1,4 @@
-"""What a receiver changes for its database session ends with its run."""
+"""A receiver's changes to its database session end with its run."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ pytestmark = pytest.mark.usefixtures("watched_sessions")
 
 
 def query(sql: Any) -> Any:
-    """Return the first value that a statement gives."""
+    """Return the first value of a statement."""
     with connection.cursor() as cursor:
         cursor.execute(sql)
         return cursor.fetchone()[0] if cursor.description else None
 
 
 def in_a_fresh_session(sql: str) -> Any:
-    """Return what a statement gives in a session that nobody has changed."""
+    """Return the result of a statement in an unchanged session."""
     found: list[Any] = []
 
     def ask() -> None:
@@ -97,7 +97,7 @@ def deliver(bus: Bus, receiver: Callable[..., None], *, durable: bool = False, *
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_changed_session_ends_with_its_run(bus: Bus, way: str):
-    """The next delivery, however this one ran, sees what a fresh session has; nothing stays locked."""
+    """The next delivery sees a fresh session, however this one ended; nothing stays locked."""
     for sql, shown in CHANGES[connection.vendor].values():
         deliver(bus, lambda sql=sql, **kwargs: query(sql), **WAYS[way])
 
@@ -106,7 +106,7 @@ def test_a_changed_session_ends_with_its_run(bus: Bus, way: str):
 
 
 def test_a_run_that_fails_ends_its_session_too(bus: Bus):
-    """The failure is written down in a fresh session, whatever the receiver may no longer see in its own."""
+    """The failure is recorded in a fresh session, whatever the changed one can see."""
     if connection.vendor != "postgresql":
         pytest.skip("only PostgreSQL has schemas to hide the ledger's tables in")
 
@@ -124,7 +124,7 @@ def test_a_run_that_fails_ends_its_session_too(bus: Bus):
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_long_run_that_hides_the_tables_is_done(bus: Bus, monkeypatch: pytest.MonkeyPatch):
-    """How long a receiver took is not written where its session may not show the ledger's tables any more."""
+    """Its run time is not recorded in a session that may not show the ledger's tables."""
     monkeypatch.setattr(attempt, "WORTH_TELLING", 0.0)
 
     deliver(bus, lambda **kwargs: query("SET search_path TO nowhere"), durable=True)
@@ -136,7 +136,7 @@ def test_a_long_run_that_hides_the_tables_is_done(bus: Bus, monkeypatch: pytest.
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_changed_session_does_not_go_back_into_a_pool(bus: Bus, monkeypatch: pytest.MonkeyPatch):
-    """With psycopg's pool of connections, closing one would hand it to the next run as it is."""
+    """psycopg's pool would hand the connection to the next run unchanged."""
     connection.close()
     options = {**connection.settings_dict["OPTIONS"], "pool": {"min_size": 1, "max_size": 1}}
     monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
@@ -157,8 +157,8 @@ def test_a_changed_session_does_not_go_back_into_a_pool(bus: Bus, monkeypatch: p
     assert seen == [""] * len(WAYS)
 
 
-def test_a_session_that_the_host_sets_up_is_no_changed_one(bus: Bus):
-    """What runs as each connection is made is the same for all: a new connection is kept like any other."""
+def test_a_hosts_session_setup_is_no_change(bus: Bus):
+    """It runs for each new connection, which is kept like any other."""
     sql, _ = next(iter(CHANGES[connection.vendor].values()))
     seen: list[Any] = []
 
@@ -184,7 +184,7 @@ def test_a_session_that_the_host_sets_up_is_no_changed_one(bus: Bus):
 
 
 def test_a_callback_after_the_commit_ends_its_session_too(bus: Bus):
-    """What a receiver leaves with on_commit is a part of its run."""
+    """A receiver's on_commit callback is a part of its run."""
     sql, shown = next(iter(CHANGES[connection.vendor].values()))
 
     deliver(bus, lambda **kwargs: transaction.on_commit(lambda: query(sql)), durable=True)
@@ -193,7 +193,7 @@ def test_a_callback_after_the_commit_ends_its_session_too(bus: Bus):
 
 
 def test_a_listener_of_failures_ends_its_session_too(bus: Bus):
-    """What a receiver of delivery_failed sets is not seen by the next delivery."""
+    """The next delivery does not see the settings of a receiver of delivery_failed."""
     sql, shown = next(iter(CHANGES[connection.vendor].values()))
 
     def listener_that_sets(**kwargs: Any) -> None:
@@ -212,7 +212,7 @@ def test_a_listener_of_failures_ends_its_session_too(bus: Bus):
 
 
 def test_a_receiver_that_changes_nothing_keeps_the_connection(bus: Bus):
-    """Neither a plain query nor a setting that ends with the transaction closes it."""
+    """A plain query, or a setting that ends with the transaction, does not close it."""
     before = connection.connection
 
     def receiver(**kwargs: Any) -> None:
@@ -229,7 +229,7 @@ def test_a_receiver_that_changes_nothing_keeps_the_connection(bus: Bus):
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_statement_of_the_drivers_sql_module_is_noticed(bus: Bus):
-    """It is no text, and is looked at as one."""
+    """It is no text, but read like one."""
     statement = SQL("SET {} = 'a'").format(Identifier("app", "tenant"))
 
     deliver(bus, lambda **kwargs: query(statement))
@@ -239,7 +239,7 @@ def test_a_statement_of_the_drivers_sql_module_is_noticed(bus: Bus):
 
 @pytest.fixture
 def group_commits(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let deliveries share a commit, however slow the machine is."""
+    """Let deliveries run in group commits, however slow the machine is."""
     if database == "mariadb":
         pytest.skip("nothing shares a commit there")
     monkeypatch.setattr(group_commit, "BRIEF", 5.0)
@@ -248,7 +248,7 @@ def group_commits(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_callbacks_of_a_group_commit_end_their_sessions_too(bus: Bus, group_commits: None):
-    """What one leaves with on_commit does not set anything for the callbacks of the others."""
+    """The callback of one delivery sets nothing for those of the others."""
     sql, shown = next(iter(CHANGES[connection.vendor].values()))
     fresh = in_a_fresh_session(shown)
     seen: list[Any] = []
@@ -268,8 +268,8 @@ def test_callbacks_of_a_group_commit_end_their_sessions_too(bus: Bus, group_comm
     assert {state for _, state, _ in rows()} == {"done"}
 
 
-def test_one_that_changes_the_session_shares_no_commit(bus: Bus, group_commits: None):
-    """Among deliveries of one commit it runs again alone, and the others never see what it has set."""
+def test_a_delivery_that_changes_the_session_runs_alone(bus: Bus, group_commits: None):
+    """It runs again outside of its group, and the others do not see its settings."""
     sql, shown = next(iter(CHANGES[connection.vendor].values()))
     seen: list[Any] = []
     signal: Signal = new_signal(durable=True)

@@ -1,4 +1,4 @@
-"""What workers ask PostgreSQL to do about a machine that vanishes."""
+"""The keepalive settings that workers ask PostgreSQL for, so that it notices a vanished machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def in_a_worker() -> Iterator[None]:
-    """Do what a worker does as it starts."""
+    """Do what a worker does at its start."""
     keepalive.listen()
     yield
     connection_created.disconnect(dispatch_uid="signalbus.sessions")
@@ -29,8 +29,8 @@ def shown(name: str) -> str:
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_a_workers_connections_ask_whether_the_client_is_there(database_url: str, caplog):
-    """Each that it opens, whatever it is opened for; on a unix socket, of which keepalives mean nothing, as well."""
+def test_a_workers_connections_have_keepalive_settings(database_url: str, caplog):
+    """This holds for each connection, also on a unix socket, on which keepalives have no effect."""
     connection.close()
 
     assert shown("client_connection_check_interval") == "5s"
@@ -40,8 +40,8 @@ def test_a_workers_connections_ask_whether_the_client_is_there(database_url: str
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_what_somebody_has_chosen_stays(database_url: str, monkeypatch):
-    """A role's, a database's, or a connection's own setting wins."""
+def test_existing_settings_take_precedence(database_url: str, monkeypatch):
+    """They may be a role's, a database's, or a connection's."""
     chosen = {**connection.settings_dict["OPTIONS"], "options": "-c client_connection_check_interval=7s"}
     monkeypatch.setitem(connection.settings_dict, "OPTIONS", chosen)
     connection.close()
@@ -52,7 +52,7 @@ def test_what_somebody_has_chosen_stays(database_url: str, monkeypatch):
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_without_autocommit_the_settings_last(database_url: str, monkeypatch):
-    """The first rollback does not take them back."""
+    """The first rollback does not undo them."""
     monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
     connection.close()
     connection.ensure_connection()
@@ -64,7 +64,7 @@ def test_without_autocommit_the_settings_last(database_url: str, monkeypatch):
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_server_that_refuses_breaks_nothing(database_url: str, monkeypatch, caplog):
-    """It is told of, and the connection serves."""
+    """It is logged, and the connection works."""
     monkeypatch.setattr(keepalive, "STATEMENT", "SELECT set_config('no.such', %s::text[]::text, %s)")
     connection.close()
 

@@ -1,4 +1,4 @@
-"""Raw items that are no messages, and keys that are not ours, under every key that a worker looks at."""
+"""Quarantine: items that are no messages, and keys of other types, under every key that a worker reads."""
 
 from __future__ import annotations
 
@@ -61,21 +61,21 @@ ITEMS: dict[str, bytes] = {
 }
 
 
-def set_aside(client: Any) -> list[dict[str, Any]]:
-    """Return what was set aside, the last one first."""
+def quarantined(client: Any) -> list[dict[str, Any]]:
+    """Return the quarantined items, the last one first."""
     return [json.loads(item) for item in client.lrange(unacked.SET_ASIDE, 0, -1)]
 
 
 @pytest.mark.parametrize("name", ITEMS)
-def test_an_item_that_is_no_message_is_set_aside(name, url, client, caplog):
-    """With where it was, what is wrong with it, and how large it was; the next one is delivered."""
+def test_an_item_that_is_no_message_is_quarantined(name, url, client, caplog):
+    """Its place, its fault and its size are recorded; the next item is delivered."""
     client.lpush("work", ITEMS[name])
     publish(url, "good")
     with Claimant(url) as claimant:
         claimant.run(lambda: claimant.messages, timeout=1)
         claimant.acknowledge()
         assert claimant.bodies() == ["good"]
-        (kept,) = set_aside(client)
+        (kept,) = quarantined(client)
         assert (kept["place"], kept["bytes"]) == ("work", len(ITEMS[name]))
         assert is_over(client)
     assert "set aside" in caplog.text
@@ -83,8 +83,8 @@ def test_an_item_that_is_no_message_is_set_aside(name, url, client, caplog):
 
 
 @pytest.mark.parametrize("name", ITEMS)
-def test_a_claim_that_is_none_is_set_aside(name, url, client):
-    """Under the keys of claims, where anybody's worker looks after its visibility timeout."""
+def test_an_invalid_claim_is_quarantined(name, url, client):
+    """Any worker reads the keys of claims after its visibility timeout."""
     # The last one names a key that is no queue.
     entries = (
         b'[%s, "", "unacked"]' % message(),
@@ -105,17 +105,17 @@ def test_a_claim_that_is_none_is_set_aside(name, url, client):
 
 
 def test_only_the_last_ones_are_kept_and_all_are_counted(url, client):
-    """Whoever can write to the broker cannot fill it that way."""
+    """Anybody who can write to the broker must not be able to fill it."""
     client.lpush("work", *[b"x" * 50_000] * 130)
     with Claimant(url) as claimant:
         claimant.run(lambda: is_over(client))
-    assert len(set_aside(client)) == unacked.KEPT
+    assert len(quarantined(client)) == unacked.KEPT
     assert int(client.get(unacked.SET_ASIDE_COUNT)) == 130
     assert client.memory_usage(unacked.SET_ASIDE) < 2_000_000
 
 
 def of_other_types(client: Any, key: str) -> None:
-    """Put something else where a key of ours is."""
+    """Replace a key of ours by one of another type."""
     client.delete(key)
     if key in {"work", unacked.SET_ASIDE}:
         client.set(key, "garbage")
@@ -129,7 +129,7 @@ def of_other_types(client: Any, key: str) -> None:
 )
 @pytest.mark.parametrize("when", ["before", "while a message is held"])
 def test_a_key_of_another_type_is_moved_away(key, when, url, client):
-    """Where it harms nobody; the worker goes on."""
+    """It is renamed, and the worker goes on."""
     if when == "before":
         of_other_types(client, key)
     with Claimant(url) as claimant:
@@ -148,11 +148,11 @@ def test_a_key_of_another_type_is_moved_away(key, when, url, client):
         publish(url, "good")
         claimant.run(lambda: "good" in claimant.bodies(), timeout=1)
         claimant.acknowledge()
-        assert set_aside(client)
+        assert quarantined(client)
         assert is_over(client)
 
 
-def test_what_is_given_back_where_a_queue_is_no_list_any_more(url, client):
+def test_requeueing_to_a_key_that_is_no_list(url, client):
     """The queue is made anew."""
     with Claimant(url) as claimant:
         claimed = Claimed(b'"held"', "work", "sb1:x:1", "work")

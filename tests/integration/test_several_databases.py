@@ -1,4 +1,4 @@
-"""Which commit decides where transactions of several databases are open: the table in docs/operating.md."""
+"""With open transactions of several databases, one commit decides: the table in docs/operating.md."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ ENDS = [(True, True), (True, False), (False, True), (False, False)]  # whether t
 def test_the_ledgers_commit_decides(
     opened: tuple[str, str], first: str, commit: tuple[bool, bool], bus: Bus, signal: Signal
 ):
-    """The message is published at the ledger's commit, and gone with its rollback, whatever becomes of the other."""
+    """The message is published at the ledger's commit, and removed by its rollback, whatever the other does."""
     transactions = {alias: Open(alias) for alias in opened}
     second = next(alias for alias in opened if alias != first)
     signal.send(None, number=1)
@@ -96,8 +96,8 @@ def test_the_ledgers_commit_decides(
 
 @pytest.mark.parametrize("alias", [LEDGER, "other"])
 @pytest.mark.parametrize("commits", [True, False], ids=["commits", "rolls-back"])
-def test_one_that_is_open_alone_decides(alias: str, commits: bool, bus: Bus, signal: Signal, other: str):
-    """Where only one is in a transaction, the ledger's or another, what is sent waits for that one."""
+def test_a_single_open_transaction_decides(alias: str, commits: bool, bus: Bus, signal: Signal, other: str):
+    """It may be the ledger's or another one's."""
     alone = Open(alias)
     signal.send(None, number=1)
     before = bus.client.llen(QUEUE)
@@ -107,8 +107,10 @@ def test_one_that_is_open_alone_decides(alias: str, commits: bool, bus: Bus, sig
 
 
 @pytest.mark.parametrize("commit", ENDS)
-def test_without_the_ledgers_all_decide(commit: tuple[bool, bool], bus: Bus, signal: Signal, other: str, third: str):
-    """Of several others none is more than the rest: the message waits for all, and is gone with one."""
+def test_without_the_ledgers_all_commits_decide(
+    commit: tuple[bool, bool], bus: Bus, signal: Signal, other: str, third: str
+):
+    """The message waits for all commits, and any rollback removes it."""
     transactions = [Open(other), Open(third)]
     signal.send(None, number=1)
     signal.send(None, number=2)
@@ -121,10 +123,10 @@ def test_without_the_ledgers_all_decide(commit: tuple[bool, bool], bus: Bus, sig
     assert [len(texts) for texts in bus.take()] == ([2] if all(commit) else [])
 
 
-def test_without_the_ledgers_a_savepoint_of_one_takes_its_own(
+def test_without_the_ledgers_transaction_a_savepoint_removes_its_messages(
     bus: Bus, signal: Signal, ran: list[Any], other: str, third: str
 ):
-    """A savepoint of either that is rolled back takes what was sent in it, and nothing else."""
+    """A rolled back savepoint of either removes the messages sent in it, and no others."""
     with transaction.atomic(using=other), transaction.atomic(using=third):
         signal.send(None, number=1)
         with suppress(ZeroDivisionError), transaction.atomic(using=third):
@@ -137,10 +139,8 @@ def test_without_the_ledgers_a_savepoint_of_one_takes_its_own(
     assert sorted(ran) == [1, 3]
 
 
-def test_a_savepoint_of_the_ledgers_takes_its_own_whatever_the_other_does(
-    bus: Bus, signal: Signal, ran: list[Any], other: str
-):
-    """With two databases as with one: what was sent before, beside and after it travels."""
+def test_a_savepoint_of_the_ledgers_removes_its_messages(bus: Bus, signal: Signal, ran: list[Any], other: str):
+    """Messages before, beside and after it are sent, as with one database."""
     with transaction.atomic(using=other), transaction.atomic(using=LEDGER):
         signal.send(None, number=1)
         with suppress(ZeroDivisionError), transaction.atomic(using=LEDGER):
@@ -159,7 +159,7 @@ def test_a_savepoint_of_the_ledgers_takes_its_own_whatever_the_other_does(
 def test_a_transaction_that_a_receiver_leaves_open_is_not_the_next_one_s(
     bus: Bus, other: str, monkeypatch: pytest.MonkeyPatch, durable: bool, how: str
 ):
-    """What others of its Celery message write there is committed, in a commit that they share as well."""
+    """Later deliveries of its Celery message are committed, also in a group commit."""
     monkeypatch.setattr(database_connections, "_is_worker", lambda: True)
     monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
     with connections[other].cursor() as cursor:

@@ -1,4 +1,4 @@
-"""Brief deliveries of one Celery message share a commit, and nothing else."""
+"""Group commits: brief deliveries of one Celery message share a commit, and nothing else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NUMBER: ContextVar[int] = ContextVar("number", default=-1)
 
 @pytest.fixture(autouse=True)
 def brief(database: str, monkeypatch):
-    """What a busy machine makes slow is brief all the same, in a process that has learned nothing."""
+    """Let each run count as brief on a busy machine, in a process without estimates."""
     if database == "mariadb":
         pytest.skip("no UPDATE there returns what it took: nothing shares a commit")
     monkeypatch.setattr(group_commit, "BRIEF", 5.0)
@@ -50,34 +50,34 @@ def durable() -> Signal:
 
 
 def write(number: int, **kwargs: Any) -> None:
-    """Leave an effect in the database."""
+    """Write a row."""
     Academy.objects.create(name="A", slug=f"a{number}")
 
 
 def written() -> list[int]:
-    """Return whose effects are there."""
+    """Return which rows exist."""
     return sorted(int(slug[1:]) for slug in Academy.objects.values_list("slug", flat=True))
 
 
 def send(signal: Signal, count: int) -> None:
-    """Send numbered messages that travel together."""
+    """Send numbered messages in one batch."""
     signal.send_many(None, [{"number": number} for number in range(count)])
 
 
 def statements(run: Callable[[], object]) -> list[str]:
-    """Return the first word of each statement; none of what stayed here, which Django 6.1 shows as a ``QUERY``."""
+    """Return the first word of each statement that reached the server."""
     with CaptureQueriesContext(connection) as queries:
         run()
     return [query["sql"].split()[0] for query in queries if query["sql"] and not query["sql"].startswith("QUERY = ")]
 
 
 def states() -> dict[int, tuple[str, int]]:
-    """Return (state, attempts) of the deliveries, by their order."""
+    """Return (state, attempts) of the deliveries, in order."""
     return dict(enumerate(Delivery.objects.order_by("id").values_list("state", "attempts")))
 
 
 def at(position: int, misbehave: Callable[[], object]) -> Callable[..., None]:
-    """Make a receiver that writes, and at one number misbehaves."""
+    """Make a receiver that writes, and misbehaves at one number."""
 
     def receiver(number: int, **kwargs: Any) -> None:
         write(number)
@@ -87,8 +87,8 @@ def at(position: int, misbehave: Callable[[], object]) -> Callable[..., None]:
     return receiver
 
 
-def test_one_statement_takes_all_and_one_commit_ends_it(bus: Bus, durable: Signal):
-    """Of 32 deliveries each costs its savepoint and what it does itself."""
+def test_one_statement_takes_the_group_and_one_commit_ends_it(bus: Bus, durable: Signal):
+    """Each of 32 deliveries costs its savepoint and its own statements."""
     connect(durable, write, "receiver")
     send(durable, 32)
 
@@ -106,8 +106,8 @@ def test_one_statement_takes_all_and_one_commit_ends_it(bus: Bus, durable: Signa
 
 
 @pytest.mark.parametrize("option", [{}, {"prepare_threshold": 0}])
-def test_however_the_driver_is_told_to_send_statements(bus: Bus, durable: Signal, option: dict[str, Any], caplog):
-    """Two statements at once are no prepared one: then each savepoint begins and ends by itself."""
+def test_prepared_statements_use_single_savepoints(bus: Bus, durable: Signal, option: dict[str, Any], caplog):
+    """Two statements at once cannot be prepared."""
     if connection.vendor != "postgresql":
         pytest.skip("psycopg's options")
     before = connection.settings_dict["OPTIONS"]
@@ -145,8 +145,8 @@ def test_at_most_32_share_a_commit(bus: Bus, durable: Signal, monkeypatch):
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
-def test_what_is_taken_is_found_by_its_key(bus: Bus, durable: Signal):
-    """However small the table is, and however many of its rows the database thinks are free."""
+def test_the_rows_of_a_group_are_found_by_their_keys(bus: Bus, durable: Signal):
+    """This holds for small tables and wrong statistics, too."""
     connect(durable, write, "write")
     for _ in range(3):
         send(durable, 100)
@@ -167,7 +167,7 @@ def test_what_is_taken_is_found_by_its_key(bus: Bus, durable: Signal):
 
 
 def test_the_time_of_a_commit_is_limited(bus: Bus, durable: Signal, monkeypatch):
-    """Those that the time does not suffice for are given back, and share the next one."""
+    """Deliveries that do not fit are requeued, and share the next commit."""
     monkeypatch.setattr(group_commit, "BRIEF", 0.0)
     connect(durable, write, "receiver")
     send(durable, 4)
@@ -179,7 +179,7 @@ def test_the_time_of_a_commit_is_limited(bus: Bus, durable: Signal, monkeypatch)
 
 
 def test_a_failure_is_rolled_back_alone_and_settled_in_the_same_commit(bus: Bus, durable: Signal, told):
-    """Promise 5: of ten that share a commit one fails; its effect is gone, the others' stay, and it is told of."""
+    """Promise 5: of ten in a group one fails; its writes are gone, the others' stay, and it is reported."""
 
     def fail() -> None:
         raise ValueError("no luck")
@@ -197,8 +197,8 @@ def test_a_failure_is_rolled_back_alone_and_settled_in_the_same_commit(bus: Bus,
     assert states()[4] == ("pending", 2)
 
 
-def test_what_is_rejected_is_dead_in_the_same_commit(bus: Bus, durable: Signal, told):
-    """Every outcome that is no success can be settled in company."""
+def test_a_rejection_is_settled_in_the_same_commit(bus: Bus, durable: Signal, told):
+    """Every outcome can be settled in a group."""
 
     def reject() -> None:
         raise Reject("never")
@@ -212,7 +212,7 @@ def test_what_is_rejected_is_dead_in_the_same_commit(bus: Bus, durable: Signal, 
 
 
 def test_events_are_told_after_the_commit(bus: Bus, durable: Signal, listening):
-    """A listener finds written down what it hears of."""
+    """A listener finds the rows of its events."""
     open_: dict[str, bool] = {}
     listening("done", "failed")(lambda event: open_.update({event.kind: connection.in_atomic_block}))
 
@@ -236,7 +236,7 @@ def swallow_an_error() -> None:
 
 
 def raw(sql: str) -> Callable[[], None]:
-    """Make what runs a statement through Django's cursor."""
+    """Return a function that runs a statement through Django's cursor."""
 
     def run() -> None:
         with connection.cursor() as cursor:
@@ -246,7 +246,7 @@ def raw(sql: str) -> Callable[[], None]:
 
 
 def driver(name: str) -> Callable[[], object]:
-    """Make what ends the transaction behind Django's back."""
+    """Return a function that ends the transaction without Django's knowledge."""
 
     def run() -> None:
         getattr(connection.connection, name)()
@@ -255,13 +255,13 @@ def driver(name: str) -> Callable[[], object]:
 
 
 def commit_and_go_on() -> None:
-    """End the transaction behind Django's back, and begin another."""
+    """End the transaction without Django's knowledge, and begin another."""
     driver("commit")()
     Academy.objects.filter(slug="none").update(name="changed")
 
 
 def close() -> None:
-    """Close the connection that all share."""
+    """Close the group's connection."""
     connections["default"].close()
 
 
@@ -280,8 +280,8 @@ BREAKS: dict[str, tuple[Callable[[], object], tuple[str, int]]] = {
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_who_breaks_the_transaction_takes_nobody_along(bus: Bus, durable: Signal, how: str):
-    """What was not committed runs again alone, pays no attempt, and has its effect once."""
+def test_a_broken_transaction_costs_the_others_no_attempt(bus: Bus, durable: Signal, how: str):
+    """Uncommitted deliveries run again alone, and have their effect once."""
     misbehave, end = BREAKS[how]
     connect(durable, at(3, misbehave), "receiver")
     send(durable, 8)
@@ -297,8 +297,8 @@ def test_who_breaks_the_transaction_takes_nobody_along(bus: Bus, durable: Signal
 
 @pytest.mark.parametrize("position", [0, 3])
 @pytest.mark.parametrize("database", ["postgres"])
-def test_who_rolls_back_by_the_driver_and_goes_on_takes_nobody_along(bus: Bus, durable: Signal, position: int):
-    """The driver begins another transaction, which could be committed as if nothing were: the last one's, too."""
+def test_a_rollback_by_the_driver_costs_the_others_no_attempt(bus: Bus, durable: Signal, position: int):
+    """The driver begins another transaction, which could be committed unnoticed, also by the last delivery."""
     called: list[int] = []
 
     def receiver(number: int, **kwargs: Any) -> None:
@@ -320,7 +320,7 @@ def test_who_rolls_back_by_the_driver_and_goes_on_takes_nobody_along(bus: Bus, d
 
 
 def test_a_savepoint_by_hand_is_no_end_of_the_transaction(bus: Bus, durable: Signal):
-    """A receiver may go back to a savepoint of its own."""
+    """A receiver may return to a savepoint of its own."""
 
     def go_back() -> None:
         by_hand = getattr(transaction, "savepoint_create", None) or transaction.savepoint  # the name since Django 6.1
@@ -337,7 +337,7 @@ def test_a_savepoint_by_hand_is_no_end_of_the_transaction(bus: Bus, durable: Sig
 
 
 def test_a_commit_that_fails_lets_each_run_alone(bus: Bus, durable: Signal):
-    """A constraint that is looked at in the end, at the commit, fails only who has broken it."""
+    """A constraint that is checked at the commit fails only the delivery that broke it."""
 
     def orphan() -> None:
         with connection.cursor() as cursor:
@@ -351,8 +351,8 @@ def test_a_commit_that_fails_lets_each_run_alone(bus: Bus, durable: Signal):
     assert states() == {number: ("pending" if number == 2 else "done", 1) for number in range(6)}
 
 
-def test_callbacks_run_after_the_shared_commit_and_one_that_fails_disturbs_nobody(bus: Bus, durable: Signal, caplog):
-    """on_commit: all of them are called, in order, outside of the transaction; those of a failure are not."""
+def test_callbacks_run_after_the_group_commit(bus: Bus, durable: Signal, caplog):
+    """All are called, in order, outside of the transaction, also if one fails; those of a failed delivery are not."""
     called: list[tuple[int, bool]] = []
 
     def receiver(number: int, **kwargs: Any) -> None:
@@ -375,7 +375,7 @@ def test_callbacks_run_after_the_shared_commit_and_one_that_fails_disturbs_nobod
 
 
 def test_callbacks_run_in_the_context_of_their_receiver(bus: Bus, durable: Signal, caplog):
-    """Each sees what its own receiver has set there; one that fails is logged by the names of its delivery."""
+    """A failed one is logged by the names of its delivery."""
     seen: list[tuple[int, int]] = []
 
     def receiver(number: int, **kwargs: Any) -> None:
@@ -401,7 +401,7 @@ def test_callbacks_run_in_the_context_of_their_receiver(bus: Bus, durable: Signa
 
 
 def test_interrupt_in_a_callback_ends_the_worker(bus: Bus, durable: Signal):
-    """It is the person's at the terminal, not the receiver's; what was committed stays done."""
+    """Ctrl-C is not the receiver's error; committed deliveries stay done."""
 
     def callback() -> None:
         raise KeyboardInterrupt
@@ -414,8 +414,8 @@ def test_interrupt_in_a_callback_ends_the_worker(bus: Bus, durable: Signal):
     assert states() == dict.fromkeys(range(3), ("done", 1))
 
 
-def test_what_a_receiver_sends_goes_out_with_the_shared_commit(bus: Bus, durable: Signal):
-    """Messages of those that succeeded are published; of one that failed none is."""
+def test_a_receivers_messages_are_published_with_the_group_commit(bus: Bus, durable: Signal):
+    """Those of a failed delivery are not."""
     other = new_signal(durable=True)
     heard: list[int] = []
     connect(other, lambda number, **kwargs: heard.append(number), "hears")
@@ -446,8 +446,8 @@ def test_what_a_receiver_sends_goes_out_with_the_shared_commit(bus: Bus, durable
     ids=["set", "bytes", "composed", "set_config", "temp", "cursor"],
 )
 @pytest.mark.parametrize("database", ["postgres"])
-def test_what_would_hold_for_the_others_too_is_done_alone(bus: Bus, durable: Signal, statement: Any):
-    """A tenant that one has set for its transaction, for row-level security, is not the next one's."""
+def test_a_setting_of_the_transaction_is_made_alone(bus: Bus, durable: Signal, statement: Any):
+    """One delivery's tenant, for row-level security, is not the next one's."""
     seen: list[tuple[int, str]] = []
 
     def receiver(number: int, **kwargs: Any) -> None:
@@ -466,7 +466,7 @@ def test_what_would_hold_for_the_others_too_is_done_alone(bus: Bus, durable: Sig
     assert rows() == [("receiver", "done", 1)] * 4
 
 
-def test_what_comes_twice_in_a_batch_runs_once(bus: Bus, durable: Signal):
+def test_a_copy_in_a_batch_runs_once(bus: Bus, durable: Signal):
     """A copy, in the same Celery message or another, finds its delivery done."""
     connect(durable, write, "receiver")
     send(durable, 3)
@@ -479,8 +479,8 @@ def test_what_comes_twice_in_a_batch_runs_once(bus: Bus, durable: Signal):
     assert rows() == [("receiver", "done", 1)] * 3
 
 
-def test_suspects_are_claimed_and_run_alone(bus: Bus, durable: Signal, monkeypatch):
-    """What was lost before may be what ended its worker: its attempt is committed before it runs."""
+def test_deliveries_under_suspicion_run_alone(bus: Bus, durable: Signal, monkeypatch):
+    """They may have ended their worker: each attempt is committed before it runs."""
     claimed: list[object] = []
     real = ledger.claim
 
@@ -500,8 +500,8 @@ def test_suspects_are_claimed_and_run_alone(bus: Bus, durable: Signal, monkeypat
 
 
 @pytest.mark.parametrize("options", [{"atomic": False}, {"timeout": 5}])
-def test_who_is_not_fit_for_company_runs_alone(bus: Bus, durable: Signal, monkeypatch, options: dict[str, Any]):
-    """No transaction to share, or a limit that would strike in it."""
+def test_other_receivers_run_alone(bus: Bus, durable: Signal, monkeypatch, options: dict[str, Any]):
+    """They have no transaction, or a limit that would interrupt the group."""
     monkeypatch.delattr(ledger, "take_together")
     connect(durable, write, "receiver", **options)
     send(durable, 3)
@@ -511,7 +511,7 @@ def test_who_is_not_fit_for_company_runs_alone(bus: Bus, durable: Signal, monkey
 
 
 def test_share_commits_can_be_switched_off(bus: Bus, durable: Signal, monkeypatch):
-    """SHARE_COMMITS=False: each delivery has its own commit."""
+    """With SHARE_COMMITS=False each delivery has its own commit."""
     monkeypatch.delattr(ledger, "take_together")
     connect(durable, write, "receiver")
     send(durable, 3)
@@ -521,8 +521,8 @@ def test_share_commits_can_be_switched_off(bus: Bus, durable: Signal, monkeypatc
     assert written() == [0, 1, 2]
 
 
-def test_in_a_transaction_that_is_open_already_nothing_is_shared(bus: Bus, durable: Signal, monkeypatch):
-    """The transaction of a test never commits; there, each delivery is settled as ever."""
+def test_in_an_open_transaction_there_is_no_group(bus: Bus, durable: Signal, monkeypatch):
+    """The transaction of a test never commits; each delivery is settled separately."""
     monkeypatch.delattr(ledger, "take_together")
     connect(durable, write, "receiver")
     send(durable, 3)
@@ -532,8 +532,8 @@ def test_in_a_transaction_that_is_open_already_nothing_is_shared(bus: Bus, durab
     assert written() == [0, 1, 2]
 
 
-def test_a_kill_in_company_costs_the_others_no_attempt(bus: Bus, durable: Signal):
-    """Nothing of the commit is there; the broker gives all out again, and each comes back alone."""
+def test_a_kill_during_a_group_costs_the_others_no_attempt(bus: Bus, durable: Signal):
+    """Nothing was committed; the broker redelivers all, and each runs alone."""
 
     def die() -> None:
         raise KeyboardInterrupt  # ends this process as a kill would, without settling anything
@@ -550,8 +550,8 @@ def test_a_kill_in_company_costs_the_others_no_attempt(bus: Bus, durable: Signal
     assert rows() == [("receiver", "pending", 0)] * 6
 
 
-def test_who_waits_for_anothers_lock_runs_alone_from_then_on(bus: Bus, durable: Signal, monkeypatch):
-    """Nobody in a shared commit waits longer than 20 ms, even if it swallows the error; no attempt is paid for that."""
+def test_a_delivery_that_waits_for_a_lock_runs_alone_from_then_on(bus: Bus, durable: Signal, monkeypatch):
+    """No wait in a group is longer than 20 ms, even if the error is swallowed; no attempt is counted."""
     if connection.vendor != "postgresql":
         pytest.skip("one writer at a time: nobody waits for a row")
     Academy.objects.create(name="hot", slug="a100")
@@ -597,8 +597,8 @@ def _after(event: threading.Event, function: Callable[..., None]) -> Callable[..
     return run
 
 
-def test_a_lock_error_that_a_receiver_swallows_counts_as_well(bus: Bus, durable: Signal):
-    """It was short of patience only because of its company, and is asked again without."""
+def test_a_swallowed_lock_error_counts_too(bus: Bus, durable: Signal):
+    """The short lock timeout was the group's, so it runs again without it."""
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has no such error")
     runs: list[int] = []
@@ -623,8 +623,8 @@ def test_a_lock_error_that_a_receiver_swallows_counts_as_well(bus: Bus, durable:
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
-def test_who_hangs_gives_the_others_locks_free(bus: Bus, durable: Signal, goes_on: bool):
-    """While it still does nothing, others may take what it kept; in the end each has run once, and paid nothing."""
+def test_a_straggler_in_a_group_frees_the_others_locks(bus: Bus, durable: Signal, goes_on: bool):
+    """Others get the locks while it still hangs; in the end each has run once, without a counted attempt."""
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has one writer, and ends nobody's transaction")
     hung: list[int] = []
@@ -647,7 +647,7 @@ def test_who_hangs_gives_the_others_locks_free(bus: Bus, durable: Signal, goes_o
 
 
 def nobody_holds_a_row() -> bool:
-    """Look from another connection."""
+    """Return whether all rows are free, seen from another connection."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(_all_free).result(15)
 

@@ -1,4 +1,4 @@
-"""The sweeper's connection: kept between two sweeps, and never a child's."""
+"""The sweeper's connection is kept between two sweeps, and never a child's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def open_connections() -> list[object]:
-    """Return what the sweeper's thread holds between two sweeps."""
+    """Return the connections of the sweeper's thread between two sweeps."""
     return [connection.connection for connection in sweeper._kept if connection.connection is not None]
 
 
@@ -54,7 +54,7 @@ def fail_and_let_due(bus: Bus, count: int, *, runtime_ms: int) -> None:
 
 
 def test_a_child_does_not_inherit_the_sweepers_connection(database_url: str):
-    """Who forks closes it before; the sweeper makes another."""
+    """It is closed before a fork; the sweeper makes another."""
     with running(Sweeper(0.05)):
         wait_until(open_connections, what="a connection that is kept")
         child = os.fork()
@@ -66,7 +66,7 @@ def test_a_child_does_not_inherit_the_sweepers_connection(database_url: str):
 
 
 def test_a_connection_that_failed_is_not_kept(database_url: str, monkeypatch: pytest.MonkeyPatch):
-    """As after a restart of the database: the next sweep has a new one."""
+    """After a restart of the database the next sweep has a new one."""
     asked: list[object] = []
 
     def fail_once() -> bool:
@@ -84,8 +84,8 @@ def test_a_connection_that_failed_is_not_kept(database_url: str, monkeypatch: py
     assert asked[1] is asked[2]
 
 
-def test_lost_deliveries_are_told_of_in_one_line(bus: Bus, caplog: pytest.LogCaptureFixture):
-    """However many batches they take; a delivery that is published for the first time is not among them."""
+def test_lost_deliveries_are_logged_in_one_line(bus: Bus, caplog: pytest.LogCaptureFixture):
+    """The number of batches does not matter; a first publication does not count."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send_many(None, [{}] * 250)
@@ -103,8 +103,8 @@ def test_lost_deliveries_are_told_of_in_one_line(bus: Bus, caplog: pytest.LogCap
     assert not [record for record in caplog.records if "lost" in record.getMessage()]
 
 
-def test_sweepers_thread_tells_of_lost_deliveries(bus: Bus, caplog: pytest.LogCaptureFixture):
-    """The thread in each worker says it as well, once it has published them all."""
+def test_the_sweepers_thread_logs_lost_deliveries(bus: Bus, caplog: pytest.LogCaptureFixture):
+    """Each worker's thread does it, once it has published them all."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send_many(None, [{}] * 150)
@@ -156,7 +156,7 @@ def test_retries_are_published_in_one_round_trip(bus: Bus):
 
 
 def test_without_autocommit_no_transaction_stays_open(database_url: str, monkeypatch: pytest.MonkeyPatch):
-    """As a host's settings may have it: what was read once would else keep the database from clearing up."""
+    """An open read would keep the database from cleaning up."""
     asked: list[object] = []
 
     def look() -> bool:
@@ -171,10 +171,10 @@ def test_without_autocommit_no_transaction_stays_open(database_url: str, monkeyp
         wait_until(lambda: not open_connections(), what="the connection to be closed")
 
 
-def test_an_outage_is_told_of_when_it_begins_and_when_it_ends(
+def test_an_outage_is_logged_when_it_begins_and_ends(
     database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    """Not each time that a sweep fails."""
+    """It is not logged with each sweep."""
     asked: list[int] = []
 
     def fail_often() -> bool:

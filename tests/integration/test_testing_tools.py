@@ -1,4 +1,4 @@
-"""The tools for tests, where transactions are real and a broker is there: they do not reach it."""
+"""The tools for tests reach no broker, also with real transactions and a broker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def signal(ran: list[Any]) -> Signal:
-    """A signal whose receiver writes, and sends in turn what another receives."""
+    """A signal whose receiver writes, and sends a message to another receiver."""
     signal, following = new_signal(), new_signal()
 
     def receiver(sender, slug, **kwargs):
@@ -37,14 +37,14 @@ def signal(ran: list[Any]) -> Signal:
 
 @pytest.fixture
 def unreached(bus: Bus):
-    """The broker must not hear of what a test does."""
+    """Fail if the broker gets a message."""
     yield
     assert bus.client.keys() == []
 
 
 @pytest.mark.usefixtures("unreached")
 def test_delivering_after_the_block_reaches_no_broker(signal: Signal, ran: list[Any]):
-    """What receivers send in turn, and commit, is delivered here too."""
+    """Messages that receivers send, and commit, are delivered here too."""
     with captured() as sent, transaction.atomic():
         signal.send(None, slug="a")
 
@@ -54,8 +54,8 @@ def test_delivering_after_the_block_reaches_no_broker(signal: Signal, ran: list[
 
 
 @pytest.mark.usefixtures("unreached")
-def test_what_a_failed_receiver_sent_in_turn_is_not_delivered(signal: Signal, ran: list[Any]):
-    """It is rolled back with what the receiver wrote."""
+def test_messages_of_a_failed_receiver_are_not_delivered(signal: Signal, ran: list[Any]):
+    """They are rolled back with its writes."""
     connect(signal, receiver_that_fails_after_sending, "tools.failing")
     with captured() as sent:
         signal.send(None, slug="a")
@@ -66,14 +66,14 @@ def test_what_a_failed_receiver_sent_in_turn_is_not_delivered(signal: Signal, ra
 
 
 def receiver_that_fails_after_sending(sender, slug, signal, **kwargs):
-    """Send once more, and fail."""
+    """Send a message, and fail."""
     signal.send(None, slug="b")
     raise IntegrityError("no luck")
 
 
 @pytest.mark.usefixtures("unreached")
 def test_immediate_in_a_transaction_is_a_part_of_it(signal: Signal, ran: list[Any]):
-    """The receivers' writes are in it, a database error of one's ends only its own savepoint, and it commits."""
+    """The receivers' writes commit with it; a database error of one ends only its own savepoint."""
     with immediate(), transaction.atomic():
         signal.send(None, slug="a")
         with pytest.raises(DeliveryFailed, match="IntegrityError"):
@@ -94,7 +94,7 @@ def test_immediate_in_a_transaction_is_a_part_of_it(signal: Signal, ran: list[An
     ids=["of a model", "by hand"],
 )
 def test_a_failed_query_of_a_receiver_without_a_transaction_leaves_the_tests_usable(query: Callable[[], Any]):
-    """The receiver's own error comes out, and what the test wrote, and writes, is committed."""
+    """The receiver's error is raised, and the test's writes are committed."""
     signal = new_signal()
     connect(signal, lambda **kwargs: query(), "tools.unprotected", atomic=False)
     with immediate(), transaction.atomic():
@@ -107,8 +107,8 @@ def test_a_failed_query_of_a_receiver_without_a_transaction_leaves_the_tests_usa
 
 
 @pytest.mark.usefixtures("unreached")
-def test_what_a_receiver_without_a_transaction_wrote_before_it_failed_stays():
-    """As it does in a worker: only a failed query takes it back, with which nothing could be committed any more."""
+def test_writes_of_a_failed_receiver_without_a_transaction_stay():
+    """This is as in a worker, except after a failed query, with which nothing could be committed."""
     signal = new_signal()
 
     def receiver_that_fails_after_writing(**kwargs):
@@ -123,8 +123,8 @@ def test_what_a_receiver_without_a_transaction_wrote_before_it_failed_stays():
 
 
 @pytest.mark.usefixtures("unreached")
-def test_a_receiver_without_a_transaction_that_goes_on_after_a_failed_query_is_told():
-    """In a worker it may; in a test's transaction it could not be committed, and the error says what to do."""
+def test_a_receiver_that_goes_on_after_a_failed_query_gets_the_remedy():
+    """In a worker it may; in a test's transaction nothing could be committed."""
     signal = new_signal()
 
     def receiver_that_goes_on(**kwargs):
@@ -142,7 +142,7 @@ def test_a_receiver_without_a_transaction_that_goes_on_after_a_failed_query_is_t
 
 
 def under_a_loop(function: Callable[[], Any]) -> Any:
-    """Call a function as a coroutine calls it, on the thread of the running loop."""
+    """Call a function on the thread of a running loop, as a coroutine does."""
 
     async def main() -> Any:
         return function()
@@ -151,8 +151,8 @@ def under_a_loop(function: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.usefixtures("unreached")
-def test_under_an_event_loop_nothing_is_delivered_at_once(signal: Signal, ran: list[Any], caplog):
-    """A plain send() there says asend(), before any receiver runs; a robust one logs it; asend() delivers."""
+def test_immediate_refuses_a_plain_send_under_an_event_loop(signal: Signal, ran: list[Any], caplog):
+    """It names asend() before any receiver runs; a robust one logs it; asend() delivers."""
     with immediate():
         with pytest.raises(SignalBusError, match="asend"):
             under_a_loop(lambda: signal.send(None, slug="a"))
@@ -164,8 +164,8 @@ def test_under_an_event_loop_nothing_is_delivered_at_once(signal: Signal, ran: l
 
 
 @pytest.mark.usefixtures("unreached")
-def test_under_an_event_loop_what_was_captured_waits(signal: Signal, ran: list[Any]):
-    """deliver_all() says how a coroutine delivers, and loses nothing of what it holds."""
+def test_deliver_all_is_refused_under_an_event_loop(signal: Signal, ran: list[Any]):
+    """The error says how a coroutine delivers; no captured message is lost."""
     with captured() as sent:
         signal.send(None, slug="a")
         with pytest.raises(SignalBusError, match="sync_to_async"):
@@ -176,7 +176,7 @@ def test_under_an_event_loop_what_was_captured_waits(signal: Signal, ran: list[A
 
 @pytest.mark.usefixtures("unreached")
 def test_the_payload_of_a_row_that_is_gone_has_its_values():
-    """As the receiver gets it that is connected with on_missing="snapshot"."""
+    """A receiver with on_missing="snapshot" gets the same."""
     signal = new_signal()
     connect(signal, lambda **kwargs: None, on_missing="snapshot", uid="tools.snapshot")
     with captured() as sent:

@@ -1,4 +1,4 @@
-"""Promise 1: a transaction's messages share its fate, and travel together."""
+"""Promise 1: a transaction's messages are part of it, and are published together."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def rolled_back(using: str = "default") -> Iterator[None]:
-    """A transaction, or a savepoint, that is rolled back."""
+    """Roll a transaction, or a savepoint, back."""
     with suppress(ZeroDivisionError), transaction.atomic(using=using):
         yield
         raise ZeroDivisionError
@@ -46,7 +46,7 @@ def signal(ran: list[Any]) -> Signal:
 
 
 def test_promise_1_a_rollback_leaves_nothing(bus: Bus, signal: Signal):
-    """Neither the broker nor the ledger hears of what was rolled back."""
+    """Neither the broker nor the ledger gets the message."""
     with rolled_back():
         signal.send(None, number=1)
 
@@ -54,8 +54,8 @@ def test_promise_1_a_rollback_leaves_nothing(bus: Bus, signal: Signal):
     assert not StoredMessage.objects.exists()
 
 
-def test_promise_1_who_swallows_the_ledgers_error_commits_nothing(bus: Bus, signal: Signal, database: str):
-    """PostgreSQL would roll back at the COMMIT without a word, and what was sent before would be published."""
+def test_promise_1_a_swallowed_error_of_the_ledger_commits_nothing(bus: Bus, signal: Signal, database: str):
+    """PostgreSQL would silently roll back at the COMMIT, and earlier messages would be published."""
     if database == "mariadb":
         pytest.skip("an ALTER TABLE there commits")
     durable, called = new_signal(durable=True), []
@@ -75,7 +75,7 @@ def test_promise_1_who_swallows_the_ledgers_error_commits_nothing(bus: Bus, sign
 
 
 def test_promise_1_nothing_is_published_before_the_commit(bus: Bus, signal: Signal, ran: list[Any]):
-    """What is sent waits for the commit of the outermost transaction."""
+    """A message waits for the commit of the outermost transaction."""
     with transaction.atomic():
         with transaction.atomic():
             signal.send(None, number=1)
@@ -85,8 +85,8 @@ def test_promise_1_nothing_is_published_before_the_commit(bus: Bus, signal: Sign
     assert ran == [1]
 
 
-def test_promise_1_a_rolled_back_savepoint_takes_only_its_own(bus: Bus, signal: Signal, ran: list[Any]):
-    """What was sent before, beside and after it, travels; and it swallows nothing of the next transaction."""
+def test_promise_1_a_rolled_back_savepoint_removes_only_its_messages(bus: Bus, signal: Signal, ran: list[Any]):
+    """Messages before, beside and after it are sent, and those of the next transaction."""
     with transaction.atomic():
         signal.send(None, number=1)
         with rolled_back():
@@ -103,8 +103,8 @@ def test_promise_1_a_rolled_back_savepoint_takes_only_its_own(bus: Bus, signal: 
     assert sorted(ran) == [1, 4, 5, 6]
 
 
-def test_a_released_savepoint_still_falls_with_the_one_around_it(bus: Bus, signal: Signal, ran: list[Any]):
-    """Buffers of released savepoints are joined, but never out of what may yet be rolled back."""
+def test_a_released_savepoint_rolls_back_with_its_outer_one(bus: Bus, signal: Signal, ran: list[Any]):
+    """Its buffer is merged with others only if both would roll back together."""
     with transaction.atomic():
         for number in range(5):
             with transaction.atomic():
@@ -122,7 +122,7 @@ def test_a_released_savepoint_still_falls_with_the_one_around_it(bus: Bus, signa
 
 
 def test_a_loop_of_atomic_blocks_makes_few_celery_messages(bus: Bus, signal: Signal):
-    """A hundred saves, each in an atomic() of its own inside one transaction, do not make a hundred messages."""
+    """A hundred saves, each in an atomic() inside one transaction, do not make a hundred messages."""
     with transaction.atomic():
         for number in range(100):
             with transaction.atomic():
@@ -140,7 +140,7 @@ def callback_that_raises() -> None:
 
 
 def test_a_hosts_callback_that_raises_before_ours_costs_no_message(bus: Bus, signal: Signal, ran: list[Any]):
-    """Ours stand before those of others, whatever was registered first; Django skips what follows one that raises."""
+    """Our callbacks run first, whatever was registered before; Django skips those after one that raises."""
     with pytest.raises(RuntimeError), transaction.atomic():
         transaction.on_commit(callback_that_raises)
         signal.send(None, number=1)
@@ -157,7 +157,7 @@ def test_a_hosts_callback_that_raises_before_ours_costs_no_message(bus: Bus, sig
 def test_a_hosts_callback_that_raises_in_a_commit_inside_a_callback_costs_no_message(
     bus: Bus, signal: Signal, ran: list[Any]
 ):
-    """What is sent while the hooks of a commit run belongs to the transaction that is opened there, or to none."""
+    """A message sent during a commit's callbacks belongs to the transaction that is opened there, or to none."""
 
     def callback() -> None:
         signal.send(None, number=2)
@@ -174,7 +174,7 @@ def test_a_hosts_callback_that_raises_in_a_commit_inside_a_callback_costs_no_mes
 
 
 def test_the_callbacks_of_others_keep_their_order_and_their_savepoints(bus: Bus, signal: Signal):
-    """Only ours go to the front; what a rollback takes of the others' is as without us."""
+    """Only ours are moved to the front; a rollback removes the others' as without us."""
     called: list[str] = []
     with transaction.atomic():
         transaction.on_commit(lambda: called.append("first"))
@@ -190,8 +190,8 @@ def test_the_callbacks_of_others_keep_their_order_and_their_savepoints(bus: Bus,
     assert called == ["first", "second", "third"]
 
 
-def test_callbacks_of_others_between_two_sends_do_not_part_them(bus: Bus, signal: Signal):
-    """However many they are, a transaction's messages travel together."""
+def test_callbacks_between_two_sends_do_not_divide_a_transactions_messages(bus: Bus, signal: Signal):
+    """Their number does not matter."""
     with transaction.atomic():
         for number in range(3):
             signal.send(None, number=number)
@@ -201,10 +201,10 @@ def test_callbacks_of_others_between_two_sends_do_not_part_them(bus: Bus, signal
     assert [len(texts) for texts in bus.take()] == [3]
 
 
-def test_a_buffer_that_fails_is_named_in_the_log_and_stops_nobody(
+def test_a_failed_buffer_is_logged_and_does_not_stop_the_commit(
     bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    """Were ours to fail all the same, the commit goes on: Django 5.2 names a failed callback by its __qualname__."""
+    """Django 5.2 names a failed callback by its __qualname__."""
     called: list[int] = []
 
     def publish_that_raises(*args: object, **kwargs: object) -> None:
@@ -219,10 +219,8 @@ def test_a_buffer_that_fails_is_named_in_the_log_and_stops_nobody(
     assert "Error calling Buffer in on_commit()" in caplog.text
 
 
-def test_a_savepoint_rolled_back_by_hand_takes_nothing_back_as_with_djangos_own_on_commit(
-    bus: Bus, signal: Signal, ran: list[Any]
-):
-    """Django tells callbacks apart by the savepoints of atomic(): of others it remembers nothing, nor do we."""
+def test_a_savepoint_rolled_back_by_hand_removes_no_message(bus: Bus, signal: Signal, ran: list[Any]):
+    """As with on_commit, only the savepoints of atomic() count."""
     by_hand = getattr(transaction, "savepoint_create", None) or transaction.savepoint  # the name since Django 6.1
     called: list[int] = []
     with transaction.atomic():
@@ -235,8 +233,8 @@ def test_a_savepoint_rolled_back_by_hand_takes_nothing_back_as_with_djangos_own_
     assert called == ran == [1]
 
 
-def test_a_transactions_messages_for_a_queue_travel_together(bus: Bus, signal: Signal):
-    """At most 100 texts a Celery message; each queue has its own."""
+def test_a_transactions_messages_for_a_queue_are_published_together(bus: Bus, signal: Signal):
+    """A Celery message has at most 100 texts; each queue has its own."""
     connect(signal, lambda **kwargs: None, "transactions.mailer", queue="email")
 
     with transaction.atomic():
@@ -247,8 +245,8 @@ def test_a_transactions_messages_for_a_queue_travel_together(bus: Bus, signal: S
     assert [len(texts) for texts in bus.take("email")] == [100, 100, 50]
 
 
-def test_a_celery_message_holds_at_most_a_mebibyte(bus: Bus, signal: Signal):
-    """Large texts make more Celery messages, each below 1 MiB."""
+def test_a_celery_message_is_below_a_mebibyte(bus: Bus, signal: Signal):
+    """Large texts make more Celery messages."""
     with transaction.atomic():
         for _ in range(10):
             signal.send(None, number="x" * 200_000)
@@ -259,7 +257,7 @@ def test_a_celery_message_holds_at_most_a_mebibyte(bus: Bus, signal: Signal):
 
 
 def test_a_payload_that_cannot_travel_sends_nothing(bus: Bus, signal: Signal):
-    """Bad input, a value that cannot travel: the error comes from send(), and the transaction's others still travel."""
+    """Bad input, a value that cannot travel, raises in send(); the transaction's other messages are sent."""
     with transaction.atomic():
         signal.send(None, number=1)
         with pytest.raises(PayloadError, match=r"number\.lock"):
@@ -270,7 +268,7 @@ def test_a_payload_that_cannot_travel_sends_nothing(bus: Bus, signal: Signal):
 
 
 def test_a_manual_transaction_is_refused_as_djangos_on_commit_refuses_it(bus: Bus, signal: Signal, database: str):
-    """Under set_autocommit(False) nobody can say when the commit comes: nothing is published too early."""
+    """Under set_autocommit(False) the commit is unknown: nothing is published too early."""
     transaction.set_autocommit(False)
     try:
         with pytest.raises(TransactionManagementError):
@@ -283,7 +281,7 @@ def test_a_manual_transaction_is_refused_as_djangos_on_commit_refuses_it(bus: Bu
 
 
 def test_a_commit_in_a_callback_publishes_too(bus: Bus, signal: Signal, ran: list[Any]):
-    """An on_commit callback that opens a transaction of its own and sends in it is heard."""
+    """An on_commit callback may open a transaction of its own and send in it."""
 
     def callback() -> None:
         with transaction.atomic():
@@ -298,7 +296,7 @@ def test_a_commit_in_a_callback_publishes_too(bus: Bus, signal: Signal, ran: lis
 
 
 def test_eager_mode_delivers_after_the_commit_through_the_codec(bus: Bus, signal: Signal, ran: list[Any]):
-    """CELERY_TASK_ALWAYS_EAGER: in this process, after the commit, a copy and not the object that was sent."""
+    """With CELERY_TASK_ALWAYS_EAGER this process delivers a copy of the sent object."""
     sent = ["a list"]
 
     with eager(), transaction.atomic():
@@ -310,8 +308,8 @@ def test_eager_mode_delivers_after_the_commit_through_the_codec(bus: Bus, signal
     assert bus.take() == []
 
 
-def test_eager_mode_keeps_a_failure_and_does_not_raise(bus: Bus):
-    """A receiver that fails in eager mode leaves a row, and does not disturb the sender."""
+def test_eager_mode_records_a_failure_and_does_not_raise(bus: Bus):
+    """The failure has a row, and the sender goes on."""
     signal = new_signal()
 
     def receiver_that_raises(sender, **kwargs):
@@ -326,7 +324,7 @@ def test_eager_mode_keeps_a_failure_and_does_not_raise(bus: Bus):
 
 @pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
 def test_a_forked_child_publishes_on_a_connection_of_its_own(bus: Bus, signal: Signal, ran: list[Any]):
-    """What a child sends does not go through the socket that its parent uses as well."""
+    """Its parent still uses the old socket."""
     signal.send(None, number=1)
     before = bus.client.info("stats")["total_connections_received"]
     with warnings.catch_warnings():
@@ -349,10 +347,10 @@ def test_a_forked_child_publishes_on_a_connection_of_its_own(bus: Bus, signal: S
 
 
 class CapturedOnCommit(TestCase):
-    """In a TestCase a commit never comes, but Django's own helper runs what waits for it."""
+    """In a TestCase no commit happens, but Django's own helper runs the callbacks."""
 
     def test_capture_on_commit_callbacks_sees_those_of_its_block(self):
-        """Only what was sent inside the block is run by it, each message once."""
+        """It runs each message of the block once."""
         signal = new_signal()
         told: list[int] = []
         connect(signal, lambda number, **kwargs: told.append(number), "captured.receiver")
@@ -369,8 +367,8 @@ class CapturedOnCommit(TestCase):
         assert len(callbacks) == 2
 
 
-def test_the_real_story_waits_for_the_commit(bus: Bus):
-    """The checkout's own Cohort.save(): its signal is in the broker once the row can be read."""
+def test_the_example_waits_for_the_commit(bus: Bus):
+    """The signal of Cohort.save() in tasks/ is on the broker once the row can be read."""
     with transaction.atomic():
         academy = Academy.objects.create(name="A", slug="a")
         academy.cohort_set.create(name="C", slug="c")

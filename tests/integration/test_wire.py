@@ -1,4 +1,4 @@
-"""What a receiver gets of a row that lives elsewhere, is gone, was never saved, or has relations."""
+"""Rows in other databases, rows that are gone, unsaved instances and relations, as a receiver gets them."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class WriteToDefault:
     """A router whose replica is the other database."""
 
     def db_for_read(self, model: Any, **hints: Any) -> str:
-        """Where what is read may be old."""
+        """Return the replica."""
         return "other"
 
     def db_for_write(self, model: Any, **hints: Any) -> str:
-        """Where what is written is true."""
+        """Return the primary."""
         return "default"
 
 
 class WriteAcademiesElsewhere:
-    """A router that keeps a model in a database of its own."""
+    """A router that stores a model in another database."""
 
     def db_for_write(self, model: Any, **hints: Any) -> str | None:
-        """Academies are in the other one."""
+        """Return the other database for academies."""
         return "other" if model is Academy else None
 
     db_for_read = db_for_write
@@ -78,8 +78,8 @@ def seen(signal: Signal) -> list[tuple[str, str]]:
     return told
 
 
-def test_a_row_of_another_database_is_fetched_there(bus: Bus, signal: Signal, other: str, seen: list[Any]):
-    """The row that was sent, and not the one of the same key where the router would have looked."""
+def test_a_row_of_another_database_is_loaded_from_there(bus: Bus, signal: Signal, other: str, seen: list[Any]):
+    """It is not the row of the same key in the router's database."""
     here = Academy.objects.create(name="here", slug="a")
     there = Academy.objects.using(other).create(pk=here.pk, name="there", slug="a")
     signal.send(None, instance=there)
@@ -91,8 +91,8 @@ def test_a_row_of_another_database_is_fetched_there(bus: Bus, signal: Signal, ot
     assert rows() == []
 
 
-def test_what_a_replica_gave_is_fetched_from_the_primary(bus: Bus, signal: Signal, other: str, seen: list[Any]):
-    """An instance that was read from a replica is the primary's."""
+def test_an_instance_of_a_replica_is_loaded_from_the_primary(bus: Bus, signal: Signal, other: str, seen: list[Any]):
+    """Its row is the primary's."""
     here = Academy.objects.create(name="here", slug="a")
     Academy.objects.using(other).create(pk=here.pk, name="old", slug="a")
     with override_settings(DATABASE_ROUTERS=[WriteToDefault()]):
@@ -104,8 +104,8 @@ def test_what_a_replica_gave_is_fetched_from_the_primary(bus: Bus, signal: Signa
     assert seen == [("here", "default")]
 
 
-def test_a_model_of_another_database_is_fetched_there(bus: Bus, signal: Signal, other: str, seen: list[Any]):
-    """Where the router writes a model, its rows are read."""
+def test_a_model_of_another_database_is_loaded_from_there(bus: Bus, signal: Signal, other: str, seen: list[Any]):
+    """Rows are read where the router writes the model."""
     with override_settings(DATABASE_ROUTERS=[WriteAcademiesElsewhere()]):
         signal.send(None, instance=Academy.objects.create(name="there", slug="a"))
         bus.work()
@@ -113,8 +113,8 @@ def test_a_model_of_another_database_is_fetched_there(bus: Bus, signal: Signal, 
     assert seen == [("there", other)]
 
 
-def test_a_row_that_is_gone_is_stood_in_for(bus: Bus, signal: Signal):
-    """``on_missing="snapshot"``: who wants the values gets them, the others of the message are told."""
+def test_a_row_that_is_gone_is_replaced_by_its_values(bus: Bus, signal: Signal):
+    """Only for receivers with ``on_missing="snapshot"``; the others get an error."""
     seen: list[Any] = []
 
     def receiver(sender, instance, **kwargs):
@@ -136,8 +136,8 @@ def test_a_row_that_is_gone_is_stood_in_for(bus: Bus, signal: Signal):
     assert rows() == [("fails", "pending", 1), ("on a queue", "skipped", 1), ("skips", "skipped", 1)]
 
 
-def test_a_row_that_is_there_is_fetched_all_the_same(bus: Bus, signal: Signal):
-    """A receiver that would take old values gets the fresh ones as long as there are any, in one query."""
+def test_an_existing_row_is_loaded_for_a_snapshot_receiver(bus: Bus, signal: Signal):
+    """It gets the fresh values, in one query."""
     seen: list[Any] = []
     connect(signal, lambda instance, **kwargs: seen.append(instance.name), "stands in", on_missing="snapshot")
     academy = Academy.objects.create(name="before", slug="a")
@@ -149,7 +149,7 @@ def test_a_row_that_is_there_is_fetched_all_the_same(bus: Bus, signal: Signal):
 
 
 def test_a_retried_delivery_still_has_its_values(bus: Bus, signal: Signal):
-    """What the ledger keeps holds them too."""
+    """The ledger keeps them too."""
     seen: list[Any] = []
 
     def receiver_that_fails_once(sender, instance, **kwargs):
@@ -169,7 +169,7 @@ def test_a_retried_delivery_still_has_its_values(bus: Bus, signal: Signal):
 
 
 def test_an_instance_that_is_not_saved_yet_arrives_unsaved(bus: Bus, signal: Signal):
-    """A send before ``super().save()`` works, and the robust form raises nothing."""
+    """A send before ``super().save()`` works, and the robust form does not raise."""
     seen: list[Any] = []
     connect(
         signal, lambda instance, **kwargs: seen.append((instance.name, instance.pk, instance._state.adding)), "seer"
@@ -182,8 +182,8 @@ def test_an_instance_that_is_not_saved_yet_arrives_unsaved(bus: Bus, signal: Sig
     assert rows() == []
 
 
-def test_an_expression_that_is_saved_next_stays_out(bus: Bus, signal: Signal):
-    """A receiver that asks for the field gets what the database has made of it."""
+def test_an_expression_is_left_out_of_the_values(bus: Bus, signal: Signal):
+    """A receiver that reads the field gets the database's value."""
     academy = Academy.objects.create(name="A", slug="a")
     cohort = Cohort.objects.create(name="C", slug="c", academy=academy, rating=1)
     seen: list[Any] = []
@@ -197,8 +197,8 @@ def test_an_expression_that_is_saved_next_stays_out(bus: Bus, signal: Signal):
 
 
 @pytest.mark.parametrize("count", [1, 50])
-def test_relations_are_fetched_along(bus: Bus, signal: Signal, count: int):
-    """One query for rows and relations; the receivers that do not ask get theirs without."""
+def test_relations_are_loaded_with_the_rows(bus: Bus, signal: Signal, count: int):
+    """One query loads both, only for receivers with the option."""
     seen: list[Any] = []
 
     async def receiver(sender, instance, others, **kwargs):
@@ -216,8 +216,8 @@ def test_relations_are_fetched_along(bus: Bus, signal: Signal, count: int):
     assert len([query for query in queries if query["sql"].startswith("SELECT")]) == 1
 
 
-def test_without_asking_nothing_is_fetched_along(bus: Bus, signal: Signal):
-    """A query as it always was."""
+def test_without_the_option_no_relation_is_loaded(bus: Bus, signal: Signal):
+    """The query has no join."""
     seen: list[Any] = []
     connect(signal, lambda instance, **kwargs: seen.append(instance._state.fields_cache), "seer")
     academy = Academy.objects.create(name="A", slug="a")
@@ -228,7 +228,7 @@ def test_without_asking_nothing_is_fetched_along(bus: Bus, signal: Signal):
 
 
 def test_a_wrong_relation_names_receiver_and_option(bus: Bus):
-    """The person who reads the list of failures sees what to mend, and where."""
+    """The list of failures says what to correct, and where."""
     signal = new_signal()
 
     def receiver_that_asks_wrongly(sender, instance, **kwargs):
@@ -246,7 +246,7 @@ def test_a_wrong_relation_names_receiver_and_option(bus: Bus):
 
 
 def test_a_message_without_values_fails_where_they_are_needed(bus: Bus):
-    """Its sender did not have the receiver's code: who asks for values never loses a delivery as skipped."""
+    """Its sender did not have the receiver's code; a delivery that needs values is never lost as skipped."""
     signal = new_signal(open=True)
     academy = Academy.objects.create(name="A", slug="a")
     with transaction.atomic():
