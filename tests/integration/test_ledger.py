@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from django.db import connections, transaction
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from signalbus import ledger
@@ -142,6 +143,35 @@ def test_a_take_is_one_statement(database_url: str):
     assert row.worker == "w1"
     assert row.started_at is not None
     assert row.ended_at is not None
+
+
+def test_failures_of_a_group_commit_are_recorded_like_single_ones(database_url: str):
+    """Each row says what `settle` would have written; PostgreSQL takes those of a kind in one statement."""
+    outcomes = [
+        ledger.Settlement(state=State.PENDING, error="E: 'a' \\ %s", traceback='a "b"\nc', delay=5.0, took=0.25),
+        ledger.Settlement(state=State.PENDING, error="E: \x00", delay=0.0),
+        ledger.Settlement(state=State.DEAD, error="dead", traceback="t", took=0.001),
+        ledger.Settlement(state=State.SKIPPED, error="gone"),
+    ]
+    columns = ("state", "error", "traceback", "runtime_ms", "attempts")
+
+    def outcome_of(delivery: UUID) -> tuple[object, ...]:
+        row = Delivery.objects.annotate(waits=F("due_at") - Now()).get(id=delivery)
+        waits = round(row.waits.total_seconds(), -1) if row.state == State.PENDING else None
+        return (*(getattr(row, name) for name in columns), waits, row.ended_at is None, row.failed_at is None)
+
+    singly, together = [[recorded() for _ in outcomes] for _ in range(2)]
+    for delivery, outcome in zip(singly, outcomes, strict=True):
+        ledger.settle(delivery, outcome, seen=0, attempt=1)
+    with transaction.atomic():
+        for delivery in together:
+            ownership.take(delivery, worker="w1", using=DEFAULT)
+        with CaptureQueriesContext(connections[DEFAULT]) as queries:
+            ledger.settle_taken(list(zip(together, outcomes, strict=True)), using=DEFAULT)
+
+    assert [outcome_of(delivery) for delivery in together] == [outcome_of(delivery) for delivery in singly]
+    if connections[DEFAULT].vendor == "postgresql":
+        assert len(queries) == 3
 
 
 def test_a_take_that_rolls_back_leaves_the_delivery_as_it_was(database_url: str):

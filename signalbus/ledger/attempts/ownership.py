@@ -195,24 +195,42 @@ def settle_taken(failed: Sequence[tuple[UUID, Settlement]], *, using: str) -> No
         using: the ledger's alias, in the transaction that took them.
     """
     dialect = dialect_of(using)
-    groups: dict[str, list[tuple[Any, ...]]] = {}
+    groups: dict[tuple[bool, bool], list[tuple[Any, ...]]] = {}
     for delivery, settlement in failed:
-        statement = _settling(dialect, is_open=settlement.state in OPEN_STATES, failed=settlement.failed)
         runtime = None if settlement.took is None else round(settlement.took * 1000)
         row = (settlement.state.value, *settlement.texts(), settlement.delay, runtime, dialect.key(delivery))
-        groups.setdefault(statement, []).append(row)
+        groups.setdefault((settlement.state in OPEN_STATES, settlement.failed), []).append(row)
     with connections[using].cursor() as cursor:
-        for statement, rows in groups.items():
-            cursor.executemany(statement, rows)
+        for (is_open, has_failed), rows in groups.items():
+            statement = _settling(dialect, is_open=is_open, failed=has_failed, at_once=dialect.arrays and len(rows) > 1)
+            if dialect.arrays and len(rows) > 1:
+                cursor.execute(statement, [list(column) for column in zip(*rows, strict=True)])
+            else:
+                cursor.executemany(statement, rows)
 
 
 @cache
-def _settling(dialect: Dialect, *, is_open: bool, failed: bool) -> str:
-    """Write what `Settlement.fields` says, in the raw: the ORM takes as long as all else that a failure costs."""
+def _settling(dialect: Dialect, *, is_open: bool, failed: bool, at_once: bool) -> str:
+    """Write what `Settlement.fields` says, in the raw: the ORM takes as long as all else that a failure costs.
+
+    Args:
+        dialect: the database's.
+        is_open: the deliveries will run again.
+        failed: their attempts failed.
+        at_once: for an array of each value instead of the values of one delivery.
+    """
     ended, now = ("NULL" if is_open else dialect.now), dialect.now
+    state, error, traceback, runtime, id_ = ["%s"] * 5
+    later, rows = dialect.later, ""
+    if at_once:
+        state, error, traceback, runtime, id_ = "f.state", "f.error", "f.traceback", "f.runtime_ms", "f.id"
+        later = later.replace("%s", "f.delay")
+        arrays = "%s::text[], %s::text[], %s::text[], %s::float8[], %s::int[], %s::uuid[]"
+        rows = f" FROM unnest({arrays}) AS f (state, error, traceback, delay, runtime_ms, id)"
     return (
-        f"UPDATE {DELIVERIES} SET state = %s, parked_at = NULL, error = %s, traceback = %s, due_at = {dialect.later}, "
-        f"runtime_ms = %s, ended_at = {ended}{f', failed_at = {now}' if failed else ''} WHERE id = %s"
+        f"UPDATE {DELIVERIES} SET state = {state}, parked_at = NULL, error = {error}, traceback = {traceback}, "
+        f"due_at = {later}, runtime_ms = {runtime}, ended_at = {ended}{f', failed_at = {now}' if failed else ''}{rows} "
+        f"WHERE {DELIVERIES}.id = {id_}"
     )
 
 

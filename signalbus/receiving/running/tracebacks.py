@@ -40,7 +40,7 @@ def format_error(error: BaseException, begin: TracebackType | None) -> str:
     for each, link in reversed(chain):
         found = begin if each is error else each.__traceback__
         parts += [HEAD, _format_frames(found)] if found is not None else []
-        parts += [*traceback.format_exception_only(type(each), each), link]
+        parts += [_format_alone(each), link]
     return "".join(parts)
 
 
@@ -60,6 +60,20 @@ def _chain(error: BaseException) -> list[tuple[BaseException, str]]:
             return chain
         seen.add(id(earlier))
         chain.append((earlier, link))
+
+
+def _format_alone(error: BaseException) -> str:
+    """Return an error without its traceback, as ``traceback.format_exception_only`` does."""
+    kind = type(error)
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 - a receiver's own exception class may do anything
+        said = ""
+    if not said or getattr(error, "__notes__", None) is not None:
+        return "".join(traceback.format_exception_only(kind, error))
+    module = kind.__module__
+    name = kind.__qualname__ if module in {"__main__", "builtins"} else f"{module}.{kind.__qualname__}"
+    return f"{name}: {said}\n"
 
 
 def _format_frames(begin: TracebackType) -> str:
