@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from signalbus.core.runtime_estimate import Pace
-from signalbus.transport.coalescing import MOST_TEXTS, Parcel, keys_of
+from signalbus.transport.coalescing import MOST_TEXTS, BatchMember, keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def size() -> int:
     return max(1, int(min(most / max(each, 1e-9) for most, each in bounds)))
 
 
-def arrange(parcels: Sequence[Parcel], slots: int) -> tuple[list[list[Parcel]], list[Parcel]]:
+def arrange(members: Sequence[BatchMember], slots: int) -> tuple[list[list[BatchMember]], list[BatchMember]]:
     """Make groups of what was claimed, in its order.
 
     Args:
@@ -53,36 +53,36 @@ def arrange(parcels: Sequence[Parcel], slots: int) -> tuple[list[list[Parcel]], 
     Returns:
         The groups, and what is left over: to be given back, in this order, where it came from.
     """
-    _note(parcels)
-    share = math.ceil(len(parcels) / max(1, slots))
-    groups: list[list[Parcel]] = []
-    room = _Room()
-    for parcel in parcels:
-        seconds = _expected(parcel)
+    _note(members)
+    share = math.ceil(len(members) / max(1, slots))
+    groups: list[list[BatchMember]] = []
+    capacity = _Capacity()
+    for member in members:
+        seconds = _expected(member)
         if seconds > BUDGET / 2:
-            groups.append([parcel])
-            room = _Room()
-        elif room.takes(parcel, seconds):
-            groups[-1].append(parcel)
+            groups.append([member])
+            capacity = _Capacity()
+        elif capacity.takes(member, seconds):
+            groups[-1].append(member)
         else:
-            groups.append([parcel])
-            room = _Room(parcel, seconds, share)
-    return groups[:slots], [parcel for group in groups[slots:] for parcel in group]
+            groups.append([member])
+            capacity = _Capacity(member, seconds, share)
+    return groups[:slots], [member for group in groups[slots:] for member in group]
 
 
-def _note(parcels: Sequence[Parcel]) -> None:
-    ours = [parcel for parcel in parcels if parcel.texts]
+def _note(members: Sequence[BatchMember]) -> None:
+    ours = [member for member in members if member.texts]
     if ours:
-        pace.learn(_TEXTS, sum(len(parcel.texts) for parcel in ours) / len(ours))
+        pace.learn(_TEXTS, sum(len(member.texts) for member in ours) / len(ours))
         pace.learn(_BYTES, sum(map(_size, ours)) / len(ours))
 
 
-def _expected(parcel: Parcel) -> float:
+def _expected(member: BatchMember) -> float:
     """Return the seconds that a message will take; without end if it must not keep anybody waiting."""
-    return sum(map(pace.expected, parcel.keys)) if parcel.texts else math.inf
+    return sum(map(pace.expected, member.keys)) if member.texts else math.inf
 
 
-class _Room:
+class _Capacity:
     """What else a group takes.
 
     Args:
@@ -91,22 +91,22 @@ class _Room:
         most: messages in it.
     """
 
-    def __init__(self, first: Parcel | None = None, seconds: float = 0.0, most: int = 0) -> None:
+    def __init__(self, first: BatchMember | None = None, seconds: float = 0.0, most: int = 0) -> None:
         self._queue = first and first.claimed.queue
-        self._members = most - 1
+        self._count = most - 1
         self._seconds = BUDGET - seconds
         self._texts = MOST_TEXTS - (len(first.texts) if first else 0)
         self._bytes = MOST_BYTES - (_size(first) if first else 0)
 
-    def takes(self, parcel: Parcel, seconds: float) -> bool:
+    def takes(self, member: BatchMember, seconds: float) -> bool:
         """Take one more, if it fits."""
-        self._members -= 1
+        self._count -= 1
         self._seconds -= seconds
-        self._texts -= len(parcel.texts)
-        self._bytes -= _size(parcel)
-        fits = self._members >= 0 and self._seconds >= 0 and self._texts >= 0 and self._bytes >= 0
-        return fits and parcel.claimed.queue == self._queue
+        self._texts -= len(member.texts)
+        self._bytes -= _size(member)
+        fits = self._count >= 0 and self._seconds >= 0 and self._texts >= 0 and self._bytes >= 0
+        return fits and member.claimed.queue == self._queue
 
 
-def _size(parcel: Parcel) -> int:
-    return sum(map(len, parcel.texts))
+def _size(member: BatchMember) -> int:
+    return sum(map(len, member.texts))

@@ -13,7 +13,7 @@ from signalbus.compat import redis_internals as compat
 from signalbus.transport import batching, claims, scripts
 from signalbus.transport.claimed_message import ClaimedMessage
 from signalbus.transport.claims import Claimed, Numbers, Owner, Work
-from signalbus.transport.coalescing import Merged, Parcel, read, tag_of
+from signalbus.transport.coalescing import BatchMember, Merged, read, tag_of
 from signalbus.transport.heartbeat import Heartbeat
 from signalbus.transport.qos import QoS
 from signalbus.transport.tracking_connection import Line
@@ -113,9 +113,11 @@ class ClaimingMixin:
 
     def slots(self) -> int:
         """Return how many requests may be begun, or prefetched, now."""
-        room: int = self.qos.room()
+        capacity: int = self.qos.capacity()
         free = self.work.free()
-        return room if free is None else max(min(room, free), 0)  # less than none, where tasks with a countdown are due
+        return (
+            capacity if free is None else max(min(capacity, free), 0)
+        )  # less than none, where tasks with a countdown are due
 
     def limit(self) -> int:
         """Return how many messages to claim at most."""
@@ -251,14 +253,14 @@ class ClaimingMixin:
         for group in groups:
             self._deliver(group)
         if back:
-            self._give_back([parcel.claimed for parcel in back])
+            self._give_back([member.claimed for member in back])
 
-    def _deliver(self, group: Sequence[Parcel]) -> None:
+    def _deliver(self, group: Sequence[BatchMember]) -> None:
         """Deliver messages of ours as one, or one claim as what it is: a message, or nothing that can be read."""
         claimed, tag = group[0].claimed, tag_of(group)
         try:
             if group[0].texts:
-                self.owner.groups[tag] = [parcel.claimed.tag for parcel in group]
+                self.owner.groups[tag] = [member.claimed.tag for member in group]
                 compat.hand_over(self, Merged(group), claimed.queue)
             else:
                 compat.hand_over(self, compat.delivered(claimed.raw, claimed.queue, tag), claimed.queue)
@@ -271,8 +273,8 @@ class ClaimingMixin:
                     logger.exception("signalbus could not begin a message of %r at once", claimed.queue)
                     return
                 compat.let_go(self.qos, tag)
-            for parcel in group:
-                self.unacked.set_aside(parcel.claimed.tag, parcel.claimed.raw, claimed.queue, error)
+            for member in group:
+                self.unacked.set_aside(member.claimed.tag, member.claimed.raw, claimed.queue, error)
             self.owner.end(tag)
 
     def _give_back(self, claimed: Sequence[Claimed]) -> None:

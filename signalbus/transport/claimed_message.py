@@ -19,7 +19,7 @@ from signalbus.transport.scripts import Script
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
 
-    from signalbus.transport.coalescing import Parcel
+    from signalbus.transport.coalescing import BatchMember
     from signalbus.transport.progress import Sheet
 
 # KEYS: unacked, its index, a list. ARGV: a claim's tag; what remains of it, or '' for nothing; the end of the
@@ -43,7 +43,7 @@ return 1
 
 
 class _Division(NamedTuple):
-    parcel: Parcel
+    member: BatchMember
     texts: list[int]  # what leaves the claim
     remains: str
     end: str
@@ -71,8 +71,8 @@ class ClaimedMessage(virtual.Message):
     def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
         super().__init__(payload, channel=channel, **options)
         self.sheet: Sheet | None = None  # how far its texts are; None if nobody tells
-        self._parcels: list[Parcel] = payload.parcels if isinstance(payload, Merged) else []
-        self.texts: list[str] = [text for parcel in self._parcels for text in parcel.texts]
+        self._members: list[BatchMember] = payload.members if isinstance(payload, Merged) else []
+        self.texts: list[str] = [text for member in self._members for text in member.texts]
         self._gone: set[int] = set()  # texts that were given back
         self._split: dict[int, set[int]] = {}  # recipients of texts that were given back without the others
         self._whole: dict[int, str] = {}  # those texts as they came
@@ -82,14 +82,14 @@ class ClaimedMessage(virtual.Message):
 
     def decode(self) -> Any:
         """Return the body; a group's has been read already."""
-        return ([self.texts], {}, {}) if self._parcels else super().decode()
+        return ([self.texts], {}, {}) if self._members else super().decode()
 
     def is_waited_for(self) -> bool:
         """Whether there is a free place, where what is given back would begin at once; from any thread.
 
         Not of a worker that has stopped, or was told, to take any more from this queue.
         """
-        queues = {parcel.claimed.queue for parcel in self._parcels}
+        queues = {member.claimed.queue for member in self._members}
         return not queues.isdisjoint(self.channel.active_queues) and (self.channel.work.free() or 0) > 0
 
     def give_back(self, states: Sequence[int]) -> bool:
@@ -112,26 +112,26 @@ class ClaimedMessage(virtual.Message):
         if self._unanswered is not None:
             self._divide(self._unanswered)
         whole = []
-        for parcel, texts in self._places():
+        for member, texts in self._places():
             waiting = [text for text in texts if states[text] in which and text not in self._gone]
             split = self._splits([text for text in texts if text not in waiting and text not in self._gone], which)
             if len(waiting) == len(texts) and self._split.keys().isdisjoint(texts):
-                whole.append((parcel, waiting))
+                whole.append((member, waiting))
             elif waiting or split:
-                self._divide(self._division(parcel, texts, waiting, split))
+                self._divide(self._division(member, texts, waiting, split))
         if whole:
-            self.channel.unacked.give_back([parcel.claimed for parcel, _ in whole])
+            self.channel.unacked.give_back([member.claimed for member, _ in whole])
             self._gone.update(text for _, texts in whole for text in texts)
 
     def _division(
-        self, parcel: Parcel, texts: Sequence[int], waiting: list[int], split: dict[int, _Split]
+        self, member: BatchMember, texts: Sequence[int], waiting: list[int], split: dict[int, _Split]
     ) -> _Division:
         stay = [text for text in texts if text not in waiting and text not in self._gone]
         rest = [one for text in stay if (one := split[text].rest if text in split else self.texts[text]) is not None]
         back = [self.texts[text] for text in waiting] + [item for text in split.values() for item in text.items]
-        remains = _entry(parcel, rest) if rest else ""
+        remains = _entry(member, rest) if rest else ""
         # The last to be put at the end that is taken from is the first to be taken.
-        return _Division(parcel, waiting, remains, "RPUSH", _items(parcel, back[::-1]), split)
+        return _Division(member, waiting, remains, "RPUSH", _items(member, back[::-1]), split)
 
     def _splits(self, texts: Sequence[int], which: Container[int]) -> dict[int, _Split]:
         """Return those of some texts of which recipients are free while others are not, or are done."""
@@ -198,14 +198,14 @@ class ClaimedMessage(virtual.Message):
 
     def _give_out_again(self, states: Sequence[int]) -> None:
         whole = []
-        for parcel, texts in self._places():
+        for member, texts in self._places():
             begun = [text for text in texts if states[text] in {BEGUN, SHARED} and text not in self._gone]
             again = [unfinished for text in begun if (unfinished := self._unfinished(text)) is not None]
             if begun and len(texts) == 1 and again == self._of(begun):
-                whole.append(parcel.claimed.tag)
+                whole.append(member.claimed.tag)
             elif begun:
-                items = _items(parcel, again, redelivered=True)
-                self._divide(_Division(parcel, begun, "", "LPUSH", items))
+                items = _items(member, again, redelivered=True)
+                self._divide(_Division(member, begun, "", "LPUSH", items))
         if whole:
             self.channel.unacked.restore(whole, leftmost=True)
 
@@ -229,10 +229,10 @@ class ClaimedMessage(virtual.Message):
             self.sheet.stop()
         return self._states()
 
-    def _places(self) -> Iterator[tuple[Parcel, range]]:
+    def _places(self) -> Iterator[tuple[BatchMember, range]]:
         start = 0
-        for parcel in self._parcels:
-            yield parcel, range(start, start := start + len(parcel.texts))
+        for member in self._members:
+            yield member, range(start, start := start + len(member.texts))
 
     def _of(self, texts: Sequence[int]) -> list[str]:
         return [self.texts[text] for text in texts]
@@ -240,9 +240,9 @@ class ClaimedMessage(virtual.Message):
     def _divide(self, division: _Division) -> None:
         """Divide a claim. If no answer comes, the very same has to be said again: it may have been done."""
         self._unanswered = division
-        parcel, unacked = division.parcel, self.channel.unacked
-        keys = (unacked.claims, unacked.index, unacked.list_of(parcel.claimed))
-        unacked.run(DIVIDE, keys, parcel.claimed.tag, division.remains, division.end, *division.items)
+        member, unacked = division.member, self.channel.unacked
+        keys = (unacked.claims, unacked.index, unacked.list_of(member.claimed))
+        unacked.run(DIVIDE, keys, member.claimed.tag, division.remains, division.end, *division.items)
         self._gone.update(division.texts)
         for text, split in division.split.items():
             if split.rest is None:
@@ -253,17 +253,17 @@ class ClaimedMessage(virtual.Message):
         self._unanswered = None
 
 
-def _items(parcel: Parcel, texts: Sequence[str], *, redelivered: bool = False) -> list[str]:
+def _items(member: BatchMember, texts: Sequence[str], *, redelivered: bool = False) -> list[str]:
     """Make a queue item of each text: a message of its own, which no slow neighbour will hold again."""
-    message = json.loads(parcel.claimed.raw)
+    message = json.loads(member.claimed.raw)
     if redelivered:
         message["headers"]["redelivered"] = message["properties"]["delivery_info"]["redelivered"] = True
     return [_with_texts(message, [text]) for text in texts]
 
 
-def _entry(parcel: Parcel, texts: Sequence[str]) -> str:
+def _entry(member: BatchMember, texts: Sequence[str]) -> str:
     """Make what a claim of some of a message's texts is in kombu's hash."""
-    return f'[{_with_texts(json.loads(parcel.claimed.raw), texts)}, "", {json.dumps(parcel.claimed.queue)}]'
+    return f'[{_with_texts(json.loads(member.claimed.raw), texts)}, "", {json.dumps(member.claimed.queue)}]'
 
 
 def _with_texts(message: dict[str, Any], texts: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ _UNREADABLE: Final = (AttributeError, KeyError, LookupError, RecursionError, Typ
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class BatchMember:
     """A claimed message, as far as it has been read.
 
     Args:
@@ -61,7 +61,7 @@ def keys_of(texts: Sequence[str], queue: str) -> list[tuple[str, str | None]]:
     return [(queue, signal_of(text)) for text in texts]
 
 
-def read(claimed: Claimed, task: str) -> Parcel:
+def read(claimed: Claimed, task: str) -> BatchMember:
     """Read what was claimed, if it is plainly a message of ours, which nobody has given out before.
 
     Args:
@@ -72,10 +72,10 @@ def read(claimed: Claimed, task: str) -> Parcel:
         found = _read(claimed, task)
     except _UNREADABLE:
         found = None
-    return found or Parcel(claimed)
+    return found or BatchMember(claimed)
 
 
-def _read(claimed: Claimed, task: str) -> Parcel | None:
+def _read(claimed: Claimed, task: str) -> BatchMember | None:
     message = _decode(claimed.raw.decode())
     headers, properties = message["headers"], message["properties"]
     origin = properties["delivery_info"]
@@ -96,7 +96,7 @@ def _read(claimed: Claimed, task: str) -> Parcel | None:
     (texts,) = arguments
     if named or embedded or type(texts) is not list or not _TEXT.issuperset(map(type, texts)):
         return None
-    return Parcel(claimed, tuple(texts), headers) if 0 < len(texts) <= MOST_TEXTS else None
+    return BatchMember(claimed, tuple(texts), headers) if 0 < len(texts) <= MOST_TEXTS else None
 
 
 class Merged(dict[str, Any]):
@@ -106,32 +106,32 @@ class Merged(dict[str, Any]):
         parcels: the members; each is plainly ours.
     """
 
-    def __init__(self, parcels: Sequence[Parcel]) -> None:
-        self.parcels: list[Parcel] = list(parcels)
-        first = self.parcels[0]
-        headers = _headers_of(self.parcels)
+    def __init__(self, members: Sequence[BatchMember]) -> None:
+        self.members: list[BatchMember] = list(members)
+        first = self.members[0]
+        headers = _headers_of(self.members)
         super().__init__(
             body="",
             headers=headers,
             properties={
                 "correlation_id": headers["id"],
                 "delivery_info": {"exchange": "", "routing_key": first.claimed.queue},
-                "delivery_tag": tag_of(self.parcels),
+                "delivery_tag": tag_of(self.members),
                 "body_encoding": None,
             },
         )
         self["content-type"], self["content-encoding"] = "application/json", "utf-8"
 
 
-def tag_of(parcels: Sequence[Parcel]) -> str:
+def tag_of(members: Sequence[BatchMember]) -> str:
     """Return the delivery tag of a group: a lone member's own, or one that stands for all."""
-    first = parcels[0].claimed.tag
-    return first if len(parcels) == 1 else GROUP + first.removeprefix(CLAIM)
+    first = members[0].claimed.tag
+    return first if len(members) == 1 else GROUP + first.removeprefix(CLAIM)
 
 
-def _headers_of(parcels: Sequence[Parcel]) -> dict[str, Any]:
-    own = parcels[0].headers
-    if len(parcels) == 1:
+def _headers_of(members: Sequence[BatchMember]) -> dict[str, Any]:
+    own = members[0].headers
+    if len(members) == 1:
         return own
     id_ = str(uuid.uuid4())
     return {
@@ -139,7 +139,7 @@ def _headers_of(parcels: Sequence[Parcel]) -> dict[str, Any]:
         "task": own["task"],
         "id": id_,
         "root_id": id_,
-        "argsrepr": f"({sum(len(parcel.texts) for parcel in parcels)} texts)",
+        "argsrepr": f"({sum(len(member.texts) for member in members)} texts)",
         "kwargsrepr": "{}",
         "ignore_result": True,
     }

@@ -58,7 +58,7 @@ class QoS(stock.QoS):
         else:
             self.channel.acknowledge(delivery_tag)
 
-    def room(self) -> int:
+    def capacity(self) -> int:
         """Return how many more may be held."""
         if compat.is_limited_by_others(self):
             return 1 if self.can_consume() else 0

@@ -284,7 +284,7 @@ def test_published_messages_can_be_batched(bus: Bus, signal: Signal, ran, togeth
             signal.send(None)
     item = bus.client.rpop(QUEUE)
 
-    parcel = coalescing.read(Claimed(item, QUEUE, "tag"), TASK_NAME)
+    member = coalescing.read(Claimed(item, QUEUE, "tag"), TASK_NAME)
 
-    assert len(parcel.texts) == together
-    assert {key for _, key in parcel.keys} == {signal.name}
+    assert len(member.texts) == together
+    assert {key for _, key in member.keys} == {signal.name}

@@ -1,6 +1,6 @@
 /* heartbeat.pml: a worker that lives and answers keeps its claims; a dead worker's claims are requeued in time.
  *
- * Models signalbus/transport/heartbeat.py (Pulse.run, Pulse.beat), the scripts BEAT, FORGET and CLAIM, the test for a dead
+ * Models signalbus/transport/heartbeat.py (Heartbeat.run, Heartbeat.send_heartbeat), the scripts HEARTBEAT, FORGET and CLAIM, the test for a dead
  * owner in RESTORE (scripts.py), Unacked.take_back (unacked.py), and which claims count as in flight (claims.py,
  * Owner.is_in_flight). The content of a claim is in claims.pml. Two workers:
  *   Claim   the event loop (channel.py), for one of its CLAIMS claims, again and again
@@ -45,7 +45,7 @@ mtype claim[2 * CLAIMS] = NONE;   /* what the worker knows of a claim; MADE and 
 bool stored[2 * CLAIMS];          /* Redis has it */
 bool listed[2]; byte age[2];      /* the worker is in unacked_owners; ticks since its score */
 byte since[2], wait[2] = PERIOD;  /* ticks since its last heartbeat; until the next */
-byte quiet[2], patient[2];        /* ticks since it had anything in flight (Pulse._held_at); of its patience */
+byte quiet[2], patient[2];        /* ticks since it had anything in flight (Heartbeat._in_flight_at); of its patience */
 bool beating[2];                  /* its heartbeat is not done */
 bool dead, frozen, excused;       /* worker 0; excused: it was frozen, and has not been heard of since */
 bool away, cut[2];                /* the server is away; the connections of a worker's channel are lost */
@@ -110,7 +110,7 @@ inline restore(c, p) {        /* RESTORE of a claim of an owner that must be dea
 proctype Pulse(byte o) {
     byte p = 1 - o, c; bool flies, again, found;
     do
-    :: atomic { ACTS(o) && since[o] > 0 ->                                  /* Pulse.run: its wait is over */
+    :: atomic { ACTS(o) && since[o] > 0 ->                                  /* Heartbeat.run: its wait is over */
            since[o] = 0; wait[o] = PERIOD; beating[o] = true; flies = IN_FLIGHT(o);
            if :: flies -> quiet[o] = 0 :: else fi;
 #ifndef DEFECT_UNNOTICED_OUTAGE
@@ -184,7 +184,7 @@ proctype Server() {
     do
     :: atomic { times < OUTAGE && !away -> away = true; cut[0] = true; cut[1] = true; times++ }
     :: away -> away = false
-    :: atomic { !away && cut[0] && ACTS(0) -> cut[0] = false; patient[0] = PATIENCE }  /* can_claim: a patient Pulse */
+    :: atomic { !away && cut[0] && ACTS(0) -> cut[0] = false; patient[0] = PATIENCE }  /* can_claim: a patient Heartbeat */
     :: atomic { !away && cut[1] -> cut[1] = false; patient[1] = PATIENCE }
     od
 #else

@@ -15,7 +15,7 @@ from signalbus.transport.claims import Claimed
 from signalbus.wire.message import Message, to_body, uuid7
 
 if TYPE_CHECKING:
-    from signalbus.transport.coalescing import Parcel
+    from signalbus.transport.coalescing import BatchMember
 
 QUEUE = "signalbus"
 
@@ -63,6 +63,6 @@ def claim(made: object, queue: str = QUEUE, tag: str = "tag") -> Claimed:
     return Claimed(raw, queue, tag)
 
 
-def read(claimed: Claimed) -> Parcel:
+def read(claimed: Claimed) -> BatchMember:
     """Read a claim, as a worker does."""
     return coalescing.read(claimed, celery.TASK_NAME)

@@ -10,7 +10,7 @@ from signalbus.core.runtime_estimate import Pace
 from signalbus.transport import batching
 from signalbus.transport.batching import BUDGET, MOST_BYTES, arrange
 from signalbus.transport.claims import Claimed
-from signalbus.transport.coalescing import MOST_TEXTS, Parcel
+from signalbus.transport.coalescing import MOST_TEXTS, BatchMember
 
 HEAD = "k" * 8 + "." + "0" * 64 + '.1\n{"i":"' + "0" * 32 + '","s":"'
 
@@ -26,61 +26,63 @@ def pace(monkeypatch):
     return pace
 
 
-def parcel(signal: object, *, queue: str = "q", texts: int = 1, size: int = 0) -> Parcel:
+def member(signal: object, *, queue: str = "q", texts: int = 1, size: int = 0) -> BatchMember:
     """Make a message of a signal."""
-    return Parcel(Claimed(b"", queue, ""), tuple(f'{HEAD}{signal}"' + "x" * size for _ in range(texts)), {"id": ""})
+    return BatchMember(
+        Claimed(b"", queue, ""), tuple(f'{HEAD}{signal}"' + "x" * size for _ in range(texts)), {"id": ""}
+    )
 
 
-def sizes(parcels, slots=1):
+def sizes(members, slots=1):
     """Batch the messages, and return the sizes."""
-    groups, back = arrange(parcels, slots)
+    groups, back = arrange(members, slots)
     return [len(group) for group in groups], len(back)
 
 
 def test_brief_messages_are_batched():
     """A batch has as many as fit into the time."""
-    assert sizes([parcel(5)] * 10) == ([10], 0)
-    assert sizes([parcel(5)] * 12) == ([10], 2)
+    assert sizes([member(5)] * 10) == ([10], 0)
+    assert sizes([member(5)] * 12) == ([10], 2)
 
 
 def test_at_most_a_hundred_texts():
     """The publisher's limit for a message is the same."""
-    assert sizes([parcel(0)] * 150) == ([100], 50)
-    assert sizes([parcel(0, texts=40)] * 3) == ([2], 1)
+    assert sizes([member(0)] * 150) == ([100], 50)
+    assert sizes([member(0, texts=40)] * 3) == ([2], 1)
 
 
 def test_at_most_a_megabyte():
     """A child gets this at once."""
-    assert sizes([parcel(0, size=300_000)] * 4) == ([3], 1)
+    assert sizes([member(0, size=300_000)] * 4) == ([3], 1)
 
 
-@pytest.mark.parametrize("odd", [parcel("new"), parcel(26), parcel(400), Parcel(Claimed(b"", "q", ""))])
+@pytest.mark.parametrize("odd", [member("new"), member(26), member(400), BatchMember(Claimed(b"", "q", ""))])
 def test_unknown_slow_and_unusual_messages_run_alone(odd):
     """The order of the others does not change."""
-    brief = parcel(1)
+    brief = member(1)
     assert sizes([brief, brief, odd, brief, brief], 3) == ([2, 1, 2], 0)
 
 
 def test_claimed_messages_are_distributed_over_free_processes():
     """No child idles beside a batch."""
-    assert sizes([parcel(0)] * 10, 4) == ([3, 3, 3, 1], 0)
-    assert sizes([parcel(0)] * 3, 4) == ([1, 1, 1], 0)
+    assert sizes([member(0)] * 10, 4) == ([3, 3, 3, 1], 0)
+    assert sizes([member(0)] * 3, 4) == ([1, 1, 1], 0)
 
 
 def test_queues_do_not_mix():
     """A request comes from one queue."""
-    assert sizes([parcel(0), parcel(0, queue="r"), parcel(0, queue="r")], 2) == ([1, 2], 0)
+    assert sizes([member(0), member(0, queue="r"), member(0, queue="r")], 2) == ([1, 2], 0)
 
 
 def test_without_a_free_process_all_are_requeued():
     """No batch is made."""
-    assert sizes([parcel(0)] * 3, 0) == ([], 3)
+    assert sizes([member(0)] * 3, 0) == ([], 3)
 
 
 @given(
     st.lists(
         st.builds(
-            parcel,
+            member,
             st.sampled_from([0, 1, 5, 20, 26, 400, "new"]),
             queue=st.sampled_from("qr"),
             texts=st.sampled_from([0, 1, 1, 1, 30, 100]),
@@ -90,11 +92,11 @@ def test_without_a_free_process_all_are_requeued():
     ),
     st.integers(0, 8),
 )
-def test_nothing_is_lost_or_doubled_and_the_bounds_hold(parcels, slots):
+def test_nothing_is_lost_or_doubled_and_the_bounds_hold(members, slots):
     """This holds for any claimed messages."""
-    groups, back = arrange(parcels, slots)
+    groups, back = arrange(members, slots)
 
-    assert [*(one for group in groups for one in group), *back] == parcels
+    assert [*(one for group in groups for one in group), *back] == members
     assert len(groups) <= slots
     for group in groups:
         if len(group) > 1:
@@ -116,24 +118,24 @@ class TestLearning:
     def test_without_estimates_one_message_is_claimed_for_each_process(self):
         """A message may be slow."""
         assert batching.size() == 1
-        arrange([parcel("a")], 1)
+        arrange([member("a")], 1)
         assert batching.size() == 1
 
     def test_the_mean_run_time_limits_a_claim(self):
         """More would only have to be requeued."""
-        arrange([parcel("a")], 1)
-        batching.learn(parcel("a", texts=10).texts, "q", 0.05)
+        arrange([member("a")], 1)
+        batching.learn(member("a", texts=10).texts, "q", 0.05)
         assert batching.size() == 10
-        batching.learn(parcel("a").texts, "q", 1.0)
+        batching.learn(member("a").texts, "q", 1.0)
         assert batching.size() == 1
 
     def test_a_claim_has_at_most_a_hundred(self):
         """A batch has no more."""
-        arrange([parcel("a")], 1)
-        batching.learn(parcel("a", texts=100).texts, "q", 0.0)
+        arrange([member("a")], 1)
+        batching.learn(member("a", texts=100).texts, "q", 0.0)
         assert batching.size() == MOST_TEXTS
 
-    @pytest.mark.parametrize(("message", "count"), [(parcel("a", texts=40), 2), (parcel("a", size=300_000), 3)])
+    @pytest.mark.parametrize(("message", "count"), [(member("a", texts=40), 2), (member("a", size=300_000), 3)])
     def test_fewer_messages_with_many_texts_are_claimed(self, message, count):
         """A sender's batch is a batch already."""
         batching.learn(message.texts, "q", 0.0)
@@ -142,9 +144,9 @@ class TestLearning:
 
     def test_an_estimate_is_for_a_signal_and_queue(self):
         """Another queue has other receivers."""
-        batching.learn(parcel("a").texts, "q", 0.001)
-        assert sizes([parcel("a")] * 2) == ([2], 0)
-        assert sizes([parcel("a", queue="r")] * 2) == ([1], 1)
+        batching.learn(member("a").texts, "q", 0.001)
+        assert sizes([member("a")] * 2) == ([2], 0)
+        assert sizes([member("a", queue="r")] * 2) == ([1], 1)
 
     def test_an_empty_message_teaches_nothing(self):
         """It has no texts."""

@@ -142,8 +142,8 @@ def posted():
 
 def deliver(channel, *members, states=()):
     """Make the message of some members, named after their tags, each with some texts."""
-    parcels = [read(claim(item(*texts), tag=tag)) for tag, *texts in members]
-    message = ClaimedMessage(Merged(parcels), channel=channel, accept={"application/json"})
+    batch = [read(claim(item(*texts), tag=tag)) for tag, *texts in members]
+    message = ClaimedMessage(Merged(batch), channel=channel, accept={"application/json"})
     message.sheet = Sheet(states)  # type: ignore[assignment]
     return message
 

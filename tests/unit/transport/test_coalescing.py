@@ -29,9 +29,9 @@ class Channel:
         return body
 
 
-def deliver(*parcels):
+def deliver(*batch):
     """Make the kombu message of a batch."""
-    return ClaimedMessage(Merged(parcels), channel=Channel(), accept={"application/json"})
+    return ClaimedMessage(Merged(batch), channel=Channel(), accept={"application/json"})
 
 
 class TestReading:
@@ -108,9 +108,9 @@ class TestMerging:
     @given(st.lists(st.lists(st.text(), min_size=1, max_size=3), min_size=1, max_size=8))
     def test_a_batch_has_its_members_texts_in_order(self, members):
         """Any bytes of a text stay one text in their place."""
-        parcels = [read(claim(item(*texts))) for texts in members]
+        batch = [read(claim(item(*texts))) for texts in members]
 
-        arguments, named, embedded = deliver(*parcels).payload
+        arguments, named, embedded = deliver(*batch).payload
 
         assert arguments == [[text for texts in members for text in texts]]
         assert (named, embedded) == ({}, {})
@@ -154,7 +154,7 @@ class TestMerging:
 
     def test_a_forged_batch_is_not_a_batch(self):
         """A forged item cannot bring its own arguments."""
-        forged = item("a") | {"parcels": [["x"]]}
+        forged = item("a") | {"members": [["x"]]}
         forged["properties"]["body_encoding"] = None
         forged["body"] = json.dumps([[["a"]], {}, {}])
         message = ClaimedMessage(forged, channel=Channel(), accept={"application/json"})
