@@ -218,7 +218,7 @@ def is_limited_by_others(qos: Any) -> bool:
     return "can_consume" in vars(qos)
 
 
-def open_line(channel: Any, on_change: Callable[[], None]) -> Any:
+def open_tracking_connection(channel: Any, on_change: Callable[[], None]) -> Any:
     """Connect to where the channel is connected, with the protocol in which the server may speak unasked.
 
     Uses ``connection_class`` and ``connection_kwargs`` of the channel's pool, for TLS, Sentinel, sockets and

@@ -16,7 +16,7 @@ from signalbus.transport.claims import Claimed, Numbers, Owner, Work
 from signalbus.transport.coalescing import BatchMember, Merged, read, tag_of
 from signalbus.transport.heartbeat import Heartbeat
 from signalbus.transport.qos import QoS
-from signalbus.transport.tracking_connection import Line
+from signalbus.transport.tracking_connection import TrackingConnection
 from signalbus.transport.unacked import Unacked
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ class ClaimingMixin:
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.is_claiming: bool = False
-        self._line: Line | None = None
+        self._tracking_connection: TrackingConnection | None = None
         self._asked: _Asked | None = None
-        self._is_named: bool = False  # the line tells which queues are consumed
+        self._is_named: bool = False  # the tracking connection's name tells which queues are consumed
         self._ending: list[str] = []  # claims whose end is on its way to Redis
         self._without_acks: set[str] = set()  # queues whose consumer wants none, as of replies when a worker starts
         super().__init__(*arguments, **options)
@@ -74,8 +74,8 @@ class ClaimingMixin:
             and self._without_acks.isdisjoint(self.active_queues)
             and self.can_claim()
         )
-        if self._line is not None:
-            self._line.has_news = True
+        if self._tracking_connection is not None:
+            self._tracking_connection.has_news = True
         return consumed
 
     def basic_cancel(self, consumer_tag: str) -> Any:
@@ -84,26 +84,26 @@ class ClaimingMixin:
         """
         cancelled = super().basic_cancel(consumer_tag)  # type: ignore[misc]
         self._is_named = False
-        if self._line is not None and self._line.is_busy and not self.active_queues:
+        if self._tracking_connection is not None and self._tracking_connection.is_busy and not self.active_queues:
             self.on_readable()
         return cancelled
 
     def can_claim(self) -> bool:
-        """Open the line to Redis, if it is one that can do what it takes; said once in a process if it is not."""
-        if self._line is not None:
+        """Open the tracking connection, if this Redis can be claimed from. If not, warn once in a process."""
+        if self._tracking_connection is not None:
             return True
         if self.owner.refused is not None:
             return False
         self.owner.refused = compat.lacks(self)
         if self.owner.refused is None:
             try:
-                line = self._line = Line(self)
+                tracking = self._tracking_connection = TrackingConnection(self)
             except ResponseError as error:
                 self.owner.refused = f"it cannot tell of changed keys: {error}"
         if self.owner.refused is not None:
             logger.warning("signalbus consumes from Redis as kombu does, one message at a time: %s", self.owner.refused)
             return False
-        self.connection.cycle.watch(self, line.fileno)
+        self.connection.cycle.watch(self, tracking.fileno)
         before = self.owner.heartbeat
         self.owner.heartbeat = Heartbeat(self, self.owner, patient=before is not None)
         self.owner.heartbeat.start()
@@ -138,18 +138,18 @@ class ClaimingMixin:
 
     def tick(self) -> None:
         """Send what there is to send, before the loop waits."""
-        line = self._line
-        if line is None:
+        tracking = self._tracking_connection
+        if tracking is None:
             return
-        if line.is_busy:
-            if line.is_overdue():
+        if tracking.is_busy:
+            if tracking.is_overdue():
                 raise RedisConnectionError("Redis does not answer")
             return
         if self.owner.is_unsettled:
             self._settle()
         if self.owner.rejected:  # it could not be told at once
             self._requeue_now()
-        may_claim = self.is_claiming and self.active_queues and (line.has_news or line.is_idle_for(LOOK_EVERY))
+        may_claim = self.is_claiming and self.active_queues and (tracking.has_news or tracking.is_idle_for(LOOK_EVERY))
         wanted = self.limit() if may_claim else 0
         if wanted > 0 or self.owner.acknowledged:
             self._send(max(wanted, 0))
@@ -171,10 +171,10 @@ class ClaimingMixin:
 
     def _send(self, wanted: int) -> None:
         """Send acknowledgements and a claim, in one packet."""
-        line, owner = self._line, self.owner
-        assert line is not None  # noqa: S101 - for the type checker
+        tracking, owner = self._tracking_connection, self.owner
+        assert tracking is not None  # noqa: S101 - for the type checker
         if wanted and not self._is_named:
-            line.name_itself(compat.prefixed(self, queue) for queue in self.active_queues)
+            tracking.name_itself(compat.prefixed(self, queue) for queue in self.active_queues)
             self._is_named = True
         commands: list[tuple[Any, ...]] = []
         self._ending += owner.take_acknowledged(MOST_ACKNOWLEDGED)
@@ -188,16 +188,16 @@ class ClaimingMixin:
             arguments = (wanted, owner.id, owner.prefix, numbers.first - 1, *queues)
             commands.append(scripts.CLAIM.command(keys, *arguments))
             self._asked = numbers, lists, scripts.CLAIM.whole(keys, *arguments)
-            line.has_news = False  # what is told from here on is news
-        line.send(commands)
+            tracking.has_news = False  # what is told from here on is news
+        tracking.send(commands)
 
     def _take_in(self) -> list[Claimed]:
         """Read the replies to what was sent."""
-        line = self._line
-        assert line is not None  # noqa: S101 - for the type checker
-        replies = line.receive()
+        tracking = self._tracking_connection
+        assert tracking is not None  # noqa: S101 - for the type checker
+        replies = tracking.receive()
         if self._asked is not None and replies and isinstance(replies[-1], NoScriptError):
-            replies[-1] = line.call(self._asked[2])
+            replies[-1] = tracking.call(self._asked[2])
         _raise_if_away(replies)
         self.owner.heard(self._ending)
         self._ending.clear()
@@ -210,11 +210,11 @@ class ClaimingMixin:
 
     def _found(self, asked: _Asked | None, replies: Sequence[Any]) -> list[Claimed]:
         """Return what was claimed, by the replies to what was sent."""
-        line = self._line
-        assert line is not None  # noqa: S101 - for the type checker
+        tracking = self._tracking_connection
+        assert tracking is not None  # noqa: S101 - for the type checker
         errors = [reply for reply in replies if isinstance(reply, ResponseError)]
         if errors:
-            line.has_news = True
+            tracking.has_news = True
             self._mend(errors)
         if asked is None or not replies or isinstance(replies[-1], ResponseError):
             return []
@@ -242,7 +242,7 @@ class ClaimingMixin:
             self.owner.held[each.tag] = each.queue
         if found:
             compat.rotate(self, found[-1].queue)
-            self._line.has_news = True  # type: ignore[union-attr]  # there may be more
+            self._tracking_connection.has_news = True  # type: ignore[union-attr]  # there may be more
         return found
 
     # From here to the consumer, and back.
@@ -327,9 +327,9 @@ class ClaimingMixin:
 
     def close(self) -> None:
         """Close the channel, when what it was given has ended, or the connection is lost."""
-        if not self.closed and self._line is not None:
+        if not self.closed and self._tracking_connection is not None:
             self.is_claiming = False
-            self._end_line()
+            self._close_tracking_connection()
             try:
                 self.unacked.acknowledge(self.owner)
                 self._requeue_now()
@@ -338,25 +338,25 @@ class ClaimingMixin:
                 logger.warning("signalbus tells Redis later what this worker has done, or will not do: %r", error)
         super().close()  # type: ignore[misc]
 
-    def _end_line(self) -> None:
-        """Close the line; what could not be said or heard over it is left to be settled."""
-        line = self._line
-        assert line is not None  # noqa: S101 - for the type checker
+    def _close_tracking_connection(self) -> None:
+        """Close the tracking connection; leave to `_settle` what could not be sent or read over it."""
+        tracking = self._tracking_connection
+        assert tracking is not None  # noqa: S101 - for the type checker
         self.owner.is_unsettled = True
         try:
-            if line.is_busy:
+            if tracking.is_busy:
                 self._give_back(self._take_in())
         except (RedisError, OSError) as error:
             logger.debug("signalbus could not hear the last of Redis: %r", error)
         self.owner.acknowledged.extendleft(reversed(self._ending))
         self._ending.clear()
         self.connection.cycle.unwatch(self)
-        line.close(forget=self._asked is not None)
+        tracking.close(forget=self._asked is not None)
         if self._asked is not None:
             self.owner.lost.append(self._asked[0])
             self.owner.asked.remove(self._asked[0])
             self._asked = None
-        self._line = None
+        self._tracking_connection = None
 
 
 def _raise_if_away(replies: Sequence[Any]) -> None:

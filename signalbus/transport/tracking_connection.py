@@ -1,4 +1,4 @@
-"""The one connection of a consumer: acknowledgements and claims go out in one packet, and news of new messages come in.
+"""The tracking connection of a consumer: it sends acknowledgements and claims in one packet, and hears of new messages.
 
 Redis is asked to track the keys that a claim reads. A claim that finds nothing has read them all, so the next change of
 any is told over the same connection (client-side caching, Redis 6): no blocking command, whatever the number of queues
@@ -25,8 +25,8 @@ logger: logging.Logger = logging.getLogger("signalbus")
 OVERDUE = 10.0  # seconds without a reply after which a connection is given up: the other end may be gone
 
 
-class Line:
-    """A connection on which one packet of commands at a time is under way.
+class TrackingConnection:
+    """A connection to Redis with push notices, on which one packet of commands at a time awaits its replies.
 
     Args:
         channel: kombu's, whose server and credentials these are.
@@ -39,7 +39,7 @@ class Line:
         self.has_news: bool = True  # something may be there that nobody has looked at
         self._expected = 0
         self._sent_at = 0.0
-        self._connection = compat.open_line(channel, self._on_change)
+        self._connection = compat.open_tracking_connection(channel, self._on_change)
         try:
             # NOLOOP: what a claim itself takes is no news.
             self._connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP")

@@ -103,4 +103,4 @@ class Claimant:
         """Acknowledge messages, and run until Redis has answered."""
         for message in self.messages if messages is None else messages:
             message.ack()
-        self.run(lambda: not self.owner.acknowledged and not self.channel._line.is_busy)
+        self.run(lambda: not self.owner.acknowledged and not self.channel._tracking_connection.is_busy)

@@ -345,7 +345,7 @@ class TestEnds:
             publish(url, "a", "b")
             claimant.channel._send(5)
             wait_until(lambda: client.hlen("unacked") == 2)
-            claimant.channel._line.close()
+            claimant.channel._tracking_connection.close()
         with Claimant(url, alone=False) as again:
             again.take(2)
             assert again.bodies() == ["a", "b"]

@@ -142,7 +142,7 @@ def test_a_key_of_another_type_is_moved_away(key, when, url, client):
             claimant.run_for(0.05)
         claimant.owner.heartbeat.send_heartbeat(claimant.channel)
         claimant.channel.qos.restore_visible(interval=1)
-        claimant.channel._line.has_news = True
+        claimant.channel._tracking_connection.has_news = True
         claimant.run(lambda: client.type("work") in {b"none", b"list"})
         client.lpush("work", "garbage")
         publish(url, "good")

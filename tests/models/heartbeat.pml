@@ -90,12 +90,12 @@ proctype Claim(byte o; byte c) {      /* the event loop (channel.py), as far as 
     :: atomic { ACTS(o) && claim[c] == NONE && !stored[c] -> claim[c] = ASKED }                    /* _send */
     :: atomic { claim[c] == ASKED && !away -> heard_of(o); stored[c] = true; claim[c] = MADE; lost_for = 0 }  /* CLAIM */
     :: atomic { ACTS(o) && claim[c] == MADE -> claim[c] = HELD }                                   /* _take_in */
-    :: atomic { ACTS(o) && (claim[c] == ASKED || claim[c] == MADE) -> claim[c] = LOST }            /* _end_line */
+    :: atomic { ACTS(o) && (claim[c] == ASKED || claim[c] == MADE) -> claim[c] = LOST }            /* _close_tracking_connection */
     :: atomic { ACTS(o) && claim[c] == LOST && !away -> stored[c] = false; claim[c] = NONE }       /* _settle */
     :: atomic { ACTS(o) && claim[c] == HELD -> claim[c] = ENDED }                                  /* acknowledge */
     :: atomic { ACTS(o) && claim[c] == ENDED && !away -> stored[c] = false; claim[c] = GONE }      /* HDEL */
     :: atomic { ACTS(o) && claim[c] == GONE -> claim[c] = NONE }                                   /* Owner.heard */
-    :: atomic { ACTS(o) && claim[c] == GONE -> claim[c] = ENDED }                                  /* _end_line */
+    :: atomic { ACTS(o) && claim[c] == GONE -> claim[c] = ENDED }                                  /* _close_tracking_connection */
     od
 }
 
