@@ -146,12 +146,12 @@ class Broker:
         self.items: list[Item] = []
         self.away = False
 
-    def publish_texts(self, _queue: str | None, texts: Sequence[str]) -> None:
-        """As the publisher's."""
+    def publish_texts(self, _queue: str | None, texts: Sequence[str], *, most: int = publisher.MAX_TEXTS) -> None:
+        """Queue texts as the publisher does: several Celery messages in one step."""
         if self.away:
             raise publisher.PublishError(range(len(texts)), ConnectionError("away"))
         if texts:
-            self.items.append(Item(list(texts)))
+            self.items += [Item(list(texts[start : start + most])) for start in range(0, len(texts), most)]
             stand("published")
 
 
