@@ -1,4 +1,4 @@
-"""What workers announce: plain Django signals, sent in the worker's process.
+"""Declare the plain Django signals that are sent in a worker's process when a delivery fails or dies (decision 0042).
 
 Both carry ``delivery`` (a `signalbus.context.CurrentDelivery`) and ``error``, the exception; the sender is the signal's
 name.

@@ -1,4 +1,4 @@
-"""The Django app: finds every app's signals and receivers at start-up."""
+"""The Django app: import every app's signals and receivers at start-up."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The Celery app that carries the messages: the host's own, or one that is good for a bus.
+"""Provide the Celery app that carries the messages: the host's own, or our own one (decision 0005).
 
-``celery -A signalbus worker`` finds ``signalbus.celery.app``, which is made when it is first asked for.
+``celery -A signalbus worker`` finds ``signalbus.celery.app``, which is made on its first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one reader of ``settings.SIGNALBUS``: typed, checked, each key with a default that works."""
+"""Read ``settings.SIGNALBUS``: typed, checked, each key with a default that works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The delivery that this thread or task is running, if any."""
+"""Keep the current delivery: the one that this thread or task is running, if any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A private Valkey server for tests and development: on a unix socket, gone with the process that started it."""
+"""Run a private Valkey server for tests and development, on a unix socket; it ends with the process that started it."""
 
 from __future__ import annotations
 

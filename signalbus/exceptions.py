@@ -1,4 +1,4 @@
-"""Every error that signalbus raises: one shallow tree, each error with its evidence and its cure."""
+"""Define every error that signalbus raises: one shallow tree, each error with its evidence and its remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of the ledger: messages, their deliveries, and the lanes through which they are published."""
+"""Define the tables of the ledger: messages, their deliveries, the state of each queue, and the keys to lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pytest fixtures, found by themselves, with the names of the functions in ``signalbus.testing``."""
+"""Provide pytest fixtures with the names of the functions in ``signalbus.testing``; pytest loads this plugin itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When to try again: a pure decision, which someone else obeys."""
+"""Decide the delay before the next attempt of a delivery; `receiving.running` carries the decision out."""
 
 from __future__ import annotations
 

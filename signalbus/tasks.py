@@ -1,4 +1,4 @@
-"""The one Celery task, with one name for every signal: what a worker does not know is parked, never discarded."""
+"""Define the one Celery task of all signals: a worker parks messages of unknown signals, and never discards them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For the tests of projects that send and receive: with the real codec, and without a broker."""
+"""Test tools for projects: capture what is sent, and deliver it in the test, with the real codec and no broker."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which commits decide over what is sent now, and how they are waited for: all that is known here of transactions.
+"""Wait for the commit of the transactions that a send belongs to (decisions 0004, 0024).
 
-The ledger's transaction decides, if one is open; else all others that are. A savepoint that is rolled back takes what
-was sent in it. In a ``TestCase`` what the test has opened itself does not count beside what the code under test opens.
+The send waits for the ledger's transaction, if one is open, else for all open ones. A rolled back savepoint drops what
+was sent in it. In a ``TestCase`` the transactions of the test itself do not count beside those of the code under test.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""System checks: what `manage.py check`, and a worker's start, say of a set-up that cannot work."""
+"""System checks: `manage.py check` and a worker's start report a set-up that cannot work."""
 
 from __future__ import annotations
 

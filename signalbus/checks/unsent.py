@@ -1,8 +1,8 @@
 """Find receivers that wait for a sender which never sends, as after ``sender=`` was given the wrong class.
 
-Such a receiver is silent: nothing is sent, so nothing fails. The sources of the project are read for the calls of
-``send()`` and its like; nothing is imported for it. A receiver is told of only if all senders of its signal are known,
-and its own is not among them.
+Such a receiver is silent: nothing is sent, so nothing fails. The check reads the project's sources for the calls of
+``send()`` and its like, and imports nothing. It reports a receiver only if all senders of its signal are known, and its
+own is not among them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Find what a project wrote and this process does not see: receivers in modules that nobody imports, unused signals.
+"""Find receivers in modules that this process did not import, and signals without a receiver.
 
-Nothing is imported for it: the sources of the installed apps are read, those alone that speak of signals.
+The check imports nothing: it reads the sources of the installed apps that mention signals.
 """
 
 from __future__ import annotations

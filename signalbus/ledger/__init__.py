@@ -1,6 +1,6 @@
 """The ledger: all reads and writes of the tables of messages and deliveries.
 
-Only the database's clock decides what is due. Times that people read come from it as well.
+Only the database's clock decides which rows are due. Times that people read come from it as well.
 """
 
 from signalbus.ledger.attempts.lost_rows import LastRun, last_run, lost_claim, settle_lost

@@ -1,4 +1,4 @@
-"""What messages are made of on their way out: whom they go to, what they are about, whose children they are."""
+"""The outgoing message and its parts: routes by queue, subject, ordering key and lineage."""
 
 from __future__ import annotations
 

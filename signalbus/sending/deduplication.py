@@ -1,4 +1,4 @@
-"""What a signal says of messages that are not needed twice, and how the ledger is to keep one."""
+"""Deduplication: read ``unique=`` and ``debounce=``, and compute the key that equal messages share (decision 0035)."""
 
 from __future__ import annotations
 

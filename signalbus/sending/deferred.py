@@ -1,4 +1,4 @@
-"""Records what is published later, or not at all because an equal message waits."""
+"""Record messages that are scheduled for later, or deduplicated by a waiting one (decision 0035)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One send on its way from the payload to the outbox."""
+"""One send that takes the general way from the payload to the outbox; `plan` has the fast path."""
 
 from __future__ import annotations
 

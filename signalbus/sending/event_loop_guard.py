@@ -1,4 +1,7 @@
-"""What a running event loop forbids on its thread: databases, to Django's mind, and to wait for coroutines."""
+"""Detect a running event loop, which forbids database queries on its thread, and call a function on another thread.
+
+Decision 0018.
+"""
 
 from __future__ import annotations
 

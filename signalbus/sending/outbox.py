@@ -1,4 +1,7 @@
-"""Between send() and the broker: waits for the commit, and keeps what the broker does not take."""
+"""The outbox: record messages, publish them after the commit, and note those that the broker did not take.
+
+Decisions 0004 and 0024.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From payloads to messages: what is the same for all messages of a signal from one sender is written once."""
+"""Encode payloads into messages; cache what all messages of a signal from one sender share as a plan."""
 
 from __future__ import annotations
 

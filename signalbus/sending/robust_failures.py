@@ -1,4 +1,4 @@
-"""What could not be sent, and raised for nobody: an error in the log, and dead deliveries in the ledger."""
+"""Record a failed ``send_robust()``: an error in the log, and dead deliveries in the ledger (decision 0017)."""
 
 from __future__ import annotations
 

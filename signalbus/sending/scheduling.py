@@ -1,4 +1,4 @@
-"""Sending for later: what is not due yet waits in the ledger, and can be taken back."""
+"""Scheduling: `send_later` records a message until it is due, and `cancel` discards one that has not begun."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling what becomes of messages in their sender's process: an event for each delivery."""
+"""Emit the events of messages in their sender's process, one for each delivery (decision 0042)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals: declared, connected and sent as Django's are; what is connected here runs in a worker."""
+"""The `Signal` class: declared, connected and sent as Django's own; its receivers run in a worker."""
 
 from __future__ import annotations
 

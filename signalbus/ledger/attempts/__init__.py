@@ -1,1 +1,1 @@
-"""The ledger as an attempt needs it: take the row of a delivery, keep its turn, park what this worker does not know."""
+"""The ledger's functions for an attempt: own the row of a delivery, keep the order of a key, park unknown messages."""

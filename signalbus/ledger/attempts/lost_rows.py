@@ -1,4 +1,4 @@
-"""Runs that ended with their process: which attempt that was, and how it is written down as failed."""
+"""Find the attempts whose process was lost, and record them as failed (decision 0044)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The worker's right to run a delivery: the lock on its row; under suspicion, a claim that is committed before.
+"""Own a delivery while it runs: by the lock on its row, or by a claim that is committed first (decision 0028).
 
-An atomic receiver's first statement says that its delivery is done, which is true once its transaction commits. If the
-worker dies, the database takes the word back, and gives the row free.
+The first statement of an atomic receiver's transaction sets its delivery to done, which is true once the transaction
+commits. If the worker dies, the database rolls the statement back and frees the row.
 """
 
 from __future__ import annotations

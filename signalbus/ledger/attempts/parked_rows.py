@@ -1,4 +1,4 @@
-"""What a worker could not run: what it does not know yet is parked, what nobody vouches for is refused."""
+"""Park messages that this worker's code does not know (decision 0003), and quarantine texts that fail verification."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whose turn it is, where a signal asks for order: with one key to one receiver, one at a time.
+"""Sequencing: run the deliveries of one ordering key to one receiver one at a time (decision 0036).
 
-Who may run is the head, the lowest position that is not over, whatever message is at hand; the lock on its row is the
-key's lock.
+The delivery with the lowest open position of its key, the head, may run, whichever message a worker holds; the lock on
+its row is the key's lock.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What all of the ledger is built on: the database's clock and dialect, and the rows of messages and deliveries."""
+"""The base of the ledger: the database's clock and dialect, and the rows of messages and deliveries."""

@@ -1,4 +1,4 @@
-"""The time of the ledger's database, by which everything is due: workers' and senders' clocks differ."""
+"""Read the clock of the ledger's database, which decides what is due: the clocks of workers and senders differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a delivery that has a row: kept, due, published, claimed, settled."""
+"""Change the state of a delivery's row: recorded, due, published, claimed, settled."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What databases say differently, in the statements that stand on every message's way.
+"""The SQL dialects of the databases, for the statements on the hot paths.
 
-Raw SQL there: the ORM takes 2.3 to 2.7 times as long for the same rows. Everything off that way uses the ORM.
+Hot paths use raw SQL: the ORM takes 2.3 to 2.7 times as long for the same rows. All other statements use the ORM.
 """
 
 from __future__ import annotations

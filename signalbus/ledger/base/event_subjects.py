@@ -1,4 +1,4 @@
-"""Telling events of rows: what a statement changes here is told after the commit of its transaction."""
+"""Emit the events of changed rows, after the commit of their transaction (decision 0042)."""
 
 from __future__ import annotations
 

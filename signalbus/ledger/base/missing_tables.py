@@ -1,4 +1,4 @@
-"""Says what to do where the ledger's tables do not exist yet, or are those of an earlier version."""
+"""Raise a clear error if the ledger's tables do not exist yet, or are those of an earlier version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of what is sent: written at send(), in the sender's transaction."""
+"""Record the rows of sent messages, in the sender's transaction (decision 0024)."""
 
 from __future__ import annotations
 

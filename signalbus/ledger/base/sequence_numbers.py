@@ -1,4 +1,4 @@
-"""The places of messages in the order of their key, given at send().
+"""Assign each message its position in the order of its key, at send() (decision 0036).
 
 Each message takes the next position of its key in its sender's transaction. That locks the key until the commit, so
 positions are in the order of commits on every database, and a rollback gives them back.

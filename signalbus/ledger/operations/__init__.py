@@ -1,1 +1,1 @@
-"""The ledger as people need it: list, retry and discard by hand, audit, and count what waits."""
+"""The ledger's operations for people: list, retry and discard deliveries by hand, audit, and count what waits."""

@@ -1,7 +1,7 @@
-"""Conservation: what was sent is done, skipped, dead, discarded, retrying, waiting, running, or missing.
+"""Audit the ledger: count each delivery as done, skipped, dead, discarded, retrying, waiting, running or missing.
 
-Missing is what is lost by the sweeper's own rule, and what a message names and has no row for. The text of a message
-that was recorded names all whom it was for, and a purge takes a message with all its rows, or leaves all of them.
+A delivery is missing if it is lost by the sweeper's own rule, or if its message names it and it has no row. The text of
+a recorded message names all its recipients, and a purge deletes a message with all its rows or with none.
 """
 
 from __future__ import annotations

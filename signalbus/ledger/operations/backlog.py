@@ -1,4 +1,4 @@
-"""What waits for a worker, by queue, and when one was last heard of: for people who ask, not for the sweepers."""
+"""Report by queue the deliveries that wait, and when a worker last consumed it: for people, not for sweepers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people do with what failed: list it, try it again, give it up."""
+"""List, retry and discard failed deliveries by hand."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The ledger as ``send()`` needs it: messages for later, deduplicated ones, and those that could not be sent."""
+"""The ledger's functions for ``send()``: messages for later, deduplicated ones, and those that could not be sent."""

@@ -1,4 +1,4 @@
-"""What waits for its time, and what is taken back before anybody has begun it."""
+"""Record messages that are due later, and cancel messages that no worker has begun."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What is not needed twice: while a message waits, it stands for equal ones, or the next one takes its place.
+"""Deduplicate messages: a waiting message stands for equal later ones, or the last of a burst replaces the others.
 
-The row of a key is locked until the sender's commit, so senders of one key come one after the other, on every database.
-What a sender relies on, it holds until its own commit: it must not run before, and a rollback must find it unchanged.
+The sender locks the row of the key until its commit, so senders of one key follow each other on every database. It also
+locks the message that stands for its own until its commit: that must not run before, and a rollback must find it
+unchanged (decision 0035).
 """
 
 from __future__ import annotations

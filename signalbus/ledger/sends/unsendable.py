@@ -1,4 +1,4 @@
-"""What never became a message: dead from the beginning, without a text that could be retried."""
+"""Record dead deliveries of a message that could not be encoded: they have no text to retry (decision 0017)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The ledger as the sweeper needs it: find what is due, admit retries, and purge what is over."""
+"""The ledger's functions for the sweeper: find due rows, admit retries, and purge closed messages."""

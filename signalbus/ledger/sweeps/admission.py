@@ -1,8 +1,8 @@
-"""How many retries of one receiver are on their way at a time, so that one that fails takes no time from the others.
+"""Limit how many retries of one receiver are in flight, so that a failing receiver does not delay the others.
 
-Each worker's sweeper admits due retries up to the receiver's share of that worker: half of its processes, or threads.
-What is on its way stands in the rows, with the worker that admitted it: nothing is counted in memory, the shares of all
-workers add up to half of the fleet, and what a worker admitted that was killed since is nobody's share any more.
+Each worker's sweeper admits due retries up to the receiver's share of that worker: half of its processes, or threads
+(decision 0041). The rows name the worker that admitted a retry, and nothing is counted in memory: the shares of all
+workers add up to half of the fleet, and retries that a killed worker admitted count in no share any more.
 """
 
 from __future__ import annotations

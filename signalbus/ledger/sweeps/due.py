@@ -1,10 +1,10 @@
-"""What is to be published now: what is due, and what was published and is lost.
+"""Find the rows to publish now: those that are due, and those that were published and lost (decision 0029).
 
-A row that waits in a long queue is late, and to publish it again would feed the fire; one that is not in the queue any
-more is lost. Markers tell the two apart, signed messages of our own through each queue: what was published before one
-that came back is not in the queue. A worker may have it, though, and get to it in a moment: the rest of a batch, and
-what it has fetched ahead. So it is the next marker, some time later, that tells: what was published before the one that
-came back before it, and is still open and held by nobody, is lost.
+A row that waits in a long queue is late, and publishing it again would make the queue longer; a row that is not in the
+queue any more is lost. Markers, signed messages of our own through each queue, tell the two apart: when a marker comes
+back, messages published before it have left the queue. A worker may still have such a message in flight, in a batch or
+prefetched. So the decision waits for the next marker: a message is lost if it was published before the marker that came
+back first, and is still open and unclaimed when the next one has come back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is over is kept for a while, and then cleared away: by the sweepers one at a time, a little at once."""
+"""Purge closed messages after their retention time: one sweeper at a time, in small batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The connections and caches of a worker: kept between messages, mended after a receiver, never a parent's."""
+"""Connection management in a worker: keep connections between messages, reset them after a receiver, share none.
+
+Decisions 0011 and 0013.
+"""
 
 from __future__ import annotations
 

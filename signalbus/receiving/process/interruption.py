@@ -1,4 +1,4 @@
-"""Whether a run was cut off from outside, and whether that was the worker's own shutdown: then it was no attempt."""
+"""Detect that a run was interrupted from outside, and whether by the worker's own shutdown (decision 0014)."""
 
 from __future__ import annotations
 

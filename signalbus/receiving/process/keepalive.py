@@ -1,4 +1,4 @@
-"""What a worker asks PostgreSQL to do about a machine that vanishes: free what it had locked, within half a minute.
+"""Set TCP keepalive on PostgreSQL's side: it frees the locks of a worker's machine that vanished within half a minute.
 
 Without this its locks, and so what it was running, stay for as long as the operating system keeps a dead connection:
 two hours.

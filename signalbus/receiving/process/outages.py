@@ -1,4 +1,4 @@
-"""What fails again and again while a database or a broker is away: told of when it begins and ends, not each time."""
+"""Log an outage of a database or a broker when it begins and when it ends, not at each failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancel the queries of receivers that were interrupted while their server still worked for them.
+"""Cancel the queries of interrupted receivers that the database server still executes.
 
 The server goes on with such a query, and keeps the locks of its transaction: among them that of the delivery's own row,
 whose outcome could not be recorded. psycopg can cancel the query. PyMySQL closes its own end of the connection, so the

@@ -1,8 +1,8 @@
-"""Notice what a receiver changes for its whole database session, and close that connection after the run.
+"""Detect statements that change a receiver's database session, and close that connection after the run (decision 0039).
 
 Workers keep their connections. A role, a ``search_path``, a setting, an advisory lock or a temporary table of one run
-would be the next run's as well. The statements of a receiver are looked at on their way to the driver; a connection
-whose session was changed is closed, so that the next run begins with a fresh one, as a request does by default.
+would be the next run's as well. This module inspects the statements of a receiver on their way to the driver, and
+closes a connection whose session was changed: the next run begins with a fresh one, as a request does by default.
 """
 
 from __future__ import annotations

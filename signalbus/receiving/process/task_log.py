@@ -1,4 +1,4 @@
-"""What Celery's own lines about our task say: which signal and receiver it was about, and what became of them.
+"""Complete Celery's own log lines about our task: add the signals, the receivers and the outcomes of their deliveries.
 
 Celery logs a line when a worker gets a message, and one when its task has returned, which it calls "succeeded" whatever
 became of the deliveries. A filter completes both for our task, and leaves those of all other tasks alone.

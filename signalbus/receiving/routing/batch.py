@@ -1,4 +1,4 @@
-"""The texts of one Celery message, one after the other, until they are all delivered or its time is over."""
+"""Deliver the texts of one Celery message in order, until all are done or its time is over (decision 0032)."""
 
 from __future__ import annotations
 

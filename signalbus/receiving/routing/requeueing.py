@@ -1,4 +1,4 @@
-"""What a worker gives back to its queue, so that nothing slow keeps it from everybody else."""
+"""Requeue texts that this worker has not begun, so that a slow receiver does not delay them."""
 
 from __future__ import annotations
 

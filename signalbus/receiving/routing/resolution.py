@@ -1,4 +1,4 @@
-"""From a message to its receivers: each is looked up here, and what this worker does not know is parked."""
+"""Resolve a message's recipients to receivers, and park those that this worker does not know (decision 0003)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a queue's text to a message: verified first, then read; what cannot be opened is kept, and never run."""
+"""Verify a text from a queue, then read it as a message; quarantine a text that fails, and never run it."""
 
 from __future__ import annotations
 

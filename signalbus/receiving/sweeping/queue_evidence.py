@@ -1,4 +1,4 @@
-"""What the queues can testify to an audit: markers that come back through them, or that they hold nothing."""
+"""Gather evidence from the queues for an audit: returned markers, or an empty queue (decision 0029)."""
 
 from __future__ import annotations
 

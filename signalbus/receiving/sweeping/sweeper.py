@@ -1,4 +1,4 @@
-"""Publishes what is due: retries, what the broker did not take, what was parked or lost. One in every worker."""
+"""The sweeper thread, one in every worker: publish due retries, unpublished messages, parked and lost ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Celery worker process needs besides the task: its queues, a sweeper, and clean connections."""
+"""Set up a Celery worker: its queues, its sweeper, and clean connections in each process (decision 0013)."""
 
 from __future__ import annotations
 

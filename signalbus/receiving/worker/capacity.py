@@ -1,4 +1,4 @@
-"""What a worker tells the transport that claims for it: what it can begin, what runs, and what never will."""
+"""Report a worker's free capacity to the transport: which messages can begin, which run, and which never will."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the main process of our own app's worker lets in: our task's messages, and what one of us has sealed."""
+"""Filter what our own app's worker accepts in its main process: our task's messages, sealed ones (decision 0015)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a worker's main process makes of a Celery message for our task, before any child sees it.
+"""Rebuild a Celery message for our task as a flat request, in the main process, before a child gets it (decision 0012).
 
-Whoever can write to the broker chooses everything in such a message. Celery hands it to a child as it came: arguments
-or headers nested a few hundred deep end the main process when they are pickled, and so does a message without an id.
+A writer to the broker chooses everything in such a message. Celery hands it to a child unchanged: arguments or headers
+nested a few hundred deep end the main process when they are pickled, and so does a message without an id.
 """
 
 from __future__ import annotations

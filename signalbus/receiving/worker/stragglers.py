@@ -1,6 +1,6 @@
-"""Looks after those who share a message with a text that hangs: what has not begun is given back to the queue.
+"""Straggler watchdog: requeue the messages of a batch that are stuck behind a slow one (decision 0032).
 
-Only where the transport can do so : our own on Redis. Elsewhere a batch gives its worker back between two texts.
+Only our own transport, on Redis, can requeue them. On other brokers a batch ends between two texts when it is too long.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lets go of what could not be acknowledged: it would count as work under way for ever."""
+"""Forget requests whose message could not be acknowledged: they would count as active for ever."""
 
 from __future__ import annotations
 
