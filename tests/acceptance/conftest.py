@@ -1,4 +1,4 @@
-"""A cluster of processes for each test: a broker, a result backend, a worker of this checkout, and their database."""
+"""The processes of each test: a broker, a result backend, a worker of this checkout, and their database."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def default_redis_backend() -> Iterator[ValkeyNode]:
 
 @pytest.fixture
 def celery_broker(request: pytest.FixtureRequest) -> Iterator[CeleryTestBroker]:
-    """The one broker that runs as a process here; this process's bus publishes to it as well."""
+    """The broker's process; this process's bus publishes to it as well."""
     if BROKER is None:
         node = request.getfixturevalue("celery_redis_broker")
     else:
@@ -110,13 +110,13 @@ def default_worker_container(
 
 @pytest.fixture
 def celery_worker(celery_setup_worker: CeleryTestWorker) -> CeleryTestWorker:
-    """The one kind of worker; asked for by name, so that pytest sees the pools that it is to run with."""
+    """The worker, requested by name so that pytest sees the pools that it runs with."""
     return celery_setup_worker
 
 
 @pytest.fixture(autouse=True)
 def current_app() -> Iterator[None]:
-    """pytest-celery makes its setup's app the current one, and leaves it there."""
+    """Restore the current app, which pytest-celery replaces."""
     state: Any = _state
     current, default = state._tls.current_app, state.default_app
     yield

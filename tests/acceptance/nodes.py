@@ -1,4 +1,4 @@
-"""pytest-celery's nodes on processes instead of containers: the same tests, and no Docker."""
+"""pytest-celery's nodes as processes instead of containers: the same tests without Docker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ READY_TIMEOUT = 30.0
 
 
 class Server(Protocol):
-    """What a handle holds: an embedded server, or a worker."""
+    """The server of a handle: an embedded server, or a worker."""
 
     @property
     def pid(self) -> int | None:
@@ -35,7 +35,7 @@ class Server(Protocol):
 
     @property
     def log(self) -> str:
-        """What it has written."""
+        """Return its output."""
 
     def start(self) -> Any:
         """Start it."""
@@ -45,7 +45,7 @@ class Server(Protocol):
 
 
 class ProcessHandle:
-    """Stands where pytest-celery expects docker-py's container.
+    """Replaces the container of docker-py that pytest-celery expects.
 
     Args:
         name: as the node's name.
@@ -70,11 +70,11 @@ class ProcessHandle:
 
     @property
     def status(self) -> str:
-        """Docker's word for how it is."""
+        """Return Docker's word for its state."""
         return "exited" if self.server.pid is None else "running"
 
     def reload(self) -> None:
-        """Nothing is cached."""
+        """Do nothing, because nothing is cached."""
 
     def logs(self) -> bytes:
         """Return what the process has written since its last start."""
@@ -110,11 +110,11 @@ class ProcessHandle:
         return done.returncode, done.stdout
 
     def remove(self, **_options: object) -> None:
-        """Nothing is kept."""
+        """Do nothing, because nothing is kept."""
 
 
 def wait_until_ready(handle: ProcessHandle, prompt: str) -> bool:
-    """Wait for the word that a process is ready; fail at once if it has ended, where the stock nodes wait on."""
+    """Wait until a process says that it is ready; fail at once if it has ended."""
 
     def said() -> bool:
         running = handle.status == "running"

@@ -1,4 +1,4 @@
-"""What waits long is late, not lost: a real worker behind a backlog, and a key that is gone."""
+"""A message that waits long is late, not lost: a real worker with a backlog, and a key that is gone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECONDS = 75.0  # that the backlog takes at least: MESSAGES times the 50 ms of i
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("database", ["postgres", "sqlite"])
 def test_a_backlog_is_not_published_again(start_worker: Callable[..., Worker], valkey: EmbeddedValkey):
-    """The number of items on the broker never grows, but for a marker; each delivery is published and run once."""
+    """The number of items on the broker grows by a marker at most; each delivery is published and run once."""
     for number in range(MESSAGES):
         lingering.send(None, number=number)
     start_worker(concurrency=1, environment=TESTS_SETTINGS)
@@ -59,10 +59,10 @@ def test_a_backlog_is_not_published_again(start_worker: Callable[..., Worker], v
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("on_the_broker", [True, False])
-def test_a_key_that_is_gone_strands_nothing(
+def test_a_key_that_is_gone_loses_nothing(
     start_worker: Callable[..., Worker], valkey: EmbeddedValkey, on_the_broker: bool
 ):
-    """Rows are signed anew: what was sent under a key that no worker holds is delivered, once each."""
+    """Messages under a key that no worker has are signed anew and delivered, once each."""
     for number in range(10):
         arriving.send(None, label=str(number))
     if not on_the_broker:

@@ -1,4 +1,4 @@
-"""The benchmark runs: a few of its rows, at a scale at which their numbers mean nothing."""
+"""The benchmark runs: some of its rows, at a scale at which their numbers mean nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(*words: str) -> str:
 
 
 def test_rows_are_measured_printed_and_written(tmp_path: Path):
-    """Each chosen row is a line of the table and of the JSON, with a ratio, and with the processor time of a worker."""
+    """Each chosen row is in the table and in the JSON, with a ratio and a worker's processor time."""
     path = tmp_path / "bench.json"
     only = [word for row in ROWS for word in ("--only", row)]
 
@@ -46,7 +46,7 @@ def test_rows_are_measured_printed_and_written(tmp_path: Path):
 
 
 def test_every_part_lists_its_rows():
-    """`--list` tells what can be measured, and measures nothing."""
+    """`--list` lists the rows, and measures nothing."""
     rows = run("--list").splitlines()
 
     assert {"drain, prefork: nothing, sent in batches", "backlog", "a million rows settled, postgres"} <= set(rows)

@@ -1,4 +1,4 @@
-"""What workers have claimed is neither lost nor run twice: killed, stopped, beside workers with kombu's transport.
+"""Claimed messages are neither lost nor run twice: with kills, shutdowns, and workers with kombu's transport.
 
 SIGNALBUS_CLAIMS=60 makes so many kills, and stops, of each kind.
 """
@@ -33,7 +33,7 @@ KOMBUS = {"KOMBUS_TRANSPORT": "1"}
 
 
 class Fleet:
-    """Workers on one queue, under a steady load that leaves a line for each run."""
+    """Workers on one queue, under a steady load; each run writes a line."""
 
     def __init__(self, start: Callable[..., Worker], log: Path, client: Any, pool: str) -> None:
         self.sent = 0
@@ -73,8 +73,8 @@ class Fleet:
             sender.join()
 
     def restart(self, worker: Worker) -> None:
-        """Stop a worker gently, and start it again, where it was."""
-        stop_gently(worker)
+        """Stop a worker warmly, and start it again."""
+        stop_warmly(worker)
         worker.start()
         worker.wait_until_ready()
 
@@ -83,7 +83,7 @@ class Fleet:
         return Counter(self._log.read_text().split())
 
     def settle(self, timeout: float = 15.0) -> None:
-        """Wait until each has run, and nothing is held or waits.
+        """Wait until each message has run, and none is claimed or waits.
 
         Args:
             timeout: seconds in which one of those that are missing has to run.
@@ -103,7 +103,7 @@ class Fleet:
         return len(self.runs()) != ran
 
     def twice(self) -> list[str]:
-        """Return what has run more than once."""
+        """Return the messages that ran more than once."""
         return [label for label, times in self.runs().items() if times > 1]
 
 
@@ -117,20 +117,20 @@ def fleet(start_worker: Callable[..., Worker], tmp_path: Path, valkey: EmbeddedV
 
 
 def kill(worker: Worker) -> None:
-    """End a worker and its children, as a machine's end does."""
+    """End a worker and its children, as the end of its machine would."""
     assert worker.pid is not None
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
 
 
-def stop_gently(worker: Worker) -> None:
-    """Stop a worker as a deployment does, and let it finish what it has begun."""
+def stop_warmly(worker: Worker) -> None:
+    """Stop a worker as a deployment does, and let it finish its running receivers."""
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0, worker.log
 
 
 def pause() -> None:
-    """Let some time go by under load; how long is no matter."""
+    """Let some time go by under load; its length does not matter."""
     threading.Event().wait(random.uniform(0.1, 0.6))
 
 
@@ -138,8 +138,8 @@ pytestmark = pytest.mark.parametrize("database", ["sqlite"])
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_stops_and_kills_lose_nothing_and_a_gentle_stop_runs_nothing_twice(fleet: Fleet, pool: str):
-    """What a killed one held comes back within ten seconds; what had begun of it runs again."""
+def test_stops_and_kills_lose_nothing_and_a_warm_stop_runs_nothing_twice(fleet: Fleet, pool: str):
+    """A killed worker's messages are redelivered within ten seconds; those that had begun run again."""
     workers = fleet.start_all({}, {})
     with fleet.load():
         for number in range(KILLS):
@@ -165,7 +165,7 @@ def test_stops_and_kills_lose_nothing_and_a_gentle_stop_runs_nothing_twice(fleet
 
 @pytest.mark.parametrize("pool", ["prefork"])
 def test_beside_kombus_transport(fleet: Fleet):
-    """Both share the queue; the one restores what the other held when it was killed."""
+    """Both kinds of workers share the queue, and each restores the claims of a killed one of the other kind."""
     ours, kombus = fleet.start_all({}, KOMBUS)
     with fleet.load():
         for _ in range(KILLS // 2):  # kombu's worker, stopped under load, hangs now and then
@@ -187,7 +187,7 @@ def test_beside_kombus_transport(fleet: Fleet):
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_rolling_change_of_the_transport(fleet: Fleet):
-    """Worker by worker to the other one and back, under load; then again, and those that claim are killed.
+    """Workers change to the other transport and back, under load; then again, and those that claim are killed.
 
     Those with kombu's are not: what one has just taken off the list is lost with it.
     """
@@ -198,7 +198,7 @@ def test_a_rolling_change_of_the_transport(fleet: Fleet):
     with fleet.load():
         for number in range(max(KILLS, 4)):
             pause()
-            stop_gently(workers.pop(0))
+            stop_warmly(workers.pop(0))
             workers += fleet.start_all(kinds[number // 2 % 2])
     fleet.settle()
     assert not fleet.twice()
@@ -207,15 +207,15 @@ def test_a_rolling_change_of_the_transport(fleet: Fleet):
         for number in range(max(KILLS, 4)):
             pause()
             kombus = "KOMBUS_TRANSPORT" in workers[0].environment
-            (stop_gently if kombus else kill)(workers.pop(0))
+            (stop_warmly if kombus else kill)(workers.pop(0))
             workers += fleet.start_all(kinds[number // 2 % 2])
     fleet.settle(timeout=30)
     assert len(fleet.twice()) <= 4 * KILLS
 
 
 @pytest.mark.parametrize("pool", ["solo", "prefork", "threads"] if KILLS > 2 else ["solo"])
-def test_long_work_is_not_given_out_twice(fleet: Fleet):
-    """Though the visibility timeout of the other worker is shorter, and it has nothing to do."""
+def test_long_work_is_not_redelivered(fleet: Fleet):
+    """The other worker has a shorter visibility timeout, and nothing to do."""
     options = '{"visibility_timeout": 6, "unacked_restore_interval": 1}'
     impatient = {"CELERY_BROKER_TRANSPORT_OPTIONS": options}
     fleet.start_all(impatient)

@@ -1,4 +1,4 @@
-"""A worker's database connections, between its messages."""
+"""A worker's database connections between its messages."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ END = {"postgresql": "SELECT pg_terminate_backend(%s)", "mysql": "KILL %s"}
 
 
 def backends() -> set[int]:
-    """Return the server's numbers of the connections of others than this test."""
+    """Return the server's process ids of all connections but this test's."""
     with connection.cursor() as cursor:
         cursor.execute(OTHERS[connection.vendor])
         return {number for (number,) in cursor.fetchall()}
 
 
 def end_backends() -> None:
-    """End the connections of others, as a server does that restarts."""
+    """End the other connections, as a restart of the server does."""
     for number in backends():
         # A sweeper's may have ended meanwhile.
         with suppress(OperationalError), connection.cursor() as cursor:
@@ -44,14 +44,14 @@ def end_backends() -> None:
 
 
 def save_and_wait(slug: str) -> None:
-    """Save a cohort, and wait for what its receiver writes."""
+    """Save a cohort, and wait for its receiver's row."""
     academy, _ = Academy.objects.get_or_create(name="Academy", slug="academy")
     cohort = Cohort.objects.create(academy=academy, name=slug, slug=slug)
     wait_until(FormEntry.objects.filter(kind="cohort created", subject=str(cohort.pk)).exists, what=slug)
 
 
 def test_a_connection_is_kept_and_one_that_died_fails_no_message(start_worker: Callable[..., Worker]):
-    """The next message finds the last one's connection; if the server ended it, a new one, in the first attempt."""
+    """The next message uses the last one's connection; if the server ended it, a new one, in the first attempt."""
     start_worker(concurrency=1)
     save_and_wait("first")
     kept = backends()
@@ -98,8 +98,8 @@ def test_children_have_pools_of_their_own(start_worker: Callable[..., Worker], o
     assert worker.wait(20) == 0
 
 
-def test_a_pool_is_used_where_nothing_is_forked(start_worker: Callable[..., Worker]):
-    """In a pool of threads the receivers share the process's own, which the sweeper leaves alone."""
+def test_a_pool_of_connections_is_used_without_forks(start_worker: Callable[..., Worker]):
+    """In a pool of threads the receivers share the process's own, and the sweeper does not use it."""
     worker = start_worker(
         pool="threads", environment={"DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_POOL": "1"}
     )

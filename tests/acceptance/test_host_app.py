@@ -65,7 +65,7 @@ def run(code: str, **environment: str) -> None:
 def test_the_hosts_app_carries_the_signals(
     app: str, start_worker: Callable[..., Worker], broker_url: str, database_url: str
 ):
-    """`celery -A host worker` runs receivers, and `celery -A signalbus worker` is the same app on the same queue."""
+    """`celery -A host worker` and `celery -A signalbus worker` are the same app on the same queue."""
     worker = start_worker(app=app, environment=HOST_SETTINGS)
 
     run(SEND, **HOST_SETTINGS, CELERY_BROKER_URL=broker_url, DATABASE_URL=database_url)
@@ -76,10 +76,10 @@ def test_the_hosts_app_carries_the_signals(
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_the_hosts_workers_claim_if_they_are_told_to(
+def test_the_hosts_workers_claim_with_the_setting(
     start_worker: Callable[..., Worker], broker_url: str, database_url: str, valkey: EmbeddedValkey
 ):
-    """By one setting; with Celery's defaults, so that they talk to each other and to people over the same transport."""
+    """Celery's defaults stay, so that the workers exchange messages over the same transport."""
     settings = {"DJANGO_SETTINGS_MODULE": "tests.host.claiming"}
     with redis.Redis.from_url(valkey.redis_url) as client:
         client.delete("unacked_owners")
@@ -97,7 +97,7 @@ def test_the_hosts_workers_claim_if_they_are_told_to(
 def test_a_host_s_tasks_may_travel_as_pickles(
     app: str | None, start_worker: Callable[..., Worker], broker_url: str, database_url: str
 ):
-    """A signal travels as JSON all the same, with the host's app and with ours."""
+    """A signal still travels as JSON, with the host's app and with ours."""
     settings = {"DJANGO_SETTINGS_MODULE": "tests.host.pickling", "CARRIED_BY": app or "", "C_FORCE_ROOT": "1"}
     start_worker(environment=settings)
 
@@ -120,17 +120,17 @@ def test_a_worker_that_takes_no_json_refuses_to_run(broker_url: str, database_ur
 
 
 def test_signalbus_celery_app_is_the_hosts_app():
-    """What `celery -A signalbus` finds is the very app that the host made."""
+    """`celery -A signalbus` finds the same app object."""
     run(IDENTITY, **HOST_SETTINGS)
 
 
 def test_our_own_app_does_not_become_current_or_default():
-    """A host that makes its app after ours was imported finds its own as the current one, in every thread."""
+    """A host's app that is made after ours is the current one, in every thread."""
     run(NOT_TAKEN_OVER, DJANGO_SETTINGS_MODULE="tests.settings")
 
 
 def refused_worker(directory: os.PathLike[str], **environment: str) -> str:
-    """Start a worker that should refuse to run; return what it said."""
+    """Start a worker that should refuse to run; return its output."""
     ended = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "signalbus", "worker"],
         cwd=directory,
@@ -145,7 +145,7 @@ def refused_worker(directory: os.PathLike[str], **environment: str) -> str:
 
 
 def test_a_worker_that_does_not_know_its_settings_says_what_to_set(tmp_path: os.PathLike[str]):
-    """Settings that cannot be imported end the worker with a text that names them and the cure."""
+    """The error names settings that cannot be imported, and the remedy."""
     said = refused_worker(tmp_path, DJANGO_SETTINGS_MODULE="nowhere.settings")
 
     assert "nowhere.settings" in said
@@ -153,14 +153,14 @@ def test_a_worker_that_does_not_know_its_settings_says_what_to_set(tmp_path: os.
 
 
 def test_a_worker_without_signalbus_in_its_apps_refuses_to_run():
-    """It would know neither the task nor a receiver, and Celery would discard what it gets."""
+    """It would know neither the task nor a receiver, and Celery would discard the messages."""
     said = refused_worker(CHECKOUT, DJANGO_SETTINGS_MODULE="tests.host.forgetful")
 
     assert 'Add "signalbus" to INSTALLED_APPS' in said
 
 
 def test_a_worker_without_its_tables_says_migrate(broker_url: str, tmp_path: Path):
-    """What fails could not be kept: the worker ends, and says what to run."""
+    """It could not record failures, so it ends and says what to run."""
     said = refused_worker(
         CHECKOUT, CELERY_BROKER_URL=broker_url, DATABASE_URL=f"sqlite:///{tmp_path / 'empty.sqlite3'}"
     )

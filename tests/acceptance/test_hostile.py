@@ -1,4 +1,4 @@
-"""Promise 6: whoever can write to the broker, but does not hold the key, makes no receiver run.
+"""Promise 6: an attacker who can write to the broker, but does not have the key, makes no receiver run.
 
 The items are pushed straight into the queue's Redis list, as a hostile writer would.
 """
@@ -21,7 +21,7 @@ from signalbus.models import Delivery, State
 from signalbus.transport.unacked import SET_ASIDE
 from signalbus.wire.signing import Signer
 from tasks.marketing.models import FormEntry
-from tests.integration.test_set_aside import ITEMS
+from tests.integration.test_quarantine import ITEMS
 from tests.misbehaving.signals import arriving
 from tests.servers import wait_until
 
@@ -37,13 +37,13 @@ TESTS_SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.settings"}
 
 @pytest.fixture
 def queue(valkey: EmbeddedValkey, broker_url: str) -> Iterator[redis.Redis]:
-    """The broker, as a hostile writer has it."""
+    """The broker, as an attacker can use it."""
     with redis.Redis.from_url(valkey.redis_url) as client:
         yield client
 
 
 def good_text(queue: redis.Redis) -> tuple[str, dict[str, Any]]:
-    """Send a real signal while no worker runs, and take what it put on the queue: a text, and its envelope."""
+    """Send a real signal while no worker runs, and return its text and its queue item."""
     arriving.send(sender=None, label="stolen")
     item: Any = queue.lpop("signalbus")
     envelope = json.loads(item)
@@ -83,14 +83,14 @@ def nested(levels: int) -> Any:
 
 
 def sealed_item(queue: redis.Redis) -> str:
-    """Publish a task of the checkout's as its own app does, and take what that put on the queue."""
+    """Publish a task of the checkout through its own app, and return the queue item."""
     celery.get_app().send_task(TAG, args=[1, "sealed"])
     item: Any = queue.lpop("signalbus")
     return str(item.decode())
 
 
 def items_for_other_tasks(text: str, envelope: dict[str, Any], sealed: str) -> dict[str, str]:
-    """Make items for tasks of our own app's worker that are not its one of ours; none is what a key holder wrote."""
+    """Make items for other tasks of our own app's worker, none of which a key holder wrote."""
     signal = with_arguments(envelope, [[text]])
     tag = with_arguments(envelope, [1, "unsigned"])
     deep = with_arguments(envelope, [nested(600)])
@@ -201,10 +201,10 @@ def mutated(text: str) -> str:
     return text[:at] + ("x" if text[at] != "x" else "y") + text[at + 1 :]
 
 
-def test_promise_6_bad_input_forged_and_garbage_items_run_nothing_and_end_nobody(
+def test_promise_6_bad_input_forged_and_garbage_items_run_nothing_and_end_no_worker(
     queue: redis.Redis, start_worker: Callable[..., Worker]
 ):
-    """Of over 13 kinds of hostile items none runs a receiver; the worker lives, and the next good message is quick."""
+    """Of over 13 kinds of hostile items none runs a receiver; the worker lives, and the next valid message is quick."""
     text, envelope = good_text(queue)
     items = hostile_items(text, envelope)
     assert len(items) >= 13
@@ -231,7 +231,7 @@ def test_promise_6_bad_input_forged_and_garbage_items_run_nothing_and_end_nobody
 def test_promise_6_bad_input_nothing_unsigned_runs_in_our_own_worker(
     queue: redis.Redis, start_worker: Callable[..., Worker]
 ):
-    """Not a shared task, not one of Celery's own; each is counted, nobody ends, and what one of us sealed runs."""
+    """No shared task and no task of Celery's own runs; each is counted, no process ends, and a sealed task runs."""
     text, envelope = good_text(queue)
     sealed = sealed_item(queue)
     items = items_for_other_tasks(text, envelope, sealed)
@@ -254,7 +254,7 @@ def test_promise_6_bad_input_nothing_unsigned_runs_in_our_own_worker(
 def test_promise_6_a_signed_text_can_be_replayed_but_not_altered(
     queue: redis.Redis, start_worker: Callable[..., Worker]
 ):
-    """A stolen text is what a key holder sent: replayed, it is delivered again, with what it held, to whom it named."""
+    """A replayed text is delivered again, with the same payload, to the same recipients."""
     text, envelope = good_text(queue)
     start_worker(environment=TESTS_SETTINGS)
 
@@ -265,8 +265,8 @@ def test_promise_6_a_signed_text_can_be_replayed_but_not_altered(
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_what_is_no_celery_message_at_all_is_set_aside(queue: redis.Redis, start_worker: Callable[..., Worker]):
-    """In the queue, and under the keys of claims: the worker lives, and the next good message runs within a second."""
+def test_items_that_are_no_celery_messages_are_quarantined(queue: redis.Redis, start_worker: Callable[..., Worker]):
+    """They are in the queue, and under the keys of claims: the next valid message runs within a second."""
     worker = start_worker(environment=TESTS_SETTINGS)
     main = worker.pid
     for number, item in enumerate(ITEMS.values()):

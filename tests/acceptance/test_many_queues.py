@@ -1,4 +1,4 @@
-"""Workers that share many queues, each with priorities: every message once, nobody starved, few connections."""
+"""Workers that share many queues with priorities run every message once, starve no queue, and need few connections."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.parametrize("database", ["sqlite"])
 
 
 def texts_of(labels: Sequence[str], client: Any) -> list[str]:
-    """Return what a send of each would put on a queue."""
+    """Return the texts that a send of each would put on a queue."""
     counted.send_many(None, [{"label": label, "seconds": 0} for label in labels])
     texts: list[str] = []
     while (item := client.rpop("signalbus")) is not None:
@@ -41,7 +41,7 @@ def texts_of(labels: Sequence[str], client: Any) -> list[str]:
 
 
 def test_four_workers_on_forty_queues(start_worker: Callable[..., Worker], valkey: EmbeddedValkey, tmp_path: Path):
-    """One of them is crowded, which is not to be the others' business."""
+    """One queue is crowded, which must not delay the others."""
     log = tmp_path / "count.log"
     log.touch()
     app = get_app()

@@ -1,4 +1,4 @@
-"""pytest-celery's cluster, on processes of this checkout."""
+"""pytest-celery's cluster on processes of this checkout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TAG = "tasks.marketing.tasks.add_cohort_slug_as_acp_tag"
 
 
 def test_the_worker_runs_a_task_in_a_process_of_its_own(celery_setup: CeleryTestSetup):
-    """A plain task of the checkout, sent through the cluster's broker, is run by the worker's node."""
+    """The worker's node runs a plain task of the checkout, sent through the cluster's broker."""
     worker = celery_setup.worker.container
     assert isinstance(worker, WorkerNode)
 
@@ -31,7 +31,7 @@ def test_the_worker_runs_a_task_in_a_process_of_its_own(celery_setup: CeleryTest
 
 @pytest.mark.parametrize("worker_pool", ["threads"], indirect=True)
 def test_nodes_answer_as_containers_do(celery_setup: CeleryTestSetup):
-    """Logs, status, kill and restart of the stock API work on processes."""
+    """Logs, status, kill and restart of pytest-celery's API work on processes."""
     broker, worker = celery_setup.broker, celery_setup.worker
     url = broker.config()["url"]
     assert celery_setup.ready(docker=True)
@@ -49,7 +49,7 @@ def test_nodes_answer_as_containers_do(celery_setup: CeleryTestSetup):
 
 @pytest.mark.parametrize("worker_pool", ["threads"], indirect=True)
 def test_a_worker_that_ends_early_fails_at_once(celery_setup: CeleryTestSetup):
-    """A node that cannot start says why, instead of waiting for its time to be over."""
+    """A node that cannot start says why, instead of waiting for its time limit."""
     worker = celery_setup.worker.container
     worker.worker.stop()
     worker.worker.command.append("--no-such-option")

@@ -1,4 +1,4 @@
-"""Order, where asked, among real workers that are killed, and senders whose transactions overlap."""
+"""Order by key, among real workers that are killed, and senders whose transactions overlap."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SENDERS = 4
 
 @dataclass(frozen=True)
 class Step:
-    """A message that was committed, between two readings of one clock."""
+    """A committed message, between two readings of one clock."""
 
     key: str
     number: int
@@ -48,7 +48,7 @@ class Step:
 
 
 def send_in_transactions(numbers: Iterator[int], spread: random.Random, sent: list[Step]) -> None:
-    """Send for a few keys in each transaction, and commit it after a random while; some are rolled back."""
+    """Send for a few keys in each transaction, and commit it after a random time; some are rolled back."""
     pause = threading.Event()  # never set
     try:
         while (first := next(numbers)) < MESSAGES:
@@ -72,7 +72,7 @@ def send_in_transactions(numbers: Iterator[int], spread: random.Random, sent: li
 
 
 def effects() -> dict[str, list[int]]:
-    """Return for each key what its receiver did, in order: with one key they do not overlap, so ids tell."""
+    """Return the effects of each key in order: within one key they do not overlap, so ids are in order."""
     found: dict[str, list[int]] = {}
     for kind, subject in (
         FormEntry.objects.filter(kind__startswith="step ").order_by("id").values_list("kind", "subject")
@@ -82,7 +82,7 @@ def effects() -> dict[str, list[int]]:
 
 
 def in_disorder(sent: list[Step], done: dict[str, list[int]]) -> list[tuple[Step, Step]]:
-    """Return pairs of a key of which one was committed before the other had begun to, and was done after it."""
+    """Return pairs of a key that ran in another order than they were committed."""
     by_key: dict[str, list[Step]] = {}
     for step in sent:
         by_key.setdefault(step.key, []).append(step)
@@ -99,12 +99,12 @@ def in_disorder(sent: list[Step], done: dict[str, list[int]]) -> list[tuple[Step
 
 
 def is_over() -> bool:
-    """Whether nothing is open any more."""
+    """Return whether no delivery is open any more."""
     return not Delivery.objects.exclude(state__in=CLOSED_STATES).exists()
 
 
 def is_done(steps: int) -> bool:
-    """Whether there are so many effects."""
+    """Return whether there are this many effects."""
     return FormEntry.objects.filter(kind__startswith="step ").count() >= steps or is_over()
 
 
@@ -124,7 +124,7 @@ def kill_some(workers: list[Worker], spread: random.Random) -> None:
 
 @pytest.mark.parametrize("database", ["postgres", "sqlite"] if FULL else ["postgres"])
 def test_for_every_key_the_effects_are_in_the_order_of_the_commits(start_worker: Callable[..., Worker]):
-    """Each effect is there once, none is left out, and none before one that was committed before it."""
+    """Each effect is there once, none is missing, and none comes before an earlier commit's."""
     spread = random.Random(8)
     workers = [start_worker(concurrency=CONCURRENCY, environment=TESTS_SETTINGS, timeout=120) for _ in range(WORKERS)]
     sent: list[Step] = []

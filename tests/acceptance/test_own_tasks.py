@@ -1,4 +1,4 @@
-"""What receivers hand to shared tasks in our own app's worker: each way that Celery has still works, sealed."""
+"""Shared tasks that receivers start in our own app's worker: each feature of Celery still works, sealed."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ NOTED = {
 
 
 def noted() -> set[str]:
-    """Return what tasks wrote down."""
+    """Return what the tasks recorded."""
     return set(FormEntry.objects.filter(kind="noted").values_list("subject", flat=True))
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_receiver_hands_work_on(pool: str, start_worker: Callable[..., Worker]):
-    """Links, errbacks, chains, groups, times to wait for, retries, arguments nested deep: all run once."""
+def test_a_receiver_starts_celery_tasks(pool: str, start_worker: Callable[..., Worker]):
+    """Links, errbacks, chains, groups, countdowns, retries and deeply nested arguments: all run once."""
     worker = start_worker(pool=pool, environment={"DJANGO_SETTINGS_MODULE": "tests.settings"})
     main = worker.pid
 
@@ -51,7 +51,7 @@ def test_a_receiver_hands_work_on(pool: str, start_worker: Callable[..., Worker]
     assert worker.pid == main
 
 
-def test_who_sends_may_hand_on_through_our_app(start_worker: Callable[..., Worker]):
+def test_a_sender_may_start_tasks_through_our_app(start_worker: Callable[..., Worker]):
     """A web process, or beat, that publishes a task through `signalbus.celery.app` seals it too."""
     start_worker(environment={"DJANGO_SETTINGS_MODULE": "tests.settings"})
 

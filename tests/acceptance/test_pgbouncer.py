@@ -1,4 +1,4 @@
-"""Senders and workers that reach PostgreSQL through pgbouncer, in transaction mode."""
+"""Senders and workers that reach PostgreSQL through pgbouncer in transaction mode."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LINGERING, STEPS, KEYS = 100, 60, 3
 
 @pytest.fixture
 def bouncer_url(database_url: str) -> Iterator[str]:
-    """The test's database, as pgbouncer gives it."""
+    """The test's database through pgbouncer."""
     (program,) = programs.find("pgbouncer")
     port, parts = free_port(), urlsplit(database_url)
     daemon = Daemon("pgbouncer")
@@ -56,8 +56,8 @@ def bouncer_url(database_url: str) -> Iterator[str]:
 
 
 @pytest.mark.timeout(600)
-def test_whatever_a_transaction_needs_is_in_it(bouncer_url: str, start_worker: Callable[..., Worker]):
-    """Four connections of the server for all: each signal has its one effect, in order where asked, through a kill."""
+def test_signals_work_through_pgbouncer(bouncer_url: str, start_worker: Callable[..., Worker]):
+    """With four server connections each signal has its one effect, in order where asked, through a kill."""
     with default_database(bouncer_url):
         worker = start_worker(environment={**TESTS_SETTINGS, "DATABASE_URL": bouncer_url})
         for number in range(LINGERING):

@@ -1,4 +1,4 @@
-"""A receiver that ends its process is bounded, and dies alone."""
+"""The runs of a receiver that ends its process are limited, and only its delivery becomes dead."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RUNS = [(on, *each) for on in ("sqlite", "postgres") for each in EACH] if "SIGNA
 def test_promise_5_a_poison_message_dies_alone(
     start_worker: Callable[..., Worker], tmp_path: Path, database: str, how: str, company: int
 ):
-    """It runs at most once more than its attempts; the 99 others of its batch are done, at the first attempt, once."""
+    """It runs at most once more than its attempts; the 99 others of its batch are done at the first attempt, once."""
     log = tmp_path / "poison"
     log.touch()
     worker = start_worker(environment={"DJANGO_SETTINGS_MODULE": "tests.settings", "POISON_LOG": str(log)})

@@ -40,13 +40,13 @@ def kill_one_that_saves(environment: Mapping[str, str], spread: random.Random) -
 
 
 def is_over() -> bool:
-    """Whether nothing is open any more."""
+    """Return whether no delivery is open any more."""
     return not Delivery.objects.exclude(state__in=CLOSED_STATES).exists()
 
 
 @pytest.mark.parametrize("database", ["postgres"] if KILLS < 25 else ["postgres", "sqlite"])
 def test_promise_1_no_row_without_its_effect_and_no_effect_without_its_row(start_worker: Callable[..., Worker]):
-    """Whatever was committed has exactly one effect in the end, and what was not has none."""
+    """Each committed row has exactly one effect in the end, and no other has one."""
     worker = start_worker()
     spread = random.Random(KILLS)
 

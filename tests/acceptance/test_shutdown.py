@@ -1,4 +1,4 @@
-"""A run that the worker's own shutdown cut off is no attempt."""
+"""A run that the worker's own shutdown interrupts does not count as an attempt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def let_it_end() -> None:
-    """Let the next run do its work."""
+    """Let the next run finish."""
     FormEntry.objects.create(kind="long", subject="0", pid=0)
 
 
@@ -42,7 +42,9 @@ def threads_of(worker: Worker) -> set[int]:
 @pytest.mark.parametrize("fail_first", [False, True])
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
 def test_a_cold_shutdown_is_no_attempt(start_worker: Callable[..., Worker], pool: str, fail_first: bool):
-    """SIGQUIT, twice to wait no longer: what was cut off runs again under the same number, with a row or without."""
+    """After SIGQUIT (twice, to wait no longer) an interrupted run runs again under the same number, with a row or
+    without.
+    """
     number = 2 if fail_first else 1
     worker = start_worker(pool=pool, environment=TESTS_SETTINGS)
     long.send(None, label="cut", fail_first=fail_first)
@@ -61,8 +63,8 @@ def test_a_cold_shutdown_is_no_attempt(start_worker: Callable[..., Worker], pool
     assert row.attempts == number
 
 
-def test_what_a_child_was_given_is_waited_for(start_worker: Callable[..., Worker], valkey: EmbeddedValkey):
-    """Also if the child has not said yet that it has begun: the worker ends at once, and all is acknowledged."""
+def test_a_child_with_a_message_is_waited_for(start_worker: Callable[..., Worker], valkey: EmbeddedValkey):
+    """The child may not have said yet that it has begun: the worker ends at once, and all is acknowledged."""
     worker = start_worker(environment=TESTS_SETTINGS, concurrency=1)
     fleeting.send(None, label="before")
     wait_until(lambda: traces("arrived"), what="a first message")
@@ -83,7 +85,7 @@ def test_what_a_child_was_given_is_waited_for(start_worker: Callable[..., Worker
 
 
 def test_a_service_manager_that_ends_all_processes_at_once(start_worker: Callable[..., Worker]):
-    """As systemd does by default: the children get SIGTERM beside their main process. That is no attempt either."""
+    """systemd sends SIGTERM to the children too, by default. This does not count as an attempt either."""
     worker = start_worker(environment=TESTS_SETTINGS, concurrency=1)
     long.send(None, label="cut", fail_first=True)
     (child,) = wait_until(children_that_run, what="the long run")
@@ -98,8 +100,8 @@ def test_a_service_manager_that_ends_all_processes_at_once(start_worker: Callabl
     assert traces("long done") == ["cut 2"]
 
 
-def test_a_child_that_is_told_to_end_alone_pays_its_attempt(start_worker: Callable[..., Worker]):
-    """Its receiver may be the reason: bounded, as if it had been killed."""
+def test_a_child_that_is_told_to_end_alone_costs_an_attempt(start_worker: Callable[..., Worker]):
+    """Its receiver may be the reason, so attempts are limited as if it had been killed."""
     start_worker(environment=TESTS_SETTINGS, concurrency=1)
     long.send(None, label="killed", fail_first=True)
     (child,) = wait_until(children_that_run, what="the long run")

@@ -1,4 +1,4 @@
-"""A bus under siege: real workers that are killed, and a broker that forgets and dies, while signals are sent."""
+"""Workers are killed, and the broker loses data and dies, while signals are sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RATE = 40  # transactions a second
 
 @pytest.mark.parametrize("database", ["sqlite"] if SECONDS < 60 else ["sqlite", "postgres"])
 def test_promise_2_under_siege_each_signal_has_its_one_effect(database: str, tmp_path: Path):
-    """Whatever was committed has exactly one effect in the end; the chaos suite counts them."""
+    """Each committed message has exactly one effect in the end; the chaos suite counts them."""
     command = [sys.executable, "-m", "tests.chaos", "--faults", "siege", "--databases", database]
     command += ["--seconds", str(SECONDS), "--rate", str(RATE), "--kills", "4", "--json", str(tmp_path / "siege.json")]
 

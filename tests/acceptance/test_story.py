@@ -1,4 +1,4 @@
-"""The seed's story: admissions saves, marketing reacts, in another process."""
+"""The checkout's example: admissions saves, and marketing reacts in another process."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 
 def note(kind: str, subject: str, timeout: float = 15.0) -> FormEntry:
-    """Wait for what marketing wrote down."""
+    """Wait for the note that marketing wrote."""
     noted = FormEntry.objects.filter(kind=kind, subject=subject)
     return wait_until(noted.first, timeout, what=f"the note «{kind}: {subject}»")
 
 
 def pids(setup: CeleryTestSetup) -> set[int | None]:
-    """The worker's processes."""
+    """Return the worker's processes."""
     worker = setup.worker.container
     assert isinstance(worker, WorkerNode)
     return {worker.worker.pid, *worker.worker.children()}
 
 
 def make_cohort(slug: str) -> Cohort:
-    """Save a cohort, and with it tell marketing."""
+    """Save a cohort, which sends its signal."""
     academy, _ = Academy.objects.get_or_create(name="Downtown", slug="downtown")
     return Cohort.objects.create(academy=academy, name=slug.title(), slug=slug)
 
 
 def test_a_saved_cohort_is_noted_by_marketing_in_the_worker(celery_setup: CeleryTestSetup):
-    """A save runs the receiver in the worker, which hands the tag on to a Celery task; both leave their notes."""
+    """The receiver runs in the worker, and passes the tag to a Celery task; both write their notes."""
     cohort = make_cohort("berlin")
 
     created = note("cohort created", str(cohort.pk))
@@ -49,7 +49,7 @@ def test_a_saved_cohort_is_noted_by_marketing_in_the_worker(celery_setup: Celery
 
 
 def test_a_second_save_is_an_update(celery_setup: CeleryTestSetup):
-    """What admissions says of the save arrives with it."""
+    """The payload of the save says so."""
     cohort = make_cohort("berlin")
     cohort.stage = Cohort.Stage.STARTED
     cohort.save()
@@ -68,8 +68,8 @@ def test_a_dropped_student_leads_to_a_task(celery_setup: CeleryTestSetup):
     assert note("student", str(place.pk)).pid in pids(celery_setup)
 
 
-def test_a_save_that_is_rolled_back_tells_nobody(celery_setup: CeleryTestSetup):
-    """Only what was committed travels: the later, committed cohort is noted, the earlier one never was."""
+def test_a_save_that_is_rolled_back_sends_nothing(celery_setup: CeleryTestSetup):
+    """The later, committed cohort is noted, the earlier one never."""
     with transaction.atomic():
         make_cohort("ghost")
         transaction.set_rollback(True)
@@ -82,7 +82,7 @@ def test_a_save_that_is_rolled_back_tells_nobody(celery_setup: CeleryTestSetup):
 
 @pytest.mark.parametrize("worker_pool", ["prefork"], indirect=True)
 def test_a_cohort_saved_while_worker_and_broker_are_away_is_noted(celery_setup: CeleryTestSetup):
-    """What nobody could be told is told when both are back, once each."""
+    """Its message is delivered when both are back, once."""
     celery_setup.worker.kill()
     celery_setup.broker.kill()
 

@@ -1,4 +1,4 @@
-"""A machine that loses its power, or its network: what it had locked is freed, and runs elsewhere."""
+"""A machine that loses its power, or its network: its locks are freed, and its deliveries run elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FREED = 30.0  # seconds in which a vanished machine's locks are free, as docs/op
 
 
 class Cable:
-    """Two machines, as far as the network can tell, with a cable between them; nothing else is connected to either."""
+    """Two machines in network namespaces, with a cable between them; nothing else is connected to either."""
 
     def __init__(self) -> None:
         self.ip, self._setpriv = programs.find("namespaces")
@@ -67,16 +67,16 @@ class Cable:
         subprocess.run([self.ip, *words], check=True)
 
     def on(self, machine: str, *command: str) -> list[str]:
-        """Return a command line that runs a command on one of the machines."""
+        """Return the command line that runs a command on one of the machines."""
         return [self.ip, "netns", "exec", machine, *command]
 
     def cut(self) -> None:
-        """Nothing gets from one to the other any more, and neither is told."""
+        """Cut the cable: no packet arrives, and neither machine is told."""
         self._do("-n", self.workers, "link", "set", "cable", "down")
 
 
 class DistantPostgres(MortalPostgres):
-    """A PostgreSQL that listens on one end of a cable; this process reaches it by its socket.
+    """A PostgreSQL at one end of a cable; this process reaches it by its socket.
 
     Args:
         cable: the cable.
@@ -102,7 +102,7 @@ class DistantPostgres(MortalPostgres):
 
 
 def is_free() -> bool:
-    """Whether nobody holds the delivery's row."""
+    """Return whether the delivery's row is not locked."""
     with transaction.atomic():
         return Delivery.objects.select_for_update(skip_locked=True).first() is not None
 
@@ -126,10 +126,10 @@ def database_url(cable: Cable, django_db_blocker: DjangoDbBlocker) -> Iterator[s
 
 
 @pytest.mark.timeout(300)
-def test_what_a_vanished_machine_had_locked_is_free_within_half_a_minute(
+def test_the_locks_of_a_vanished_machine_are_free_within_half_a_minute(
     start_worker: Callable[..., Worker], cable: Cable, database_url: str
 ):
-    """Its receiver holds a transaction open when the cable is cut; another worker runs the delivery, once."""
+    """Its receiver has a transaction open when the cable is cut; another worker runs the delivery, once."""
     distant = f"postgresql://postgres@{HERE}{urlsplit(database_url).path}"
     stalled = start_worker(
         environment={**TESTS_SETTINGS, "DATABASE_URL": distant, "STALL": "1"},

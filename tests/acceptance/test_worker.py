@@ -53,7 +53,9 @@ def worker(request: pytest.FixtureRequest, start_worker: Callable[..., Worker]) 
 
 
 def test_promise_5_one_failing_receiver_disturbs_no_other(worker: Worker):
-    """Beside receivers that raise, exit, eat memory and reject, the healthy one runs; they are tried and kept."""
+    """Beside receivers that raise, exit, use too much memory and reject, the healthy one runs; the others are
+    retried and recorded.
+    """
     main = worker.pid
 
     trouble.send(sender=None, label="a")
@@ -69,7 +71,7 @@ def test_promise_5_one_failing_receiver_disturbs_no_other(worker: Worker):
 
 
 def test_one_log_record_with_the_traceback_for_each_failure(start_worker: Callable[..., Worker]):
-    """The worker's log shows each failed attempt once, with its traceback; Celery's lines say what became of it."""
+    """The worker's log has each failed attempt once, with its traceback; Celery's lines have the outcomes."""
     worker = start_worker(environment=TESTS_SETTINGS)
 
     trouble.send(sender=None, label="logged")
@@ -86,7 +88,7 @@ def test_one_log_record_with_the_traceback_for_each_failure(start_worker: Callab
 
 
 def test_bad_input_a_killed_child_is_a_failed_attempt_bounded_then_dead(start_worker: Callable[..., Worker]):
-    """A receiver that takes its process along is tried a bounded number of times; its neighbour's work is done."""
+    """A receiver that ends its process has a limited number of attempts; the other delivery is done."""
     worker = start_worker(environment=TESTS_SETTINGS)
     main = worker.pid
 
@@ -102,7 +104,7 @@ def test_bad_input_a_killed_child_is_a_failed_attempt_bounded_then_dead(start_wo
 
 
 def test_a_receiver_that_overruns_the_time_limit_ends_dead(start_worker: Callable[..., Worker]):
-    """A process that had to be killed for its time counts as a failed attempt; the worker goes on."""
+    """A process that was killed for its time limit is a failed attempt; the worker goes on."""
     worker = start_worker(environment={**TESTS_SETTINGS, "TIME_LIMIT": "2"})
 
     endless.send(sender=None, label="e")
@@ -115,7 +117,7 @@ def test_a_receiver_that_overruns_the_time_limit_ends_dead(start_worker: Callabl
 
 
 def test_a_worker_without_q_consumes_every_receivers_queue(worker: Worker):
-    """A receiver's own queue is consumed by a worker that was told of no queue."""
+    """Without ``-Q`` a worker consumes a receiver's own queue too."""
     mailed.send(sender=None, label="m")
 
     wait_until(lambda: traces("mailed") == ["m"], what="the mail")
@@ -129,7 +131,7 @@ def test_async_receivers_run(worker: Worker):
 
 
 def test_open_signals_reach_receivers_that_only_the_worker_knows(worker: Worker):
-    """The workers look up who receives an open signal."""
+    """The workers find the receivers of an open signal."""
     announced.send(sender=None, label="o")
 
     wait_until(lambda: traces("announced") == ["o"], what="the open signal's receiver")
@@ -148,8 +150,8 @@ def test_bad_input_a_cascade_too_deep_ends_with_the_path(start_worker: Callable[
     assert traces("cascade") == [str(number) for number in range(31)]
 
 
-def test_promise_7_what_the_worker_does_not_know_yet_is_parked_until_it_does(start_worker: Callable[..., Worker]):
-    """A worker without the signal parks the message; the next version runs it, and nothing is left over."""
+def test_promise_7_an_unknown_signal_is_parked_until_a_worker_knows_it(start_worker: Callable[..., Worker]):
+    """The next version of the worker runs the message, and nothing is left over."""
     old = start_worker()  # config.settings: without the app, so without its signals
 
     arriving.send(sender=None, label="new signal")
@@ -164,7 +166,7 @@ def test_promise_7_what_the_worker_does_not_know_yet_is_parked_until_it_does(sta
 
 
 def test_promise_7_a_receiver_that_comes_with_the_next_version(start_worker: Callable[..., Worker]):
-    """A worker that knows the signal, but not yet the receiver, parks that delivery."""
+    """A worker that knows the signal, but not the receiver, parks that delivery."""
     old = start_worker(environment={**TESTS_SETTINGS, "WITHOUT_NEW_RECEIVER": "1"})
 
     arriving.send(sender=None, label="new receiver")
@@ -177,7 +179,7 @@ def test_promise_7_a_receiver_that_comes_with_the_next_version(start_worker: Cal
 
 
 def test_promise_7_a_key_that_comes_with_the_next_deploy(start_worker: Callable[..., Worker]):
-    """A worker that does not hold the sender's key parks the text unopened, and runs it once it holds the key."""
+    """A worker without the sender's key parks the text, and runs it once it has the key."""
     old = start_worker(environment={**TESTS_SETTINGS, "SECRET_KEY": "the key of yesterday"})
 
     arriving.send(sender=None, label="new key")
@@ -190,8 +192,8 @@ def test_promise_7_a_key_that_comes_with_the_next_deploy(start_worker: Callable[
     wait_until(lambda: traces("arrived") == ["new key"], what="the parked text")
 
 
-def test_a_rotated_key_strands_nothing(start_worker: Callable[..., Worker]):
-    """What was signed with yesterday's key is verified by a worker that holds it as a fallback."""
+def test_a_rotated_key_loses_nothing(start_worker: Callable[..., Worker]):
+    """A worker with the old key as a fallback verifies the messages under it."""
     fallback = "django-insecure-this-checkout-only"
     start_worker(environment={**TESTS_SETTINGS, "SECRET_KEY": "tomorrow's", "SECRET_KEY_FALLBACKS": fallback})
 
@@ -201,7 +203,7 @@ def test_a_rotated_key_strands_nothing(start_worker: Callable[..., Worker]):
 
 
 def test_promise_4_no_row_is_written_unless_something_goes_wrong(worker: Worker):
-    """A message that is not durable, and is delivered at the first attempt, leaves nothing in the ledger."""
+    """A message that is not durable, and succeeds at the first attempt, leaves no row."""
     fleeting.send(sender=None, label="fine")
 
     wait_until(lambda: traces("arrived") == ["fine"], what="the message")
@@ -209,7 +211,7 @@ def test_promise_4_no_row_is_written_unless_something_goes_wrong(worker: Worker)
 
 
 def test_receivers_run_in_another_process(worker: Worker):
-    """The receiver's process is the worker's, or one of its children, never the sender's."""
+    """It is the worker's process, or one of its children, never the sender's."""
     arriving.send(sender=None, label="elsewhere")
 
     trace = wait_until(FormEntry.objects.filter(kind="arrived").first, what="the message")

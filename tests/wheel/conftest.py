@@ -1,4 +1,4 @@
-"""Environments that hold wheels, as a stranger makes them: with pip, from the package registry."""
+"""Environments with wheels, made with pip from the package registry, as any project makes them."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def wheel() -> Path:
 
 @pytest.fixture(scope="session")
 def binaries(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment that holds the wheel, and what it asks for."""
+    """The programs of an environment with the wheel and its dependencies."""
     return make_environment(tmp_path_factory.mktemp("venv"), str(wheel))
 
 
 @pytest.fixture(scope="session")
 def binaries_on_postgres(binaries: Path, wheel: Path) -> Path:
-    """The same, with what PostgreSQL needs."""
+    """The same, with PostgreSQL's dependencies."""
     python = str(binaries / "python")
     subprocess.run(
         [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{wheel}[postgres]"], check=True
@@ -54,7 +54,7 @@ def binaries_on_postgres(binaries: Path, wheel: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def binaries_of_0_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment that holds 0.1, built from its commit."""
+    """The programs of an environment with 0.1, built from its commit."""
     directory = tmp_path_factory.mktemp("old")
     git = shutil.which("git")
     archive = directory / "source.tar"

@@ -1,4 +1,4 @@
-"""A stranger's project, which knows nothing of this checkout: its files, its commands, its workers, its sender."""
+"""A project that has only the wheel: its files, its commands, its workers, its sender."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ FOREIGN = ("PYTHONPATH", "DATABASE_URL")  # what this checkout's shell may have,
 
 
 class Sender:
-    """A process of the stranger's that places orders when it is told to, as a context manager.
+    """A process of that project that places orders on command, as a context manager.
 
     Args:
         process: ``manage.py place``, with pipes.
@@ -138,7 +138,7 @@ class Sender:
         self._process.stdin.flush()
 
     def wait(self) -> None:
-        """Wait until all that it was told to place is committed, and ``save()`` has returned."""
+        """Wait until all its orders are committed, and ``save()`` has returned."""
         assert self._process.stdout is not None
         while self._placed < self._told:
             line = self._process.stdout.readline()
@@ -162,7 +162,7 @@ class Sender:
 
 
 class Stranger:
-    """The project in a folder, with an environment that it runs in.
+    """The project in a folder, with its environment.
 
     Args:
         directory: the project's; it is written there if there is none.
@@ -190,11 +190,11 @@ class Stranger:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What its shell has."""
+        """Return the variables of its shell."""
         return {key: value for key, value in os.environ.items() if key not in FOREIGN} | self.settings
 
     def manage(self, *arguments: str) -> str:
-        """Run a command of ``manage.py``, and return what it wrote."""
+        """Run a command of ``manage.py``, and return its output."""
         command = [str(self.binaries / "python"), "manage.py", *arguments]
         done = subprocess.run(
             command, cwd=self.directory, env=self.environment, check=False, text=True, capture_output=True
@@ -251,14 +251,14 @@ class Stranger:
         return sorted(self.rows(f"SELECT id FROM orders_order WHERE number LIKE '{of}%'"))
 
     def mails(self) -> list[int]:
-        """Return the orders that its receiver has written a mail for, sorted."""
+        """Return the orders for which its receiver has written a mail, sorted."""
         return sorted(self.rows('SELECT "order" FROM mail_mail'))
 
     def open(self) -> int:
-        """Return how many deliveries have neither ended nor died."""
+        """Return how many deliveries are open."""
         return len(self.rows("SELECT id FROM signalbus_delivery WHERE ended_at IS NULL AND state <> 'dead'"))
 
     def audit(self) -> dict[str, Any]:
-        """Return its books."""
+        """Return its audit."""
         books: dict[str, Any] = json.loads(self.manage("signalbus", "audit", "--json"))
         return books

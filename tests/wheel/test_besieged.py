@@ -1,4 +1,4 @@
-"""A stranger's project under siege: its workers are killed one after the other, its broker is wiped, and dies."""
+"""A project with the wheel while its workers are killed, and its broker is wiped and dies."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def kill(worker: Worker, *, children_too: bool) -> None:
 
 
 def besiege(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, spread: random.Random) -> list[int]:
-    """Do all that, while orders are placed; return how many items waited each time that the broker was wiped."""
+    """Do all that, while orders are placed; return how many items waited at each wipe of the broker."""
     pause = threading.Event()  # never set
     waited = []
     for turn in range(KILLS):
@@ -92,7 +92,9 @@ def besiege(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, sprea
 def test_each_order_has_its_one_effect_whatever_is_killed(
     database: str, binaries_on_postgres: Path, tmp_path: Path, request: pytest.FixtureRequest
 ):
-    """Durable signals, receivers of 20 ms, a kill about every second, two FLUSHALLs with a backlog, a crash."""
+    """There are durable signals, receivers of 20 ms, a kill about every second, two FLUSHALLs with a backlog, and
+    a crash.
+    """
     spread = random.Random(ORDERS)
     server: Postgres | None = request.getfixturevalue("postgres_server") if database == "postgres" else None
     with EmbeddedValkey() as valkey, ExitStack() as stack:

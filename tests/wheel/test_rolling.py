@@ -25,7 +25,7 @@ AT_ONCE = int(os.environ.get("SIGNALBUS_ROLLING", "10"))
 
 
 def end(worker: Worker) -> None:
-    """End a worker as a deploy does, and see that it comes to its end."""
+    """End a worker as a deploy does, and wait for its end."""
     worker.signal(signal.SIGTERM)
     assert worker.wait(60) == 0
 
@@ -39,7 +39,7 @@ def place(*senders: Sender) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_promise_7_old_and_new_by_turns_lose_and_double_nothing(binaries: Path, binaries_of_0_1: Path, tmp_path: Path):
+def test_promise_7_old_and_new_in_turn_lose_and_double_nothing(binaries: Path, binaries_of_0_1: Path, tmp_path: Path):
     """Old alone, new tables while it works, both, new alone, old alone again, and new: one mail for each order.
 
     What 0.1 sends is not durable: a worker of it that is told to end while it works may leave what it has done

@@ -1,4 +1,4 @@
-"""The wheel, in an empty environment and an unrelated project: what a stranger gets.
+"""The wheel in an empty environment and an unrelated project.
 
 ``make wheel`` builds it first. The environment is made with pip from the package registry, as the stranger's would be.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def test_the_wheel_holds_only_signalbus(wheel: Path):
-    """No module of this checkout's own project, tests or tools gets into anybody's site-packages."""
+    """No module of this checkout's own project, tests or tools is in the wheel."""
     names = zipfile.ZipFile(wheel).namelist()
 
     assert {name.split("/")[0].split("-")[0] for name in names} == {"signalbus", "django_signalbus"}
@@ -28,7 +28,7 @@ def test_the_wheel_holds_only_signalbus(wheel: Path):
 
 
 def test_a_strangers_project_sends_and_receives(binaries: Path, tmp_path: Path):
-    """Three commands and a worker: a saved order reaches another app's receiver in another process."""
+    """After three commands and a worker, a saved order reaches another app's receiver in another process."""
     with EmbeddedValkey() as valkey:
         stranger = Stranger(tmp_path, binaries, valkey.url)
         stranger.make_tables()
@@ -42,7 +42,7 @@ def test_a_strangers_project_sends_and_receives(binaries: Path, tmp_path: Path):
 
 
 def test_an_installed_worker_without_settings_says_what_to_set(binaries: Path, tmp_path: Path):
-    """Even beside a `config.settings` of the host's, an installed worker guesses nothing."""
+    """An installed worker does not guess its settings, even beside a `config.settings` of the host's."""
     stranger = Stranger(tmp_path, binaries)
     surroundings = {key: value for key, value in stranger.environment.items() if key != "DJANGO_SETTINGS_MODULE"}
 

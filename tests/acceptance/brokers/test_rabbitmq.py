@@ -1,4 +1,4 @@
-"""What only RabbitMQ has: types of queues, confirmations, and messages that come back when a worker is gone."""
+"""Features of RabbitMQ: types of queues, confirmations, and redelivery when a worker is gone."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def connection(broker_url: str) -> Iterator[Connection]:
 
 
 def declare(connection: Connection, queue: str, kind: str) -> None:
-    """Declare a queue of a type; RabbitMQ refuses if it exists with another one."""
+    """Declare a queue of a type; RabbitMQ refuses it if it exists with another one."""
     with connection.channel() as channel:
         Queue(queue, channel=channel, queue_arguments={"x-queue-type": kind}).queue_declare()
 
 
 @pytest.mark.parametrize("first", ["sender", "worker"])
 def test_all_queues_are_quorum_queues(start_worker: Callable[..., Worker], connection: Connection, first: str):
-    """Whoever declares them first, the other agrees, and both messages arrive."""
+    """Sender and worker declare them alike, whichever is first, and both messages arrive."""
     if first == "worker":
         start_worker(environment=TESTS_SETTINGS)
     arriving.send(sender=None, label="default")
@@ -62,7 +62,7 @@ def test_all_queues_are_quorum_queues(start_worker: Callable[..., Worker], conne
 def test_a_queue_declared_with_other_arguments_holds_up_no_other(
     start_worker: Callable[..., Worker], connection: Connection
 ):
-    """The worker names it, and consumes the other queues; so does ``status``."""
+    """The worker names it, and consumes the other queues; ``status`` names it too."""
     with connection.channel() as channel:
         Queue("email", channel=channel, queue_arguments={"x-max-length": 9}).queue_declare()
 
@@ -79,8 +79,8 @@ def test_a_queue_declared_with_other_arguments_holds_up_no_other(
 
 
 @pytest.mark.usefixtures("connection")
-def test_what_the_broker_refuses_is_kept(database_url: str, monkeypatch: pytest.MonkeyPatch):
-    """A publication waits for RabbitMQ's word: a queue that is full says no, and the ledger keeps the message."""
+def test_a_refused_message_is_recorded(database_url: str, monkeypatch: pytest.MonkeyPatch):
+    """A publication waits for RabbitMQ's confirmation: a full queue refuses, and the ledger records the message."""
     full = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
     queue = Queue("signalbus", Exchange("signalbus"), "signalbus", queue_arguments=full)
     monkeypatch.setitem(get_app().amqp.queues, "signalbus", queue)
@@ -98,7 +98,7 @@ def test_what_the_broker_refuses_is_kept(database_url: str, monkeypatch: pytest.
 def test_a_send_waits_once_for_a_broker_that_does_not_answer(
     rabbitmq: RabbitMQ, broker_url: str, database_url: str, settings: Any, trouble: str
 ):
-    """A publication without an answer costs PUBLISH_TIMEOUT once: its connection is closed without asking again."""
+    """A publication without an answer costs PUBLISH_TIMEOUT once: its connection is closed without another wait."""
     settings.SIGNALBUS = {"PUBLISH_TIMEOUT": 3.0}
     publisher.forget()
     outbox.outage.is_over()  # of the test before
@@ -114,7 +114,7 @@ def test_a_send_waits_once_for_a_broker_that_does_not_answer(
 
 
 def test_status_waits_once_for_a_broker_that_does_not_answer(rabbitmq: RabbitMQ, broker_url: str, settings: Any):
-    """Whoever asks of the queues waits PUBLISH_TIMEOUT once, and not again to close channel and connection."""
+    """A question about queues costs PUBLISH_TIMEOUT once, and closing channel and connection nothing more."""
     settings.SIGNALBUS = {"PUBLISH_TIMEOUT": 3.0}
     app = get_app()
     with app.connection_for_read(transport_options=transport_options(app)) as connection:
@@ -129,7 +129,7 @@ def test_status_waits_once_for_a_broker_that_does_not_answer(rabbitmq: RabbitMQ,
     assert took < 2 * 3
 
 
-def test_a_killed_workers_delivery_comes_back(start_worker: Callable[..., Worker]):
+def test_a_killed_workers_delivery_is_redelivered(start_worker: Callable[..., Worker]):
     """RabbitMQ gives it to the next worker at once, marked as redelivered: it gets a row, and its attempts count."""
     first = start_worker(environment=TESTS_SETTINGS)
     endless.send(sender=None, label="e")

@@ -1,4 +1,4 @@
-"""Valkey behind a Sentinel fails over in mid-run."""
+"""A fail-over of Valkey behind a Sentinel while workers run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def wait_for(label: str) -> None:
 
 
 def test_a_worker_lives_through_a_fail_over(sentinel: Sentinel, start_worker: Callable[..., Worker]):
-    """What is sent before, during and after it arrives, in the same worker, at the first attempt or the next."""
+    """Messages before, during and after it arrive, in the same worker, at the first attempt or the next."""
     worker = start_worker(environment=TESTS_SETTINGS)
     main = worker.pid
     arriving.send(sender=None, label="before")
@@ -46,7 +46,7 @@ def test_a_worker_lives_through_a_fail_over(sentinel: Sentinel, start_worker: Ca
     assert worker.pid == main
 
 
-def test_what_waits_in_the_queue_survives_a_fail_over(sentinel: Sentinel, start_worker: Callable[..., Worker]):
+def test_a_waiting_message_survives_a_fail_over(sentinel: Sentinel, start_worker: Callable[..., Worker]):
     """The replica has it: a worker that starts afterwards takes it there."""
     arriving.send(sender=None, label="waiting")
     sentinel.wait_for_replica()
@@ -59,8 +59,8 @@ def test_what_waits_in_the_queue_survives_a_fail_over(sentinel: Sentinel, start_
     wait_for("waiting")
 
 
-def test_a_send_while_all_are_away_is_kept_at_once(sentinel: Sentinel, database_url: str, broker_url: str):
-    """Who asks a sentinel that does not answer asks once: redis-py would ask again for seconds, each of them."""
+def test_a_send_while_all_are_away_is_recorded_at_once(sentinel: Sentinel, database_url: str, broker_url: str):
+    """A sentinel that does not answer is asked once: redis-py would ask each again for seconds."""
     sentinel.kill()
 
     started = time.monotonic()

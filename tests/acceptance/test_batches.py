@@ -1,4 +1,4 @@
-"""Messages that travel together, when one of them misbehaves: it is nobody else's business."""
+"""A misbehaving message of a batch does not affect the others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ODD = 7  # the one that misbehaves
 
 
 class Scene:
-    """A worker that knows its receiver, and a backlog that it gets in one moment.
+    """A worker that knows its receiver's run time, and a backlog that arrives in one moment.
 
     Args:
         start_worker: starts it.
@@ -49,7 +49,7 @@ class Scene:
         acting: Container[int] = (ODD,),
         **options: Any,
     ) -> Worker:
-        """Start a worker, let it learn, and give it its backlog, of which some ask for an act."""
+        """Start a worker, let it learn, and give it its backlog, of which some messages misbehave."""
         backlog = [{"number": number, "act": act if number in acting else ""} for number in range(COUNT)]
         if batch:
             signal.send_many(None, backlog)
@@ -71,11 +71,11 @@ class Scene:
         return Counter(map(int, log.read_text(encoding="utf-8").split())) if log.exists() else Counter()
 
     def others(self) -> Counter[int]:
-        """Count those of the backlog, but for the one that misbehaves."""
+        """Count the runs of the backlog, without the misbehaving message."""
         return Counter({number: count for number, count in self.ran().items() if number >= 0 and number != ODD})
 
     def is_empty(self) -> bool:
-        """Whether the broker holds nothing any more."""
+        """Return whether the broker has no message any more."""
         return not self.client.exists(QUEUE) and not self.client.hlen("unacked")
 
 
@@ -84,13 +84,13 @@ EACH_OTHER_ONCE = Counter({number: 1 for number in range(COUNT) if number != ODD
 
 @pytest.fixture
 def scene(start_worker: Callable[..., Worker], tmp_path: Path, valkey) -> Scene:
-    """One without a worker yet."""
+    """A scene without a worker yet."""
     return Scene(start_worker, tmp_path, redis.Redis.from_url(valkey.redis_url))
 
 
 @pytest.mark.parametrize(("pool", "batch"), [("prefork", False), ("prefork", True), ("threads", False)])
-def test_one_that_hangs_holds_nobody(scene: Scene, pool: str, batch: bool):
-    """Who shares a request with it runs elsewhere after a second or so, once; and it ends as if nothing had been."""
+def test_the_others_do_not_wait_for_a_straggler(scene: Scene, pool: str, batch: bool):
+    """They run elsewhere after a second or so, once; and the straggler ends normally."""
     worker = scene.begin("hang", pool=pool, batch=batch)
 
     wait_until(lambda: len(scene.others()) == COUNT - 1, 15, "all others to run while one hangs")
@@ -105,8 +105,8 @@ def test_one_that_hangs_holds_nobody(scene: Scene, pool: str, batch: bool):
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_hanging_receiver_does_not_hold_up_its_siblings(scene: Scene, pool: str):
-    """The receivers of one message that have not begun run elsewhere, each once: with rows, without, and looked up."""
+def test_the_other_receivers_of_a_message_do_not_wait_for_a_straggler(scene: Scene, pool: str):
+    """Those that have not begun run elsewhere, each once: with rows, without, and of open signals."""
     settings = {"DJANGO_SETTINGS_MODULE": "tests.settings", "COMPANY": str(scene.place)}
     scene.start_worker("-c", "4", environment=settings, pool=pool)
     log = scene.place / "ran"
@@ -126,8 +126,8 @@ def test_a_hanging_receiver_does_not_hold_up_its_siblings(scene: Scene, pool: st
     assert set(Delivery.objects.values_list("state", "attempts")) == {(State.DONE, 1)}
 
 
-def test_a_batch_of_slow_ones_is_dealt_over_all_places(scene: Scene):
-    """They were brief until now; nobody idles beside one who has all of them, and each runs once."""
+def test_a_batch_of_slow_messages_is_distributed_over_all_processes(scene: Scene):
+    """They were brief until now; no process idles, and each message runs once."""
     worker = scene.begin("linger", batch=True, acting=range(COUNT))
     before = worker.log.count("succeeded in")
 
@@ -139,8 +139,8 @@ def test_a_batch_of_slow_ones_is_dealt_over_all_places(scene: Scene):
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_one_that_hangs_in_a_shared_commit_holds_nobody(scene: Scene, database: str):
-    """The database takes the transaction from it, and with it the rows of the others, who are done elsewhere, once."""
+def test_a_group_commit_does_not_wait_for_a_straggler(scene: Scene, database: str):
+    """The database ends its transaction and frees the rows of the others, which are done elsewhere, once."""
     scene.begin("hang", signal=bound, batch=True)
     once = Delivery.objects.filter(state=State.DONE, attempts=1)
 
@@ -150,8 +150,8 @@ def test_one_that_hangs_in_a_shared_commit_holds_nobody(scene: Scene, database: 
     wait_until(lambda: once.count() == WARMING + COUNT, what="the one that hung to be done")
 
 
-def test_a_killed_child_costs_its_company_nothing(scene: Scene):
-    """What was done stays done, what had not begun runs, and the lost run alone is a failed attempt, the last one."""
+def test_a_killed_child_costs_the_other_messages_nothing(scene: Scene):
+    """Done messages stay done, waiting ones run, and only the lost run is a failed attempt, the last one."""
     scene.begin("kill")
 
     dead = wait_until(Delivery.objects.filter(state=State.DEAD).first, 30, "the loss to be written down")
@@ -163,8 +163,8 @@ def test_a_killed_child_costs_its_company_nothing(scene: Scene):
     assert Delivery.objects.count() == 1
 
 
-def test_one_that_overruns_its_time_is_killed_alone(scene: Scene):
-    """The others are not tried again with it; it is bounded as ever."""
+def test_a_message_over_its_time_limit_fails_alone(scene: Scene):
+    """The others are not retried with it; its attempts are limited as usual."""
     scene.begin("overrun", {"TIME_LIMIT": "2"}, batch=True)
 
     wait_until(Delivery.objects.filter(state__in=(State.DEAD, State.PENDING)).first, 30, "the one to be counted")
