@@ -68,12 +68,10 @@ class Share:
     Args:
         worker: the worker's name.
         places: processes, or threads, that they may keep busy.
-        ahead: seconds of work that are admitted for each of these places, if it is in brief runs.
     """
 
     worker: str
     places: int
-    ahead: float = AHEAD
 
 
 class Admission:
@@ -102,7 +100,7 @@ class Admission:
         if self._share is None or not row.is_retry:
             return True
         places, receiver = self._share.places, row.receiver
-        room = self._counts[receiver] < places or self._seconds[receiver] + row.seconds <= places * self._share.ahead
+        room = self._counts[receiver] < places or self._seconds[receiver] + row.seconds <= places * AHEAD
         if receiver in self.full or not room:
             self.full.add(receiver)
             return False

@@ -16,13 +16,12 @@ from signalbus import conf, ledger
 from signalbus.broker import publisher
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
-from signalbus.ledger.sweeps.admission import AHEAD
 from signalbus.models import State
 from signalbus.receiving.process.database_connections import close_connection, close_connections, use_no_pools
 from signalbus.receiving.process.outages import Trouble
 from signalbus.receiving.running.lost_runs import losses, settle_overdue
 from signalbus.receiving.running.reporting import tell, worker_name
-from signalbus.receiving.sweeping.idleness import idleness, is_idle
+from signalbus.receiving.sweeping.idleness import idleness
 from signalbus.receiving.sweeping.stale_code import StaleCode
 from signalbus.wire.marker import Marker, marker_from
 from signalbus.wire.message import from_body, to_body
@@ -269,10 +268,7 @@ class Sweeper(threading.Thread):
     def __init__(self, interval: float, places: int = 1) -> None:
         super().__init__(name="signalbus-sweeper", daemon=True)
         self._interval = interval
-        half = max(1, places // 2)
-        self._share = ledger.Share(worker_name(), half)
-        # For a worker that has nothing else to do: brief retries may keep all of its places busy.
-        self._share_of_idle = ledger.Share(worker_name(), half, AHEAD * places / half)
+        self._share = ledger.Share(worker_name(), max(1, places // 2))
         self._retries_wait = False  # for their share of this worker, or for the next batch
         self._mark_at = 0.0
         self._is_told_to_stop = False
@@ -333,7 +329,7 @@ class Sweeper(threading.Thread):
                 lost = self._mark() or not follows
                 published, more = 0, None
                 if not lost or ledger.anything_due():
-                    published, more = _sweep_some(self._share_of_idle if is_idle() else self._share, lost=lost)
+                    published, more = _sweep_some(self._share, lost=lost)
                 self._retries_wait = more is not None
                 if not published:  # those on their way are not what runs here now
                     idleness.ignore()
