@@ -13,7 +13,7 @@ from benchmarks.ground import QUEUES, cohort
 from benchmarks.line import at_most, summarize
 from benchmarks.rows import Part, Row
 from benchmarks.timing import by_turns, each, repeated
-from signalbus import ledger
+from signalbus.ledger import sends as ledger
 from signalbus.sending import outbox
 from signalbus.wire.message import uuid7
 from tasks.admissions.models import Academy, Cohort

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from signalbus import ledger
 from signalbus.compat.django_internals import (
     callbacks_of,
     in_testcase,
@@ -17,6 +16,7 @@ from signalbus.compat.django_internals import (
     open_savepoints,
     opened_connections,
 )
+from signalbus.ledger import sends as ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

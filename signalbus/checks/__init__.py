@@ -10,11 +10,12 @@ from django.core import checks
 from django.core.management import get_commands
 from django.db import DatabaseError, connections
 
-from signalbus import celery, conf, ledger
+from signalbus import celery, conf
 from signalbus.carriers import carrying
 from signalbus.checks import unsent, unused_code
 from signalbus.connecting.subclasses import methods_that_pick
 from signalbus.exceptions import ConfigurationError
+from signalbus.ledger import operations as ledger
 from signalbus.registration.registry import registry
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
 
-from signalbus import ledger
-from signalbus.ledger import Account
+from signalbus.ledger import operations as ledger
+from signalbus.ledger.operations import Account
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from signalbus.ledger import Audit
+    from signalbus.ledger.operations import Audit
 
 SCHEMA = 2  # of the object; it changes when a reader would have to
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

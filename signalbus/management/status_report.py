@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from django.core.management.base import CommandError
 from kombu.exceptions import OperationalError
 
-from signalbus import conf, ledger
+from signalbus import conf
 from signalbus.broker import publisher
 from signalbus.broker.queue_status import REMEDY, Presence, ask_broker
 from signalbus.celery import broker_remedy, default_queue
 from signalbus.checks import unsent, unused_code
 from signalbus.exceptions import ConfigurationError
-from signalbus.ledger import Backlog
+from signalbus.ledger import operations as ledger
+from signalbus.ledger.operations import Backlog
 from signalbus.registration.registry import registry
 
 if TYPE_CHECKING:

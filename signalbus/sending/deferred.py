@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from signalbus import ledger
+from signalbus.ledger import sends as ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from django.db import DatabaseError, transaction
 
-from signalbus import conf, ledger, transactions
+from signalbus import conf, transactions
 from signalbus.broker import publisher
 from signalbus.compat.django_internals import databases_being_migrated
 from signalbus.exceptions import SignalBusError
+from signalbus.ledger import sends as ledger
 from signalbus.sending import deferred, event_loop_guard
 from signalbus.sending.sent_events import is_sending_heard, tell_each, tell_sent
 

@@ -7,10 +7,11 @@ import traceback
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from signalbus import ledger, transactions
+from signalbus import transactions
 from signalbus.context import CurrentDelivery, current
 from signalbus.events import Event, tell
 from signalbus.exceptions import MissingTables
+from signalbus.ledger import sends as ledger
 from signalbus.sending import event_loop_guard, outbox
 
 if TYPE_CHECKING:

@@ -119,7 +119,7 @@ def cancel(message: UUID | str | None) -> bool:
         True if nothing of it has run and nothing will; False if a delivery of it has begun or ended, or the ledger does
         not have it.
     """
-    from signalbus import ledger  # noqa: PLC0415 - its tables must wait until the apps are loaded
+    from signalbus.ledger import sends as ledger  # noqa: PLC0415 - its tables must wait until the apps are loaded
 
     if message is None:  # of what reached nobody
         return False

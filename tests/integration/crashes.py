@@ -18,8 +18,9 @@ from unittest.mock import patch
 from django.db import connection, connections, transaction
 from django.db.backends.signals import connection_created
 
-from signalbus import Retry, Signal, current, ledger
+from signalbus import Retry, Signal, current
 from signalbus.broker import publisher
+from signalbus.ledger import attempts, sweeps
 from signalbus.models import Delivery, Lane, State, StoredMessage
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import attempt, group_commit, grouping, leases, listeners
@@ -206,11 +207,11 @@ class World:
             (grouping, "pace", pace),
             (group_commit, "pace", pace),
             (group_commit, "BRIEF", 60.0),
-            (ledger, "claim", partial(self._claim, ledger.claim)),
-            (ledger, "settle", partial(self._settle, ledger.settle)),
-            (ledger, "take_due", partial(self._then_stand, ledger.take_due, "taken")),
+            (attempts, "claim", partial(self._claim, attempts.claim)),
+            (attempts, "settle", partial(self._settle, attempts.settle)),
+            (sweeps, "take_due", partial(self._then_stand, sweeps.take_due, "taken")),
             (outbox, "publish", partial(self._publish, outbox.publish)),
-            (ledger, "mark", partial(self._then_stand, ledger.mark, "marked")),
+            (sweeps, "mark", partial(self._then_stand, sweeps.mark, "marked")),
         ):
             self._stack.enter_context(patch.object(place, name, made))
         for model in (Delivery, StoredMessage, Lane, Academy):
@@ -280,7 +281,7 @@ class World:
             step = min(seconds, leases.RENEW_EVERY)
             self.clock.now += timedelta(seconds=step)
             seconds -= step
-            ledger.renew([key for key, process in self.leases.claims.items() if process not in asleep], leases.LEASE)
+            attempts.renew([key for key, process in self.leases.claims.items() if process not in asleep], leases.LEASE)
 
 
 def new_signal_with_receivers() -> Signal:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import pytest
 from django.db import connection
 
-from signalbus import Signal, ledger
+from signalbus.ledger import sweeps as ledger
 from signalbus.ledger.base.clock import Now
 from signalbus.ledger.sweeps.admission import AHEAD
 from signalbus.models import Delivery, State
 
 from .bus import Bus, connect, fails, new_signal
+
+if TYPE_CHECKING:
+    from signalbus import Signal
 
 SLOW = round(10 * AHEAD * 1000)  # milliseconds of a run that takes a place of its own
 ONE = ledger.Share("one", 1)

@@ -15,7 +15,8 @@ from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 from django.db.models import F
 
-from signalbus import Reject, Retry, Signal, ledger
+from signalbus import Reject, Retry, Signal
+from signalbus.ledger import operations as ledger
 from signalbus.ledger.operations import accounts
 from signalbus.ledger.sweeps import due
 from signalbus.models import Delivery, Lane, StoredMessage

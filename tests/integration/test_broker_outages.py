@@ -12,8 +12,9 @@ import pytest
 from django.db import DatabaseError, transaction
 from django.test import override_settings
 
-from signalbus import Signal, celery, ledger
+from signalbus import Signal, celery
 from signalbus.broker import fast_path, publisher
+from signalbus.ledger import sends as ledger
 from signalbus.models import Delivery
 from signalbus.receiving.sweeping.sweeper import sweep
 from tests.servers import broker

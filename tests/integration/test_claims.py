@@ -10,7 +10,8 @@ import pytest
 from django.db import connection, connections, transaction
 from django.db.models import F
 
-from signalbus import Retry, Signal, conf, current, ledger
+from signalbus import Retry, Signal, conf, current
+from signalbus.ledger import attempts, operations
 from signalbus.models import Delivery, State
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.sweeping.sweeper import sweep
@@ -36,14 +37,14 @@ def test_a_lost_claim_runs_nothing(bus: Bus, signal: Signal, monkeypatch, caplog
     connect(signal, lambda **kwargs: ran.append(1), "receiver")
     signal.send(None)
     (texts,) = bus.take()
-    claim = ledger.claim
+    claim = attempts.claim
 
     def overtaken(delivery: UUID, **options: Any) -> Any:
         mine = claim(delivery, **options)
         Delivery.objects.update(attempts=F("attempts") + 1, worker="w2")
         return mine
 
-    monkeypatch.setattr(ledger, "claim", overtaken)
+    monkeypatch.setattr(attempts, "claim", overtaken)
     deliver(texts, queue=QUEUE, redelivered=True)
 
     assert ran == []
@@ -101,10 +102,10 @@ def test_a_redelivered_claim_is_a_failed_attempt(bus: Bus, signal: Signal):
     signal.send(None)
     ((text,),) = bus.take()
     message = from_body(conf.signer().verify(text))
-    ledger.keep(message, ["receiver"], QUEUE)
+    attempts.keep(message, ["receiver"], QUEUE)
     sweep()
     (texts,) = bus.take()
-    assert ledger.claim(only().pk, worker="w1", lease=100, using="default") == (1, 0, 0)
+    assert attempts.claim(only().pk, worker="w1", lease=100, using="default") == (1, 0, 0)
 
     deliver(texts, queue=QUEUE)
     assert rows() == [("receiver", "running", 1)]
@@ -116,7 +117,7 @@ def test_a_redelivered_claim_is_a_failed_attempt(bus: Bus, signal: Signal):
     assert lost.error == "its worker was lost in attempt 1"
     assert lost.failed_at is not None
     assert timedelta(seconds=29) < lost.due_at - lost.failed_at < timedelta(seconds=31)
-    assert list(ledger.failed()) == [lost]
+    assert list(operations.failed()) == [lost]
     deliver(texts, queue=QUEUE, redelivered=True)
     assert ran == []
     bus.come_again()
@@ -129,10 +130,10 @@ def test_a_redelivered_claim_without_a_transaction_is_lost_once_its_lease_is_ove
     connect(signal, lambda **kwargs: ran.append(1), "receiver", atomic=False)
     signal.send(None)
     ((text,),) = bus.take()
-    ledger.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
+    attempts.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
     sweep()
     (texts,) = bus.take()
-    ledger.claim(only().pk, worker="w1", lease=100, using="default")
+    attempts.claim(only().pk, worker="w1", lease=100, using="default")
 
     deliver(texts, queue=QUEUE, redelivered=True)
     assert rows() == [("receiver", "running", 1)]
@@ -151,10 +152,10 @@ def test_an_overdue_claim_is_a_failed_attempt(bus: Bus, signal: Signal, caplog, 
     connect(signal, lambda **kwargs: ran.append(1), "receiver", atomic=atomic, retry=retry)
     signal.send(None)
     ((text,),) = bus.take()
-    ledger.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
+    attempts.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
     sweep()
     bus.take()
-    ledger.claim(only().pk, worker="w1", lease=100, using="default")
+    attempts.claim(only().pk, worker="w1", lease=100, using="default")
     assert sweep() == 0
 
     let_wait()
@@ -292,12 +293,12 @@ def test_a_released_claim_waits_for_the_broker(bus: Bus, signal: Signal):
     connect(signal, lambda **kwargs: ran.append(1), "receiver", retry=Retry(max_attempts=1))
     signal.send(None)
     (texts,) = bus.take()
-    ledger.keep(from_body(conf.signer().verify(texts[0])), ["receiver"], QUEUE)
+    attempts.keep(from_body(conf.signer().verify(texts[0])), ["receiver"], QUEUE)
     sweep()
     (texts,) = bus.take()
-    assert ledger.claim(only().pk, worker="w", lease=100, using=ledger.using()) == (1, 0, 0)
-    assert not ledger.give_back(only().pk, 2)
-    assert ledger.give_back(only().pk, 1)
+    assert attempts.claim(only().pk, worker="w", lease=100, using=attempts.using()) == (1, 0, 0)
+    assert not attempts.give_back(only().pk, 2)
+    assert attempts.give_back(only().pk, 1)
 
     assert sweep() == 0
     deliver(texts, queue=QUEUE, redelivered=True)
@@ -312,7 +313,7 @@ def test_two_sweepers_at_once_publish_no_row_twice(bus: Bus, signal: Signal):
     signal.send(None)
     ((text,),) = bus.take()
     message = from_body(conf.signer().verify(text))
-    ledger.keep(message, [f"receiver {number}" for number in range(400)], QUEUE)
+    attempts.keep(message, [f"receiver {number}" for number in range(400)], QUEUE)
     barrier = threading.Barrier(4)
     published: list[int] = []
 
@@ -341,7 +342,7 @@ def test_simultaneous_claims_have_one_winner(bus: Bus, signal: Signal):
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send(None)
     ((text,),) = bus.take()
-    ledger.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
+    attempts.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
     delivery = only().pk
     barrier = threading.Barrier(4)
     claims: list[Any] = []
@@ -349,7 +350,7 @@ def test_simultaneous_claims_have_one_winner(bus: Bus, signal: Signal):
     def worker() -> None:
         barrier.wait(timeout=10)
         try:
-            claims.append(ledger.claim(delivery, worker="w1", lease=100, using="default"))
+            claims.append(attempts.claim(delivery, worker="w1", lease=100, using="default"))
         finally:
             connections.close_all()
 

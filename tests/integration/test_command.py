@@ -18,9 +18,10 @@ from django.db.models import F
 from django.test import override_settings
 from kombu import Connection
 
-from signalbus import Retry, Signal, ledger
+from signalbus import Retry, Signal
 from signalbus.celery import get_app
 from signalbus.checks import unsent, unused_code
+from signalbus.ledger import sweeps as ledger
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.routing.batch import deliver
 from tasks.admissions.models import Academy

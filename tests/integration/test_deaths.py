@@ -11,8 +11,9 @@ from django.db import transaction
 from django.db.models import F
 from django.test import override_settings
 
-from signalbus import Reject, Retry, delivery_dead, ledger
+from signalbus import Reject, Retry, delivery_dead
 from signalbus.exceptions import PayloadError
+from signalbus.ledger import sweeps as ledger
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State, StoredMessage
 from signalbus.receiving.routing.batch import deliver

@@ -15,7 +15,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 import signalbus
-from signalbus import Signal, ledger
+from signalbus import Signal
+from signalbus.ledger import sweeps as ledger
 from signalbus.models import Delivery, Key, StoredMessage
 from signalbus.receiving.sweeping.sweeper import sweep
 from signalbus.testing import captured

@@ -14,9 +14,10 @@ from django.db.models import F
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from signalbus import Retry, Signal, ledger
+from signalbus import Retry, Signal
 from signalbus.announcements import delivery_dead
 from signalbus.broker import publisher
+from signalbus.ledger import attempts, sends
 from signalbus.ledger.base.clock import Now
 from signalbus.ledger.sweeps import due
 from signalbus.models import Delivery, Lane, StoredMessage
@@ -400,7 +401,7 @@ def test_without_its_database_send_raises_and_publishes_nothing(bus: Bus, durabl
         raise DatabaseError("away")
 
     connect(durable, write_academy, "receiver")
-    monkeypatch.setattr(ledger, "record", away)
+    monkeypatch.setattr(sends, "record", away)
 
     with pytest.raises(DatabaseError):
         durable.send(None)
@@ -558,7 +559,7 @@ def test_an_attempt_that_could_not_begin_is_not_counted(bus: Bus, durable: Signa
     sweep()
     (texts,) = bus.take()
     with monkeypatch.context() as patch, pytest.raises(OperationalError):
-        patch.setattr(ledger, "confirm", cannot_confirm)
+        patch.setattr(attempts, "confirm", cannot_confirm)
         deliver(texts, queue=QUEUE, redelivered=True)
     assert rows() == [("unsteady", "published", 1)]
     deliver(texts, queue=QUEUE, redelivered=True)

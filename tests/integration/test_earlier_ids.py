@@ -9,7 +9,8 @@ from uuid import uuid5
 import pytest
 from django.db.models import F
 
-from signalbus import Retry, ledger
+from signalbus import Retry
+from signalbus.ledger import attempts as ledger
 from signalbus.ledger.base.clock import later
 from signalbus.models import Delivery, State
 from signalbus.receiving.routing.batch import deliver

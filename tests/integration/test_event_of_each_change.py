@@ -20,9 +20,10 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 from django.test import override_settings
 
-from signalbus import Reject, Retry, cancel, ledger
+from signalbus import Reject, Retry, cancel
 from signalbus.broker import publisher
 from signalbus.events import KINDS, Event
+from signalbus.ledger import attempts, operations
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State, StoredMessage
 from signalbus.receiving.routing.batch import deliver
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from signalbus import Signal
 
-LEDGER = Path(ledger.__file__).parent
+LEDGER = Path(attempts.__file__).parents[1]
 SQL = re.compile(r"(?:^|SET )state = ")
 
 # The states that a row may have while this is the last event of its delivery.
@@ -206,7 +207,7 @@ def loses_its_worker(scene: Scene) -> None:
     """A message is redelivered, whose delivery a lost worker had claimed."""
     scene.receiver().send(None)
     (texts,) = scene.bus.take()
-    ledger.claim(only().pk, worker="gone", lease=-1, using="default")
+    attempts.claim(only().pk, worker="gone", lease=-1, using="default")
     deliver(texts, queue=QUEUE, redelivered=True)
 
 
@@ -225,7 +226,7 @@ def has_no_attempt_left(scene: Scene) -> None:
     signal = scene.receiver(retry=Retry(max_attempts=1))
     signal.send(None)
     (texts,) = scene.bus.take()
-    ledger.claim(only().pk, worker="gone", lease=-1, using="default")
+    attempts.claim(only().pk, worker="gone", lease=-1, using="default")
     deliver(texts, queue=QUEUE, redelivered=True)
 
 
@@ -251,7 +252,7 @@ def does_not_begin(scene: Scene) -> None:
         raise DatabaseError("away")
 
     with scene.patch.context() as patch:
-        patch.setattr(ledger, "confirm", fail)
+        patch.setattr(attempts, "confirm", fail)
         with pytest.raises(DatabaseError):
             scene.bus.work(redelivered=True)
 
@@ -339,13 +340,13 @@ def is_sent_on(scene: Scene) -> None:
 def is_retried_by_hand(scene: Scene) -> None:
     """A person retries a dead delivery."""
     rejects(scene)
-    ledger.retry([only().pk])
+    operations.retry([only().pk])
 
 
 def is_discarded_by_hand(scene: Scene) -> None:
     """A person discards a dead delivery."""
     rejects(scene)
-    ledger.discard([only().pk])
+    operations.discard([only().pk])
 
 
 def is_cancelled(scene: Scene) -> None:
@@ -378,7 +379,7 @@ def waits_for_its_turn(scene: Scene) -> None:
     scene.bus.work()
     Delivery.objects.filter(state=State.PUBLISHED).update(state=State.PENDING, due_at=Now())
     sweep()
-    ledger.discard([Delivery.objects.get(state=State.DEAD).pk])
+    operations.discard([Delivery.objects.get(state=State.DEAD).pk])
 
 
 def is_passed_on(scene: Scene) -> None:
@@ -400,7 +401,7 @@ def is_repaired(scene: Scene) -> None:
     Delivery.objects.get(receiver="other").delete()
     let_wait()
     since = StoredMessage.objects.get().created_at - timedelta(hours=2)
-    ledger.repair(ledger.audit(since, ledger.Evidence(frozenset({""}), time.monotonic())))
+    operations.repair(operations.audit(since, operations.Evidence(frozenset({""}), time.monotonic())))
 
 
 def is_requeued(scene: Scene) -> None:
@@ -556,7 +557,7 @@ def reported(events: list[Event]) -> dict[str, list[list[str]]]:
 @pytest.mark.parametrize("scenario", EXPECTED, ids=lambda scenario: scenario.__name__)
 def test_events_agree_with_the_rows(bus: Bus, events: list[Event], monkeypatch, scenario):
     """Each delivery has its events, in order and once each; the last one has the state of its row."""
-    if scenario in {shares_a_commit, loses_its_shared_commit} and not ledger.can_share("default"):
+    if scenario in {shares_a_commit, loses_its_shared_commit} and not attempts.can_share("default"):
         pytest.skip("no group commits on this database")
     with functions_called() as called:
         scenario(Scene(bus, monkeypatch, []))

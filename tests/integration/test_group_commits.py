@@ -13,7 +13,8 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from psycopg.sql import SQL, Literal
 
-from signalbus import Reject, Signal, ledger
+from signalbus import Reject, Signal
+from signalbus.ledger import attempts as ledger
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State
 from signalbus.receiving.routing.batch import deliver

@@ -123,7 +123,7 @@ def test_a_limit_that_strikes_in_the_bus_itself_leaves_no_broken_connection(bus:
     signal.send(None)
     (texts,) = bus.take()
     with monkeypatch.context() as patch:
-        patch.setattr("signalbus.ledger.claim", lambda *args, **kwargs: sleep_in_a_query())
+        patch.setattr("signalbus.ledger.attempts.claim", lambda *args, **kwargs: sleep_in_a_query())
         with soft_limit(0.3), pytest.raises(SoftTimeLimitExceeded):
             deliver(texts, queue=QUEUE, redelivered=True)
 

@@ -14,8 +14,8 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from signalbus.ledger import purge_some
 from signalbus.ledger.base.clock import Now
+from signalbus.ledger.sweeps import purge_some
 from signalbus.models import Delivery, StoredMessage
 
 from .bus import Bus, connect, new_signal

@@ -13,7 +13,7 @@ from django.db import connections, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from signalbus import ledger
+from signalbus.ledger import attempts, operations, sweeps
 from signalbus.ledger.attempts import ownership
 from signalbus.ledger.base import recording
 from signalbus.ledger.base.clock import Now, later
@@ -148,10 +148,10 @@ def test_a_take_is_one_statement(database_url: str):
 def test_failures_of_a_group_commit_are_recorded_like_single_ones(database_url: str):
     """Each row says what `settle` would have written; PostgreSQL takes those of a kind in one statement."""
     outcomes = [
-        ledger.Settlement(state=State.PENDING, error="E: 'a' \\ %s", traceback='a "b"\nc', delay=5.0, took=0.25),
-        ledger.Settlement(state=State.PENDING, error="E: \x00", delay=0.0),
-        ledger.Settlement(state=State.DEAD, error="dead", traceback="t", took=0.001),
-        ledger.Settlement(state=State.SKIPPED, error="gone"),
+        attempts.Settlement(state=State.PENDING, error="E: 'a' \\ %s", traceback='a "b"\nc', delay=5.0, took=0.25),
+        attempts.Settlement(state=State.PENDING, error="E: \x00", delay=0.0),
+        attempts.Settlement(state=State.DEAD, error="dead", traceback="t", took=0.001),
+        attempts.Settlement(state=State.SKIPPED, error="gone"),
     ]
     columns = ("state", "error", "traceback", "runtime_ms", "attempts")
 
@@ -162,12 +162,12 @@ def test_failures_of_a_group_commit_are_recorded_like_single_ones(database_url: 
 
     singly, together = [[recorded() for _ in outcomes] for _ in range(2)]
     for delivery, outcome in zip(singly, outcomes, strict=True):
-        ledger.settle(delivery, outcome, seen=0, attempt=1)
+        attempts.settle(delivery, outcome, seen=0, attempt=1)
     with transaction.atomic():
         for delivery in together:
             ownership.take(delivery, worker="w1", using=DEFAULT)
         with CaptureQueriesContext(connections[DEFAULT]) as queries:
-            ledger.settle_taken(list(zip(together, outcomes, strict=True)), using=DEFAULT)
+            attempts.settle_taken(list(zip(together, outcomes, strict=True)), using=DEFAULT)
 
     assert [outcome_of(delivery) for delivery in together] == [outcome_of(delivery) for delivery in singly]
     if connections[DEFAULT].vendor == "postgresql":
@@ -225,14 +225,14 @@ def test_statements_that_change_rows_skip_running_ones(database_url: str, state:
     def change() -> list[object]:
         with connections[DEFAULT].cursor() as cursor:
             cursor.execute("SET lock_timeout = '1s'")
-        ledger.return_due([delivery], 1.0)
-        ledger.keep_unpublished([(replace(part.message, recorded=True), None)], "away")
+        sweeps.return_due([delivery], 1.0)
+        attempts.keep_unpublished([(replace(part.message, recorded=True), None)], "away")
         return [
-            ledger.retry([delivery]),
-            ledger.retry(None),
-            ledger.discard([delivery]),
-            ledger.unpark(),
-            ledger.park(part.message, ["tag"], None, "unknown"),
+            operations.retry([delivery]),
+            operations.retry(None),
+            operations.discard([delivery]),
+            attempts.unpark(),
+            attempts.park(part.message, ["tag"], None, "unknown"),
         ]
 
     with transaction.atomic():
@@ -252,9 +252,9 @@ def test_a_claim_counts_before_the_run_and_is_confirmed_by_its_number(database_u
     first = ownership.claim(delivery, worker="w1", lease=0, using=DEFAULT)
     assert state_of(delivery) == ("running", 1)
     assert ownership.claim(delivery, worker="w2", lease=10, using=DEFAULT) is None
-    lost = ledger.Settlement(state=State.PENDING, error="lost")
-    assert ledger.settle_lost(delivery, lost, seen=1, attempt=1)
-    assert not ledger.settle_lost(delivery, lost, seen=1, attempt=1)
+    lost = attempts.Settlement(state=State.PENDING, error="lost")
+    assert attempts.settle_lost(delivery, lost, seen=1, attempt=1)
+    assert not attempts.settle_lost(delivery, lost, seen=1, attempt=1)
     second = ownership.claim(delivery, worker="w2", lease=10, using=DEFAULT)
 
     assert first is not None
@@ -286,8 +286,8 @@ def test_a_claim_waits_for_a_brief_lock_on_its_row(database_url: str):
         looking.start()
         assert locked.wait(30)
         if settles:
-            done = ledger.Settlement(state=State.DONE)
-            assert ledger.settle(delivery, done, seen=claimed.attempt, attempt=claimed.attempt)
+            done = attempts.Settlement(state=State.DONE)
+            assert attempts.settle(delivery, done, seen=claimed.attempt, attempt=claimed.attempt)
         else:
             with transaction.atomic():
                 assert ownership.confirm(delivery, claimed.attempt, worker="w1", using=DEFAULT)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from signalbus import Retry, Signal, conf, ledger
+from signalbus import Retry, Signal, conf
 from signalbus.events import listen, unlisten
+from signalbus.ledger import attempts, operations
 from signalbus.models import Delivery, State
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import lost_runs
@@ -49,7 +50,7 @@ class Child:
 
     def claim(self, delivery: UUID) -> None:
         """Claim a delivery, as it does before a run that is suspect, or has no transaction."""
-        assert ledger.claim(delivery, worker=CHILD, lease=20, using="default") is not None
+        assert attempts.claim(delivery, worker=CHILD, lease=20, using="default") is not None
 
     def loss(self, text: str, place: int | None = None) -> Loss:
         """Return what its worker's main process knows of its end."""
@@ -103,7 +104,7 @@ def test_a_lost_process_is_a_failed_attempt(bus: Bus, durable: Signal, child: Ch
     assert lost.error == REASON
     assert lost.failed_at is not None
     assert timedelta(seconds=29) < lost.due_at - lost.failed_at < timedelta(seconds=31)
-    assert list(ledger.failed()) == [lost]
+    assert list(operations.failed()) == [lost]
     assert REASON in caplog.text
     deliver([text], queue=QUEUE, redelivered=True)  # as it comes back
     assert rows() == [("killer", "pending", 1)]
@@ -221,7 +222,7 @@ def test_a_row_that_the_database_has_not_freed_yet_is_waited_for(bus: Bus, durab
     durable.send(None)
     ((text,),) = bus.take()
     with transaction.atomic():
-        ledger.take(only().pk, worker=CHILD, using="default")
+        attempts.take(only().pk, worker=CHILD, using="default")
         assert elsewhere(lambda: child.is_lost(text)) == [lost_runs.AGAIN]
         assert child.requeued == []
         transaction.set_rollback(True)
@@ -239,7 +240,7 @@ def test_a_row_locked_by_another_worker_is_not_waited_for_long(bus: Bus, durable
     durable.send(None)
     ((text,),) = bus.take()
     with transaction.atomic():
-        ledger.take(only().pk, worker="elsewhere:7", using="default")
+        attempts.take(only().pk, worker="elsewhere:7", using="default")
         assert elsewhere(lambda: child.is_lost(text)) == [None]
 
     assert child.requeued == [[("receiver", "published", 0)]]
@@ -255,7 +256,7 @@ def test_a_message_is_requeued_during_an_outage_of_the_ledger(bus: Bus, durable:
     durable.send(None)
     ((text,),) = bus.take()
     with monkeypatch.context() as patch:
-        patch.setattr(ledger, "last_run", away)
+        patch.setattr(attempts, "last_run", away)
         with pytest.raises(DatabaseError):
             child.is_lost(text)
 

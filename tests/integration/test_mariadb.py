@@ -13,7 +13,8 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from signalbus import Retry, Signal, ledger
+from signalbus import Retry, Signal
+from signalbus.ledger import sweeps as ledger
 from signalbus.models import Delivery, State, StoredMessage
 from signalbus.receiving.sweeping.sweeper import sweep
 from tasks.admissions.models import Academy

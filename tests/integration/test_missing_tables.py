@@ -14,8 +14,8 @@ from django.db.migrations import Migration, RunPython
 from django.db.migrations.executor import MigrationExecutor
 from django.test import override_settings
 
-from signalbus import Signal, ledger
 from signalbus.exceptions import MissingTables
+from signalbus.ledger import operations as ledger
 from signalbus.ledger.base.missing_tables import SUFFICIENT
 from tests.servers import default_database
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_django.plugin import DjangoDbBlocker
+
+    from signalbus import Signal
 
 LATER = timedelta(hours=1)
 DEPENDENCY = f'add ("signalbus", "{SUFFICIENT}") to the dependencies'

@@ -11,9 +11,10 @@ from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from signalbus import Retry, Signal, ledger
+from signalbus import Retry, Signal
 from signalbus.broker import publisher
 from signalbus.exceptions import ConfigurationError
+from signalbus.ledger import attempts as ledger
 from signalbus.ledger.attempts import turns as ledger_turns
 from signalbus.models import Delivery, Key
 from signalbus.receiving.routing.batch import deliver

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from signalbus import ledger
 from signalbus.compat.celery_internals import LINE_OF_END, logger_of_ends
+from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process import task_log
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.sweeping.sweeper import mark

@@ -11,7 +11,8 @@ from django.db.models import F
 from django.test import override_settings
 from django.utils import timezone
 
-from signalbus import Retry, Signal, delivery_dead, ledger
+from signalbus import Retry, Signal, delivery_dead
+from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.sweeping.sweeper import Sweeper, sweep

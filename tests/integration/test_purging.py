@@ -10,7 +10,8 @@ import pytest
 from django.db import transaction
 from django.db.models import F
 
-from signalbus import Reject, Signal, conf, ledger
+from signalbus import Reject, Signal, conf
+from signalbus.ledger import sweeps as ledger
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, Key, State, StoredMessage
 from signalbus.receiving.sweeping import sweeper

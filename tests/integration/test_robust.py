@@ -12,8 +12,9 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 from django.test import override_settings
 
-from signalbus import Signal, ledger
+from signalbus import Signal
 from signalbus.exceptions import CascadeError, ConfigurationError, PayloadError
+from signalbus.ledger import attempts, operations, sweeps
 from signalbus.models import Delivery, State
 from signalbus.testing import captured
 from tasks.admissions.models import Academy
@@ -89,25 +90,25 @@ def test_the_error_is_recorded_as_dead_deliveries(bus: Bus, signal: Signal, form
     second = Delivery.objects.get(receiver="robust.second")
     assert (second.queue, second.ended_at is None, second.failed_at is None) == ("email", False, False)
     assert "PayloadError: context.lock" in second.traceback
-    assert ledger.retry(None) == 0
+    assert operations.retry(None) == 0
     with pytest.raises(CommandError, match="can only be discarded"):
         command("retry", second.pk)
     command("discard", second.pk)
     assert rows() == [("robust.first", "dead", 0), ("robust.second", "discarded", 0)]
-    assert ledger.retry([second.pk]) == 0
+    assert operations.retry([second.pk]) == 0
 
 
 def test_a_purge_keeps_these_dead_deliveries(bus: Bus, signal: Signal):
     """Unlike refused texts, somebody has to discard them."""
     send(signal, lock=object())
-    assert ledger.purge(0) == 0
+    assert sweeps.purge(0) == 0
 
 
 def test_they_do_not_count_as_refused_texts(bus: Bus):
     """An open signal's dead row names no receiver, and is no refused text either."""
     send(new_signal(open=True), lock=object())
     with override_settings(SIGNALBUS={"KEEP_REFUSED": 1}):
-        ledger.refuse("garbage", "no text of ours", None)
+        attempts.refuse("garbage", "no text of ours", None)
     assert Delivery.objects.filter(message__signal="", message__text="garbage").count() == 1
 
 

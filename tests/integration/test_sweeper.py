@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from django.db import OperationalError, connection
 
-from signalbus import ledger
+from signalbus.ledger import sweeps as ledger
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State
 from signalbus.receiving.process import outages

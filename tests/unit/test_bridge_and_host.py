@@ -17,10 +17,11 @@ from django.dispatch import Signal as DjangoSignal
 from django.test import override_settings
 from django.utils import timezone
 
-from signalbus import Signal, ledger, receiver
+from signalbus import Signal, receiver
 from signalbus.bridging import bridge
 from signalbus.context import CurrentDelivery, running
 from signalbus.exceptions import ConfigurationError
+from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, StoredMessage
 from signalbus.testing import captured
 from tasks.admissions.models import Academy

@@ -85,9 +85,9 @@ class TestSweeper:
 
         monkeypatch.setattr(sweeper, "_sweep_some", slow)
         monkeypatch.setattr(sweeper, "mark", lambda: None)
-        monkeypatch.setattr("signalbus.ledger.unpark", lambda: 0)
-        monkeypatch.setattr("signalbus.ledger.is_idle", lambda: False)
-        monkeypatch.setattr("signalbus.ledger.anything_due", lambda: True)
+        monkeypatch.setattr("signalbus.ledger.sweeps.unpark", lambda: 0)
+        monkeypatch.setattr("signalbus.ledger.sweeps.is_idle", lambda: False)
+        monkeypatch.setattr("signalbus.ledger.sweeps.anything_due", lambda: True)
         thread = Sweeper(0.01)
         thread.start()
         try:

@@ -100,7 +100,7 @@ class Part(NamedTuple):
         return self.message.ordering_key
 
 
-class Due(NamedTuple):
+class DueTime(NamedTuple):
     """The time from which deliveries are published that wait in the ledger.
 
     Args:
@@ -112,7 +112,7 @@ class Due(NamedTuple):
     values: tuple[Any, ...]
 
     @classmethod
-    def at(cls, when: timedelta | datetime, dialect: Dialect) -> Due:
+    def at(cls, when: timedelta | datetime, dialect: Dialect) -> DueTime:
         """Return a time from the database's now, or an aware one; the columns of most databases hold naive UTC."""
         if isinstance(when, timedelta):
             return cls(dialect.later, (when.total_seconds(),))
@@ -182,7 +182,7 @@ def record(
     parts: Sequence[Recordable],
     *,
     using: str,
-    due: timedelta | datetime | Due | None = None,
+    due: timedelta | datetime | DueTime | None = None,
     first: Sequence[Statement] = (),
 ) -> None:
     """Write the rows of messages: one for each message, one for each recipient.
@@ -199,8 +199,8 @@ def record(
     connection = connections[using]
     dialect = dialect_for(connection)
     rows = _rows(parts)
-    if due is not None and not isinstance(due, Due):
-        due = Due.at(due, dialect)
+    if due is not None and not isinstance(due, DueTime):
+        due = DueTime.at(due, dialect)
     ordered = any(part.ordering_key is not None for part in parts)
     inserts = _inserts(dialect, ordered=ordered, due=None if due is None else due.sql)
     statements = first
@@ -233,7 +233,7 @@ def _together(statements: list[Statement], connection: BaseDatabaseWrapper) -> l
 Rows = tuple["Sequence[tuple[Any, ...]]", "Sequence[tuple[Any, ...]]"]  # of messages, and of deliveries
 
 
-def _insertions(dialect: Dialect, inserts: Sequence[_Insert], rows: Rows, due: Due | None) -> list[Statement]:
+def _insertions(dialect: Dialect, inserts: Sequence[_Insert], rows: Rows, due: DueTime | None) -> list[Statement]:
     messages, deliveries = rows
     if due is not None:
         deliveries = [(*row, *due.values) for row in deliveries]

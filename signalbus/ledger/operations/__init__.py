@@ -1,1 +1,47 @@
 """The ledger's operations for people: list, retry and discard deliveries by hand, audit, and count what waits."""
+
+from signalbus.ledger.attempts.turns import behind
+from signalbus.ledger.base.clock import clock_of, in_utc
+from signalbus.ledger.base.deliveries import using
+from signalbus.ledger.base.missing_tables import missing
+from signalbus.ledger.operations.accounts import (
+    Account,
+    Audit,
+    Evidence,
+    audit,
+    mark_now,
+    proven,
+    repair,
+    undecided,
+    waiting_queues,
+)
+from signalbus.ledger.operations.backlog import Backlog, backlogs, failures
+from signalbus.ledger.operations.by_hand import discard, failed, retry, skipped
+from signalbus.ledger.sweeps.due import mark
+from signalbus.ledger.sweeps.purging import purge
+
+__all__ = [
+    "Account",
+    "Audit",
+    "Backlog",
+    "Evidence",
+    "audit",
+    "backlogs",
+    "behind",
+    "clock_of",
+    "discard",
+    "failed",
+    "failures",
+    "in_utc",
+    "mark",
+    "mark_now",
+    "missing",
+    "proven",
+    "purge",
+    "repair",
+    "retry",
+    "skipped",
+    "undecided",
+    "using",
+    "waiting_queues",
+]

@@ -17,7 +17,7 @@ from signalbus.events import is_heard
 from signalbus.ledger.base.clock import Now
 from signalbus.ledger.base.deliveries import unlocked
 from signalbus.ledger.base.dialect import DELIVERIES, KEYS, Dialect, dialect_of
-from signalbus.ledger.base.recording import Due, record
+from signalbus.ledger.base.recording import DueTime, record
 from signalbus.ledger.sends.due_later import discard_held, hold
 from signalbus.models import Delivery, State
 
@@ -73,7 +73,7 @@ def record_last_of_burst(  # noqa: PLR0913 - all that is to be known of a burst
     """
     dialect = dialect_of(using)
     burst, reason = dialect.key(key), f"replaced by {message}, the next of its burst"
-    due = Due(_end_of_burst(dialect), (pause, longest, burst))
+    due = DueTime(_end_of_burst(dialect), (pause, longest, burst))
     move = (_moving(dialect), [reason, dialect.key(message), burst])
     if dialect.returns and not is_heard("discarded"):
         replace = (_replacing(dialect), [burst, reason, burst, burst])

@@ -1,1 +1,42 @@
 """The ledger's functions for the sweeper: find due rows, admit retries, and purge closed messages."""
+
+from signalbus.ledger.attempts.parked_rows import bury, open_parked, postpone_row, unpark
+from signalbus.ledger.base.deliveries import return_due, using
+from signalbus.ledger.base.event_subjects import delivery_of_row
+from signalbus.ledger.sweeps.admission import Share
+from signalbus.ledger.sweeps.due import (
+    Publishable,
+    anything_due,
+    is_idle,
+    mark,
+    marker_returned,
+    recall,
+    take_admitted,
+    take_due,
+    wait_anew,
+)
+from signalbus.ledger.sweeps.purging import purge, purge_keys, purge_some, take_turn
+
+__all__ = [
+    "Publishable",
+    "Share",
+    "anything_due",
+    "bury",
+    "delivery_of_row",
+    "is_idle",
+    "mark",
+    "marker_returned",
+    "open_parked",
+    "postpone_row",
+    "purge",
+    "purge_keys",
+    "purge_some",
+    "recall",
+    "return_due",
+    "take_admitted",
+    "take_due",
+    "take_turn",
+    "unpark",
+    "using",
+    "wait_anew",
+]

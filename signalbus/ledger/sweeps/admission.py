@@ -30,7 +30,7 @@ BRIEFEST: Final = 0.002  # seconds that any run takes, with what is written down
 _ADMITTED: Final = "admitted_by IS NOT NULL AND state IN ('published', 'running')"
 
 
-class Due(NamedTuple):
+class DueRow(NamedTuple):
     """A row that is due, and what decides whether it is published now."""
 
     id: UUID
@@ -95,7 +95,7 @@ class Admission:
         self._counts[receiver] += 1
         self._seconds[receiver] += seconds
 
-    def takes(self, row: Due) -> bool:
+    def takes(self, row: DueRow) -> bool:
         """Admit a row, if its receiver's share is not used up."""
         if self._share is None or not row.is_retry:
             return True
@@ -107,16 +107,16 @@ class Admission:
         self._count(receiver, row.seconds)
         return True
 
-    def choose(self, rows: QuerySet[Delivery], limit: int) -> list[Due]:
+    def choose(self, rows: QuerySet[Delivery], limit: int) -> list[DueRow]:
         """Choose from rows what is published now, in their order.
 
         Args:
             rows: those that are due.
             limit: how many at most.
         """
-        chosen: list[Due] = []
+        chosen: list[DueRow] = []
         while True:
-            page = [Due(*row) for row in _columns(rows)[:limit]]
+            page = [DueRow(*row) for row in _columns(rows)[:limit]]
             known = len(self.full)
             chosen += [row for row in page if self.takes(row)][: limit - len(chosen)]
             if len(page) < limit or len(chosen) >= limit or len(self.full) == known:
@@ -127,7 +127,7 @@ class Admission:
 
 
 def _columns(rows: QuerySet[Delivery]) -> Any:
-    return rows.order_by("due_at").values_list(*Due._fields)
+    return rows.order_by("due_at").values_list(*DueRow._fields)
 
 
 def _on_their_way(worker: str) -> Sequence[tuple[str, int | None]]:

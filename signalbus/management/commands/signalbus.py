@@ -13,9 +13,10 @@ from uuid import UUID
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from signalbus import conf, ledger
+from signalbus import conf
 from signalbus.broker.publisher import PublishError
 from signalbus.exceptions import ConfigurationError, TextError
+from signalbus.ledger import operations as ledger
 from signalbus.management import audit_report, status_report
 from signalbus.models import Delivery, State
 from signalbus.receiving.sweeping.queue_evidence import ask_queues

@@ -6,11 +6,12 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from signalbus import conf, ledger
+from signalbus import conf
 from signalbus.broker import publisher
 from signalbus.context import delivery_of
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import TextError
+from signalbus.ledger import sweeps as ledger
 from signalbus.receiving.process import task_log
 from signalbus.receiving.routing.verification import open_text
 from signalbus.receiving.running.reporting import tell, worker_name

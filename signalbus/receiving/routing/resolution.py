@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from signalbus import ledger
 from signalbus.broker import publisher
 from signalbus.context import delivery_of
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError
+from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process import task_log
 from signalbus.receiving.routing.requeueing import returned_rest
 from signalbus.receiving.running.attempt import deliver_one

@@ -6,9 +6,11 @@ import logging
 import reprlib
 from typing import TYPE_CHECKING
 
-from signalbus import conf, ledger
+from signalbus import conf
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, TextError, UnknownKey, UnknownVersion
+from signalbus.ledger import attempts as ledger
+from signalbus.ledger import sweeps
 from signalbus.models import State
 from signalbus.receiving.process import task_log
 from signalbus.receiving.running.reporting import tell, worker_name
@@ -36,7 +38,7 @@ def open_text(text: object, queue: str | None) -> Message | None:
         if marker is None:
             return from_body(body)
         task_log.note("a marker", f"the queue {marker.queue or queue}", "taken note of")
-        ledger.marker_returned(marker.queue, marker.marked_at)
+        sweeps.marker_returned(marker.queue, marker.marked_at)
     except UnknownKey as error:
         _park(str(text), error, queue, sealed=True)
     except UnknownVersion as error:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from django.db import Error, connections, transaction
 
-from signalbus import ledger
 from signalbus.compat.django_internals import rollback_error
 from signalbus.exceptions import SignalBusError
+from signalbus.ledger import attempts as ledger
 from signalbus.models import State
 from signalbus.receiving.process import task_log
 from signalbus.receiving.process.database_connections import kept_usable, left_open, mend_connections, reject_broken

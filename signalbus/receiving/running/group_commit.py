@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from django.db import DatabaseError, connections, transaction
 from django.db.transaction import TransactionManagementError
 
-from signalbus import ledger
 from signalbus.compat.django_internals import callbacks_of, rollback_error
 from signalbus.exceptions import SignalBusError
+from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process.database_connections import left_open, mend_connections, reject_broken
 from signalbus.receiving.process.interruption import was_cut_off
 from signalbus.receiving.process.session_state import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from signalbus.ledger import Settlement, Taken
+    from signalbus.ledger.attempts import Settlement, Taken
     from signalbus.receiving.running.invocation import Attempt
     from signalbus.receiving.running.runner import Outcome
     from signalbus.transport.progress import Progress

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from django.db import connections
 
-from signalbus import conf, ledger
+from signalbus import conf
+from signalbus.ledger import attempts as ledger
 from signalbus.receiving.running.attempt import deliver_attempt
 from signalbus.receiving.running.group_commit import SharedCommit
 from signalbus.receiving.running.invocation import Attempt

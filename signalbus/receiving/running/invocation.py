@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from signalbus import ledger
     from signalbus.context import CurrentDelivery
     from signalbus.events import Kind
+    from signalbus.ledger import attempts as ledger
     from signalbus.registration.registry import Receiver
     from signalbus.transport.progress import Progress
     from signalbus.wire.message import Message

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from django.db import DatabaseError, connections
 
-from signalbus import ledger
+from signalbus.ledger import attempts as ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

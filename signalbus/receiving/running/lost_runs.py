@@ -14,10 +14,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from signalbus import conf, ledger
+from signalbus import conf
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, TextError
-from signalbus.ledger import Settlement
+from signalbus.ledger import attempts as ledger
+from signalbus.ledger.attempts import Settlement
 from signalbus.models import State
 from signalbus.receiving.running.invocation import Attempt
 from signalbus.receiving.running.reporting import tell
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from signalbus.events import Kind
-    from signalbus.ledger import LastRun
+    from signalbus.ledger.attempts import LastRun
     from signalbus.models import Delivery
     from signalbus.registration.registry import Receiver
     from signalbus.wire.message import Message

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from signalbus import ledger
 from signalbus.context import delivery_of
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError
+from signalbus.ledger import attempts as ledger
 from signalbus.models import State
 from signalbus.receiving.running.reporting import tell, worker_name
 

@@ -11,9 +11,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from signalbus import ledger
 from signalbus.broker import publisher
 from signalbus.exceptions import SignalBusError
+from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process import task_log
 from signalbus.wire.message import from_body, to_body
 

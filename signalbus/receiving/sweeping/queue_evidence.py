@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import ChannelError, OperationalError
 
-from signalbus import celery, ledger
+from signalbus import celery
 from signalbus.broker import publisher
+from signalbus.ledger import operations as ledger
 from signalbus.wire.marker import Marker
 
 if TYPE_CHECKING:

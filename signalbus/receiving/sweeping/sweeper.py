@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.db import DatabaseError, DataError, connections
 
-from signalbus import conf, ledger
+from signalbus import conf
 from signalbus.broker import publisher
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
+from signalbus.ledger import operations
+from signalbus.ledger import sweeps as ledger
 from signalbus.models import State
 from signalbus.receiving.process.database_connections import close_connection, close_connections, use_no_pools
 from signalbus.receiving.process.outages import Trouble
@@ -117,7 +119,7 @@ def _text(row: ledger.Publishable) -> str | None:
     try:
         body = conf.signer().verify(row.text) if row.sealed else row.text
         if marker_from(body) is not None:  # parked by a worker of 0.1, which could not read it
-            ledger.discard([row.id])
+            operations.discard([row.id])
             return None
         message = from_body(body)
         if not row.signal:  # opened at last: by now this worker holds the key, or reads the version

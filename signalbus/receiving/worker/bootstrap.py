@@ -10,10 +10,11 @@ from django.core import checks
 from django.core.management.base import SystemCheckError
 from django.db import DatabaseError, connections
 
-from signalbus import celery, conf, ledger
+from signalbus import celery, conf
 from signalbus.compat.celery_internals import names_queues
 from signalbus.compat.pool_internals import see_to_what_is_written
 from signalbus.exceptions import ConfigurationError
+from signalbus.ledger import attempts as ledger
 from signalbus.models import Delivery
 from signalbus.receiving.process import database_connections, interruption, keepalive, session_state, task_log
 from signalbus.receiving.sweeping.sweeper import Sweeper
