@@ -1,4 +1,4 @@
-"""What all tests share. Unit tests need no server; integration and acceptance tests start theirs themselves."""
+"""Shared by all tests. Unit tests need no server; integration and acceptance tests start theirs themselves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """Refuse a run on a server that this checkout does not know, or this machine does not have."""
+    """Refuse a run on a server that this checkout does not know, or that this machine does not have."""
     for variable, chosen, known in (
         ("SIGNALBUS_TEST_DATABASE", DATABASE, DATABASES),
         ("SIGNALBUS_TEST_BROKER", BROKER, BROKERS),
@@ -42,7 +42,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a run on other servers, leave out what does not use them, or is for another server alone."""
+    """In a run on other servers, deselect tests that do not use them, or that are for another server only."""
     if DATABASE is None and BROKER is None:
         return
     chosen = [item for item in items if isinstance(item, pytest.Function) and _uses_the_others(item)]

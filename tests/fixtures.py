@@ -1,4 +1,4 @@
-"""Fixtures that the tests with real servers share; each kind of tests imports those it uses into its conftest.
+"""Fixtures of the tests with real servers; each kind of tests imports its own into its conftest.
 
 They do without pytest-django's database: a worker sees only what is committed. So a test that asks for
 ``database_url`` has no ``django_db`` mark.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def registry_as_it_was() -> Iterator[None]:
-    """Forget the signals that a test made in a function: Django keeps them for as long as their receivers live."""
+    """Forget the signals that a test made in a function: Django keeps them as long as their receivers live."""
     before = set(registry._signals)
     yield
     for number, signal in list(registry._signals.items()):
@@ -44,7 +44,7 @@ def registry_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[EmbeddedValkey]:
-    """A private broker, for all tests; ``broker_url`` empties it."""
+    """A private broker for all tests; ``broker_url`` empties it."""
     with EmbeddedValkey() as server:
         yield server
 
@@ -64,7 +64,7 @@ def postgres(postgres_server: Postgres) -> str:
 
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres_server: Postgres, django_db_blocker: DjangoDbBlocker) -> str:
-    """The name of a PostgreSQL database with all tables, to be copied."""
+    """The name of a PostgreSQL database with all tables, as a template."""
     url = postgres_server.create()
     with django_db_blocker.unblock():
         migrate(url)
@@ -73,7 +73,7 @@ def migrated_postgres(postgres_server: Postgres, django_db_blocker: DjangoDbBloc
 
 @pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Path:
-    """An SQLite file with all tables, to be copied."""
+    """An SQLite file with all tables, as a template."""
     path = tmp_path_factory.mktemp("sqlite") / "migrated.sqlite3"
     with django_db_blocker.unblock():
         migrate(f"sqlite:///{path}")
@@ -111,7 +111,7 @@ def sentinel() -> Iterator[Sentinel]:
 
 @pytest.fixture
 def database() -> str:
-    """Which kind ``database_url`` is: the run's, or "sqlite" where a test is parametrized so."""
+    """The kind of ``database_url``: the run's, or "sqlite" if a test is parametrized so."""
     return DATABASE or "postgres"
 
 
@@ -119,7 +119,7 @@ def database() -> str:
 def database_url(
     database: str, request: pytest.FixtureRequest, tmp_path: Path, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[str]:
-    """A database of the test's own, which is this process's default one; what is committed, the workers see."""
+    """A database of the test's own, which is this process's default one; workers see its commits."""
     if DATABASE not in (None, database):
         pytest.skip(f"It is about {database}, and this run about {DATABASE}.")
     server: Postgres | None = None

@@ -1,4 +1,4 @@
-"""What the tests run against: a private PostgreSQL, real workers, and the one way to wait."""
+"""The servers of the tests: a private PostgreSQL and real workers; and the one way to wait."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 def wait_until(predicate: Callable[[], T | None], timeout: float = 15.0, what: str = "it to happen") -> T:
-    """Wait for something that happens elsewhere; the only waiting that tests do.
+    """Wait for something that happens in another process; tests wait in no other way.
 
     Args:
         predicate: asked every few hundredths of a second until its answer is true.
@@ -81,7 +81,7 @@ class Leash:
         )
 
     def release(self) -> None:
-        """Let them be."""
+        """Let the processes live on."""
         self._watcher.kill()
         self._watcher.communicate()
 
@@ -122,7 +122,7 @@ class Postgres:
 
     @property
     def pid(self) -> int:
-        """The server's process id; its children are those of the connections."""
+        """Return the server's process id; its children serve the connections."""
         assert self._server is not None
         pid: int | None = self._server.get_pid()
         assert pid is not None
@@ -269,7 +269,7 @@ class Worker:
 
     @property
     def log(self) -> str:
-        """What it has written since the last start."""
+        """Return its output since the last start."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def start(self) -> Self:
@@ -290,11 +290,11 @@ class Worker:
         return self
 
     def wait_until_ready(self) -> None:
-        """Wait for Celery's own word; fail at once, with the log, if the worker ends first."""
+        """Wait until Celery reports that it is ready; fail at once, with the log, if the worker ends first."""
         self.wait_for_log(f"{self.name}@", " ready.")
 
     def wait_for_log(self, *texts: str, timeout: float | None = None) -> None:
-        """Wait until one line of the log holds all of the texts.
+        """Wait until one line of the log has all of the texts.
 
         Args:
             texts: parts of that line.
@@ -339,12 +339,12 @@ class Worker:
         return self._process.wait(self.timeout if timeout is None else timeout)
 
     def kill(self) -> None:
-        """End the main process as ``kill -9`` does; its children find out by themselves, or linger until ``stop``."""
+        """End the main process like ``kill -9``; its children notice by themselves, or live until ``stop``."""
         self.signal(signal.SIGKILL)
         self.wait()
 
     def stop(self) -> int | None:
-        """End it gently, then whatever is left of its process groups, of killed ones too.
+        """End it warmly, then whatever is left of its process groups, also of killed ones.
 
         Returns:
             The main process's exit status; None if it was never started.

@@ -1,4 +1,4 @@
-"""``make chaos``: runs the faults and the cells, prints their tables, and fails if an expectation does not hold."""
+"""``make chaos``: run the faults and the cells, print their tables, and fail if an expectation does not hold."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
 
 
 def chosen(given: str, known: Sequence[str], default: Sequence[str]) -> list[str]:
-    """Return the names that were asked for, in their own order."""
+    """Return the requested names, in their own order."""
     names = [name for name in given.split(",") if name]
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -50,7 +50,7 @@ def chosen(given: str, known: Sequence[str], default: Sequence[str]) -> list[str
 
 
 def main(given: Sequence[str]) -> int:
-    """Run what was asked for; return 0 if all expectations held."""
+    """Run the requested faults and cells; return 0 if all expectations held."""
     options = arguments(given)
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.chaos.project.settings"
     os.environ["CHAOS_TRANSPORT"] = options.transport
@@ -102,7 +102,7 @@ def main(given: Sequence[str]) -> int:
 
 
 def _told(result: Result) -> Result:
-    """Print a line as soon as there is one: a long run is long."""
+    """Print a line at once, because a long run takes long."""
     where = f" (logs: {result.kept})" if result.kept else ""
     print(f"{time.strftime('%H:%M:%S')} {result.name} on {result.database}: {result.verdict}{where}", flush=True)
     return result

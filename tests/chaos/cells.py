@@ -1,4 +1,4 @@
-"""The nine cells that break queues on PostgreSQL, each for the bus and for procrastinate beside it, in one run.
+"""The nine cells that break queues on PostgreSQL, each for the bus and then for procrastinate, in one run.
 
 Baseline, pressure, recovery; each phase takes as many seconds as the original takes minutes, or what ``SECONDS`` says.
 After:  hardbyte/postgresql-job-queue-benchmarking, whose names these are.
@@ -56,7 +56,7 @@ class Pressure:
         return psycopg.connect(self.side.stage.database_url, application_name=CONTROL)
 
     def every(self, pause: float, do: Callable[[], object]) -> None:
-        """Do something again and again, for as long as the phase takes."""
+        """Do something repeatedly for the length of the phase."""
         end = time.monotonic() + self.seconds
         while time.monotonic() < end:
             do()
@@ -93,7 +93,7 @@ def crash_recovery(on: Pressure) -> None:
 
 
 def repeated_kills(on: Pressure) -> None:
-    """The same, again and again."""
+    """One of two workers is killed and started again, repeatedly."""
 
     def kill_and_revive() -> None:
         on.side.kill()
@@ -104,7 +104,7 @@ def repeated_kills(on: Pressure) -> None:
 
 
 def idle_in_tx(on: Pressure) -> None:
-    """A transaction that has written sits idle: nothing that dies meanwhile can be vacuumed."""
+    """A transaction that has written stays idle: rows deleted meanwhile cannot be vacuumed."""
     with on.connect() as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS chaos_idle (id int)")
         connection.commit()
@@ -141,7 +141,7 @@ def active_readers(on: Pressure) -> None:
 
 
 def oversupply(on: Pressure) -> None:
-    """More is sent than the workers can do: one and a half times what their work alone would let through."""
+    """One and a half times as many messages are sent as the workers' receivers alone could run."""
     before = set(on.side.stage.senders)
     for _ in range(2):
         on.side.send((1.5 * CAPACITY - RATE) / 2)
@@ -201,7 +201,7 @@ def run(name: str, plan: Plan, postgres: MortalPostgres) -> list[Result]:
 def _run(
     name: str, side: type[Bus | Procrastinate], plan: Plan, postgres: MortalPostgres
 ) -> tuple[dict[str, float], list[str], str]:
-    """Run a cell for one side; return its figures, what is broken of ours, and where the logs are."""
+    """Run a cell for one side; return its figures, the broken expectations of ours, and the folder of the logs."""
     with running.stage(name, "postgres", postgres) as stage:
         figures = _measure(CELLS[name], side(stage), plan, postgres)
         # What somebody else's queue does is shown, and not judged.

@@ -1,4 +1,4 @@
-"""Judges a run by what it left behind: lost, duplicate, phantom, stuck, dead, and how long it took.
+"""The checker judges a run by its evidence: lost, duplicate, phantom, stuck and dead deliveries, and the delays.
 
 It counts as Jepsen does: what was acknowledged must have happened, what was rolled back must not, and a ``send()`` that
 raised, or whose process died before it returned, may have done either: its row in the database tells which.
@@ -27,7 +27,7 @@ Pair = tuple[str, str]  # a message, and a receiver
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a receiver wrote in its database.
+    """A receiver's row in its database.
 
     Args:
         message: the message's id.
@@ -42,7 +42,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that is known of a run when it is over.
+    """All facts about a run that is over.
 
     Args:
         notes: the senders' and receivers' journal.
@@ -61,7 +61,7 @@ class Evidence:
 
 @dataclass(slots=True)
 class Verdict:
-    """What came of it: each a set of (message, receiver), so that what is counted can be looked up.
+    """The result: sets of (message, receiver), so that each counted delivery can be looked up.
 
     Args:
         owed: what had to happen.
@@ -89,7 +89,7 @@ class Verdict:
         return counts | delay_figures(self.delays.values())
 
     def examples(self, limit: int = 5) -> dict[str, list[str]]:
-        """Return some of what is wrong, by kind, to be looked up in journal and logs."""
+        """Return some of the faulty deliveries, by kind, to be looked up in journal and logs."""
         found = {name: sorted(getattr(self, name))[:limit] for name in WRONG}
         return {name: [" to ".join(pair) for pair in pairs] for name, pairs in found.items() if pairs}
 
@@ -103,12 +103,12 @@ def delay_figures(delays: Iterable[float]) -> dict[str, float]:
 
 
 def _percentile(ordered: Sequence[float], percent: float) -> float:
-    """Return the nearest rank: always a value that was measured."""
+    """Return the nearest rank, which is always a measured value."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Compare what had to happen with what did.
+    """Compare the owed deliveries with their effects.
 
     Args:
         evidence: of a run that is over.

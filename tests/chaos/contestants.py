@@ -1,4 +1,4 @@
-"""The two sides of a cell: the bus, and procrastinate beside it; each with a database of its own on one server."""
+"""The two sides of a cell: the bus, and procrastinate; each with a database of its own on one server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLOTS = 2  # of each worker
 
 
 class Contestant(Protocol):
-    """What a cell needs of a side.
+    """The operations of a side that a cell needs.
 
     Args:
         stage: its database and its journal.
@@ -38,7 +38,7 @@ class Contestant(Protocol):
         """Start a sender."""
 
     def kill(self) -> None:
-        """Kill one of its workers; nothing if it is dead already."""
+        """Kill one of its workers; do nothing if it is dead already."""
 
     def revive(self) -> None:
         """Start the worker that was killed."""
@@ -51,7 +51,7 @@ class Contestant(Protocol):
 
 
 class Bus:
-    """Ours."""
+    """The side of the bus."""
 
     tables: tuple[str, ...] = ("signalbus_message", "signalbus_delivery")
 
@@ -85,11 +85,11 @@ class Bus:
         return sum(worker.pid is None for worker in self.stage.workers)
 
     def stop(self) -> None:
-        """The stage ends them."""
+        """Do nothing: the stage ends the workers."""
 
 
 class Procrastinate:
-    """Theirs: two worker processes, as many slots, by its command line."""
+    """The side of procrastinate: two worker processes with as many slots, by its command line."""
 
     tables: tuple[str, ...] = ("procrastinate_jobs", "procrastinate_events")
 
@@ -147,7 +147,7 @@ class Procrastinate:
         return sum(process.poll() is not None for process, _ in self._workers)
 
     def stop(self) -> None:
-        """End them at once: one that lost its database may wait for ever."""
+        """End them at once, because one that lost its database may wait for ever."""
         for process, leash in self._workers:
             process.kill()
             process.wait()
@@ -171,5 +171,5 @@ def cut_off(stage: Stage, *, all_but: str) -> None:
 
 
 def ready(contestant: Contestant, effects: int) -> None:
-    """Wait until a side has shown that it works."""
+    """Wait until a side has proved that it works."""
     wait_until(lambda: contestant.stage.effects() >= effects, 90.0, f"the first effects of {type(contestant).__name__}")

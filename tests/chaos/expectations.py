@@ -1,4 +1,4 @@
-"""What must hold under each fault: the one place to tighten.
+"""The expectations for each fault: the one place to tighten them.
 
 Nothing is lost, nothing that an atomic receiver wrote is there twice, nothing happened that was not committed, and
 nothing is left over; what else must hold for a fault stands with it. Times are judged in the long form alone.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a figure must keep to.
+    """The limit of a figure.
 
     Args:
         most: it may not be more.
@@ -31,12 +31,12 @@ TIMES = frozenset({"p99", "max", "p99_steady", "longest_send"})
 
 
 def without_times(bounds: Mapping[str, Bound]) -> dict[str, Bound]:
-    """Return what must hold on a machine of which nobody knows what else it does."""
+    """Return the expectations that hold on a machine with any other load."""
     return {name: bound for name, bound in bounds.items() if name not in TIMES}
 
 
 def broken(bounds: Mapping[str, Bound], figures: Mapping[str, float]) -> list[str]:
-    """Return a sentence for each bound that the figures do not keep to."""
+    """Return a sentence for each bound that the figures break."""
     sentences = []
     for name, bound in bounds.items():
         value = figures.get(name)

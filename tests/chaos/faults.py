@@ -1,4 +1,4 @@
-"""The faults: what each does to the processes of a stage. What must hold meanwhile stands in ``expectations``."""
+"""The faults: how each affects the processes of a stage. ``expectations`` says what must hold meanwhile."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Fault:
 
 
 def kill_worker(stage: Stage, span: Span) -> None:
-    """By turns the main process alone, whose children go on for a moment, and all of its container."""
+    """Kill, in turn, the main process alone, whose children live a moment longer, and all processes of a worker."""
     for number in span.turns(0.2, 1.5):
         worker = random.choice(stage.workers)
         if number % 2 and worker.pid is not None:
@@ -76,7 +76,7 @@ def kill_worker(stage: Stage, span: Span) -> None:
 
 
 def kill_child(stage: Stage, span: Span) -> None:
-    """As an out-of-memory kill does it; the main process makes another."""
+    """Kill a child as an out-of-memory kill does; the main process makes another."""
     for _ in span.turns(0.1, 0.6):
         worker = random.choice(stage.workers)
         children = [process for process in stage.processes(worker)[1:] if process.ppid() == worker.pid]
@@ -87,7 +87,7 @@ def kill_child(stage: Stage, span: Span) -> None:
 
 
 def send_poison(stage: Stage, span: Span) -> None:
-    """Among what is well: messages whose receivers kill their process, eat its memory, exit."""
+    """Send, among ordinary messages, some whose receivers kill their process, use up its memory, or exit."""
     for _ in span.turns(0.5, 1.0):
         pid = stage.send("--kinds", "deadly", "--limit", "1")
         wait_until(partial(stage.sender_ended, pid), 30.0, "a sender")
@@ -96,7 +96,7 @@ def send_poison(stage: Stage, span: Span) -> None:
 
 
 def measure_poison(stage: Stage) -> None:
-    """Count the runs of what never succeeds, and what of it still lives."""
+    """Count the runs of messages that never succeed, and those that are still open."""
     runs = Counter(journal.read(stage.journal).runs)
     evidence = stage.evidence()
     owed = {pair for pair in judge(evidence).owed if pair[1] in FATAL}
@@ -105,7 +105,7 @@ def measure_poison(stage: Stage) -> None:
 
 
 def stop_worker(stage: Stage, span: Span) -> None:
-    """As a machine that sleeps: all processes of a worker stand still for longer than any lease, and go on."""
+    """Stop all processes of a worker for longer than any lease, as a machine that sleeps, and continue them."""
     for _ in span.turns(0.5, 2.0):
         processes = stage.processes(random.choice(stage.workers))
         for process in processes:
@@ -120,7 +120,7 @@ def stop_worker(stage: Stage, span: Span) -> None:
 
 
 def terminate_worker(stage: Stage, span: Span) -> None:
-    """By turns warm (SIGTERM), soft (SIGQUIT) and cold (SIGQUIT again and again)."""
+    """Shut a worker down, in turn warm (SIGTERM), soft (SIGQUIT) and cold (SIGQUIT again and again)."""
     for number in span.turns(0.2, 1.5):
         worker = random.choice(stage.workers)
         stage.dismiss(worker, *SHUTDOWNS[number % len(SHUTDOWNS)])
@@ -128,13 +128,13 @@ def terminate_worker(stage: Stage, span: Span) -> None:
 
 
 def skew_clock(stage: Stage, span: Span) -> None:
-    """Nothing more: the clock of one worker is two hours off from its start."""
+    """Do nothing more: the clock of one worker is two hours off from its start."""
     next(span.turns(0.0, 0.0))
     time.sleep(span.seconds)
 
 
 def deploy(stage: Stage, span: Span) -> None:
-    """Old and new workers by turns, while new senders send what the old ones do not know; new ones in the end."""
+    """Run old and new workers in turn, while new senders send what the old ones do not know; new ones in the end."""
     for number in span.turns(1.0, 2.0):
         stage.dismiss(stage.workers[0], signal.SIGTERM)
         stage.replace(stage.workers[0], OLD if number % 2 else Crew())
@@ -147,13 +147,13 @@ def deploy(stage: Stage, span: Span) -> None:
 
 
 def kill_sender(stage: Stage, span: Span) -> None:
-    """At random moments, in a loop of transactions."""
+    """Kill a sender at random moments, in a loop of transactions."""
     for _ in span.turns(0.8, 2.0):
         stage.send(*stage.kill_sender(random.choice(stage.senders)))
 
 
 def await_suicide(stage: Stage, span: Span) -> None:
-    """Senders kill themselves at the step that they were told; each gets a successor."""
+    """Wait for senders that kill themselves at a given step; each gets a successor."""
     for _ in span.turns(0.0, 0.1):
         ended = wait_until(lambda: [pid for pid in stage.senders if stage.sender_ended(pid)], 60.0, "a suicide")
         for pid in ended:
@@ -164,7 +164,7 @@ def await_suicide(stage: Stage, span: Span) -> None:
 
 
 def kill_sweeper(stage: Stage, span: Span) -> None:
-    """Let rows pile up while the broker is away; when it is back, kill a worker while the sweepers publish them."""
+    """Let rows pile up during an outage of the broker; then kill a worker while the sweepers publish them."""
     for _ in span.turns(0.2, 0.5):
         stage.broker.kill()
         time.sleep(1.5)
@@ -178,7 +178,7 @@ def kill_sweeper(stage: Stage, span: Span) -> None:
 
 
 def kill_broker(stage: Stage, span: Span) -> None:
-    """It has a file (appendonly), and comes back with what the file holds."""
+    """Kill a broker with a file (appendonly); it comes back with the contents of the file."""
     for _ in span.turns(0.5, 2.5):
         stage.broker.kill()
         time.sleep(random.uniform(0.0, 1.0))
@@ -192,7 +192,7 @@ def _flush(stage: Stage) -> None:
 
 
 def wipe_broker(stage: Stage, span: Span) -> None:
-    """FLUSHALL, with a backlog: the workers stand still for a moment before. Seldom: to find it all takes a while."""
+    """FLUSHALL with a backlog, seldom; the workers stand still for a moment before."""
     for _ in span.turns(20.0, 40.0):
         processes = [process for worker in stage.workers for process in stage.processes(worker)]
         for process in processes:
@@ -206,7 +206,7 @@ def wipe_broker(stage: Stage, span: Span) -> None:
 
 
 def fill_broker(stage: Stage, span: Span) -> None:
-    """It has reached its maxmemory, and evicts nothing: it takes nothing more."""
+    """Let the broker reach its maxmemory without eviction: it accepts nothing more."""
     for _ in span.turns(0.5, 1.5):
         with redis.Redis.from_url(stage.broker.redis_url) as client:
             client.config_set("maxmemory", "1mb")
@@ -216,7 +216,7 @@ def fill_broker(stage: Stage, span: Span) -> None:
 
 
 def stop_broker(stage: Stage, span: Span) -> None:
-    """It does not answer, and closes nothing: 30 seconds, or half of a shorter run."""
+    """Stop the broker, which closes nothing, for 30 seconds, or half of a shorter run."""
     for _ in span.turns(0.5, 1.0):
         assert stage.broker.pid is not None
         os.kill(stage.broker.pid, signal.SIGSTOP)
@@ -226,7 +226,7 @@ def stop_broker(stage: Stage, span: Span) -> None:
 
 
 def besiege(stage: Stage, span: Span) -> None:
-    """All at once: a worker is killed about every second, the broker is wiped, and killed, between."""
+    """Kill a worker about every second, and wipe and kill the broker in between."""
     for number in span.turns(0.3, 1.2):
         if number % 4 == 2:
             _flush(stage)
@@ -245,7 +245,7 @@ def besiege(stage: Stage, span: Span) -> None:
 
 
 def restart_database(stage: Stage, span: Span) -> None:
-    """By turns in good order, and by a crash with a recovery."""
+    """Restart the database, in turn in good order, and by a crash with a recovery."""
     for number in span.turns(0.5, 2.5):
         stage.postgres.end(crash=bool(number % 2))
         time.sleep(random.uniform(0.0, 1.0))
@@ -254,7 +254,7 @@ def restart_database(stage: Stage, span: Span) -> None:
 
 
 def deadlock(stage: Stage, span: Span) -> None:
-    """Two receivers lock the same rows in orders that cross; the database breaks the tie, and one is tried again."""
+    """Let two receivers lock the same rows in crossing orders; the database ends one, which is retried."""
     time.sleep(span.seconds)
     with psycopg.connect(stage.database_url) as connection:
         row = connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()
@@ -266,7 +266,7 @@ def deadlock(stage: Stage, span: Span) -> None:
 
 
 def pile_up(stage: Stage, span: Span) -> None:
-    """A slow receiver's queue grows for as long as the run takes; another worker's queue goes on beside it."""
+    """Let a slow receiver's queue grow through the whole run; another worker's queue goes on beside it."""
     next(span.turns(0.0, 0.0))
     pid = stage.send("--kinds", "slow", "--limit", str(int(SLOW_TRANSACTIONS * span.seconds)))
     # On SQLite senders wait for their turn among those who work.
@@ -282,7 +282,7 @@ def pile_up(stage: Stage, span: Span) -> None:
 
 
 def measure_steady(stage: Stage) -> None:
-    """Tell apart how long the other receivers' deliveries took."""
+    """Measure the other receivers' deliveries separately."""
     evidence = stage.evidence()
     steady = {message for message, (kind, _) in evidence.notes.sent.items() if kind == "steady"}
     delays = delay_figures(delay for (message, _), delay in judge(evidence).delays.items() if message in steady)

@@ -1,4 +1,4 @@
-"""What the processes under test leave behind: a file that is only appended to, a line for each fact.
+"""The journal of the processes under test: an append-only file with a line for each fact.
 
 A line goes to the kernel in one write, so that killing its writer tears nothing: it is there, or it is not. Times are
 ``time.monotonic()``, which on Linux is one clock for all processes of the machine, and which no fault moves.
@@ -33,7 +33,7 @@ class Journal:
 
 @dataclass(slots=True)
 class Notes:
-    """What a journal holds, by fact.
+    """The contents of a journal, by fact.
 
     Args:
         sent: message to (kind, time): ``send()`` returned, and nothing is committed yet.

@@ -1,4 +1,4 @@
-"""What came of a run: a table for people, JSON for programs.
+"""The results of a run: a table for people, JSON for programs.
 
 ``python -m tests.chaos.report one.json another.json`` prints the tables of runs that were made in pieces.
 """
@@ -53,7 +53,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """One word, or the reasons why not."""
+        """Return "held", or the reasons why not."""
         if self.skipped:
             return f"not run: {self.skipped}"
         return "; ".join(self.broken) or ("held" if self.judged else "measured")
@@ -66,7 +66,7 @@ def _number(value: float | None) -> str:
 
 
 def table(results: Iterable[Result]) -> str:
-    """Return the faults as a table in Markdown: counts, then seconds, then what else was measured."""
+    """Return the faults as a Markdown table: counts, seconds, other figures."""
     head = ["fault", "database", "times", *COLUMNS, *(f"{name} s" for name in TIMES), "besides", "expected"]
     lines = [_row(head), _row(["---"] * 3 + ["---:"] * (len(COLUMNS) + len(TIMES)) + ["---"] * 2)]
     for each in results:
@@ -78,7 +78,7 @@ def table(results: Iterable[Result]) -> str:
 
 
 def cells_table(results: Sequence[Result]) -> str:
-    """Return the cells as a table in Markdown: recovery divided by baseline for each side, and what ours lost."""
+    """Return the cells as a Markdown table: recovery divided by baseline for each side, and our losses."""
     sides = list(dict.fromkeys(each.database for each in results))
     names = list(dict.fromkeys(each.name for each in results))
     found = {(each.name, each.database): each for each in results}
@@ -112,7 +112,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def write(path: Path, results: Iterable[Result], cells: Iterable[Result], **run: Any) -> None:
-    """Write the JSON: an object with ``schema``, what was asked for, ``faults`` and ``cells``."""
+    """Write the JSON: an object with ``schema``, the options, ``faults`` and ``cells``."""
     content = {
         "schema": SCHEMA,
         **run,

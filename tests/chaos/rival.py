@@ -1,4 +1,4 @@
-"""procrastinate, by its public API, doing what the bus does in the cells: its app, its task, and its sender.
+"""procrastinate, by its public API, with the same work as the bus in the cells: its app, its task, and its sender.
 
 ``procrastinate --app=tests.chaos.rival.app worker``, and ``python -m tests.chaos.rival --rate 50``.
 """
@@ -26,7 +26,7 @@ _local = threading.local()
 
 
 def _connection() -> psycopg.Connection:
-    """Return this thread's connection for effects; a fresh one where the last has broken."""
+    """Return this thread's connection for effects; a new one if the last is broken."""
     found: psycopg.Connection | None = getattr(_local, "connection", None)
     if found is None or found.closed:
         found = _local.connection = psycopg.connect(URL, autocommit=True)

@@ -1,4 +1,4 @@
-"""Who receives what: the one table that senders, receivers and the checker share."""
+"""The receivers of each signal, in one table for senders, receivers and the checker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs faults one after the other, each on a stage of its own."""
+"""Runs the faults one after the other, each on a stage of its own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WARM_UP = 20  # effects before a fault begins
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How hard and how long.
+    """The intensity and the duration.
 
     Args:
         seconds: for each fault, at least.
@@ -71,7 +71,7 @@ def stage(name: str, database: str, postgres: MortalPostgres | None, *broker: st
 
 
 def run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) -> Result:
-    """Let a fault happen, and judge what came of it.
+    """Inject a fault, and judge the result.
 
     Args:
         name: of the fault.
@@ -125,7 +125,7 @@ def _run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) 
 
 
 def _act(ground: Stage, fault: Fault, span: Span, rate: float) -> None:
-    """Bring everything up, wait until it works, and break it."""
+    """Start everything, wait until it works, and inject the fault."""
     ground.hire(*fault.workers)
     doom = ("--die-after", fault.die_after) if fault.die_after else ()
     ground.send("--kinds", ",".join(fault.kinds), "--rate", str(rate), *doom)

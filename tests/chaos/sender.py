@@ -1,4 +1,4 @@
-"""A process that sends at a steady rate until it is told to stop, or dies at a step of its own: sends, and notes it.
+"""A process that sends at a steady rate until it is told to stop, or dies at a given step, and records each send.
 
 ``python -m tests.chaos.sender --kinds steady,flaky --rate 50``, with CHAOS_JOURNAL in the environment.
 """
@@ -31,7 +31,7 @@ class RolledBack(Exception):
 
 
 class Sender:
-    """Sends, and notes what it did before anybody can judge it.
+    """Sends, and records each step before it can be judged.
 
     Args:
         kinds: signals of the project, by their variables; one that is named twice is sent twice as often.
@@ -52,7 +52,7 @@ class Sender:
             self._die_between_commit_and_publication()
 
     def send(self) -> int:
-        """Send one to three messages in one transaction; return how many are to be delivered."""
+        """Send one to three messages in one transaction; return the number of owed deliveries."""
         # Decided before, so that what the transaction held does not matter.
         self._doomed = random.random() < 0.05
         began = time.monotonic()
@@ -98,7 +98,7 @@ class Sender:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _die_between_commit_and_publication(self) -> None:
-        """Stand behind the connection's own commit(): a callback might run after those that publish."""
+        """Replace the connection's own commit(), because a callback might run after those that publish."""
         connection.ensure_connection()
         commit = connection.commit
 
@@ -110,7 +110,7 @@ class Sender:
 
 
 class Pace:
-    """Holds a loop to a rate until SIGTERM or a limit; what was missed for longer than half a second is not made up.
+    """Keeps a loop at a rate until SIGTERM or a limit; it does not catch up after half a second.
 
     Args:
         rate: messages a second; 0 for as fast as it goes.
@@ -128,7 +128,7 @@ class Pace:
         self._stopped = True
 
     def goes_on(self) -> bool:
-        """Whether there is to be another turn."""
+        """Return whether there is another turn."""
         return not self._stopped and self._left != 0
 
     def wait(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""A PostgreSQL that can be stopped, crashed and started again, with its data."""
+"""A PostgreSQL that can be stopped, crashed and restarted with its data, and the ids that a broker holds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONNECTIONS = 400  # room for the 300 that a cell holds
 
 
 class MortalPostgres(Postgres):
-    """A private PostgreSQL whose commits survive its own death: nothing but a power failure is left out (fsync)."""
+    """A private PostgreSQL whose commits survive its own death, but no power failure (fsync)."""
 
     def __init__(self) -> None:
         super().__init__(durable=True)
@@ -55,7 +55,7 @@ class MortalPostgres(Postgres):
         self._leash.release()
 
     def begin(self) -> None:
-        """Start it again, on the same data and at the same address."""
+        """Start it again with the same data and address."""
         assert self._server is not None
         self._server.ensure_postgres_running()
         pid = self._server.get_pid()
@@ -80,6 +80,6 @@ def held(url: str) -> frozenset[str]:
 
 
 def _body(envelope: Any) -> str:
-    """Return what a Celery message carries; one that was given out stands in a list with its queue."""
+    """Return the contents of a Celery message; a redelivered one is in a list with its queue."""
     message = envelope[0] if isinstance(envelope, list) else envelope
     return base64.b64decode(message["body"]).decode()

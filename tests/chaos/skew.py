@@ -1,4 +1,4 @@
-"""Gives a process a clock that is wrong, by a library of a few lines that is compiled where it is needed."""
+"""Gives a process a wrong clock, with a small library that is compiled on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECONDS = "CLOCK_SKEW"  # by how many, in the environment of a process
 
 @cache
 def library() -> Path:
-    """Return what such a process preloads."""
+    """Return the library that such a process preloads."""
     assert COMPILER is not None, "there is no C compiler"
     directory = Path(tempfile.mkdtemp(prefix="signalbus-skew-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Where a fault happens: a database, a broker, workers and senders, all of them processes that this one started."""
+"""The stage of a fault: a database, a broker, workers and senders, all of them processes that it starts and ends."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Crew:
 
 @dataclass(slots=True)
 class Span:
-    """How long a fault goes on, and how often it has struck.
+    """The duration of a fault, and the number of its injections.
 
     Args:
         seconds: at least.
@@ -125,7 +125,7 @@ class Stage:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What all processes of the run are told."""
+        """Return the environment of all processes of the run."""
         return {
             "DJANGO_SETTINGS_MODULE": SETTINGS,
             "DATABASE_URL": self.database_url,
@@ -181,7 +181,7 @@ class Stage:
         return fresh
 
     def dismiss(self, worker: Worker, *numbers: signal.Signals) -> None:
-        """Ask a worker to end, and wait as an orchestrator does before it kills; one that has not ended is counted.
+        """Ask a worker to end, and wait as an orchestrator does before it kills; count one that has not ended.
 
         Args:
             worker: who must go; ``replace`` clears up.
@@ -213,7 +213,7 @@ class Stage:
         worker.stop()
 
     def revive(self) -> None:
-        """Do what a supervisor does: start what has ended by itself, and count it."""
+        """Start workers that have ended by themselves, as a supervisor does, and count them."""
         for worker in list(self.workers):
             if worker.pid is None:
                 self.died += 1
@@ -254,7 +254,7 @@ class Stage:
         return list(self._senders)
 
     def sender_ended(self, pid: int) -> bool:
-        """Whether a sender has ended by itself."""
+        """Return whether a sender has ended by itself."""
         return self._senders[pid][0].poll() is not None
 
     def kill_sender(self, pid: int) -> tuple[str, ...]:
@@ -262,7 +262,7 @@ class Stage:
         return self._end_sender(pid, signal.SIGKILL)
 
     def stop_sender(self, pid: int) -> None:
-        """Let a sender finish the transaction under way."""
+        """Let a sender finish its present transaction."""
         self._end_sender(pid, signal.SIGTERM)
 
     def stop_senders(self) -> None:
@@ -284,7 +284,7 @@ class Stage:
     # What is known
 
     def asked(self, ask: Callable[[], Any]) -> Any:
-        """Ask the database, which may have been away since this process asked it last."""
+        """Query the database, which may have been away since the last query."""
         try:
             return ask()
         except Error:
@@ -313,7 +313,7 @@ class Stage:
         return self.effects(), opened
 
     def settle(self) -> float:
-        """Stop sending, and wait until all is done, or nothing moves any more.
+        """Stop sending, and wait until all is done, or nothing changes any more.
 
         Returns:
             The seconds that it took.
@@ -333,7 +333,7 @@ class Stage:
         return moved - began
 
     def _complete(self) -> bool:
-        """Whether each delivery that was acknowledged or committed has an effect or an end."""
+        """Return whether each acknowledged or committed delivery has an effect or an end."""
         evidence = self.evidence()
         bound = evidence.committed | evidence.notes.acknowledged.keys()
         have = {(effect.message, effect.receiver) for effect in evidence.effects} | evidence.states.keys()
@@ -341,7 +341,7 @@ class Stage:
         return all((m, r) in have for m in bound if m in sent for r in RECIPIENTS[sent[m][0]])
 
     def evidence(self) -> Evidence:
-        """Gather what the run has left behind."""
+        """Gather the evidence of the run."""
         from signalbus.models import Delivery
         from tests.chaos.project.models import Effect as Row
         from tests.chaos.project.models import Sending

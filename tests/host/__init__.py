@@ -1,4 +1,4 @@
-"""A host project that has a Celery app of its own, as Celery's documentation tells Django projects to make it."""
+"""A host project with a Celery app of its own, as Celery's documentation shows for Django projects."""
 
 from .celery import app as celery_app
 

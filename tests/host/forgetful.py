@@ -1,4 +1,4 @@
-"""The settings of somebody who forgot a line."""
+"""The settings of a host without signalbus in INSTALLED_APPS."""
 
 from config.settings import *  # noqa: F403 - settings built on settings
 from config.settings import INSTALLED_APPS

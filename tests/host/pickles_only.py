@@ -1,4 +1,4 @@
-"""The settings of a host whose workers would take nothing but pickles."""
+"""The settings of a host whose workers accept only pickles."""
 
 from tests.host.pickling import *  # noqa: F403 - settings built on settings
 

@@ -1,1 +1,1 @@
-"""A Django app of receivers that misbehave, each in the way its name says; and of some that do not."""
+"""A Django app of receivers that misbehave in the way of their names, and of some that do not."""

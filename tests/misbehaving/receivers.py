@@ -48,13 +48,13 @@ TWICE = Retry(max_attempts=2, base_delay=0.05, jitter=False)
 
 
 def leave_trace(kind: str, subject: object) -> None:
-    """Leave a row that tells which receiver ran, and where."""
+    """Write a row with the receiver's name and process."""
     FormEntry.objects.create(kind=kind, subject=str(subject), pid=os.getpid())
 
 
 @receiver(trouble, retry=TWICE)
 def receiver_that_raises(sender: Any, label: str, **kwargs: Any) -> None:
-    """Raise, after a write that must not stay."""
+    """Raise after a write that must be rolled back."""
     leave_trace("written before the error", label)
     raise ValueError(f"no luck with {label}")
 
@@ -67,37 +67,37 @@ def receiver_that_exits(sender: Any, label: str, **kwargs: Any) -> None:
 
 @receiver(trouble, retry=TWICE)
 def receiver_that_eats_memory(sender: Any, label: str, **kwargs: Any) -> None:
-    """Raise what ends a stock worker."""
+    """Raise an error that ends a stock worker."""
     raise MemoryError("all of it")
 
 
 @receiver(trouble, retry=TWICE)
 def receiver_that_rejects(sender: Any, label: str, **kwargs: Any) -> None:
-    """Say that trying again is of no use."""
+    """Reject the message."""
     raise Reject("never")
 
 
 @receiver(trouble)
 def healthy_receiver(sender: Any, label: str, **kwargs: Any) -> None:
-    """Do its work."""
+    """Succeed."""
     leave_trace("healthy", label)
 
 
 @receiver(killing, retry=TWICE)
 def receiver_that_kills_its_process(sender: Any, label: str, **kwargs: Any) -> None:
-    """Die as an out-of-memory kill does it."""
+    """Die as in an out-of-memory kill."""
     os.kill(os.getpid(), os_signal.SIGKILL)
 
 
 @receiver(killing)
 def healthy_beside_the_killer(sender: Any, label: str, **kwargs: Any) -> None:
-    """Do its work, perhaps after a neighbour's death."""
+    """Succeed, perhaps after another receiver has killed the process."""
     leave_trace("healthy beside the killer", label)
 
 
 @receiver(poisoned, retry=TWICE)
 def receiver_that_ends_its_process(sender: Any, number: int, poison: int, how: str, **kwargs: Any) -> None:
-    """Do its work; at one number leave a line in a file, and die, in the way that it is told."""
+    """Succeed; at one number write a line to a file, and die in the given way."""
     leave_trace("poisoned", number)
     if number == poison:
         with open(os.environ["POISON_LOG"], "a", encoding="utf-8") as log:  # noqa: PTH123 - it is the last thing it does
@@ -115,7 +115,7 @@ def _segfault() -> None:
 
 
 def _eat_all_memory() -> None:
-    """Take all that a limit leaves, to the last small piece; it is held for as long as somebody has the traceback."""
+    """Take all memory up to the limit; it is held as long as the traceback exists."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), hard))
@@ -133,14 +133,14 @@ ENDS = {"exit": _exit, "segfault": _segfault, "memory": _eat_all_memory}
 
 @receiver(lingering)
 def receiver_that_lingers(sender: Any, number: int, **kwargs: Any) -> None:
-    """Do its work in 50 ms."""
+    """Succeed after 50 ms."""
     time.sleep(0.05)
     leave_trace("lingered", number)
 
 
 @receiver(endless, retry=Retry(max_attempts=1))
 def receiver_that_never_returns(sender: Any, label: str, **kwargs: Any) -> None:
-    """Hang, and not listen to the soft time limit."""
+    """Hang, and ignore the soft time limit."""
     while True:
         try:
             time.sleep(60)
@@ -151,7 +151,7 @@ def receiver_that_never_returns(sender: Any, label: str, **kwargs: Any) -> None:
 @receiver(bound, retry=Retry(max_attempts=1))
 @receiver(together, atomic=False, retry=Retry(max_attempts=1))
 def receiver_in_company(sender: Any, number: int, act: str, **kwargs: Any) -> None:
-    """Note that it runs, and do what the message asks for."""
+    """Record the run, and do what the message asks for."""
     place = Path(os.environ["COMPANY"])
     with (place / "ran").open("a", encoding="utf-8") as log:
         log.write(f"{number}\n")
@@ -168,14 +168,14 @@ def receiver_in_company(sender: Any, number: int, act: str, **kwargs: Any) -> No
 
 
 def leave_line(name: str) -> None:
-    """Note in a file which receiver runs."""
+    """Write to a file which receiver runs."""
     with (Path(os.environ["COMPANY"]) / "ran").open("a", encoding="utf-8") as log:
         log.write(f"{name}\n")
 
 
 @receiver([hung, hung_open, hung_unrecorded], atomic=False)
 def receiver_that_is_quick_and_first(sender: Any, **kwargs: Any) -> None:
-    """Run before the one that hangs."""
+    """Run before the receiver that hangs."""
     leave_line("first")
 
 
@@ -189,31 +189,31 @@ def receiver_that_hangs_until_released(sender: Any, **kwargs: Any) -> None:
 
 @receiver([hung, hung_open, hung_unrecorded], atomic=False)
 def receiver_that_is_quick_and_third(sender: Any, **kwargs: Any) -> None:
-    """Run, though the one before hangs."""
+    """Run, though the receiver before hangs."""
     leave_line("third")
 
 
 @receiver([hung, hung_open, hung_unrecorded])
 def receiver_that_is_quick_and_atomic(sender: Any, **kwargs: Any) -> None:
-    """Run in a transaction, though the one before hangs."""
+    """Run in a transaction, though the receiver before hangs."""
     leave_line("atomic")
 
 
 @receiver(mailed, queue="email")
 def receiver_with_a_queue(sender: Any, label: str, **kwargs: Any) -> None:
-    """Do its work on another queue."""
+    """Succeed on another queue."""
     leave_trace("mailed", label)
 
 
 @receiver(awaited)
 async def async_receiver(sender: Any, label: str, **kwargs: Any) -> None:
-    """Do its work in a coroutine."""
+    """Succeed in a coroutine."""
     await FormEntry.objects.acreate(kind="awaited", subject=label, pid=os.getpid())
 
 
 @receiver(cascading, retry=Retry(max_attempts=1))
 def receiver_that_sends_again(sender: Any, label: str, **kwargs: Any) -> None:
-    """Send what it was told, for ever."""
+    """Send the same signal again, for ever."""
     delivery = current()
     leave_trace("cascade", len(delivery.path) if delivery else -1)
     cascading.send(sender=None, label=label)
@@ -221,13 +221,13 @@ def receiver_that_sends_again(sender: Any, label: str, **kwargs: Any) -> None:
 
 @receiver(announced)
 def receiver_of_open_messages(sender: Any, label: str, **kwargs: Any) -> None:
-    """Receive what was sent without knowledge of it."""
+    """Receive messages of a sender that does not know this receiver."""
     leave_trace("announced", label)
 
 
 @receiver(connected)
 def receiver_that_tells_its_connection(sender: Any, label: str, **kwargs: Any) -> None:
-    """Tell which process of PostgreSQL's it talks to."""
+    """Write the process id of PostgreSQL's that serves it."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid(), %s", [label])
         pid, echo = cursor.fetchone()
@@ -236,7 +236,7 @@ def receiver_that_tells_its_connection(sender: Any, label: str, **kwargs: Any) -
 
 @receiver(long, retry=Retry(max_attempts=2, base_delay=0.05, jitter=False), atomic=False)
 def receiver_that_is_cut_off(sender: Any, label: str, fail_first: bool, **kwargs: Any) -> None:
-    """Fail at once if asked to, so that it has a row; run until it is cut off; then do its work."""
+    """Fail at once if asked, so that there is a row; run until interrupted; then succeed."""
     delivery = current()
     assert delivery is not None
     if fail_first and delivery.attempt == 1:
@@ -249,7 +249,7 @@ def receiver_that_is_cut_off(sender: Any, label: str, fail_first: bool, **kwargs
 
 @receiver(counted, atomic=False)
 def receiver_that_counts(sender: Any, label: str, seconds: float, **kwargs: Any) -> None:
-    """Leave a line, which no rollback takes away, and take some time the first time."""
+    """Write a line, which no rollback removes, and take some time at the first run."""
     with open(os.environ["COUNT_LOG"], "a+", encoding="utf-8") as log:  # noqa: PTH123 - nothing is quicker
         log.seek(0)
         seen = bool(seconds) and f"{label}\n" in log.readlines()
@@ -260,7 +260,7 @@ def receiver_that_counts(sender: Any, label: str, seconds: float, **kwargs: Any)
 
 @receiver(stalling)
 def receiver_that_stalls(sender: Any, label: str, **kwargs: Any) -> None:
-    """Do its work; in a worker that is told to, keep the transaction open."""
+    """Succeed; in a worker with a variable set, keep the transaction open."""
     leave_trace("stalled", label)
     if "STALL" in os.environ:
         print(f"stalls with {label}", flush=True)  # noqa: T201 - nothing that it writes can be seen
@@ -278,7 +278,7 @@ if "WITHOUT_NEW_RECEIVER" not in os.environ:
 
 @receiver(stepping, retry=Retry(max_attempts=20, base_delay=0.05, jitter=False))
 def receiver_in_order(sender: Any, key: str, number: int, **kwargs: Any) -> None:
-    """Do its work, at the second try if the number is a round one."""
+    """Succeed, at the second try if the number is a round one."""
     delivery = current()
     assert delivery is not None
     leave_trace(f"step {key}", number)
@@ -288,7 +288,7 @@ def receiver_in_order(sender: Any, key: str, number: int, **kwargs: Any) -> None
 
 @receiver(handing_on)
 def receiver_that_hands_on(sender: Any, **kwargs: Any) -> None:
-    """Hand work to shared tasks in all the ways that Celery has."""
+    """Start shared tasks in all the ways that Celery has."""
     nested: list[Any] = []
     for _ in range(600):
         nested = [nested]

@@ -1,4 +1,4 @@
-"""One signal for each kind of trouble."""
+"""One signal for each kind of misbehaviour."""
 
 from signalbus import Signal
 

@@ -1,4 +1,4 @@
-"""A host's shared tasks, which our own app's worker runs when a receiver hands them work."""
+"""A host's shared tasks, which our own app's worker runs when a receiver starts them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tasks.marketing.models import FormEntry
 
 @shared_task(ignore_result=True)
 def note(subject: str, more: object = None) -> None:
-    """Write down that it was here."""
+    """Record the run."""
     FormEntry.objects.create(kind="noted", subject=subject, pid=os.getpid())
 
 
 @shared_task(bind=True, ignore_result=True)
 def note_at_the_second_try(self: Task[Any, Any], subject: str) -> None:
-    """Ask to be run again, once."""
+    """Ask for a retry, once."""
     if not self.request.retries:
         raise self.retry(countdown=0.1)
     note(subject)

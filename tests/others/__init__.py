@@ -1,4 +1,4 @@
-"""Private servers of other kinds than those of every run: MariaDB, RabbitMQ, Valkey behind Sentinel.
+"""Private servers of other kinds: MariaDB, RabbitMQ, Valkey behind Sentinel.
 
 The environment chooses them, for one run of pytest: SIGNALBUS_TEST_DATABASE and SIGNALBUS_TEST_BROKER. Each server runs
 in a temporary folder of its own, listens on loopback or on a socket, and ends with the process that started it.

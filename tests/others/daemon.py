@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
 
 
 class Daemon:
-    """A process with a temporary folder, which the next ``start`` finds as ``kill`` left it.
+    """A process with a temporary folder, which ``kill`` keeps for the next ``start``.
 
     Args:
         name: what the folder and messages call it.

@@ -75,14 +75,14 @@ class MariaDB:
         return f"mysql://root@{quote(self._socket, safe='')}/{DATABASE}?ssl_disabled=true"
 
     def execute(self, *statements: str) -> list[tuple[Any, ...]]:
-        """Run statements, and return what the last one found."""
+        """Run statements, and return the rows of the last one."""
         with self._connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
             return list(cursor.fetchall())
 
     def empty(self) -> None:
-        """Remove all rows but those that the migrations made, and whoever holds some."""
+        """Remove all rows but those of the migrations, and end sessions that lock some."""
         others = "SELECT id FROM information_schema.processlist WHERE user = 'root' AND id <> connection_id()"
         for (connection,) in self.execute(others):
             with suppress(pymysql.err.OperationalError):  # it has ended meanwhile

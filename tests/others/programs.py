@@ -1,4 +1,4 @@
-"""Where the servers' programs are."""
+"""Finds the programs of the servers."""
 
 from __future__ import annotations
 

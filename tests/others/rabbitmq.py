@@ -84,7 +84,7 @@ class RabbitMQ:
 
     @contextmanager
     def memory_alarm(self) -> Iterator[None]:
-        """Have the node take nothing from whoever publishes, as it does when it is short of memory."""
+        """Let the node refuse publications, as it does when it is short of memory."""
         self._tell("set_vm_memory_high_watermark", "absolute", "1")
         try:
             yield
@@ -93,7 +93,7 @@ class RabbitMQ:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Have the node answer nothing, as one whose machine stands still."""
+        """Let the node answer nothing, like one whose machine stands still."""
         assert self.pid is not None
         os.kill(self.pid, signal.SIGSTOP)
         try:
@@ -128,7 +128,7 @@ class RabbitMQ:
         }
 
     def empty(self) -> None:
-        """Remove the queues of this checkout, with what they hold."""
+        """Remove the queues of this checkout, with their messages."""
         with Connection(self.url) as connection, connection.channel() as channel:
             for queue in {default_queue(), *registry.queues(), "host"}:
                 channel.queue_delete(queue)  # type: ignore[attr-defined]  # its stubs lack it

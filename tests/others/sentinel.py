@@ -78,14 +78,14 @@ class Sentinel:
         self.wait_for_replica()
 
     def kill(self) -> None:
-        """End all three as a crash would, with all that they hold."""
+        """End all three as a crash would, with all their data."""
         self._sentinel.kill()
         for server in self._servers.values():
             if server.pid is not None:
                 server.kill()
 
     def empty(self) -> None:
-        """Delete all that it holds, with both servers running."""
+        """Delete all data, with both servers running."""
         if len([server for server in self._servers.values() if server.pid is not None]) != len(self._servers):
             self.start()
         with redis.Redis(port=self.primary()) as client:
@@ -125,7 +125,7 @@ class Sentinel:
             raise
 
     def wait_for_replica(self) -> None:
-        """Wait until the replica has all that the primary has written."""
+        """Wait until the replica has all writes of the primary."""
         primary = self.primary()
         (other,) = (port for port in self._servers if port != primary)
 

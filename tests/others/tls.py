@@ -1,4 +1,4 @@
-"""TLS before a server that speaks none."""
+"""TLS in front of a server without it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 @contextmanager
 def behind_tls(port: int, certificate: Path, key: Path) -> Iterator[int]:
-    """Speak TLS on a port of its own, and pass on what is said.
+    """Accept TLS on a port of its own, and forward the data.
 
     Args:
         port: of 127.0.0.1, where the server listens.

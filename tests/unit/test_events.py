@@ -1,4 +1,4 @@
-"""Listeners and what they are told."""
+"""Events: which listeners get them, and how."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from signalbus.exceptions import ConfigurationError
 
 @pytest.fixture(autouse=True)
 def no_listeners(monkeypatch):
-    """Begin without any listener, and forget those of the test at its end."""
+    """Begin without listeners, and forget those of the test at its end."""
     monkeypatch.setattr(events, "_listeners", dict.fromkeys(KINDS, ()))
 
 
 @pytest.fixture
 def delivery() -> CurrentDelivery:
-    """A delivery of nothing in particular."""
+    """A delivery."""
     return CurrentDelivery(
         message_id=uuid4(), signal="shop.sold", receiver="stock.count", attempt=1, root=uuid4(), parent=None, path=()
     )
 
 
 def test_a_listener_gets_the_events_of_its_kinds(delivery):
-    """It is called once for each, and not for those of other kinds."""
+    """It is called once for each, and not for other kinds."""
     heard: list[Event] = []
     listen("done", "failed")(heard.append)
 
@@ -50,8 +50,8 @@ def test_a_listener_without_kinds_gets_all(delivery):
     assert heard == list(KINDS)
 
 
-def test_a_kind_is_heard_while_somebody_listens():
-    """So an event that nobody listens to need not be made."""
+def test_a_kind_without_listeners_is_known():
+    """So its events need not be made."""
     heard: list[Event] = []
     assert not is_heard("done")
     listen("done")(heard.append)
@@ -62,7 +62,7 @@ def test_a_kind_is_heard_while_somebody_listens():
 
 
 def test_a_listener_registered_twice_is_called_once(delivery):
-    """A module that is imported under two names counts nothing double by itself."""
+    """A module may be imported under two names."""
     heard: list[Event] = []
     listen("done")(heard.append)
     listen("done", "failed")(heard.append)
@@ -71,7 +71,7 @@ def test_a_listener_registered_twice_is_called_once(delivery):
 
 
 def test_the_error_of_a_listener_is_logged_and_the_others_are_called(delivery, caplog):
-    """It concerns neither the delivery nor the listeners after it."""
+    """It does not affect the delivery."""
     heard: list[Event] = []
 
     @listen("done")
@@ -89,7 +89,7 @@ def test_the_error_of_a_listener_is_logged_and_the_others_are_called(delivery, c
 
 
 def test_the_delivery_is_the_current_one_for_a_listener(delivery):
-    """What a listener sends is of the delivery's lineage; afterwards the former delivery is the current one."""
+    """A listener's messages belong to the delivery's cascade; afterwards the former delivery is current."""
     seen: list[object] = []
     listen("done")(lambda event: seen.append(current()))
     tell(Event("done", delivery))
@@ -98,7 +98,7 @@ def test_the_delivery_is_the_current_one_for_a_listener(delivery):
 
 
 def test_an_event_is_frozen(delivery):
-    """No listener changes what the next one gets."""
+    """No listener can change the event of the next one."""
     with pytest.raises(AttributeError):
         Event("done", delivery).kind = "failed"  # type: ignore[misc]
 
@@ -110,7 +110,7 @@ def test_an_unknown_kind_is_refused():
 
 
 def test_a_coroutine_function_is_refused():
-    """Nobody would await it."""
+    """No code would await it."""
 
     async def count(event: Event) -> None:
         """Count."""
@@ -120,6 +120,6 @@ def test_a_coroutine_function_is_refused():
 
 
 def test_events_can_be_imported_before_the_apps_are_loaded():
-    """A project registers its listeners in any module."""
+    """A project may register its listeners in any module."""
     script = "from signalbus.events import listen; listen('done')(print)"
     subprocess.run([sys.executable, "-c", script], check=True)

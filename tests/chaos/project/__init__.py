@@ -1,1 +1,1 @@
-"""A Django app of signals and receivers that leave traces: what the chaos suite runs."""
+"""The Django app of the chaos suite: signals, and receivers that leave effects."""

@@ -1,4 +1,4 @@
-"""What is committed together with a send, and what receivers leave; the suite makes the tables without migrations.
+"""Rows that are committed together with a send, and rows of receivers; their tables are made without migrations.
 
 The managers are named, because the type checker looks at another settings module, which lacks this app.
 """
@@ -11,7 +11,7 @@ from django.db import models
 
 
 class Sending(models.Model):
-    """The sender's own row, in the transaction of its ``send()``: whether it is there tells whether it committed."""
+    """The sender's own row, in the transaction of its ``send()``: it exists if the transaction committed."""
 
     message = models.UUIDField(primary_key=True)
 
@@ -22,7 +22,7 @@ class Sending(models.Model):
 
 
 class Effect(models.Model):
-    """What one run of a receiver left; nothing keeps it from being there twice, so that twice can be counted."""
+    """A row of one run of a receiver; no constraint prevents a second one, so duplicates can be counted."""
 
     message = models.UUIDField()
     receiver = models.TextField()
@@ -35,7 +35,7 @@ class Effect(models.Model):
 
 
 class Account(models.Model):
-    """A row that receivers lock, in orders that cross."""
+    """A row that receivers lock in crossing orders."""
 
     balance = models.IntegerField(default=0)
 

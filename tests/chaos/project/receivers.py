@@ -1,4 +1,4 @@
-"""Receivers that leave an effect in the ledger's database, each in the way its name says."""
+"""Receivers that leave an effect in the ledger's database, each in the way of its name."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ POISON = Retry(max_attempts=POISON_ATTEMPTS, base_delay=0.1, jitter=False)
 
 
 def leave_effect() -> None:
-    """Write what tells that the running delivery happened."""
+    """Write the effect of the running delivery."""
     delivery = current()
     assert delivery is not None
     Effect.objects.create(message=delivery.message_id, receiver=delivery.receiver, at=time.monotonic())
 
 
 def note_run() -> None:
-    """Write down that a receiver was entered which cannot commit anything."""
+    """Record the run of a receiver that cannot commit."""
     delivery = current()
     assert delivery is not None
     Journal(Path(os.environ["CHAOS_JOURNAL"])).note("ran", delivery.message_id, delivery.receiver)
@@ -76,14 +76,14 @@ def record_slowly(**kwargs: Any) -> None:
 
 @receiver(signals.deadly, retry=POISON)
 def receiver_that_kills_its_process(**kwargs: Any) -> None:
-    """Die as an out-of-memory kill does it."""
+    """Die as in an out-of-memory kill."""
     note_run()
     os.kill(os.getpid(), os_signal.SIGKILL)
 
 
 @receiver(signals.deadly, retry=POISON)
 def receiver_that_eats_memory(**kwargs: Any) -> None:
-    """Raise what ends a stock worker."""
+    """Raise an error that ends a stock worker."""
     note_run()
     raise MemoryError("all of it")
 
@@ -122,7 +122,7 @@ def record_as_always(**kwargs: Any) -> None:
 
 @receiver(signals.working, retry=SOON)
 def record_after_work(**kwargs: Any) -> None:
-    """Leave an effect after the work that a rival's task does as well."""
+    """Leave an effect after the same work as a rival's task."""
     time.sleep(WORK_SECONDS)
     leave_effect()
 

@@ -1,4 +1,4 @@
-"""The checkout's settings with the chaos suite's app, and with waits that a run has the patience for."""
+"""The checkout's settings with the chaos suite's app, and with shorter waits."""
 
 import os
 
