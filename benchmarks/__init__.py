@@ -1,1 +1,1 @@
-"""What the bus costs beside Celery's own tasks and Django's own signals, measured in the same run: ``make bench``."""
+"""Measures the costs of the bus beside Celery's own tasks and Django's own signals, in one run: ``make bench``."""

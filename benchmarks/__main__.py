@@ -1,4 +1,5 @@
-"""Measures the bus beside Celery, Django and its peers in one run, and prints each ratio with its goal: ``make bench``.
+"""``make bench``: measure the bus beside Celery, Django and its peers in one run, and print each ratio with its
+goal.
 
 It starts its own servers. A goal that is missed is printed, and fails nothing: machines differ.
 """

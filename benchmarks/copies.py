@@ -1,4 +1,4 @@
-"""Messages as they would be if they had been sent otherwise: through another queue, or a great many times."""
+"""Copies messages, as if they had been sent through another queue, or many times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHUNK = 1000  # in one command
 
 
 def readdressed(item: bytes, queue: str, other: str) -> bytes:
-    """Return what would be on the broker if a message had been sent through another queue.
+    """Return a queue item as if its message had been sent through another queue.
 
     Args:
         item: as kombu writes it.
@@ -42,7 +42,7 @@ def readdress(ground: Ground, queue: str, key: str, other: str) -> None:
 
 
 def multiply(ground: Ground, key: str, count: int) -> None:
-    """Put copies of a key's only message in its place, each with ids of its own, as Celery's are.
+    """Replace a key's only message by copies of it, each with ids of its own, as Celery's are.
 
     The text in it, and with it the message's own id, is the same in all: so this is for what has no rows.
 

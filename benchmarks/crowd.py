@@ -1,4 +1,4 @@
-"""Measures a send and a delivery in a process that has many signals: ``python -m benchmarks.crowd SIGNALS FAN_OUT``.
+"""Measures a send and a delivery in a process with many signals: ``python -m benchmarks.crowd SIGNALS FAN_OUT``.
 
 Each line that it reads is an order to measure once; it answers with this process's microseconds of processor time
 for a send, and for the delivery of a message.
@@ -26,7 +26,7 @@ CALLS = 300
 
 
 def main(signals: int, receivers: int) -> None:
-    """Register them, and measure as often as asked.
+    """Register the signals, and measure as often as asked.
 
     Args:
         signals: how many, with as many receivers.

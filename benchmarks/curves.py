@@ -1,4 +1,4 @@
-"""What grows with what, measured and drawn into docs/benchmarks: ``make curves``."""
+"""``make curves``: measure how costs grow, and draw the curves into docs/benchmarks."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
 
 
 def backlog(ground: Ground, size: Size) -> Curve:
-    """Measure what a message costs a worker that has many before it."""
+    """Measure the cost of a message for a worker with a long queue."""
     from benchmarks.growth import Growth  # noqa: PLC0415 - needs Django's apps, as all below
 
     numbers = [size.of(number, 200) for number in BACKLOGS]
@@ -74,7 +74,7 @@ def backlog(ground: Ground, size: Size) -> Curve:
 
 
 def payload(ground: Ground, size: Size) -> Curve:
-    """Measure sends of more and more, beside Celery's and beside the least that Redis asks for."""
+    """Measure sends of growing payloads, beside Celery's and beside a bare push to Redis."""
     from benchmarks import signals, stock  # noqa: PLC0415
     from benchmarks.ground import QUEUES  # noqa: PLC0415
     from tasks.admissions.models import Cohort  # noqa: PLC0415
@@ -99,14 +99,14 @@ def payload(ground: Ground, size: Size) -> Curve:
 
 
 def fan_out(ground: Ground, size: Size) -> Curve:
-    """Measure a signal with more and more receivers."""
+    """Measure a signal with a growing number of receivers."""
     numbers = [number for number in FAN_OUT if number <= max(3, FAN_OUT[-1] * size.scale)]
     lines = _crowds(ground, size, [(1, number) for number in numbers], ("send()", "delivery to all of them"))
     return Curve("fan-out", "A signal and its receivers (durable=False)", "receivers", "µs of CPU", numbers, lines)
 
 
 def registered(ground: Ground, size: Size) -> Curve:
-    """Measure a signal among more and more others."""
+    """Measure a signal among a growing number of others."""
     numbers = [number for number in REGISTERED if number <= max(100, REGISTERED[-1] * size.scale)]
     lines = _crowds(ground, size, [(number, 1) for number in numbers], ("send()", "delivery"))
     title = "A signal among others (durable=False)"
@@ -126,7 +126,7 @@ def _crowds(
 
 
 def ledger(ground: Ground, size: Size) -> Curve:
-    """Measure durable sends and deliveries beside more and more rows that are settled."""
+    """Measure durable sends and deliveries beside a growing number of settled rows."""
     from benchmarks.keeping import Keeping  # noqa: PLC0415
 
     numbers = _apart([size.of(number) for number in SETTLED])

@@ -1,4 +1,4 @@
-"""Deliveries in this process, without Celery around them."""
+"""Deliveries in this process, without Celery."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Batch = list[str]  # the texts of one Celery message
 
 
 def published(client: redis.Redis, send: Callable[[], object]) -> list[Batch]:
-    """Send, and take what came from our queue.
+    """Send, and return the items that are then on our queue.
 
     Args:
         client: of the broker.
@@ -34,7 +34,7 @@ def published(client: redis.Redis, send: Callable[[], object]) -> list[Batch]:
 
 
 class Waiting:
-    """Messages of a signal that were sent, and are delivered when this is called, one Celery message a call.
+    """Sent messages of a signal; each call delivers one Celery message.
 
     Args:
         client: of the broker.

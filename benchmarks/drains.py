@@ -1,4 +1,4 @@
-"""How fast a real worker empties a queue that was filled before it started, beside stock Celery's and the peers'."""
+"""Measures how fast a real worker drains a queue that was filled before, beside stock Celery's and the peers'."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OURS = ("signalbus", "Celery")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A signal's receiver, and a task that does the same.
+    """A signal's receiver, and a task with the same work.
 
     Args:
         title: what both do.
@@ -53,7 +53,7 @@ class Work:
     row: bool = False
 
     def payload(self, cohort: Cohort) -> dict[str, Any]:
-        """Return what is sent along."""
+        """Return the payload to send."""
         return {"instance": cohort, "created": True} if self.row else {"cohort_id": cohort.pk, "created": True}
 
 
@@ -65,10 +65,10 @@ WORKS = (
 
 
 class Drains(Part):
-    """Measures workers: all of a race are there, and get slices of messages by turns."""
+    """Measures workers in a race, which get slices of messages in turn."""
 
     def rows(self) -> Iterator[Row]:
-        """List what is measured."""
+        """List the measurements."""
         for pool in workers.POOLS:
             for work in WORKS:
                 yield Row(f"drain, {pool}: {work.title}", partial(self._beside_celery, pool, work))
@@ -81,7 +81,7 @@ class Drains(Part):
             yield Row("durable drain, postgres", partial(self._durable, "postgres", ON_THE_DATABASE, goals))
 
     def _one_by_one(self, cohort: Cohort, work: Work) -> tuple[Callable[[int], None], Callable[[int], None]]:
-        """Return what sends messages of ours, and what sends Celery's."""
+        """Return the functions that send messages of ours, and of Celery."""
         payload = work.payload(cohort)
 
         def ours(messages: int) -> None:
@@ -143,7 +143,7 @@ class Drains(Part):
                 yield _line(f"durable drain, {kind}: in batches ÷ {side.name}", batches, side, many)
 
     def _peers(self, peers: Sequence[Peer], kind: str | None = None) -> list[Side]:
-        """Return those that are installed; say of the others that they are not.
+        """Return the installed peers, and name the missing ones.
 
         Args:
             peers: which ones.
@@ -160,7 +160,7 @@ class Drains(Part):
         return sides
 
     def _race(self, sides: Sequence[Side]) -> None:
-        """Let them race; a peer that fails is left out, and why is said, and without ours there is nothing to say."""
+        """Run the race; leave out a peer that fails, with the reason; without our side there is no result."""
         for failed in race(sides, self.size.rounds):
             if failed.name in OURS:
                 raise failed
@@ -189,7 +189,7 @@ def _send_many(signal: Signal, cohort: Cohort, messages: int) -> None:
 
 @contextmanager
 def _quick_commits() -> Iterator[None]:
-    """Let the sender, which is not measured here, not wait for the disk; the workers do."""
+    """Let the sender, which is not measured here, commit without waiting for the disk."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SET synchronous_commit = off")

@@ -1,4 +1,4 @@
-"""What an event costs the process that tells it: ``python -m benchmarks.events``.
+"""Measures the cost of an event for its process: ``python -m benchmarks.events``.
 
 The question whether anybody listens, an event of an attempt that nobody listens to, a success as the bus's own
 listeners hear it, and the same with one listener more; each the best of 40 rounds. "before" is what a success cost

@@ -1,4 +1,4 @@
-"""What failing receivers cost the others: ``python -m benchmarks.failures``.
+"""Measures the costs of failing receivers for others: ``python -m benchmarks.failures``.
 
 In one run, for each database and pool, in turns and several times over:
 
@@ -85,7 +85,7 @@ def _measure(ground: Ground, pool: str, options: argparse.Namespace) -> str:
 
 
 def _rates(worker: Program, tally: Tally, messages: int, rounds: int) -> str:
-    """Measure successes, failures and retries in turns, so that what else the machine does hits all of them."""
+    """Measure successes, failures and retries in turn, so that the machine's other load affects all of them."""
     from benchmarks import signals  # noqa: PLC0415 - needs Django's apps
 
     seconds = {"succeed": 0.0, "fail": 0.0, "retry": 0.0}
@@ -107,7 +107,7 @@ def _send(signal: Any, messages: int) -> None:
 
 
 def _let_due(messages: int) -> None:
-    """Wait until all first attempts, or retries, are written down, and make the next retries due."""
+    """Wait until all first attempts, or retries, are recorded, and make the next retries due."""
     from signalbus.ledger.base.clock import Now  # noqa: PLC0415 - needs Django's apps
     from signalbus.models import Delivery, State  # noqa: PLC0415
 

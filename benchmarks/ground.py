@@ -1,4 +1,4 @@
-"""The servers of a run, all its own: one broker for everybody, and databases, made when they are asked for."""
+"""The servers of a run: one private broker for all sides, and databases on demand."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class Ground:
         return folder
 
     def servers(self) -> list[int]:
-        """Return the processes that work for whoever uses them: the broker, and the database server if there is one."""
+        """Return the processes that serve all sides: the broker, and the database server if there is one."""
         found = [self.valkey.pid, self._postgres.pid if self._postgres is not None else None]
         return [pid for pid in found if pid is not None]
 
     def versions(self) -> dict[str, str]:
-        """Return what the servers are, as far as they were started."""
+        """Return the versions of the servers that were started."""
         info = self.client.info("server")
         found = {"Valkey": str(info.get("valkey_version", info["redis_version"]))}
         if self._postgres is not None:
@@ -112,7 +112,7 @@ class Ground:
 
     @contextmanager
     def database(self, kind: str) -> Iterator[Cohort]:
-        """Make a database, and let it be the default one for a while, of this process and of its workers.
+        """Make a database, and use it as the default one for a while, in this process and its workers.
 
         Args:
             kind: as for ``create``.
@@ -127,7 +127,7 @@ class Ground:
 
     @contextmanager
     def using(self, url: str) -> Iterator[None]:
-        """Let a database be the default one for a while, of this process and of its workers."""
+        """Use a database as the default one for a while, in this process and its workers."""
         before = os.environ["DATABASE_URL"]
         os.environ["DATABASE_URL"] = url
         try:
@@ -137,18 +137,18 @@ class Ground:
             os.environ["DATABASE_URL"] = before
 
     def empty(self) -> None:
-        """Remove what was sent, and waits."""
+        """Remove all waiting messages."""
         self.client.delete(*QUEUES)
 
     def clear(self) -> None:
-        """Remove all that workers left behind, but for what kombu knows of the queues: senders declare each once."""
+        """Remove all that workers left behind, except kombu's table of queues: senders declare each once."""
         for key in self.client.scan_iter():
             if not key.startswith(b"_kombu"):
                 self.client.delete(key)
 
 
 def cohort() -> Cohort:
-    """Return the row that messages refer to; made where there is none."""
+    """Return the row that messages refer to; make it if there is none."""
     from tasks.admissions.models import Academy, Cohort  # noqa: PLC0415 - needs Django's apps
 
     academy, _ = Academy.objects.get_or_create(name="Academy", slug="academy")

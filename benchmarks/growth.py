@@ -1,4 +1,4 @@
-"""What must not grow with how much there is: the backlog, and the signals and receivers that are registered."""
+"""Measures costs that must not grow with the backlog, or with the number of signals and receivers."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ REGISTERED = (10, 1000)
 
 
 class Growth(Part):
-    """Measures the same with little and with much around it."""
+    """Measures the same with few and with many others."""
 
     def rows(self) -> Iterator[Row]:
-        """List what is measured."""
+        """List the measurements."""
         yield Row("backlog", self._backlog)
         yield Row("registered", self._registered)
 
@@ -49,7 +49,7 @@ class Growth(Part):
             yield summarize(f"backlog of {big:,} ÷ {small:,}: {what}", ours, other, unit, at_most(1.1))
 
     def drain(self, backlog: int) -> tuple[float, float]:
-        """Let a worker begin with a backlog.
+        """Start a worker with a backlog.
 
         Args:
             backlog: messages that wait.
@@ -96,7 +96,7 @@ class Growth(Part):
             yield summarize(title, ours, other, "us", at_most(1.05))
 
     def crowds(self, sizes: list[tuple[int, int]], rounds: int) -> list[list[tuple[float, float]]]:
-        """Measure in processes that have many signals and receivers, by turns.
+        """Measure in processes with many signals and receivers, in turn.
 
         Args:
             sizes: for each process the number of signals, and of receivers of the one that is sent.

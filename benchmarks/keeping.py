@@ -1,4 +1,4 @@
-"""What the ledger costs: its rows at a send, its receipt at a delivery; empty, and with a million rows in it."""
+"""Measures the costs of the ledger: rows at a send, the receipt at a delivery; empty, and with a million rows."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ SETTLED = 1_000_000
 
 
 class Keeping(Part):
-    """Measures what is written, beside ordinary rows and beside signals that keep nothing."""
+    """Measures the ledger's writes, beside ordinary rows and beside signals without rows."""
 
     def rows(self) -> Iterator[Row]:
-        """List what is measured."""
+        """List the measurements."""
         for kind in ("sqlite", "postgres"):
             yield Row(f"rows of a durable send(), {kind}", partial(self._sends, kind))
             yield Row(f"rows of a durable send_many(), {kind}", partial(self._many, kind))
@@ -101,7 +101,7 @@ class Keeping(Part):
             yield summarize(f"{way}: {settled:,} rows settled ÷ none, {kind}", full, empty, "us", at_most(1.1))
 
     def beside(self, kind: str, counts: Sequence[int]) -> dict[str, list[list[float]]]:
-        """Measure the same in ledgers that hold more and more, by turns.
+        """Measure the same in ledgers with more and more rows, in turn.
 
         Args:
             kind: of the databases.
@@ -123,7 +123,7 @@ class Keeping(Part):
         return found
 
     def _once(self) -> dict[str, float]:
-        """Return the microseconds that each thing takes in the database of this moment."""
+        """Return the microseconds of each operation in the present database."""
         row = cohort()
         alone, together = (Waiting(self.ground.client, signals.durable, number) for number in (1, TOGETHER))
         calls = self.size.of(30)
@@ -183,7 +183,7 @@ def _captured(send: Callable[[], object]) -> list[Outgoing]:
 
 
 def settle(count: int) -> None:
-    """Fill the ledger with what is done: messages and a delivery of each, in SQL, because nobody has time for more.
+    """Fill the ledger with done messages and a delivery of each, in SQL, because it is faster.
 
     Args:
         count: of each.

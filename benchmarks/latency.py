@@ -1,4 +1,4 @@
-"""How late a message is: at an idle worker, and among others that are slow."""
+"""Measures how late a message is: at an idle worker, and among slow ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Event:
 
 
 def one_at_a_time(count: int) -> list[Event]:
-    """Send to a worker that has nothing else to do."""
+    """Send to a worker without other load."""
     return [Event(number * 0.03, "quick") for number in range(count)]
 
 
@@ -81,7 +81,7 @@ class Latency(Part):
     """Measures the time from before a send to the receiver's first line."""
 
     def rows(self) -> Iterator[Row]:
-        """List what is measured."""
+        """List the measurements."""
         for pool in workers.POOLS:
             yield Row(f"idle, {pool}", partial(self._idle, pool))
         yield Row("an idle worker", self._cost)
@@ -142,7 +142,7 @@ class Latency(Part):
             yield summarize(f"an idle worker, {MIXED}: {title} ÷ Celery's", ours, other, unit, at_most(1.1))
 
     def _watch(self, side: Side, seconds: float) -> tuple[float, float]:
-        """Return what a worker does while there is nothing to do: CPU milliseconds and broker commands a second."""
+        """Return the load of an idle worker: CPU milliseconds and broker commands a second."""
         time.sleep(2.0)
         pids = [program.pid for program in side.programs if program.pid]
         cpu, commands = cpu_seconds(*pids), self._commands()
@@ -155,7 +155,7 @@ class Latency(Part):
 
 
 def _run(load: Sequence[Event], side: Side, send: Send) -> list[float]:
-    """Send a load in its time; return how late the quick ones were, in seconds."""
+    """Send a load at its rate; return how late the quick messages were, in seconds."""
     start = time.monotonic()
     for event in sorted(load, key=lambda event: event.at):
         time.sleep(max(0.0, start + event.at - time.monotonic()))

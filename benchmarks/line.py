@@ -1,4 +1,4 @@
-"""What was found out: a comparison, its goal, and whether it was held."""
+"""The result of a comparison, its goal, and whether it was held."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH = 78  # of the titles
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a ratio is to be.
+    """The goal of a ratio.
 
     Args:
         sign: "<=" or ">=".
@@ -25,7 +25,7 @@ class Goal:
     value: float
 
     def held_by(self, ratio: float) -> bool:
-        """Whether a ratio is on the right side."""
+        """Return whether a ratio holds the goal."""
         return ratio <= self.value if self.sign == "<=" else ratio >= self.value
 
     def __str__(self) -> str:
@@ -33,12 +33,12 @@ class Goal:
 
 
 def at_most(value: float) -> Goal:
-    """Return the goal of a ratio that must not pass a number."""
+    """Return the goal of a ratio with an upper limit."""
     return Goal("<=", value)
 
 
 def at_least(value: float) -> Goal:
-    """Return the goal of a ratio that must reach a number."""
+    """Return the goal of a ratio with a lower limit."""
     return Goal(">=", value)
 
 
@@ -68,7 +68,7 @@ class Line:
 
     @property
     def held(self) -> bool | None:
-        """Whether the goal was held; None where there was none."""
+        """Whether the goal was held; None without a goal."""
         return None if self.goal is None else self.goal.held_by(self.ratio)
 
     @property
@@ -102,7 +102,7 @@ def summarize(  # noqa: PLR0913 - a comparison has these
     upside_down: bool = False,
     cpu: tuple[float, float] | None = None,
 ) -> Line:
-    """Make a line of what the rounds gave.
+    """Make a line of the figures of the rounds.
 
     Args:
         title: what was done.

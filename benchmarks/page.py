@@ -24,7 +24,7 @@ PARTS = {
 
 
 def _written() -> dict[str, str]:
-    """Return what the page's marked places hold."""
+    """Return the contents of the page's marked places."""
     return {
         "bench": text(json.loads(RESULTS.read_text())),
         "shares": shares(json.loads(SHARES.read_text())),
@@ -32,7 +32,7 @@ def _written() -> dict[str, str]:
 
 
 def shares(operations: list[dict[str, Any]]) -> str:
-    """Return the table of where time goes.
+    """Return the table of the shares of time.
 
     Args:
         operations: as ``python -m benchmarks.shares`` writes them.
@@ -95,7 +95,7 @@ def _number(number: float) -> str:
 
 
 def rewritten(page: str) -> str:
-    """Return the page as it is to be.
+    """Return the page with new contents.
 
     Args:
         page: as it stands.

@@ -1,4 +1,4 @@
-"""What processes cost, as the operating system counts it: whole trees of them, children that have ended too."""
+"""Measures processes by the operating system's counts: whole trees of them, and children that have ended."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cpu_seconds(*pids: int) -> float:
 
 
 def _clock(pid: int) -> float:
-    """Return what a process has used by its own clock: /proc counts in steps of 10 ms, too coarse for an idle one."""
+    """Return the time of a process by its own clock, because /proc counts in steps of 10 ms."""
     try:
         return time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid(3) of Linux makes it: all of its threads
     except OSError as error:  # it has ended
@@ -44,7 +44,7 @@ def _clock(pid: int) -> float:
 
 
 def peak_memory(pid: int) -> float:
-    """Return the most that a process has ever held, in MB.
+    """Return the largest memory that a process has ever had, in MB.
 
     Args:
         pid: of the process; its children do not count.

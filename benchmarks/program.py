@@ -1,4 +1,4 @@
-"""A program that runs beside us: its processes, its log, its end."""
+"""A program that runs beside this process: its processes, its log, its end."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class Program:
 
     @property
     def log(self) -> str:
-        """What it has written."""
+        """Return its output."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def stop(self, *, gently: bool = True) -> None:
-        """End it, and whatever is left of its group.
+        """End it, and what is left of its process group.
 
         Args:
             gently: ask first.

@@ -43,14 +43,14 @@ def nothing_stored(sender: type[Model], **kwargs: Any) -> None:
 
 @receiver(signals.fetched, sender=Cohort)
 def fetch(sender: type[Model], instance: Cohort, created: bool, **kwargs: Any) -> None:
-    """Use the instance, which was fetched in the transaction."""
+    """Use the instance, which was loaded in the transaction."""
     assert instance.name
     tally()
 
 
 @receiver([signals.quick, signals.slow, signals.burst, signals.turning], atomic=False)
 def work(sender: None, sent: float, seconds: float, **kwargs: Any) -> None:
-    """Say how late it is, unless it is known to be slow, and take some time."""
+    """Record how late it is, unless it is known to be slow, and take some time."""
     tally(0.0 if seconds else sent)
     time.sleep(seconds)
 
@@ -80,14 +80,14 @@ signals.django_inline.connect(here, sender=Cohort)
 
 @receiver(signals.succeeding)
 def succeed(sender: None, sent: float = 0.0, **kwargs: Any) -> None:
-    """Write a row, and say how late it is."""
+    """Write a row, and record how late it is."""
     write(None)
     tally(sent)
 
 
 @receiver(signals.failing, retry=Retry(max_attempts=3, base_delay=3600.0))
 def fail_thrice(sender: None, **kwargs: Any) -> None:
-    """Write a row, and fail; the benchmark lets the retries be due."""
+    """Write a row, and fail; the benchmark makes the retries due."""
     write(None)
     tally()
     raise LookupError("the other side does not answer")

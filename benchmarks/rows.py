@@ -1,4 +1,4 @@
-"""What can be measured: rows of the table, which nobody measures until they are asked for."""
+"""The rows of the table, which are measured only on demand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Measure = Callable[[], Iterable[Line]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A measurement that gives one line or more.
+    """A measurement with one line or more.
 
     Args:
         title: what is measured; the lines' titles begin so, or say it in more detail.
@@ -30,7 +30,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is measured.
+    """The size of a measurement.
 
     Args:
         rounds: of each comparison.
@@ -53,7 +53,7 @@ class Size:
 
 
 class Part(ABC):
-    """What measures one aspect of the bus.
+    """The measurements of one aspect of the bus.
 
     Args:
         ground: the servers.
@@ -66,4 +66,4 @@ class Part(ABC):
 
     @abstractmethod
     def rows(self) -> Iterator[Row]:
-        """List what is measured."""
+        """List the measurements."""

@@ -1,4 +1,4 @@
-"""What a send costs, beside the least that Redis asks for, Celery's ``delay`` and Django's own signals."""
+"""Measures the costs of a send, beside a bare push to Redis, Celery's ``delay`` and Django's own signals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Sending(Part):
     """Measures sends of one instance."""
 
     def rows(self) -> Iterator[Row]:
-        """List what is measured."""
+        """List the measurements."""
         yield Row("send(), durable=False", self._alone)
         yield Row("send_many() and 1,000 in a transaction", self._together)
         for kind in ("sqlite", "postgres"):
@@ -44,7 +44,7 @@ class Sending(Part):
         stock.fetch_atomic.delay("admissions.Cohort", cohort.pk, True)
 
     def _item(self, send: Callable[[], object]) -> bytes:
-        """Return what a send leaves on our queue."""
+        """Return the item that a send puts on our queue."""
         self.ground.empty()
         send()
         item: bytes = self.ground.client.lindex(QUEUES[0], 0)

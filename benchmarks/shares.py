@@ -1,4 +1,4 @@
-"""Tells where the time of a send and of a delivery goes: ``python -m benchmarks.shares``.
+"""Measures where the time of a send and of a delivery goes: ``python -m benchmarks.shares``.
 
 A look at the stack every half a millisecond, by the wall's clock, so that waiting for a socket shows too: the innermost
 function says which package is at work. It slows nothing down, as a profiler that counts calls would.
@@ -43,7 +43,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Where the time of one operation goes.
+    """The shares of the time of one operation.
 
     Args:
         title: of the operation.
@@ -62,7 +62,7 @@ class Share:
 
 
 def owner(filename: str) -> str:
-    """Return whose code a file is."""
+    """Return the package of a file."""
     for package in PACKAGES:
         if f"/{package}/" in filename or filename.endswith(f"/{package}.py"):
             return package.removeprefix("site-packages/")
@@ -71,7 +71,7 @@ def owner(filename: str) -> str:
 
 @contextmanager
 def sampled() -> Iterator[Counter[str]]:
-    """Count at which package's work each look finds this thread."""
+    """Count the packages at work in samples of this thread's stack."""
     found: Counter[str] = Counter()
 
     def look(number: int, frame: FrameType | None) -> None:
@@ -88,7 +88,7 @@ def sampled() -> Iterator[Counter[str]]:
 
 
 def share(title: str, function: Callable[[], object], calls: int, per_call: int = 1) -> Share:
-    """Run an operation many times, and see where its time goes.
+    """Run an operation many times, and measure its shares.
 
     Args:
         title: of the operation.
@@ -109,7 +109,7 @@ def share(title: str, function: Callable[[], object], calls: int, per_call: int 
 
 
 def shares(ground: Ground, scale: float) -> Iterator[Share]:
-    """Look at sends, and at deliveries in this process.
+    """Measure sends, and deliveries in this process.
 
     Args:
         ground: the servers.
@@ -147,7 +147,7 @@ def shares(ground: Ground, scale: float) -> Iterator[Share]:
 
 
 def main(arguments: list[str]) -> int:
-    """Look, print and write."""
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shares", description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="of all numbers; less for a quick look (default: 1)")
     parser.add_argument("--json", type=Path, default=SHARES, help=f"where it is written (default: {SHARES})")

@@ -1,4 +1,4 @@
-"""Who takes part in a race: workers, and the slices of messages that wait for them."""
+"""The sides of a race: workers, and the slices of messages that wait for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTLING = 0.25  # seconds in which a worker acknowledges what it has done
 
 
 class SideError(Exception):
-    """A worker ended, or did not get on.
+    """A worker ended, or made no progress.
 
     Args:
         name: of the side.
@@ -37,7 +37,7 @@ class SideError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """How a slice was worked off.
+    """The result of a slice.
 
     Args:
         rate: messages a second, from the first completion to the last.
@@ -50,7 +50,7 @@ class Slice:
 
 @dataclass
 class Side:
-    """A worker, and what waits for it on the broker.
+    """A worker, and its messages on the broker.
 
     Args:
         name: as the table has it.
@@ -84,7 +84,7 @@ class Side:
         return f"slice-{number}:{id(self)}:{key}"
 
     def prepare(self, slices: int) -> None:
-        """Send what is to be worked off, before the worker is there, and put it aside."""
+        """Send the messages before the worker starts, and put them aside."""
         for number in range(slices):
             self.fill(self.messages)
             for key in self.keys:
@@ -104,7 +104,7 @@ class Side:
             program.stop(gently=gently)
 
     def hold(self, number: int) -> Callable[[], None]:
-        """Make a slice ready.
+        """Prepare a slice.
 
         Args:
             number: of the slice.
@@ -120,11 +120,11 @@ class Side:
         return release
 
     def cpu(self) -> float:
-        """Return the processor time that the worker and its servers have used, in seconds."""
+        """Return the processor time of the worker and its servers, in seconds."""
         return cpu_seconds(*(program.pid for program in self.programs if program.pid), *self.ground.servers())
 
     def run(self, number: int) -> None:
-        """Let the worker work a slice off."""
+        """Let the worker run a slice."""
         release = self.hold(number)
         before = self.cpu()
         release()
@@ -137,7 +137,7 @@ class Side:
         self.tally.reset()
 
     def wait_for(self, messages: int) -> None:
-        """Wait until so many are done.
+        """Wait until this number is done.
 
         Args:
             messages: since the tally began.
@@ -154,17 +154,17 @@ class Side:
 
     @property
     def rates(self) -> list[float]:
-        """Messages a second, for each slice."""
+        """Return messages a second, for each slice."""
         return [each.rate for each in self.slices]
 
     @property
     def cpus(self) -> list[float]:
-        """Microseconds of processor time a message, for each slice."""
+        """Return microseconds of processor time for a message, for each slice."""
         return [each.cpu for each in self.slices]
 
 
 def race(sides: Sequence[Side], rounds: int) -> list[SideError]:
-    """Let all work off their slices by turns; those that fail leave the race.
+    """Let all sides run their slices in turn; those that fail leave the race.
 
     Args:
         sides: whose workers are started, all of them, and ended.

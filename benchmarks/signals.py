@@ -1,4 +1,4 @@
-"""What the benchmark sends."""
+"""The signals of the benchmark."""
 
 from django.dispatch import Signal as DjangoSignal
 

@@ -1,4 +1,4 @@
-"""Celery as its documentation sets it up in a Django project, and tasks that do what the receivers do."""
+"""Celery, set up in a Django project as its documentation says, with tasks that do the same as the receivers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def nothing_atomic(label: str, pk: int, created: bool) -> None:
 
 @app.task
 def fetch_atomic(label: str, pk: int, created: bool) -> None:
-    """Fetch the instance, in a transaction."""
+    """Load the instance, in a transaction."""
     from tasks.admissions.models import Cohort  # noqa: PLC0415 - Celery imports this module before Django is set up
 
     with transaction.atomic():
@@ -39,6 +39,6 @@ def fetch_atomic(label: str, pk: int, created: bool) -> None:
 
 @app.task
 def work(sent: float, seconds: float, **payload: Any) -> None:
-    """Say how late it is, unless it is known to be slow, and take some time."""
+    """Record how late it is, unless it is known to be slow, and take some time."""
     tally(0.0 if seconds else sent)
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""The settings of a project that has Celery and no bus."""
+"""The settings of a project with Celery and no bus."""
 
 from config.settings import *  # noqa: F403 - settings built on settings
 

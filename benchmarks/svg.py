@@ -1,4 +1,4 @@
-"""Draws curves: both axes in powers of ten, each line named where it ends."""
+"""Draws curves: both axes in powers of ten, each line named at its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ APART = 15.0  # pixels between two names
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What grows with what.
+    """A curve.
 
     Args:
         name: of the file.
@@ -64,7 +64,7 @@ def draw(curve: Curve) -> str:
 
 
 def short(number: float) -> str:
-    """Write a number as an axis has it: 20, 1k, 2.5M."""
+    """Write a number in the form of an axis: 20, 1k, 2.5M."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:g}{letter}"
@@ -72,7 +72,7 @@ def short(number: float) -> str:
 
 
 def _axis(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """Return what says at which pixel a number stands, between two powers of ten."""
+    """Return a function from a number to its pixel, between two powers of ten."""
     return lambda number: start + (math.log10(number) - low) / ((high - low) or 1) * (end - start)
 
 

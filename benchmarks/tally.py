@@ -1,4 +1,4 @@
-"""Counts completions in whatever threads and processes a worker has, at the same price on every side.
+"""Counts completions in any threads and processes of a worker, at the same cost on every side.
 
 Each completion is one short record at the end of one file in memory: the kernel puts one behind the other, so that
 none is lost, as counters would lose some between two threads or with a process that ends.
@@ -24,7 +24,7 @@ def _file() -> int:
 
 
 def tally(sent: float = 0.0) -> None:
-    """Note one completion.
+    """Record one completion.
 
     Args:
         sent: when it was sent, by ``time.monotonic``; where that is of interest.
@@ -33,7 +33,7 @@ def tally(sent: float = 0.0) -> None:
 
 
 class Tally:
-    """What was counted into a file.
+    """The counts in a file.
 
     Args:
         path: the file, which BENCH_TALLY names to those who count.
@@ -55,9 +55,9 @@ class Tally:
         return max(times) - min(times)
 
     def delays(self) -> list[float]:
-        """Return the seconds that each took from being sent, of those that told."""
+        """Return the seconds between sending and completion of each message that recorded it."""
         return [done - sent for done, sent in self._records() if sent]
 
     def reset(self) -> None:
-        """Begin from zero."""
+        """Begin again at zero."""
         os.truncate(self.path, 0)

@@ -1,4 +1,4 @@
-"""Several ways to do a thing, timed by turns, so that what disturbs the machine disturbs them all."""
+"""Times several ways to do a thing in turn, so that the machine's other load affects all of them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def by_turns(
 
 
 def repeated(function: Callable[[], object], times: int) -> Callable[[], None]:
-    """Return a function that calls another so often, for what is too brief for the clock."""
+    """Return a function that calls another one repeatedly, for calls too brief for the clock."""
 
     def call() -> None:
         for _ in range(times):
@@ -69,5 +69,5 @@ def repeated(function: Callable[[], object], times: int) -> Callable[[], None]:
 
 
 def each(times: list[float], number: int) -> list[float]:
-    """Return what one operation took, where a call is so many."""
+    """Return the time of one operation, given that of a call with several."""
     return [time_ / number for time_ in times]

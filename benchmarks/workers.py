@@ -1,4 +1,4 @@
-"""Our worker and stock Celery's: one command line, two apps."""
+"""The command lines of our worker and of stock Celery's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def celery(app: str, pool: str, queue: str) -> list[str]:
 
 
 def _nothing(messages: int) -> None:
-    """Send nothing: whoever wants the worker alone sends by himself."""
+    """Send nothing, for a worker whose messages are sent elsewhere."""
 
 
 def ours(  # noqa: PLR0913 - a worker has these

@@ -1,4 +1,4 @@
-"""The Django project of this checkout: the library's first customer.
+"""The Django project of this checkout, which uses the library.
 
 Everything that differs between machines comes from the environment: DATABASE_URL, CELERY_BROKER_URL, SECRET_KEY,
 SECRET_KEY_FALLBACKS (comma-separated), DEBUG, ALLOWED_HOSTS (comma-separated); on RabbitMQ

@@ -1,4 +1,4 @@
-"""The one page of this checkout: is the web process up?"""
+"""The one page of this checkout, which says whether the web process runs."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import path

@@ -1,1 +1,1 @@
-"""The work that this checkout's workers do: two small Django apps out of the seed's story."""
+"""The example of this checkout: two small Django apps."""

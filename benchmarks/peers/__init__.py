@@ -1,4 +1,4 @@
-"""Other ways to run something outside of a request, each as its documentation sets it up, each in processes of its own.
+"""Peers: other ways to run something outside of a request, set up as their documentation says, in own processes.
 
 A module of each holds its app, its task that does nothing, and ``send(count)``; ``transaction``, where its queue is a
 database, is what holds back what was sent until all of it is there.
@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One of them.
+    """A peer.
 
     Args:
         name: as the table has it.
@@ -34,7 +34,7 @@ class Peer:
 
     @property
     def path(self) -> str:
-        """The module's name, in full."""
+        """Return the module's full name."""
         return f"{__name__}.{self.module}"
 
     def missing(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Installs the peers, each by itself if need be: one that this Python or Django cannot have must not keep out the rest.
+"""Installs the peers, one by one if necessary, so that one that cannot be installed does not keep out the rest.
 
 ``python -m benchmarks.peers.install``
 """
@@ -19,7 +19,7 @@ def _install(*requirements: str) -> subprocess.CompletedProcess[str]:
 
 
 def main() -> int:
-    """Install what the extra names, and say what could not be had."""
+    """Install the packages of the extra, and name those that could not be installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirements = [each for each in project["optional-dependencies"]["bench"] if "signalbus" not in each]
     if _install(*requirements).returncode:

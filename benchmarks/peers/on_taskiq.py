@@ -1,4 +1,4 @@
-"""taskiq on a Redis list, its fastest broker there: what a worker dies with is lost."""
+"""taskiq on a Redis list, its fastest broker there; the messages of a worker that dies are lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a project that has one of the peers, and no bus; BENCH_PEER names its module."""
+"""The settings of a project with one of the peers and no bus; BENCH_PEER names its module."""
 
 import os
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""How a peer takes part in a race."""
+"""A peer as a side of a race."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS = "benchmarks.peers.settings"
 
 
 class PeerSide(Side):
-    """A peer's workers; another process sends, so that nothing of it is loaded beside what is measured.
+    """A peer's workers; another process sends, so that the measured processes load nothing of it.
 
     Args:
         peer: which one.
@@ -61,14 +61,14 @@ class PeerSide(Side):
         self._finish(self._run("benchmarks.peers.fill", self.peer.path, str(messages)))
 
     def prepare(self, slices: int) -> None:
-        """Make its tables; send what is to be worked off, where that can be put aside."""
+        """Make its tables; send the messages, if they can be put aside."""
         if self.peer.settings:
             self._finish(self._run("django", "migrate", "--verbosity", "0"))
         if self.keys:
             super().prepare(slices)
 
     def hold(self, number: int) -> Callable[[], None]:
-        """Make a slice ready: in a transaction that is not committed yet, where the queue is a database."""
+        """Prepare a slice: in a transaction that is not committed yet, if the queue is a database."""
         if self.keys:
             return super().hold(number)
         process = self._run("benchmarks.peers.fill", self.peer.path, str(self.messages))

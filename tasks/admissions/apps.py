@@ -1,10 +1,10 @@
-"""The side that sends."""
+"""The app that sends."""
 
 from django.apps import AppConfig
 
 
 class AdmissionsConfig(AppConfig):
-    """Academies, their cohorts and who is in them."""
+    """The app of academies, their cohorts and their students."""
 
     name = "tasks.admissions"
     label = "admissions"

@@ -1,4 +1,4 @@
-"""Academies, their cohorts and who is in them; each save of the latter two is told to whoever listens."""
+"""Academies, their cohorts and their students; each save of a cohort or a student's status sends a signal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Cohort(models.Model):
     """A group of students who start together."""
 
     class Stage(models.TextChoices):
-        """Where in its life a cohort is."""
+        """The stage of a cohort."""
 
         PREWORK = "PREWORK", "Prework"
         STARTED = "STARTED", "Started"
@@ -42,7 +42,7 @@ class Cohort(models.Model):
         return self.name
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save, and tell: one transaction, so that a rollback takes the signal with it."""
+        """Save, and send the signal in the same transaction, so that a rollback undoes both."""
         created = self._state.adding
         with transaction.atomic():
             super().save(*args, **kwargs)
@@ -67,7 +67,7 @@ class CohortUser(models.Model):
         return f"{self.user} in {self.cohort}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save, and tell of a student's new status."""
+        """Save, and send the student's new status."""
         created = self._state.adding
         with transaction.atomic():
             super().save(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What admissions tells the other apps."""
+"""The signals that admissions sends."""
 
 from signalbus import Signal
 

@@ -1,1 +1,1 @@
-"""``make demo``: the seed's story, told by real processes. Not installed by the project's own settings."""
+"""``make demo``: the example, with real processes. The project's own settings do not install it."""

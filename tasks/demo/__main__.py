@@ -1,4 +1,4 @@
-"""Tell the seed's story with a private Valkey, a SQLite file and a real worker; end by itself with a summary."""
+"""Run the example with a private Valkey, a SQLite file and a real worker, and end with a summary."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ STARTED = time.monotonic()
 
 
 class DemoError(Exception):
-    """A step did not come about."""
+    """A step did not happen in time."""
 
 
 def say(text: str, *, pid: int | None = None) -> None:
-    """Print a line with the time since the start and the process it tells of."""
+    """Print a line with the time since the start and the process."""
     print(f"[{time.monotonic() - STARTED:6.2f} s] [pid {os.getpid() if pid is None else pid}] {text}", flush=True)
 
 
 def wait_for(what: str, found: Callable[[], Any]) -> Any:
-    """Wait until something is there.
+    """Wait until a function finds something.
 
     Args:
         what: its name, for the error.
@@ -59,7 +59,7 @@ def wait_for(what: str, found: Callable[[], Any]) -> Any:
 
 @contextmanager
 def worker(log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run ``celery -A signalbus worker``; what it says goes to a file."""
+    """Run ``celery -A signalbus worker``; its output goes to a file."""
     command = [str(Path(sys.executable).with_name("celery")), "-A", "signalbus", "worker", "-l", "info", "-c", "2"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)  # noqa: S603 - our own command
@@ -75,7 +75,7 @@ def worker(log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def entry(kind: str, subject: object) -> Any:
-    """Wait for the row that a receiver or a task leaves, and tell of it."""
+    """Wait for the row that a receiver or a task writes, and print it."""
     from tasks.marketing.models import FormEntry  # noqa: PLC0415 - after django.setup()
 
     rows = FormEntry.objects.filter(kind=kind, subject=subject)
@@ -83,7 +83,7 @@ def entry(kind: str, subject: object) -> Any:
 
 
 def failed() -> list[dict[str, Any]]:
-    """Return what ``manage.py signalbus failed --json`` prints."""
+    """Return the output of ``manage.py signalbus failed --json``."""
     return list(json.loads(manage("failed", "--json")))
 
 
@@ -97,7 +97,7 @@ def manage(*arguments: str) -> str:
 
 
 def tell_of_a_cohort() -> None:
-    """A cohort is saved in a transaction; marketing reacts in another process, and hands work to a Celery task."""
+    """Save a cohort in a transaction; marketing reacts in another process, and starts a Celery task."""
     from django.db import transaction  # noqa: PLC0415 - after django.setup()
 
     from tasks.admissions.models import Academy, Cohort  # noqa: PLC0415 - after django.setup()
@@ -132,7 +132,7 @@ def tell_of_a_cohort() -> None:
 
 
 def tell_of_a_drop_out(switch: Path) -> None:
-    """A student drops out; one receiver fails twice and succeeds, one dies, is listed and retried."""
+    """Let a student drop out; one receiver fails twice and succeeds, one is dead, listed and retried."""
     from django.contrib.auth.models import User  # noqa: PLC0415 - after django.setup()
 
     from tasks.admissions.models import Cohort, CohortUser  # noqa: PLC0415 - after django.setup()

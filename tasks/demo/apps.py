@@ -1,10 +1,10 @@
-"""The receivers that misbehave, for the demo alone."""
+"""The receivers of the demo that misbehave."""
 
 from django.apps import AppConfig
 
 
 class DemoConfig(AppConfig):
-    """What goes wrong in the demo."""
+    """The app of the misbehaving receivers."""
 
     name = "tasks.demo"
     label = "demo"

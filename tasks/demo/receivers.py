@@ -1,4 +1,4 @@
-"""Two receivers that misbehave when a student drops out, so that the demo can show what becomes of them."""
+"""Two receivers that misbehave when a student drops out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SWITCH = "DEMO_FORM_SERVICE"  # names a file; while it does not exist, the form 
 
 @receiver(student_edu_status_updated, sender=CohortUser, retry=Retry(max_attempts=5, base_delay=0.5, jitter=False))
 def crm_that_is_away_twice(sender: type[CohortUser], instance: CohortUser, **kwargs: Any) -> None:
-    """Fail on the first two attempts, as a service does that restarts."""
+    """Fail on the first two attempts, like a service that restarts."""
     delivery = current()
     attempt = delivery.attempt if delivery else 1
     if attempt <= 2:  # noqa: PLR2004 - twice

@@ -1,10 +1,10 @@
-"""The side that reacts."""
+"""The app that reacts."""
 
 from django.apps import AppConfig
 
 
 class MarketingConfig(AppConfig):
-    """What marketing does when admissions change."""
+    """The app of the receivers."""
 
     name = "tasks.marketing"
     label = "marketing"

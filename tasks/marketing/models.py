@@ -1,4 +1,4 @@
-"""What marketing keeps."""
+"""The rows of marketing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class FormEntry(models.Model):
-    """A note that a receiver or a task left: what it did, in which process."""
+    """A note of a receiver or a task: its action and its process."""
 
     kind = models.CharField(max_length=60)
     subject = models.CharField(max_length=200)

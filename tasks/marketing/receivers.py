@@ -1,4 +1,4 @@
-"""What marketing does when admissions change; found and connected at start-up."""
+"""The receivers of admissions' signals, which are connected at start-up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .tasks import add_cohort_slug_as_acp_tag, add_cohort_task_to_student
 
 @receiver(cohort_saved, sender=Cohort)
 def cohort_post_save(sender: type[Cohort], instance: Cohort, created: bool, *args: Any, **kwargs: Any) -> None:
-    """Tell of the cohort, and hand the tag to a task once what was written here is committed."""
+    """Write a note of the cohort, and start a task for its tag after the commit."""
     if created:
         print(f"The cohort {instance.pk} was just created")
         transaction.on_commit(partial(add_cohort_slug_as_acp_tag.delay, instance.pk, instance.slug))
@@ -31,5 +31,5 @@ def cohort_post_save(sender: type[Cohort], instance: Cohort, created: bool, *arg
 
 @receiver(student_edu_status_updated, sender=CohortUser)
 def student_status_changed(sender: type[CohortUser], instance: CohortUser, **kwargs: Any) -> None:
-    """Hand the student's new status to a task once it is committed."""
+    """Start a task for the student's new status after the commit."""
     transaction.on_commit(partial(add_cohort_task_to_student.delay, instance.pk))

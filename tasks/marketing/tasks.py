@@ -11,7 +11,7 @@ from .models import FormEntry
 
 @shared_task(ignore_result=True)
 def add_cohort_slug_as_acp_tag(cohort_id: int, slug: str) -> None:
-    """Stand for the call to the marketing service that makes a tag of a cohort's slug.
+    """Stand in for the call to the marketing service that makes a tag of a cohort's slug.
 
     Args:
         cohort_id: the cohort's primary key.
@@ -22,7 +22,7 @@ def add_cohort_slug_as_acp_tag(cohort_id: int, slug: str) -> None:
 
 @shared_task(ignore_result=True)
 def add_cohort_task_to_student(cohort_user_id: int) -> None:
-    """Stand for the work that follows a student's new status.
+    """Stand in for the work that follows a student's new status.
 
     Args:
         cohort_user_id: the primary key of the student's place in the cohort.
