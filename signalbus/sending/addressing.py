@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The way of one signal's messages from one sender through one queue: what is the same for all of them.
+    """The values that all messages of one signal from one sender through one queue share.
 
     Args:
         signal: the signal's name.
         queue: the Celery queue, or None for the default one.
-        recipients: who receives through that queue; None for an open signal.
-        ledger: the alias of the database that keeps them.
-        recorded: whether they have rows.
-        heading: what their bodies share.
+        recipients: the receivers' ids on that queue; None for an open signal.
+        ledger: the alias of the ledger's database.
+        recorded: whether the messages have rows.
+        heading: the fields that their bodies share.
     """
 
     signal: str
@@ -50,12 +50,12 @@ class Outgoing:
     """A message, or the part of it that goes through one queue.
 
     Args:
-        route: what it shares with others.
+        route: the values that it shares with other messages.
         key: the message's id, in hex.
         body: the message's text, not signed yet.
-        subject: what it is about: label and key of its ``instance``.
-        ordering_key: what it is ordered by, if it is.
-        keeping: how the ledger keeps it, if it is not simply published after the commit.
+        subject: label and key of its ``instance``.
+        ordering_key: its ordering key, if its signal is ordered.
+        keeping: the rule for its rows, if it is not simply published after the commit.
     """
 
     route: Route
@@ -82,20 +82,20 @@ class Outgoing:
 
     @property
     def recipients(self) -> tuple[str, ...] | None:
-        """Who receives through that queue; None for an open signal."""
+        """The ids of the receivers on that queue; None for an open signal."""
         return self.route.recipients
 
     @property
     def message(self) -> Message:
-        """The message, read from its body: only where something went wrong, a test or an order needs it."""
+        """The message, read from its body: only errors, tests and ordered signals need it."""
         return from_body(self.body)
 
 
 def route(receivers: Iterable[Receiver]) -> dict[str | None, tuple[str, ...] | None]:
-    """Sort recipients by the queue they are delivered through.
+    """Group the ids of receivers by the queue that they are delivered through.
 
     Args:
-        receivers: who receives.
+        receivers: the receivers of a message.
 
     Returns:
         For each queue the ids, in order, each once.
@@ -111,18 +111,18 @@ def route(receivers: Iterable[Receiver]) -> dict[str | None, tuple[str, ...] | N
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """What all messages of one send share.
+    """The values that all messages of one send share.
 
     Args:
         signal: the signal's name.
         durable: as the signal says.
-        ordered_by: the payload key to order by, or what makes one of the payload; or None.
-        ledger: the alias of the database that would keep it.
+        ordered_by: the payload key to order by, or a function that returns the key of a payload; or None.
+        ledger: the alias of the ledger's database.
         routes: the recipients by queue; ``{None: None}`` for an open signal.
         snapshots: whether a recipient wants field values where a row is gone.
         due: when it is to be published; None: after the commit.
-        once: what the signal says of equal messages.
-        context: what surrounds the sender; of this send alone.
+        once: the signal's rule of deduplication.
+        context: the carried context of this send.
     """
 
     signal: str
@@ -137,7 +137,7 @@ class Envelope:
 
 
 def subject_of(payload: Mapping[str, Any]) -> str:
-    """Say what a message is about, for people who look at the ledger."""
+    """Return label and key of a payload's ``instance``, for people who look at the ledger."""
     instance = payload.get("instance")
     if type(instance) is Snapshot:
         instance = instance.instance
@@ -148,7 +148,7 @@ def subject_of(payload: Mapping[str, Any]) -> str:
 
 
 def ordering_key_of(ordered_by: OrderedBy, payload: Mapping[str, Any]) -> str | None:
-    """Give a value's text; a row's is its reference, because what it prints as may change."""
+    """Return a payload's ordering key as text; for a row its reference, because its ``str()`` may change."""
     value = payload.get(ordered_by) if isinstance(ordered_by, str) else ordered_by(payload)
     value = value.instance if type(value) is Snapshot else unwrapped(value)
     if isinstance(value, Model):

@@ -23,10 +23,10 @@ BURSTS = 10  # of the pauses that end a burst, and it has lasted long enough if 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Once:
-    """What makes messages of a signal stand for each other while they wait.
+    """The rule by which a waiting message of a signal stands for equal ones.
 
     Args:
-        unique: a payload key, a function of the payload, or True for the whole payload; False: all that is sent.
+        unique: a payload key, a function of the payload, or True for the whole payload; False: all messages are equal.
         debounce: seconds without another message, after which the last of a burst is published; None: the first
             stands for the others, and is not held back.
         max_wait: seconds after which a burst that goes on is ended.
@@ -44,20 +44,20 @@ class Once:
         recipients: Recipients,
         context: Mapping[str, Any],
     ) -> UUID | None:
-        """Return the key that equal messages share; None for one that stands for itself alone.
+        """Return the key that equal messages share; None for a message that has no equal.
 
-        Those to other recipients are not equal: a receiver that is new must not miss what an older process sends. Nor
-        are those of another context, such as another tenant.
+        Messages to other recipients are not equal: a new receiver must not miss a message of an older process. Nor
+        are messages of another context, such as another tenant.
 
         Args:
             signal: the signal's name.
-            sender: who sends.
-            payload: what is sent.
-            recipients: to whom, by queue.
-            context: what surrounds the sender.
+            sender: the sender.
+            payload: the payload.
+            recipients: the receivers' ids by queue.
+            context: the carried context of the sender.
 
         Raises:
-            PayloadError: the value of the key cannot travel.
+            PayloadError: the value of the key cannot be encoded.
         """
         values: Mapping[str, Any] = {}
         if self.unique is True:
@@ -75,7 +75,7 @@ class Once:
 
 
 def _in_order(value: Any) -> Any:
-    """Sort sets: equal ones stand in any order."""
+    """Sort the items of encoded sets: equal sets may have any order."""
     if isinstance(value, list):
         return [_in_order(item) for item in value]
     if isinstance(value, dict):
@@ -88,12 +88,12 @@ def _in_order(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
-    """How the ledger keeps a message that is not simply published after the commit.
+    """The rule for the rows of a message that is not simply published after the commit.
 
     Args:
-        due: when it is to be published, from the database's now or at a time; None: at once.
-        once: what its signal says of equal ones.
-        key: what equal ones share.
+        due: when to publish it, from the database's now or at a time; None: at once.
+        once: its signal's rule of deduplication.
+        key: the key that equal messages share.
     """
 
     due: timedelta | datetime | None = None
@@ -102,20 +102,20 @@ class Keeping:
 
 
 def once_from(unique: object, debounce: object, max_wait: object, *, durable: bool, ordered_by: object) -> Once | None:
-    """Read a signal's options.
+    """Return the rule of deduplication that a signal's options declare.
 
     Args:
         unique: as `Signal` takes it.
         debounce: as above.
         max_wait: as above.
         durable: whether its messages have rows.
-        ordered_by: what it is ordered by, or None.
+        ordered_by: the signal's ``ordered_by``, or None.
 
     Returns:
-        What they say; None if nothing.
+        The rule; None if the signal has none.
 
     Raises:
-        ConfigurationError: they mean nothing, or nobody could keep to them.
+        ConfigurationError: the options are invalid, or contradict each other.
     """
     if unique is False and debounce is None and max_wait is None:
         return None

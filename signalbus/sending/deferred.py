@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def record(items: Iterable[Outgoing]) -> tuple[list[Outgoing], dict[UUID, UUID]]:
-    """Record messages as their signals say.
+    """Record messages by their rules: scheduled, or deduplicated.
 
     Args:
-        items: what has a ``keeping``; the parts of a message follow each other.
+        items: messages with a rule; the parts of a message follow each other.
 
     Returns:
-        What is to be published after the commit, and for each message that was not needed the one that stands for it.
+        The messages to publish after the commit, and for each duplicate the waiting message that stands for it.
     """
     publish: list[Outgoing] = []
     instead: dict[UUID, UUID] = {}
@@ -36,7 +36,7 @@ def record(items: Iterable[Outgoing]) -> tuple[list[Outgoing], dict[UUID, UUID]]
 
 
 def _record(message: UUID, parts: Sequence[Outgoing]) -> tuple[UUID | None, bool]:
-    """Record a message; return the one that stands for it, and whether it waits for a time."""
+    """Record a message; return the waiting message that stands for it, and whether it waits until it is due."""
     alias = ledger.using()
     keeping = parts[0].keeping
     assert keeping is not None  # noqa: S101 - the caller sorted them

@@ -28,18 +28,18 @@ RESERVED = frozenset({"signal", "sender"})  # what a receiver gets beside the pa
 
 
 class Sent(list[tuple[Any, Any]]):
-    """What a send returns: (receiver, response) for each receiver that ran in this process; normally none."""
+    """The result of a send: (receiver, response) for each receiver that ran in this process; normally none."""
 
-    _id: UUID | str | None = None  # no constructor of its own: that would be half of a send that nobody hears
+    _id: UUID | str | None = None  # no constructor of its own: that would be half the cost of a send without receivers
     _routes: Sequence[Route] = ()
     _recorded: bool = False
 
     def with_message(self, id_: UUID | str | None, routes: Sequence[Route], *, recorded: bool) -> Sent:
-        """Take note of the message that travels, and return this.
+        """Remember the message that was sent, and return this.
 
         Args:
             id_: the message's id, or its hex.
-            routes: where it goes; none if nothing travels.
+            routes: its routes; none if no receiver runs in a worker.
             recorded: the ledger has a row of each delivery.
         """
         self._id, self._routes, self._recorded = id_, routes, recorded
@@ -47,13 +47,13 @@ class Sent(list[tuple[Any, Any]]):
 
     @property
     def id(self) -> UUID | None:
-        """The message's id, or None if nothing travels."""
-        if type(self._id) is str:  # made for those who ask: few do, and it takes as long as to sign a message
+        """The message's id, or None if no receiver runs in a worker."""
+        if type(self._id) is str:  # made on demand: few callers ask, and it takes as long as to sign a message
             self._id = UUID(hex=self._id)
         return self._id  # type: ignore[return-value]  # a text no more
 
     def __repr__(self) -> str:
-        """Say which message travels, to whom, and what ran here, for whoever looks at it in a shell."""
+        """Describe the message, its recipients and the responses, for people in a shell."""
         said = []
         if self._routes:
             recipients = [recipient for route in self._routes for recipient in route.recipients or ("whoever listens",)]
@@ -67,7 +67,7 @@ class Sent(list[tuple[Any, Any]]):
 
 
 def unheard() -> Sent:
-    """Answer a send that nobody listens to, where somebody could."""
+    """Return the result of a send without receivers; raise if the app is not installed, and so found no receivers."""
     if not registry.complete and apps.ready:
         raise ConfigurationError(
             'Add "signalbus" to INSTALLED_APPS: without it, nobody looks for the receivers of your apps, and whatever '
@@ -77,16 +77,16 @@ def unheard() -> Sent:
 
 
 class Draft:
-    """What travels of a send.
+    """One send to receivers in workers, before it is handed to the outbox.
 
     Args:
-        signal: what is sent.
-        sender: who sends.
-        receivers: whom it travels to.
-        inline: receivers that run here hear it as well.
-        coroutines: some of these must be awaited.
-        robust: raise nothing; what goes wrong is the response of each of the receivers.
-        due: when it is to be published; None: after the commit.
+        signal: the signal.
+        sender: the sender.
+        receivers: the receivers in workers.
+        inline: whether receivers run here as well.
+        coroutines: whether some of those are coroutines.
+        robust: raise nothing; an error is the response of each of the receivers.
+        due: when to publish it; None: after the commit.
     """
 
     def __init__(  # noqa: PLR0913 - made in one place
@@ -114,10 +114,10 @@ class Draft:
         """Encode the payloads, before anything else is done.
 
         Args:
-            payloads: a message for each.
+            payloads: one for each message.
 
         Raises:
-            PayloadError: a value that cannot travel.
+            PayloadError: a value that cannot be sent.
             CascadeError: a cascade too deep.
             ConfigurationError: a signal without a name, a name or id that two share.
             SignalBusError: inline coroutines cannot be awaited here.
@@ -156,7 +156,7 @@ class Draft:
         """Hand the messages to the outbox.
 
         Returns:
-            The id for each payload of its message, or of the one that stands for it; none of what could not be sent.
+            For each payload the id of its message, or of the message that stands for it; empty if the send failed.
         """
         if self._error is None:
             try:
@@ -175,10 +175,10 @@ class Draft:
         return []
 
     def hand_over(self, responses: Iterable[tuple[Any, Any]]) -> Sent:
-        """Hand the message to the outbox; what could not be sent is the response of each whom it was meant for.
+        """Hand the message to the outbox; if that fails, the error is the response of each receiver in a worker.
 
         Args:
-            responses: those of the receivers that ran here.
+            responses: the responses of the receivers that ran here.
 
         Returns:
             All responses, and the message's id.
@@ -195,12 +195,12 @@ class Draft:
 
 
 def envelope_of(signal: Signal, receivers: Sequence[Receiver], due: timedelta | datetime | None = None) -> Envelope:
-    """Make what all messages share that a signal sends to some of its receivers.
+    """Return the envelope of a send: the values that all its messages share.
 
     Args:
-        signal: what is sent.
-        receivers: whom it travels to.
-        due: when it is to be published; None: after the commit.
+        signal: the signal.
+        receivers: the receivers in workers.
+        due: when to publish the messages; None: after the commit.
 
     Raises:
         ConfigurationError: a signal without a name, or with that of another.
@@ -218,13 +218,13 @@ def envelope_of(signal: Signal, receivers: Sequence[Receiver], due: timedelta | 
 
 
 def refuse_reserved(payloads: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse payloads with a key that receivers get anyway.
+    """Refuse payloads with a reserved key, ``signal`` or ``sender``, which receivers get anyway.
 
     Args:
-        payloads: what is sent.
+        payloads: the payloads of a send.
 
     Raises:
-        PayloadError: there is one.
+        PayloadError: a payload has such a key.
     """
     for payload in payloads:
         if not RESERVED.isdisjoint(payload):
@@ -233,11 +233,11 @@ def refuse_reserved(payloads: Iterable[Mapping[str, Any]]) -> None:
 
 
 def ids_of(messages: Iterable[Sequence[Outgoing]], instead: Mapping[UUID, UUID]) -> list[UUID | None]:
-    """Return the ids of messages, or of those that stand for them; None for one without parts.
+    """Return the ids of messages, or of the messages that stand for them; None for a message without parts.
 
     Args:
         messages: each by its parts.
-        instead: who stands for whom.
+        instead: for each duplicate the message that stands for it.
     """
     ids = [parts[0].id if parts else None for parts in messages]
     return [id_ and instead.get(id_, id_) for id_ in ids] if instead else ids

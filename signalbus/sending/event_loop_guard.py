@@ -21,13 +21,13 @@ R = TypeVar("R")
 
 
 def is_running() -> bool:
-    """Whether an event loop runs on this thread; none does where ``sync_to_async`` calls."""
+    """Return whether an event loop runs on this thread; none does where ``sync_to_async`` calls."""
     # As get_running_loop(), without the error that would be raised at nearly every send().
     return asyncio._get_running_loop() is not None  # noqa: SLF001 - asyncio lists it among what it exports
 
 
 def forbid_databases() -> bool:
-    """Whether Django would refuse a query on this thread, as its ``async_unsafe`` decides."""
+    """Return whether Django would refuse a query on this thread, as its ``async_unsafe`` decides."""
     return is_running() and not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
 
 
@@ -35,12 +35,12 @@ def call_away(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a function on a thread of its own, in this context, and wait for it.
 
     Args:
-        function: what may ask a database; connections that it opens are its own, and closed.
+        function: a function that may query a database; the connections that it opens are closed afterwards.
         args: its arguments.
         kwargs: its arguments.
 
     Returns:
-        What it returns; what it raises comes out.
+        The function's result; its exception is raised here.
     """
 
     def call() -> R:

@@ -43,22 +43,22 @@ test_modes: dict[str | None, Divert] = {}
 
 
 def diversion() -> Divert | None:
-    """Return where messages go instead of to the broker, in a test; None outside of one."""
+    """Return the function that takes messages instead of the broker in a test; None outside of tests."""
     return diverted.get() or diverted_everywhere or test_modes.get(conf.get().TEST_MODE)
 
 
 def add(outgoing: Sequence[Outgoing], *, robust: bool = True) -> Mapping[UUID, UUID]:
-    """Record what is durable, and publish after the commit that decides over it; at once if there is none to wait for.
+    """Record durable messages, and publish all after the commit that they wait for; at once if there is none.
 
     Args:
         outgoing: the messages.
         robust: never raise, whatever happens to the broker and to the ledger.
 
     Returns:
-        For each message that was not needed, because an equal one waits, the one that stands for it.
+        For each duplicate the waiting message that stands for it.
 
     Raises:
-        DatabaseError: the ledger did not take what is durable; nothing was sent.
+        DatabaseError: the ledger could not record the durable messages; nothing was sent.
         MissingTables: its tables do not exist yet.
     """
     divert = diversion()
@@ -97,12 +97,12 @@ def _send_now(outgoing: Sequence[Outgoing], *, robust: bool) -> Mapping[UUID, UU
 
 
 def _needed(outgoing: Sequence[Outgoing], instead: Mapping[UUID, UUID]) -> Sequence[Outgoing]:
-    """Return the messages without those that an equal one stands for."""
+    """Return the messages without duplicates, which a waiting message stands for."""
     return [item for item in outgoing if item.id not in instead] if instead else outgoing
 
 
 def _record(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapping[UUID, UUID]]:
-    """Record what has rows; return what is to be published, and who stands for what is not needed."""
+    """Record messages with rows; return those to publish, and for each duplicate the message that stands for it."""
     for item in outgoing:
         if item.route.recorded or item.keeping is not None:
             break
@@ -133,7 +133,7 @@ def _record_rows(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapp
 
 
 def _record_and_publish(outgoing: Sequence[Outgoing]) -> None:
-    """Record what only transactions of other databases decided over, after their commits; this never raises."""
+    """Record and publish messages that waited for transactions of other databases, after their commits; never raise."""
     try:
         due, instead = _record(outgoing)
     except DatabaseError:
@@ -155,7 +155,7 @@ def _divert(divert: Divert, outgoing: list[Outgoing], *, robust: bool) -> None:
 
 
 class Outage:
-    """The time in which the broker takes nothing: told of when it begins and when it ends, not for each message."""
+    """An outage of the broker, as this process sees it: log its beginning and its end, not each message."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -165,11 +165,11 @@ class Outage:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the broker failed a moment ago: each try may last for the whole timeout, and somebody waits."""
+        """Whether the broker failed a moment ago: each try may last for the whole timeout, while the caller waits."""
         return self._since is not None and time.monotonic() < self._again_at
 
     def goes_on(self, kept: int, error: publisher.PublishError | None) -> None:
-        """Note that something was kept, and why, unless it was not tried."""
+        """Count messages that were not published, and note the error, if the broker was tried."""
         with self._lock:
             self._kept += kept
             if error is None:
@@ -180,7 +180,7 @@ class Outage:
                 logger.warning("signalbus keeps messages for later, until the broker is back: %s", error)
 
     def is_over(self) -> None:
-        """Note that the broker took something."""
+        """Note that the broker took a message: the outage is over."""
         if self._since is None:
             return
         with self._lock:
@@ -196,16 +196,17 @@ outage: Outage = Outage()
 
 
 def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
-    """Publish messages, those for a queue together; what the broker does not take is kept in the ledger.
+    """Publish messages, those for a queue together; record those that the broker does not take.
 
-    After a failure nothing more is tried for a moment: each try may last for the whole timeout, and somebody waits.
+    After a failure the broker is not tried for a moment: each try may last for the whole timeout, while the caller
+    waits.
 
     Args:
         outgoing: the messages.
-        robust: log, and do not raise, where the ledger fails as well.
+        robust: log, and do not raise, if the ledger fails as well.
 
     Raises:
-        Exception: what the ledger said; neither the broker nor the ledger took them, and not robust.
+        Exception: the ledger's error, if neither the broker nor the ledger took the messages, and not robust.
     """
     unsent: list[Outgoing] = []
     failure: publisher.PublishError | None = None

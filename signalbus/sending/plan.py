@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class Plan:
-    """How the messages of one sender are written, as long as the same receivers hear it. It does not hold the sender.
+    """A cached plan to write the messages of one sender, while its receivers stay the same; it keeps no sender alive.
 
     Args:
-        envelope: what its messages share.
-        sender: who sends.
+        envelope: the values that its messages share.
+        sender: the sender.
 
     Raises:
         PayloadError: a sender that has no name.
@@ -66,16 +66,16 @@ class Plan:
     def messages(
         self, sender: Any, payloads: Iterable[Mapping[str, Any]], context: Mapping[str, Any] | None = None
     ) -> list[list[Outgoing]]:
-        """Encode payloads.
+        """Encode payloads into messages.
 
         Args:
-            sender: the one that the plan is of.
-            payloads: a message for each.
-            context: what surrounds the sender, if it was captured already.
+            sender: the plan's sender.
+            payloads: one for each message.
+            context: the carried context of the sender, if it was captured already.
 
         Returns:
-            For each payload the parts of its message; none where the sender, or an instance, is of a migration's
-            model of the past: no worker has that.
+            For each payload the parts of its message; none if the sender, or an instance, is of a migration's
+            historical model: no worker has that.
 
         Raises:
             PayloadError: a value that cannot travel.
@@ -100,14 +100,14 @@ class Plan:
     def send(
         self, sender: Any, payloads: Sequence[Mapping[str, Any]]
     ) -> tuple[list[list[Outgoing]], Mapping[UUID, UUID]]:
-        """Encode payloads, and hand them to the outbox.
+        """Encode payloads, and hand the messages to the outbox.
 
         Args:
-            sender: the one that the plan is of.
-            payloads: a message for each.
+            sender: the plan's sender.
+            payloads: one for each message.
 
         Returns:
-            The messages, each by its parts; and who stands for whom.
+            The messages, each by its parts; and for each duplicate the message that stands for it.
 
         Raises:
             PayloadError: a value that cannot travel; nothing was sent.
@@ -121,18 +121,18 @@ class Plan:
         """Encode a payload, and hand it to the outbox.
 
         Args:
-            sender: the one that the plan is of.
-            payload: what receivers get.
+            sender: the plan's sender.
+            payload: the keyword arguments of the receivers.
 
         Returns:
-            What `send` returns.
+            The value that `Signal.send` returns.
 
         Raises:
             PayloadError: a value that cannot travel; nothing was sent.
             CascadeError: a cascade too deep.
         """
         (parts,), _ = self.send(sender, (payload,))
-        # A rule that keeps messages is no plan's: what is recorded is what the signal says.
+        # Only drafts have a rule for their rows: whether a plan's message is recorded follows from the signal.
         return Sent().with_message(parts[0].key, self._routes, recorded=self.envelope.durable) if parts else Sent()
 
     def _written(self, sender: Any, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
@@ -178,10 +178,10 @@ class Plan:
 
 
 class Plans:
-    """The plans of one signal by sender: for None, and for each class as long as it lives.
+    """The cached plans of one signal by sender: for None, and for each class while it lives.
 
     Args:
-        roster: the signal's.
+        roster: the signal's subscriptions.
     """
 
     def __init__(self, roster: Roster) -> None:
@@ -190,15 +190,15 @@ class Plans:
         self._of_none: tuple[object, Plan] | None = None
 
     def of(self, signal: Signal, sender: Any) -> Plan | None:
-        """Return the plan of a sender whose messages need nothing more.
+        """Return the plan of a sender, if a plan alone can write its messages.
 
         Args:
-            signal: whose plans these are.
-            sender: who sends.
+            signal: the signal of these plans.
+            sender: the sender.
 
         Returns:
-            The plan. None if something runs here, is kept by a rule, or is to be done another way under an event loop;
-            and for a sender that is not remembered.
+            The plan. None if a receiver runs here, if a rule applies to the rows, if an event loop runs on this thread,
+            or if plans of such a sender are not cached.
 
         Raises:
             PayloadError: a sender that has no name.
@@ -206,7 +206,7 @@ class Plans:
         """
         if not self._roster.entries or signal.someone_died or event_loop_guard.is_running():
             return None
-        # All that a plan depends on but the ledger: of another state it is none any more.
+        # All that a plan depends on but the ledger: it is valid for this state only.
         said = (signal.durable, signal.open, signal.ordered_by, signal.once)  # somebody may say otherwise later
         state = (signal.receivers, len(signal.receivers), self._roster.changes, registry.size, said)
         known = self._of_none if sender is None else self._by_class.get(sender)
@@ -222,11 +222,11 @@ class Plans:
         return plan
 
     def with_envelope(self, envelope: Envelope, sender: Any) -> Plan:
-        """Return the plan of a sender for what is already known to be shared.
+        """Return the plan of a sender for a given envelope.
 
         Args:
-            envelope: what its messages share.
-            sender: who sends.
+            envelope: the values that its messages share.
+            sender: the sender.
 
         Raises:
             PayloadError: a sender that has no name.

@@ -24,14 +24,14 @@ _telling: ContextVar[bool] = ContextVar("signalbus_telling_unsendable", default=
 
 
 def keep(signal: str, recipients: Sequence[tuple[str, str | None]], error: Exception) -> None:
-    """Tell of a message that could not be sent. Never raises, and never breaks the sender's transaction.
+    """Log and record a message that could not be sent. Never raise, and never break the sender's transaction.
 
-    The dead deliveries share the fate of the sender's transaction, as the message would have.
+    The dead deliveries are part of the sender's transaction, as the message would have been.
 
     Args:
         signal: the signal's name.
-        recipients: the ids of the receivers that it was meant for, with their queues; none for an open signal.
-        error: what was raised.
+        recipients: the ids of its receivers in workers, with their queues; none for an open signal.
+        error: the exception.
     """
     names = ", ".join(receiver for receiver, _ in recipients) or "whoever listens"
     logger.error("signalbus could not send %s to %s: %s", signal, names, error, exc_info=error, stack_info=True)
@@ -54,7 +54,7 @@ def keep(signal: str, recipients: Sequence[tuple[str, str | None]], error: Excep
 
 
 def _once_it_stands(write: Callable[[], None]) -> None:
-    """Write in the sender's transaction if it is the ledger's, after its commit if it is another's; else at once."""
+    """Call a function in the sender's transaction if it is the ledger's, else after its commit, else at once."""
     if event_loop_guard.forbid_databases():
         event_loop_guard.call_away(write)
         return
@@ -81,7 +81,7 @@ def _dead(message: UUID, signal: str, receiver: str, error: Exception) -> Event:
 
 
 def _tell_after_commit(dead: Sequence[Event]) -> None:
-    """Tell of dead deliveries; not of those that a listener who was told so could not send: that would have no end."""
+    """Emit ``dead`` events after the commit, but not for sends of a listener to them that fail: that would not end."""
     if _telling.get():
         return
     deciders = [connection for connection in transactions.deciding() if connection.alias == ledger.using()]

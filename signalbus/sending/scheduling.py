@@ -22,7 +22,7 @@ PAST = datetime(1970, 1, 1, tzinfo=UTC)  # what is before is due at once, and so
 
 
 class Later:
-    """What a signal does that is sent for later."""
+    """The part of `Signal` that sends for later."""
 
     receivers: list[Any]
     open: bool
@@ -35,17 +35,17 @@ class Later:
     def send_later(self, when: timedelta | datetime, /, sender: Any, **payload: Any) -> Sent:
         """Send to the receivers in workers, not before a time, by the database's clock.
 
-        The payload is encoded now; the rows that it names are fetched when a receiver runs. The ledger keeps it, also
-        for a ``durable=False`` signal, from the commit on. Receivers that run in the sender's process (``inline=True``)
-        do not hear of it.
+        The payload is encoded now; the rows that it names are loaded when a receiver runs. The message is recorded in
+        the ledger, also for a ``durable=False`` signal, from the commit on. Receivers that run in the sender's process
+        (``inline=True``) are not called.
 
         Args:
-            when: how long from now, at most ten years, or a time; what is past is due at once.
+            when: the delay from now, at most ten years, or a time; a past time is due at once.
             sender: as in `send`.
             payload: as in `send`.
 
         Returns:
-            An empty list with the message's ``.id``, by which `signalbus.cancel` takes it back.
+            An empty list with the message's ``.id``, which `signalbus.cancel` takes.
 
         Raises:
             DueError: a naive time although ``USE_TZ`` is on, or no time at all; nothing was sent.
@@ -80,16 +80,16 @@ class Later:
 
 
 def due_from(when: timedelta | datetime) -> timedelta | datetime:
-    """Read a time that somebody gave.
+    """Check the time or delay that the caller gave.
 
     Args:
-        when: how long from now, or a time.
+        when: a delay from now, or a time.
 
     Returns:
         The same; a time is aware.
 
     Raises:
-        DueError: what no database could wait for.
+        DueError: not a valid time or delay.
     """
     if isinstance(when, timedelta):
         if when > FURTHEST:
@@ -108,15 +108,16 @@ def due_from(when: timedelta | datetime) -> timedelta | datetime:
 
 
 def cancel(message: UUID | str | None) -> bool:
-    """Take a message back that nobody has begun to deliver: its deliveries are discarded.
+    """Cancel a message that no worker has begun to deliver: discard its deliveries.
 
-    Where a transaction of the ledger's database is open, that decides: until its commit nobody runs what is cancelled.
+    In an open transaction of the ledger's database the cancellation is part of it: until its commit no worker runs the
+    cancelled message.
 
     Args:
-        message: the ``.id`` of what `Signal.send_later` or another send of a durable signal returned.
+        message: the ``.id`` that `Signal.send_later` or another send of a durable signal returned.
 
     Returns:
-        True if nothing of it has run and nothing will; False if a delivery of it has begun or ended, or the ledger does
+        True if no delivery of it has run or will run; False if a delivery of it has begun or ended, or the ledger does
         not have it.
     """
     from signalbus.ledger import sends as ledger  # noqa: PLC0415 - its tables must wait until the apps are loaded

@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 
 def is_sending_heard() -> bool:
-    """Whether anybody listens to what is sent or recorded."""
+    """Return whether anybody listens to what is sent or recorded."""
     return is_heard("sent") or is_heard("recorded")
 
 
 def tell_sent(outgoing: Sequence[Outgoing]) -> None:
-    """Tell that messages were sent, and which of them have rows; after the sender's commit."""
+    """Emit ``sent`` for each message, and ``recorded`` for those with rows, after the sender's commit."""
     tell_each("sent", outgoing)
     tell_each("recorded", [item for item in outgoing if item.route.recorded or item.keeping is not None])
 
 
 def tell_each(kind: Kind, outgoing: Iterable[Outgoing], error: BaseException | None = None) -> None:
-    """Tell an event of each delivery of some messages, if somebody listens.
+    """Emit an event for each delivery of some messages, if a listener is registered.
 
     Args:
-        kind: what happened.
+        kind: the kind of event.
         outgoing: the messages.
-        error: why.
+        error: the cause, if there is one.
     """
     if is_heard(kind):
         for item in outgoing:

@@ -61,19 +61,19 @@ class Signal(Named, Later, HookedSignal):
         durable: False: no ledger row unless something goes wrong, for the hottest signals.
         was: names it had before; messages under those still arrive.
         open: the senders do not have the receivers' code: workers look receivers up by the signal's name and sender.
-        ordered_by: a payload key, or a function of the payload: what has the same value there is delivered to a
-            receiver one at a time, in the order of the commits; what has none, as if nothing was said.
+        ordered_by: a payload key, or a function of the payload: messages with the same value are delivered to a
+            receiver one at a time, in the order of the commits; a message without a value is not ordered.
         use_caching: remember the receivers of each sender, as Django does.
         unique: a payload key, a function of the payload, or True for all of it: while a message of this sender with the
             same value waits, no other is sent, and `send` returns the id of the one that waits.
         debounce: seconds without another message of this sender (with the same value, with ``unique``), after which
             the last of a burst is published, and only that.
-        max_wait: seconds after which a burst that goes on is taken for ended; ten times ``debounce`` if not given.
-        unknown: nothing; another option is refused with what was probably meant.
+        max_wait: seconds after which the burst ends anyway; ten times ``debounce`` if not given.
+        unknown: nothing; another option is refused, with a hint at the option that was probably meant.
 
     Raises:
         TypeError: an option that does not exist.
-        ConfigurationError: a name that is not a non-empty text, or options that nobody could keep to.
+        ConfigurationError: a name that is not a non-empty text, or options that contradict each other.
     """
 
     as_given: bool = True  # what is given to send() is what travels: `compose` chooses nothing
@@ -116,7 +116,7 @@ class Signal(Named, Later, HookedSignal):
 
     @property
     def presented(self) -> DjangoSignal:
-        """What receivers get as ``signal``."""
+        """The object that receivers get as ``signal``."""
         return self
 
     # Connecting
@@ -134,16 +134,16 @@ class Signal(Named, Later, HookedSignal):
 
         Args:
             receiver: a function, sync or async, that takes keyword arguments.
-            sender: only what this sender sends; None for any. ``"app.Model"`` stands for that model, as in Django.
+            sender: receive from this sender only; None for any. ``"app.Model"`` stands for that model, as in Django.
             weak: do not keep the receiver alive.
             dispatch_uid: a text becomes the receiver's id.
             options: as `signalbus.registration.policy.Policy` documents them.
 
         Raises:
             TypeError: an option that does not exist.
-            ConfigurationError: a receiver that a worker could not find again, a policy that means nothing, or another
-                one than this receiver was connected with already; a name of a model that no app has. The system checks
-                report it, too.
+            ConfigurationError: a receiver that a worker could not find again; an invalid policy, or another than this
+                receiver was connected with already; a name of a model that no app has. The system checks report it,
+                too.
         """
         site = site_of_call()
         try:
@@ -209,15 +209,15 @@ class Signal(Named, Later, HookedSignal):
         return self._roster
 
     def has_listeners(self, sender: Any = None) -> bool:
-        """Whether a send by this sender would reach anyone that is connected in this process."""
+        """Return whether a send by this sender would reach a receiver that is connected in this process."""
         return any(self.split(sender))
 
     def entries(self) -> list[Receiver]:
-        """Return the living receivers that travel, in the order of their connection."""
+        """Return the live receivers that run in workers, in the order of their connection."""
         return list(self._living())
 
     def find(self, receiver: str, sender: str | None) -> Receiver | None:
-        """Look a recipient up, as a worker does.
+        """Return the receiver with an id, as a worker looks it up.
 
         Args:
             receiver: the id that the message carries.
@@ -234,7 +234,7 @@ class Signal(Named, Later, HookedSignal):
         return [entry for entry in self._living() if entry.sender in {None, sender}]
 
     def split(self, sender: object) -> Split:
-        """Sort what is connected for a sender: what travels, and the functions and coroutines that run here."""
+        """Sort a sender's receivers: those that run in workers, and functions and coroutines that run here."""
         sender = interned(sender)
         connected = self.sender_receivers_cache.get(sender) if self.use_caching and not self.someone_died else None
         if connected is None:
@@ -267,13 +267,13 @@ class Signal(Named, Later, HookedSignal):
 
         Args:
             sender: None, a class, a model instance, a function or a text.
-            payload: what the receivers get; docs/payloads.md lists what can travel.
+            payload: the keyword arguments of the receivers; docs/payloads.md lists the types that can be sent.
 
         Returns:
             The responses of inline receivers, and the message's id.
 
         Raises:
-            PayloadError: a value that cannot travel; nothing was sent.
+            PayloadError: a value that cannot be sent; nothing was sent.
             CascadeError: a cascade too deep.
             ConfigurationError: a signal without a name, a name or id that two share, or an app that is not installed.
             MissingTables: `migrate` has not made the tables of signalbus yet.
@@ -292,8 +292,8 @@ class Signal(Named, Later, HookedSignal):
     def send_robust(self, sender: Any, **payload: Any) -> Sent:
         """Send as `send` does, and never raise: each receiver's error is its response.
 
-        What cannot be sent, because the payload cannot travel or for whatever other reason, is the response of each
-        receiver in a worker that it was meant for; it is logged, and kept as dead deliveries.
+        If the message cannot be sent, because of its payload or for any other reason, the error is the response of each
+        of its receivers in workers; it is logged, and recorded as dead deliveries.
 
         Returns:
             The responses, and the message's id; no id if it could not be sent.
@@ -357,7 +357,7 @@ class Signal(Named, Later, HookedSignal):
         return [None] * len(payloads) if draft is None else draft.publish()
 
     def _draft(self, sender: Any, *, robust: bool = False, due: timedelta | datetime | None = None) -> Draft | None:
-        """Begin a send; None if nothing of it travels, so that it is Django's alone."""
+        """Begin a send; return None if no receiver runs in a worker: then the send is Django's alone."""
         if not self._roster.entries and not self.open:
             return None
         travelling, sync, asynchronous = self.split(sender)
@@ -379,5 +379,5 @@ class Signal(Named, Later, HookedSignal):
         )
 
     def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
-        """Encode payloads; a bridge first chooses what of them travels."""
+        """Encode payloads into messages; a bridge first selects the parts of a payload that it sends."""
         return self._plans.with_envelope(envelope, sender).messages(sender, payloads, envelope.context)
