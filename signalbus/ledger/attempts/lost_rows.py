@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LastRun(NamedTuple):
-    """What a delivery's row says of its last run.
+    """The last run of a delivery, as its row has it.
 
     Args:
         state: where the delivery stands.
@@ -31,7 +31,7 @@ class LastRun(NamedTuple):
 
 
 def last_run(delivery: UUID) -> LastRun | None:
-    """Return what the row of a delivery says of its last run; None if it has no row.
+    """Return the last run of a delivery; None if it has no row.
 
     Args:
         delivery: its id.
@@ -42,7 +42,7 @@ def last_run(delivery: UUID) -> LastRun | None:
 
 
 def lost_claim(delivery: UUID, *, overdue: bool) -> LastRun | None:
-    """Return the claimed run of a delivery whose message the broker gives out again.
+    """Return the claimed run of a delivery whose message the broker has redelivered.
 
     Args:
         delivery: its id.
@@ -56,16 +56,16 @@ def lost_claim(delivery: UUID, *, overdue: bool) -> LastRun | None:
 
 
 def settle_lost(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int) -> bool:
-    """Write down that the process of a run was lost. The next run is claimed first: it may end its process as well.
+    """Record that the process of a run was lost. The next run is claimed first, because it may end its process too.
 
     Args:
         delivery: its id.
-        settlement: how the attempt ended.
-        seen: how many attempts the row counted when the process was lost.
+        settlement: the end of the attempt.
+        seen: the attempts that the row counted when the process was lost.
         attempt: the number of the lost run.
 
     Returns:
-        False if somebody holds the row at this moment, or has run the delivery since.
+        False if another transaction has locked the row, or the delivery has run since.
     """
     rows = Delivery.objects.using(using()).filter(id=delivery, attempts=seen, state__in=TAKEN_STATES)
     return bool(update_free(rows, attempts=attempt, publications=1, **settlement.fields()))

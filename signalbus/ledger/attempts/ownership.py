@@ -24,12 +24,12 @@ LEASE = 10.0  # seconds after which a committed claim whose row nobody holds is 
 
 
 class Taken(NamedTuple):
-    """A delivery that this worker may run.
+    """A delivery that this worker owns, and may run.
 
     Args:
         attempt: the number of this attempt, 1 for the first.
         allowance: attempts made before the last retry by hand; the policy counts from there.
-        publications: how often it was published again because it was lost; above 0 it is suspect.
+        publications: how often it was lost and published again; above 0 it is suspect.
     """
 
     attempt: int
@@ -38,7 +38,7 @@ class Taken(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """What takes a row: an UPDATE, and where that returns nothing, a SELECT that locks the row before it."""
+    """The SQL that takes a row: an UPDATE, and where that cannot return rows, a SELECT that locks the row first."""
 
     look: str
     update: str
@@ -47,8 +47,8 @@ class Statement(NamedTuple):
 def _statement(dialect: Dialect, changes: str, condition: str, *, waits: bool = False) -> Statement:
     """Write the statement that takes a row.
 
-    Who takes a row that another has just claimed locks it, for the moment in which it finds that it is not to be had:
-    whoever has claimed it waits for that.
+    A worker that tries a row which another has just claimed locks it for the moment in which it finds that it is
+    claimed: the other worker, with ``waits``, waits for that.
     """
     columns = "attempts, allowance, publications"
     update = f"UPDATE {DELIVERIES} SET {changes} WHERE "
@@ -58,7 +58,7 @@ def _statement(dialect: Dialect, changes: str, condition: str, *, waits: bool = 
     return Statement(f"SELECT {columns} FROM {DELIVERIES} WHERE {condition} {lock}", f"{update}id = %s")
 
 
-# Written once: to put them together takes a good part of what it takes to run them.
+# Cached: to build a statement takes a good part of the time that it takes to run.
 @cache
 def _taking(dialect: Dialect) -> Statement:
     return _statement(dialect, f"attempts = attempts + 1, {_done(dialect)}", _runnable(dialect))
@@ -83,9 +83,9 @@ def _runnable(dialect: Dialect) -> str:
 
 
 def _free(dialect: Dialect) -> str:
-    # What waits for its next attempt is not due for every late copy of its message. A claim is never taken over: one
-    # that was lost is written down as a failed attempt first. A CASE, not ORs: PostgreSQL would look for each partial
-    # index whether they imply its condition, each time.
+    # A late copy of a message must not run a delivery before its next attempt is due. A claim is never taken over: a
+    # lost one is recorded as a failed attempt first. A CASE, not ORs: PostgreSQL would check for each partial index
+    # whether they imply its condition, each time.
     due = f"due_at <= {dialect.now}"
     return f"CASE WHEN state IN ('published', 'parked') THEN TRUE WHEN state = 'pending' THEN {due} ELSE FALSE END"
 
@@ -114,11 +114,11 @@ def take(delivery: UUID, *, worker: str, using: str) -> Taken | None:
 
     Args:
         delivery: its id.
-        worker: who runs it.
+        worker: the worker that runs it.
         using: the ledger's alias, in a transaction.
 
     Returns:
-        What was taken, or None: it is done, somebody runs it now, or it is not due.
+        The delivery; None if it is done, runs elsewhere now, or is not due.
     """
     dialect = dialect_of(using)
     found = _take(using, _taking(dialect), (worker,), (dialect.key(delivery),))
@@ -126,7 +126,7 @@ def take(delivery: UUID, *, worker: str, using: str) -> Taken | None:
 
 
 def can_share(using: str) -> bool:
-    """Whether several deliveries may share a commit: not where one of them may wait for others' locks without a limit.
+    """Return whether the database supports group commits: it must limit how long one delivery waits for a lock.
 
     Args:
         using: the ledger's alias.
@@ -139,17 +139,17 @@ def take_together(
 ) -> tuple[dict[UUID, Taken], Any]:
     """Settle several deliveries as done, at the beginning of the transaction in which all their receivers will run.
 
-    Suspects are not taken: they are to be claimed, and to run alone.
+    Suspects are not taken: they must be claimed, and run alone.
 
     Args:
         deliveries: their ids.
-        worker: who runs them.
+        worker: the worker that runs them.
         limits: PostgreSQL's settings for the rest of this transaction, in seconds.
-        most: attempts that each of them may have; what has had so many is not taken.
+        most: attempts that each of them may have; a delivery with so many is not taken.
         using: the ledger's alias, in a transaction, where `can_share` says so.
 
     Returns:
-        What was taken of them, and when the last of it was, as the driver has it.
+        The deliveries that were taken, and the time of the last one, as the driver has it.
     """
     dialect = dialect_of(using)
     condition = f"id IN {_places(deliveries)} AND {_free(dialect)} AND publications = 0 AND attempts < allowance + %s"
@@ -169,12 +169,12 @@ def take_together(
 
 
 def take_back(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str) -> None:
-    """Undo what `take_together` did to those that were not run, or were rolled back, and are to run alone.
+    """Undo `take_together` for deliveries that did not run, or were rolled back, and will run alone.
 
     Args:
         deliveries: their ids.
-        worker: who took them.
-        until: when; what was taken since is somebody else's.
+        worker: the worker that took them.
+        until: the time at which they were taken; rows taken later belong to another worker.
         using: the ledger's alias.
     """
     dialect = dialect_of(using)
@@ -188,10 +188,10 @@ def take_back(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str
 
 
 def settle_taken(failed: Sequence[tuple[UUID, Settlement]], *, using: str) -> None:
-    """Write down that some of what this transaction took failed, and was rolled back to before it ran.
+    """Record the failed attempts of deliveries that this transaction took; their savepoints were rolled back.
 
     Args:
-        failed: deliveries, each with how it ended.
+        failed: deliveries, each with its settlement.
         using: the ledger's alias, in the transaction that took them.
     """
     dialect = dialect_of(using)
@@ -211,7 +211,7 @@ def settle_taken(failed: Sequence[tuple[UUID, Settlement]], *, using: str) -> No
 
 @cache
 def _settling(dialect: Dialect, *, is_open: bool, failed: bool, at_once: bool) -> str:
-    """Write what `Settlement.fields` says, in the raw: the ORM takes as long as all else that a failure costs.
+    """Return `Settlement.fields` as raw SQL: the ORM takes as long as everything else that a failure costs.
 
     Args:
         dialect: the database's.
@@ -239,17 +239,17 @@ def _places(deliveries: Sequence[UUID]) -> str:
 
 
 def claim(delivery: UUID, *, worker: str, lease: float, most: int | None = None, using: str) -> Taken | None:
-    """Count an attempt before it runs, and commit that: a delivery that ends its worker is bounded.
+    """Count an attempt and commit that before it runs: a delivery that ends its worker has a limited number of runs.
 
     Args:
         delivery: its id.
-        worker: who runs it.
-        lease: seconds after which it is taken for lost, unless somebody holds its row.
-        most: attempts that the policy allows: what would be one more is returned, and its row left as it was.
+        worker: the worker that runs it.
+        lease: seconds after which the claim is lost, unless a transaction has locked the row.
+        most: attempts that the policy allows: one more is returned, but its row is left unchanged.
         using: the ledger's alias.
 
     Returns:
-        What was taken, or None.
+        The delivery, or None.
     """
     dialect = dialect_of(using)
     with transaction.atomic(using=using):
@@ -265,12 +265,12 @@ def confirm(delivery: UUID, attempt: int, *, worker: str, using: str) -> bool:
 
     Args:
         delivery: its id.
-        attempt: the number that its claim gave.
-        worker: who runs it.
+        attempt: the number of the claimed attempt.
+        worker: the worker that runs it.
         using: the ledger's alias, in a transaction.
 
     Returns:
-        False if somebody else has claimed it since.
+        False if another worker has claimed it since.
     """
     dialect = dialect_of(using)
     return _take(using, _confirming(dialect), (worker,), (dialect.key(delivery), attempt)) is not None
@@ -282,11 +282,11 @@ def _taken(dialect: Dialect, found: Any) -> Taken:
 
 
 def tell_runtime(delivery: UUID, seconds: float, *, using: str) -> None:
-    """Write down how long a run took, at the end of its transaction.
+    """Record the duration of a run, at the end of its transaction.
 
     Args:
         delivery: its id.
-        seconds: how long.
+        seconds: the duration.
         using: the ledger's alias.
     """
     dialect = dialect_of(using)

@@ -40,11 +40,11 @@ REFUSED_CHARS = 2000  # kept of a text that was refused
 
 
 class Text(NamedTuple):
-    """A text that could not be opened, as the ledger has it.
+    """The row of a text that could not be verified or read.
 
     Args:
-        id: that of its message's row, which follows from the text.
-        state: where its delivery stands now; None if that was left as it was.
+        id: the id of its message's row, computed from the text.
+        state: the state of its delivery now; None if it was left unchanged.
     """
 
     id: UUID
@@ -52,16 +52,16 @@ class Text(NamedTuple):
 
 
 def park(message: Message, receivers: Iterable[str], queue: str | None, reason: str) -> dict[str, State]:
-    """Keep what this worker does not know, to be tried again for a day.
+    """Park deliveries that this worker's code does not know; they are retried for ``PARK_SECONDS``, a day by default.
 
     Args:
         message: the message.
         receivers: the recipients it does not know; one empty name for the whole message.
-        queue: where it came from, and will go to again.
-        reason: what is unknown.
+        queue: the queue that it came from, and will be published to again.
+        reason: the unknown signal or receiver, in words.
 
     Returns:
-        Where the delivery to each recipient stands now, parked, or dead if its day is over; without those that run or
+        The state of the delivery to each recipient: parked, or dead if its time is over; without deliveries that run or
         have ended elsewhere.
     """
     error = shorten(reason)
@@ -72,16 +72,16 @@ def park(message: Message, receivers: Iterable[str], queue: str | None, reason: 
 
 
 def park_text(text: str, *, sealed: bool, queue: str | None, reason: str) -> Text:
-    """Keep a text that this worker cannot open yet: of a newer version, or with a key that it does not hold.
+    """Park a text that this worker cannot read yet: of a newer version, or signed with an unknown key.
 
     Args:
-        text: the body if it was verified, else the whole text, which nobody here may sign.
-        sealed: it was not verified.
-        queue: where it came from.
-        reason: what stands against it.
+        text: the body if it was verified, else the whole text, which must not be signed here.
+        sealed: whether it was not verified.
+        queue: the queue that it came from.
+        reason: the error, in words.
 
     Returns:
-        Its id, and whether it is parked, or dead because its day is over.
+        Its id and its state: parked, or dead because its time is over.
     """
     id_ = uuid5(REFUSED, hashlib.sha256(text.encode()).hexdigest())
     error = shorten(reason)
@@ -96,8 +96,8 @@ def _parked(message: UUID, receiver: str, queue: str | None, error: str) -> Deli
 
 
 def _park_again(ids: Sequence[UUID], error: str) -> dict[str, State]:
-    """Set when parked deliveries are tried again: after as long as they have been parked, so the delays double."""
-    # What runs now, runs where it is known: a worker that lacks it must not take it from there.
+    """Set the next try of parked deliveries: after as long as they have been parked, so the delays double."""
+    # A running delivery runs in a worker that knows it: a worker that does not must leave it alone.
     rows = Delivery.objects.using(using()).filter(id__in=ids, state__in=WAITING_STATES)
     again = rows.annotate(clock=Now(), since=Coalesce("parked_at", Now()))
     states = ((row.receiver, _postpone(row.pk, row.since, row.clock, error)) for row in again)
@@ -105,14 +105,14 @@ def _park_again(ids: Sequence[UUID], error: str) -> dict[str, State]:
 
 
 def postpone_row(row: Delivery, reason: str) -> State | None:
-    """Park a row of `take_due` a while longer.
+    """Postpone the next try of a parked row of `take_due`.
 
     Args:
         row: the row, as `Publishable.load` returns it.
-        reason: what is unknown.
+        reason: the error, in words.
 
     Returns:
-        Whether it is parked, or dead because its day is over; None if it runs, or has ended elsewhere.
+        Its state: parked, or dead because its time is over; None if it runs, or has ended elsewhere.
     """
     clock: datetime = row.clock  # type: ignore[attr-defined]  # annotated by load()
     return _postpone(row.pk, row.parked_at or clock, clock, shorten(reason))
@@ -131,20 +131,20 @@ def _postpone(delivery: UUID, since: datetime, clock: datetime, error: str) -> S
 
 
 def unpark() -> int:
-    """Make all that is parked due: a worker that has just started may know more than the last one.
+    """Make all parked deliveries due: a worker that has just started may have newer code.
 
     Returns:
-        How many deliveries.
+        The number of deliveries.
     """
     return update_free(Delivery.objects.using(using()).filter(state=State.PARKED), due_at=Now())
 
 
 def bury(delivery: UUID, error: str) -> bool:
-    """Make a delivery that `take_due` returned dead: it will never open.
+    """Make a delivery that `take_due` returned dead: its text can never be read.
 
     Args:
         delivery: its id.
-        error: why.
+        error: the error's text.
 
     Returns:
         False if it runs, or has ended elsewhere.
@@ -154,11 +154,11 @@ def bury(delivery: UUID, error: str) -> bool:
 
 
 def open_parked(delivery: Delivery, message: Message) -> None:
-    """Replace a text that could not be opened by the message in it.
+    """Replace a parked text, which can be read now, by the deliveries of its message.
 
     Args:
-        delivery: the parked one, of the whole text.
-        message: what was in it.
+        delivery: the parked delivery of the whole text.
+        message: the message that was read.
     """
     with transaction.atomic(using=using()):
         keep(message, receivers_of(message), delivery.queue)
@@ -166,12 +166,12 @@ def open_parked(delivery: Delivery, message: Message) -> None:
 
 
 def refuse(text: str, reason: str, queue: str | None) -> Text:
-    """Keep a text that was refused as a dead letter; beyond the first of them, only count.
+    """Quarantine a refused text as a dead letter; beyond ``KEEP_REFUSED`` of them, only count it.
 
     Args:
-        text: what came; only its beginning is kept.
-        reason: why it was refused.
-        queue: where it came from.
+        text: the text; only its beginning is stored.
+        reason: the reason of the refusal.
+        queue: the queue that it came from.
 
     Returns:
         Its id and the state of its delivery, dead; the state is None if it was only counted.

@@ -20,7 +20,8 @@ from signalbus.models import CLOSED_STATES, Delivery, State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What waits for its turn is looked after by who ends before it; if that one dies in between, after these seconds.
+# The worker that ends the delivery before makes the next one due; if it dies in between, the sweeper does, after these
+# seconds.
 BEHIND = 20.0
 BEHIND_DEAD = 120.0  # where nothing goes on before a person says so
 
@@ -29,12 +30,12 @@ _OPEN: Final = "NOT ({0}.ordering_key = '') AND NOT ({0}.state IN ('done', 'skip
 
 
 class Head(NamedTuple):
-    """The delivery whose turn it is.
+    """The head of an ordering key: the delivery that may run next.
 
     Args:
-        id: the delivery's.
+        id: the delivery's id.
         text: its message's body.
-        ready: it may run now; else it waits for its next attempt, runs, or is dead.
+        ready: whether it may run now; else it waits for its next attempt, runs, or is dead.
     """
 
     id: UUID
@@ -43,13 +44,13 @@ class Head(NamedTuple):
 
 
 def head(key: str) -> Head | None:
-    """Return the delivery whose turn it is.
+    """Return the head of an ordering key.
 
     Args:
         key: the deliveries' ordering key.
 
     Returns:
-        The one with the lowest position that is not over, or None.
+        The open delivery with the lowest position, or None.
     """
     alias = using()
     now = dialect_of(alias).now
@@ -68,7 +69,7 @@ def head(key: str) -> Head | None:
 
 
 def behind(row: Delivery) -> int:
-    """Count what waits for a delivery to end.
+    """Count the deliveries that wait for a delivery of their ordering key to end.
 
     Args:
         row: a delivery.
@@ -80,7 +81,7 @@ def behind(row: Delivery) -> int:
 
 
 def wake(key: str) -> None:
-    """Let the sweeper publish the delivery whose turn it is now, if nobody runs it.
+    """Make the head of an ordering key due, so that the sweeper publishes it, unless it runs now.
 
     Args:
         key: the ordering key.
@@ -95,13 +96,13 @@ def wake(key: str) -> None:
 
 
 def before(ids: Sequence[UUID]) -> dict[UUID, tuple[UUID, str]]:
-    """Find which deliveries have to wait for their turn.
+    """Find the deliveries that are not the head of their ordering key.
 
     Args:
         ids: deliveries with an ordering key.
 
     Returns:
-        For each that waits the id and the state of the one whose turn it is.
+        For each of those the id and the state of the head.
     """
     alias = using()
     dialect = dialect_of(alias)
@@ -120,13 +121,13 @@ def before(ids: Sequence[UUID]) -> dict[UUID, tuple[UUID, str]]:
 
 
 def hold_back(ids: Sequence[UUID]) -> set[UUID]:
-    """Let deliveries wait whose turn it is not: published, they could only be put away again.
+    """Postpone deliveries that are not the head of their ordering key: a worker could not run them.
 
     Args:
         ids: deliveries that are about to be published, locked.
 
     Returns:
-        Those that wait.
+        The postponed deliveries.
     """
     alias = using()
     waits = before(ids)

@@ -35,13 +35,13 @@ class Now(functions.Now):
 
 
 def later(seconds: float) -> Any:
-    """Return the database's time in some seconds; what no database can count to is cut off."""
+    """Return the database's time in some seconds, limited to the range that every database supports."""
     delta = timedelta(seconds=min(LATEST, max(-LATEST, seconds)))
     return ExpressionWrapper(Now() + delta, output_field=DateTimeField())
 
 
 def clock_of(alias: str) -> datetime:
-    """Return the database's time as its columns are read: what is compared with them is in their terms.
+    """Return the database's time, converted as its columns are when they are read, to be compared with them.
 
     Args:
         alias: the ledger's.

@@ -44,7 +44,7 @@ def shorten(error: str) -> str:
 
 
 def insert(messages: Sequence[StoredMessage], deliveries: Sequence[Delivery]) -> None:
-    """Insert rows, without those that are there already; a delivery that 0.1 gave another id takes that over."""
+    """Insert rows that do not exist yet; a delivery that 0.1 gave another id keeps that id."""
     alias = using()
     with transaction.atomic(using=alias):
         there = Delivery.objects.using(alias).filter(message__in=[message.pk for message in messages])
@@ -83,7 +83,7 @@ def row_of(message: Message) -> StoredMessage:
 
 
 def new_delivery(message: UUID, receiver: str, queue: str | None, **fields: Any) -> Delivery:
-    """Return the row of a delivery, due at once if nothing else is said."""
+    """Return the row of a delivery, due at once by default."""
     fields.setdefault("due_at", Now())
     return Delivery(
         id=delivery_id(message, receiver),
@@ -98,12 +98,12 @@ def new_delivery(message: UUID, receiver: str, queue: str | None, **fields: Any)
 def keep_unpublished(
     items: Sequence[tuple[Message, str | None]], error: str, cause: BaseException | None = None
 ) -> None:
-    """Keep messages that the broker did not take; the sweeper publishes them.
+    """Record messages that the broker did not take as pending; the sweeper publishes them.
 
     Args:
         items: messages with their queues.
-        error: what the broker said.
-        cause: what was raised, for listeners.
+        error: the broker's error, in words.
+        cause: the exception, for listeners.
     """
     noted = shorten(error)
     unrecorded = [(message, queue) for message, queue in items if not message.recorded]
@@ -127,17 +127,17 @@ def keep_unpublished(
 
 
 def receivers_of(message: Message) -> tuple[str, ...]:
-    """Return whom a message names; one empty name where the workers look that up."""
+    """Return the recipients of a message; one empty id if the workers resolve them."""
     return ("",) if message.recipients is None else message.recipients
 
 
 def keep(message: Message, receivers: Iterable[str], queue: str | None) -> None:
-    """Keep deliveries that had no row until now, to be published by the sweeper.
+    """Record deliveries that had no row until now, for the sweeper to publish.
 
     Args:
-        message: what was being delivered.
-        receivers: to whom.
-        queue: through which queue.
+        message: the message.
+        receivers: the ids of their receivers.
+        queue: their queue.
     """
     insert([row_of(message)], [new_delivery(message.id, receiver, queue) for receiver in receivers])
 
@@ -148,14 +148,14 @@ def _end_of(text: str, most: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What is written down about an attempt that ended.
+    """The recorded end of an attempt.
 
     Args:
-        state: where the delivery stands now.
-        error: what went wrong, or why it was skipped.
-        traceback: the end of it.
-        delay: seconds until it is due again, for what is pending.
-        took: seconds that a run took that failed; None if it did not run.
+        state: the delivery's state now.
+        error: the error, or the reason why it was skipped.
+        traceback: the error's traceback; its end is stored.
+        delay: seconds until it is due again, if it is pending.
+        took: seconds that a failed run took; None if it did not run.
     """
 
     state: State
@@ -178,7 +178,7 @@ class Settlement:
         error, traceback = self.texts()
         fields: dict[str, Any] = {
             "state": self.state,
-            # It ran, so all of it was known here: the day of what is unknown is over, and the next one begins anew.
+            # It ran, so this worker knows it: if it is parked later, its time for that begins anew.
             "parked_at": None,
             "error": error,
             "traceback": traceback,
@@ -195,42 +195,43 @@ class Settlement:
 def keep_settled(
     message: Message, receiver: str, queue: str | None, settlement: Settlement, *, suspect: bool = False
 ) -> None:
-    """Write down the first attempt of a delivery that had no row.
+    """Record the first attempt of a delivery that had no row.
 
     Args:
-        message: what was delivered.
-        receiver: to whom.
-        queue: through which queue.
-        settlement: how the attempt ended.
-        suspect: as of `settle`.
+        message: the message.
+        receiver: the receiver's id.
+        queue: the queue.
+        settlement: the end of the attempt.
+        suspect: as in `settle`.
     """
     fields = {"attempts": 1, "publications": int(suspect), **settlement.fields()}
     insert([row_of(message)], [new_delivery(message.id, receiver, queue, **fields)])
 
 
 def settle(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int, suspect: bool = False) -> bool:
-    """Write down how an attempt ended that did not commit by itself.
+    """Record the end of an attempt whose own transaction did not record it.
 
     Args:
         delivery: its id.
-        settlement: how it ended.
-        seen: how many attempts its row counts, if this one still has the say.
-        attempt: this one's number.
-        suspect: it is to be published alone, and claimed before it runs, from now on.
+        settlement: the end of the attempt.
+        seen: the attempts that its row counts, if no other worker has run it since.
+        attempt: the number of this attempt.
+        suspect: publish it alone, and claim it before it runs, from now on.
 
     Returns:
-        False if somebody else runs it now, or has settled it.
+        False if another worker runs it now, or has settled it.
     """
     rows = Delivery.objects.using(using()).filter(id=delivery, attempts=seen)
     fields = {"attempts": attempt, "publications": int(suspect), **settlement.fields()}
-    # Who has locked the row of a claim only looks at it, for a moment: passed over, it would run again.
+    # A transaction that has locked the row of a claim only reads it, for a moment: if this one skipped it, it would run
+    # again.
     if seen == attempt and rows.filter(state=State.RUNNING).update(**fields):
         return True
     return bool(update_free(rows.filter(state__in=OPEN_STATES), **fields))
 
 
 def last_failure(delivery: UUID) -> tuple[str, str]:
-    """Return the error of a delivery's last attempt that failed, empty if none has, and its traceback.
+    """Return the error of a delivery's last failed attempt, empty if none has failed, and its traceback.
 
     Args:
         delivery: its id.
@@ -240,11 +241,11 @@ def last_failure(delivery: UUID) -> tuple[str, str]:
 
 
 def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
-    """Return those rows that nobody runs at this moment, locked until the transaction ends; nobody waits for a row."""
+    """Lock the rows that no other transaction has locked, until this one ends, and return them; wait for none."""
     alias = rows.db
     features = connections[alias].features
     if not features.has_select_for_update_skip_locked:
-        return rows  # one writer at a time: whoever runs one has ended by now
+        return rows  # one writer at a time: a transaction that ran one has ended by now
     locked = rows.select_for_update(skip_locked=True, no_key=features.has_select_for_no_key_update)
     return Delivery.objects.using(alias).filter(id__in=list(locked.values_list("id", flat=True)))
 
@@ -252,16 +253,16 @@ def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
 def update_free(
     rows: QuerySet[Delivery], *, told: Kind | None = None, cause: BaseException | None = None, **fields: Any
 ) -> int:
-    """Change those rows that nobody runs at this moment; nobody waits for a row.
+    """Update the rows that no other transaction has locked; wait for none.
 
     Args:
-        rows: which.
-        told: the kind of event that this is for each of them; None if the caller tells.
-        cause: why, for listeners.
-        fields: what is to stand in them.
+        rows: the rows.
+        told: the kind of event to emit for each of them; None if the caller does that.
+        cause: the cause, for listeners.
+        fields: the new values.
 
     Returns:
-        How many were changed.
+        The number of updated rows.
     """
     with transaction.atomic(using=rows.db):
         free = unlocked(rows)
@@ -271,7 +272,7 @@ def update_free(
 
 
 def renew(claims: Iterable[tuple[UUID, int]], lease: float) -> None:
-    """Prolong claims whose receivers still run, and hold no lock on their rows.
+    """Extend the leases of claims whose receivers still run, and have no lock on their rows.
 
     Args:
         claims: deliveries, each with the number of its attempt.
@@ -283,23 +284,23 @@ def renew(claims: Iterable[tuple[UUID, int]], lease: float) -> None:
 
 
 def give_back(delivery: UUID, attempt: int) -> bool:
-    """Undo a claim whose run does not count: what it was for is not known here, or the worker itself cut it off.
+    """Undo a claim whose run does not count: its code is unknown here, or the worker's shutdown interrupted it.
 
-    The broker has its message still, and gives it out again.
+    The broker still has its message, and redelivers it.
 
     Args:
         delivery: its id.
-        attempt: the number that its claim gave.
+        attempt: the number of the claimed attempt.
 
     Returns:
-        False if the claim is not this attempt's any more: somebody else runs it.
+        False if the claim is not this attempt's any more: another worker runs the delivery.
     """
     rows = Delivery.objects.using(using()).filter(id=delivery, attempts=attempt, state=State.RUNNING)
     return bool(rows.update(state=State.PUBLISHED, attempts=F("attempts") - 1, due_at=later(WAIT)))
 
 
 def return_due(deliveries: Iterable[UUID], delay: float) -> None:
-    """Give back deliveries that could not be published.
+    """Make deliveries that could not be published pending again.
 
     Args:
         deliveries: their ids.
@@ -310,9 +311,9 @@ def return_due(deliveries: Iterable[UUID], delay: float) -> None:
 
 
 def release(deliveries: Iterable[UUID]) -> None:
-    """Give up what was lost in company: the sweeper publishes each again, alone, because one of them ended the worker.
+    """Requeue the deliveries of a lost batch: the sweeper publishes each alone, because one of them ended the worker.
 
-    A claim is left to its worker, which may live, and have lost no more than its broker; and else to the sweeper.
+    A claim is left to its worker, which may be alive and have lost only its broker connection; else to the sweeper.
 
     Args:
         deliveries: their ids.
@@ -325,12 +326,12 @@ def release(deliveries: Iterable[UUID]) -> None:
 
 
 def skip(message: Message, queue: str | None, reason: str) -> bool:
-    """End a whole message that nobody receives, visibly.
+    """Record an open message without receivers as skipped.
 
     Args:
         message: an open message.
-        queue: where it came from.
-        reason: why it is skipped.
+        queue: the queue that it came from.
+        reason: the reason.
 
     Returns:
         False if it had ended before.
@@ -343,11 +344,11 @@ def skip(message: Message, queue: str | None, reason: str) -> bool:
 
 
 def expand(message: Message, receivers: Iterable[tuple[str, str | None]]) -> bool:
-    """Replace the delivery of a whole message by one for each receiver that was found for it, unless it has ended.
+    """Replace the delivery of a whole message by one for each of its receivers, unless it has ended.
 
     Args:
         message: an open message.
-        receivers: ids, with the queues they are delivered through.
+        receivers: their ids, with their queues.
 
     Returns:
         Whether a row of the whole message was open, and is done now.
@@ -356,6 +357,6 @@ def expand(message: Message, receivers: Iterable[tuple[str, str | None]]) -> boo
         whole = Delivery.objects.using(using()).filter(message=message.id, receiver="")
         was_open = unlocked(whole.filter(state__in=OPEN_STATES)).update(state=State.DONE, error="", ended_at=Now())
         if not was_open and (message.recorded or whole.exists()):
-            return False  # this is a late copy, or somebody has cancelled it, or is about to
+            return False  # this is a late copy, or the message was cancelled, or is about to be
         insert([row_of(message)], [new_delivery(message.id, receiver, queue) for receiver, queue in receivers])
     return bool(was_open)

@@ -24,7 +24,7 @@ KEYS: Final = Key._meta.db_table  # noqa: SLF001 - as above
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
-    """How one kind of database tells the time, passes over locked rows, and returns what it updated.
+    """The SQL of one kind of database: its clock, how it skips locked rows, and how it returns updated rows.
 
     Args:
         vendor: as Django calls it.
@@ -32,10 +32,10 @@ class Dialect:
         later: its time in ``%s`` seconds.
         after: the time ``%s`` seconds after that in the column ``since``.
         earliest: its function that returns the smallest of several values.
-        skip_locked: the end of a SELECT that locks its rows, and passes over those that others hold; empty where there
-            is one writer at a time, who holds them all.
-        returns: an UPDATE can choose its rows by such a SELECT, and return what it changed.
-        quote: what stands around a name that is one of its words.
+        skip_locked: the end of a SELECT that locks its rows, and skips rows that other transactions have locked; empty
+            if the database has one writer at a time.
+        returns: whether an UPDATE can choose its rows by such a SELECT, and return the changed rows.
+        quote: the quotes around a name that is a reserved word.
     """
 
     vendor: str
@@ -57,7 +57,7 @@ class Dialect:
         return value if self.vendor == "postgresql" else value.hex
 
     def free(self, condition: str) -> str:
-        """Return the condition by which an UPDATE of deliveries takes only rows that nobody holds.
+        """Return the condition by which an UPDATE of deliveries takes only rows that are not locked.
 
         Not "IN (SELECT ...)": PostgreSQL would plan that as a join, and guess from how many rows it thinks are free
         whether to read the whole table for it.
@@ -67,14 +67,14 @@ class Dialect:
         return f"id = ANY(ARRAY(SELECT id FROM {DELIVERIES} WHERE {condition} ORDER BY id {self.skip_locked}))"
 
     def whole(self, changes: str, message: str, condition: str) -> str:
-        """Return an UPDATE of all deliveries of a message, if all of them meet a condition and nobody holds any.
+        """Return an UPDATE of all deliveries of a message, if all of them meet a condition and none is locked.
 
-        Where an UPDATE can choose its rows by a SELECT.
+        For databases in which an UPDATE can choose its rows by a SELECT.
 
         Args:
-            changes: what is set.
-            message: the message's id, in SQL; it stands in the statement three times.
-            condition: what each delivery has to meet, without values.
+            changes: the assignments.
+            message: the message's id, in SQL; the statement contains it three times.
+            condition: the condition for each delivery, without values.
         """
         rows = f"FROM {DELIVERIES} WHERE message_id = {message}"
         return (
@@ -83,17 +83,17 @@ class Dialect:
         )
 
     def free_one(self, condition: str) -> str:
-        """Return the same for a condition that only one row can meet, which PostgreSQL plans in a third of the time."""
+        """Return `free` for a condition that only one row can meet: PostgreSQL plans that in a third of the time."""
         if not self.skip_locked:
             return condition
         return f"id = (SELECT id FROM {DELIVERIES} WHERE {condition} {self.skip_locked})"
 
 
 def as_uuid(value: UUID | str) -> UUID:
-    """Return an id that a driver has read: a text, where the database or the driver has no type for it.
+    """Return an id that a driver has read, which may be a text if the database or the driver has no type for it.
 
     Args:
-        value: what the driver returned.
+        value: the driver's value.
     """
     return UUID(value) if isinstance(value, str) else value
 
@@ -132,25 +132,25 @@ _DIALECTS: Final = {
 
 
 def dialect_of(alias: str) -> Dialect:
-    """Return how a database speaks.
+    """Return the dialect of a database.
 
     Args:
-        alias: the ledger's.
+        alias: the ledger's alias.
 
     Raises:
-        NotSupportedError: a database that the ledger was not made for.
+        NotSupportedError: the ledger does not support the database.
     """
     return dialect_for(connections[alias])
 
 
 def dialect_for(connection: BaseDatabaseWrapper) -> Dialect:
-    """Return how a connection's database speaks.
+    """Return the dialect of a connection's database.
 
     Args:
-        connection: the ledger's.
+        connection: the ledger's connection.
 
     Raises:
-        NotSupportedError: a database that the ledger was not made for.
+        NotSupportedError: the ledger does not support the database.
     """
     vendor = connection.vendor
     try:
@@ -163,7 +163,7 @@ def dialect_for(connection: BaseDatabaseWrapper) -> Dialect:
 
 
 def takes_several(connection: BaseDatabaseWrapper) -> bool:
-    """Say whether a database takes several statements at once: PostgreSQL, unless the host's driver prepares each."""
+    """Return whether a database takes several statements at once: PostgreSQL, unless the driver prepares each."""
     options = connection.settings_dict["OPTIONS"]
     prepares = options.get("prepare_threshold") is not None or options.get("server_side_binding")
     return connection.vendor == "postgresql" and not prepares

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 
 def tell_of_rows(kind: Kind, rows: QuerySet[Delivery], error: BaseException | None = None) -> None:
-    """Tell an event of each of some rows after the commit, if somebody listens; else they are not even read.
+    """Emit an event for each of some rows after the commit; without a listener they are not even read.
+
+    Call it in the transaction that changes the rows, before the change.
 
     Args:
-        kind: what happens to them.
-        rows: which; to be called in the transaction that changes them, before the change.
-        error: why.
+        kind: the kind of event.
+        rows: the rows.
+        error: the cause, if there is one.
     """
     if is_heard(kind):
         deliveries = [delivery_of_row(row) for row in rows.select_related("message")]
@@ -44,7 +46,7 @@ def delivery_of_row(row: Delivery) -> CurrentDelivery:
     """Return the delivery of a row, with the lineage that its message carries.
 
     Args:
-        row: with its message. One whose text nobody has verified, or that cannot be read, has no lineage.
+        row: the row with its message. A text that was not verified, or cannot be read, has no lineage.
     """
     if not row.message.sealed:
         try:
@@ -55,13 +57,13 @@ def delivery_of_row(row: Delivery) -> CurrentDelivery:
 
 
 def delivery_of_text(message: UUID, signal: str = "", receiver: str = "", attempts: int = 0) -> CurrentDelivery:
-    """Return the delivery of a text that was not opened, as far as it is known.
+    """Return the delivery of a text that was not read, as far as it is known.
 
     Args:
-        message: the id that the ledger gave it.
+        message: the id of its row.
         signal: the signal's name, if it is known.
         receiver: the receiver's id, if it is known.
-        attempts: how many were made.
+        attempts: the number of attempts.
     """
     return CurrentDelivery(
         message_id=message, signal=signal, receiver=receiver, attempt=attempts, root=message, parent=None, path=()

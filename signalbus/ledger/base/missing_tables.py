@@ -31,7 +31,7 @@ def reject_missing(error: DatabaseError) -> None:
     """Raise an error that names the remedy, if a statement failed because the ledger's tables are missing.
 
     Args:
-        error: what a statement of the ledger's raised.
+        error: the error of a statement of the ledger.
 
     Raises:
         MissingTables: its tables, or columns of theirs, do not exist.
@@ -41,7 +41,7 @@ def reject_missing(error: DatabaseError) -> None:
 
 
 def reject_unmigrated() -> None:
-    """Look whether the tables have what send() writes to.
+    """Check that the tables have the columns that send() writes to.
 
     Raises:
         MissingTables: they have not, or do not exist.
@@ -61,7 +61,7 @@ def missing() -> str | None:
 
 
 def _failing(statements: Iterable[str]) -> str | None:
-    """Return the remedy if one of these statements names what does not exist, else None."""
+    """Return the remedy if one of these statements names a table or column that does not exist, else None."""
     alias = using()
     try:
         with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
@@ -75,7 +75,7 @@ def _failing(statements: Iterable[str]) -> str | None:
 
 
 def _remedy() -> str:
-    """Say what to do where the ledger's tables are missing."""
+    """Return the remedy for missing tables, in words."""
     alias = using()
     database = "" if alias == "default" else f" --database {alias}"
     text = f"The tables of signalbus are missing in the database {alias!r}, or are those of an earlier version"
@@ -96,7 +96,7 @@ def _is_missing(error: DatabaseError) -> bool:
 
 
 def _whole(alias: str) -> Iterator[str]:
-    """Write a statement for each table, which names all its columns and reads no row."""
+    """Yield a statement for each table, which names all its columns and reads no row."""
     quote = connections[alias].ops.quote_name
     for model in apps.get_app_config("signalbus").get_models():
         meta = model._meta  # noqa: SLF001 - Django documents it

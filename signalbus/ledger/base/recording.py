@@ -29,7 +29,7 @@ FEW = 10  # deliveries up to which single values are quicker than arrays
 
 
 class Recordable(Protocol):
-    """A message, or the part of it that goes through one queue, as it is recorded."""
+    """A message, or the part of it for one queue, that can be recorded."""
 
     @property
     def key(self) -> str:
@@ -41,7 +41,7 @@ class Recordable(Protocol):
 
     @property
     def recipients(self) -> tuple[str, ...] | None:
-        """Who receives through that queue; None for an open signal."""
+        """The ids of the receivers on that queue; None for an open signal."""
 
     @property
     def queue(self) -> str | None:
@@ -53,11 +53,11 @@ class Recordable(Protocol):
 
     @property
     def subject(self) -> str:
-        """What it is about."""
+        """Label and key of its ``instance``."""
 
     @property
     def ordering_key(self) -> str | None:
-        """What it is ordered by, if it is."""
+        """Its ordering key, if its signal is ordered."""
 
     @property
     def message(self) -> Message:
@@ -65,13 +65,13 @@ class Recordable(Protocol):
 
 
 class Part(NamedTuple):
-    """A message, or a part of it, that is recorded as it is.
+    """A message, or a part of it, to be recorded unchanged.
 
     Args:
-        message: with the recipients of its queue.
+        message: the message with the recipients of its queue.
         body: its text.
         queue: the Celery queue, or None for the default one.
-        subject: what it is about.
+        subject: label and key of its ``instance``.
     """
 
     message: Message
@@ -91,21 +91,21 @@ class Part(NamedTuple):
 
     @property
     def recipients(self) -> tuple[str, ...] | None:
-        """Who receives; None for an open signal."""
+        """The receivers' ids; None for an open signal."""
         return self.message.recipients
 
     @property
     def ordering_key(self) -> str | None:
-        """What it is ordered by, if it is."""
+        """Its ordering key, if its signal is ordered."""
         return self.message.ordering_key
 
 
 class DueTime(NamedTuple):
-    """The time from which deliveries are published that wait in the ledger.
+    """The time at which recorded deliveries are due, as SQL.
 
     Args:
-        sql: the time, with ``%s`` for each value.
-        values: as the driver takes them.
+        sql: the expression, with ``%s`` for each value.
+        values: the values, as the driver takes them.
     """
 
     sql: str
@@ -122,12 +122,12 @@ class DueTime(NamedTuple):
 
 
 class _Insert(NamedTuple):
-    """How rows of a table are written.
+    """The INSERT statement of a table.
 
     Args:
         head: the statement up to the values.
-        values: of a row, what varies as ``%s``.
-        arrays: the statement that takes an array for each of those, where the database does.
+        values: the values of a row, with ``%s`` for those that vary.
+        arrays: the statement that takes an array for each of those, if the database supports it.
     """
 
     head: str
@@ -141,7 +141,7 @@ class _Insert(NamedTuple):
 
 @cache
 def _inserts(dialect: Dialect, *, ordered: bool, due: str | None = None) -> tuple[_Insert, _Insert]:
-    """Write the statements for messages and for deliveries, which are to be published now, or are due at a time."""
+    """Return the statements for messages and for deliveries that are published now, or are due at a time."""
     state, when = ("published", dialect.later.replace("%s", str(WAIT))) if due is None else ("pending", due)
     place = {"ordering_key": "text", "position": "bigint"} if ordered else {}
     return (
@@ -185,16 +185,16 @@ def record(
     due: timedelta | datetime | DueTime | None = None,
     first: Sequence[Statement] = (),
 ) -> None:
-    """Write the rows of messages: one for each message, one for each recipient.
+    """Record the rows of messages: one for each message, one for each recipient.
 
-    Those that are about to be published are written as published, so that nothing is left to do after the commit; a
-    publication that never came is found as one that was lost.
+    Messages that are about to be published are recorded as published, so that no statement is needed after the commit;
+    a publication that did not happen is found as a lost one.
 
     Args:
         parts: the messages.
-        using: the ledger's alias; its transaction, if one is open, decides over the rows.
-        due: when they are to be published, if they wait: how long from now, or an aware time.
-        first: what is to be executed before, in the same transaction.
+        using: the ledger's alias; the rows are part of its transaction, if one is open.
+        due: when they are due, if they wait: a delay from now, or an aware time.
+        first: statements to execute before, in the same transaction.
     """
     connection = connections[using]
     dialect = dialect_for(connection)
@@ -217,14 +217,14 @@ def record(
 
 def _transaction(connection: BaseDatabaseWrapper, *, needed: bool) -> contextlib.AbstractContextManager[Any]:
     if connection.in_atomic_block:
-        # What an atomic() block would do, for less. One statement alone needs it as well: who caught its error would
-        # else commit what PostgreSQL then rolls back without a word, and what was sent before would be published.
+        # The effect of an atomic() block, for less. A single statement needs it as well: a caller that catches its
+        # error would else commit a transaction that PostgreSQL silently rolls back, and publish what it sent before.
         return transaction.mark_for_rollback_on_error(using=connection.alias)
     return transaction.atomic(using=connection.alias) if needed else contextlib.nullcontext()
 
 
 def _together(statements: list[Statement], connection: BaseDatabaseWrapper) -> list[Statement]:
-    """Join statements, if the database takes several: it executes them in one round trip, in one transaction."""
+    """Join statements, if the database takes several at once: in one round trip, in one transaction."""
     if len(statements) == 1 or not takes_several(connection):
         return statements
     return [("; ".join(sql for sql, _ in statements), [value for _, values in statements for value in values])]
@@ -247,9 +247,9 @@ def _insertions(dialect: Dialect, inserts: Sequence[_Insert], rows: Rows, due: D
 
 
 def _at_once(inserts: Sequence[_Insert], tables: Rows, *, arrays: bool) -> Statement:
-    """Write one statement, for one round trip, however many rows of messages and of deliveries there are.
+    """Return one statement for all rows of messages and deliveries: it takes one round trip.
 
-    For few rows single values are quicker, whose statement psycopg and the server know.
+    For few rows single values are quicker, because psycopg and the server know their statement.
     """
     if not arrays:
         sent, then = (insert.of(len(rows)) for insert, rows in zip(inserts, tables, strict=True))
@@ -261,7 +261,7 @@ def _at_once(inserts: Sequence[_Insert], tables: Rows, *, arrays: bool) -> State
 
 
 def _array(column: Sequence[Any]) -> str:
-    """Write a column as PostgreSQL reads an array: psycopg takes five times as long, an adapter for each value."""
+    """Return a column as PostgreSQL reads an array: psycopg, with an adapter for each value, takes 5 times as long."""
     quoted = ("NULL" if value is None else _quoted(value) for value in column)
     return f"{{{','.join(quoted)}}}"
 
@@ -272,7 +272,7 @@ def _quoted(value: Any) -> str:
 
 
 def _placed(deliveries: Sequence[tuple[Any, ...]], parts: Sequence[Recordable], using: str) -> list[tuple[Any, ...]]:
-    """Add their places to rows, in the parts' order."""
+    """Add the ordering key and the position to rows, in the parts' order."""
     messages = [part.message for part in parts]
     positions = take_places(messages, using=using)
     places = [
@@ -303,7 +303,7 @@ def _rows(parts: Sequence[Recordable]) -> tuple[list[tuple[Any, ...]], list[tupl
 
 
 def _merged(whole: Message, part: Message, body: str) -> tuple[Message, str]:
-    """Let a message's row name all whom it is for, so that an audit can tell whose rows are missing."""
+    """Merge the recipients of a message's parts in its row, so that an audit can find missing rows."""
     whole = whole.for_recipients([*(whole.recipients or ()), *(part.recipients or ())])
     try:
         return whole, to_body(whole)

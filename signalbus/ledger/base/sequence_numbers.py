@@ -26,11 +26,11 @@ NOWHERE: Final = ("", 0)
 
 
 def order_of(message: Message, receiver: str = "") -> str:
-    """Return what stands for a message's key in the ledger, of one length whatever the key is.
+    """Return the digest of a message's ordering key that the ledger's rows hold.
 
     Args:
-        message: of an ordered signal.
-        receiver: whose deliveries they are, in the rows of which it stands; empty for the key's own row.
+        message: a message of an ordered signal.
+        receiver: the receiver of the deliveries; empty for the key's own row.
     """
     named = f"order\0{message.signal}\0{receiver}\0{message.ordering_key}"
     digest = blake2b(named.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -38,10 +38,10 @@ def order_of(message: Message, receiver: str = "") -> str:
 
 
 def take_places(messages: Iterable[Message], *, using: str) -> dict[UUID, int]:
-    """Give messages the next positions of their keys, which are locked until the transaction ends.
+    """Assign messages the next positions of their keys, which stay locked until the transaction ends.
 
     Args:
-        messages: in the order of their sending; those without a key get none.
+        messages: the messages in the order of their sending; those without a key get no position.
         using: the ledger's alias, in a transaction.
 
     Returns:
@@ -87,5 +87,5 @@ def _advance(counts: Sequence[tuple[str, int]], using: str) -> dict[str, int]:
 
 
 def _hex(value: Any) -> str:
-    """Return an id's digits; drivers give a UUID, or its text."""
+    """Return an id in hex; drivers return a UUID, or its text."""
     return UUID(str(value)).hex

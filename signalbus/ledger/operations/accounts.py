@@ -42,10 +42,10 @@ COLUMNS = tuple(dict.fromkeys([*_ENDED, RETRYING, *(state.word for state in OPEN
 
 
 class Evidence(NamedTuple):
-    """What is known of the queues beside the markers that workers sent back.
+    """The evidence that the queues give, beside the markers that workers returned.
 
     Args:
-        empty: queues that hold nothing, and of whose messages nobody holds any.
+        empty: queues that are empty, and have no message in flight.
         asked_at: when that was asked, by this process's monotonic clock.
     """
 
@@ -54,13 +54,13 @@ class Evidence(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A delivery that was published, and is nowhere.
+    """A published delivery that is lost.
 
     Args:
         id: its id.
         signal: the name of its message's signal.
-        receiver: to whom.
-        ordering_key: what it has its turn by; empty without.
+        receiver: its receiver's id.
+        ordering_key: its ordering key; empty without.
     """
 
     id: UUID
@@ -70,11 +70,11 @@ class Lost(NamedTuple):
 
 
 class Absent(NamedTuple):
-    """A delivery that a message should have, and that has no row.
+    """A delivery that a message names, and that has no row.
 
     Args:
         message: the message.
-        receiver: to whom, as the message names it.
+        receiver: the receiver's id, as the message names it.
     """
 
     message: Message
@@ -83,7 +83,7 @@ class Absent(NamedTuple):
 
 @dataclass(slots=True)
 class Account:
-    """What became of what a signal sent to a receiver.
+    """The deliveries of a signal to a receiver, counted by their state.
 
     Args:
         counts: deliveries by word: done, skipped, dead, discarded, retrying, waiting, running.
@@ -95,17 +95,17 @@ class Account:
 
     @property
     def sent(self) -> int:
-        """How many there should be."""
+        """The number of deliveries that were sent."""
         return sum(self.counts.values()) + len(self.missing)
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The books, and what does not add up in them.
+    """The result of an audit.
 
     Args:
         accounts: by signal and receiver.
-        lost: ids of deliveries that were published, and are nowhere.
+        lost: ids of published deliveries that are lost.
         absent: deliveries without a row.
     """
 
@@ -115,18 +115,18 @@ class Audit:
 
     @property
     def missing_total(self) -> int:
-        """How many deliveries are missing."""
+        """The number of missing deliveries."""
         return len(self.lost) + len(self.absent)
 
 
 def mark_now(queues: Collection[str]) -> dict[str, datetime]:
-    """Note that a marker is being sent through queues, whatever others are under way.
+    """Record that a marker is being sent through queues, even if others have not come back yet.
 
     Args:
-        queues: empty for the default one.
+        queues: their names, empty for the default one.
 
     Returns:
-        For each the time to write on the marker.
+        For each queue the time that the marker carries.
     """
     lanes = Lane.objects.using(using())
     for queue in queues:
@@ -136,12 +136,12 @@ def mark_now(queues: Collection[str]) -> dict[str, datetime]:
 
 
 def undecided(queues: Collection[str], *, decided: Collection[str], age: float) -> list[str]:
-    """Find the queues of which nobody can say yet whether what was published in them a while ago is lost.
+    """Return the queues for which there is no evidence yet whether their open deliveries are lost.
 
     Args:
-        queues: which to look at.
-        decided: those that a marker came back through, or that are empty: what is due in them is decided.
-        age: seconds; what was published since is not asked for.
+        queues: the queues to check.
+        decided: queues that are empty, or through which a marker came back: their due deliveries are decided.
+        age: seconds; deliveries that were published since are not checked.
     """
     old = Delivery.objects.using(using()).filter(state=State.PUBLISHED, ended_at=None, due_at__lte=later(WAIT - age))
     young = old.filter(due_at__gt=Now())
@@ -149,26 +149,26 @@ def undecided(queues: Collection[str], *, decided: Collection[str], age: float) 
 
 
 def proven(marked: Mapping[str, datetime]) -> set[str]:
-    """Return the queues of which is proven what was lost before these markers.
+    """Return the queues through which these markers, or later ones, have come back.
 
     Args:
-        marked: when each was sent, as `mark_now` says.
+        marked: the times of the markers, as `mark_now` returns them.
     """
     lanes = Lane.objects.using(using()).filter(queue__in=marked).exclude(proven_at=None)
     return {lane.queue for lane in lanes if lane.proven_at is not None and lane.proven_at >= marked[lane.queue]}
 
 
 def waiting_queues() -> list[str]:
-    """Return the queues in which something published is open."""
+    """Return the queues of open published deliveries."""
     return list(open_queues())
 
 
 def audit(since: datetime, evidence: Evidence) -> Audit:
-    """Add up what became of all that was sent.
+    """Count all deliveries by their state, and find the missing ones.
 
     Args:
-        since: messages that are older are not looked at.
-        evidence: what is known of the queues.
+        since: older messages are not counted.
+        evidence: the evidence of the queues.
     """
     accounts = _counted(since)  # first: what is lost by now was published by then
     lost = _without_turns(list(_lost(since, evidence)))
@@ -184,13 +184,13 @@ def audit(since: datetime, evidence: Evidence) -> Audit:
 
 
 def repair(found: Audit) -> int:
-    """Make what is missing due: the sweeper publishes it, each delivery alone.
+    """Make missing deliveries due: the sweeper publishes each alone.
 
     Args:
-        found: what an audit found.
+        found: the audit.
 
     Returns:
-        How many deliveries; what somebody has found, run or ended in the meantime needs no repair, and counts as well.
+        The number of deliveries, with those that were found, run or ended in the meantime and need no repair.
     """
     alias = using()
     for start in range(0, len(found.lost), CHUNK):
@@ -243,7 +243,7 @@ def _counted(since: datetime) -> dict[tuple[str, str], Account]:
 
 
 def _lost(since: datetime, evidence: Evidence) -> Iterator[Lost]:
-    """Find what was published before something that proves it is in no queue, is due, and is held by nobody."""
+    """Yield the due published deliveries that the evidence proves to be in no queue, and that are not locked."""
     alias = using()
     for rows in _behind(since, evidence):
         columns = rows.order_by("due_at").values_list("id", "message__signal", "receiver", "ordering_key")
@@ -262,7 +262,7 @@ def _lost(since: datetime, evidence: Evidence) -> Iterator[Lost]:
 
 
 def _without_turns(lost: Sequence[Lost]) -> Sequence[Lost]:
-    """Leave out what waits for its turn: its message was put away, because what stands before it is not over."""
+    """Leave out deliveries that wait for the head of their ordering key: their message was dropped meanwhile."""
     ids = {row.id for row in lost}
     ordered = [row.id for row in lost if row.ordering_key]
     waiting: set[UUID] = set()
@@ -285,7 +285,7 @@ def _behind(since: datetime, evidence: Evidence) -> Iterator[QuerySet[Delivery]]
 
 
 def _recorded(since: datetime) -> Iterator[list[Message]]:
-    """Walk over the messages that have a row for each recipient, in small chunks."""
+    """Yield the messages that have a row for each recipient, in small chunks."""
     rows = StoredMessage.objects.using(using()).filter(created_at__gte=since, sealed=False).exclude(signal="")
     rows = rows.order_by("id")
     chunk = list(rows.annotate(head=Substr("text", 1, HEAD_CHARS)).values_list("id", "head")[:CHUNK])

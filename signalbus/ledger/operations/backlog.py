@@ -19,12 +19,12 @@ WAITING = Q(state=State.PUBLISHED) | Q(state=State.PENDING, due_at__lte=Now())
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What the ledger knows of a queue.
+    """The waiting deliveries of a queue, and the last sign of a worker, as the ledger has them.
 
     Args:
         waiting: deliveries that are published, or due to be, and that no worker has begun.
         oldest: when the oldest of these was sent, or None.
-        seen_at: when a worker of this queue was last heard of, or None.
+        seen_at: when a worker of this queue last began a delivery or returned a marker, or None.
     """
 
     waiting: int = 0
@@ -33,11 +33,11 @@ class Backlog:
 
 
 class Failures(NamedTuple):
-    """How many deliveries `failed` lists, by what becomes of them.
+    """The numbers of deliveries that `failed` lists, by their state.
 
     Args:
         retrying: failed, and wait for their next attempt.
-        parked: no worker knows what they need.
+        parked: wait for a worker with newer code or keys.
         dead: are not run again unless a person retries them.
     """
 
@@ -47,7 +47,7 @@ class Failures(NamedTuple):
 
 
 def failures() -> Failures:
-    """Count what has failed, and has not ended well since."""
+    """Count the deliveries that have failed and are not done since."""
     rows = Delivery.objects.using(using()).order_by()
     return Failures(
         rows.filter(state=State.PENDING, attempts__gt=0).count(),
@@ -57,7 +57,7 @@ def failures() -> Failures:
 
 
 def backlogs() -> dict[str, Backlog]:
-    """Return what the ledger knows of each queue; the empty name stands for the default queue."""
+    """Return the backlog of each queue; the empty name stands for the default queue."""
     alias = using()
     rows = Delivery.objects.using(alias).order_by()
     waiting = {
@@ -66,7 +66,7 @@ def backlogs() -> dict[str, Backlog]:
         .values_list("queue")
         .annotate(count=Count("id"), oldest=Min("created_at"))
     }
-    # A worker is heard of when it begins a delivery, and when it sends a marker back.
+    # A worker shows a sign when it begins a delivery, and when it returns a marker.
     seen: dict[str, list[datetime]] = {}
     started = rows.exclude(started_at=None).values_list("queue").annotate(seen=Max("started_at"))
     returned = Lane.objects.using(alias).exclude(seen_at=None).values_list("queue", "seen_at")

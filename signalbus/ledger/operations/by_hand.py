@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     from django.db.models import QuerySet
 
-# A text that was parked may be a good one whose key came too late; one that never was is garbage, or forged, or was
-# never written because its payload could not travel.
+# A text that was parked may be a good one whose key came too late; one that was not is garbage, or forged, or its
+# payload could not be encoded.
 REFUSED = Q(message__sealed=True, parked_at=None)
 TROUBLED = Q(state__in=(State.DEAD, State.PARKED)) | (Q(state__in=OPEN_STATES) & ~Q(error=""))
 
 
 def failed(*, state: str | None = None) -> QuerySet[Delivery]:
-    """Return what failed and was not mended: dead, parked, or waiting for its next attempt.
+    """Return the unresolved deliveries: dead, parked, or failed and waiting for the next attempt.
 
     Args:
-        state: only what is in this state.
+        state: only the deliveries in this state.
 
     Returns:
         The deliveries with their messages, the latest failure first.
@@ -41,10 +41,10 @@ def failed(*, state: str | None = None) -> QuerySet[Delivery]:
 
 
 def skipped() -> tuple[int, int]:
-    """Count what was skipped and not purged since.
+    """Count the skipped deliveries that are not purged yet.
 
     Returns:
-        How many deliveries because a row was not found, and how many messages because nobody received them.
+        The number of deliveries for which a row was not found, and the number of messages without a receiver.
     """
     rows = Delivery.objects.using(using()).filter(state=State.SKIPPED)
     nobody = rows.filter(receiver="").count()
@@ -55,14 +55,14 @@ def retry(ids: Sequence[UUID] | None) -> int:
     """Give dead, skipped and waiting deliveries a fresh allowance, due at once.
 
     Args:
-        ids: which; None for all that failed.
+        ids: the deliveries; None for all unresolved ones.
 
     Returns:
-        How many. What was refused cannot be retried: nobody vouches for it.
+        Their number. Refused texts cannot be retried: they were not verified.
     """
     rows = _changeable() if ids is not None else _changeable().filter(TROUBLED)
     wanted = rows.exclude(REFUSED)
-    # What was parked for its day gets another one.
+    # A parked delivery gets another ``PARK_SECONDS``.
     parked_at = Case(When(parked_at__isnull=False, then=Now()))
     fields: dict[str, Any] = {
         "state": State.PENDING, "allowance": F("attempts"), "due_at": Now(), "parked_at": parked_at, "ended_at": None
@@ -74,13 +74,13 @@ def retry(ids: Sequence[UUID] | None) -> int:
 
 
 def discard(ids: Sequence[UUID]) -> int:
-    """Give deliveries up for good; they stay visible until they are purged.
+    """Discard deliveries for good; they stay visible until they are purged.
 
     Args:
-        ids: which.
+        ids: the deliveries.
 
     Returns:
-        How many; those that have ended well, or run now, are left alone.
+        The number of discarded ones; those that are done, or run now, are left alone.
     """
     return sum(_discard(some) for some in _chunks(ids))
 
@@ -98,7 +98,7 @@ def _discard(ids: Sequence[UUID]) -> int:
 
 
 def _changeable() -> QuerySet[Delivery]:
-    """Return what has neither ended well nor is claimed; what a receiver's transaction has locked is passed over."""
+    """Return the deliveries that are neither done nor claimed; the caller skips those that are locked."""
     return Delivery.objects.using(using()).exclude(state__in=(State.DONE, State.RUNNING))
 
 

@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 
 def hold(message: UUID, *, told: Kind | None = None) -> bool:
-    """Keep everybody from a message until the transaction ends, if nobody has begun it.
+    """Lock the deliveries of a message until the transaction ends, if no worker has begun any of them.
 
-    A worker passes over a row that is locked, and drops the broker's copy: so what is on its way is due again, and the
-    sweeper publishes it after the commit. Rows that somebody else has locked have begun.
+    A worker skips a locked row, and drops the broker's copy: so published deliveries become due again, and the sweeper
+    publishes them after the commit. Rows that another transaction has locked have begun.
 
     Args:
         message: its id.
-        told: the kind of event that this is for what was on its way; None if what follows is told instead.
+        told: the kind of event to emit for published deliveries; None if the caller emits the next one.
 
     Returns:
-        Whether all of it waits, and does so until the end of this transaction.
+        Whether all its deliveries wait, and are locked until the end of this transaction.
     """
     alias = using()
     dialect = dialect_of(alias)
@@ -56,7 +56,7 @@ def hold(message: UUID, *, told: Kind | None = None) -> bool:
 
 @cache
 def _holding(dialect: Dialect) -> str:
-    """Write the UPDATE that holds what waits of a message, and returns for each how many deliveries it has in all."""
+    """Return the UPDATE that locks the waiting deliveries of a message, and returns for each the message's total."""
     waiting = ", ".join(f"'{state.value}'" for state in WAITING_STATES)
     condition = f"message_id = %s AND state IN ({waiting}) AND attempts = 0 AND ended_at IS NULL"
     return (
@@ -67,24 +67,24 @@ def _holding(dialect: Dialect) -> str:
 
 
 def cancel(message: UUID) -> bool:
-    """Discard a message that nobody has begun.
+    """Discard a message that no worker has begun.
 
     Args:
         message: its id.
 
     Returns:
-        False, and nothing is discarded, if somebody has, or it is not here.
+        False, and nothing is discarded, if a worker has begun it, or the ledger does not have it.
     """
     with transaction.atomic(using=using(), savepoint=False):
         return hold(message) and discard_held(message, "cancelled")
 
 
 def discard_held(message: UUID, reason: str) -> bool:
-    """Discard a message that this transaction holds.
+    """Discard a message whose deliveries this transaction has locked.
 
     Args:
         message: its id.
-        reason: why.
+        reason: the reason, in words.
     """
     rows = Delivery.objects.using(using()).filter(message=message)
     tell_of_rows("discarded", rows, SignalBusError(reason))

@@ -36,14 +36,14 @@ def record_unless_one_waits(
     """Record a message if no equal one waits; from then on it stands for equal ones.
 
     Args:
-        key: what equal messages share.
+        key: the key that equal messages share.
         message: its id.
-        parts: what is recorded of it.
-        due: when it is to be published; None: at once.
+        parts: its parts.
+        due: when to publish it; None: at once.
         using: the ledger's alias.
 
     Returns:
-        The one that waits, which nobody begins before this transaction has ended; or None.
+        The id of the waiting message, which no worker begins before this transaction ends; or None.
     """
     dialect = dialect_of(using)
     with transaction.atomic(using=using, savepoint=False):
@@ -58,15 +58,15 @@ def record_unless_one_waits(
 def record_last_of_burst(  # noqa: PLR0913 - all that is to be known of a burst
     key: UUID, message: UUID, parts: Sequence[Recordable], *, pause: float, longest: float, using: str
 ) -> None:
-    """Record a message in the place of the one before it in its burst, if that still waits for the burst's end.
+    """Record a message, and discard the one before it in its burst if that still waits for the burst's end.
 
-    One whose time has come is not replaced, though it may stand in a queue: else a burst without end would push it to
-    the queue's tail for ever. The next burst begins.
+    A message that is due is not replaced, even if it waits in a queue: else a burst without end would push it to the
+    queue's tail for ever. The next burst begins.
 
     Args:
-        key: what the messages of a burst share.
-        message: the new one.
-        parts: what is recorded of it.
+        key: the key that the messages of a burst share.
+        message: the new message's id.
+        parts: its parts.
         pause: seconds without another message that end a burst.
         longest: seconds after its beginning that end it anyway.
         using: the ledger's alias.
@@ -86,10 +86,10 @@ def record_last_of_burst(  # noqa: PLR0913 - all that is to be known of a burst
         record(parts, using=using, due=due, first=[move])
 
 
-# Written once, as in `taking`.
+# Cached, as in `ownership`.
 @cache
 def _locking(dialect: Dialect) -> str:
-    """Write the statement that makes the row of a key if there is none, and locks it."""
+    """Return the statement that inserts the row of a key if there is none, and locks it."""
     insert = f"INSERT INTO {KEYS} (id, position, used_at) VALUES (%s, 0, {dialect.now}) "
     if dialect.vendor == "mysql":
         return f"{insert} ON DUPLICATE KEY UPDATE used_at = VALUES(used_at)"
@@ -98,14 +98,14 @@ def _locking(dialect: Dialect) -> str:
 
 @cache
 def _replacing(dialect: Dialect) -> str:
-    """Write the statement that discards the message before, if it waits for its burst's end, and nobody holds it."""
+    """Return the statement that discards the message before, if it waits for its burst's end, and is not locked."""
     waits = f"state = 'pending' AND attempts = 0 AND due_at > {dialect.now}"
     return dialect.whole(f"state = 'discarded', error = %s, ended_at = {dialect.now}", _OF_BURST, waits)
 
 
 @cache
 def _moving(dialect: Dialect) -> str:
-    """Write the statement that puts a message in the place of the one before; if that is not replaced, a burst begins.
+    """Return the statement that stores the new message in the key's row; a burst begins if no message was replaced.
 
     In this order: the assignments of MariaDB and MySQL see those before them.
     """
@@ -130,7 +130,7 @@ def _lock(dialect: Dialect, key: UUID, using: str) -> tuple[UUID | None, Any]:
 
 
 def _hold_back(message: UUID, using: str) -> bool:
-    """Keep the sweeper from a message that is not due, until the transaction ends; whether all of it was not."""
+    """Lock the deliveries of a message that are not due until the transaction ends; return whether all were locked."""
     rows = Delivery.objects.using(using).filter(message=message)
     waiting = rows.filter(state=State.PENDING, attempts=0, due_at__gt=Now())
     return unlocked(waiting).count() == rows.count() > 0

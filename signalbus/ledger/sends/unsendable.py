@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 def keep_unsendable(signal: str, recipients: Iterable[tuple[str, str | None]], error: str, traceback: str) -> UUID:
-    """Keep a message that could not be encoded as dead deliveries, in the open transaction if there is one.
+    """Record a message that could not be encoded as dead deliveries, in the open transaction if there is one.
 
     Args:
         signal: the signal's name.
-        recipients: ids of the receivers it was meant for, with their queues; one empty id for whoever listens.
-        error: why it could not be sent.
-        traceback: where.
+        recipients: ids of its receivers, with their queues; one empty id for an open signal.
+        error: the error's text.
+        traceback: its traceback.
 
     Returns:
         The message's id.
     """
-    # Sealed, as what nobody vouches for: it can be discarded, and never be published.
+    # Sealed, like a text that was not verified: it can be discarded, and never published.
     message = StoredMessage(id=uuid7(), signal=storable(signal), text="", sealed=True, created_at=Now())
     dead = Settlement(state=State.DEAD, error=error, traceback=traceback).fields()
     insert([message], [new_delivery(message.id, receiver, queue, **dead) for receiver, queue in recipients])

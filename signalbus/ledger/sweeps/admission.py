@@ -31,7 +31,7 @@ _ADMITTED: Final = "admitted_by IS NOT NULL AND state IN ('published', 'running'
 
 
 class DueRow(NamedTuple):
-    """A row that is due, and what decides whether it is published now."""
+    """A row that is due, with the columns that decide whether it is published now."""
 
     id: UUID
     state: str
@@ -43,17 +43,17 @@ class DueRow(NamedTuple):
 
     @property
     def is_retry(self) -> bool:
-        """Whether it has run before, and is to be admitted."""
+        """Whether it has run before, and needs admission."""
         return self.state == State.PENDING and self.attempts > 0
 
     @property
     def is_released(self) -> bool:
-        """Whether it was lost before it was ever counted, with a batch or a broker."""
+        """Whether it was lost with a batch or a broker before an attempt of it was counted."""
         return self.state == State.PENDING and self.publications > 0 and not self.attempts
 
     @property
     def seconds(self) -> float:
-        """How long it is expected to run: as long as the last time; for unknown, it takes a place of its own."""
+        """Its expected run time: as long as the last run; an unknown one takes a place of its own."""
         return _seconds(self.runtime_ms)
 
 
@@ -63,11 +63,11 @@ def _seconds(runtime_ms: int | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one worker admits of one receiver's retries.
+    """The limit on one receiver's retries that one worker admits.
 
     Args:
         worker: the worker's name.
-        places: processes, or threads, that they may keep busy.
+        places: processes, or threads, that the retries may keep busy.
     """
 
     worker: str
@@ -75,10 +75,10 @@ class Share:
 
 
 class Admission:
-    """Decides which of the retries that are due are published now.
+    """Decide which of the due retries are published now.
 
     Args:
-        share: what this worker admits; None for all that is due.
+        share: the limit of this worker; None for no limit.
     """
 
     def __init__(self, share: Share | None) -> None:
@@ -108,11 +108,11 @@ class Admission:
         return True
 
     def choose(self, rows: QuerySet[Delivery], limit: int) -> list[DueRow]:
-        """Choose from rows what is published now, in their order.
+        """Return the rows to publish now, in their order.
 
         Args:
-            rows: those that are due.
-            limit: how many at most.
+            rows: the due rows.
+            limit: the maximal number.
         """
         chosen: list[DueRow] = []
         while True:
@@ -121,7 +121,7 @@ class Admission:
             chosen += [row for row in page if self.takes(row)][: limit - len(chosen)]
             if len(page) < limit or len(chosen) >= limit or len(self.full) == known:
                 return chosen
-            # What waits would else hide the rows that are due after it.
+            # Else the retries that wait would hide the rows that are due after them.
             rows = rows.exclude(state=State.PENDING, attempts__gt=0, receiver__in=list(self.full))
             rows = rows.exclude(id__in=[row.id for row in chosen])
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MARK_AFTER = 5.0  # seconds after which a marker goes after what was published, and is open
 GRACE = 10.0  # seconds in which workers get to what they have taken off the queue, as long as a batch may take
 MARK_AGAIN = 15.0  # seconds after which a marker that did not come back may be lost itself
-LONGEST_WAIT = 600.0  # seconds until what was published again and again is asked for
+LONGEST_WAIT = 600.0  # seconds, at most, until a delivery that was published again is checked
 
 # As the index's own condition says it: SQLite uses a partial index only for the same words, and never for parameters.
 _NAMES = ", ".join(f"'{state.value}'" for state in DUE_STATES)
@@ -46,20 +46,20 @@ _AWAITED = RawSQL(f"state IN ({_NAMES})", (), output_field=BooleanField())  # no
 
 
 class Publishable(NamedTuple):
-    """What is published of a delivery.
+    """The columns of a delivery that is published now.
 
     Args:
-        id: the delivery's.
-        message_id: its message's.
+        id: the delivery's id.
+        message_id: its message's id.
         receiver: its receiver's id; empty for a whole message.
-        queue: where it goes; empty for the default queue.
-        attempts: how many were made.
-        runtime_ms: how long the last one ran, if that is known.
+        queue: its queue; empty for the default queue.
+        attempts: the number of attempts.
+        runtime_ms: the run time of the last one, if it is known.
         created_at: when it was recorded, as the driver has it.
-        text: its message's.
+        text: its message's text.
         sealed: that text has not been verified.
-        signal: its message's; empty for a text that was never opened.
-        publications: how often it was lost and published again; above 0 it goes alone: it may be what ended its worker.
+        signal: its message's signal; empty for a text that was never read.
+        publications: how often it was lost and published again; above 0 it is sent alone: it may have ended its worker.
         lost: it has just been found to be lost.
         overdue: it was claimed by a worker whose lease is over.
     """
@@ -90,9 +90,9 @@ class Publishable(NamedTuple):
 
 
 def is_idle() -> bool:
-    """Whether nothing is due, and nothing that was published is open: all there is to ask, most of the time.
+    """Return whether no delivery is due, and none that was published is open: most of the time so.
 
-    One statement for what `anything_due` and `mark` ask of the ORM in three, each second in each worker.
+    One statement instead of the three ORM queries of `anything_due` and `mark`, each second in each worker.
     """
     alias = using()
     with connections[alias].cursor() as cursor:
@@ -113,32 +113,32 @@ def _look(dialect: Dialect) -> str:
 
 
 def anything_due() -> bool:
-    """Whether `take_due` would find anything: a read that takes no lock, for the many times that it would not."""
+    """Return whether `take_due` would find anything: a read without a lock, since most of the time it would not."""
     return any(rows.exists() for rows in _to_publish())
 
 
 def take_due(limit: int) -> list[Publishable]:
-    """Take deliveries that are to be published now; no other sweeper gets them meanwhile.
+    """Take the deliveries to publish now; no other sweeper gets them meanwhile.
 
     Args:
-        limit: how many at most.
+        limit: the maximal number.
 
     Returns:
-        What is to be published of each.
+        The columns to publish of each.
     """
     return take_admitted(limit, None)[0]
 
 
 def take_admitted(limit: int, share: Share | None, *, lost: bool = True) -> tuple[list[Publishable], bool]:
-    """Take deliveries that are to be published now, and of each receiver's retries no more than its share.
+    """Take the deliveries to publish now, and of each receiver's retries no more than its share.
 
     Args:
-        limit: how many at most.
-        share: what this worker admits of one receiver's retries; None for all that is due.
-        lost: also what was published, and is lost.
+        limit: the maximal number.
+        share: the limit on one receiver's retries; None for no limit.
+        lost: also take published deliveries that are lost.
 
     Returns:
-        The deliveries, as `take_due` does, and whether retries wait for those that are on their way.
+        The deliveries, as `take_due` does, and whether retries wait for those in flight.
     """
     taken: list[Publishable] = []
     with transaction.atomic(using=using()):
@@ -188,7 +188,7 @@ def _take(rows: QuerySet[Delivery], limit: int, admission: Admission) -> list[Pu
 def _publish(  # noqa: PLR0913, PLR0917 - all that is to be written about them
     dialect: Dialect, ids: Sequence[UUID], publications: int, admitted_by: str | None, lost: bool, overdue: bool
 ) -> Iterator[Publishable]:
-    """Note that locked rows are published, and return them. Raw SQL: a failing receiver pays it for each retry."""
+    """Set locked rows to published, and return them. In raw SQL, because each retry costs it."""
     keys = [dialect.key(id_) for id_ in ids]
     places = ", ".join(["%s"] * len(keys))
     with connections[using()].cursor() as cursor:
@@ -209,9 +209,9 @@ def _publish(  # noqa: PLR0913, PLR0917 - all that is to be written about them
 
 
 def recall() -> None:
-    """Ask soon for what a sweeper of 0.1 published: it waits for a quarter of an hour, in which no marker counts.
+    """Shorten the wait of rows that a sweeper of 0.1 published: a quarter of an hour, in which no marker counts.
 
-    Workers of 0.1 find no row for a newer sender's message, and let it fall. What waits longer than any of ours was
+    Workers of 0.1 find no row for a newer sender's message, and drop it. A row that waits longer than any of ours was
     published by one of their sweepers; it counts as published now.
     """
     alias = using()
@@ -224,7 +224,7 @@ def recall() -> None:
 
 
 def mark() -> list[tuple[str, datetime]]:
-    """Note for each queue that needs one that a marker is being sent through it.
+    """Record for each queue that needs a marker that one is being sent through it.
 
     Returns:
         Queues, empty for the default one, with the time to write on the marker.
@@ -233,7 +233,7 @@ def mark() -> list[tuple[str, datetime]]:
 
 
 def _queues() -> Iterator[str]:
-    """Walk over the queues in which something published has been open for a while."""
+    """Yield the queues of published deliveries that have been open for a while."""
     waiting = Delivery.objects.using(using()).filter(
         state=State.PUBLISHED, ended_at=None, due_at__lte=later(WAIT - MARK_AFTER)
     )
@@ -241,7 +241,7 @@ def _queues() -> Iterator[str]:
 
 
 def open_queues() -> Iterator[str]:
-    """Walk over the queues in which something published is open, by one look-up for each."""
+    """Yield the queues of open published deliveries, by one query for each."""
     names = Delivery.objects.using(using()).filter(state=State.PUBLISHED, ended_at=None).order_by("queue")
     queue = names.values_list("queue", flat=True).first()
     while queue is not None:
@@ -262,11 +262,11 @@ def _mark(queue: str) -> datetime | None:
 
 
 def marker_returned(queue: str, marked_at: datetime) -> None:
-    """Note that a marker came back through its queue; an old copy of one changes nothing.
+    """Record that a marker came back through its queue; an old copy of one changes nothing.
 
     Args:
-        queue: the lane that it was sent through.
-        marked_at: what was written on it.
+        queue: the queue.
+        marked_at: the time that the marker carries.
     """
     lane = Lane.objects.using(using()).filter(Q(returned_at=None) | Q(returned_at__lt=marked_at), queue=queue)
     # Markers that waited in a long queue together come back together, and prove nothing of each other. All values are
@@ -276,7 +276,7 @@ def marker_returned(queue: str, marked_at: datetime) -> None:
 
 
 def wait_anew(deliveries: Iterable[UUID]) -> None:
-    """Note that deliveries were published again where they waited already: at the end of their queue.
+    """Record that waiting deliveries were requeued at the end of their queue.
 
     Args:
         deliveries: their ids.

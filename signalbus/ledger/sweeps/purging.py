@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     from django.db.models import Model
 
-# The key that the sweepers take turns by; never purged.
+# The key whose row is the sweepers' lease to purge; never purged itself.
 TURN = UUID("d3c1a0de-6f57-4d0c-8a51-3f0f6b0f4c11")
 
 OVER = Q(state__in=CLOSED_STATES)
-# Dead from the beginning, and nobody vouches for them: they need no person. Other dead ones stay until one decides.
+# Refused texts, which need no decision of a person. Other dead deliveries stay until a person decides.
 REFUSED = Q(state=State.DEAD, message__sealed=True, message__signal="")
 
 
 def take_turn(every: float) -> bool:
-    """Ask to be the one who purges, for a while.
+    """Take the lease to purge; return False if another sweeper has it.
 
     Args:
-        every: seconds for which nobody else gets a turn.
+        every: seconds for which no other sweeper gets it.
     """
     keys = Key.objects.using(using())
     keys.get_or_create(id=TURN, defaults={"used_at": later(-every)})
@@ -39,14 +39,14 @@ def take_turn(every: float) -> bool:
 
 
 def purge(seconds: float, *, batch: int = 1000) -> int:
-    """Delete all that ended well, was skipped or discarded, or never verified, and is old; in small batches.
+    """Delete old deliveries that are done, skipped, discarded or refused, in small batches.
 
     Args:
-        seconds: how old.
-        batch: how many deliveries are looked at in one transaction.
+        seconds: the minimal age.
+        batch: the number of deliveries that one transaction reads.
 
     Returns:
-        How many deliveries.
+        The number of deleted deliveries.
     """
     purged = 0
     while count := purge_some(seconds, batch=batch):
@@ -57,16 +57,16 @@ def purge(seconds: float, *, batch: int = 1000) -> int:
 
 
 def purge_some(seconds: float, *, batch: int) -> int:
-    """Delete a batch of what `purge` deletes.
+    """Delete one batch of the deliveries that `purge` deletes.
 
-    A message goes with all its deliveries or stays with all of them: else it could not be told which are missing.
+    A message is deleted with all its deliveries or with none: else an audit could not tell which are missing.
 
     Args:
-        seconds: how old.
-        batch: how many deliveries are looked at.
+        seconds: the minimal age.
+        batch: the number of deliveries to read.
 
     Returns:
-        How many deliveries; 0 if nothing was left.
+        The number of deleted deliveries; 0 if none was left.
     """
     return _purge_batch(OVER, seconds, batch) or _purge_batch(REFUSED, seconds, batch)
 
@@ -82,7 +82,7 @@ def _purge_batch(over: Q, seconds: float, batch: int) -> int:
     whole = old.annotate(keeper=keeper).filter(keeper=None)
     with transaction.atomic(using=alias):
         messages = set(whole.values_list("message", flat=True)[:batch])
-        # Nobody waits for these locks; what was given a fresh allowance in the meantime is not among them.
+        # No transaction waits for these locks; rows that were retried by hand in the meantime are not among them.
         mine = set(unlocked(old.order_by().filter(message__in=messages)).values_list("id", flat=True))
         messages -= set(rows.filter(message__in=messages).exclude(id__in=mine).values_list("message", flat=True))
         gone = rows.filter(message__in=messages, id__in=mine)
@@ -116,14 +116,14 @@ def _delete(model: type[Model], ids: Collection[UUID], alias: str) -> int:
 
 
 def purge_keys(seconds: float, *, batch: int = 500) -> int:
-    """Delete keys that nothing has used for a while, and that nothing open stands behind.
+    """Delete keys that no sender has used for a while, and that no open delivery needs.
 
     Args:
-        seconds: how long.
-        batch: how many a transaction deletes.
+        seconds: the minimal time since the last use.
+        batch: the number of keys that one transaction deletes.
 
     Returns:
-        How many.
+        The number of deleted keys.
     """
     return sum(_purge_keys_of(ids) for ids in _stale_keys(seconds, batch))
 
@@ -137,10 +137,10 @@ def _stale_keys(seconds: float, batch: int) -> Iterator[list[UUID]]:
 
 
 def _purge_keys_of(ids: list[UUID]) -> int:
-    """Delete those of some keys that nothing stands behind.
+    """Delete those of some keys that no open delivery needs.
 
-    A sender locks its key until its commit: one that is locked is in use, and one that is locked here begins anew for
-    the sender who waits.
+    A sender locks its key until its commit: a locked key is in use, and a key that is deleted here begins anew for a
+    sender that waits for its lock.
     """
     alias = using()
     rows = Delivery.objects.using(alias)
@@ -157,7 +157,7 @@ def _purge_keys_of(ids: list[UUID]) -> int:
 
 
 def _purge_alone(seconds: float, batch: int) -> None:
-    """Delete messages whose deliveries somebody has deleted by hand; for people's commands, as it reads all of them."""
+    """Delete messages whose deliveries were deleted by hand; only for commands, because it reads all messages."""
     messages = StoredMessage.objects.using(using())
     alone = messages.filter(created_at__lte=later(-seconds), deliveries=None)
     while ids := list(alone.values_list("id", flat=True)[:batch]):
