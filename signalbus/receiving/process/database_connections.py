@@ -78,7 +78,7 @@ def discard_session(connection: BaseDatabaseWrapper) -> None:
 
 
 def close_connections() -> None:
-    """Close what this thread holds."""
+    """Close the connections of this thread."""
     try:
         connections.close_all()
     except Error:
@@ -86,7 +86,7 @@ def close_connections() -> None:
 
 
 def close_before_fork(**_kwargs: object) -> None:
-    """Close what a worker's main thread and its pools hold: children would inherit it."""
+    """Close the connections of a worker's main thread and its pools: children would inherit them."""
     close_connections()
     close_pools()
 
@@ -118,14 +118,14 @@ def drop_inherited(**_kwargs: object) -> None:
 
 
 def reset_before(sender: Task[Any, Any], **_kwargs: object) -> None:
-    """Close connections that grew too old, or broke, while there was nothing to do."""
+    """Close connections that became too old, or broke, while the worker was idle."""
     idle = time.monotonic() - getattr(_reset, "at", 0.0)
     if idle > IDLE and not sender.request.is_eager:
         close_old_connections()
 
 
 def reset_after(sender: Task[Any, Any], **_kwargs: object) -> None:
-    """Do after a task what Django does after a request."""
+    """Reset connections and caches after a task, as Django does after a request."""
     if sender.request.is_eager:
         return
     for connection in connections.all(initialized_only=True):
@@ -138,7 +138,7 @@ def reset_after(sender: Task[Any, Any], **_kwargs: object) -> None:
 
 
 def open_caches() -> None:
-    """Make the caches' clients in this context, where each receiver's own one finds them, and where they are closed.
+    """Create the caches' clients in this context, from which each receiver's context is copied.
 
     Django keeps them in a context variable: made in a receiver's context, they would be made anew for each run.
     """
@@ -153,10 +153,10 @@ def open_caches() -> None:
 
 
 def mend_connections(*, but: str | None = None) -> None:
-    """Close what a receiver left dead, in mid-query or in a transaction; leave alone what is well, or not ours.
+    """Close connections that a receiver left dead, in mid-query or in a transaction, unless the caller needs them.
 
     Args:
-        but: the alias of one that is somebody's who goes on.
+        but: the alias of a connection that the caller goes on to use.
     """
     for connection in connections.all(initialized_only=True):
         if connection.alias == but or (connection.in_atomic_block and not _is_worker()):
@@ -168,10 +168,10 @@ def mend_connections(*, but: str | None = None) -> None:
 
 
 def left_open(*, but: str | None = None) -> bool:
-    """Whether a receiver has left a transaction open: what the next one writes there would be a part of it.
+    """Return whether a receiver has left a transaction open, which the writes of the next one would be a part of.
 
     Args:
-        but: the alias of one that is somebody's who goes on.
+        but: the alias of a connection that the caller goes on to use.
     """
     for connection in opened_connections():
         if (connection.in_atomic_block or not connection.autocommit) and not (
@@ -182,12 +182,12 @@ def left_open(*, but: str | None = None) -> bool:
 
 
 def _is_worker() -> bool:
-    """Whether this is a task in a worker, around which nobody has a transaction."""
+    """Return whether this is a task in a worker, which runs in no transaction of a caller."""
     return bool(current_task) and not current_task.request.is_eager
 
 
 def _is_at_rest(connection: BaseDatabaseWrapper) -> bool:
-    """Whether nothing is under way: no query whose answer nobody has read, and no transaction."""
+    """Return whether a connection is idle: it has no query with an unread answer, and no transaction."""
     autocommit = connection.settings_dict["AUTOCOMMIT"]
     if connection.in_atomic_block or (connection.connection is not None and connection.autocommit != autocommit):
         return False
@@ -198,10 +198,10 @@ def _is_at_rest(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _has_begun(connection: BaseDatabaseWrapper) -> bool:
-    """Whether the driver is in a transaction, or would begin one, of which Django knows nothing.
+    """Return whether the driver is in a transaction, or would begin one, of which Django knows nothing.
 
-    A time limit that strikes while SQLite waits for its turn is raised as soon as it is in the transaction, before
-    Django takes note of it: nobody would end that, and nobody else could write any more.
+    A time limit that strikes while SQLite waits for its lock is raised as soon as it is in the transaction, before
+    Django notes that: the transaction would not end, and no other process could write any more.
     """
     driver: Any = connection.connection
     if driver is None:
@@ -220,16 +220,16 @@ def _drop(connection: BaseDatabaseWrapper) -> None:
     with contextlib.suppress(Error):  # it is given up anyway
         connection.close()
     connection.connection = None
-    # A block that its receiver was cut out of is nobody's any more; Django resets the rest when it connects.
+    # The atomic block of an interrupted receiver is over; Django resets the rest when it connects.
     connection.in_atomic_block = connection.closed_in_transaction = False
 
 
 def reject_broken(connection: BaseDatabaseWrapper, former: BaseException | None = None, *, begun: bool = False) -> None:
-    """Fail where a commit would quietly roll back: the receiver asked for that, or caught an error in its transaction.
+    """Raise if a commit would silently roll back: the receiver asked for that, or caught an error in its transaction.
 
     Args:
-        connection: the one that its transaction is on.
-        former: what `rollback_error` said before the receiver ran.
+        connection: the connection of its transaction.
+        former: the value of `rollback_error` before the receiver ran.
         begun: the database has begun that transaction, so that it must not be without one.
     """
     if not (_is_broken(connection) or (begun and pg_status(connection) == PG_IDLE)):
@@ -271,11 +271,11 @@ def kept_usable(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 
 def _is_broken(connection: BaseDatabaseWrapper) -> bool:
-    """Whether an open transaction can only be rolled back, or is in mid-query."""
+    """Return whether an open transaction can only be rolled back, or is in mid-query."""
     return connection.needs_rollback or _is_broken_for_database(connection)
 
 
 def _is_broken_for_database(connection: BaseDatabaseWrapper) -> bool:
-    """Whether a transaction is lost whatever Django makes of it."""
+    """Return whether a transaction is lost whatever Django makes of it."""
     closed = connection.connection is None or is_closed_by_driver(connection)
     return closed or pg_status(connection) not in {None, PG_IDLE, PG_IN_TRANSACTION}

@@ -7,7 +7,7 @@ import time
 
 from signalbus.compat.celery_internals import is_child_exiting, is_worker_terminating
 
-PATIENCE = 0.5  # seconds for the main process to say that it ends: its children may hear of it first
+PATIENCE = 0.5  # seconds for the main process to note its shutdown: its children may notice it first
 
 # A byte that the main process shares with its children: mapped before they are forked.
 _shared = mmap.mmap(-1, 1)
@@ -19,17 +19,17 @@ def tell_children(**_kwargs: object) -> None:
 
 
 def has_begun() -> bool:
-    """Whether the worker has been told to shut down; in its main process."""
+    """Return whether the worker has been told to shut down; in its main process."""
     return bool(_shared[0]) or is_worker_terminating()
 
 
 def was_cut_off() -> bool:
-    """Whether what has just failed here was ended by a signal, and did not fail by itself."""
+    """Return whether the run that has just failed here was ended by a process signal, and did not fail by itself."""
     return is_child_exiting() or is_worker_terminating()
 
 
 def is_shutting_down() -> bool:
-    """Whether the worker shuts down. If not, somebody has killed a child, for what its receiver does perhaps."""
+    """Return whether the worker shuts down; if not, a child was killed, perhaps because of its receiver."""
     if is_worker_terminating():
         return True
     patience = time.monotonic() + PATIENCE

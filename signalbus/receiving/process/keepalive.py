@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-# Any role may set these for its own sessions. Keepalives find who vanished from an idle connection, the user timeout
-# who did not take an answer, the interval who vanished while a query runs; a unix socket heeds only that one.
+# Any role may set these for its own sessions. Keepalives detect a vanished client of an idle connection, the user
+# timeout one that does not take an answer, the interval one that vanished while a query runs; only the last applies to
+# a unix socket.
 SETTINGS = {
     "tcp_keepalives_idle": "10s",
     "tcp_keepalives_interval": "5s",
@@ -26,7 +27,7 @@ SETTINGS = {
     "tcp_user_timeout": "20s",
     "client_connection_check_interval": "5s",
 }
-# Those that this server has, and that nobody has chosen for this client, role or database.
+# The settings that this server has, and that were not set for this client, role or database.
 STATEMENT = """
     SELECT set_config(asked.name, asked.wanted, false)
     FROM unnest(%s::text[], %s::text[]) AS asked(name, wanted) JOIN pg_settings USING (name)
@@ -40,7 +41,7 @@ def listen() -> None:
 
 
 def _prepare(connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:
-    """Set what makes a server notice that its client is gone; all else works without it."""
+    """Set keepalive on a new connection; if that fails, the connection works without it."""
     if connection.vendor != "postgresql":
         return
     try:

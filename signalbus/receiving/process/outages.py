@@ -9,14 +9,14 @@ import time
 logger: logging.Logger = logging.getLogger("signalbus")
 
 QUIET = 20.0  # seconds without a failure after which it is over: some of what fails is tried every 15
-AGAIN = 300.0  # seconds after which what goes on is told of again
+AGAIN = 300.0  # seconds after which an outage that goes on is logged again
 
 
 class Trouble:
-    """One kind of work of this process that may fail for a while.
+    """The outages of one kind of work of this process.
 
     Args:
-        what: what is said of a failure.
+        what: the text that is logged for a failure.
     """
 
     def __init__(self, what: str) -> None:
@@ -29,11 +29,11 @@ class Trouble:
         self._count = 0
 
     def met(self, error: BaseException, *, expected: bool) -> None:
-        """Note a failure; the first is told of, and the first of each kind.
+        """Count a failure; log the first one, and the first of each kind.
 
         Args:
-            error: what was raised.
-            expected: it says all that there is to know; else its traceback is shown.
+            error: the exception.
+            expected: log its message alone; else with its traceback.
         """
         with self._lock:
             now = time.monotonic()
@@ -51,7 +51,7 @@ class Trouble:
                 logger.error("%s (%d so far)", self._what, self._count, exc_info=error)
 
     def went_well(self) -> None:
-        """Note a success: after a while without a failure, it is over."""
+        """Note a success; after a while without a failure, log the end of the outage."""
         if self._since is None:
             return
         with self._lock:

@@ -55,20 +55,20 @@ def cancel_query(connection: BaseDatabaseWrapper) -> None:
 
 
 def pg_status(connection: BaseDatabaseWrapper) -> int | None:
-    """Return libpq's word on a connection; None where there is none."""
+    """Return libpq's state of a connection; None if it has none."""
     if connection.connection is None or connection.vendor != "postgresql":
         return None
     return int(connection.connection.info.transaction_status)
 
 
 def is_closed_by_driver(connection: BaseDatabaseWrapper) -> bool:
-    """Say whether PyMySQL has closed a connection that Django takes for open, as it does in the middle of a query."""
+    """Return whether PyMySQL has closed a connection that Django takes for open, as it does when a query is cut off."""
     driver: Any = connection.connection
     return connection.vendor == "mysql" and driver is not None and not getattr(driver, "open", True)
 
 
 def _is_lost(connection: BaseDatabaseWrapper) -> bool:
-    """Say whether a driver for MariaDB or MySQL has given a connection up: interrupted, or after ``read_timeout``."""
+    """Return whether a driver for MariaDB or MySQL has given a connection up: interrupted or after ``read_timeout``."""
     if connection.vendor != "mysql" or connection.connection is None:
         return False
     # mysqlclient does not close it; that it is unusable is asked only after an error that may mean so.

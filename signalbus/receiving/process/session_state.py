@@ -35,7 +35,7 @@ _STATEMENT: Final = re.compile(
     r"|pragma\b|attach\b|detach\b|use\b|lock\s+tables?\b|flush\b|handler\b)"
 )
 _COMMENT: Final = re.compile(r"/\*.*?\*/|(?:--|#)[^\n]*", re.DOTALL)
-# What does so in any statement: calls of functions, and temporary tables that are made by their schema.
+# The same anywhere in a statement: calls of functions, and temporary tables that are made by their schema.
 _ANYWHERE: Final = re.compile(
     r"\bpg_(?:try_)?advisory_lock(?:_shared)?\s*\(|\b(?:get_lock|dblink_connect(?:_u)?|lo_open|setseed|set_limit)\s*\("
     r"|\bcreate\s+table\s+(?:if\s+not\s+exists\s+)?(?:pg_)?temp\.|\binto\s+temp(?:orary)?\s"
@@ -57,7 +57,7 @@ _local = _Sessions()
 
 
 def listen() -> None:
-    """Look at the statements of each connection that this process, and those that it forks, open from now on."""
+    """Inspect the statements of each connection that this process, and those that it forks, open from now on."""
     connection_created.connect(_attach, dispatch_uid="signalbus.session_state")
 
 
@@ -77,7 +77,7 @@ def _look(execute: Callable[..., Any], sql: Any, params: Any, many: bool, contex
 
 
 def leaves_traces(sql: str, connection: Any) -> bool:
-    """Say whether a statement changes the session of a connection, and nobody changes it back.
+    """Return whether a statement changes the session of a connection, and is not undone later.
 
     A tenant library (django-tenants) sets the ``search_path`` by itself whenever the schema of its connection changes.
     """
@@ -87,7 +87,7 @@ def leaves_traces(sql: str, connection: Any) -> bool:
 
 
 def changes_session(sql: str) -> bool:
-    """Say whether a statement changes the database session beyond its transaction."""
+    """Return whether a statement changes the database session beyond its transaction."""
     # The texts of bulk inserts are long, and seldom the same.
     return _known_change(sql) if len(sql) <= MOST_REMEMBERED else _is_change(sql)
 
@@ -119,7 +119,7 @@ def text_of(sql: Any, connection: Any) -> str:
 
 
 def note_change(connection: BaseDatabaseWrapper) -> None:
-    """Have a connection closed after the run."""
+    """Note that the session of a connection was changed, so that it is closed after the run."""
     if _local.changed is None:
         _local.changed = []
     if connection not in _local.changed:
@@ -127,13 +127,13 @@ def note_change(connection: BaseDatabaseWrapper) -> None:
 
 
 def forget_change(connection: BaseDatabaseWrapper) -> None:
-    """Keep a connection: its session is fresh, or was not changed after all."""
+    """Note that the session of a connection is fresh, or was not changed after all."""
     if _local.changed is not None and connection in _local.changed:
         _local.changed.remove(connection)
 
 
 def is_changed(connection: BaseDatabaseWrapper) -> bool:
-    """Say whether the session of a connection was changed, and will be closed."""
+    """Return whether the session of a connection was changed, and will be closed."""
     return _local.changed is not None and connection in _local.changed
 
 
@@ -141,7 +141,7 @@ def end_changed_sessions(*, but: BaseDatabaseWrapper | None = None) -> None:
     """Close the connections of this thread whose session was changed since the last call; outside of transactions.
 
     Args:
-        but: one in whose transaction others go on; it is left to a later call.
+        but: a connection whose transaction goes on; it is left to a later call.
     """
     if not _local.changed:
         return
@@ -177,9 +177,9 @@ def _set_schema(connection: Any, schema: str | None) -> None:
 
 @lru_cache(maxsize=1)
 def has_schemas() -> bool:
-    """Say whether a database of the host's is a tenant library's, which keeps a schema on each connection.
+    """Return whether the host has a database of a tenant library, which keeps a schema on each connection.
 
-    The backends' classes are asked: to make a connection of each database would do so for those that nobody uses.
+    The classes of the backends are asked: connections would be made for databases that this process does not use.
     """
     return any(_keeps_schema(settings["ENGINE"]) for settings in connections.settings.values())
 

@@ -27,7 +27,7 @@ RECEIVED = f"{LINE_OF_START}: %(addresses)s"
 
 
 class _Outcomes(threading.local):
-    """What became of the deliveries of the Celery message that this thread works on; None where nobody asks."""
+    """The outcomes of the deliveries of this thread's Celery message; None if they are not logged."""
 
     noted: list[tuple[str, str]] | None = None
 
@@ -41,7 +41,7 @@ def begin() -> None:
 
 
 def note(signal: str, receiver: str, outcome: str) -> None:
-    """Note what became of a delivery.
+    """Note the outcome of a delivery.
 
     Args:
         signal: its name.
@@ -60,10 +60,10 @@ def note_requeued(texts: Iterable[object]) -> None:
 
 
 class Completed(logging.Filter):
-    """Completes Celery's lines about our task. Lets every record pass."""
+    """Complete Celery's log lines about our task; let every record pass."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Name the signals and receivers that a line is about, and say what became of them."""
+        """Add the signals, receivers and outcomes to a line."""
         context = record.args
         if isinstance(context, dict) and context.get("name") == TASK_NAME:
             if record.msg == LINE_OF_END:
@@ -102,10 +102,10 @@ _texts = _Texts()
 
 
 def about(payload: object) -> None:
-    """Remember what Celery is going to log as received, if it is.
+    """Remember the texts of the message that Celery will log as received, if it logs that.
 
     Args:
-        payload: a Celery message's; whoever can write to the broker chose it.
+        payload: the Celery message's payload; any writer to the broker may have chosen it.
     """
     if not logger_of_starts.isEnabledFor(logging.INFO):
         return

@@ -20,16 +20,16 @@ from signalbus.transport import progress
 def deliver(
     texts: object, *, queue: str | None = None, redelivered: bool = False, ticket: progress.Ticket | None = None
 ) -> None:
-    """Deliver what one Celery message holds.
+    """Deliver the texts of one Celery message.
 
     Args:
-        texts: a list of signed texts; whoever can write to the broker chose it.
+        texts: a list of signed texts; any writer to the broker may have chosen it.
         queue: the queue it came through, or None for the default one.
-        redelivered: the broker gave it out before, and its worker was lost or stopped.
-        ticket: where the main process looks how far this has come; None if it does not.
+        redelivered: the broker has redelivered it, because its worker was lost or stopped.
+        ticket: the sheet on which the main process watches the progress; None if it does not.
 
     Raises:
-        Exception: such as the ledger's DatabaseError; the Celery message must be given back to the broker.
+        Exception: such as the ledger's DatabaseError; the Celery message must be requeued.
     """
     task_log.begin()
     end_changed_sessions()  # of a host's task or handler that ran on this thread before
@@ -53,7 +53,7 @@ def _deliver_each(texts: list[object], queue: str | None, told: progress.Progres
         over = index > 0 and time.monotonic() > deadline
         rest = range(index, len(texts) if over else index + 1)
         if not told.begin(*rest):
-            break  # somebody else gets what has not begun
+            break  # the texts that have not begun were requeued
         if over:
             if returned(queue, texts[index:]):
                 told.end(*rest)
@@ -66,7 +66,7 @@ def _deliver_each(texts: list[object], queue: str | None, told: progress.Progres
             if message is not None:
                 deliver_message(message, queue, deadline, group, redelivered=redelivered, alone=alone)
         except (DataError, UnicodeError) as error:
-            # The database's word on this text, not on its own state: to try again would be to try for ever.
+            # The error is about this text, not about the database's state: a retry would fail for ever.
             refuse(text, f"the ledger cannot hold it: {error}", queue, error)
             group.drop_text()
         if len(group) > company:

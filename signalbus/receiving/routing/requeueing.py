@@ -26,7 +26,7 @@ logger: logging.Logger = logging.getLogger("signalbus")
 
 
 def returned(queue: str | None, texts: Sequence[Any]) -> bool:
-    """Return the rest of a batch to the queue, so that one batch does not keep a worker from everybody else."""
+    """Requeue the rest of a batch, so that it does not occupy a worker for too long; return whether that worked."""
     for text in texts:
         if not isinstance(text, str):
             open_text(text, queue)  # refuses it
@@ -48,13 +48,13 @@ def returned(queue: str | None, texts: Sequence[Any]) -> bool:
 def _messages_in(texts: Sequence[Any]) -> list[Message]:
     messages = []
     for text in texts:
-        with contextlib.suppress(TextError, TypeError):  # whoever takes it off the queue deals with it
+        with contextlib.suppress(TextError, TypeError):  # the worker that receives it refuses it
             messages.append(from_body(conf.signer().verify(text)))
     return messages
 
 
 def _wait_anew(messages: Sequence[Message]) -> None:
-    """Note that deliveries stand at the end of their queue: else the markers before them would prove them lost."""
+    """Record that deliveries are at the end of their queue: else the markers before them would prove them lost."""
     waiting = [
         delivery_id(message.id, recipient)
         for message in messages
@@ -66,5 +66,5 @@ def _wait_anew(messages: Sequence[Message]) -> None:
 
 
 def returned_rest(message: Message, recipients: Sequence[str], queue: str | None) -> bool:
-    """Return a message to the queue for those it has not reached: a slow receiver must not use up another's time."""
+    """Requeue a message for its remaining recipients: a slow receiver must not use up another's time."""
     return returned(queue, [publisher.sign(to_body(message.for_recipients(recipients)))])

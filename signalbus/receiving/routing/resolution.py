@@ -59,7 +59,7 @@ def deliver_message(  # noqa: PLR0913 - what the Celery message and its batch sa
 def _deliver_each(
     message: Message, known: dict[str, Receiver], queue: str | None, deadline: float, group: Group
 ) -> None:
-    """Deliver a message to several, one after the other; who waits for too long behind one of them goes elsewhere."""
+    """Deliver a message to several receivers in order; requeue it for those that wait too long behind one of them."""
     recipients = message.recipients or ()
     places = {recipient: place for place, recipient in enumerate(recipients) if recipient in known}
     told = group.divide(len(recipients))
@@ -68,7 +68,7 @@ def _deliver_each(
         over = index > 0 and time.monotonic() > deadline
         rest = list(known)[index:] if over else [recipient]
         if not told.begin(*(places[each] for each in rest)):
-            return  # somebody else gets those that have not begun
+            return  # the deliveries that have not begun were requeued
         if over:
             if returned_rest(message, rest, queue):
                 told.end(*(places[each] for each in rest))
@@ -82,7 +82,7 @@ def _deliver_each(
 
 
 def _known(signal: Any, message: Message, recipients: Sequence[str], queue: str | None) -> dict[str, Receiver]:
-    """Find the receivers that a message names, and park its deliveries to those that are not known here."""
+    """Return the receivers that a message names, and park its deliveries to unknown ones."""
     known = {}
     unknown = []
     for recipient in recipients:
@@ -98,7 +98,7 @@ def _known(signal: Any, message: Message, recipients: Sequence[str], queue: str 
 
 
 def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -> None:
-    """Keep deliveries whose worker was lost in company, so that the one that ended it comes again alone."""
+    """Let the sweeper publish each delivery of a lost batch alone, because one of them may have ended its worker."""
     for recipient in recipients:
         task_log.note(message.signal, recipient, task_log.ALONE)
     if message.recorded:
@@ -108,7 +108,7 @@ def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -
 
 
 def _expand(message: Message, receivers: Sequence[Receiver], queue: str | None) -> None:
-    """Replace the delivery of an open message by one for each receiver that was found for it here."""
+    """Replace the delivery of an open message by one for each receiver that is resolved here."""
     if not receivers:
         nobody = SignalBusError("no receiver listens to it here: deploy one, then retry the delivery")
         if ledger.skip(message, queue, str(nobody)):
@@ -123,7 +123,7 @@ def _expand(message: Message, receivers: Sequence[Receiver], queue: str | None) 
 def _deliver_found(
     message: Message, receivers: Sequence[Receiver], queue: str | None, deadline: float, group: Group
 ) -> None:
-    """Deliver an open message without rows to the receivers of this queue, and send it on to those of other queues."""
+    """Deliver an open message without rows to the receivers of this queue, and publish it for those of other queues."""
     here = {receiver.id: receiver for receiver in receivers if receiver.queue in {None, queue}}
     for receiver in receivers:
         if receiver.id not in here:

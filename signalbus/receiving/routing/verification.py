@@ -27,9 +27,9 @@ logger: logging.Logger = logging.getLogger("signalbus")
 
 
 def open_text(text: object, queue: str | None) -> Message | None:
-    """Verify and parse a text; what cannot be opened is kept as the design says, and never run."""
+    """Verify and parse a text; park or quarantine one that fails, and return None."""
     if isinstance(text, str) and "\x00" in text:
-        # No signer writes one, and PostgreSQL could not keep it, whoever's key it names.
+        # No signer writes one, and PostgreSQL could not store it, whichever key it names.
         refuse(text, "Garbage: it holds a NUL character", queue)
         return None
     try:
@@ -59,17 +59,17 @@ def _park(text: str, error: TextError, queue: str | None, *, sealed: bool) -> No
 
 
 def refuse(text: object, reason: str, queue: str | None, error: Exception | None = None) -> None:
-    """Keep a text as a dead letter that no worker will ever run.
+    """Quarantine a text as a dead letter that no worker will ever run.
 
     Args:
-        text: what came; whoever can write to the broker chose it.
-        reason: what stands against it.
-        queue: where it came from.
-        error: what was raised, if anything was.
+        text: the text; any writer to the broker may have chosen it.
+        reason: the reason of the refusal.
+        queue: the queue that it came from.
+        error: the exception, if there was one.
     """
     # Not repr(): nested deep enough, its end is a RecursionError.
     shown = text if isinstance(text, str) else reprlib.repr(text)
-    # The text is somebody else's: its repr keeps its line breaks from forging lines of a log.
+    # The text may be an attacker's: its repr keeps its line breaks from forging lines of a log.
     logger.error("signalbus refused a text (%s): %r", reason, shown[:200])
     refused = ledger.refuse(shown, reason, queue)
     error = error or SignalBusError(reason)

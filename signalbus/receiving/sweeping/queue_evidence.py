@@ -24,17 +24,17 @@ NO_QUEUE = "404"  # of AMQP, where it is the error's code, and of kombu for Redi
 
 
 def ask_queues(patience: float) -> tuple[ledger.Evidence, list[str]]:
-    """Ask each queue, and wait until what was published before can be told to be lost or not.
+    """Send markers through the queues, and wait until they prove which published deliveries are lost.
 
-    A marker is sent through each queue, which a worker sends back, and another ten seconds later: what a worker had
-    fetched and not begun by the first is not lost. Of a queue that is empty, and of whose messages no
-    worker holds any, nothing else need be asked: so lost messages are found where no worker runs, too.
+    A worker returns the marker of each queue, and another one ten seconds later: a message that a worker had prefetched
+    and not begun when the first came is not lost. A queue that is empty, and has no message in flight, needs no marker:
+    so lost messages are found even if no worker runs.
 
     Args:
-        patience: seconds to wait at most; with 0 nothing is asked.
+        patience: seconds to wait at most; with 0 no marker is sent.
 
     Returns:
-        What the queues testify, and those that did not answer.
+        The evidence, and the queues that did not answer.
     """
     asked_at = time.monotonic()
     queues = ledger.waiting_queues() if patience else []
@@ -66,7 +66,7 @@ def _ages(asked_at: float, patience: float) -> Iterator[float]:
 
 
 def _holds_nothing(queue: str) -> bool:
-    """Whether a queue is empty, and nobody holds a message that came out of it; False if the broker does not tell."""
+    """Return whether a queue is empty, and none of its messages is in flight; False if the broker does not tell."""
     app = celery.get_app()
     name = queue or celery.default_queue()
     with app.connection_for_read(transport_options=celery.transport_options(app)) as connection:
@@ -74,7 +74,7 @@ def _holds_nothing(queue: str) -> bool:
         try:
             channel: Any = connection.default_channel
             if connection.transport.driver_type == "redis" and channel.client.hlen(channel.unacked_key):
-                return False  # what workers hold, of whichever queue, stands there until they acknowledge it
+                return False  # messages in flight, of whichever queue, are there until they are acknowledged
             declared = channel.queue_declare(name, passive=True)
         except ChannelError as error:
             return NO_QUEUE in {str(error.code), str(error.reply_code)}

@@ -18,7 +18,7 @@ LOOK_SECONDS = 2.0  # between two looks; one reads the time of change of each fi
 
 
 class StaleCode:
-    """Remembers when the source files of this process were changed last."""
+    """The times at which the source files of this process were changed last."""
 
     def __init__(self) -> None:
         self._changed_at: dict[str, int] = {}

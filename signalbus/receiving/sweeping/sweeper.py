@@ -52,7 +52,7 @@ FORK_SECONDS = 5.0  # that a fork waits for the batch under way: longer than one
 
 
 class LostTally:
-    """How many lost deliveries were published again since that was last told."""
+    """The number of lost deliveries that were published again since the last line of the log about them."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -62,7 +62,7 @@ class LostTally:
         self._count += sum(row.lost for row in rows)
 
     def tell(self) -> None:
-        """Say the number in one line of the log, if there were any."""
+        """Log the number in one line, if there were any."""
         count, self._count = self._count, 0
         if count:
             logger.warning(
@@ -75,13 +75,13 @@ _lost = LostTally()  # of this process's sweeper
 
 
 def sweep() -> int:
-    """Publish all that is due now.
+    """Publish all deliveries that are due now.
 
     Returns:
-        How many deliveries were published.
+        The number of published deliveries.
 
     Raises:
-        PublishError: the broker did not take some; they and what was not tried are due again soon.
+        PublishError: the broker did not take some; all that are not published are due again soon.
         DatabaseError: the ledger could not be read.
     """
     try:
@@ -95,14 +95,14 @@ def sweep() -> int:
 
 
 def _sweep_some(share: ledger.Share | None = None, *, lost: bool = True) -> tuple[int, float | None]:
-    """Publish a batch of what is due, of each receiver's retries its share.
+    """Publish a batch of due deliveries, and of each receiver's retries its share.
 
     Args:
-        share: what this worker admits of one receiver's retries; None for all that is due.
-        lost: also what was published, and is lost.
+        share: the limit on one receiver's retries; None for no limit.
+        lost: also publish deliveries that were published, and are lost.
 
     Returns:
-        How many deliveries that were, and in how many seconds to go on; None if nothing more is to be done now.
+        The number of published deliveries, and the seconds until the next batch; None if no more are due now.
     """
     began = time.monotonic()
     rows, waiting = ledger.take_admitted(BATCH, share, lost=lost)
@@ -115,7 +115,7 @@ def _sweep_some(share: ledger.Share | None = None, *, lost: bool = True) -> tupl
 
 
 def _text(row: ledger.Publishable) -> str | None:
-    """Return what to publish for a row; None if it has been dealt with here. One bad row must not stop the others."""
+    """Return the text to publish for a row; None if there is none. One bad row must not stop the others."""
     try:
         body = conf.signer().verify(row.text) if row.sealed else row.text
         if marker_from(body) is not None:  # parked by a worker of 0.1, which could not read it
@@ -151,8 +151,8 @@ def _tell(kind: Kind, row: ledger.Publishable, error: Exception | None = None) -
 def _publish(due: Sequence[tuple[ledger.Publishable, str]]) -> int:
     """Publish rows by queue, several in one Celery message, all of a kind in one round trip.
 
-    Each that was lost before goes alone, so that it takes no other along if it ends its worker; and each slow retry, so
-    that no other waits behind it.
+    A delivery that was lost before is sent alone, because it may end its worker; so is a slow retry, so that no other
+    delivery waits behind it.
     """
     groups: dict[tuple[str, int], list[tuple[ledger.Publishable, str]]] = {}
     for row, text in due:
@@ -183,14 +183,14 @@ def _publish(due: Sequence[tuple[ledger.Publishable, str]]) -> int:
 
 
 def _companions(row: ledger.Publishable) -> int:
-    """Return how many deliveries may be in the Celery message of a row."""
+    """Return the maximal number of deliveries in the Celery message of a row."""
     if row.publications or (row.attempts and (row.runtime_ms is None or row.runtime_ms > SLOW_MS)):
         return 1
     return RETRIES_TOGETHER if row.attempts else publisher.MAX_TEXTS
 
 
 def mark() -> None:
-    """Send a marker through each queue that needs one; who gets it back learns what is lost.
+    """Send a marker through each queue that needs one; when it comes back, lost deliveries can be found.
 
     Raises:
         PublishError: the broker did not take it.
@@ -201,17 +201,17 @@ def mark() -> None:
 
 
 class Purge:
-    """One of the sweepers at a time clears away what is over, a batch after each sweep, until its turn ends."""
+    """Purge closed messages, a batch after each sweep, while this sweeper has the lease to do so."""
 
     def __init__(self) -> None:
         self._next_at = 0.0
         self._until = 0.0
 
     def step(self) -> bool:
-        """Delete a batch, if it is this one's turn.
+        """Delete a batch, if this sweeper has the lease.
 
         Returns:
-            Whether there may be more.
+            Whether there may be more to delete.
 
         Raises:
             DatabaseError: the ledger could not be reached.
@@ -282,7 +282,7 @@ class Sweeper(threading.Thread):
         _hold_while_forking()
 
     def run(self) -> None:
-        """Sweep until stopped; what goes wrong is logged, and tried again."""
+        """Sweep until stopped; log errors, and try again."""
         use_no_pools()
         for connection in connections.all():
             connection.inc_thread_sharing()  # who forks closes them
@@ -302,7 +302,7 @@ class Sweeper(threading.Thread):
             close_connections()
 
     def _wait(self, pause: float) -> bool:
-        """Wait for so many seconds, or until there is something to do; return False if that is to stop.
+        """Wait for so many seconds, or until there is work to do; return False if the sweeper is to stop.
 
         While retries wait for their share of this worker, it ends as soon as the worker has nothing else to do.
         """
@@ -319,7 +319,7 @@ class Sweeper(threading.Thread):
         return not self._is_told_to_stop
 
     def _sweep(self) -> float:
-        """Publish a batch; return in how many seconds to go on."""
+        """Publish a batch; return the seconds until the next one."""
         follows, self._retries_wait = self._retries_wait, False
         try:
             again = losses.settle()
@@ -352,10 +352,10 @@ class Sweeper(threading.Thread):
         return self._interval
 
     def _mark(self) -> bool:
-        """Send markers, if some are due; not at each of the sweeps that follow each other while retries wait.
+        """Send markers that are due, but not at each of the quick sweeps while retries wait.
 
         Returns:
-            Whether it was time to look.
+            Whether it was time for that.
         """
         now = time.monotonic()
         if now < self._mark_at:

@@ -25,7 +25,7 @@ logger: logging.Logger = logging.getLogger("signalbus")
 
 
 def connect() -> None:
-    """Listen to what Celery announces in its workers."""
+    """Connect to Celery's signals in workers."""
     signals.worker_init.connect(_join, dispatch_uid="signalbus.join")
     signals.worker_before_create_process.connect(
         database_connections.close_before_fork, dispatch_uid="signalbus.close_before_fork"
@@ -41,8 +41,9 @@ def _join(sender: Any, **_kwargs: object) -> None:
 
 
 class BusStep(bootsteps.StartStopStep):
-    """What the bus does in a worker's main process. A step, because an error in it ends the worker; in a handler of
-    Celery's signals it would vanish.
+    """The start and stop of the bus in a worker's main process.
+
+    It is a bootstep, because an error in it ends the worker; Celery ignores an error in a handler of its signals.
     """
 
     requires: tuple[str, ...] = ("celery.worker.components:Pool",)
@@ -86,16 +87,16 @@ class BusStep(bootsteps.StartStopStep):
 
 
 def _say_once(app: Any) -> None:
-    """Leave our records to the host's own handlers, where it has configured our logger: not to Celery's as well.
+    """Do not pass our log records on to Celery's handlers, if the host has configured our logger with its own.
 
-    Celery puts its handler at the root in place of the host's, unless it is told not to.
+    Celery replaces the host's handlers of the root logger by its own, by default.
     """
     if logger.handlers and app.conf.worker_hijack_root_logger and not signals.setup_logging.receivers:
         logger.propagate = False
 
 
 def _check_content(worker: Any) -> None:
-    """Refuse to run where Celery would drop each signal, unread."""
+    """Refuse to run if Celery would drop each message unread."""
     accepted = worker.app.conf.accept_content
     if not {"json", "application/json"} & set(accepted):
         raise ConfigurationError(
@@ -105,7 +106,7 @@ def _check_content(worker: Any) -> None:
 
 
 def _check_tables() -> None:
-    """Refuse to run without the ledger's tables: what fails could not be kept."""
+    """Refuse to run without the ledger's tables: failures could not be recorded."""
     connection = connections[ledger.using()]
     try:
         tables = connection.introspection.table_names()
@@ -134,7 +135,7 @@ def _prepare_own(worker: Any) -> None:
     if not names_queues(worker.app):
         _consume_receivers_queues(worker.app)
     if not worker.app.conf.worker_enable_remote_control:
-        # Both listen to what any writer on the broker says, and one such message can end a worker.
+        # Both read messages that any writer to the broker can send, and one such message can end a worker.
         worker.options["without_gossip"] = worker.options["without_mingle"] = True
     # A host's app has Celery's own fixup for what these do.
     signals.beat_embedded_init.connect(database_connections.drop_inherited, dispatch_uid="signalbus.drop_inherited")
@@ -143,14 +144,14 @@ def _prepare_own(worker: Any) -> None:
 
 
 def _consume_receivers_queues(app: Any) -> None:
-    """Consume each queue that a receiver names, declared as who sends declares it: RabbitMQ refuses any difference."""
+    """Consume each queue that a receiver names, declared as the sender declares it: RabbitMQ refuses any difference."""
     queues = app.amqp.queues
     for name in registry.queues():
         queues.select_add(queues[name] if name in queues else queues.new_missing(name))
 
 
 def _warn_of_other_queues(app: Any) -> None:
-    """Warn where this worker consumes no queue that a signal could come through, as with a wrong ``-Q``."""
+    """Warn if this worker consumes no queue of any receiver, as with a wrong ``-Q``."""
     ours = {celery.default_queue(), *registry.queues()}
     consumed = set(app.amqp.queues.consume_from)
     if ours.isdisjoint(consumed):

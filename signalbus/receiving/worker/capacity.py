@@ -34,10 +34,10 @@ logger: logging.Logger = logging.getLogger("signalbus")
 
 
 def claim(worker: Any) -> None:
-    """Make a worker claim its messages from Redis, if that is where they are, before it connects.
+    """Make a worker claim its messages from Redis, if that is its broker, before it connects.
 
     Args:
-        worker: Celery's; it has a pool and a consumer, and has started the pool.
+        worker: Celery's worker, which has started its pool, and has a consumer.
     """
     consumer = worker.consumer
     if not kombu_transport.can_claim(worker.app.connection_for_read()):
@@ -56,10 +56,10 @@ def claim(worker: Any) -> None:
 
 
 class WorkersWork(Work):
-    """A worker's.
+    """The work of a Celery worker, as the transport asks for it.
 
     Args:
-        worker: Celery's.
+        worker: Celery's worker.
     """
 
     task = TASK_NAME
@@ -69,36 +69,37 @@ class WorkersWork(Work):
         self._dropped: set[str] = set()  # what had a time to wait for when the connection was lost: Celery forgets it
 
     def free(self) -> int:
-        """Return how many of the pool's places are free."""
+        """Return the number of free processes or threads of the pool."""
         places = self._worker.max_concurrency or self._worker.pool.num_processes
         return int(places) - taken()
 
     def under_way(self) -> set[str]:
-        """Return the delivery tags of what runs, waits or is scheduled."""
+        """Return the delivery tags of messages that run, wait or are scheduled."""
         return requests()
 
     def for_some(self, text: str, places: Sequence[int], count: int) -> str | None:
-        """Return a text for some of its recipients alone, signed anew; None if it is not one for so many."""
+        """Return a text for some of its recipients, signed anew; None if it has not as many recipients as given."""
         try:
             message = from_body(conf.signer().verify(text))
         except (TextError, TypeError):
-            return None  # whoever takes it off the queue deals with it
+            return None  # the worker that receives it refuses it
         recipients = _recipients(message)
         if len(recipients) != count:
             return None
         return publisher.sign(to_body(message.for_recipients([recipients[place] for place in places])))
 
     def given_up(self, tags: Collection[str]) -> set[str]:
-        """Return those of some delivery tags that no child and no thread has begun, or will.
+        """Return those of some delivery tags that no child and no thread has begun or will begin.
 
-        Not what has ended while the children were heard either: its acknowledgement waits for the event loop.
+        A message that has ended while the children reported is not among them: its acknowledgement waits for the event
+        loop.
         """
         pool = self._worker.pool
         known, begun = requests(), running()
         if is_prefork(pool):
             wait_until_accepted(pool, ACCEPT_SECONDS)
         elif self._worker.blueprint.state == bootsteps.RUN:  # type: ignore[attr-defined]
-            # A thread may have one in its queue, and nobody can take it from there.
+            # A thread may have one in its queue, from which it cannot be removed.
             self._dropped = (self._dropped | scheduled()) & set(tags)
             return self._dropped - begun
         ended = known - requests()
@@ -106,7 +107,7 @@ class WorkersWork(Work):
 
 
 def _recipients(message: Message) -> tuple[str, ...]:
-    """Return whom a message names; of an open message, whom the children of this process find for it."""
+    """Return the recipients of a message; for an open message those that the children of this process resolve."""
     if message.recipients is not None:
         return message.recipients
     signal = registry.signal(message.signal)

@@ -30,7 +30,7 @@ SHOWN = 500  # characters, or bytes, of what is refused
 
 
 class SealedRequest(Request):
-    """A request whose arguments go to a child once, as the text that they came in.
+    """A request that sends its arguments to a child once, as their original text.
 
     Celery pickles them a second time, for `request.args`, which the child fills in anyway; nested a few hundred deep,
     they end the main process there.
@@ -38,15 +38,15 @@ class SealedRequest(Request):
 
     @property
     def request_dict(self) -> dict[str, Any]:
-        """What the child is told beside the body."""
+        """The dict that the child gets beside the body."""
         return {name: value for name, value in super().request_dict.items() if name not in {"args", "kwargs"}}
 
 
 class SealedConsumer(Consumer):
-    """Celery's consumer, which gets to see nothing that nobody vouches for."""
+    """Celery's consumer, which sees only our task's messages and those whose seal was verified."""
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Message], object]:
-        """Make what is called with each message."""
+        """Return the function that Celery calls with each message."""
         handle = super().create_task_handler(*args, **options)
 
         def on_task_received(message: Message) -> object:
@@ -55,7 +55,7 @@ class SealedConsumer(Consumer):
         return on_task_received
 
     def update_strategies(self) -> None:
-        """Prepare each task, with our request for those that have no other of their own."""
+        """Prepare each task, with our request class for tasks that have none of their own."""
         for task in self.app.tasks.values():
             if symbol_by_name(task.Request) is Request:
                 task.Request = f"{SealedRequest.__module__}:{SealedRequest.__name__}"
@@ -64,10 +64,10 @@ class SealedConsumer(Consumer):
 
 
 def _leave_out_refused_queues(consumer: Consumer) -> None:
-    """Consume no queue that RabbitMQ refuses as we declare it: its refusal closes the channel of all queues.
+    """Do not consume queues whose declaration RabbitMQ refuses: a refusal closes the channel of all queues.
 
     Args:
-        consumer: connected; it is about to declare its queues.
+        consumer: a connected consumer that is about to declare its queues.
 
     Raises:
         ConfigurationError: RabbitMQ refuses all of them.
@@ -86,7 +86,7 @@ def _leave_out_refused_queues(consumer: Consumer) -> None:
 
 
 def opened(message: Message) -> Message:
-    """Give what Celery may see of a message: its own, what was under its seal, or one that our task refuses.
+    """Return what Celery may see of a message: its own, what was under its seal, or one that our task refuses.
 
     Args:
         message: as it came; whoever can write to the broker chose all of it.

@@ -40,19 +40,19 @@ MALFORMED = (AttributeError, KeyError, LookupError, OverflowError, TypeError, Va
 TEXT = frozenset({str})
 SCALARS = frozenset({str, int, float, bool, type(None)})
 IDS = frozenset({"id", "root_id", "parent_id"})
-# What means something to Celery: limits, a time to wait for or to expire at, callbacks, a result to keep.
+# Headers with a meaning to Celery: limits, ETA and expiry, callbacks, results.
 NOT_OURS = frozenset(vars(Context)) - IDS
 ORIGIN = ("exchange", "routing_key", "redelivered")
 
 
 def strategy(task: Task[Any, Any], app: Celery, consumer: Any, **options: Any) -> Callable[..., object]:
-    """Make what a worker calls with each message for our task: Celery's own, for what has a body that it can take.
+    """Return the function that a worker calls with each message for our task: Celery's own, behind a check of the body.
 
     Args:
         task: our task.
         app: the worker's app.
-        consumer: the worker's.
-        options: as Celery gives them.
+        consumer: the worker's consumer.
+        options: Celery's options.
     """
     handle = default(task, app, consumer, **options)
 
@@ -71,21 +71,21 @@ def strategy(task: Task[Any, Any], app: Celery, consumer: Any, **options: Any) -
 
 
 def _has_several(texts: list[str]) -> bool:
-    """Whether one delivery of a message may wait behind another."""
+    """Return whether one delivery of a message may wait behind another."""
     return len(texts) > 1 or has_several_recipients(texts[0])
 
 
 class DeliverRequest(Request):
     """A request to deliver texts: an id, one list of texts, and nothing else that could do harm.
 
-    Replaces private parts of Celery's, which has no other way to change what a child gets: the body that the pool
-    sends, the dict beside it, the arguments that are logged and that the solo pool runs. Were they named otherwise,
-    children would get what somebody wrote, as it came. (Not in ``signalbus.compat``: senders would import the class.)
+    It replaces private parts of Celery, which has no other way to change the data that a child gets: the body that the
+    pool sends, the dict beside it, the arguments that are logged and that the solo pool runs. If Celery renamed them,
+    children would get a writer's message unchanged. (Not in ``signalbus.compat``: senders would import the class.)
 
     Args:
         message: the Celery message.
-        headers: those of the protocol's second version, where the message is of another.
-        options: as Celery gives them.
+        headers: the headers of the protocol's second version, if the message has another version.
+        options: Celery's options.
 
     Raises:
         InvalidTaskError: a message without the parts of one; Celery logs and drops it.
@@ -99,7 +99,7 @@ class DeliverRequest(Request):
     _request_dict: dict[str, Any]
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Learn from Celery's subclass, which replaces `on_success`, how long a request took."""
+        """Wrap `on_success` of Celery's subclass, to learn the run time of requests."""
         super().__init_subclass__(**options)
         succeeded = cls.on_success
 
@@ -124,13 +124,13 @@ class DeliverRequest(Request):
         if not isinstance(self.id, str):
             raise InvalidTaskError(f"a message's id is a text, not {reprlib.repr(self.id)}")
         if not self._is_flat():
-            # The child refuses it, and keeps what it is shown here as a dead letter.
+            # The child refuses it, and quarantines this description as a dead letter.
             self._args = [[reprlib.repr((self._args, self._kwargs))]]
-        # What another serializer made of it may be a tuple.
+        # Another serializer may have made a tuple of it.
         self._args = [list(self._args[0])]
         self._kwargs = {}
-        # As arguments, not as a text that the child would read once more; without callbacks, chains and chords, which
-        # are not ours: anybody may have added them.
+        # As arguments, not as a text that the child would parse again; without callbacks, chains and chords, which
+        # are not ours: any writer to the broker may have added them.
         self._body = self._payload = (self._args, {}, {})
         self._content_type = self._content_encoding = None
         info = self._delivery_info
@@ -150,9 +150,9 @@ class DeliverRequest(Request):
             self._request_dict["delivery_info"]["ticket"] = self._sheet.ticket
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """Have a lost run written down as a failed attempt before the message goes back to the broker; Celery's name.
+        """Record a lost run as a failed attempt before the message is requeued; Celery's name.
 
-        Not once the worker shuts down: that is no attempt, and nobody may be left to write it down.
+        Not once the worker shuts down: that is no attempt, and the sweeper, which records it, may have stopped.
         """
         requeue = partial(super().on_failure, exc_info, send_failed_event, return_ok)
         reason = cause_of_loss(exc_info)
@@ -163,7 +163,7 @@ class DeliverRequest(Request):
         return requeue()
 
     def _loss(self, reason: str, requeue: Callable[[], object]) -> Loss | None:
-        """Return what the lost child ran; None if it cannot be told apart from what shares its Celery message."""
+        """Return the run that the lost child had begun; None if it is unknown which of a batch that was."""
         texts, sheet = self._args[0], self._sheet
         pid: Any = self.worker_pid  # its stubs call it a text
         running = sheet.running() if sheet is not None else (0, None) if len(texts) == 1 else None
@@ -173,7 +173,7 @@ class DeliverRequest(Request):
         return Loss(texts[text], place, worker_name(pid), reason, requeue)
 
     def _watched(self, message: Message) -> Sheet | None:
-        """Have the texts of a message looked after that the transport can divide, and let its end divide it."""
+        """Watch a batch for stragglers, if the transport can divide its message."""
         texts = self._args[0]
         if not isinstance(message, queued.ClaimedMessage) or not message.texts or not _has_several(texts):
             return None
@@ -182,7 +182,7 @@ class DeliverRequest(Request):
         return sheet
 
     def _learn(self, runtime: float) -> None:
-        """Learn how long texts take: all, or, where they were divided, the one that the others did not wait for."""
+        """Learn the run time of the texts: of all, or, if the batch was divided, of the straggler alone."""
         sheet = self._sheet
         if sheet is not None and sheet.is_void:
             batching.learn(sheet.late, self._queue, time.monotonic() - sheet.late_since)

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-PATIENCE: Final = 1.0  # seconds that one may keep the others waiting
-BRIEFLY: Final = 0.02  # the same, while a place of this worker stands free that would begin them at once
-STANDS: Final = 0.01  # for which it is free by then: while there is a backlog, one is free for a moment only
-EVERY: Final = 0.005  # between two looks, while anything waits behind another; a step is seen that much later
-SELDOM: Final = 0.1  # the same, while nothing does: the last text of a message may run for an hour
+PATIENCE: Final = 1.0  # seconds that a text may keep the others of its batch waiting
+BRIEFLY: Final = 0.02  # the same, while a free process or thread of this worker would begin them at once
+STANDS: Final = 0.01  # seconds for which it has been free: while there is a backlog, one is free for a moment only
+EVERY: Final = 0.005  # between two looks, while a text waits behind another; a step is seen that much later
+SELDOM: Final = 0.1  # the same, while none waits: the last text of a message may run for an hour
 AGAIN: Final = 0.25  # seconds until a broker that did not answer is asked again
 
 WAITED: Final = "%d of %d deliveries have waited for %.1f s behind another of their message, and go back to %s"
@@ -35,17 +35,17 @@ SPARED: Final = (
 
 
 class Divisible(Protocol):
-    """A message of which a part can be given back while the rest is worked on, from any thread."""
+    """A message of which a part can be requeued, from any thread, while the rest is processed."""
 
     @property
     def acknowledged(self) -> bool:
-        """Whether it has ended; who has held it may hold it for a while longer."""
+        """Whether it has ended; other objects may refer to it for a while longer."""
 
     def is_waited_for(self) -> bool:
-        """Whether there is a free place, where what is given back would begin at once."""
+        """Return whether a process or thread is free, in which the requeued part would begin at once."""
 
     def give_back(self, states: Sequence[int]) -> bool:
-        """Give those texts back to the queue that may be taken back; False if the broker does not answer now."""
+        """Requeue the texts that have not begun; return False if the broker does not answer now."""
 
 
 @dataclass(slots=True)
@@ -61,19 +61,21 @@ class _Watched:
     is_told: bool = False  # that one of its texts hangs
 
     def is_anyone_waiting(self) -> bool:
-        """Whether there is something to give back, now or soon."""
+        """Return whether there are texts to requeue, now or soon."""
         return not self.is_given_back and not progress.FREE.isdisjoint(self.sheet.all_states)
 
     def begun(self) -> list[str]:
-        """Return the texts that are worked on."""
+        """Return the texts that have begun."""
         return [text for text, state in zip(self.texts, self.sheet.states, strict=True) if state == progress.BEGUN]
 
 
 class Lookout(threading.Thread):
-    """Looks at all sheets of this process, and sleeps while there are none. A thread: solo's own loop stands still.
+    """Watch the sheets of all batches of this process; sleep while there are none.
+
+    A thread, because the loop of the solo pool is blocked while a task runs.
 
     Args:
-        patience: seconds that one may keep the others waiting.
+        patience: seconds that a text may keep the others of its batch waiting.
     """
 
     def __init__(self, patience: float = PATIENCE) -> None:
@@ -83,15 +85,15 @@ class Lookout(threading.Thread):
         self._any = threading.Event()  # to be looked after closely
 
     def watch(self, message: Divisible, texts: list[str], queue: str) -> Sheet | None:
-        """Look after a message, until nobody holds it any more.
+        """Watch a message until it has ended.
 
         Args:
             message: the message.
-            texts: what it holds.
-            queue: where it came from.
+            texts: its texts.
+            queue: the queue that it came from.
 
         Returns:
-            What its progress will be noted on; None if there is no room.
+            The sheet on which its progress is noted; None if none is free.
         """
         sheet = progress.post(len(texts))
         if sheet is None:
@@ -108,7 +110,7 @@ class Lookout(threading.Thread):
         progress.put_away(sheet)
 
     def run(self) -> None:
-        """Look, for as long as the process lives."""
+        """Look at the messages while the process lives."""
         while True:
             self._any.wait(SELDOM if self._watched else None)
             self._any.clear()  # first: what is to be watched from now on sets it again, or is seen
@@ -123,10 +125,10 @@ class Lookout(threading.Thread):
             now: the monotonic time.
 
         Returns:
-            Whether something waits behind another.
+            Whether a text waits behind another.
         """
         any_waits = False
-        # Their numbers alone: to make pairs may let garbage be collected, which takes some away in the middle.
+        # Their numbers alone: to build pairs may start garbage collection, which removes some in the middle.
         for number in list(self._watched):
             watched = self._watched.get(number)
             message = None if watched is None else watched.message()
@@ -139,7 +141,7 @@ class Lookout(threading.Thread):
         return any_waits
 
     def _is_over(self, message: Divisible, watched: _Watched, now: float) -> bool:
-        """Look at one message; return whether nothing more is to be seen of it."""
+        """Look at one message; return whether it need not be watched any more."""
         if message.acknowledged:
             return True
         sheet = watched.sheet
@@ -156,19 +158,19 @@ class Lookout(threading.Thread):
         elif watched.free_since is None:
             watched.free_since = now
         is_waited_for = watched.free_since is not None and now - watched.free_since >= STANDS
-        # Without a step it may wait for a rate limit, or its process may share no memory with this one.
+        # A message without a step may wait for a rate limit, or its process may share no memory with this one.
         if watched.steps and waited >= BRIEFLY and self._is_to_be_divided(sheet.all_states, waited, is_waited_for):
             self._take_back(watched, waited)
         return False
 
     def _is_to_be_divided(self, states: bytes, waited: float, is_waited_for: bool) -> bool:
-        """Whether others wait behind a text for too long; those whose rows it has locked would wait elsewhere too."""
+        """Return whether texts wait too long behind another, which has not locked their rows in a group commit."""
         if waited >= self._patience:
             return not progress.FREE.isdisjoint(states)
         return is_waited_for and progress.WAITING in states and progress.SHARED not in states
 
     def _take_back(self, watched: _Watched, waited: float) -> None:
-        """Let nothing more be begun; what that leaves waiting is given back at the next look."""
+        """Let no other text of the batch begin; the texts that wait are requeued at the next look."""
         sheet = watched.sheet
         sheet.make_void()
         sheet.late = watched.begun()
@@ -179,7 +181,7 @@ class Lookout(threading.Thread):
             logger.debug("signalbus: a message of %s is divided after %.3f s", watched.queue, waited)
 
     def _is_known(self, watched: _Watched, now: float) -> bool:
-        """Whether the slow text has ended since, or whoever should know that it hangs does."""
+        """Return whether the straggler has ended, or was reported."""
         waited = now - watched.sheet.late_since
         late = watched.sheet.late
         if watched.is_told or not late or watched.begun() != late:
@@ -190,7 +192,7 @@ class Lookout(threading.Thread):
         return True
 
     def _tell(self, watched: _Watched, waited: float, text: str) -> None:
-        """Tell of a text that hangs: those who arrange what travels together, and people."""
+        """Report a straggler: to the run time estimates of batching, and in the log."""
         watched.is_told = True
         sheet = watched.sheet
         states, parts = sheet.all_states, sheet.parts()
@@ -203,7 +205,7 @@ _lookouts: list[Lookout] = []
 
 
 def watch(message: Divisible, texts: list[str], queue: str) -> Sheet | None:
-    """Look after a message; as `Lookout.watch`, with this process's own one."""
+    """Watch a message; as `Lookout.watch`, in the thread of this process."""
     if not _lookouts:
         _lookouts.append(Lookout())
         _lookouts[0].start()

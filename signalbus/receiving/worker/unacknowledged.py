@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def let_go_if_lost(message: Message) -> Message:
-    """Make a message forget that it is held here, where the broker does not hear of its end.
+    """Drop a message from kombu's count of unacknowledged ones, even if the broker does not take the acknowledgement.
 
-    On Redis, kombu counts what it was given until the broker has taken the acknowledgement. With the broker gone that
-    fails, is logged, and is not tried again. As many times as the worker may hold messages, and it asks for no more: it
-    does not even notice that its connection is dead.
+    On Redis, kombu counts a message until the broker has taken its acknowledgement. In an outage of the broker that
+    fails, is logged, and is not tried again. Once that has happened as often as the prefetch limit, the worker asks for
+    no more messages: it does not even notice that its connection is dead.
 
     Args:
-        message: as the consumer got it.
+        message: the consumer's message.
 
     Returns:
         The same message.
