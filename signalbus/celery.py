@@ -240,12 +240,12 @@ def get_app() -> Celery:
 
 
 def is_own_app() -> bool:
-    """Whether the app is ours, not the host's."""
+    """Return whether the app is ours, not the host's."""
     return conf.get().CELERY_APP is None
 
 
 def claims() -> bool:
-    """Whether this app's workers claim their messages, where the broker is Redis."""
+    """Return whether this app's workers claim their messages, where the broker is Redis."""
     claim = conf.get().CLAIM
     return is_own_app() if claim is None else claim
 

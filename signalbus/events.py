@@ -116,7 +116,7 @@ def unlisten(listener: Listener) -> None:
 
 
 def is_heard(kind: Kind) -> bool:
-    """Whether anybody listens to a kind; if not, its events need not be made.
+    """Return whether anybody listens to a kind; if not, its events need not be made.
 
     Args:
         kind: the kind.

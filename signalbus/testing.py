@@ -64,7 +64,7 @@ class SentMessage:
         return carrying.call_restored(self.context, self._payload, fetch)
 
     def fits(self, wanted: Mapping[str, Any]) -> bool:
-        """Whether the payload has these keys, with equal values; rows are equal to instances with their key."""
+        """Return whether the payload has these keys, with equal values; rows are equal to instances with their key."""
         if not wanted:
             return True
         payload = self._payload(_unfetched)

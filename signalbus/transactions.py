@@ -30,13 +30,13 @@ Release = Callable[[Sequence[T]], None]
 
 
 def deciding() -> list[BaseDatabaseWrapper]:
-    """Return the connections whose commits decide over what is sent now; none, if it is not to wait."""
+    """Return the connections whose commits a send waits for now; none, if it need not wait."""
     opened = opened_connections()
     for connection in opened:
         if connection.in_atomic_block or not connection.autocommit:
             break
     else:
-        return []  # the usual case of those that send nothing in a transaction, at half the price
+        return []  # the usual case of senders without a transaction, at half the cost
     opened = [connection for connection in opened if connection.in_atomic_block or _is_manual(connection)]
     if len(opened) < 2:  # noqa: PLR2004 - nearly always
         return opened
@@ -46,9 +46,10 @@ def deciding() -> list[BaseDatabaseWrapper]:
 
 
 def _is_manual(connection: BaseDatabaseWrapper) -> bool:
-    """Whether ``set_autocommit(False)`` opened a transaction: Django's on_commit() then raises, and so must send().
+    """Return whether ``set_autocommit(False)`` opened a transaction: Django's on_commit() raises then, as send() must.
 
-    A database whose settings say ``AUTOCOMMIT: False`` is always in one; such a legacy one beside ours decides nothing.
+    A database with the setting ``AUTOCOMMIT: False`` is always in one; a send does not wait for such a database, unless
+    it is the ledger's.
     """
     if connection.connection is None or connection.autocommit or connection.in_atomic_block:
         return False
@@ -56,23 +57,23 @@ def _is_manual(connection: BaseDatabaseWrapper) -> bool:
 
 
 def refuse_manual(deciders: Iterable[BaseDatabaseWrapper]) -> None:
-    """Refuse transactions that nobody says the end of, before anything is written in them.
+    """Refuse transactions whose end Django does not announce, before anything is written in them.
 
     Args:
-        deciders: what `deciding` returned.
+        deciders: the connections that `deciding` returned.
 
     Raises:
         TransactionManagementError: one of them was opened by ``set_autocommit(False)``.
     """
     for connection in deciders:
         if not connection.in_atomic_block:
-            connection.on_commit(Hold(), robust=True)  # Django's own words for it
+            connection.on_commit(Hold(), robust=True)  # raises Django's own error
 
 
 class Hold:
-    """A place in Django's list of what waits for a commit, from which a rollback takes it.
+    """A callback in Django's list of callbacks of a commit, from which a rollback removes it.
 
-    In a list of ours beside it, it would survive the rollback, and swallow the next commit.
+    In a list of our own it would survive the rollback, and be called at the next commit.
     """
 
     def __init__(self) -> None:
@@ -85,13 +86,13 @@ class Hold:
 
 
 class Fate:
-    """What becomes of what is sent now.
+    """The outcome of the transactions that a send belongs to: whether they were rolled back.
 
     Args:
-        deciders: connections in transactions; what `deciding` returned.
+        deciders: connections in transactions, as `deciding` returned them.
 
     Raises:
-        TransactionManagementError: one of them was opened by ``set_autocommit(False)``: nobody says when it commits.
+        TransactionManagementError: one of them was opened by ``set_autocommit(False)``: its commit is not announced.
     """
 
     def __init__(self, deciders: Sequence[BaseDatabaseWrapper]) -> None:
@@ -101,7 +102,7 @@ class Fate:
 
     @property
     def stands(self) -> bool:
-        """False once a transaction that decides over it, or a savepoint around it, was rolled back."""
+        """False once one of the transactions, or a savepoint around the send, was rolled back."""
         return all(hold.committed or _waits(connection, hold) for connection, hold in self._holds)
 
 
@@ -110,12 +111,12 @@ def _waits(connection: BaseDatabaseWrapper, hold: Hold) -> bool:
 
 
 class Joint(Generic[T]):
-    """What waits for several commits, and is released by the last of them.
+    """Items that wait for several commits, and are released by the last of them.
 
     Args:
-        items: what waits.
-        release: takes it after the last commit, and does not fail.
-        commits: how many it waits for; a rollback drops one, so that the count is never full.
+        items: the items.
+        release: takes them after the last commit, and does not fail.
+        commits: the number of commits; a rollback removes one, so that the count is never reached.
     """
 
     def __init__(self, items: Iterable[T], release: Release[T], commits: int) -> None:
@@ -124,14 +125,14 @@ class Joint(Generic[T]):
         self._missing = commits
 
     def after_a_commit(self, buffer: Buffer) -> None:
-        """Add to a buffer that is about to be released what waits for nothing more."""
+        """Count a commit; after the last one, add the items to the buffer that is about to be released."""
         self._missing -= 1
         if not self._missing:
             buffer.add(self._items, self._release)
 
 
 class Buffer(Hold):
-    """What shares one fate, and is released together."""
+    """Items that wait for the same commit and savepoints, and are released together."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +140,7 @@ class Buffer(Hold):
         self.joints: list[Joint[Any]] = []
 
     def __call__(self) -> None:
-        """Release it."""
+        """Release the items."""
         super().__call__()
         for joint in self.joints:
             joint.after_a_commit(self)
@@ -151,22 +152,22 @@ class Buffer(Hold):
         self.items.setdefault(release, []).extend(items)
 
     def absorb(self, other: Buffer) -> None:
-        """Take over what has come to share this one's fate."""
+        """Take over the items of a buffer that waits for the same commit and savepoints now."""
         for release, items in other.items.items():
             self.add(items, release)
         self.joints += other.joints
 
 
 def wait(deciders: Sequence[BaseDatabaseWrapper], items: Iterable[T], release: Release[T]) -> None:
-    """Release something after all of these commits; it is dropped by any rollback.
+    """Release items after the commits of all these connections; any rollback drops them.
 
     Args:
-        deciders: connections in transactions; what `deciding` returned.
-        items: what waits.
-        release: takes all that a commit releases at once.
+        deciders: connections in transactions, as `deciding` returned them.
+        items: the items.
+        release: takes all items that a commit releases at once.
 
     Raises:
-        TransactionManagementError: one of them was opened by ``set_autocommit(False)``: nobody says when it commits.
+        TransactionManagementError: one of them was opened by ``set_autocommit(False)``: its commit is not announced.
     """
     if len(deciders) == 1:
         _buffer_in(deciders[0]).add(items, release)
@@ -179,12 +180,12 @@ def wait(deciders: Sequence[BaseDatabaseWrapper], items: Iterable[T], release: R
 def _buffer_in(connection: BaseDatabaseWrapper) -> Buffer:
     """Find or make the buffer for the savepoints that are open now.
 
-    Ours stand in the front of Django's list: a callback of another's that raises makes Django skip those after it.
-    There they are a stack: each is in more of the open savepoints than the one before it.
+    Our buffers are at the front of Django's list (decision 0023): if a foreign callback raises, Django skips those
+    after it. There they are a stack: each is in more of the open savepoints than the one before it.
     """
     buffer = Buffer()
     if in_testcase(connection):
-        # captureOnCommitCallbacks() takes what was added to the end in its block; no commit comes, nobody is skipped.
+        # captureOnCommitCallbacks() takes the callbacks at the end of the list; no commit comes, and none is skipped.
         connection.on_commit(buffer, robust=True)
         return buffer
     entries, savepoints = callbacks_of(connection), open_savepoints(connection)
@@ -198,10 +199,10 @@ def _buffer_in(connection: BaseDatabaseWrapper) -> Buffer:
 
 
 def _merge_released(entries: list[Waiting], savepoints: set[Any]) -> int:
-    """Merge the buffers that have come to share a fate; return how many are left.
+    """Merge the buffers that wait for the same commit and savepoints now; return how many are left.
 
-    A savepoint that is not open any more, and whose callbacks Django still holds, was released: what waits for it now
-    shares the fate of what is around it. Without this, a loop of ``atomic()`` blocks would publish once for each.
+    A savepoint that is not open any more, and whose callbacks Django still has, was released: its items now wait for
+    the block around it. Without this, a loop of ``atomic()`` blocks would publish once for each.
     """
     height = 0
     while height < len(entries) and isinstance(entries[height][1], Buffer):

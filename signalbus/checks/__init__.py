@@ -34,7 +34,7 @@ def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
 
 
 def _is_about_running(argv: list[str]) -> bool:
-    """Whether this process is about to send or receive, or was asked to look at the whole set-up.
+    """Return whether this process is about to send or receive, or was asked to look at the whole set-up.
 
     A command such as ``makemigrations`` or ``collectstatic`` runs all checks, and needs neither broker nor receivers.
     """

@@ -116,7 +116,7 @@ def absolute_name(node: ast.ImportFrom, package: str) -> str:
 
 
 def _connects(call: ast.Call, ours: set[str]) -> bool:
-    """Whether a call is ``receiver(…)`` of ours or for a signal of ours, or a signal's ``connect(…)``."""
+    """Return whether a call is ``receiver(…)`` of ours or for a signal of ours, or a signal's ``connect(…)``."""
     function = call.func
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     if name == "connect":
