@@ -27,7 +27,7 @@ from signalbus.ledger import attempts, operations
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State, StoredMessage
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.running import attempt, group_commit, sequencing
+from signalbus.receiving.running import group_commit, outcome, sequencing
 from signalbus.receiving.running.receiver_runtimes import pace
 from signalbus.receiving.sweeping.sweeper import sweep
 from tasks.admissions.models import Academy
@@ -238,8 +238,8 @@ def is_cut_off(scene: Scene) -> None:
 
     scene.receiver(receiver_that_is_ended, atomic=False).send(None)
     with scene.patch.context() as patch:
-        patch.setattr(attempt, "was_cut_off", lambda: True)
-        patch.setattr(attempt, "is_shutting_down", lambda: True)
+        patch.setattr(outcome, "was_cut_off", lambda: True)
+        patch.setattr(outcome, "is_shutting_down", lambda: True)
         with pytest.raises(SystemExit):
             scene.bus.work()
 

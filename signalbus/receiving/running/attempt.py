@@ -11,12 +11,11 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
-import random
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from django.db import Error, connections, transaction
+from django.db import connections, transaction
 
 from signalbus.compat.django_internals import rollback_error
 from signalbus.exceptions import SignalBusError
@@ -24,15 +23,13 @@ from signalbus.ledger import attempts as ledger
 from signalbus.models import State
 from signalbus.receiving.process import task_log
 from signalbus.receiving.process.database_connections import kept_usable, left_open, mend_connections, reject_broken
-from signalbus.receiving.process.interruption import is_shutting_down, was_cut_off
 from signalbus.receiving.process.session_state import end_changed_sessions, is_changed
-from signalbus.receiving.running.invocation import Attempt, NotKnownHere, call_receiver
+from signalbus.receiving.running.invocation import Attempt, call_receiver
 from signalbus.receiving.running.leases import LEASE, leases
 from signalbus.receiving.running.lost_runs import settle_redelivered
-from signalbus.receiving.running.parking import park
+from signalbus.receiving.running.outcome import OwnTransaction, end_failed, end_spent, raise_if_cut_off, unclaim
 from signalbus.receiving.running.receiver_runtimes import BRIEF
 from signalbus.receiving.running.reporting import worker_name
-from signalbus.receiving.running.runner import Outcome, conclude, strip_traceback
 from signalbus.receiving.running.sequencing import is_ordered, turns
 
 if TYPE_CHECKING:
@@ -45,7 +42,6 @@ logger: logging.Logger = logging.getLogger("signalbus")
 
 CLAIM_LEASE = 10.0  # seconds; from then on the receiver's transaction locks the row, and nobody takes it
 WORTH_TELLING = 0.01  # seconds that a run must have taken to be worth a statement that says so
-STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING, "dead": State.DEAD}
 
 
 class NotRun(SignalBusError):  # noqa: N818 - says what happened
@@ -156,25 +152,6 @@ def _run_claimed(attempt: Attempt, *, redelivered: bool = False) -> None:
     contextvars.copy_context().run(_run, attempt)
 
 
-def end_spent(attempt: Attempt) -> None:
-    """Let a delivery be dead without another run, with the error of its last attempt.
-
-    Args:
-        attempt: the one that is not made; its row is as it was before.
-    """
-    attempt.number -= 1
-    attempt.claimed = False
-    error, traceback = ledger.last_failure(attempt.id)
-    error = error or f"its worker was lost in attempt {attempt.number}"  # by a worker of 0.5, which wrote nothing down
-    settlement = ledger.Settlement(state=State.DEAD, error=error, traceback=traceback)
-    if ledger.settle(attempt.id, settlement, seen=attempt.number, attempt=attempt.number):
-        most = attempt.receiver.retry.max_attempts
-        spent = SignalBusError(f"attempt {attempt.number} was the last one (max_attempts is {most}): {error}")
-        if traceback:
-            spent.__cause__ = SignalBusError(f"before\n{traceback}")
-        attempt.tell("dead", spent)
-
-
 def _run(attempt: Attempt) -> None:
     """Run, and write down what did not succeed."""
     run = Run(attempt)
@@ -190,14 +167,8 @@ def _run(attempt: Attempt) -> None:
     if error is None:
         attempt.tell("done")
         return
-    if was_cut_off():
-        give_up(attempt)
-        raise error
-    if isinstance(error, NotKnownHere):
-        if not attempt.claimed or _give_back(attempt):
-            park(attempt.message, [attempt.recipient], attempt.receiver.queue, str(error))
-    else:
-        write_down(attempt, conclude_attempt(attempt, error), run.took)
+    raise_if_cut_off(attempt, error)
+    end_failed(attempt, error, OwnTransaction(run.took))
 
 
 def _attempt(run: Run) -> BaseException | None:
@@ -209,49 +180,13 @@ def _attempt(run: Run) -> BaseException | None:
     except BaseException as error:  # a receiver's SystemExit or MemoryError is a failed attempt
         if not run.begun:
             if run.attempt.claimed:
-                _unclaim(run.attempt)
+                unclaim(run.attempt)
             raise  # the ledger's own: the broker keeps the message
         if not run.committed:
             return error
         text = "signalbus: %s to %s is done, but a callback that it left with on_commit failed"
         logger.exception(text, run.attempt.message.signal, run.attempt.recipient)
     return None
-
-
-def give_up(attempt: Attempt) -> None:
-    """Leave a run that was cut off to the next worker, which gets the message from the broker again."""
-    shutdown = is_shutting_down()
-    what = (attempt.message.signal, attempt.recipient, attempt.number)
-    why = "the worker shuts down, which is no attempt" if shutdown else "its process was told to end"
-    logger.warning("signalbus: %s to %s was cut off in attempt %s: %s", *what, why)
-    if shutdown and attempt.claimed and _give_back(attempt):
-        attempt.tell("requeued")
-
-
-def _unclaim(attempt: Attempt) -> None:
-    """Undo the claim of a run that has not begun, which was no attempt; if the ledger is away, it counts."""
-    try:
-        mend_connections()
-        if _give_back(attempt):
-            attempt.tell("requeued")
-    except Error as error:
-        logger.warning("signalbus: attempt %s of %s has not begun, and counts: %s", attempt.number, attempt.id, error)
-
-
-def _give_back(attempt: Attempt) -> bool:
-    return ledger.give_back(attempt.id, attempt.number)
-
-
-def conclude_attempt(attempt: Attempt, error: BaseException) -> Outcome:
-    """Decide what a receiver's error means for its delivery."""
-    strip_traceback(error)
-    return conclude(
-        error,
-        attempt=attempt.number - attempt.since,
-        retry=attempt.receiver.retry,
-        on_missing=attempt.receiver.policy.on_missing,
-        spread=random.random(),  # noqa: S311 - spreads retries; guards nothing
-    )
 
 
 def _execute(run: Run) -> None:
@@ -323,34 +258,3 @@ def _settle_first(attempt: Attempt, alias: str) -> None:
 
 def _lost(attempt: Attempt) -> LostClaim:
     return LostClaim(f"attempt {attempt.number} of {attempt.message.id} to {attempt.recipient} lost its claim")
-
-
-def settlement_of(outcome: Outcome, took: float | None) -> ledger.Settlement:
-    """Return what the ledger is told of an outcome, after so many seconds."""
-    return ledger.Settlement(
-        state=STATES[outcome.kind], error=outcome.reason, traceback=outcome.traceback, delay=outcome.delay, took=took
-    )
-
-
-def write_down(attempt: Attempt, outcome: Outcome, took: float | None = None) -> None:
-    """Settle an attempt that did not succeed, and tell of it.
-
-    Args:
-        attempt: which.
-        outcome: how it ended.
-        took: seconds that its receiver ran.
-    """
-    message, recipient = attempt.message, attempt.recipient
-    settlement = settlement_of(outcome, took)
-    if not attempt.recorded:
-        ledger.keep_settled(message, recipient, attempt.receiver.queue, settlement)
-    else:
-        seen = attempt.number if attempt.claimed else attempt.number - 1
-        # What was claimed under suspicion stays suspect: else every second run of it could end a worker uncounted.
-        suspect = attempt.claimed and attempt.receiver.atomic
-        if not ledger.settle(attempt.id, settlement, seen=seen, attempt=attempt.number, suspect=suspect):
-            task_log.note(message.signal, recipient, "failed after its claim was lost, or was done")
-            text = "signalbus: %s to %s failed after its claim was lost, or was done"
-            logger.warning(text, message.id, recipient, exc_info=outcome.error)
-            return
-    attempt.tell(outcome.kind, outcome.error, outcome.delay)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import re
 import time
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, connections, transaction
@@ -16,31 +14,18 @@ from signalbus.compat.django_internals import callbacks_of, rollback_error
 from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process.database_connections import left_open, mend_connections, reject_broken
-from signalbus.receiving.process.interruption import was_cut_off
-from signalbus.receiving.process.session_state import (
-    MOST_REMEMBERED,
-    end_changed_sessions,
-    forget_change,
-    leaves_traces,
-    text_of,
-)
-from signalbus.receiving.running.attempt import (
-    WORTH_TELLING,
-    conclude_attempt,
-    give_up,
-    settlement_of,
-    write_down,
-)
-from signalbus.receiving.running.invocation import NotKnownHere, call_receiver
+from signalbus.receiving.process.session_state import end_changed_sessions, forget_change
+from signalbus.receiving.running.attempt import WORTH_TELLING
+from signalbus.receiving.running.invocation import call_receiver
+from signalbus.receiving.running.outcome import OwnTransaction, end_failed, raise_if_cut_off, settlement_of
 from signalbus.receiving.running.receiver_runtimes import BRIEF, pace
 from signalbus.receiving.running.reporting import worker_name
+from signalbus.receiving.running.savepoints import Savepoint, Watch, met_a_limit
 from signalbus.transactions import Hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
-
-    from django.db.backends.base.base import BaseDatabaseWrapper
 
     from signalbus.ledger.attempts import Settlement, Taken
     from signalbus.receiving.running.invocation import Attempt
@@ -52,17 +37,6 @@ logger: logging.Logger = logging.getLogger("signalbus")
 # In seconds, by PostgreSQL's names: who would wait longer for another's lock, or keep the others' locks for longer with
 # nothing done, runs alone.
 LIMITS = {"lock_timeout": 0.02, "statement_timeout": 0.5, "idle_in_transaction_session_timeout": 0.5}
-# Its codes for a lock that was not to be had, a deadlock, a transaction that another has overtaken, and the last two.
-LIMITED = frozenset({"55P03", "40P01", "40001", "57014", "25P03"})
-# What ends a transaction, and what holds until its end: a tenant for row-level security that one has set would be the
-# next one's as well.
-CONCERNS_ALL = re.compile(
-    r"(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
-    r"(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)"
-    r"|SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)|SELECT\s+(?:pg_catalog\.)?set_config"
-    r"|DECLARE|CREATE\s+(?:(?:LOCAL|GLOBAL)\s+)?TEMP(?:ORARY)?)\b",
-    re.IGNORECASE | re.DOTALL,
-)
 
 
 class Unfit(SignalBusError):  # noqa: N818 - says what happened
@@ -71,102 +45,6 @@ class Unfit(SignalBusError):  # noqa: N818 - says what happened
 
 class Broken(SignalBusError):  # noqa: N818 - says what happened
     """A receiver has ended the transaction that it shared, or its connection."""
-
-
-class Watch:
-    """Looks at the statements of a shared transaction: which waits for a lock, and which would concern everybody in it.
-
-    Args:
-        together: the database takes several statements at once, so that the end of a savepoint of ours can go with the
-            beginning of the next one.
-    """
-
-    def __init__(self, *, together: bool) -> None:
-        self.unfit: bool = False
-        self.ours: bool = False  # a savepoint of ours begins or ends
-        self._together = together
-        self._ended = ""  # what ends the last one, or rolls back to it, not said yet
-
-    def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
-        """Run a statement, as Django's ``execute_wrapper()`` asks for it."""
-        if self.ours and self._together:
-            if sql.startswith(("RELEASE", "ROLLBACK TO")):
-                self._ended += f"{sql}; "
-                return None
-            sql, self._ended = self._ended + sql, ""
-        elif _concerns_all(sql if type(sql) is str else text_of(sql, context["connection"]), context["connection"]):
-            self.unfit = True
-            raise TransactionManagementError(
-                "a transaction that others share is not to be ended, nor is anything set for all of it; alone it may be"
-            )
-        try:
-            return execute(sql, params, many, context)
-        except DatabaseError as error:
-            self.unfit = self.unfit or met_a_limit(error)
-            raise
-
-    def finish(self, connection: BaseDatabaseWrapper) -> None:
-        """End the last savepoint of ours. If the transaction is not the one that it began in any more, this tells.
-
-        Args:
-            connection: the transaction's.
-
-        Raises:
-            DatabaseError: somebody ended that one, and another has begun: what others did may be gone with it.
-        """
-        if self._ended:
-            with connection.cursor() as cursor:
-                cursor.execute(self._ended)
-
-
-def _concerns_all(sql: str, connection: BaseDatabaseWrapper) -> bool:
-    return _ends_transaction(sql) or leaves_traces(sql, connection)
-
-
-def _ends_transaction(sql: str) -> bool:
-    return _known_end(sql) if len(sql) <= MOST_REMEMBERED else CONCERNS_ALL.search(sql) is not None
-
-
-@lru_cache(maxsize=1000)
-def _known_end(sql: str) -> bool:
-    return CONCERNS_ALL.search(sql) is not None
-
-
-class Savepoint:
-    """What one delivery does in a shared transaction: Django's own block, whose statements the watch knows for ours.
-
-    It has begun once it is made: what that raises is nobody's failure.
-
-    Args:
-        watch: the transaction's.
-        alias: of its database.
-    """
-
-    def __init__(self, watch: Watch, alias: str) -> None:
-        self._watch = watch
-        self._block = transaction.atomic(using=alias)
-        watch.ours = True
-        try:
-            self._block.__enter__()
-        finally:
-            watch.ours = False
-
-    def __enter__(self) -> None:
-        """Go on."""
-
-    def __exit__(self, *error: Any) -> None:
-        self._watch.ours = True
-        try:
-            self._block.__exit__(*error)
-        finally:
-            self._watch.ours = False
-
-
-def met_a_limit(error: BaseException) -> bool:
-    """Whether an error says that another transaction was in the way, or that the others have waited long enough."""
-    cause = error.__cause__
-    code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg 3, and 2
-    return isinstance(error, DatabaseError) and code in LIMITED
 
 
 class Callback:
@@ -302,10 +180,10 @@ class SharedCommit:
         except KeyboardInterrupt:  # the person's at the terminal
             raise
         except BaseException as error:  # noqa: BLE001 - a receiver's SystemExit or MemoryError is a failed attempt
-            took = attempt.took = time.monotonic() - began
+            attempt.took = time.monotonic() - began
             forget_change(self._connection)  # which `Watch` has prevented
             end_changed_sessions(but=self._connection)
-            return self._fail(attempt, error, took)
+            return self._fail(attempt, error)
         took = attempt.took = time.monotonic() - began
         end_changed_sessions(but=self._connection)
         if took >= WORTH_TELLING:
@@ -316,11 +194,10 @@ class SharedCommit:
         self._done.append(attempt)
         return True
 
-    def _fail(self, attempt: Attempt, error: BaseException, took: float) -> bool:
-        if was_cut_off():
-            self._cut_off = True
-            give_up(attempt)
-            raise error
+    def _fail(self, attempt: Attempt, error: BaseException) -> bool:
+        self._cut_off = True  # until it is known that it was not
+        raise_if_cut_off(attempt, error)
+        self._cut_off = False
         unfit = self._watch.unfit or met_a_limit(error)
         if unfit:
             pace.keep_alone(attempt.receiver.id)
@@ -330,14 +207,21 @@ class SharedCommit:
             self._culprit = None if unfit else (attempt, error)
             raise Broken(f"{attempt.recipient} ended the transaction, or its connection") from error
         mend_connections(but=self._alias)
-        if unfit or isinstance(error, NotKnownHere):
-            self._back.append(attempt.id)
-            self.alone.append(attempt)
-            return not unfit
-        outcome = conclude_attempt(attempt, error)
-        self._failed.append((attempt.id, settlement_of(outcome, took)))
+        if unfit:
+            self.undo(attempt, error)
+        else:
+            end_failed(attempt, error, self)
+        return not unfit
+
+    def undo(self, attempt: Attempt, error: BaseException) -> None:  # noqa: ARG002 - it comes again
+        """Do not count the attempt here: the delivery runs alone after the commit, and is parked then if it must be."""
+        self._back.append(attempt.id)
+        self.alone.append(attempt)
+
+    def settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Write the outcome down at the end of the transaction, and tell it after the commit."""
+        self._failed.append((attempt.id, settlement_of(outcome, attempt.took)))
         self._ended.append((attempt, outcome))
-        return True
 
     def _guard_callbacks(self, attempt: Attempt, context: contextvars.Context) -> None:
         entries = callbacks_of(self._connection)
@@ -358,4 +242,4 @@ class SharedCommit:
         self.alone = [attempt for attempt in self._attempts if attempt.id != culprit]
         if self._culprit is not None:
             attempt, failure = self._culprit
-            write_down(attempt, conclude_attempt(attempt, failure))
+            end_failed(attempt, failure, OwnTransaction())

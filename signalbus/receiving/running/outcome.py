@@ -1,0 +1,161 @@
+"""What the end of an attempt means: cut off, not known here, or a failure that is settled and told.
+
+It is decided here for a delivery that runs alone and for one in a group commit. They differ in what has become of the
+transaction: see `Settling`. A success needs no decision: its receipt is part of the receiver's commit.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from django.db import Error
+
+from signalbus.exceptions import SignalBusError
+from signalbus.ledger import attempts as ledger
+from signalbus.models import State
+from signalbus.receiving.process import task_log
+from signalbus.receiving.process.database_connections import mend_connections
+from signalbus.receiving.process.interruption import is_shutting_down, was_cut_off
+from signalbus.receiving.running.invocation import NotKnownHere
+from signalbus.receiving.running.parking import park
+from signalbus.receiving.running.runner import Outcome, conclude, strip_traceback
+
+if TYPE_CHECKING:
+    from signalbus.receiving.running.invocation import Attempt
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING, "dead": State.DEAD}
+
+
+class Settling(Protocol):
+    """How the end of an attempt is written down, which depends on its transaction."""
+
+    def undo(self, attempt: Attempt, error: BaseException) -> None:
+        """Do not count the attempt: this worker does not know what the message names."""
+
+    def settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Write down how the attempt ended, and tell it once that is committed."""
+
+
+def end_failed(attempt: Attempt, error: BaseException, settling: Settling) -> None:
+    """Decide what a receiver's error means, and have it written down and told.
+
+    Args:
+        attempt: which; what its receiver wrote is rolled back.
+        error: what its receiver raised.
+        settling: how to write it down.
+    """
+    if isinstance(error, NotKnownHere):
+        settling.undo(attempt, error)
+    else:
+        settling.settle(attempt, _conclude(attempt, error))
+
+
+def raise_if_cut_off(attempt: Attempt, error: BaseException) -> None:
+    """Leave a run that was cut off to the next worker, which gets the message from the broker again.
+
+    Args:
+        attempt: which.
+        error: what its receiver raised.
+
+    Raises:
+        BaseException: the error, if it says that the worker shuts down or that the process was told to end.
+    """
+    if not was_cut_off():
+        return
+    shutdown = is_shutting_down()
+    what = (attempt.message.signal, attempt.recipient, attempt.number)
+    why = "the worker shuts down, which is no attempt" if shutdown else "its process was told to end"
+    logger.warning("signalbus: %s to %s was cut off in attempt %s: %s", *what, why)
+    if shutdown and attempt.claimed and _give_back(attempt):
+        attempt.tell("requeued")
+    raise error
+
+
+def unclaim(attempt: Attempt) -> None:
+    """Undo the claim of a run that has not begun, which was no attempt; if the ledger is away, it counts."""
+    try:
+        mend_connections()
+        if _give_back(attempt):
+            attempt.tell("requeued")
+    except Error as error:
+        logger.warning("signalbus: attempt %s of %s has not begun, and counts: %s", attempt.number, attempt.id, error)
+
+
+def _give_back(attempt: Attempt) -> bool:
+    return ledger.give_back(attempt.id, attempt.number)
+
+
+def _conclude(attempt: Attempt, error: BaseException) -> Outcome:
+    """Decide what a receiver's error means for its delivery."""
+    strip_traceback(error)
+    return conclude(
+        error,
+        attempt=attempt.number - attempt.since,
+        retry=attempt.receiver.retry,
+        on_missing=attempt.receiver.policy.on_missing,
+        spread=random.random(),  # noqa: S311 - spreads retries; guards nothing
+    )
+
+
+def settlement_of(outcome: Outcome, took: float | None) -> ledger.Settlement:
+    """Return what the ledger is told of an outcome, after so many seconds."""
+    return ledger.Settlement(
+        state=STATES[outcome.kind], error=outcome.reason, traceback=outcome.traceback, delay=outcome.delay, took=took
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTransaction:
+    """The end of an attempt that had a transaction of its own, or none: it is written down in another one.
+
+    Args:
+        took: seconds that its receiver ran; None if they are not written down.
+    """
+
+    took: float | None = None
+
+    def undo(self, attempt: Attempt, error: BaseException) -> None:
+        """Give the claim back, and park the delivery."""
+        if not attempt.claimed or _give_back(attempt):
+            park(attempt.message, [attempt.recipient], attempt.receiver.queue, str(error))
+
+    def settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Write the outcome down, unless the claim was lost, and tell it."""
+        message, recipient = attempt.message, attempt.recipient
+        settlement = settlement_of(outcome, self.took)
+        if not attempt.recorded:
+            ledger.keep_settled(message, recipient, attempt.receiver.queue, settlement)
+        else:
+            seen = attempt.number if attempt.claimed else attempt.number - 1
+            # What was claimed under suspicion stays suspect: else every second run of it could end a worker uncounted.
+            suspect = attempt.claimed and attempt.receiver.atomic
+            if not ledger.settle(attempt.id, settlement, seen=seen, attempt=attempt.number, suspect=suspect):
+                task_log.note(message.signal, recipient, "failed after its claim was lost, or was done")
+                text = "signalbus: %s to %s failed after its claim was lost, or was done"
+                logger.warning(text, message.id, recipient, exc_info=outcome.error)
+                return
+        attempt.tell(outcome.kind, outcome.error, outcome.delay)
+
+
+def end_spent(attempt: Attempt) -> None:
+    """Let a delivery be dead without another run, with the error of its last attempt.
+
+    Args:
+        attempt: the one that is not made; its row is as it was before.
+    """
+    attempt.number -= 1
+    attempt.claimed = False
+    error, traceback = ledger.last_failure(attempt.id)
+    error = error or f"its worker was lost in attempt {attempt.number}"  # by a worker of 0.5, which wrote nothing down
+    settlement = ledger.Settlement(state=State.DEAD, error=error, traceback=traceback)
+    if ledger.settle(attempt.id, settlement, seen=attempt.number, attempt=attempt.number):
+        most = attempt.receiver.retry.max_attempts
+        spent = SignalBusError(f"attempt {attempt.number} was the last one (max_attempts is {most}): {error}")
+        if traceback:
+            spent.__cause__ = SignalBusError(f"before\n{traceback}")
+        attempt.tell("dead", spent)

@@ -1,0 +1,128 @@
+"""The transaction of a group commit: a savepoint for each delivery, and a look at each statement of the receivers.
+
+A statement that would end the transaction, or that would change it for the other deliveries, is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from django.db import DatabaseError, transaction
+from django.db.transaction import TransactionManagementError
+
+from signalbus.receiving.process.session_state import MOST_REMEMBERED, leaves_traces, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+# Its codes for a lock that was not to be had, a deadlock, a transaction that another has overtaken, and the last two.
+LIMITED = frozenset({"55P03", "40P01", "40001", "57014", "25P03"})
+# What ends a transaction, and what holds until its end: a tenant for row-level security that one has set would be the
+# next one's as well.
+CONCERNS_ALL = re.compile(
+    r"(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)"
+    r"|SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)|SELECT\s+(?:pg_catalog\.)?set_config"
+    r"|DECLARE|CREATE\s+(?:(?:LOCAL|GLOBAL)\s+)?TEMP(?:ORARY)?)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class Watch:
+    """Looks at the statements of a shared transaction: which waits for a lock, and which would concern everybody in it.
+
+    Args:
+        together: the database takes several statements at once, so that the end of a savepoint of ours can go with the
+            beginning of the next one.
+    """
+
+    def __init__(self, *, together: bool) -> None:
+        self.unfit: bool = False
+        self.ours: bool = False  # a savepoint of ours begins or ends
+        self._together = together
+        self._ended = ""  # what ends the last one, or rolls back to it, not said yet
+
+    def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
+        """Run a statement, as Django's ``execute_wrapper()`` asks for it."""
+        if self.ours and self._together:
+            if sql.startswith(("RELEASE", "ROLLBACK TO")):
+                self._ended += f"{sql}; "
+                return None
+            sql, self._ended = self._ended + sql, ""
+        elif _concerns_all(sql if type(sql) is str else text_of(sql, context["connection"]), context["connection"]):
+            self.unfit = True
+            raise TransactionManagementError(
+                "a transaction that others share is not to be ended, nor is anything set for all of it; alone it may be"
+            )
+        try:
+            return execute(sql, params, many, context)
+        except DatabaseError as error:
+            self.unfit = self.unfit or met_a_limit(error)
+            raise
+
+    def finish(self, connection: BaseDatabaseWrapper) -> None:
+        """End the last savepoint of ours. If the transaction is not the one that it began in any more, this tells.
+
+        Args:
+            connection: the transaction's.
+
+        Raises:
+            DatabaseError: somebody ended that one, and another has begun: what others did may be gone with it.
+        """
+        if self._ended:
+            with connection.cursor() as cursor:
+                cursor.execute(self._ended)
+
+
+def _concerns_all(sql: str, connection: BaseDatabaseWrapper) -> bool:
+    return _ends_transaction(sql) or leaves_traces(sql, connection)
+
+
+def _ends_transaction(sql: str) -> bool:
+    return _known_end(sql) if len(sql) <= MOST_REMEMBERED else CONCERNS_ALL.search(sql) is not None
+
+
+@lru_cache(maxsize=1000)
+def _known_end(sql: str) -> bool:
+    return CONCERNS_ALL.search(sql) is not None
+
+
+class Savepoint:
+    """What one delivery does in a shared transaction: Django's own block, whose statements the watch knows for ours.
+
+    It has begun once it is made: what that raises is nobody's failure.
+
+    Args:
+        watch: the transaction's.
+        alias: of its database.
+    """
+
+    def __init__(self, watch: Watch, alias: str) -> None:
+        self._watch = watch
+        self._block = transaction.atomic(using=alias)
+        watch.ours = True
+        try:
+            self._block.__enter__()
+        finally:
+            watch.ours = False
+
+    def __enter__(self) -> None:
+        """Go on."""
+
+    def __exit__(self, *error: Any) -> None:
+        self._watch.ours = True
+        try:
+            self._block.__exit__(*error)
+        finally:
+            self._watch.ours = False
+
+
+def met_a_limit(error: BaseException) -> bool:
+    """Whether an error says that another transaction was in the way, or that the others have waited long enough."""
+    cause = error.__cause__
+    code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg 3, and 2
+    return isinstance(error, DatabaseError) and code in LIMITED
