@@ -22,8 +22,9 @@ from signalbus import Retry, Signal, current
 from signalbus.broker import publisher
 from signalbus.ledger import attempts, sweeps
 from signalbus.models import Delivery, Lane, State, StoredMessage
+from signalbus.receiving.process import leases
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.running import attempt, group_commit, grouping, leases, listeners
+from signalbus.receiving.running import attempt, group_commit, grouping, listeners
 from signalbus.receiving.running.receiver_runtimes import Manners
 from signalbus.receiving.sweeping import sweeper
 from signalbus.sending import outbox

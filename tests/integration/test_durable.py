@@ -318,7 +318,7 @@ def test_a_poison_message_runs_at_most_once_more_than_its_attempts(bus: Bus, dur
 
 def test_a_healthy_receiver_without_a_transaction_keeps_its_claim(bus: Bus, durable: Signal, monkeypatch):
     """Its lease is renewed while it runs, however long it takes."""
-    from signalbus.receiving.running import leases
+    from signalbus.receiving.process import leases
 
     monkeypatch.setattr(leases, "RENEW_EVERY", 0.02)
     monkeypatch.setattr(leases, "LEASE", 30.0)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from signalbus.receiving.running.event_loop import run_in_loop
+from signalbus.receiving.process.event_loop import run_in_loop
 from signalbus.receiving.running.invocation import own_decimal_context
 
 

@@ -1,1 +1,1 @@
-"""What one process of a worker keeps between messages: connections, sessions, log lines, and notes of outages."""
+"""What one process of a worker keeps between messages: connections, sessions, leases, an event loop, log lines."""

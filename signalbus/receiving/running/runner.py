@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from django.core.exceptions import SynchronousOnlyOperation
 
 from signalbus.exceptions import MissingRow, TextError
-from signalbus.receiving.running.event_loop import run_in_loop
+from signalbus.receiving.process.event_loop import run_in_loop
 from signalbus.receiving.running.tracebacks import format_error
 
 if TYPE_CHECKING:
