@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-FEAR, TRUST = 0.5, 0.1  # what a sample that is slower, or faster, than what is known counts for
+WEIGHT_IF_SLOWER, WEIGHT_IF_FASTER = 0.5, 0.1  # what a sample that is slower, or faster, than what is known counts for
 MOST = 4096  # things that are remembered; a new one takes the oldest's place
 
 
-class Pace:
+class RuntimeEstimates:
     """The seconds that things take, by their keys."""
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class Pace:
         """
         known = self._seconds.get(key)
         if known is not None:
-            seconds = known + (seconds - known) * (FEAR if seconds > known else TRUST)
+            seconds = known + (seconds - known) * (WEIGHT_IF_SLOWER if seconds > known else WEIGHT_IF_FASTER)
         elif len(self._seconds) >= MOST:
             del self._seconds[next(iter(self._seconds))]
         self._seconds[key] = seconds
 
-    def learn_together(self, keys: Sequence[Hashable], seconds: float) -> None:
+    def learn_batch(self, keys: Sequence[Hashable], seconds: float) -> None:
         """Note how long several things took together: each its part, as far as their own times are known.
 
         Args:

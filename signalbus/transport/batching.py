@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from signalbus.core.runtime_estimate import Pace
+from signalbus.core.runtime_estimate import RuntimeEstimates
 from signalbus.transport.coalescing import MOST_TEXTS, BatchMember, keys_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MOST_BYTES: Final = 1024 * 1024  # characters of texts in a group
 
 # What is known of a text that might be anybody's: its seconds; and of a message: its texts, and how long these are.
 _SECONDS, _TEXTS, _BYTES = "seconds", "texts", "bytes"
-pace: Pace = Pace()
+estimates: RuntimeEstimates = RuntimeEstimates()
 
 
 def learn(texts: Sequence[str], queue: str, seconds: float) -> None:
@@ -32,14 +32,18 @@ def learn(texts: Sequence[str], queue: str, seconds: float) -> None:
         seconds: how long.
     """
     if texts:
-        pace.learn_together(keys_of(texts, queue), seconds)
-        pace.learn(_SECONDS, seconds / len(texts))
+        estimates.learn_batch(keys_of(texts, queue), seconds)
+        estimates.learn(_SECONDS, seconds / len(texts))
 
 
 def size() -> int:
     """Return how many messages are worth claiming for each free place, if they are as the last ones were."""
-    texts = pace.expected(_TEXTS)
-    bounds = ((BUDGET, pace.expected(_SECONDS) * texts), (MOST_TEXTS, texts), (MOST_BYTES, pace.expected(_BYTES)))
+    texts = estimates.expected(_TEXTS)
+    bounds = (
+        (BUDGET, estimates.expected(_SECONDS) * texts),
+        (MOST_TEXTS, texts),
+        (MOST_BYTES, estimates.expected(_BYTES)),
+    )
     return max(1, int(min(most / max(each, 1e-9) for most, each in bounds)))
 
 
@@ -73,13 +77,13 @@ def arrange(members: Sequence[BatchMember], slots: int) -> tuple[list[list[Batch
 def _note(members: Sequence[BatchMember]) -> None:
     ours = [member for member in members if member.texts]
     if ours:
-        pace.learn(_TEXTS, sum(len(member.texts) for member in ours) / len(ours))
-        pace.learn(_BYTES, sum(map(_size, ours)) / len(ours))
+        estimates.learn(_TEXTS, sum(len(member.texts) for member in ours) / len(ours))
+        estimates.learn(_BYTES, sum(map(_size, ours)) / len(ours))
 
 
 def _expected(member: BatchMember) -> float:
     """Return the seconds that a message will take; without end if it must not keep anybody waiting."""
-    return sum(map(pace.expected, member.keys)) if member.texts else math.inf
+    return sum(map(estimates.expected, member.keys)) if member.texts else math.inf
 
 
 class _Capacity:

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from signalbus.core.runtime_estimate import Pace
+from signalbus.core.runtime_estimate import RuntimeEstimates
 from signalbus.receiving.worker.stragglers import AGAIN, BRIEFLY, EVERY, PATIENCE, STANDS, Lookout
 from signalbus.transport import batching, progress
 from signalbus.transport.progress import BEGUN, DONE, PAUSE, SHARED, WAITING
@@ -60,8 +60,8 @@ def sheet(lookout, message):
 @pytest.fixture(autouse=True)
 def pace(monkeypatch):
     """A runtime estimate without any observation."""
-    pace = Pace()
-    monkeypatch.setattr(batching, "pace", pace)
+    pace = RuntimeEstimates()
+    monkeypatch.setattr(batching, "estimates", pace)
     return pace
 
 

@@ -6,7 +6,7 @@ import logging
 import time
 
 from signalbus import conf
-from signalbus.core.runtime_estimate import Pace
+from signalbus.core.runtime_estimate import RuntimeEstimates
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
@@ -15,7 +15,7 @@ ALONE_SECONDS = 600.0  # for one that had to wait for another's lock
 WARN_EVERY = 3600.0  # seconds between two warnings of one receiver
 
 
-class Manners(Pace):
+class Manners(RuntimeEstimates):
     """What this process has learned of its receivers, by their ids."""
 
     def __init__(self) -> None:

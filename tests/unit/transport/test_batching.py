@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbus.core.runtime_estimate import Pace
+from signalbus.core.runtime_estimate import RuntimeEstimates
 from signalbus.transport import batching
 from signalbus.transport.batching import BUDGET, MOST_BYTES, arrange
 from signalbus.transport.claims import Claimed
@@ -16,14 +16,14 @@ HEAD = "k" * 8 + "." + "0" * 64 + '.1\n{"i":"' + "0" * 32 + '","s":"'
 
 
 @pytest.fixture(autouse=True)
-def pace(monkeypatch):
+def estimates(monkeypatch):
     """What this process has seen: signals that are named after the milliseconds that they take."""
-    pace = Pace()
-    monkeypatch.setattr(batching, "pace", pace)
+    estimates = RuntimeEstimates()
+    monkeypatch.setattr(batching, "estimates", estimates)
     for queue in ("q", "r"):
         for milliseconds in (0, 1, 5, 20, 26, 400):
-            pace.learn((queue, str(milliseconds)), milliseconds / 1000)
-    return pace
+            estimates.learn((queue, str(milliseconds)), milliseconds / 1000)
+    return estimates
 
 
 def member(signal: object, *, queue: str = "q", texts: int = 1, size: int = 0) -> BatchMember:
@@ -109,11 +109,11 @@ def test_nothing_is_lost_or_doubled_and_the_bounds_hold(members, slots):
 
 class TestLearning:
     @pytest.fixture(autouse=True)
-    def pace(self, monkeypatch):
+    def estimates(self, monkeypatch):
         """A runtime estimate without any observation."""
-        pace = Pace()
-        monkeypatch.setattr(batching, "pace", pace)
-        return pace
+        estimates = RuntimeEstimates()
+        monkeypatch.setattr(batching, "estimates", estimates)
+        return estimates
 
     def test_without_estimates_one_message_is_claimed_for_each_process(self):
         """A message may be slow."""
