@@ -182,7 +182,7 @@ def hand_over(channel: Any, message: dict[str, Any], queue: str) -> None:
     channel.connection._deliver(message, queue)
 
 
-def held(qos: Any) -> int:
+def unacked_count(qos: Any) -> int:
     """Return how many messages the consumer has and did not acknowledge.
 
     Uses ``_delivered`` and ``_dirty``, which ``QoS.can_consume`` compares. Without them, a worker would take more than
@@ -191,22 +191,22 @@ def held(qos: Any) -> int:
     return len(qos._delivered) - len(qos._dirty)
 
 
-def hold(qos: Any, tag: str, message: Any) -> None:
+def add_unacked(qos: Any, tag: str, message: Any) -> None:
     """Count a message as the consumer's, without kombu's write of it to Redis: it stands there since it was claimed."""
     virtual.QoS.append(qos, message, tag)
 
 
-def holds(qos: Any, tag: str) -> bool:
+def is_unacked(qos: Any, tag: str) -> bool:
     """Whether a message is counted as the consumer's."""
     return tag in qos._delivered and tag not in qos._dirty
 
 
-def let_go(qos: Any, tag: str) -> None:
+def remove_unacked(qos: Any, tag: str) -> None:
     """Count a message as the consumer's no more."""
     virtual.QoS.ack(qos, tag)
 
 
-def let_all_go(qos: Any, mine: Callable[[str], bool]) -> None:
+def remove_all_unacked(qos: Any, mine: Callable[[str], bool]) -> None:
     """Count no message of ours as the consumer's any more: kombu would give back what is left there when it closes."""
     qos._flush()
     for tag in [tag for tag in qos._delivered if mine(tag)]:

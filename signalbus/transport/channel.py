@@ -239,7 +239,7 @@ class ClaimingMixin:
             for raw in items:
                 found.append(Claimed(raw, queue, self.owner.tag(numbers.first + len(found)), key))
         for each in found:
-            self.owner.held[each.tag] = each.queue
+            self.owner.claimed[each.tag] = each.queue
         if found:
             compat.rotate(self, found[-1].queue)
             self._tracking_connection.has_news = True  # type: ignore[union-attr]  # there may be more
@@ -265,14 +265,14 @@ class ClaimingMixin:
             else:
                 compat.hand_over(self, compat.delivered(claimed.raw, claimed.queue, tag), claimed.queue)
         except compat.MALFORMED as error:
-            if compat.holds(self.qos, tag):  # it could be read: the error is its consumer's
-                under_way = self.work.under_way()
-                if under_way is None:
+            if compat.is_unacked(self.qos, tag):  # it could be read: the error is its consumer's
+                in_flight = self.work.in_flight()
+                if in_flight is None:
                     raise
-                if tag in under_way:
+                if tag in in_flight:
                     logger.exception("signalbus could not begin a message of %r at once", claimed.queue)
                     return
-                compat.let_go(self.qos, tag)
+                compat.remove_unacked(self.qos, tag)
             for member in group:
                 self.unacked.set_aside(member.claimed.tag, member.claimed.raw, claimed.queue, error)
             self.owner.end(tag)
@@ -298,14 +298,14 @@ class ClaimingMixin:
 
     def requeue_later(self, tag: str) -> None:
         """The same, of which Redis could not be told now."""
-        compat.let_go(self.qos, tag)
+        compat.remove_unacked(self.qos, tag)
         self.owner.rejected.append(tag)
 
     def _requeue_now(self) -> None:
         owner = self.owner
         while owner.rejected:
             tag = owner.rejected[0]
-            self.unacked.restore([member for member in owner.members(tag) if member in owner.held], leftmost=True)
+            self.unacked.restore([member for member in owner.members(tag) if member in owner.claimed], leftmost=True)
             owner.end(owner.rejected.popleft())
 
     # The end.
@@ -316,11 +316,11 @@ class ClaimingMixin:
         while owner.lost:
             numbers = owner.lost[-1]
             tags = [owner.tag(number) for number in range(numbers.first, numbers.first + numbers.many)]
-            self.unacked.restore([tag for tag in tags if tag not in owner.held], begun=False)
+            self.unacked.restore([tag for tag in tags if tag not in owner.claimed], begun=False)
             owner.lost.pop()
         given_up = self.work.given_up(owner.deliveries())
         nobodys = owner.claims_of(given_up)
-        self.unacked.restore([tag for tag in list(owner.held) if tag in nobodys])  # which threads end meanwhile
+        self.unacked.restore([tag for tag in list(owner.claimed) if tag in nobodys])  # which threads end meanwhile
         for delivery in given_up:
             owner.end(delivery)
         owner.is_unsettled = False

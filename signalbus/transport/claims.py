@@ -48,7 +48,7 @@ class Work:
         """Return how many messages can be begun now; None if that is not known."""
         return None
 
-    def under_way(self) -> set[str] | None:
+    def in_flight(self) -> set[str] | None:
         """Return the tags of what runs or waits to run here, from any thread; None if that is not known."""
         return None
 
@@ -78,7 +78,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.id: str = uuid.uuid4().hex[:16]
-        self.held: dict[str, str] = {}  # the queue of each claim that is not over
+        self.claimed: dict[str, str] = {}  # the queue of each claim that is not over
         self.groups: dict[str, list[str]] = {}  # the claims of each group
         self.acknowledged: deque[str] = deque()  # claims whose end is to be sent to Redis
         self.unheard: set[str] = set()  # the same, and those whose end was sent and not answered
@@ -117,7 +117,7 @@ class Owner:
             The claims it stood for, those that were still held.
         """
         members = self.groups.pop(tag, None) or [tag]
-        return [member for member in members if self.held.pop(member, None) is not None]
+        return [member for member in members if self.claimed.pop(member, None) is not None]
 
     def acknowledge(self, tag: str) -> list[str]:
         """End a delivery; its claims are in flight until Redis has heard of it.
@@ -153,7 +153,7 @@ class Owner:
     def is_in_flight(self) -> bool:
         """Whether Redis may have a claim of this process; from any thread."""
         # In the order in which a claim passes through them, so that none is missed on its way.
-        return bool(self.asked or self.lost or self.held or self.unheard)
+        return bool(self.asked or self.lost or self.claimed or self.unheard)
 
     def claims_of(self, tags: Iterable[str]) -> set[str]:
         """Return the claims that some deliveries' tags stand for."""
@@ -163,7 +163,7 @@ class Owner:
         """Return the tags under which what is held was delivered: a group's, or a claim's own."""
         groups = dict(self.groups)
         grouped = {member for members in groups.values() for member in members}
-        return set(groups) | (set(self.held) - grouped)
+        return set(groups) | (set(self.claimed) - grouped)
 
 
 _owners: dict[tuple[int, Hashable], Owner] = {}

@@ -100,6 +100,6 @@ class Heartbeat(threading.Thread):
     def _known(self, channel: Any) -> set[str]:
         """Return the claims that run or wait here, or are done. Others are left to the visibility timeout."""
         owner = self._owner
-        held, under_way = set(owner.held), channel.work.under_way()
-        known = held if under_way is None else held & owner.claims_of(under_way)
+        claimed, in_flight = set(owner.claimed), channel.work.in_flight()
+        known = claimed if in_flight is None else claimed & owner.claims_of(in_flight)
         return known | set(owner.unheard)

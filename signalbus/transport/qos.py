@@ -35,14 +35,14 @@ class QoS(stock.QoS):
     def append(self, message: Any, delivery_tag: str) -> None:
         """Hold a message; kombu's signature."""
         if is_ours(delivery_tag):
-            compat.hold(self, delivery_tag, message)
+            compat.add_unacked(self, delivery_tag, message)
         else:
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         """End a message."""
         if is_ours(delivery_tag):
-            compat.let_go(self, delivery_tag)
+            compat.remove_unacked(self, delivery_tag)
             self.channel.acknowledge(delivery_tag)
         else:
             super().ack(delivery_tag)
@@ -52,7 +52,7 @@ class QoS(stock.QoS):
         if not is_ours(delivery_tag):
             super().reject(delivery_tag, requeue)
             return
-        compat.let_go(self, delivery_tag)
+        compat.remove_unacked(self, delivery_tag)
         if requeue:
             self.channel.requeue(delivery_tag)
         else:
@@ -63,12 +63,12 @@ class QoS(stock.QoS):
         if compat.is_limited_by_others(self):
             return 1 if self.can_consume() else 0
         count: int = self.prefetch_count
-        return max(count - compat.held(self), 0) if count else UNLIMITED
+        return max(count - compat.unacked_count(self), 0) if count else UNLIMITED
 
     def restore_unacked(self, client: Any = None) -> None:
         """Give back what is held; when the channel closes, it has done so with claims."""
         if self.channel.closed:
-            compat.let_all_go(self, is_ours)
+            compat.remove_all_unacked(self, is_ours)
         super().restore_unacked(client)
 
     def restore_by_tag(self, tag: str | bytes, client: Any = None, leftmost: bool = False) -> None:

@@ -81,7 +81,7 @@ class Knows(Work):
     def free(self) -> int | None:
         return self.places
 
-    def under_way(self) -> set[str]:
+    def in_flight(self) -> set[str]:
         return self.tags
 
     def given_up(self, tags):

@@ -23,7 +23,7 @@ from signalbus.wire.message import Message, from_body, to_body, uuid7
 def owner() -> claims.Owner:
     """An owner with three claims, two of them in a batch."""
     made = claims.Owner()
-    made.held = dict.fromkeys(["a", "b", "c"], "q")
+    made.claimed = dict.fromkeys(["a", "b", "c"], "q")
     made.groups["sb1g:1"] = ["a", "b"]
     return made
 
@@ -34,7 +34,7 @@ class TestOwner:
         assert owner.end("sb1g:1") == ["a", "b"]
         assert owner.end("sb1g:1") == []
         assert owner.end("c") == ["c"]
-        assert not owner.held
+        assert not owner.claimed
         assert not owner.groups
 
     def test_deliveries_are_batches_and_single_claims(self, owner):

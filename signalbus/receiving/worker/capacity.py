@@ -73,7 +73,7 @@ class WorkersWork(Work):
         places = self._worker.max_concurrency or self._worker.pool.num_processes
         return int(places) - taken()
 
-    def under_way(self) -> set[str]:
+    def in_flight(self) -> set[str]:
         """Return the delivery tags of messages that run, wait or are scheduled."""
         return requests()
 

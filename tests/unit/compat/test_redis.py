@@ -146,15 +146,15 @@ class TestUnacknowledged:
         """kombu counts them for the prefetch count."""
         qos = empty_account()
         for tag in ("sb1:x:1", "theirs"):
-            compat.hold(qos, tag, object())
-        assert compat.held(qos) == 2
+            compat.add_unacked(qos, tag, object())
+        assert compat.unacked_count(qos) == 2
         assert not qos.can_consume()
-        compat.let_go(qos, "theirs")
+        compat.remove_unacked(qos, "theirs")
         assert qos.can_consume()
-        assert compat.holds(qos, "sb1:x:1")
-        assert not compat.holds(qos, "theirs")
-        compat.let_all_go(qos, lambda tag: tag.startswith("sb1"))
-        assert compat.held(qos) == 0
+        assert compat.is_unacked(qos, "sb1:x:1")
+        assert not compat.is_unacked(qos, "theirs")
+        compat.remove_all_unacked(qos, lambda tag: tag.startswith("sb1"))
+        assert compat.unacked_count(qos) == 0
 
     def test_a_replaced_limit_on_the_instance_is_used(self):
         """Celery's worker_disable_prefetch replaces the method on the instance."""

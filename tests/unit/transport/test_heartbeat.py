@@ -100,13 +100,13 @@ def test_a_claim_made_at_any_moment_is_followed_by_a_heartbeat_in_time(run, chan
 
 def acknowledge(owner: Owner) -> None:
     """End a claim here; Redis has not heard of it."""
-    owner.held["sb1:x:1"] = "q"
+    owner.claimed["sb1:x:1"] = "q"
     owner.acknowledge("sb1:x:1")
 
 
 def acknowledge_group(owner: Owner) -> None:
     """The same for a group."""
-    owner.held.update({"sb1:x:1": "q", "sb1:x:2": "q"})
+    owner.claimed.update({"sb1:x:1": "q", "sb1:x:2": "q"})
     owner.groups["sb1g:x:1"] = ["sb1:x:1", "sb1:x:2"]
     owner.acknowledge("sb1g:x:1")
 
