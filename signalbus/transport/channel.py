@@ -163,7 +163,7 @@ class ClaimingMixin:
         claimed = self._take_in()
         unwanted = [each for each in claimed if each.queue not in self.active_queues]
         if unwanted:  # a queue was cancelled meanwhile
-            self._give_back(unwanted)
+            self._unclaim(unwanted)
             claimed = [each for each in claimed if each not in unwanted]
         if claimed:
             self._hand_out(claimed)
@@ -249,11 +249,11 @@ class ClaimingMixin:
 
     def _hand_out(self, claimed: Sequence[Claimed]) -> None:
         """Deliver what was claimed, in company as far as it fits."""
-        groups, back = batching.arrange([read(each, self.work.task) for each in claimed], self.slots())
+        groups, leftover = batching.arrange([read(each, self.work.task) for each in claimed], self.slots())
         for group in groups:
             self._deliver(group)
-        if back:
-            self._give_back([member.claimed for member in back])
+        if leftover:
+            self._unclaim([member.claimed for member in leftover])
 
     def _deliver(self, group: Sequence[BatchMember]) -> None:
         """Deliver messages of ours as one, or one claim as what it is: a message, or nothing that can be read."""
@@ -277,9 +277,9 @@ class ClaimingMixin:
                 self.unacked.set_aside(member.claimed.tag, member.claimed.raw, claimed.queue, error)
             self.owner.end(tag)
 
-    def _give_back(self, claimed: Sequence[Claimed]) -> None:
+    def _unclaim(self, claimed: Sequence[Claimed]) -> None:
         """Put back what was claimed and not delivered, in one step, as the next to be taken."""
-        self.unacked.give_back(claimed)
+        self.unacked.unclaim(claimed)
         for each in claimed:
             self.owner.end(each.tag)
 
@@ -345,7 +345,7 @@ class ClaimingMixin:
         self.owner.is_unsettled = True
         try:
             if tracking.is_busy:
-                self._give_back(self._take_in())
+                self._unclaim(self._take_in())
         except (RedisError, OSError) as error:
             logger.debug("signalbus could not hear the last of Redis: %r", error)
         self.owner.acknowledged.extendleft(reversed(self._ending))

@@ -73,7 +73,7 @@ class ClaimedMessage(virtual.Message):
         self.sheet: Sheet | None = None  # how far its texts are; None if nobody tells
         self._members: list[BatchMember] = payload.members if isinstance(payload, Merged) else []
         self.texts: list[str] = [text for member in self._members for text in member.texts]
-        self._gone: set[int] = set()  # texts that were given back
+        self._requeued: set[int] = set()  # texts that were given back
         self._split: dict[int, set[int]] = {}  # recipients of texts that were given back without the others
         self._whole: dict[int, str] = {}  # those texts as they came
         self._unanswered: _Division | None = None  # what Redis may have done, or not
@@ -92,7 +92,7 @@ class ClaimedMessage(virtual.Message):
         queues = {member.claimed.queue for member in self._members}
         return not queues.isdisjoint(self.channel.active_queues) and (self.channel.work.free() or 0) > 0
 
-    def give_back(self, states: Sequence[int]) -> bool:
+    def requeue_free(self, states: Sequence[int]) -> bool:
         """Give back what is free, while the rest is worked on; from any thread.
 
         Args:
@@ -103,43 +103,43 @@ class ClaimedMessage(virtual.Message):
         """
         try:
             with self._lock:
-                self._give_back(states, FREE)
+                self._requeue_texts(states, FREE)
         except (RedisError, OSError):
             return False
         return True
 
-    def _give_back(self, states: Sequence[int], which: Container[int] = (WAITING,)) -> None:
+    def _requeue_texts(self, states: Sequence[int], which: Container[int] = (WAITING,)) -> None:
         if self._unanswered is not None:
             self._divide(self._unanswered)
         whole = []
         for member, texts in self._places():
-            waiting = [text for text in texts if states[text] in which and text not in self._gone]
-            split = self._splits([text for text in texts if text not in waiting and text not in self._gone], which)
+            waiting = [text for text in texts if states[text] in which and text not in self._requeued]
+            split = self._splits([text for text in texts if text not in waiting and text not in self._requeued], which)
             if len(waiting) == len(texts) and self._split.keys().isdisjoint(texts):
                 whole.append((member, waiting))
             elif waiting or split:
                 self._divide(self._division(member, texts, waiting, split))
         if whole:
-            self.channel.unacked.give_back([member.claimed for member, _ in whole])
-            self._gone.update(text for _, texts in whole for text in texts)
+            self.channel.unacked.unclaim([member.claimed for member, _ in whole])
+            self._requeued.update(text for _, texts in whole for text in texts)
 
     def _division(
         self, member: BatchMember, texts: Sequence[int], waiting: list[int], split: dict[int, _Split]
     ) -> _Division:
-        stay = [text for text in texts if text not in waiting and text not in self._gone]
+        stay = [text for text in texts if text not in waiting and text not in self._requeued]
         rest = [one for text in stay if (one := split[text].rest if text in split else self.texts[text]) is not None]
-        back = [self.texts[text] for text in waiting] + [item for text in split.values() for item in text.items]
+        requeued = [self.texts[text] for text in waiting] + [item for text in split.values() for item in text.items]
         remains = _entry(member, rest) if rest else ""
         # The last to be put at the end that is taken from is the first to be taken.
-        return _Division(member, waiting, remains, "RPUSH", _items(member, back[::-1]), split)
+        return _Division(member, waiting, remains, "RPUSH", _items(member, requeued[::-1]), split)
 
     def _splits(self, texts: Sequence[int], which: Container[int]) -> dict[int, _Split]:
         """Return those of some texts of which recipients are free while others are not, or are done."""
         parts = self.sheet.parts() if self.sheet is not None else {}
         found = {}
         for text in texts:
-            states, gone = parts.get(text, b""), self._split.get(text, set())
-            free = [place for place, state in enumerate(states) if state in which and place not in gone]
+            states, requeued = parts.get(text, b""), self._split.get(text, set())
+            free = [place for place, state in enumerate(states) if state in which and place not in requeued]
             if free:
                 split = self._split_off(text, states, free)
                 if split is not None:
@@ -167,7 +167,7 @@ class ClaimedMessage(virtual.Message):
         if self._is_anything_waiting():
             states = self._final_states()
             with self._settled_later():
-                self._give_back(states)
+                self._requeue_texts(states)
         super().ack(multiple=multiple)
 
     def reject(self, requeue: bool = False) -> None:
@@ -181,9 +181,9 @@ class ClaimedMessage(virtual.Message):
             super().reject(requeue=requeue)
             return
         with self._settled_later():
-            self._give_back(states)
+            self._requeue_texts(states)
             if requeue:
-                self._give_out_again(states)
+                self._requeue_begun(states)
         super().ack()
 
     @contextmanager
@@ -196,10 +196,10 @@ class ClaimedMessage(virtual.Message):
             self.channel.requeue_later(self.delivery_tag)
             raise
 
-    def _give_out_again(self, states: Sequence[int]) -> None:
+    def _requeue_begun(self, states: Sequence[int]) -> None:
         whole = []
         for member, texts in self._places():
-            begun = [text for text in texts if states[text] in {BEGUN, SHARED} and text not in self._gone]
+            begun = [text for text in texts if states[text] in {BEGUN, SHARED} and text not in self._requeued]
             again = [unfinished for text in begun if (unfinished := self._unfinished(text)) is not None]
             if begun and len(texts) == 1 and again == self._of(begun):
                 whole.append(member.claimed.tag)
@@ -243,10 +243,10 @@ class ClaimedMessage(virtual.Message):
         member, unacked = division.member, self.channel.unacked
         keys = (unacked.claims, unacked.index, unacked.list_of(member.claimed))
         unacked.run(DIVIDE, keys, member.claimed.tag, division.remains, division.end, *division.items)
-        self._gone.update(division.texts)
+        self._requeued.update(division.texts)
         for text, split in division.split.items():
             if split.rest is None:
-                self._gone.add(text)
+                self._requeued.add(text)
             else:
                 self.texts[text] = split.rest
             self._split.setdefault(text, set()).update(split.places)

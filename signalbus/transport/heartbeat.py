@@ -94,7 +94,7 @@ class Heartbeat(threading.Thread):
                 unacked.forget(dead)
             elif time.monotonic() < self._patient_until:
                 continue
-            elif count := unacked.take_back(dead):
+            elif count := unacked.reclaim(dead):
                 logger.warning("signalbus took %d messages back that a worker held when it died (%s)", count, dead)
 
     def _known(self, channel: Any) -> set[str]:

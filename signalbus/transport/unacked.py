@@ -104,7 +104,7 @@ class Unacked:
         """Return the list that a claim was taken from."""
         return claimed.key or prefixed(self._channel, claimed.queue)
 
-    def give_back(self, claimed: Sequence[Claimed]) -> None:
+    def unclaim(self, claimed: Sequence[Claimed]) -> None:
         """Give back what nobody has begun, as it was and where it was, in one step; the oldest is taken next.
 
         Args:
@@ -114,14 +114,14 @@ class Unacked:
         items = [(each.tag, each.raw, "") for each in claimed]
         pairs = list(zip(keys, items, strict=True))[::-1]
         try:
-            self._put_back("RPUSH", pairs)
+            self._requeue("RPUSH", pairs)
         except ResponseError as error:
             if not is_wrong_type(error):
                 raise
             self.mend()
             for key in set(keys):
                 self.move_away(key, "list")
-            self._put_back("RPUSH", pairs)
+            self._requeue("RPUSH", pairs)
 
     def restore(self, tags: Sequence[Tag], *, leftmost: bool = False, begun: bool = True) -> list[Tag]:
         """Give claims back whose items are only in Redis; what cannot be read is set aside.
@@ -171,7 +171,7 @@ class Unacked:
                 self.set_aside(tag, entry, self.claims, error)
         return pairs
 
-    def _put_back(self, end: str, pairs: Sequence[Pair], dead: str = "") -> tuple[int, list[Tag]]:
+    def _requeue(self, end: str, pairs: Sequence[Pair], dead: str = "") -> tuple[int, list[Tag]]:
         """Put items into their lists and end their claims, in one step.
 
         Returns:
@@ -188,7 +188,7 @@ class Unacked:
     def _restore(self, end: str, pairs: Sequence[Pair], dead: str = "") -> tuple[int, list[Tag]]:
         """Put items back where they say that they belong; who knows who wrote that."""
         try:
-            return self._put_back(end, pairs, dead)
+            return self._requeue(end, pairs, dead)
         except ResponseError as error:
             if not is_wrong_type(error):
                 raise
@@ -283,7 +283,7 @@ class Unacked:
                 continue  # whoever sees it first sets it aside
         return found
 
-    def take_back(self, owner: str) -> int:
+    def reclaim(self, owner: str) -> int:
         """Give back what a dead owner held; nothing, if it has claimed again in the meantime.
 
         Returns:

@@ -462,7 +462,7 @@ class TestHeartbeats:
         publish(url, "a")
         with Claimant(url) as living, Claimant(url) as another:
             living.take(1)
-            assert another.channel.unacked.take_back(living.owner.id) == 0
+            assert another.channel.unacked.reclaim(living.owner.id) == 0
             assert client.llen("work") == 0
             assert client.zscore("unacked_owners", living.owner.id)
 
@@ -615,9 +615,9 @@ def test_a_batch_is_divided_once_if_the_answer_is_lost(valkey, client, monkeypat
             raise redis.ConnectionError
 
         monkeypatch.setattr(unacked.Unacked, "run", unheard)
-        assert not message.give_back([BEGUN, WAITING, WAITING])
+        assert not message.requeue_free([BEGUN, WAITING, WAITING])
         monkeypatch.setattr(unacked.Unacked, "run", run)
-        assert message.give_back([BEGUN, WAITING, WAITING])
+        assert message.requeue_free([BEGUN, WAITING, WAITING])
         claimant.take(3)
         assert [each.payload[0][0] for each in claimant.messages[1:]] == [["b"], ["c"]]
         claimant.acknowledge()
@@ -635,7 +635,7 @@ def test_a_batch_that_is_divided_during_its_restoration(valkey, client, monkeypa
 
         def divide_first(unacked: Any, script: Any, *arguments: Any) -> Any:
             if script is scripts.RESTORE and (states := next(divisions, None)):
-                assert message.give_back(states)
+                assert message.requeue_free(states)
             return run(unacked, script, *arguments)
 
         with monkeypatch.context() as patch:
@@ -643,7 +643,7 @@ def test_a_batch_that_is_divided_during_its_restoration(valkey, client, monkeypa
             if by == "its own worker":
                 store.restore([message.delivery_tag])
             else:
-                assert store.take_back(claimant.owner.id) == 1
+                assert store.reclaim(claimant.owner.id) == 1
         claimant.owner.end(message.delivery_tag)
         assert not client.hlen("unacked")
         found = [json.loads(raw) for raw in client.lrange("work", 0, -1)]

@@ -158,5 +158,5 @@ def test_requeueing_to_a_key_that_is_no_list(url, client):
         claimed = Claimed(b'"held"', "work", "sb1:x:1", "work")
         client.hset("unacked", claimed.tag, "x")
         of_other_types(client, "work")
-        claimant.channel._give_back([claimed])
+        claimant.channel._unclaim([claimed])
         assert client.lrange("work", 0, -1) == [claimed.raw]

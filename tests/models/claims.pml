@@ -4,8 +4,8 @@
  *   Claim           the event loop, for one claim after the other: ClaimingMixin._send, _take_in, _settle, _requeue_now
  *                   (channel.py), ClaimedMessage.ack, reject (claimed_message.py), Unacked.restore (HMGET, then RESTORE),
  *                   Unacked.acknowledge (ZREM, then HDEL; unacked.py)
- *   Watchdog        the thread of stragglers.py: ClaimedMessage.give_back (claimed_message.py)
- *   TakeBack        the heartbeat of another worker: Unacked.take_back, of a worker that is dead or frozen
+ *   Watchdog        the thread of stragglers.py: ClaimedMessage.requeue_free (claimed_message.py)
+ *   TakeBack        the heartbeat of another worker: Unacked.reclaim, of a worker that is dead or frozen
  *   Stock           a worker with kombu's own transport: BRPOP, then ZADD and HSET in one step (kombu/transport/redis.py)
  *   StockRestores   its restore_visible, for claims of ours; OursRestores: QoS.restore_visible (qos.py), for its claims
  *

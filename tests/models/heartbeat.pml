@@ -1,7 +1,7 @@
 /* heartbeat.pml: a worker that lives and answers keeps its claims; a dead worker's claims are requeued in time.
  *
  * Models signalbus/transport/heartbeat.py (Heartbeat.run, Heartbeat.send_heartbeat), the scripts HEARTBEAT, FORGET and CLAIM, the test for a dead
- * owner in RESTORE (scripts.py), Unacked.take_back (unacked.py), and which claims count as in flight (claims.py,
+ * owner in RESTORE (scripts.py), Unacked.reclaim (unacked.py), and which claims count as in flight (claims.py,
  * Owner.is_in_flight). The content of a claim is in claims.pml. Two workers:
  *   Claim   the event loop (channel.py), for one of its CLAIMS claims, again and again
  *   Pulse   the thread that sends heartbeats
@@ -144,7 +144,7 @@ look:      if                                                               /* U
            if :: flies -> heard_of(o) :: else fi;
            found = IS_DEAD(p) && !patient[o] };
        if
-       :: found -> c = FIRST(p);                                            /* Unacked.take_back */
+       :: found -> c = FIRST(p);                                            /* Unacked.reclaim */
            do
            :: atomic { c < FIRST(p) + CLAIMS && ACTS(o) -> if :: away -> goto refused :: else -> restore(c, p); c++ fi }
            :: atomic { c == FIRST(p) + CLAIMS && ACTS(o) -> if :: away -> goto refused :: else -> forget(p); break fi }

@@ -2,11 +2,11 @@
  *
  * One claim of one text for RECIPIENTS receivers:
  *   Child      _deliver_each (resolution.py): one recipient after the other, each noted as begun and done (progress.py)
- *   Watchdog   the thread of stragglers.py: makes the ticket void, then ClaimedMessage.give_back, _splits, _split_off
+ *   Watchdog   the thread of stragglers.py: makes the ticket void, then ClaimedMessage.requeue_free, _splits, _split_off
  *              (claimed_message.py)
  *   EventLoop  the end of the message: ClaimedMessage.ack; or reject after the child's death, its error or a hard time
  *              limit; ClaimingMixin.requeue_later (channel.py) where Redis does not answer
- *   Elsewhere  any worker that takes what was requeued; another worker's Unacked.take_back (unacked.py) after a death
+ *   Elsewhere  any worker that takes what was requeued; another worker's Unacked.reclaim (unacked.py) after a death
  * DIVIDE is one step: it replaces the claim by the text for the recipients that are begun, and pushes a text for each that
  * waits. So is the ticket, which decides what may begin: its memory is in ticket.pml, the scripts are in claims.pml.
  *
@@ -65,7 +65,7 @@ inline divide(remains, free) {
 #else
 #define STAY now
 #endif
-/* ClaimedMessage._give_back, under the lock; failed is whether Redis has not answered. */
+/* ClaimedMessage._requeue_texts, under the lock; failed is whether Redis has not answered. */
 inline give_back() {
     if :: unanswered -> divide(said_stay, said_free); gone = gone | said_free; unanswered = false :: else fi;
     if

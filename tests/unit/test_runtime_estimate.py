@@ -11,58 +11,58 @@ from signalbus.core.runtime_estimate import RuntimeEstimates
 
 
 @pytest.fixture
-def pace() -> RuntimeEstimates:
+def estimates() -> RuntimeEstimates:
     """A runtime estimate without any observation."""
     return RuntimeEstimates()
 
 
-def test_an_unknown_signal_has_no_estimate(pace: RuntimeEstimates):
+def test_an_unknown_signal_has_no_estimate(estimates: RuntimeEstimates):
     """So it runs alone."""
-    assert pace.expected("new") == math.inf
+    assert estimates.expected("new") == math.inf
 
 
-def test_the_first_observation_is_the_estimate(pace: RuntimeEstimates):
+def test_the_first_observation_is_the_estimate(estimates: RuntimeEstimates):
     """There is no other one yet."""
-    pace.learn("a", 0.002)
-    assert pace.expected("a") == 0.002
+    estimates.learn("a", 0.002)
+    assert estimates.expected("a") == 0.002
 
 
-def test_a_slower_run_changes_the_estimate_more_than_a_faster_one(pace: RuntimeEstimates):
+def test_a_slower_run_changes_the_estimate_more_than_a_faster_one(estimates: RuntimeEstimates):
     """The estimate rises quickly and falls slowly."""
-    pace.learn("a", 1.0)
-    pace.learn("a", 2.0)
-    assert pace.expected("a") == pytest.approx(1.5)
-    pace.learn("a", 0.5)
-    assert pace.expected("a") == pytest.approx(1.4)
+    estimates.learn("a", 1.0)
+    estimates.learn("a", 2.0)
+    assert estimates.expected("a") == pytest.approx(1.5)
+    estimates.learn("a", 0.5)
+    assert estimates.expected("a") == pytest.approx(1.4)
 
 
-def test_the_time_of_a_batch_is_divided_in_proportion(pace: RuntimeEstimates):
+def test_the_time_of_a_batch_is_divided_in_proportion(estimates: RuntimeEstimates):
     """So a slow signal does not raise the estimates of brief ones."""
-    pace.learn("brief", 0.001)
-    pace.learn("slow", 0.009)
+    estimates.learn("brief", 0.001)
+    estimates.learn("slow", 0.009)
 
-    pace.learn_batch(["brief", "slow"], 0.02)
+    estimates.learn_batch(["brief", "slow"], 0.02)
 
-    assert pace.expected("slow") == pytest.approx(0.0135)
-    assert pace.expected("brief") == pytest.approx(0.0015)
+    assert estimates.expected("slow") == pytest.approx(0.0135)
+    assert estimates.expected("brief") == pytest.approx(0.0015)
 
 
-def test_the_time_of_a_batch_with_an_unknown_signal_is_divided_equally(pace: RuntimeEstimates):
+def test_the_time_of_a_batch_with_an_unknown_signal_is_divided_equally(estimates: RuntimeEstimates):
     """The part of each is not known."""
-    pace.learn("known", 0.01)
-    pace.learn_batch(["known", "new", "new"], 0.03)
-    assert pace.expected("new") == pytest.approx(0.01)
+    estimates.learn("known", 0.01)
+    estimates.learn_batch(["known", "new", "new"], 0.03)
+    assert estimates.expected("new") == pytest.approx(0.01)
 
 
-def test_an_empty_batch_changes_no_estimate(pace: RuntimeEstimates):
+def test_an_empty_batch_changes_no_estimate(estimates: RuntimeEstimates):
     """A message without texts is an example."""
-    pace.learn_batch([], 1.0)
-    assert pace.expected(None) == math.inf
+    estimates.learn_batch([], 1.0)
+    assert estimates.expected(None) == math.inf
 
 
-def test_the_number_of_estimates_is_limited(pace: RuntimeEstimates, monkeypatch):
+def test_the_number_of_estimates_is_limited(estimates: RuntimeEstimates, monkeypatch):
     """Anybody who can write to the broker can invent names; the oldest is forgotten."""
     monkeypatch.setattr(module, "MOST", 3)
     for name in "abcd":
-        pace.learn(name, 0.1)
-    assert [pace.expected(name) for name in "abcd"] == [math.inf, 0.1, 0.1, 0.1]
+        estimates.learn(name, 0.1)
+    assert [estimates.expected(name) for name in "abcd"] == [math.inf, 0.1, 0.1, 0.1]

@@ -28,7 +28,7 @@ class Message:
         """Return whether another process could begin the waiting texts."""
         return self.place_is_free
 
-    def give_back(self, states) -> bool:
+    def requeue_free(self, states) -> bool:
         """Record it, if the broker answers."""
         self.asked += 1
         if self.broker_answers:

@@ -44,7 +44,7 @@ class Divisible(Protocol):
     def is_waited_for(self) -> bool:
         """Return whether a process or thread is free, in which the requeued part would begin at once."""
 
-    def give_back(self, states: Sequence[int]) -> bool:
+    def requeue_free(self, states: Sequence[int]) -> bool:
         """Requeue the texts that have not begun; return False if the broker does not answer now."""
 
 
@@ -150,7 +150,7 @@ class Lookout(threading.Thread):
         waited = now - watched.since
         if sheet.is_void:
             if not watched.is_given_back and waited >= progress.PAUSE:
-                watched.is_given_back = message.give_back(sheet.states)
+                watched.is_given_back = message.requeue_free(sheet.states)
                 watched.since = now + AGAIN
             return watched.is_given_back and self._is_known(watched, now)
         if not message.is_waited_for():

@@ -32,7 +32,7 @@ class Unacked:
         """Return the list of a claim."""
         return str(claimed.queue)
 
-    def give_back(self, claimed) -> None:
+    def unclaim(self, claimed) -> None:
         """Record it."""
         if self.error:
             raise self.error
@@ -244,7 +244,7 @@ class TestAtAHardTimeLimit:
 class TestRequeueing:
     def test_waiting_texts_are_requeued_while_others_run(self, channel):
         """The claims of the others stay."""
-        assert deliver(channel, *ABC).give_back([DONE, BEGUN, WAITING])
+        assert deliver(channel, *ABC).requeue_free([DONE, BEGUN, WAITING])
         assert channel.unacked.calls == [("back", "3")]
 
     def test_texts_of_a_group_commit_are_requeued_but_not_after_an_error(self, channel):
@@ -255,15 +255,15 @@ class TestRequeueing:
 
         channel.unacked.calls.clear()
         message = deliver(channel, *ABC, states=[SHARED, BEGUN, WAITING])
-        assert message.give_back([SHARED, BEGUN, WAITING])
+        assert message.requeue_free([SHARED, BEGUN, WAITING])
         message.reject(requeue=True)
         assert channel.unacked.calls == [("back", "1", "3"), ("again", "2"), ("ack", "sb1g:1")]
 
     def test_no_text_is_requeued_twice(self, channel):
         """The watchdog and the end of the message both requeue."""
         message = deliver(channel, ("1", "a", "b"), ("2", "c"), states=[DONE, WAITING, WAITING])
-        assert message.give_back([BEGUN, WAITING, WAITING])
-        assert message.give_back([BEGUN, WAITING, WAITING])
+        assert message.requeue_free([BEGUN, WAITING, WAITING])
+        assert message.requeue_free([BEGUN, WAITING, WAITING])
         message.ack()
         assert channel.unacked.calls == [
             ("divide", "1", (["a"], False), (["b"], False)),
@@ -273,25 +273,25 @@ class TestRequeueing:
 
     def test_a_claim_keeps_the_running_texts(self, channel):
         """If the worker dies, no other text of the batch runs again."""
-        deliver(channel, ("1", "a", "b", "c")).give_back([BEGUN, WAITING, WAITING])
+        deliver(channel, ("1", "a", "b", "c")).requeue_free([BEGUN, WAITING, WAITING])
         assert channel.unacked.calls == [("divide", "1", (["a"], False), (["c"], False), (["b"], False))]
 
     def test_requeueing_is_repeated_if_the_broker_does_not_answer(self, channel):
         """Nothing was changed."""
         message = deliver(channel, *ABC)
         channel.unacked.error = RedisConnectionError()
-        assert not message.give_back([BEGUN, WAITING, WAITING])
+        assert not message.requeue_free([BEGUN, WAITING, WAITING])
         channel.unacked.error = None
-        assert message.give_back([BEGUN, WAITING, WAITING])
+        assert message.requeue_free([BEGUN, WAITING, WAITING])
         assert channel.unacked.calls == [("back", "2", "3")]
 
     def test_the_same_command_is_repeated_if_the_answer_is_lost(self, channel):
         """It may have been done, so it must not change with the texts' progress."""
         message = deliver(channel, ("1", "a", "b", "c"), states=[DONE, WAITING, WAITING])
         channel.unacked.error = RedisConnectionError()
-        assert not message.give_back([BEGUN, BEGUN, WAITING])
+        assert not message.requeue_free([BEGUN, BEGUN, WAITING])
         channel.unacked.error = None
-        assert message.give_back([DONE, BEGUN, WAITING])
+        assert message.requeue_free([DONE, BEGUN, WAITING])
         first, again = channel.unacked.items
         assert first == again
         message.ack()
@@ -310,7 +310,7 @@ class TestRecipients:
     def test_waiting_recipients_are_requeued_each_alone(self, channel):
         """The claim keeps the straggler; done recipients do not run again if the worker dies."""
         message = self.deliver(channel, [BEGUN], ("1", "a"), a=[DONE, BEGUN, WAITING, WAITING])
-        assert message.give_back([BEGUN])
+        assert message.requeue_free([BEGUN])
         assert channel.unacked.calls == [("divide", "1", (["a1/4"], False), (["a3/4"], False), (["a2/4"], False))]
 
         message.sheet.states, message.sheet.recipients = [DONE], {0: [DONE, DONE, WAITING, WAITING]}
@@ -325,13 +325,13 @@ class TestRecipients:
     def test_recipients_of_a_group_commit_are_requeued_beside_the_running_one(self, channel):
         """Their rows let each run once."""
         message = self.deliver(channel, [BEGUN], ("1", "a"), a=[SHARED, BEGUN, DONE])
-        assert message.give_back([BEGUN])
+        assert message.requeue_free([BEGUN])
         assert channel.unacked.calls == [("divide", "1", (["a1/3"], False), (["a0/3"], False))]
 
     def test_begun_recipients_are_redelivered_without_the_requeued_ones(self, channel):
         """Their process was lost."""
         message = self.deliver(channel, [BEGUN], ("1", "a"), a=[BEGUN, WAITING])
-        message.give_back([BEGUN])
+        message.requeue_free([BEGUN])
         message.reject(requeue=True)
         assert channel.unacked.calls == [
             ("divide", "1", (["a0/2"], False), (["a1/2"], False)),
@@ -363,15 +363,15 @@ class TestRecipients:
     def test_recipients_noted_at_a_time_limit_are_redelivered(self, channel):
         """The child notes its recipients after the others were requeued, and is killed before it begins one."""
         message = self.deliver(channel, [BEGUN], ("1", "a"))
-        message._give_back([BEGUN])
+        message._requeue_texts([BEGUN])
         message.sheet.recipients = {0: [DONE, WAITING, WAITING]}
-        message._give_out_again([BEGUN])
+        message._requeue_begun([BEGUN])
         assert channel.unacked.calls == [("divide", "1", "", (["a12/3"], True))]
 
     def test_recipients_are_requeued_with_waiting_texts(self, channel):
         """This happens in one step, in their order."""
         message = self.deliver(channel, [DONE, BEGUN, WAITING], ("1", "a", "b", "c"), b=[BEGUN, WAITING])
-        assert message.give_back([DONE, BEGUN, WAITING])
+        assert message.requeue_free([DONE, BEGUN, WAITING])
         assert channel.unacked.calls == [
             ("divide", "1", (["a", "b0/2"], False), (["b1/2"], False), (["c"], False)),
         ]
@@ -379,24 +379,24 @@ class TestRecipients:
     def test_a_requeued_text_leaves_out_requeued_recipients(self, channel):
         """Its other recipients were put off, for example."""
         message = self.deliver(channel, [BEGUN], ("1", "a"), a=[BEGUN, WAITING])
-        message.give_back([BEGUN])
-        assert message.give_back([WAITING])
+        message.requeue_free([BEGUN])
+        assert message.requeue_free([WAITING])
         assert channel.unacked.calls[1:] == [("divide", "1", "", (["a0/2"], False))]
 
     def test_an_invalid_text_is_not_changed(self, channel):
         """Its worker refuses it."""
         message = self.deliver(channel, [BEGUN], ("1", "garbage"), garbage=[BEGUN, WAITING])
-        assert message.give_back([BEGUN])
+        assert message.requeue_free([BEGUN])
         assert channel.unacked.calls == []
 
     def test_the_same_division_is_repeated_if_the_answer_is_lost(self, channel):
         """It may have been done."""
         message = self.deliver(channel, [BEGUN], ("1", "a"), a=[BEGUN, WAITING])
         channel.unacked.error = RedisConnectionError()
-        assert not message.give_back([BEGUN])
+        assert not message.requeue_free([BEGUN])
         channel.unacked.error = None
         message.sheet.recipients = {0: [DONE, WAITING]}
-        assert message.give_back([BEGUN])
+        assert message.requeue_free([BEGUN])
         first, again = channel.unacked.items
         assert first == again
 
@@ -426,7 +426,7 @@ def test_each_item_of_a_divided_batch_is_a_message_of_its_own(channel, monkeypat
     )
     made = item("a", "b")
     message = ClaimedMessage(Merged([read(claim(made))]), channel=channel, accept={"application/json"})
-    message.give_back([BEGUN, WAITING])
+    message.requeue_free([BEGUN, WAITING])
     remains, rest = json.loads(items[0])[0], json.loads(items[1])
     seen = [(each["headers"]["id"], each["properties"]["delivery_tag"]) for each in (made, remains, rest)]
     assert len(set(seen)) == 3

@@ -41,7 +41,7 @@ class Unacked:
         self.heartbeats.append((owner, tags))
         return self.dead
 
-    def take_back(self, owner: str) -> int:
+    def reclaim(self, owner: str) -> int:
         """Note it."""
         self.taken.append(owner)
         return 1
