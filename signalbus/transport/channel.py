@@ -131,7 +131,7 @@ class ClaimingMixin:
             if not compat.is_wrong_type(error):
                 raise
             for key in compat.lists_of(self, queue):
-                self.unacked.move_away(key, "list")
+                self.unacked.quarantine_key(key, "list")
             return super()._size(queue)  # type: ignore[misc, no-any-return]
 
     # In the event loop.
@@ -215,24 +215,24 @@ class ClaimingMixin:
         errors = [reply for reply in replies if isinstance(reply, ResponseError)]
         if errors:
             tracking.has_news = True
-            self._mend(errors)
+            self._repair_keys(errors)
         if asked is None or not replies or isinstance(replies[-1], ResponseError):
             return []
         numbers, lists, _ = asked
         return self._claimed(numbers, lists, replies[-1])
 
-    def _mend(self, errors: Sequence[ResponseError]) -> None:
+    def _repair_keys(self, errors: Sequence[ResponseError]) -> None:
         """Make room for our keys, if that is what is wrong."""
         for error in errors:
             if not compat.is_wrong_type(error):
                 raise error
-        self.unacked.mend()
+        self.unacked.repair_keys()
 
     def _claimed(self, numbers: Numbers, lists: list[tuple[str, str]], reply: list[list[Any]]) -> list[Claimed]:
         """Make claims of a claim's reply."""
         *taken, (_, *wrong) = reply
         for place in wrong:
-            self.unacked.move_away(lists[place - 1][0], "list")
+            self.unacked.quarantine_key(lists[place - 1][0], "list")
         found: list[Claimed] = []
         for place, *items in taken:
             key, queue = lists[place - 1]
@@ -274,7 +274,7 @@ class ClaimingMixin:
                     return
                 compat.remove_unacked(self.qos, tag)
             for member in group:
-                self.unacked.set_aside(member.claimed.tag, member.claimed.raw, claimed.queue, error)
+                self.unacked.quarantine(member.claimed.tag, member.claimed.raw, claimed.queue, error)
             self.owner.end(tag)
 
     def _unclaim(self, claimed: Sequence[Claimed]) -> None:

@@ -103,4 +103,4 @@ class QoS(stock.QoS):
         except ResponseError as error:
             if not compat.is_wrong_type(error):
                 raise
-            self.channel.unacked.mend()
+            self.channel.unacked.repair_keys()

@@ -129,7 +129,7 @@ return found
 # KEYS: unacked, its index, where items are set aside, how many ever were.
 # ARGV: the claim's tag, what to keep of it, how many to keep.
 # Returns how many ever were, or 0 if somebody else has ended the claim.
-SET_ASIDE = Script("""
+QUARANTINE = Script("""
 redis.call('ZREM', KEYS[2], ARGV[1])
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
 if redis.call('TYPE', KEYS[3]).ok ~= 'list' then redis.call('DEL', KEYS[3]) end
@@ -162,7 +162,7 @@ return redis.call('ZREM', KEYS[1], ARGV[1])
 """)
 
 # KEYS: a key, what to call it if it is of another type, for so many milliseconds. ARGV: the type it must have; those.
-MOVE_AWAY = Script("""
+QUARANTINE_KEY = Script("""
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'none' or kind == ARGV[1] then return 0 end
 redis.call('RENAME', KEYS[1], KEYS[2])

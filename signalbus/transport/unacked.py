@@ -31,10 +31,10 @@ logger: logging.Logger = logging.getLogger("signalbus")
 LEASE = 6  # seconds of silence after which an owner is dead; it sends a heartbeat every HEARTBEAT_INTERVAL of them
 HEARTBEAT_INTERVAL = 3.0
 CHUNK = 100  # claims in one command
-KEPT = 100  # items that are set aside; of older ones only the number is kept
-KEPT_BYTES = 10_000  # of each
-SET_ASIDE = "signalbus.set_aside"  # the list of them
-SET_ASIDE_COUNT = "signalbus.set_aside.count"
+MOST_QUARANTINED = 100  # items that are set aside; of older ones only the number is kept
+MOST_QUARANTINED_BYTES = 10_000  # of each
+QUARANTINE_LIST = "signalbus.set_aside"  # the list of them
+QUARANTINE_COUNT = "signalbus.set_aside.count"
 MAX_DIGITS = 20
 MOVED_MS = 24 * 3600 * 1000  # how long a key of a wrong type is kept beside its place
 
@@ -52,8 +52,8 @@ class Unacked:
         self.claims: str = prefixed(channel, channel.unacked_key)
         self.index: str = prefixed(channel, channel.unacked_index_key)
         self.owners: str = prefixed(channel, f"{channel.unacked_key}_owners")
-        self._set_aside = prefixed(channel, SET_ASIDE)
-        self._set_aside_count = prefixed(channel, SET_ASIDE_COUNT)
+        self._quarantine_list = prefixed(channel, QUARANTINE_LIST)
+        self._quarantine_count = prefixed(channel, QUARANTINE_COUNT)
 
     @property
     def keys(self) -> tuple[str, str, str]:
@@ -118,9 +118,9 @@ class Unacked:
         except ResponseError as error:
             if not is_wrong_type(error):
                 raise
-            self.mend()
+            self.repair_keys()
             for key in set(keys):
-                self.move_away(key, "list")
+                self.quarantine_key(key, "list")
             self._requeue("RPUSH", pairs)
 
     def restore(self, tags: Sequence[Tag], *, leftmost: bool = False, begun: bool = True) -> list[Tag]:
@@ -168,7 +168,7 @@ class Unacked:
                     message["properties"].setdefault("delivery_info", {})["redelivered"] = True
                 pairs.append((list_of(self._channel, queue, message), (tag, dumps(message), _sha1(entry))))
             except MALFORMED as error:
-                self.set_aside(tag, entry, self.claims, error)
+                self.quarantine(tag, entry, self.claims, error)
         return pairs
 
     def _requeue(self, end: str, pairs: Sequence[Pair], dead: str = "") -> tuple[int, list[Tag]]:
@@ -196,11 +196,11 @@ class Unacked:
                 each = [self._restore(end, [pair], dead) for pair in pairs]
                 return sum(count for count, _ in each), [tag for _, changed in each for tag in changed]
             ((key, (tag, item, _)),) = pairs
-            self.mend()
-            self.set_aside(tag, item, key, error)  # it names a key that is no queue
+            self.repair_keys()
+            self.quarantine(tag, item, key, error)  # it names a key that is no queue
             return 0, []
 
-    def set_aside(self, tag: Tag, item: bytes | str, place: str, error: BaseException) -> None:
+    def quarantine(self, tag: Tag, item: bytes | str, place: str, error: BaseException) -> None:
         """Keep what is no message where people find it, and where it harms nobody.
 
         Args:
@@ -209,31 +209,31 @@ class Unacked:
             place: where it came from, for people.
             error: what is wrong with it.
         """
-        shown = repr(item[:KEPT_BYTES])
-        kept = json.dumps({"place": place, "error": reprlib.repr(error), "bytes": len(item), "item": shown})
-        keys = (self.claims, self.index, self._set_aside, self._set_aside_count)
-        count = self.run(scripts.SET_ASIDE, keys, tag, kept, KEPT)
+        shown = repr(item[:MOST_QUARANTINED_BYTES])
+        entry = json.dumps({"place": place, "error": reprlib.repr(error), "bytes": len(item), "item": shown})
+        keys = (self.claims, self.index, self._quarantine_list, self._quarantine_count)
+        count = self.run(scripts.QUARANTINE, keys, tag, entry, MOST_QUARANTINED)
         if count:
             logger.error(
                 "signalbus has set aside an item of %r that is no message (%s), the %d. of all: the last %d are in the "
                 "Redis list %r.",
-                place, reprlib.repr(error), count, KEPT, self._set_aside,
+                place, reprlib.repr(error), count, MOST_QUARANTINED, self._quarantine_list,
             )  # fmt: skip
 
-    def move_away(self, key: str, kind: str) -> None:
+    def quarantine_key(self, key: str, kind: str) -> None:
         """Make room for a key where somebody has put one of another type; it is kept beside it for a day.
 
         Args:
             key: as it stands in Redis.
             kind: the type that it must have.
         """
-        if self.run(scripts.MOVE_AWAY, (key, f"{key}.set_aside"), kind, MOVED_MS):
+        if self.run(scripts.QUARANTINE_KEY, (key, f"{key}.set_aside"), kind, MOVED_MS):
             logger.error("signalbus has moved the key %r, which was no %s, to %r.", key, kind, f"{key}.set_aside")
 
-    def mend(self) -> None:
+    def repair_keys(self) -> None:
         """Make room for the keys of all claims."""
         for key, kind in ((self.claims, "hash"), (self.index, "zset"), (self.owners, "zset")):
-            self.move_away(key, kind)
+            self.quarantine_key(key, kind)
 
     def send_heartbeat(self, owner: str, tags: Iterable[str]) -> list[str]:
         """Say that an owner lives and what it still holds.

@@ -18,7 +18,7 @@ import redis
 from signalbus import celery, conf
 from signalbus.broker import sealing
 from signalbus.models import Delivery, State
-from signalbus.transport.unacked import SET_ASIDE
+from signalbus.transport.unacked import QUARANTINE_LIST
 from signalbus.wire.signing import Signer
 from tasks.marketing.models import FormEntry
 from tests.integration.test_quarantine import ITEMS
@@ -281,6 +281,6 @@ def test_items_that_are_no_celery_messages_are_quarantined(queue: redis.Redis, s
     wait_until(FormEntry.objects.filter(kind="arrived", subject="good").exists, what="the good one")
     assert time.monotonic() - sent < 1
     wait_until(lambda: not queue.hlen("unacked"), what="the claims to be set aside")
-    assert queue.llen(SET_ASIDE) >= len(ITEMS)
+    assert queue.llen(QUARANTINE_LIST) >= len(ITEMS)
     assert worker.pid == main
-    assert SET_ASIDE in worker.log
+    assert QUARANTINE_LIST in worker.log

@@ -63,7 +63,7 @@ ITEMS: dict[str, bytes] = {
 
 def quarantined(client: Any) -> list[dict[str, Any]]:
     """Return the quarantined items, the last one first."""
-    return [json.loads(item) for item in client.lrange(unacked.SET_ASIDE, 0, -1)]
+    return [json.loads(item) for item in client.lrange(unacked.QUARANTINE_LIST, 0, -1)]
 
 
 @pytest.mark.parametrize("name", ITEMS)
@@ -79,7 +79,7 @@ def test_an_item_that_is_no_message_is_quarantined(name, url, client, caplog):
         assert (kept["place"], kept["bytes"]) == ("work", len(ITEMS[name]))
         assert is_over(client)
     assert "set aside" in caplog.text
-    assert unacked.SET_ASIDE in caplog.text
+    assert unacked.QUARANTINE_LIST in caplog.text
 
 
 @pytest.mark.parametrize("name", ITEMS)
@@ -109,15 +109,15 @@ def test_only_the_last_ones_are_kept_and_all_are_counted(url, client):
     client.lpush("work", *[b"x" * 50_000] * 130)
     with Claimant(url) as claimant:
         claimant.run(lambda: is_over(client))
-    assert len(quarantined(client)) == unacked.KEPT
-    assert int(client.get(unacked.SET_ASIDE_COUNT)) == 130
-    assert client.memory_usage(unacked.SET_ASIDE) < 2_000_000
+    assert len(quarantined(client)) == unacked.MOST_QUARANTINED
+    assert int(client.get(unacked.QUARANTINE_COUNT)) == 130
+    assert client.memory_usage(unacked.QUARANTINE_LIST) < 2_000_000
 
 
 def of_other_types(client: Any, key: str) -> None:
     """Replace a key of ours by one of another type."""
     client.delete(key)
-    if key in {"work", unacked.SET_ASIDE}:
+    if key in {"work", unacked.QUARANTINE_LIST}:
         client.set(key, "garbage")
     else:
         client.rpush(key, "garbage")
@@ -125,7 +125,7 @@ def of_other_types(client: Any, key: str) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["work", "unacked", "unacked_index", "unacked_owners", unacked.SET_ASIDE, unacked.SET_ASIDE_COUNT],
+    ["work", "unacked", "unacked_index", "unacked_owners", unacked.QUARANTINE_LIST, unacked.QUARANTINE_COUNT],
 )
 @pytest.mark.parametrize("when", ["before", "while a message is held"])
 def test_a_key_of_another_type_is_moved_away(key, when, url, client):
