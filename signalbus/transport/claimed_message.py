@@ -160,7 +160,7 @@ class ClaimedMessage(virtual.Message):
 
     def _is_anything_waiting(self) -> bool:
         """Whether texts, or recipients of texts, were not begun."""
-        return self.sheet is not None and bool(self.sheet.told()) and WAITING in self.sheet.all_states
+        return self.sheet is not None and bool(self.sheet.reported_states()) and WAITING in self.sheet.all_states
 
     def ack(self, multiple: bool = False) -> None:
         """Acknowledge what is done; what was taken back before it began is nobody's yet."""
@@ -221,7 +221,7 @@ class ClaimedMessage(virtual.Message):
         return (self.channel.work.for_some(whole, stay, len(states)) or self.texts[text]) if stay else None
 
     def _states(self) -> Sequence[int]:
-        return self.sheet.told() if self.sheet is not None else b""
+        return self.sheet.reported_states() if self.sheet is not None else b""
 
     def _final_states(self) -> Sequence[int]:
         """Return the states when nothing more can begin: at a hard time limit Celery ends the message first."""

@@ -174,7 +174,7 @@ class Sheet:
 
     def running(self) -> tuple[int, int | None] | None:
         """Return the text that is worked on, and which of its recipients if several; None if that is not sure."""
-        begun = [text for text, state in enumerate(self.told()) if state == BEGUN]
+        begun = [text for text, state in enumerate(self.reported_states()) if state == BEGUN]
         if len(begun) != 1:
             return None
         parts = self.parts().get(begun[0])
@@ -183,7 +183,7 @@ class Sheet:
             return begun[0], None
         return (begun[0], places[0]) if len(places) == 1 else None
 
-    def told(self) -> bytes:
+    def reported_states(self) -> bytes:
         """Return the state of each text; nothing if nobody has told of any, as a process that shares no memory."""
         return self.states if self.steps else b""
 
@@ -233,7 +233,7 @@ def post(texts: int) -> Sheet | None:
     return Sheet(start, number, texts)
 
 
-def put_away(sheet: Sheet) -> None:
+def release(sheet: Sheet) -> None:
     """Free a sheet: whoever still holds its ticket begins nothing more."""
     sheet.make_void()
     _free.append(sheet.ticket[0])

@@ -155,7 +155,7 @@ class TestProgress:
         sheet = progress.post(3)
         assert sheet is not None
         yield sheet
-        progress.put_away(sheet)
+        progress.release(sheet)
 
     def test_a_requeued_text_does_not_begin(self, bus: Bus, signal: Signal, sheet, ran):
         """A receiver hangs; the texts behind it belong to another worker when it is done."""
@@ -169,7 +169,7 @@ class TestProgress:
         deliver(self.sent(bus, signal), queue=QUEUE, ticket=sheet.ticket)
 
         assert ran == [0]
-        assert list(sheet.told()) == [DONE, WAITING, WAITING]
+        assert list(sheet.reported_states()) == [DONE, WAITING, WAITING]
 
     def test_a_divided_batch_does_not_requeue_the_rest_again(self, bus: Bus, signal: Signal, sheet, ran):
         """Its time is over as well; two processes would publish the same texts."""
@@ -186,7 +186,7 @@ class TestProgress:
         with override_settings(SIGNALBUS={"BATCH_SECONDS": 0}):
             deliver(self.sent(bus, signal), queue=QUEUE, ticket=sheet.ticket)
 
-        assert list(sheet.told()) == [DONE, DONE, DONE]
+        assert list(sheet.reported_states()) == [DONE, DONE, DONE]
         assert bus.client.llen(QUEUE) == 1
 
     def test_deliveries_that_wait_for_a_group_commit_are_visible(self, bus: Bus, sheet, ran, database, monkeypatch):
@@ -200,7 +200,7 @@ class TestProgress:
 
         free = SHARED if database == "postgres" else BEGUN
         assert ran == [[BEGUN if text == turn else free for text in range(3)] for turn in range(3)]
-        assert list(sheet.told()) == [DONE, DONE, DONE]
+        assert list(sheet.reported_states()) == [DONE, DONE, DONE]
 
     def test_a_requeued_recipient_does_not_begin(self, bus: Bus, sheet, ran):
         """A receiver hangs; the recipients behind it belong to another worker, with rows and without."""
@@ -216,8 +216,8 @@ class TestProgress:
 
             assert ran == ["first", {0: bytes([DONE, BEGUN, WAITING])}]
             assert sheet.parts() == {0: bytes([DONE, DONE, WAITING])}
-            assert list(sheet.told()) == [DONE]
-            progress.put_away(sheet)
+            assert list(sheet.reported_states()) == [DONE]
+            progress.release(sheet)
 
     def hang(self, ran, sheet) -> None:
         """Record the progress, and be given up."""

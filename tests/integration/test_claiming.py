@@ -659,7 +659,9 @@ def test_a_batch_that_could_not_be_divided_at_its_end_is_redelivered(valkey, cli
         publish(valkey.url, "has a time to wait for")
         claimant.take(2)
         states = bytes([DONE, WAITING, WAITING])
-        message.sheet = SimpleNamespace(told=lambda: states, all_states=states, parts=dict, stop=lambda: None)
+        message.sheet = SimpleNamespace(
+            reported_states=lambda: states, all_states=states, parts=dict, stop=lambda: None
+        )
         with monkeypatch.context() as patch:
 
             def away(*arguments: Any) -> None:

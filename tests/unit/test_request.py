@@ -237,7 +237,7 @@ class TestLostChild:
         told.end(0)
         told.begin(1)
         made.on_failure(self.INFO)
-        progress.put_away(sheet)
+        progress.release(sheet)
 
         (loss,) = taken
         assert (loss.text, loss.place) == ("b", None)
@@ -276,7 +276,7 @@ class TestLearnedTimes:
         sheet.late, sheet.late_since = [TEXT], time.monotonic() - 0.5
 
         made.on_success((0, None, 7.0))
-        progress.put_away(sheet)
+        progress.release(sheet)
 
         ((texts, queue, seconds),) = seen
         assert (texts, queue) == ([TEXT], "signalbus")

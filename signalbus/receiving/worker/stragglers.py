@@ -107,7 +107,7 @@ class Lookout(threading.Thread):
 
     def _forget(self, number: int, sheet: Sheet) -> None:
         self._watched.pop(number, None)
-        progress.put_away(sheet)
+        progress.release(sheet)
 
     def run(self) -> None:
         """Look at the messages while the process lives."""

@@ -112,14 +112,14 @@ class Sheet:
         self.recipients: dict[int, list[int]] = {}
         self.begins = begins  # texts that the process of the pool is about to begin
 
-    def told(self) -> bytes:
+    def reported_states(self) -> bytes:
         """Return the state of each text."""
         return bytes(self.states)
 
     @property
     def all_states(self) -> bytes:
         """Return the state of each text and recipient."""
-        return self.told() + b"".join(self.parts().values())
+        return self.reported_states() + b"".join(self.parts().values())
 
     def parts(self) -> dict[int, bytes]:
         """Return the states of the recipients of each text that has several."""
@@ -137,7 +137,7 @@ def posted():
     made = progress.post(3)
     assert made is not None
     yield made
-    progress.put_away(made)
+    progress.release(made)
 
 
 def deliver(channel, *members, states=()):

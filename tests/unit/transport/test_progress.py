@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from signalbus.receiving.worker import stragglers
 from signalbus.transport import progress
-from signalbus.transport.progress import BEGUN, DONE, MOST_TEXTS, WAITING, Progress, post, put_away
+from signalbus.transport.progress import BEGUN, DONE, MOST_TEXTS, WAITING, Progress, post, release
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def sheet():
     made = post(4)
     assert made is not None
     yield made
-    put_away(made)
+    release(made)
 
 
 def of(sheet) -> Progress:
@@ -33,13 +33,13 @@ def of(sheet) -> Progress:
 def test_the_main_process_sees_the_progress(sheet):
     """Each text waits, has begun, and is done."""
     told = of(sheet)
-    assert (sheet.steps, sheet.told()) == (0, b"")
+    assert (sheet.steps, sheet.reported_states()) == (0, b"")
 
     assert told.begin(0)
     told.end(0)
     assert told.begin(1)
 
-    assert list(sheet.told()) == [DONE, BEGUN, WAITING, WAITING]
+    assert list(sheet.reported_states()) == [DONE, BEGUN, WAITING, WAITING]
     assert sheet.steps == 2
 
 
@@ -52,17 +52,17 @@ def test_a_requeued_text_cannot_begin(sheet):
 
     told.end(0)
     assert not told.begin(1)
-    assert list(sheet.told()) == [DONE, WAITING, WAITING, WAITING]
+    assert list(sheet.reported_states()) == [DONE, WAITING, WAITING, WAITING]
 
 
 def test_several_texts_begin_together_or_not_at_all(sheet):
     """The rest of a batch that is published again is an example."""
     told = of(sheet)
     assert told.begin(1, 2)
-    assert list(sheet.told()) == [WAITING, BEGUN, BEGUN, WAITING]
+    assert list(sheet.reported_states()) == [WAITING, BEGUN, BEGUN, WAITING]
     sheet.make_void()
     assert not told.begin(2, 3)
-    assert list(sheet.told()) == [WAITING, BEGUN, WAITING, WAITING]
+    assert list(sheet.reported_states()) == [WAITING, BEGUN, WAITING, WAITING]
 
 
 def test_a_postponed_text_waits_again(sheet):
@@ -70,9 +70,9 @@ def test_a_postponed_text_waits_again(sheet):
     told = of(sheet)
     told.begin(0)
     told.put_off(0)
-    assert sheet.told()[0] == WAITING
+    assert sheet.reported_states()[0] == WAITING
     told.resume(0)
-    assert sheet.told()[0] == BEGUN
+    assert sheet.reported_states()[0] == BEGUN
 
 
 def test_recipients_have_their_own_progress(sheet):
@@ -124,13 +124,13 @@ def test_a_reused_ticket_is_void_for_its_former_process(monkeypatch):
     assert first is not None
     late = of(first)
     assert late.begin(0)
-    put_away(first)
+    release(first)
     second = post(2)
     assert second is not None
 
     assert not late.begin(1)
     assert of(second).begin(0)
-    put_away(second)
+    release(second)
 
 
 def test_a_message_without_progress_is_delivered(monkeypatch):
@@ -156,7 +156,7 @@ def test_a_forked_process_shares_its_progress(sheet):
         of(sheet).begin(2)
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
-    assert list(sheet.told()) == [WAITING, WAITING, BEGUN, WAITING]
+    assert list(sheet.reported_states()) == [WAITING, WAITING, BEGUN, WAITING]
 
 
 @given(st.lists(st.sampled_from(["run", "void", "look"]), max_size=12))
@@ -179,7 +179,7 @@ def test_no_text_runs_and_is_requeued(turns):
         taken |= {text for text, state in enumerate(sheet.states) if state == WAITING}
         assert taken.isdisjoint(ran)
         assert taken.union(ran) == {0, 1, 2, 3}
-    put_away(sheet)
+    release(sheet)
 
 
 def test_two_threads_never_run_and_requeue_one_text():
@@ -210,7 +210,7 @@ def test_two_threads_never_run_and_requeue_one_text():
             left = {text for text, state in enumerate(sheet.states) if state == WAITING}
             assert left.isdisjoint(ran)
             assert taken <= left
-            put_away(sheet)
+            release(sheet)
     finally:
         sys.setswitchinterval(before)
 
