@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MALFORMED = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 # What a server says that is none to write to, or not yet: kombu reconnects, and Sentinel then names another.
 OLDEST = (6, 2)
-AWAY = ("LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "READONLY", "UNBLOCKED")
+OUTAGE_ERRORS = ("LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "READONLY", "UNBLOCKED")
 
 
 def transport_of(connection: Connection) -> object:
@@ -117,11 +117,11 @@ def lacks(channel: Any) -> str | None:
         finally:
             channel.pool.release(connection)
     except ResponseError as error:
-        if str(error).startswith(AWAY):
+        if str(error).startswith(OUTAGE_ERRORS):
             raise RedisConnectionError(str(error)) from error
         return f"it does not tell its version, or runs no scripts: {error}"
-    told = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=False))
-    named = {bytes_to_str(name): value for name, value in told.items()}
+    answered = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=False))
+    named = {bytes_to_str(name): value for name, value in answered.items()}
     found = re.match(r"(\d+)\.(\d+)", bytes_to_str(named.get("version", "")))
     version = tuple(int(part) for part in found.groups()) if found else (0, 0)
     return None if version >= OLDEST else f"it is older than Redis {'.'.join(map(str, OLDEST))}"

@@ -51,7 +51,7 @@ class ClaimingMixin:
         self._tracking_connection: TrackingConnection | None = None
         self._asked: _Asked | None = None
         self._is_named: bool = False  # the tracking connection's name tells which queues are consumed
-        self._ending: list[str] = []  # claims whose end is on its way to Redis
+        self._acks_sent: list[str] = []  # claims whose end is on its way to Redis
         self._without_acks: set[str] = set()  # queues whose consumer wants none, as of replies when a worker starts
         super().__init__(*arguments, **options)
         self.unacked: Unacked = Unacked(self)
@@ -160,7 +160,7 @@ class ClaimingMixin:
         Returns:
             Whether a message was handed out.
         """
-        claimed = self._take_in()
+        claimed = self._read_replies()
         unwanted = [each for each in claimed if each.queue not in self.active_queues]
         if unwanted:  # a queue was cancelled meanwhile
             self._unclaim(unwanted)
@@ -177,9 +177,12 @@ class ClaimingMixin:
             tracking.name_itself(compat.prefixed(self, queue) for queue in self.active_queues)
             self._is_named = True
         commands: list[tuple[Any, ...]] = []
-        self._ending += owner.take_acknowledged(MOST_ACKNOWLEDGED)
-        if self._ending:
-            commands += [("ZREM", self.unacked.index, *self._ending), ("HDEL", self.unacked.claims, *self._ending)]
+        self._acks_sent += owner.take_acknowledged(MOST_ACKNOWLEDGED)
+        if self._acks_sent:
+            commands += [
+                ("ZREM", self.unacked.index, *self._acks_sent),
+                ("HDEL", self.unacked.claims, *self._acks_sent),
+            ]
         if wanted:
             lists = compat.queue_keys(self)
             numbers = owner.reserve(wanted)
@@ -191,16 +194,16 @@ class ClaimingMixin:
             tracking.has_news = False  # what is told from here on is news
         tracking.send(commands)
 
-    def _take_in(self) -> list[Claimed]:
+    def _read_replies(self) -> list[Claimed]:
         """Read the replies to what was sent."""
         tracking = self._tracking_connection
         assert tracking is not None  # noqa: S101 - for the type checker
         replies = tracking.receive()
         if self._asked is not None and replies and isinstance(replies[-1], NoScriptError):
             replies[-1] = tracking.call(self._asked[2])
-        _raise_if_away(replies)
-        self.owner.heard(self._ending)
-        self._ending.clear()
+        _raise_outage(replies)
+        self.owner.heard(self._acks_sent)
+        self._acks_sent.clear()
         asked, self._asked = self._asked, None
         try:
             return self._found(asked, replies)
@@ -345,11 +348,11 @@ class ClaimingMixin:
         self.owner.is_unsettled = True
         try:
             if tracking.is_busy:
-                self._unclaim(self._take_in())
+                self._unclaim(self._read_replies())
         except (RedisError, OSError) as error:
             logger.debug("signalbus could not hear the last of Redis: %r", error)
-        self.owner.acknowledged.extendleft(reversed(self._ending))
-        self._ending.clear()
+        self.owner.acknowledged.extendleft(reversed(self._acks_sent))
+        self._acks_sent.clear()
         self.connection.cycle.unwatch(self)
         tracking.close(forget=self._asked is not None)
         if self._asked is not None:
@@ -359,8 +362,8 @@ class ClaimingMixin:
         self._tracking_connection = None
 
 
-def _raise_if_away(replies: Sequence[Any]) -> None:
+def _raise_outage(replies: Sequence[Any]) -> None:
     """Raise what makes kombu reconnect."""
     for reply in replies:
-        if isinstance(reply, ResponseError) and str(reply).startswith(compat.AWAY):
+        if isinstance(reply, ResponseError) and str(reply).startswith(compat.OUTAGE_ERRORS):
             raise RedisConnectionError(str(reply)) from reply
