@@ -1,7 +1,7 @@
-"""Our own way to queues on Redis: one write and one read for all that is published together.
+"""The fast path to queues on Redis: one write and one read for all messages that are published at once.
 
-What lies on the queue is what Celery would have put there. Celery and kombu take ten times as long to put it there as
-Redis takes to accept it, because they make all of it anew for each message, down to the client.
+The items on the queue are what Celery would have put there (decision 0030). Celery and kombu take ten times as long to
+put them there as Redis takes to accept them, because they make everything anew for each message, down to the client.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-CONNECTIONS = 10  # of a process, at most; who finds all of them in use waits
+CONNECTIONS = 10  # of a process, at most; a sender that finds all of them in use waits
 IDLE = 0.5  # seconds after which a connection is asked whether the broker has closed it
-NO_CONNECTION: tuple[Any, float] = (None, 0.0)  # a place for one
+EMPTY_SLOT: tuple[Any, float] = (None, 0.0)  # a slot for a connection that is opened when it is needed
 
 
 class _Waiter:
-    """Who waits for a place."""
+    """A sender that waits for a slot."""
 
     def __init__(self) -> None:
         self.served = threading.Event()
-        self.place = NO_CONNECTION
+        self.slot = EMPTY_SLOT
 
 
 class FastPath:
-    """A process's way to the queues of one app. Threads and greenlets may share it; a forked child makes its own.
+    """The fast path of a process to an app's queues. Threads and greenlets may share it; a forked child makes its own.
 
     Args:
         app: the app.
 
     Raises:
-        UnfitError: its broker is none of kombu's Redis transport.
+        UnfitError: its broker is not reached with kombu's Redis transport.
     """
 
     def __init__(self, app: Celery) -> None:
@@ -60,8 +60,8 @@ class FastPath:
         self._channel: Any = None
         self._lock = threading.Lock()
         self._templates: dict[str, Template | UnfitError] = {}
-        # Connections, or places for some, with the time of their last use; the one that was used last is used next.
-        self._places: deque[tuple[Any, float]] = deque([NO_CONNECTION] * CONNECTIONS)
+        # Connections, or empty slots, with the time of their last use; the one that was used last is used next.
+        self._slots: deque[tuple[Any, float]] = deque([EMPTY_SLOT] * CONNECTIONS)
         self._waiters: deque[_Waiter] = deque()
         # A connection that says one of these is stale, and a new one may be in order: it was closed; it is of a replica
         # that was the primary; its credentials have run out.
@@ -70,7 +70,7 @@ class FastPath:
         self._answer = exceptions.ResponseError
 
     def template(self, queue: str) -> Template:
-        """Return how messages to a queue are written; the queue is declared when it is first asked for.
+        """Return the template of messages to a queue; declare the queue when it is asked for the first time.
 
         Args:
             queue: its name.
@@ -108,7 +108,7 @@ class FastPath:
             let_go(self._channel)
 
     def why_not(self, queue: str) -> str | None:
-        """Say why messages to a queue take Celery's own way; None if they do not.
+        """Return why messages to a queue are published through Celery; None if they are not.
 
         Args:
             queue: its name.
@@ -131,7 +131,7 @@ class FastPath:
             Exception: what the broker said. After a timeout nobody knows whether it has taken them.
         """
         packet = self.template(queue).command(batches, envelope.tree_here(self._app))
-        connection, used_at = self._take()
+        connection, used_at = self._acquire()
         try:
             if connection is not None and (time.monotonic() - used_at < IDLE or not self._is_closed(connection)):
                 try:
@@ -140,7 +140,7 @@ class FastPath:
                     raise  # it may have been taken: again would only add a duplicate, and another wait
                 except self._stale:
                     connection.disconnect()
-                    self.hang_up()  # what happened to one has happened to all: a restart of the broker, a fail-over
+                    self.close_idle()  # what happened to one has happened to all: a restart of the broker, a fail-over
                 else:
                     return
             connection = new_connection(self._channel)
@@ -152,12 +152,12 @@ class FastPath:
                 connection = None
             raise
         finally:
-            self._give_back(connection)
+            self._release(connection)
 
-    def _take(self) -> tuple[Any, float]:
-        """Take a place: with a connection, if one is idle."""
+    def _acquire(self) -> tuple[Any, float]:
+        """Take a slot: one with a connection, if one is idle."""
         try:
-            return self._places.pop()
+            return self._slots.pop()
         except IndexError:
             return self._wait_for_one()
 
@@ -174,36 +174,36 @@ class FastPath:
         if not in_time:
             self._wait_no_more(mine)
             raise TimeoutError(f"all {CONNECTIONS} connections to the broker were in use for {timeout:g} s")
-        return mine.place
+        return mine.slot
 
     def _wait_no_more(self, mine: _Waiter) -> None:
         try:
             self._waiters.remove(mine)
         except ValueError:  # it has been served meanwhile
             mine.served.wait()
-            self._pass_on(mine.place)
+            self._pass_on(mine.slot)
 
     def _serve_one(self) -> None:
         with suppress(IndexError):  # nothing is idle
-            self._pass_on(self._places.pop())
+            self._pass_on(self._slots.pop())
 
-    def _pass_on(self, place: tuple[Any, float]) -> None:
-        """Give a place to who waits longest: could others take it first, who sends without a pause would have all."""
+    def _pass_on(self, slot: tuple[Any, float]) -> None:
+        """Pass a slot to the sender that waits longest; else one that sends without a pause would get every slot."""
         try:
             waiter = self._waiters.popleft()
         except IndexError:
-            if place[0] is None:
-                self._places.appendleft(place)
+            if slot[0] is None:
+                self._slots.appendleft(slot)
             else:
-                self._places.append(place)
+                self._slots.append(slot)
             if self._waiters:  # since a moment ago
                 self._serve_one()
         else:
-            waiter.place = place
+            waiter.slot = slot
             waiter.served.set()
 
-    def _give_back(self, connection: Any) -> None:
-        self._pass_on(NO_CONNECTION if connection is None else (connection, time.monotonic()))
+    def _release(self, connection: Any) -> None:
+        self._pass_on(EMPTY_SLOT if connection is None else (connection, time.monotonic()))
 
     def _is_closed(self, connection: Any) -> bool:
         try:
@@ -214,16 +214,16 @@ class FastPath:
             connection.disconnect()
         return closed
 
-    def hang_up(self) -> None:
-        """Close what is not in use."""
+    def close_idle(self) -> None:
+        """Close the connections that are not in use."""
         for _ in range(CONNECTIONS):
             try:
-                connection, _used_at = self._places.pop()
+                connection, _used_at = self._slots.pop()
             except IndexError:
                 return
             if connection is not None:
                 connection.disconnect()
-            self._give_back(None)
+            self._release(None)
 
 
 def _ask(connection: Any, packet: bytes) -> None:
@@ -247,7 +247,7 @@ def forget(app: Celery) -> None:
     """
     path = _fast_path(app, os.getpid()) if _fast_path.cache_info().currsize else None
     if isinstance(path, FastPath):
-        path.hang_up()
+        path.close_idle()
     _fast_path.cache_clear()
 
 
@@ -265,7 +265,7 @@ def fast_path_of(app: Celery) -> FastPath | None:
 
 
 def why_not(app: Celery) -> str | None:
-    """Say why an app has no fast path; None if it has one.
+    """Return why an app has no fast path; None if it has one.
 
     Args:
         app: the app.

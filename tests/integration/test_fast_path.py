@@ -373,7 +373,7 @@ def test_eager_mode_is_read_with_the_hosts_namespace(
 
 def used_by(ours: fast_path.FastPath) -> Any:
     """Return the connection that a fast path would use next."""
-    return ours._places[-1][0]
+    return ours._slots[-1][0]
 
 
 def test_after_a_timeout_nothing_is_pushed_again(client: Any, valkey: EmbeddedValkey, new_app: Callable[..., Celery]):
@@ -524,7 +524,7 @@ def test_waiting_threads_get_connections_in_order(client: Any, new_app: Callable
                 thread.join(timeout=30)
 
     assert not failed.is_set()
-    assert (len(ours._places), len(ours._waiters)) == (fast_path.CONNECTIONS, 0)
+    assert (len(ours._slots), len(ours._waiters)) == (fast_path.CONNECTIONS, 0)
 
 
 def test_an_interrupted_wait_keeps_no_connection(
@@ -533,7 +533,7 @@ def test_an_interrupted_wait_keeps_no_connection(
     """A time limit or a killed greenlet ends the wait just before or after it gets one."""
     ours = fast_path_of(new_app())
     for served in (False, True):
-        in_use = [ours._take() for _ in range(fast_path.CONNECTIONS)]
+        in_use = [ours._acquire() for _ in range(fast_path.CONNECTIONS)]
 
         class Interrupted(fast_path._Waiter):
             """Is interrupted."""
@@ -546,7 +546,7 @@ def test_an_interrupted_wait_keeps_no_connection(
                     if timeout is None:
                         return wait(10)
                     if served:
-                        ours._give_back(in_use.pop()[0])
+                        ours._release(in_use.pop()[0])
                     raise KeyboardInterrupt
 
                 self.served.wait = interrupt  # type: ignore[method-assign]
@@ -555,9 +555,9 @@ def test_an_interrupted_wait_keeps_no_connection(
             patch.setattr(fast_path, "_Waiter", Interrupted)
             ours.push("q", [["text"]])
         for connection, _ in in_use:
-            ours._give_back(connection)
+            ours._release(connection)
 
-        assert (len(ours._places), len(ours._waiters)) == (fast_path.CONNECTIONS, 0)
+        assert (len(ours._slots), len(ours._waiters)) == (fast_path.CONNECTIONS, 0)
     ours.push("q", [["text"]])
 
 
@@ -565,13 +565,13 @@ def test_a_wait_for_a_connection_has_a_limit(client: Any, new_app: Callable[...,
     """It is the time in which a connection may be made."""
     ours = fast_path_of(new_app())
     with override_settings(SIGNALBUS=SHORT):
-        in_use = [ours._take() for _ in range(fast_path.CONNECTIONS)]
+        in_use = [ours._acquire() for _ in range(fast_path.CONNECTIONS)]
         started = time.monotonic()
         with pytest.raises(TimeoutError, match="in use"):
             ours.push("q", [["text"]])
         assert 0.3 < time.monotonic() - started < 2
 
-        threading.Timer(0.1, ours._give_back, in_use[0][:1]).start()
+        threading.Timer(0.1, ours._release, in_use[0][:1]).start()
         ours.push("q", [["text"]])
 
 
