@@ -43,7 +43,7 @@ def key_of(receiver: object, sender: object, dispatch_uid: object) -> Key:
     return (dispatch_uid or _make_id(receiver), _make_id(sender))
 
 
-def may_hear_together(key: Key, other: Key) -> bool:
+def share_a_sender(key: Key, other: Key) -> bool:
     """Whether there is a sender that reaches those under both keys.
 
     Uses ``dispatcher.NONE_ID``. Were it another, two receivers with one id would not be found out.

@@ -6,7 +6,7 @@ import weakref
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from signalbus.compat.django_internals import may_hear_together
+from signalbus.compat.django_internals import share_a_sender
 from signalbus.connecting.factory import source_of
 from signalbus.exceptions import ConfigurationError
 from signalbus.registration.policy import Policy
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Split = tuple[list[Receiver], list[Any], list[Any]]
 
 
-class Roster:
+class Subscriptions:
     """What is known of one signal's receivers, each under the key by which Django keeps it.
 
     It follows Django's list, under the signal's lock: who is added there is added here, who died or was disconnected is
@@ -105,7 +105,7 @@ class Roster:
                     del index[each]
         self._rivals = [pair for pair in self._rivals if entry not in pair]
 
-    def bury(self, keys: Iterable[Key]) -> None:
+    def drop_dead(self, keys: Iterable[Key]) -> None:
         """Drop what is kept under the keys of those who died; not what is merely missing, as a test's tool may ask."""
         for key in keys:
             self.drop(key)
@@ -145,11 +145,11 @@ def _rivals(key: Key, entry: Receiver, other_key: Key, other: Receiver) -> bool:
     """Whether a message could not tell two receivers with one id apart; a module loaded again has no rivals."""
     if other.function() is None:
         return False
-    together = may_hear_together(key, other_key)
+    share = share_a_sender(key, other_key)
     if entry.source != other.source:
-        return together or entry.sender == other.sender
+        return share or entry.sender == other.sender
     # Django would run it twice for one sending; the message names it once.
-    return together and entry.function() is other.function()
+    return share and entry.function() is other.function()
 
 
 class Refusals:
@@ -183,19 +183,19 @@ def sort_out(connected: Iterable[tuple[Any, Receiver | None]]) -> Split:
     Args:
         connected: what Django keeps of each, with what is known of it if it travels.
     """
-    travelling: list[Receiver] = []
+    remote: list[Receiver] = []
     sync: list[Any] = []
     asynchronous: list[Any] = []
     # Each: the key, a reference to the receiver, since Django 6.0 one to the sender, is it async.
     for each, entry in connected:
         if entry is not None:
             if entry.function() is not None:
-                travelling.append(entry)
+                remote.append(entry)
             continue
         function = each[1]() if isinstance(each[1], weakref.ReferenceType) else each[1]
         if function is not None:
             (asynchronous if each[-1] else sync).append(function)
-    return travelling, sync, asynchronous
+    return remote, sync, asynchronous
 
 
 def _identity(receiver: object) -> object:

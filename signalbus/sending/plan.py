@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from signalbus.conf import Settings
-    from signalbus.connecting.subscriptions import Roster
+    from signalbus.connecting.subscriptions import Subscriptions
     from signalbus.sending.addressing import Envelope
     from signalbus.sending.signal import Signal
 
@@ -184,7 +184,7 @@ class Plans:
         roster: the signal's subscriptions.
     """
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Subscriptions) -> None:
         self._roster = roster
         self._by_class = SenderCache()
         self._of_none: tuple[object, Plan] | None = None

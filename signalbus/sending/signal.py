@@ -18,7 +18,7 @@ from signalbus.connecting.factory import (
 )
 from signalbus.connecting.naming import Named
 from signalbus.connecting.senders import StandIns, Unheard, interned, with_model
-from signalbus.connecting.subscriptions import Refusals, Roster, SenderCache, sort_out
+from signalbus.connecting.subscriptions import Refusals, SenderCache, Subscriptions, sort_out
 from signalbus.core.near_miss import (
     AT_RECEIVER,
     RECEIVER_ALIASES,
@@ -105,7 +105,7 @@ class Signal(Named, Later, HookedSignal):
         self.refusals: Refusals = Refusals()
         self._unheard = Unheard()
         self._stand_ins = StandIns()
-        self._roster = Roster()
+        self._roster = Subscriptions()
         self._plans = Plans(self._roster)
         self._settle(name, (was,) if isinstance(was, str) else tuple(was))
 
@@ -199,10 +199,10 @@ class Signal(Named, Later, HookedSignal):
         return any(found)
 
     def _buried(self, keys: set[Key]) -> None:
-        self._roster.bury(keys)
+        self._roster.drop_dead(keys)
         self.sender_receivers_cache.clear()
 
-    def _living(self) -> Roster:
+    def _living(self) -> Subscriptions:
         if self.someone_died:
             with self.lock:
                 self._bury_the_dead()

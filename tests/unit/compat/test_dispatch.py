@@ -11,7 +11,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.utils.functional import SimpleLazyObject
 
-from signalbus.compat.django_internals import HookedSignal, key_of, may_hear_together, wrapped_in
+from signalbus.compat.django_internals import HookedSignal, key_of, share_a_sender, wrapped_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,7 @@ def test_the_receivers_of_a_sender_are_those_that_django_calls(sender):
 )
 def test_receivers_are_grouped_by_sender(one, other, together):
     """Receivers of any sender belong to each group."""
-    assert may_hear_together(key_of(function, one, None), key_of(coroutine, other, None)) is together
+    assert share_a_sender(key_of(function, one, None), key_of(coroutine, other, None)) is together
 
 
 @pytest.mark.parametrize("form", FORMS)
