@@ -1,4 +1,4 @@
-"""Which receivers can be connected: what a worker could not find again, or Django could not call, is refused."""
+"""Refuse receivers that cannot be connected: a worker could not find them by name, or Django could not call them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ A_TASK = "a Celery task"
 
 
 def reject_unreachable(receiver: AnyReceiver, dispatch_uid: object) -> None:
-    """Refuse what a worker could not find again under the name it has here.
+    """Refuse a receiver that a worker could not find under the name that it has here.
 
     Args:
         receiver: what is being connected.
         dispatch_uid: its uid; a text is a name that lasts.
 
     Raises:
-        ConfigurationError: a lambda, a closure, a bound method, an object or what ``__main__`` holds, with the cure.
+        ConfigurationError: a lambda, a closure, a bound method, an object or a function of ``__main__``.
     """
     if isinstance(dispatch_uid, str) and dispatch_uid:
         return
@@ -41,16 +41,16 @@ def reject_unreachable(receiver: AnyReceiver, dispatch_uid: object) -> None:
             "the function itself, without @shared_task; or a function that calls the task with the values that it "
             "needs, as in my_task.delay(instance.pk)."
         )
-    cure = (
+    remedy = (
         'Connect a function of a module, or give it a dispatch_uid="…" that every process uses, or run it in the '
         "sender's process with inline=True."
     )
     if kind == A_MOCK:
-        cure = (
+        remedy = (
             "A test sees what is sent with signalbus.testing: captured(), assert_sent() and deliver_all(). A mock that "
             "is to be called inside send() is connected with inline=True."
         )
-    raise ConfigurationError(f"{receiver!r} is {kind}: a worker could not find it again by name. {cure}")
+    raise ConfigurationError(f"{receiver!r} is {kind}: a worker could not find it again by name. {remedy}")
 
 
 def _why_unreachable(receiver: AnyReceiver) -> str | None:
@@ -74,7 +74,7 @@ def _why_unreachable(receiver: AnyReceiver) -> str | None:
 
 
 def _is_task(receiver: object) -> bool:
-    """Whether something is a Celery task, its ``delay`` or its signature; a lazy task is not evaluated."""
+    """Return whether an object is a Celery task, its ``delay`` or its signature; a lazy task is not evaluated."""
     loaded = sys.modules.get("celery.canvas")  # where nobody has imported it, nobody has made one
     if loaded is None:
         return False

@@ -1,4 +1,4 @@
-"""From a function and its policy to a receiver that a worker can find again."""
+"""Make the registry's entry of a receiver from a function and its policy: its id, its place in the code, its sender."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def plain(receiver: Any) -> Any:
 
 
 def reject_unordered(ordered_by: object, *, durable: bool, is_open: bool) -> None:
-    """Refuse an order that nobody can keep.
+    """Refuse an ``ordered_by`` that cannot be kept (decision 0036).
 
     Args:
         ordered_by: what the signal is ordered by, or None.
-        durable: what is sent has rows.
-        is_open: its senders do not know its receivers.
+        durable: whether its messages have rows.
+        is_open: whether its senders do not know its receivers.
 
     Raises:
-        ConfigurationError: with the cure.
+        ConfigurationError: with the remedy.
     """
     if ordered_by is None:
         return
@@ -69,13 +69,13 @@ def reject_unordered(ordered_by: object, *, durable: bool, is_open: bool) -> Non
 
 
 def in_order(atomic: bool | None) -> bool:
-    """Return what an ordered signal's receiver has as ``atomic``, whatever the project's default is.
+    """Return ``atomic`` of a receiver of an ordered signal, whatever the project's default is.
 
     Args:
-        atomic: what was said when it was connected.
+        atomic: the option that it was connected with, or None.
 
     Raises:
-        ConfigurationError: it does without a transaction.
+        ConfigurationError: it is to run without a transaction.
     """
     if atomic is not None and atomic is not True:
         raise ConfigurationError(
@@ -86,7 +86,7 @@ def in_order(atomic: bool | None) -> bool:
 
 
 def receiver_id(receiver: AnyReceiver, sender: str | None, dispatch_uid: object) -> str:
-    """Return the id that messages call a receiver by.
+    """Return the id by which messages name a receiver.
 
     Args:
         receiver: the function.
@@ -118,7 +118,7 @@ def place_of(receiver: object) -> str:
 
 
 def site_of_call() -> str:
-    """Return the line of the project that is connecting: the nearest that is neither Django's nor ours."""
+    """Return the line of the project that connects a receiver: the nearest frame outside of Django and signalbus."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the caller's module (PEP 667)
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in {"django", "signalbus"}:
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""A signal's name: given, or found from where the signal stands."""
+"""Find a signal's name: the name that it was given, or that of its app and variable."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from signalbus.registration.registry import MAX_NAME, app_label_of, is_name, reg
 
 
 class Named:
-    """What has a stable name, by which other processes find it.
+    """A base class with a stable name, by which other processes find the signal.
 
     Args:
-        name: the name; found from where the signal stands if None.
-        was: names it had before.
+        name: the name; if None, it is found from the module and variable that hold the signal.
+        was: names that it had before.
 
     Raises:
         ConfigurationError: a name that is not a non-empty text.
@@ -55,10 +55,10 @@ class Named:
 
     @property
     def name(self) -> str:
-        """The stable name, under which messages travel.
+        """The stable name, which messages carry.
 
         Raises:
-            ConfigurationError: it stands nowhere, or two signals share it.
+            ConfigurationError: no variable holds the signal, or two signals share the name.
         """
         if self._name is not None and self._checked_at == registry.size:
             return self._name
@@ -77,7 +77,7 @@ class Named:
         return name
 
     def known_name(self) -> str | None:
-        """Return the name, or None while there is none; rivals are not asked for."""
+        """Return the name, or None while there is none; do not look for other signals of that name."""
         if self._name is None and apps.apps_ready:
             variable = self._attribute or variable_of(self.module, self)
             if variable is not None and "<locals>" not in variable:
@@ -87,10 +87,10 @@ class Named:
 
     @property
     def is_leftover(self) -> bool:
-        """Whether the module that made it has been loaded again since, and holds another one in its place."""
+        """Whether its module has been loaded again since, and now holds another signal in its place."""
         if self._attribute is None:
             return self._at_top and variable_of(self.module, self) is None
-        held: Any = sys.modules.get(self.module)
+        found: Any = sys.modules.get(self.module)
         for step in self._attribute.split("."):
-            held = getattr(held, step, None)
-        return held is not self and "<locals>" not in self._attribute
+            found = getattr(found, step, None)
+        return found is not self and "<locals>" not in self._attribute

@@ -1,4 +1,7 @@
-"""Senders that are given as texts: names of models are resolved, other texts are compared as texts."""
+"""Resolve the senders of a signal: texts that name models, other texts, and ordinary objects.
+
+Senders that reach no receiver are logged here, once each.
+"""
 
 from __future__ import annotations
 
@@ -27,27 +30,27 @@ _LABEL = re.compile(r"[^\W\d]\w*\.[^\W\d]\w*")  # as "app.Model"
 
 
 class Unheard:
-    """The senders of one signal that reached nobody although there are receivers for others: each is logged once."""
+    """Log each sender of a signal that reaches no receiver although there are receivers for other senders, once."""
 
     MOST = 100  # senders; objects made for each request must not fill the memory
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
-    def tell(self, signal: object, sender: object, receivers: Iterable[Receiver]) -> None:
-        """Log that a sender reached nobody, unless that was said before.
+    def log_once(self, signal: object, sender: object, receivers: Iterable[Receiver]) -> None:
+        """Log that a sender reached no receiver, unless that was logged before.
 
         Args:
             signal: what was sent.
             sender: who sent it.
             receivers: those of the signal.
         """
-        if len(self._told) >= self.MOST or not logger.isEnabledFor(logging.INFO):
+        if len(self._logged) >= self.MOST or not logger.isEnabledFor(logging.INFO):
             return
         name = _shown(sender)
-        if name in self._told:
+        if name in self._logged:
             return
-        self._told.add(name)
+        self._logged.add(name)
         listening = ", ".join(f"{receiver.sender} ({receiver.place})" for receiver in receivers)
         logger.info(
             "signalbus: %s from %s reached nobody: its receivers listen to %s. This is said once.",
@@ -63,13 +66,13 @@ def _shown(sender: object) -> str:
 
 
 class StandIns:
-    """The senders of one signal that are ordinary objects: their classes stand for them; each is told of once."""
+    """Replace senders that are ordinary objects by their classes, with a warning once for each class."""
 
     def __init__(self) -> None:
-        self._told: weakref.WeakSet[type] = weakref.WeakSet()
+        self._logged: weakref.WeakSet[type] = weakref.WeakSet()
 
     def of(self, signal: object, sender: object) -> object:
-        """Return what travels as the sender: the class of an ordinary object, and anything else as it is.
+        """Return the sender that a message carries: the class of an ordinary object, and any other sender as it is.
 
         Args:
             signal: what is sent.
@@ -79,8 +82,8 @@ class StandIns:
         if plain is None or isinstance(plain, (str, *SENDERS, Model)):
             return sender
         kind = type(plain)
-        if kind not in self._told:
-            self._told.add(kind)
+        if kind not in self._logged:
+            self._logged.add(kind)
             logger.warning(
                 "signalbus: the sender of %s is an object of %s, which cannot travel. Receivers in workers get its "
                 "class as the sender; give sender=type(self) to say so. This is said once for each class.",
@@ -88,7 +91,7 @@ class StandIns:
             )  # fmt: skip
         return kind
 
-    def tell_of_class(self, signal: object, sender: object, receivers: Iterable[Receiver]) -> None:
+    def warn_of_class(self, signal: object, sender: object, receivers: Iterable[Receiver]) -> None:
         """Warn, once for each class, that an instance does not reach the receivers that listen to its class.
 
         Args:
@@ -98,12 +101,12 @@ class StandIns:
         """
         plain = unwrapped(sender)
         kind = type(plain)
-        if plain is None or isinstance(plain, (str, *SENDERS)) or kind in self._told:
+        if plain is None or isinstance(plain, (str, *SENDERS)) or kind in self._logged:
             return
         name = name_of(kind)
         listening = [receiver.place for receiver in receivers if receiver.sender == name]
         if listening:
-            self._told.add(kind)
+            self._logged.add(kind)
             logger.warning(
                 "signalbus: the sender of %s is an instance of %s. As in Django, it reaches receivers without a sender "
                 "only, and not %s: give sender=type(instance) to reach those. This is said once for each class.",
@@ -112,16 +115,16 @@ class StandIns:
 
 
 def interned(sender: object) -> object:
-    """Return the one object that stands for a text: Django tells senders apart by their identity.
+    """Return the interned text of a sender: Django compares senders by identity.
 
     Args:
-        sender: whatever was given; what is no text is returned as it is.
+        sender: the sender as given; one that is not a text is returned as it is.
     """
     return sys.intern(sender) if type(sender) is str else sender
 
 
 def with_model(sender: object, function: Callable[[object], None], place: str) -> None:
-    """Call a function with a sender; with the model, once it is loaded, where the sender is a text that names one.
+    """Call a function with a sender; if the sender is a text that names a model, call it once the model is loaded.
 
     Args:
         sender: as it was given to ``connect`` or ``disconnect``.
@@ -145,7 +148,7 @@ def with_model(sender: object, function: Callable[[object], None], place: str) -
 
 
 def _names_model(text: str) -> bool:
-    """Whether a text is of the form ``"app.Model"``, and its app is installed, or its model has a capital letter."""
+    """Return whether a text is of the form ``"app.Model"``, with an installed app or a model in capitals."""
     if _LABEL.fullmatch(text) is None:
         return False
     label, _, name = text.partition(".")

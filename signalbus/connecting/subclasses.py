@@ -1,4 +1,4 @@
-"""Subclasses of ours that pick the receivers themselves, from what Django keeps: those in workers are not there."""
+"""Find subclasses of `Signal` that pick receivers from Django's own lists, which do not hold receivers in workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OURS: Final = frozenset({"django", "signalbus"})
 
 
 def methods_that_pick(kind: type) -> list[str]:
-    """Return the methods of a signal's class that pick receivers themselves, whom a message then does not reach.
+    """Return the methods of a signal's class that pick receivers themselves, and so bypass the bus.
 
     These are the ones that read or replace ``_live_receivers()``, and forms of ``send`` that read Django's lists and
     call no other form. A ``send`` that reads none of these is its author's affair: it may only point to another one.
@@ -41,7 +41,7 @@ def _picks(name: str, names: set[str]) -> bool:
 
 
 def _names_in(code: CodeType) -> Iterator[str]:
-    """Find the names and attributes that a function uses, in the comprehensions and functions within it, too."""
+    """Yield the names and attributes that a function uses, also in its comprehensions and inner functions."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

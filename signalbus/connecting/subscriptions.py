@@ -1,4 +1,4 @@
-"""What is known of one signal's receivers beside Django's own list: those that travel, and what was refused."""
+"""Keep the subscriptions of a signal: its receivers in workers, beside Django's own list, and the refused ones."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class Subscriptions:
-    """What is known of one signal's receivers, each under the key by which Django keeps it.
+    """The subscriptions of one signal: its receivers, each under the key by which Django keeps it.
 
-    It follows Django's list, under the signal's lock: who is added there is added here, who died or was disconnected is
-    dropped. Looking up takes no lock.
+    They follow Django's list, under the signal's lock: a receiver that is added there is added here, and one that was
+    collected or disconnected is dropped. Looking up takes no lock.
     """
 
     def __init__(self) -> None:
-        self.entries: dict[Key, Receiver] = {}  # those that travel
-        # The one under a key, if it travels: the table's own method, because each send asks it for each receiver.
+        self.entries: dict[Key, Receiver] = {}  # the receivers that run in workers
+        # The receiver under a key, if it runs in a worker: the dict's own method, since each send calls it often.
         self.get: Callable[[Key], Receiver | None] = self.entries.get
         self._sites: dict[Key, str] = {}  # where each was connected, inline ones too
         self._called: dict[str, dict[Key, Receiver]] = {}
@@ -39,14 +39,14 @@ class Subscriptions:
         self.changes: int = 0  # how often something was added or dropped, or a rival met
 
     def __contains__(self, key: Key) -> bool:
-        """Whether anything is kept under a key, inline receivers too."""
+        """Return whether a receiver is kept under a key; inline receivers count too."""
         return key in self._sites
 
     def __iter__(self) -> Iterator[Receiver]:
         return (entry for entry in list(self.entries.values()) if entry.function() is not None)
 
     def add(self, key: Key, entry: Receiver | None, site: str) -> None:
-        """Take in what Django has just taken in, and note which other one has its id.
+        """Add a receiver that Django has just added, and note another one with the same id.
 
         Args:
             key: Django's key.
@@ -65,7 +65,7 @@ class Subscriptions:
             self._formerly.setdefault(former, {})[key] = entry
 
     def meet(self, key: Key, entry: Receiver | None, site: str) -> None:
-        """Judge a receiver whose key is taken, so that Django will ignore it: the same one again, or another.
+        """Compare a receiver with the one that has its key, because of which Django will ignore it.
 
         Args:
             key: Django's key.
@@ -91,7 +91,7 @@ class Subscriptions:
             )
 
     def drop(self, key: Key) -> None:
-        """Forget what is kept under a key, and whose rival it was."""
+        """Drop the receiver under a key, and the conflicts that it was part of."""
         self.changes += 1
         self._sites.pop(key, None)
         entry = self.entries.pop(key, None)
@@ -106,7 +106,7 @@ class Subscriptions:
         self._rivals = [pair for pair in self._rivals if entry not in pair]
 
     def drop_dead(self, keys: Iterable[Key]) -> None:
-        """Drop what is kept under the keys of those who died; not what is merely missing, as a test's tool may ask."""
+        """Drop the receivers under the keys of collected ones; not those that a test's tool has merely hidden."""
         for key in keys:
             self.drop(key)
         self._rivals = [pair for pair in self._rivals if _alive(pair)]
@@ -121,7 +121,7 @@ class Subscriptions:
         ]
 
     def called(self, id: str) -> list[Receiver]:  # noqa: A002 - a receiver's id, as everywhere
-        """Return the living receivers with an id: those that have it now before those that had it once."""
+        """Return the living receivers with an id: those that have it now before those that had it formerly."""
         now = reversed(list(self._called.get(id, {}).values()))  # what a reloaded module connected again comes first
         return [entry for entry in (*now, *self._formerly.get(id, {}).values()) if entry.function() is not None]
 
@@ -131,7 +131,7 @@ def _alive(pair: tuple[Receiver, Receiver]) -> bool:
 
 
 def _differing(first: Receiver | None, second: Receiver | None) -> str:
-    """Tell what differs between two connections of a receiver, one of which may be inline."""
+    """Return the options that differ between two connections of a receiver, one of which may be inline."""
     if first is None or second is None:
         kinds = ["inline=True" if entry is None else "in a worker" for entry in (first, second)]
         return f"{kinds[0]}, then {kinds[1]}"
@@ -142,7 +142,7 @@ def _differing(first: Receiver | None, second: Receiver | None) -> str:
 
 
 def _rivals(key: Key, entry: Receiver, other_key: Key, other: Receiver) -> bool:
-    """Whether a message could not tell two receivers with one id apart; a module loaded again has no rivals."""
+    """Return whether two receivers with one id conflict; those of a module that was loaded again do not."""
     if other.function() is None:
         return False
     share = share_a_sender(key, other_key)
@@ -153,7 +153,7 @@ def _rivals(key: Key, entry: Receiver, other_key: Key, other: Receiver) -> bool:
 
 
 class Refusals:
-    """What a signal's ``connect`` refused, for the system checks: somebody may have swallowed the error.
+    """The receivers that a signal's ``connect`` refused, for the system checks: a caller may have swallowed the error.
 
     Texts only, so that nothing refused is kept alive.
     """
@@ -172,16 +172,16 @@ class Refusals:
             self._texts[_identity(receiver)] = text
 
     def clear(self, receiver: object) -> None:
-        """Forget it: the receiver was connected after all."""
+        """Forget a refusal: the receiver was connected after all."""
         if self._texts:
             self._texts.pop(_identity(receiver), None)
 
 
 def sort_out(connected: Iterable[tuple[Any, Receiver | None]]) -> Split:
-    """Sort what is connected: what travels, and the functions and coroutines that run here.
+    """Sort connected receivers: those that run in workers, and the functions and coroutines that run here.
 
     Args:
-        connected: what Django keeps of each, with what is known of it if it travels.
+        connected: Django's entry of each, with its own entry if it runs in a worker.
     """
     remote: list[Receiver] = []
     sync: list[Any] = []
@@ -199,7 +199,7 @@ def sort_out(connected: Iterable[tuple[Any, Receiver | None]]) -> Split:
 
 
 def _identity(receiver: object) -> object:
-    """Tell a receiver from others without holding it: a function by where it is written, an object by itself."""
+    """Return a key for a receiver without a reference to it: where a function is written, or the object's identity."""
     source = source_of(receiver)
     if source is None:
         return (type(receiver), id(receiver))
@@ -208,7 +208,7 @@ def _identity(receiver: object) -> object:
 
 
 class SenderCache:
-    """What is connected for each sending class, for as long as the class lives.
+    """A cache of the receivers of each sending class, for as long as the class lives.
 
     Django's own cache fails for senders that no weak reference can be made to (None, texts), and takes two model
     instances of one row for the same sender, which its look-up does not. Classes are told apart as by that look-up, by
@@ -219,12 +219,12 @@ class SenderCache:
         self._known: dict[int, tuple[weakref.ref[type], Any]] = {}
 
     def get(self, sender: Any, default: Any = None) -> Any:
-        """Return what is remembered for a sender, if it is a class."""
+        """Return the cached value of a sender, if it is a class."""
         known = self._known.get(id(sender))
         return known[1] if known is not None and known[0]() is sender else default
 
     def __setitem__(self, sender: Any, value: Any) -> None:
-        """Remember something for a sender, if it is a class."""
+        """Cache a value for a sender, if it is a class."""
         if not issubclass(type(sender), type):
             return
         key, known = id(sender), self._known
@@ -240,5 +240,5 @@ class SenderCache:
         return len(self._known)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Empty the cache."""
         self._known.clear()

@@ -361,10 +361,10 @@ class Signal(Named, Later, HookedSignal):
         if not self._roster.entries and not self.open:
             return None
         travelling, sync, asynchronous = self.split(sender)
-        self._stand_ins.tell_of_class(self, sender, self._living())
+        self._stand_ins.warn_of_class(self, sender, self._living())
         if not travelling and not self.open:
             if not (sync or asynchronous):
-                self._unheard.tell(self, sender, self.entries())
+                self._unheard.log_once(self, sender, self.entries())
             return None
         here = bool(sync or asynchronous)
         stand_in = self._stand_ins.of(self, sender)
