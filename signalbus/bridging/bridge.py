@@ -1,4 +1,7 @@
-"""What carries plain Django signals onto the bus: never at the cost of the code that sends them."""
+"""Carry plain Django signals to receivers in workers, without errors for the code that sends them.
+
+Decisions 0009, 0019 and 0020. Where a plain signal gets its name is `origin`'s; ``@receiver`` is in `decorator`.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +33,19 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-# What Django's signals carry about themselves; it means nothing in another process.
-NEVER_TRAVELS = frozenset({"signal", "origin"})
-# Their row is about to change, or is gone: a reference would find something else, or nothing.
+# Payload keys of Django's signals about themselves; they mean nothing in another process.
+EXCLUDED_KEYS = frozenset({"signal", "origin"})
+# Signals whose row is about to change, or is gone: a reference would find other values, or no row.
 SNAPSHOT_SIGNALS = (pre_save, pre_delete, post_delete)
 
-CLOCK = (SoftTimeLimitExceeded, TimeoutError)  # Celery's, and that of a receiver's own timeout=
+CLOCK = (SoftTimeLimitExceeded, TimeoutError)  # the time limit of Celery's, and that of a receiver's own timeout=
 
 _bridges: dict[tuple[int, int, str], Bridge] = {}  # by source and sender, as Django's own look-up does, and options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a bridge carries, and how.
+    """The options of a bridge: which payload it carries, and how.
 
     Args:
         exclude: payload keys that stay behind.
@@ -59,7 +62,7 @@ class Options:
     migrations: bool = False
 
     def __str__(self) -> str:
-        """What they add to the bridge's name; of functions, which have no text that lasts, only the keys."""
+        """Return what the options add to the bridge's name; of functions, which have no stable text, only the keys."""
         parts = [f"-{','.join(self.exclude)}"] if self.exclude else []
         parts += [f"={','.join(sorted(self.extract))}"] if self.extract else []
         flags = {"+raw": self.raw, "+migrations": self.migrations, "+fast": not self.durable}
@@ -67,12 +70,12 @@ class Options:
 
 
 class Bridge(Signal):
-    """The signal of ours that a plain one is carried by, for one sender and one set of options.
+    """The signal of ours that carries a plain Django signal, for one sender and one set of options.
 
     Args:
-        name: the name under which it travels.
+        name: the name that its messages carry.
         source: the plain signal.
-        sender: what it listens to, or None for any.
+        sender: the sender that it listens to, or None for all senders.
         options: what it carries.
     """
 
@@ -88,20 +91,20 @@ class Bridge(Signal):
         self.__name__: str = f"bridge_of_{name.rpartition('.')[2]}"
         self.__qualname__: str = f"bridge_of[{name}]"
         self.__doc__ = f"Carry {name} to the receivers that signalbus runs in workers."
-        self._left_behind = NEVER_TRAVELS | frozenset(options.exclude)
+        self._excluded = EXCLUDED_KEYS | frozenset(options.exclude)
         self._snapshot = source in SNAPSHOT_SIGNALS
 
     @property
     def presented(self) -> DjangoSignal:
-        """The plain signal: what it is to those who connect to it."""
+        """The plain signal, to which receivers were connected."""
         return self.source
 
     def __call__(self, sender: Any, **payload: Any) -> None:
-        """Take what the plain signal sends, and send it on the bus; who sent it asked for neither, and goes on.
+        """Send on the bus what the plain signal sends. The code that sent it goes on in spite of most errors (0020).
 
         Raises:
-            DatabaseError: the transaction that is open is broken, and its commit would be none without a word.
-            SoftTimeLimitExceeded, TimeoutError: the clock of the task around it, whose end it is to hear of.
+            DatabaseError: the open transaction is broken, and its commit would silently be a rollback.
+            SoftTimeLimitExceeded, TimeoutError: the time limit of the task around it, which must end.
         """
         try:
             if self._is_quiet(sender, payload):
@@ -129,18 +132,18 @@ class Bridge(Signal):
         return any(using in (None, alias) for alias in databases_being_migrated())
 
     def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
-        """Encode what was chosen to travel; what cannot is told with the cure for bridges."""
+        """Encode the chosen payloads; an error for one that cannot be encoded names the remedy for bridges."""
         try:
             chosen = [self._chosen(sender, payload) for payload in payloads]
             return super().compose(envelope, _findable(sender), chosen)
         except PayloadError as error:
             receivers = ", ".join(receiver for part in envelope.routes.values() for receiver in part or ())
-            reason = f"{error.reason}. {self.name} to {receivers}: {_cure(error.path)}"
+            reason = f"{error.reason}. {self.name} to {receivers}: {_remedy(error.path)}"
             raise PayloadError(reason, error.path) from error
 
     def _chosen(self, sender: Any, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Choose of what the plain signal sends what travels."""
-        chosen = _without_requests({key: value for key, value in payload.items() if key not in self._left_behind})
+        """Return the payload of a message, chosen from what the plain signal sends."""
+        chosen = _without_requests({key: value for key, value in payload.items() if key not in self._excluded})
         if self._snapshot and isinstance(chosen.get("instance"), Model):
             chosen["instance"] = Snapshot(chosen["instance"])
         for key, function in self.options.extract.items():
@@ -164,14 +167,14 @@ def _without_requests(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_of_the_web(key: str, value: Any) -> bool:
-    """Whether it is a request or a response; Django REST framework's requests hold one."""
+    """Return whether a value is a request or a response; Django REST framework's requests hold one."""
     if issubclass(type(value), (HttpRequest, HttpResponseBase)):
         return True
     return key == "request" and isinstance(getattr(value, "_request", None), HttpRequest)
 
 
 def _findable(sender: Any) -> Any:
-    """Give a sender as it is, or by name if it is a class or function that no worker may look up (WSGIHandler)."""
+    """Return a sender, or its name if it is a class or function that no worker may look up (WSGIHandler)."""
     if isinstance(sender, SENDERS) and not is_model(sender):
         try:
             importable_name(sender, senders=True)
@@ -180,7 +183,7 @@ def _findable(sender: Any) -> Any:
     return sender
 
 
-def _cure(path: str) -> str:
+def _remedy(path: str) -> str:
     key = path.partition(".")[0].partition("[")[0]
     if not key or key == "sender":
         return "leave keys out with exclude=[…], or say with extract={…} what to send instead"
@@ -193,12 +196,12 @@ def _in_transaction() -> bool:
 
 
 def bridge_of(source: DjangoSignal, sender: Any, options: Options) -> Bridge:
-    """Return the bridge of a plain signal, made when it is first asked for.
+    """Return the bridge of a plain signal; make it when it is asked for the first time.
 
     Args:
         source: the plain signal.
-        sender: what to listen to; a bridge for all senders would turn off Django's fast deletes for every model.
-        options: what it carries.
+        sender: the sender to listen to; a bridge for all senders would turn off Django's fast deletes for every model.
+        options: the options of the bridge.
 
     Returns:
         The bridge; it is not connected to the plain signal yet.
@@ -225,7 +228,7 @@ def bridge_of(source: DjangoSignal, sender: Any, options: Options) -> Bridge:
 
 
 def _place_of(function: Callable[..., Any]) -> object:
-    """Say where a function stands; a module that was loaded again has the same ones."""
+    """Return where a function is written, which is the same after its module was loaded again."""
     code = getattr(function, "__code__", None)
     return function if code is None else f"{code.co_filename}:{code.co_firstlineno}, {code.co_qualname}"
 
@@ -249,5 +252,5 @@ def bridges_of(source: DjangoSignal) -> list[Bridge]:
 
 
 def names_of(signal: DjangoSignal) -> set[str]:
-    """Return the names under which what a signal sends travels: its own, or those of its bridges."""
+    """Return the signal names that the messages of a signal carry: its own, or those of its bridges."""
     return {signal.name} if isinstance(signal, Signal) else {bridge.name for bridge in bridges_of(signal)}

@@ -1,4 +1,4 @@
-"""``receiver`` and ``disconnect``: for our signals, and for plain Django ones, whose receivers run in workers too."""
+"""Provide ``@receiver`` and ``disconnect`` for our signals and for plain Django signals, over a bridge."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # and one that takes it down would not see the receiver that another has just given it.
 _building = threading.RLock()
 
-# What `receiver` takes.
+# The options that `receiver` takes.
 _KNOWN = (*CONNECT_OPTIONS, *(each.name for each in fields(Options)))
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -133,7 +133,7 @@ def _check_extract(extract: Mapping[str, Callable[..., Any]]) -> None:
 
 
 def _carry(source: DjangoSignal, function: Callable[..., Any], plain: Options, options: ReceiverOptions) -> None:
-    """Connect a receiver to the bridge of a plain signal; for a lazy ``"app.Model"``, once there is such a model."""
+    """Connect a receiver to the bridge of a plain signal; with a lazy ``"app.Model"``, once that model is loaded."""
 
     def carry(sender: Any = None) -> None:
         with _building:
@@ -156,7 +156,7 @@ def disconnect(
     sender: Any = None,
     dispatch_uid: Any = None,
 ) -> bool:
-    """Disconnect what `receiver` connected; a plain signal's own ``disconnect`` does not know it.
+    """Disconnect a receiver that `receiver` connected; a plain signal's own ``disconnect`` does not know it.
 
     Args:
         signal: the signal, or a list of signals, ours or plain ones.
@@ -169,7 +169,7 @@ def disconnect(
         disconnected when it is loaded, and not counted.
 
     Raises:
-        ConfigurationError: what is no signal.
+        ConfigurationError: a value that is not a signal.
     """
     found = [_disconnect(each, receiver, sender, dispatch_uid) for each in _listed(signal)]
     return any(found)
@@ -180,7 +180,7 @@ def _disconnect(signal: DjangoSignal, receiver: Callable[..., Any] | None, sende
         return signal.disconnect(receiver, sender, dispatch_uid)
     found: list[bool] = []
 
-    def take_back(sender: Any = None) -> None:
+    def remove(sender: Any = None) -> None:
         found.append(bool(signal.disconnect(receiver, sender, dispatch_uid)))  # one that is inline is Django's own
         with _building:
             for bridge in bridges_of(signal):
@@ -190,7 +190,7 @@ def _disconnect(signal: DjangoSignal, receiver: Callable[..., Any] | None, sende
                         signal.disconnect(bridge, sender)  # else Django's fast deletes would stay off for nobody
 
     if isinstance(sender, str) and isinstance(signal, ModelSignal):
-        apps.lazy_model_operation(take_back, make_model_tuple(sender))
+        apps.lazy_model_operation(remove, make_model_tuple(sender))
     else:
-        with_model(sender, take_back, place_of(receiver))
+        with_model(sender, remove, place_of(receiver))
     return any(found)

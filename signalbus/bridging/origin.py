@@ -1,4 +1,4 @@
-"""Where a plain Django signal was made: it does not say, so the sources of the modules that hold it are asked."""
+"""Find the module that made a plain Django signal, by reading the sources of the modules that have it in a variable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _names: WeakKeyDictionary[DjangoSignal, str] = WeakKeyDictionary()
 
 
 class Claim(IntEnum):
-    """What a module's source says of a variable that holds a signal; the strongest claim first."""
+    """How a module's source gives a variable its signal; the strongest claim to have made it first."""
 
     MADE = 0  # saved = Signal()
     CALLED = 1  # saved = a_factory(), or made only if an import fails
@@ -30,7 +30,7 @@ class Claim(IntEnum):
 
 
 def name_of_plain(signal: DjangoSignal) -> str:
-    """Name a plain signal by the module that made it, whoever else imports it.
+    """Return the name of a plain signal: that of the module that made it, whichever modules import it.
 
     Args:
         signal: the plain signal.
@@ -39,7 +39,7 @@ def name_of_plain(signal: DjangoSignal) -> str:
         The dotted name of the module and of its variable; once found, it stays.
 
     Raises:
-        ConfigurationError: it stands in no module.
+        ConfigurationError: no module has it in a variable.
     """
     name = _names.get(signal)
     if name is None:
@@ -48,20 +48,20 @@ def name_of_plain(signal: DjangoSignal) -> str:
 
 
 def _origin_of(signal: DjangoSignal) -> tuple[str, str]:
-    held = sorted(_holders(signal), key=_likely)
-    if not held:
+    holders = sorted(_holders(signal), key=_likely)
+    if not holders:
         raise ConfigurationError(
             f"{signal!r} stands in no module, so a worker could not tell which signal it is: assign it to a variable "
             "of a module's."
         )
-    if len(held) == 1:
-        return held[0]
+    if len(holders) == 1:
+        return holders[0]
     claims: list[Claim] = []
-    for module, variable in held:
+    for module, variable in holders:
         claims.append(claim_of(module, variable))
         if claims[-1] is Claim.MADE:  # nobody else can have: their sources need not be read
             return module, variable
-    return held[claims.index(min(claims))]
+    return holders[claims.index(min(claims))]
 
 
 def _holders(signal: DjangoSignal) -> Iterator[tuple[str, str]]:
@@ -71,15 +71,15 @@ def _holders(signal: DjangoSignal) -> Iterator[tuple[str, str]]:
                 yield module, variable
 
 
-def _likely(held: tuple[str, str]) -> tuple[Any, ...]:
-    """Sort what most likely made a signal to the front: it is asked first, and decides where no source does."""
-    module, variable = held
+def _likely(holders: tuple[str, str]) -> tuple[Any, ...]:
+    """Return a sort key that puts the module first that most likely made a signal; it wins where no source decides."""
+    module, variable = holders
     by_hand = module == "__main__"
     return by_hand, not module.startswith("django."), not module.endswith("signals"), len(module), module, variable
 
 
 def claim_of(module: str, variable: str) -> Claim:
-    """Read in a module's source how a variable of it came to hold its value.
+    """Read in a module's source how one of its variables got its value.
 
     Args:
         module: the name of a loaded module.
@@ -107,7 +107,7 @@ def claim_of(module: str, variable: str) -> Claim:
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """Walk through what runs when a module is loaded: neither functions nor classes set its variables."""
+    """Yield the statements that run when a module is loaded, without those in functions and classes."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
@@ -117,7 +117,7 @@ def _statements(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def _assigned(target: ast.expr, value: ast.expr | None, variable: str) -> Iterator[ast.expr]:
-    """Find what an assignment gives a variable, through tuples such as ``saved, removed = Signal(), Signal()``."""
+    """Yield the values that assigned to a variable, also through tuples such as ``a, b = Signal(), Signal()``."""
     if isinstance(target, ast.Name):
         if target.id == variable and value is not None:
             yield value
