@@ -1,4 +1,4 @@
-"""The format of messages: the codec for payloads, the message, and its signature.
+"""The wire format of messages: the codec for payloads, the message, and its signature.
 
 It knows no database and no Celery.
 """

@@ -1,7 +1,8 @@
-"""The codec: what a sender sends becomes a text, and the text becomes it again, equal and of the same types.
+"""Encode a sender and a payload as a text, and decode the text to equal values of the same types (decision 0001).
 
-What JSON knows stands as itself; all else is a dict of one key, the tag, which begins with a dollar: ``{"$str": ""}``.
-A user's own dict of that shape goes as ``{"$dict": [[key, value]]}``, so that nothing in a payload is taken for a tag.
+Values that JSON knows are written as JSON; others as a dict with one key, the tag, which begins with a dollar:
+``{"$str": ""}``. A user's own dict of that shape is written as ``{"$dict": [[key, value]]}``, so that no payload can
+contain a tag by accident.
 A new tag is a new version of the message: an older worker must park what it cannot read. The version is the oldest
 that knows all tags of a text (see `signalbus.wire.values.tags`), so that a worker parks no more than it must.
 """
@@ -60,7 +61,7 @@ def encode(
         The text, and the oldest version of the message that can read it.
 
     Raises:
-        PayloadError: something in it cannot travel; the error names the place and the cure.
+        PayloadError: a value cannot be encoded; the error names its place and the remedy.
         django.db.DatabaseError: evaluating a queryset failed.
     """
     encoder = Encoder(max_depth, max_bytes, snapshots)
@@ -95,7 +96,7 @@ def write_sender(sender: object) -> str | None:
 
 
 def write_with(sender: str, payload: Mapping[str, object], max_bytes: int = MAX_BYTES) -> str | None:
-    """Write what nearly all payloads are: plain values, and rows that a worker finds by label and key; nothing in them.
+    """Write a payload of plain values, and of rows that a worker finds by label and key: nearly all payloads are such.
 
     Args:
         sender: what `write_sender` returned.
@@ -163,7 +164,7 @@ def decode(
 
 
 def _guarded(read: Callable[..., Any], *args: Any) -> Any:
-    """Let nothing out but our own errors, and those of the machine, whatever the constructors of values raise."""
+    """Call a function that reads a payload; raise only our own errors and those of the database and the machine."""
     try:
         return read(*args)
     except (TextError, UnknownClass, MissingRow, DatabaseError, MemoryError):

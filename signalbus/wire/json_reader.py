@@ -1,4 +1,4 @@
-"""JSON is read as the standard library reads it, without the look for white space that costs as much as a header."""
+"""Read JSON as the standard library does, without its search for white space, which takes as long as a header."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def reader(opening: str, **options: Any) -> Callable[[str], Any]:
-    """Make a function that does what ``JSONDecoder.decode`` does.
+    """Return a function that decodes as ``JSONDecoder.decode`` does.
 
     Args:
-        opening: how what we write begins: "{" or "[". Another writer may put white space there, and at the end.
+        opening: how our own texts begin: "{" or "[". Another writer may put white space there, and at the end.
         options: of ``JSONDecoder``.
     """
     decoder = json.JSONDecoder(**options)

@@ -1,4 +1,4 @@
-"""JSON as every text of ours is written: ASCII, without a space, and by a writer that is made once."""
+"""Write JSON for all texts of signalbus: ASCII, without spaces, with an encoder that is made once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def _refuse(value: object) -> NoReturn:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
-# Cycles are met by whoever walks the values before.
+# The encoder of payloads finds cycles before this one runs.
 _encoder: Final = json.JSONEncoder(ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":"))
 
 
 def _writer() -> Callable[[Any], str]:
-    """Make what writes; ``JSONEncoder.encode`` makes one anew for each value, which costs as much as a short value."""
+    """Return the function that writes; ``JSONEncoder.encode`` makes one for each value, at the cost of a value."""
     c_make_encoder: Any = getattr(json.encoder, "c_make_encoder", None)
     if c_make_encoder is None:  # an interpreter without CPython's accelerator
         return _encoder.encode

@@ -1,4 +1,7 @@
-"""The marker: a signed text of our own through a queue, by which lost messages are told from late ones."""
+"""Write and read markers: signed texts that the sweeper sends through a queue to tell lost messages from late ones.
+
+Decision 0029.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,16 @@ from typing import Final
 
 from signalbus.exceptions import Garbage
 
-# In the place of a message's version: 0.1's workers park what they do not read, and the sweeper clears it away.
+# In the place of a message's version: workers of 0.1 park a version that they cannot read, and the sweeper purges it.
 HEAD: Final = "0\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a marker says.
+    """The content of a marker: its queue and its time.
 
     Args:
-        queue: the lane that it was sent through; empty for the default queue.
+        queue: the queue that it was sent through; empty for the default queue.
         marked_at: when, by the ledger's clock.
     """
 

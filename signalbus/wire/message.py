@@ -1,4 +1,4 @@
-"""The message: one sending of a signal, and the body of text that it travels as."""
+"""Define the message, one sending of a signal, and write and read the body of its text (decisions 0001, 0002, 0021)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 VERSION: Final = str(FIRST)
 CONTEXT_VERSION: Final = "3"  # of a message with a context that is to be restored
 _VERSIONS: Final = frozenset({VERSION, CONTEXT_VERSION, *(str(tag.since) for tag in Tag)})
-# What a header may take beside the payload. The signer adds it to the payload's limit, so that nothing that could be
+# The size of a header beside the payload. The signer adds it to the payload's limit, so that nothing that could be
 # sent is too large for the worker.
 HEADER_BYTES: Final = 64 * 1024
 
@@ -44,10 +44,10 @@ _read = reader("{")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One sending of a signal: the immutable value that travels.
+    """One sending of a signal, as an immutable value.
 
     Args:
-        id: a UUIDv7, made by :func:`uuid7`; stable over everything that happens to the message.
+        id: a UUIDv7, made by :func:`uuid7`; stable for the life of the message.
         signal: the signal's name.
         payload: what :func:`signalbus.wire.codec.encode` made of sender and payload; opaque here.
         version: the oldest version of the format that can read the payload, as the codec says.
@@ -84,7 +84,7 @@ class Message:
 
     @property
     def depth(self) -> int:
-        """How many messages stand between the root of the cascade and this one; 0 for a root."""
+        """The number of messages between the root of the cascade and this one; 0 for a root."""
         return len(self.path)
 
     def for_recipients(self, recipients: Iterable[str] | None, *, recorded: bool | None = None) -> Message:
@@ -124,16 +124,16 @@ def uuid7() -> UUID:
 
 
 def delivery_id(message: UUID, receiver: str) -> UUID:
-    """Return the id of a delivery: it follows from what is delivered to whom, so it is the same over all attempts.
+    """Return the id of a delivery, derived from the message and the receiver, so that all attempts have the same.
 
-    It begins as the message's, and so is in the order of time: a database that is asked for keys without order grows
-    slower with what it holds (docs/decisions/0027).
+    It begins as the message's id, and so is in the order of time: lookups of unordered keys grow slower as a table
+    grows (decision 0027).
     """
     return UUID(hex=delivery_hex(message.hex, receiver))
 
 
 def delivery_hex(message: str, receiver: str) -> str:
-    """Return the id of a delivery as `delivery_id` does, of a message's id in hex, and in hex.
+    """Return the id of a delivery in hex, as `delivery_id` derives it, from a message's id in hex.
 
     Args:
         message: the message's id.
@@ -145,7 +145,7 @@ def delivery_hex(message: str, receiver: str) -> str:
 
 
 class Heading:
-    """What the bodies of messages share that differ in ids, times and payloads only: written once for all of them.
+    """The part of a body that messages share which differ only in ids, times and payloads; it is written once.
 
     Args:
         signal: as `Message` has it.
@@ -207,7 +207,7 @@ def lineage(
     ordering_key: str | None = None,
     trace: Mapping[str, str] | None = None,
 ) -> str:
-    """Write what stands in a header behind what messages share.
+    """Write the part of a header that follows the shared one: path, root, parent, ordering key and trace.
 
     Args:
         path: as `Message` has it.
@@ -222,7 +222,7 @@ def lineage(
 
 
 def surroundings(context: Mapping[str, Any]) -> str:
-    """Write what stands in a header of a message with a context; below `CONTEXT_VERSION`, a worker may not restore it.
+    """Write the context of a message into its header; below `CONTEXT_VERSION`, a worker may not restore it.
 
     Args:
         context: as `Message` has it.

@@ -1,4 +1,4 @@
-"""A glance at a text that nobody has verified yet: good for guessing how long it will take, and for nothing else."""
+"""Guess the signal and the receivers of a text before it is verified, for runtime estimates and log lines only."""
 
 from __future__ import annotations
 

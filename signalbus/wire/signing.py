@@ -1,4 +1,4 @@
-"""The signature: nothing is parsed, let alone run, that a holder of the key did not write."""
+"""Sign bodies and verify texts, so that no text is parsed that a holder of a key did not write."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 
 
 class _Key:
-    """HMAC-SHA256 (RFC 2104) by one key, whose two blocks are hashed once, and not again for each text.
+    """HMAC-SHA256 (RFC 2104) by one key, whose two blocks are hashed once instead of for each text.
 
     Args:
         secret: the key, of no more than a block.
@@ -41,7 +41,7 @@ class _Key:
         self._outer = sha256(block.translate(_OUTER))
 
     def mac(self, body: bytes) -> str:
-        """Return what ``hmac.digest(key, body, "sha256").hex()`` returns, for half of its price."""
+        """Return ``hmac.digest(key, body, "sha256").hex()``, computed in half of the time."""
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(body)
         outer.update(inner.digest())
@@ -49,7 +49,7 @@ class _Key:
 
 
 class Signer:
-    """Signs bodies, and opens texts.
+    """Sign bodies, and verify texts.
 
     Args:
         keys: the secrets; the first one signs, all of them verify.
@@ -81,7 +81,7 @@ class Signer:
         return f"{self._key_id}.{self._mac(body.encode('ascii'))}.{body}"
 
     def verify(self, text: object) -> str:
-        """Give a text's body if a holder of one of the keys wrote it; size and shape are checked before anything costs.
+        """Return the body of a text that a holder of one of the keys signed; check its size and shape first.
 
         Args:
             text: whatever came out of the queue.

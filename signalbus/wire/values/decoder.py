@@ -1,4 +1,4 @@
-"""From what JSON read back to values: two walks, of which the first only finds the rows to fetch."""
+"""Decode parsed JSON to the values of a payload, in two walks: the first only finds the rows to fetch."""
 
 from __future__ import annotations
 

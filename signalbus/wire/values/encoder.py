@@ -1,4 +1,6 @@
-"""From values to what JSON can write: one walk, which decides by exact type and knows its place only when it fails."""
+"""Encode the values of a payload as JSON can write them, in one walk that decides by exact type.
+
+The walk finds the place of a value only when it fails."""
 
 from __future__ import annotations
 
@@ -53,12 +55,12 @@ class Encoder:
         snapshots: whether field values travel beside each reference, for when its row is gone.
     """
 
-    __slots__ = ("_max_bytes", "_max_depth", "_room", "_snapshots", "version")
+    __slots__ = ("_bytes_left", "_max_bytes", "_max_depth", "_snapshots", "version")
 
     def __init__(self, max_depth: int, max_bytes: int, snapshots: bool) -> None:
         self._max_depth = max_depth
         self._max_bytes = max_bytes
-        self._room = max_bytes
+        self._bytes_left = max_bytes
         self._snapshots = snapshots
         self.version: int = FIRST  # the oldest that knows all tags written so far
 
@@ -154,8 +156,8 @@ class Encoder:
                 f"nested deeper than {self._max_depth} containers: flatten it, break the cycle if it holds itself, or "
                 "raise SIGNALBUS['MAX_NESTING']"
             )
-        self._room -= len(items)
-        if self._room < 0:
+        self._bytes_left -= len(items)
+        if self._bytes_left < 0:
             raise PayloadError(too_large(f"more than {self._max_bytes}", self._max_bytes))
 
     def _dict(self, value: Mapping[str, Any], left: int) -> Any:
@@ -324,7 +326,7 @@ def _refuse_key(key: Any) -> NoReturn:
 
 
 def too_large(size: str, limit: int) -> str:
-    """Say that a payload is over the limit, and the cure."""
+    """Return the error that a payload is over the limit, with the remedy."""
     return (
         f"the payload takes {size} bytes, {limit} are allowed: send model instances (they travel as references) or a "
         "file's name, or raise SIGNALBUS['MAX_BYTES']"

@@ -1,4 +1,4 @@
-"""Primary keys on their way: in a form that travels, and in the type that the model's field gives them."""
+"""Convert primary keys to a form that a message can carry, and back to the type of the model's field."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NoPlainForm(ValueError):  # noqa: N818 - says what happened; never leaves 
 
 
 def cleaned(model: type[Model], pk: Any) -> Any:
-    """Give a key the type that its field gives it, so that ``Cohort(pk="7")`` and row 7 are the same reference."""
+    """Return a key in the type of its field, so that ``Cohort(pk="7")`` and row 7 are the same reference."""
     field: Field[Any, Any] = model._meta.pk  # noqa: SLF001  (Django documents _meta)
     parts = getattr(field, "fields", None)  # CompositePrimaryKey's, whose own to_python() leaves a tuple as it is
     if parts is None:
@@ -52,7 +52,7 @@ def _written(field: Field[Any, Any], value: Any) -> Any:
 
 
 def typed(model: type[Model], pk: Any) -> Any:
-    """Give a key that travelled the type that its field gives it, as a query takes it."""
+    """Return a key from a message in the type of its field, as a query takes it."""
     field: Field[Any, Any] = model._meta.pk  # noqa: SLF001  (Django documents _meta)
     parts = getattr(field, "fields", None)
     if parts is None:

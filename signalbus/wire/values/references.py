@@ -1,4 +1,4 @@
-"""What travels as a name: rows by label and primary key, classes and functions by where they stand."""
+"""Make and resolve references: rows by label and primary key, classes and functions by module and name."""
 
 from __future__ import annotations
 
@@ -74,18 +74,18 @@ class Snapshot:
 
 
 def unwrapped(value: Any) -> Any:
-    """Give what a lazy wrapper (``request.user``) wraps, and anything else as it is."""
+    """Return the object in a lazy wrapper (``request.user``), and any other object as it is."""
     return unwrapped(wrapped_in(value)) if issubclass(type(value), LazyObject) else value
 
 
 def shown(text: str) -> str:
-    """Give a text that a message brought, fit for a log: short, and without line breaks."""
+    """Return a text from a message in a form fit for a log: short, and without line breaks."""
     text = cut(text)
     return text if text.isprintable() else ascii(text)
 
 
 def cut(text: str) -> str:
-    """Give the beginning of a text that may have no end."""
+    """Return the beginning of a text that may be of any length."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
@@ -93,22 +93,22 @@ def cut(text: str) -> str:
 
 
 def is_model(sender: object) -> TypeGuard[type[Model]]:
-    """Say whether this is a model class with rows; an abstract one is a class as any other."""
+    """Return whether this is a model class with rows; an abstract one is a class as any other."""
     return isinstance(sender, type) and issubclass(sender, Model) and not sender._meta.abstract  # noqa: SLF001  (public)
 
 
 def is_foreign(model: type[Model]) -> bool:
-    """Say whether a model lives in another registry than the installed apps': a migration's, or its recorder's own."""
+    """Return whether a model belongs to another registry than the apps': a migration's or its recorder's."""
     return model._meta.apps is not apps  # noqa: SLF001  (Django documents _meta)
 
 
 def has_base_manager(label: str) -> bool:
-    """Say whether a model has another base manager than Django's, which may hide rows; it may be inherited."""
+    """Return whether a model has a base manager other than Django's, which may hide rows; it may be inherited."""
     return type(model_named(label)._base_manager) is not Manager  # noqa: SLF001  (Django documents it)
 
 
 def is_anonymous_user(kind: type) -> bool:
-    """Say whether this is the class of ``request.user`` for a visitor who is not logged in."""
+    """Return whether this is the class of ``request.user`` for a visitor who is not logged in."""
     # By name: its module cannot be imported before the apps are loaded, nor where auth is not installed.
     return kind.__qualname__ == "AnonymousUser" and kind.__module__ == "django.contrib.auth.models"
 
@@ -126,7 +126,7 @@ def anonymous_user() -> Any:
 
 
 def label_of(model: type[Model]) -> str:
-    """Give the label that a worker finds this model by.
+    """Return the label by which a worker finds this model.
 
     Raises:
         PayloadError: it would find none, or another one.
@@ -180,7 +180,7 @@ def reference_to(instance: Model) -> Reference | None:
 
 
 def plain_reference(value: Any) -> list[Any] | None:
-    """Give label and key of a row that every worker finds by them alone; None if `reference_to` has to be asked.
+    """Return label and key of a row that every worker finds by them alone; None if `reference_to` has to decide.
 
     Args:
         value: anything.
@@ -229,7 +229,7 @@ def reference_from(label: str, pk: object, using: str | None = None) -> Referenc
 
 
 def lookup_key(label: str, pk: Any) -> Any:
-    """Give the key of a reference the type that the model's field gives it, as a query takes it."""
+    """Return the key of a reference in the type of the model's field, as a query takes it."""
     model = model_named(label)
     return pk if _known(model)[1] and type(pk) is int else typed(model, pk)
 
@@ -258,7 +258,7 @@ def model_named(label: str) -> type[Model]:
 
 
 def name_of(sender: object) -> str | None:
-    """Give a sender's stable name, which look-ups compare.
+    """Return a sender's stable name, which look-ups compare.
 
     Args:
         sender: None, a text, a class, a function or a model instance, which counts as its class.
@@ -283,7 +283,7 @@ def name_of(sender: object) -> str | None:
 
 
 def allow_sender(sender: object) -> None:
-    """Let messages name this class or function although it may stand outside the installed apps.
+    """Let messages name this class or function although it may be outside of the installed apps.
 
     The registry calls it for each sender that a receiver is connected for; what needs no permission is let pass.
     """
@@ -295,7 +295,7 @@ def allow_sender(sender: object) -> None:
 
 
 def importable_name(target: Any, *, senders: bool = False) -> str:
-    """Give the ``module:qualname`` by which a worker finds a class or function.
+    """Return the ``module:qualname`` by which a worker finds a class or function.
 
     Args:
         target: the class or function.
@@ -336,8 +336,8 @@ def resolve_class(name: str, *, senders: bool = False) -> Any:
     found = module = _module(module_name, name)
     for part in path.split("."):
         # Only through classes, and only what they hold themselves: no attribute is computed, no import followed.
-        held = vars(found).get(part) if found is module or isinstance(found, type) else None
-        found = held.__func__ if isinstance(held, (staticmethod, classmethod)) else held
+        member = vars(found).get(part) if found is module or isinstance(found, type) else None
+        found = member.__func__ if isinstance(member, (staticmethod, classmethod)) else member
     if not isinstance(found, SENDERS) or (found.__module__, found.__qualname__) != (module_name, path):
         raise UnknownClass(shown(name), "no such class or function here: define it, or roll this worker out")
     return found
@@ -354,7 +354,7 @@ def _module(module_name: str, name: str) -> Any:
 
 
 class _Installed:
-    """What follows from the installed apps, made anew whenever Django's registry has changed."""
+    """Facts about the installed apps, computed anew whenever Django's registry has changed."""
 
     configs: object = None
     modules: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""What a sender is told about a value that cannot travel: what it is, and what to send instead."""
+"""Write the error for a value that cannot be encoded: what it is, and what to send instead."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from django.db.models.fields.files import FieldFile
 from django.http import HttpRequest, QueryDict
 
 # Looked through from the top: what is special stands before what it derives from.
-_CURES: Final[tuple[tuple[type, str], ...]] = (
+_REMEDIES: Final[tuple[tuple[type, str], ...]] = (
     (str, "send str(value)"),
     (bytes, "send bytes(value)"),
     (int, "send int(value)"),
@@ -71,7 +71,7 @@ _OFFERS: Final[tuple[tuple[str, str], ...]] = (
 
 
 def refusal(value: Any) -> str:
-    """Say why a value cannot travel, and the cure.
+    """Return why a value cannot be encoded, and the remedy.
 
     Args:
         value: of a type that is none of those that arrive as they left; its class decides, no method of it is called.
@@ -87,12 +87,12 @@ def refusal(value: Any) -> str:
         )
     if issubclass(kind, QueryDict):
         return f"{name} cannot travel: send value.dict(), or dict(value.lists()) if a key may have several values"
-    for base, cure in _CURES:
+    for base, remedy in _REMEDIES:
         if issubclass(kind, base):
-            return f"{name} is a subclass of {base.__qualname__}, and would not arrive as it left: {cure}"
-    for base, cure in _OTHERS:
+            return f"{name} is a subclass of {base.__qualname__}, and would not arrive as it left: {remedy}"
+    for base, remedy in _OTHERS:
         if issubclass(kind, base):
-            return f"{name} cannot travel: {cure}"
+            return f"{name} cannot travel: {remedy}"
     offered = _offered(kind)
     if offered is not None:
         return f"{name} cannot travel: {offered}"
@@ -102,10 +102,10 @@ def refusal(value: Any) -> str:
 
 
 def _offered(kind: type) -> str | None:
-    """Give the remedy for a value of a library's type, by what its class offers; no method is called."""
-    for attribute, cure in _OFFERS:
+    """Return the remedy for a value of a library's type, by what its class offers; no method is called."""
+    for attribute, remedy in _OFFERS:
         if hasattr(kind, attribute):
-            return cure
+            return remedy
     if hasattr(kind, "__array_interface__") or hasattr(kind, "__array__"):  # numpy's, and what stands beside it
         if hasattr(kind, "__getitem__") and hasattr(kind, "tolist") and hasattr(kind, "__len__"):
             return "send value.tolist()"
@@ -124,11 +124,11 @@ def _offered(kind: type) -> str | None:
 
 
 def what_raised(value: Any, error: Exception) -> str:
-    """Say that a value's own code failed while it was taken apart."""
+    """Return the error that a value's own code failed while it was encoded."""
     what = "a model instance" if issubclass(type(value), Model) else f"a {name_of_type(type(value))}"
     return f"{what} could not be encoded, it raised {type(error).__name__}: {error}. Evaluate it before sending"
 
 
 def name_of_type(kind: type) -> str:
-    """Give a type's name as a reader looks for it."""
+    """Return a type's name as a reader looks for it."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

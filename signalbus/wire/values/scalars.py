@@ -1,4 +1,4 @@
-"""Values without parts: how each of them stands in JSON, and how it comes back.
+"""Encode and decode values without parts, each as JSON.
 
 ``TO_JSON`` maps an exact type to the function that writes it, ``FROM_JSON`` a tag to the one that reads it.
 ``TO_JSON`` writes only what every version of the message knows; `Encoder` writes the values of newer tags.

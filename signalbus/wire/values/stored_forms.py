@@ -1,4 +1,4 @@
-"""The stored forms of fields that convert values by code of their own between memory and row, as encrypted fields do.
+"""Encode fields by their stored form if they convert values between memory and row, as encrypted fields do.
 
 Such a value travels as the row would hold it, and the worker converts it as Django converts what it reads from the row:
 what is encrypted in the database is plain text neither on the broker nor in the ledger.
@@ -18,7 +18,7 @@ SAME: Final = object()  # the row holds what stands in memory
 
 
 class Stored(NamedTuple):
-    """What a row would hold in a field.
+    """The value that a row would hold in a field.
 
     Args:
         value: as the database's driver gives it.

@@ -1,4 +1,4 @@
-"""Values with named parts: dataclass instances, and the snapshots of model instances."""
+"""Encode and decode values with named parts: dataclass instances, and snapshots of model instances."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ModelError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layout:
-    """How one dataclass is taken apart and put together; made once for each class.
+    """The layout by which a dataclass is encoded and decoded; made once for each class.
 
     Args:
         name: where the class stands.
@@ -69,8 +69,8 @@ def layout_of(kind: type) -> Layout:
             raise PayloadError(
                 f"{name} is a dataclass on top of a built-in type, whose state is in no field: send its values apart"
             ) from error
-        held = [item for base in kind.__mro__ for item in vars(base).items()]
-        slots = frozenset(slot for slot, descriptor in held if type(descriptor) is MemberDescriptorType)
+        attributes = [item for base in kind.__mro__ for item in vars(base).items()]
+        slots = frozenset(slot for slot, descriptor in attributes if type(descriptor) is MemberDescriptorType)
         fields = {field.name: field for field in dataclasses.fields(kind)}
         plan = _layouts[kind] = Layout(name, fields, slots)
     return plan

@@ -1,4 +1,4 @@
-"""The tags of payloads: what stands for the values that JSON does not know, and since which version of the message.
+"""Declare the tags of payloads: the mark of each type that JSON does not know, and the version that introduced it.
 
 A message has the oldest version whose readers know all of its tags, so that an older worker parks what it cannot read
 (decision 0021). The tags of a released version never change: a new tag has ``since`` one above the newest version here.
