@@ -1,6 +1,6 @@
-"""Check the broker's address before anybody connects: a mistake in it is said in words, with the remedy.
+"""Check the broker's address before anything connects, and explain a mistake in it with the remedy.
 
-Whether a server listens there is not asked: that is known only once something connects.
+Whether a server listens there is not checked: that is known only once something connects.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ FORMS = (
 
 
 def reject_unusable(app: Celery, setting: str) -> None:
-    """Refuse a broker's address that nothing could ever connect to.
+    """Refuse a broker's address to which no client could connect.
 
     Args:
         app: whose broker it is.
-        setting: what the address is called where it is set.
+        setting: the name of the setting that holds the address.
 
     Raises:
         ConfigurationError: with the address, its password masked, and the remedy.
@@ -80,7 +80,7 @@ def _reject_unreadable(connection: Connection, options: Mapping[str, Any]) -> No
 
 
 def _remedy(error: Exception) -> str:
-    """Say what to do about an address that kombu cannot read."""
+    """Return the remedy for an address that kombu cannot read."""
     text = str(error.args[0] if error.args else error)
     option = re.search(r"unexpected keyword argument '(\w+)'", text)
     if option is not None:

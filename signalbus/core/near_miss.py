@@ -1,4 +1,4 @@
-"""Say what to write instead of an option that does not exist: a near miss, or what other libraries call it."""
+"""Suggest what to write instead of an option that does not exist: a near miss, or another library's name for it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ RETRY_ALIASES = {
 
 
 def takes_no_more(function: F) -> F:
-    """Leave the ``**unknown`` out of a function's signature as `inspect` and the documentation show it.
+    """Remove the ``**unknown`` from a function's signature as `inspect` and the documentation show it.
 
     Args:
         function: takes ``**unknown: Never``, in order to say what was probably meant.
@@ -85,7 +85,7 @@ def reject_unknown(
 
 
 def did_you_mean(option: str, value: object, known: Iterable[str], aliases: Mapping[str, str]) -> str:
-    """Say what was probably meant by an option that does not exist.
+    """Return a hint at what was probably meant by an option that does not exist.
 
     Args:
         option: its name.

@@ -10,7 +10,7 @@ _STDLIB, _OURS = get_path("stdlib"), str(Path(__file__).parent.parent)
 
 
 def is_own_code(path: str) -> bool:
-    """Say whether a file is the project's own.
+    """Return whether a file is the project's own.
 
     Args:
         path: of a file or a folder; absolute.

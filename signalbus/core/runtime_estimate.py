@@ -1,4 +1,4 @@
-"""How long things take, as this process has seen it: quick to fear, slow to trust."""
+"""Estimate run times by their exponentially weighted moving average (EWMA), which rises faster than it falls."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-WEIGHT_IF_SLOWER, WEIGHT_IF_FASTER = 0.5, 0.1  # what a sample that is slower, or faster, than what is known counts for
-MOST = 4096  # things that are remembered; a new one takes the oldest's place
+WEIGHT_IF_SLOWER, WEIGHT_IF_FASTER = 0.5, 0.1  # the weight of a sample that is slower, or faster, than the estimate
+MOST = 4096  # keys that are remembered; a new one replaces the oldest
 
 
 class RuntimeEstimates:
-    """The seconds that things take, by their keys."""
+    """Runtime estimates in seconds, by key."""
 
     def __init__(self) -> None:
         self._seconds: dict[Hashable, float] = {}
 
     def learn(self, key: Hashable, seconds: float) -> None:
-        """Note how long a thing took.
+        """Add a sample of a run time.
 
         Args:
-            key: which.
-            seconds: how long.
+            key: of the receiver or signal that ran.
+            seconds: how long it ran.
         """
         known = self._seconds.get(key)
         if known is not None:
@@ -33,11 +33,11 @@ class RuntimeEstimates:
         self._seconds[key] = seconds
 
     def learn_batch(self, keys: Sequence[Hashable], seconds: float) -> None:
-        """Note how long several things took together: each its part, as far as their own times are known.
+        """Add a sample of a batch: each key gets its share, by the estimates so far if all are known.
 
         Args:
-            keys: which; one may stand there several times.
-            seconds: how long they took in all.
+            keys: of the members of the batch; a key may occur several times.
+            seconds: how long the batch ran in all.
         """
         counts = Counter(keys)
         known = {key: self._seconds.get(key, 0.0) for key in counts}
@@ -46,5 +46,5 @@ class RuntimeEstimates:
             self.learn(key, seconds * known[key] / total if all(known.values()) else seconds / len(keys))
 
     def expected(self, key: Hashable) -> float:
-        """Return the seconds that a thing is expected to take; without end for what has not been seen yet."""
+        """Return the estimate of a key in seconds; infinite for a key that has not been seen yet."""
         return self._seconds.get(key, float("inf"))
