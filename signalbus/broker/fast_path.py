@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from signalbus import celery, conf
 from signalbus.broker import envelope
 from signalbus.broker.queue_item import Template, UnfitError
-from signalbus.compat.kombu_internals import is_sentinel, let_go, new_connection, speaks_redis
+from signalbus.compat.kombu_internals import close_sockets, is_sentinel, new_connection, speaks_redis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,7 @@ class FastPath:
         except UnfitError as error:
             return error
         finally:
-            let_go(self._channel)
+            close_sockets(self._channel)
 
     def why_not(self, queue: str) -> str | None:
         """Return why messages to a queue are published through Celery; None if they are not.

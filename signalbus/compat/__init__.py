@@ -1,4 +1,4 @@
-"""Where we use what Django and Celery keep private: a module for each.
+"""Wrap the private parts of Django, Celery, kombu and redis-py that signalbus uses, in a module for each.
 
-Each use says what would break without it; tests in tests/unit/compat notice a change.
+Each function says what would break without its private part; tests in tests/unit/compat notice a change.
 """

@@ -1,4 +1,4 @@
-"""What asgiref's ``async_to_sync`` does only by itself: call a coroutine in a loop of somebody's."""
+"""Call a coroutine in a given event loop, which asgiref's ``async_to_sync`` does only in a loop of its own choice."""
 
 from __future__ import annotations
 

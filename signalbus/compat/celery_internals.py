@@ -1,4 +1,4 @@
-"""What we use of Celery's private parts: each with what would break, and tests in tests/unit/compat that notice it."""
+"""Wrap the private parts of Celery that signalbus uses; tests in tests/unit/compat notice a change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger_of_ends: logging.Logger = logging.getLogger("celery.app.trace")
 
 
 def names_queues(app: Celery) -> bool:
-    """Whether a worker was told what to consume (``-Q``).
+    """Return whether a worker was started with the queues to consume (``-Q``).
 
     Uses ``Queues._consume_from``, which is None until it is told; the public ``consume_from`` does not say. Without it,
     receivers' own queues would be consumed where only others were asked for, or nowhere.
@@ -33,7 +33,7 @@ def names_queues(app: Celery) -> bool:
 
 
 def is_child_exiting() -> bool:
-    """Whether a signal has told this child of a prefork pool to end.
+    """Return whether a signal has told this child of a prefork pool to end.
 
     Uses ``billiard.common._should_have_exited``, which billiard 4.3 reads with a function that 4.2 has not. Without it,
     the SystemExit that billiard raises into a receiver looks like the receiver's own.
@@ -42,7 +42,7 @@ def is_child_exiting() -> bool:
 
 
 def is_worker_terminating() -> bool:
-    """Whether this process is a worker's main one, and in its cold shutdown.
+    """Return whether this process is a worker's main one, and in its cold shutdown.
 
     Uses ``celery.worker.state.should_terminate``: an exit code once it has begun, so 0 counts. Without it, what Celery
     raises into a receiver of the solo pool looks like the receiver's own error.
@@ -69,7 +69,7 @@ def task_here(app: Celery) -> Any | None:
 
 
 def listeners(signal: Any, sender: object) -> list[tuple[Callable[..., object], bool]]:
-    """Return who listens to one of Celery's signals, and whether each asked for this sender.
+    """Return the listeners of one of Celery's signals, and whether each asked for this sender.
 
     Without ``receivers`` and their keys, a listener of everything could not be told from one of our task, and no tracer
     would hear of a message.

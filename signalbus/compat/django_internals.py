@@ -1,4 +1,4 @@
-"""What we use of Django's private parts: each with what would break, and tests in tests/unit/compat that notice it."""
+"""Wrap the private parts of Django that signalbus uses; tests in tests/unit/compat notice a change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger: logging.Logger = logging.getLogger("django.dispatch")
 EXECUTOR = "django.db.migrations.executor"
 COMMAND = "django.core.management.commands.migrate"
 SERIALIZERS = "django.core.serializers.base"
-# What a child inherited. Kept for ever: a pool that is collected would wait for threads that no child has.
+# Pools that a child inherited. Kept for ever: a pool that is collected would wait for threads that no child has.
 _forgotten: list[Any] = []
 
 # Signals
@@ -44,9 +44,9 @@ def key_of(receiver: object, sender: object, dispatch_uid: object) -> Key:
 
 
 def share_a_sender(key: Key, other: Key) -> bool:
-    """Whether there is a sender that reaches those under both keys.
+    """Return whether some sender reaches the receivers under both keys.
 
-    Uses ``dispatcher.NONE_ID``. Were it another, two receivers with one id would not be found out.
+    Uses ``dispatcher.NONE_ID``. Were it another, two receivers with one id would not be noticed.
     """
     return key[1] == other[1] or NONE_ID in (key[1], other[1])
 
@@ -75,21 +75,21 @@ class HookedSignal(Signal):
         return self._dead_receivers
 
     def _bury_the_dead(self) -> None:
-        """Forget who died. The caller holds the lock."""
+        """Drop collected receivers. The caller holds the lock."""
         self._clear_dead_receivers()
 
     def _hearing(self, sender: object, known: Callable[[Key], T]) -> list[tuple[Any, T]]:
-        """Pair the entries of those who hear a sender with what is known of their keys. The caller holds the lock."""
+        """Pair each receiver that hears a sender with the subscription under its key. The caller holds the lock."""
         if self._dead_receivers:
             self._clear_dead_receivers()
         heard = (NONE_ID, _make_id(sender))
         return [(each, known(each[0])) for each in self.receivers if each[0][1] in heard]
 
     def _buried(self, keys: set[Key]) -> None:
-        """Hear, with the lock held, whom Django has just forgotten."""
+        """Handle the keys of receivers that Django has just dropped; called with the lock held."""
 
     def _here(self, sender: object) -> Here | None:  # noqa: ARG002 - for those who override it
-        """Return who is Django's to call for a sender; None: all that are connected."""
+        """Return the receivers that Django must call for a sender; None: all that are connected."""
         return None
 
     def _clear_dead_receivers(self) -> None:
@@ -108,7 +108,7 @@ class HookedSignal(Signal):
             return here
 
     def _asked_by_others(self, sender: object) -> None:
-        """Hear that neither Django nor we ask who lives, but a ``send`` of somebody's, which will call the answer."""
+        """Handle that a ``send`` of other code than Django or signalbus asks for receivers, to call them."""
 
     def _log_robust_failure(self, receiver: Any, err: Exception) -> None:
         """Log as Django does, and do not fail for a receiver without a name of its own (a partial, an object)."""
@@ -124,7 +124,7 @@ def _is_known(frame: FrameType) -> bool:
 
 
 def wrapped_in(lazy: LazyObject[Any]) -> Any:
-    """Return what a lazy object, as ``request.user``, stands for.
+    """Return the object in a lazy one, such as ``request.user``.
 
     Uses ``LazyObject._wrapped``, which reading any attribute fills. Without it, the row of the user could not be told
     from its wrapper, which is not an instance of any model.
@@ -137,7 +137,7 @@ def wrapped_in(lazy: LazyObject[Any]) -> Any:
 
 
 def opened_connections() -> list[BaseDatabaseWrapper]:
-    """Return what ``connections.all(initialized_only=True)`` returns, for a third of its price: each send asks for it.
+    """Return ``connections.all(initialized_only=True)`` in a third of its time, since each send needs it.
 
     Uses ``ConnectionHandler._connections``, which holds this thread's connections as attributes. Were they kept
     elsewhere, messages would be published before their commit.
@@ -152,7 +152,7 @@ def opened_connections() -> list[BaseDatabaseWrapper]:
 
 
 def callbacks_of(connection: BaseDatabaseWrapper) -> list[Waiting]:
-    """Return Django's own list of what waits for a commit: (open savepoints, callback, robust), called from the front.
+    """Return Django's own list of callbacks on commit: (open savepoints, callback, robust), called from the front.
 
     Were it replaced by something else, messages would be published one by one, and behind the callbacks of others.
     """
@@ -202,7 +202,7 @@ def close_pools() -> None:
 
 
 def forget_pools() -> None:
-    """Take the pools that a forked child inherited out of Django's sight, without touching their sockets.
+    """Remove the pools that a forked child inherited from Django, without touching their sockets.
 
     Uses ``DatabaseWrapper._connection_pools``. Without it, children would share the connections of their parent.
     """
@@ -217,10 +217,10 @@ def _pools() -> list[dict[str, Any]]:
 
 
 def databases_being_migrated() -> Iterator[str]:
-    """Find what this thread is migrating: ``migrate``, or an executor that is used directly, stands on its stack.
+    """Yield the databases that this thread is migrating: ``migrate`` or an executor of it is on the stack.
 
     Django announces the beginning and the end of ``migrate``, but no end that is an error, and nothing where an
-    executor is used by itself. What is called has ended as soon as it is off the stack, in whatever way.
+    executor is used by itself. A call has ended as soon as it is off the stack, in whatever way.
 
     Would break if ``MigrationExecutor.migrate``, or the command's ``handle``, had other names or modules, or named
     its executor or its options otherwise: bridges would then carry what migrations save.
@@ -239,7 +239,7 @@ def databases_being_migrated() -> Iterator[str]:
 
 
 def loads_a_fixture() -> bool:
-    """Whether this thread is saving an object of a fixture: it stands on its stack.
+    """Return whether this thread is saving an object of a fixture: the deserializer is on its stack.
 
     Django's ``m2m_changed`` does not say that it is raw, as its ``post_save`` does.
 
@@ -254,7 +254,7 @@ def loads_a_fixture() -> bool:
 
 
 def rollback_error(connection: BaseDatabaseWrapper) -> BaseException | None:
-    """Return the last error of the ORM that made a transaction of a connection one that can only be rolled back.
+    """Return the last error of the ORM after which a connection's transaction can only be rolled back.
 
     Uses ``BaseDatabaseWrapper.rollback_exc``, which Django never clears. Without it, a receiver that asks for a
     rollback would be told that it went on after a database error.

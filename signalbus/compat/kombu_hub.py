@@ -1,4 +1,4 @@
-"""What kombu's event loop does not do before 5.7; a test in tests/unit/compat notices when it is no longer needed."""
+"""Wake kombu's event loop from other threads, as kombu 5.7 does; a test notices when this is no longer needed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ WAKES = hasattr(Hub, "_create_waker")  # kombu 5.7
 class Waking:
     """``call_soon``, which interrupts the loop's wait where another thread calls it.
 
-    Without it, what a thread of the pool acknowledges waits up to a second for the loop, and so does the message that
-    could run in its place.
+    Without it, an acknowledgement by a thread of the pool waits up to a second for the loop, and so does the next
+    message.
 
     Args:
         loop: kombu's; made in the thread that runs it.
@@ -40,7 +40,7 @@ class Waking:
         return promise
 
     def watch(self, loop: Any) -> None:
-        """Let the loop hear it; again, after a reset."""
+        """Add the waking socket to the loop; again, after a reset."""
         loop.add_reader(self._reader.fileno(), self._drain)
 
     def _drain(self) -> None:
@@ -54,7 +54,7 @@ def _close(*ends: socket.socket) -> None:
 
 
 def wake_for_threads(loop: Any) -> None:
-    """Let other threads interrupt a loop's wait, where kombu does not see to it."""
+    """Let other threads interrupt a loop's wait, where kombu does not do so."""
     if WAKES:
         return
     if not isinstance(loop.call_soon, Waking):

@@ -1,6 +1,6 @@
-"""What we use of kombu's and redis-py's private parts: each with what would break, and tests that notice it.
+"""Wrap the private parts of kombu and redis-py that publishing uses; tests notice a change.
 
-The tests are tests/integration/test_fast_path.py: what the lane writes is compared with what kombu writes.
+They are in tests/integration/test_fast_path.py, which compares what the fast path writes with what kombu writes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def is_sentinel(connection: Connection) -> bool:
 
 
 class _Recorder:
-    """Stands for a Redis client, and takes one ``LPUSH``; for anything else it has no method."""
+    """A stand-in for a Redis client that records ``LPUSH`` and has no other method."""
 
     def __init__(self) -> None:
         self.pushed: list[tuple[str, str]] = []
@@ -44,7 +44,7 @@ class _Recorder:
 
 
 def pushed_by(channel: Any, publish: Callable[[Any], object]) -> tuple[str, str]:
-    """Let a publication run to its very end, and return what it would have pushed instead of pushing it.
+    """Run a publication to its end, and return the item that it would have pushed instead of pushing it.
 
     Replaces the channel's ``_create_client``, from which ``_put`` takes its Redis client, for a moment. Were it taken
     from elsewhere, the message would be pushed for real, and nothing come out here: an error, and Celery's way is used.
@@ -89,7 +89,7 @@ def new_connection(channel: Any) -> Any:
 
 
 def abandon(connection: Connection) -> None:
-    """Close the socket of a connection to an AMQP broker that does not answer, without the protocol's farewell.
+    """Close the socket of a connection to an AMQP broker that does not answer, without a closing handshake.
 
     kombu's pools and contexts close a connection after an error, and would otherwise wait for an answer twice more: the
     channel's, and the connection's. A connection that is not open, and one to another broker, is left as it is.
@@ -102,11 +102,11 @@ def abandon(connection: Connection) -> None:
     opened = connection._connection  # type: ignore[attr-defined]  # noqa: SLF001 - the reason of this module
     if opened is None or connection.transport.driver_type != "amqp" or not opened.connected:
         return
-    opened.sock.settimeout(0)  # else TLS would wait for the broker's farewell
+    opened.sock.settimeout(0)  # else TLS would wait for the broker's closing handshake
     opened.collect()
 
 
-def let_go(channel: Any) -> None:
+def close_sockets(channel: Any) -> None:
     """Close the sockets that a channel has opened for itself; it opens others if it is used again.
 
     Args:

@@ -1,6 +1,6 @@
-"""What we use of the private parts of Celery's workers and their pools; tests in tests/unit/compat notice a change.
+"""Wrap the private parts of Celery's workers and pools; tests in tests/unit/compat notice a change.
 
-Only workers import it: it brings all that a worker needs with it.
+Only workers import it, since it imports all of Celery's worker.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ ACCEPT_SECONDS = 1.0  # for a child to say that it has begun what was written to
 
 
 def requests() -> set[str]:
-    """Return the delivery tags of all that a worker's main process has taken on: what runs, waits or is scheduled.
+    """Return the delivery tags of all requests in a worker's main process: running, waiting or scheduled.
 
     Uses ``celery.worker.state.requests``, which Celery keeps for its remote control. Without it, claims of messages
-    that Celery has quietly dropped would be held for ever. Of those that share an id, as copies of one message do, it
-    keeps one: so what runs is looked for as well.
+    that Celery has quietly dropped would be kept for ever. Of requests that share an id, as copies of one message do,
+    it keeps one; so the running requests are added.
     """
     return {request.message.delivery_tag for request in list(state.requests.values())} | running()
 
 
 def running() -> set[str]:
-    """Return the delivery tags of what a worker's pool has begun.
+    """Return the delivery tags of the requests that a worker's pool has begun.
 
-    Uses ``celery.worker.state.active_requests``. Without it, a worker that lost its connection would give back what
-    still runs.
+    Uses ``celery.worker.state.active_requests``. Without it, a worker that lost its connection would requeue
+    messages that still run.
     """
     while True:
         try:
@@ -40,7 +40,7 @@ def running() -> set[str]:
 
 
 def scheduled() -> set[str]:
-    """Return the delivery tags of what has a time to wait for, and is not the pool's yet.
+    """Return the delivery tags of requests with a time to wait for, which are not in the pool yet.
 
     Uses ``celery.worker.state.scheduled_requests``, which is new in Celery 5.7. Without it, a host's task with a
     countdown that a worker on threads held when its connection was lost comes back after the visibility timeout.
@@ -49,11 +49,11 @@ def scheduled() -> set[str]:
 
 
 def taken() -> int:
-    """Return how many requests have a place of a worker's pool: those that wait for it, and those that run.
+    """Return how many requests take a slot of a worker's pool: those that wait for it, and those that run.
 
-    Uses ``celery.worker.state.reserved_requests`` and ``active_requests``. What runs is in both, but for what began
-    before a connection was lost: then Celery before 5.7 forgets all that is reserved. Without it, a worker would claim
-    what it cannot begin.
+    Uses ``celery.worker.state.reserved_requests`` and ``active_requests``. A running request is in both, unless it
+    began before a connection was lost: Celery before 5.7 then forgets all reserved requests. Without it, a worker would
+    claim messages that it cannot begin.
     """
     reserved = state.reserved_requests
     while True:
@@ -64,7 +64,7 @@ def taken() -> int:
 
 
 def cause_of_loss(info: Any) -> str | None:
-    """Return how a child of the pool ended that was lost, as "exit code 1" or "signal 9 (SIGKILL)"; None if none was.
+    """Return how a lost child of the pool ended, as "exit code 1" or "signal 9 (SIGKILL)"; None if none was lost.
 
     Reads the text of billiard's ``WorkerLostError``, which has no attributes. Were it another, the reason would be that
     whole text.
@@ -80,12 +80,12 @@ def cause_of_loss(info: Any) -> str | None:
 
 
 def is_prefork(pool: Any) -> bool:
-    """Whether a pool has children that are told by the event loop what to run."""
+    """Return whether a pool has children to which the event loop writes requests."""
     return isinstance(pool, TaskPool) and hasattr(vars(pool)["_pool"], "outbound_buffer")
 
 
-def see_to_what_is_written(pool: Any) -> None:
-    """Have a prefork pool see to its end, whatever happens to the worker, what its children were given a moment before.
+def keep_written_requests(pool: Any) -> None:
+    """Make a prefork pool keep the requests that were just written to its children, whatever happens to the worker.
 
     Wraps ``TaskPool.flush``, with which Celery forgets what no child has accepted: when the connection is lost, and as
     the worker stops. What a child has taken out of its pipe meanwhile runs all the same. Celery 5.7 does not read its
@@ -113,7 +113,7 @@ def see_to_what_is_written(pool: Any) -> None:
 
 
 def wait_until_accepted(pool: Any, seconds: float) -> None:
-    """Let the children of a pool say that they have begun what was written to them.
+    """Wait until the children of a pool have accepted the requests that were written to them.
 
     When a worker stops or loses its connection, Celery forgets what no child has accepted, and takes for not accepted
     what a child has begun while nobody read its word. Such a message runs, and then runs again elsewhere.
@@ -131,19 +131,19 @@ def wait_until_accepted(pool: Any, seconds: float) -> None:
         seconds: to wait at most; an idle child answers within milliseconds.
     """
     children, deadline = pool._pool, time.monotonic() + seconds
-    while any(_is_on_its_way(job) for job in list(children._cache.values())) and time.monotonic() < deadline:
+    while any(_awaits_acceptance(job) for job in list(children._cache.values())) and time.monotonic() < deadline:
         for job in list(children._cache.values()):
-            writer = _is_on_its_way(job) and job._writer and job._writer()
+            writer = _awaits_acceptance(job) and job._writer and job._writer()
             if writer in children._active_writers:
                 children._flush_writer(job._write_to, writer)
         for fileno in list(children._fileno_to_outq):
             children.handle_result_event(fileno)
-        if any(_is_on_its_way(job) and not job._write_to._is_alive() for job in list(children._cache.values())):
+        if any(_awaits_acceptance(job) and not job._write_to._is_alive() for job in list(children._cache.values())):
             children.maintain_pool()
         time.sleep(0.001)
 
 
-def _is_on_its_way(job: Any) -> bool:
-    """Whether a job was written to a child that has not answered, and may do so, or leave it to its successor."""
+def _awaits_acceptance(job: Any) -> bool:
+    """Return whether a job was written to a living child that has not accepted it yet."""
     child = job._write_to
     return child is not None and not job._accepted and not child.dead

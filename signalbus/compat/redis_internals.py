@@ -1,7 +1,7 @@
-"""What we use of kombu's Redis transport and of redis-py: each with what would break, and tests that notice it.
+"""Wrap the private parts of kombu's Redis transport and of redis-py that the claiming transport uses.
 
-A kombu transport is made by subclassing kombu's, whose parts are private by name alone. Whatever the claiming transport
-needs of them is said here, once.
+A kombu transport is made by subclassing kombu's, whose parts are private by name alone. Each use of them is here, once;
+tests in tests/unit/compat notice a change.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from kombu import Connection
 
 MALFORMED = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
-# What a server says that is none to write to, or not yet: kombu reconnects, and Sentinel then names another.
 OLDEST = (6, 2)
+# Replies of a server that cannot be written to now: kombu reconnects, and Sentinel then names another server.
 OUTAGE_ERRORS = ("LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "READONLY", "UNBLOCKED")
 
 
 def transport_of(connection: Connection) -> object:
-    """Return what a connection would make its transport with; it connects nothing."""
+    """Return the class of a connection's transport, without connecting."""
     return connection.get_transport_cls()
 
 
 def use_transport(connection: Connection, choose: Callable[[Any], Any]) -> None:
-    """Make a connection make another transport, after a fail-over to another address too.
+    """Make a connection use another class of transport, also after a fail-over to another address.
 
     Args:
         connection: one that has made none yet.
-        choose: given what it would use, returns what is called in its place.
+        choose: takes the class that it would use, and returns the class to use in its place.
 
     Replaces ``Connection.get_transport_cls`` on the instance: its ``transport_cls`` is overwritten by each
     ``switch()``. Without it, workers would consume as kombu does.
@@ -56,8 +56,8 @@ def use_transport(connection: Connection, choose: Callable[[Any], Any]) -> None:
 def parsed(raw: bytes) -> Any:
     """Parse a queue item as kombu does.
 
-    Uses that ``kombu.utils.json`` marks what is no JSON with ``__type__``; its own ``loads`` asks a function about
-    every object in the text.
+    Uses that ``kombu.utils.json`` marks values that are not JSON with ``__type__``; its own ``loads`` calls a function
+    for every object in the text.
 
     Raises:
         ValueError, RecursionError: it is no JSON.
@@ -66,12 +66,12 @@ def parsed(raw: bytes) -> Any:
 
 
 def delivered(raw: bytes, queue: str, tag: str) -> dict[str, Any]:
-    """Make of a queue item what kombu's consumers are given.
+    """Return the message that kombu's consumers are given for a queue item.
 
     Args:
         raw: the item.
-        queue: where it came from, if it does not say so itself.
-        tag: what it is acknowledged by.
+        queue: the queue that it came from, if the item does not say so.
+        tag: the tag by which it is acknowledged.
 
     Raises:
         MALFORMED: it is no message.
@@ -88,7 +88,7 @@ def delivered(raw: bytes, queue: str, tag: str) -> dict[str, Any]:
 
 
 def server_of(connection: Connection) -> tuple[Any, ...]:
-    """Return what tells the server of a connection from others: the same after each reconnect to it.
+    """Return an identity of a connection's server, which is the same after each reconnect to it.
 
     Behind Sentinel that is the name of the primary. kombu's ``hostname`` is the sentinel whose turn it is: another
     after each attempt that fails, while all of them are asked.
@@ -100,7 +100,7 @@ def server_of(connection: Connection) -> tuple[Any, ...]:
 
 
 def lacks(channel: Any) -> str | None:
-    """Return what keeps a channel's server from what the claiming transport does; None if nothing does.
+    """Return why the claiming transport cannot use a channel's server; None if it can.
 
     By HELLO, which each user may say: INFO is among what careful people forbid (``-@dangerous``). And by a script: some
     forbid these, or have renamed their commands.
@@ -128,12 +128,12 @@ def lacks(channel: Any) -> str | None:
 
 
 def prefixed(channel: Any, key: str) -> str:
-    """Return a key as it stands in Redis: kombu's clients put ``global_keyprefix`` before it by themselves."""
+    """Return a key as it is stored in Redis: kombu's clients put ``global_keyprefix`` before it by themselves."""
     return f"{channel.global_keyprefix}{key}"
 
 
 def queue_keys(channel: Any) -> list[tuple[str, str]]:
-    """Return the lists to take from, the most urgent first, each with its queue.
+    """Return the lists to claim from, the most urgent first, each with its queue.
 
     Uses ``_queue_cycle`` and ``_q_for_pri``, as kombu's own BRPOP does. Without them, queues would starve, or messages
     with a priority would never be seen.
@@ -152,24 +152,24 @@ def lists_of(channel: Any, queue: str) -> list[str]:
 
 
 def rotate(channel: Any, queue: str) -> None:
-    """Put a queue that had its turn behind the others."""
+    """Put a queue behind the others after it was claimed from."""
     channel._queue_cycle.rotate(queue)
 
 
 def list_of(channel: Any, queue: str, message: dict[str, Any]) -> str:
     """Return the list that a message of a queue belongs in.
 
-    Uses ``_get_message_priority`` and ``_q_for_pri``. Without them, what is given back would lose its priority.
+    Uses ``_get_message_priority`` and ``_q_for_pri``. Without them, a requeued message would lose its priority.
     """
     priority = channel._get_message_priority(message, reverse=False)
     return prefixed(channel, channel._q_for_pri(queue, priority))
 
 
 def queues_of(channel: Any, exchange: str, routing_key: str) -> set[str]:
-    """Return the queues that a message went to, by its exchange; none if nobody knows that any more.
+    """Return the queues that a message went to, by its exchange; none if the exchange is not known any more.
 
-    Uses ``_lookup``, as kombu does when it restores a message. Without it, no claim would be given back by us that was
-    made for a worker with kombu's transport.
+    Uses ``_lookup``, as kombu does when it restores a message. Without it, claims of workers with kombu's
+    transport would not be requeued.
     """
     try:
         return set(channel._lookup(exchange, routing_key))
@@ -183,7 +183,7 @@ def hand_over(channel: Any, message: dict[str, Any], queue: str) -> None:
 
 
 def unacked_count(qos: Any) -> int:
-    """Return how many messages the consumer has and did not acknowledge.
+    """Return how many unacknowledged messages the consumer has.
 
     Uses ``_delivered`` and ``_dirty``, which ``QoS.can_consume`` compares. Without them, a worker would take more than
     its prefetch count.
@@ -192,38 +192,38 @@ def unacked_count(qos: Any) -> int:
 
 
 def add_unacked(qos: Any, tag: str, message: Any) -> None:
-    """Count a message as the consumer's, without kombu's write of it to Redis: it stands there since it was claimed."""
+    """Count a message as unacknowledged, without kombu's write to Redis, which the claim has done already."""
     virtual.QoS.append(qos, message, tag)
 
 
 def is_unacked(qos: Any, tag: str) -> bool:
-    """Whether a message is counted as the consumer's."""
+    """Return whether a message is counted as unacknowledged."""
     return tag in qos._delivered and tag not in qos._dirty
 
 
 def remove_unacked(qos: Any, tag: str) -> None:
-    """Count a message as the consumer's no more."""
+    """Stop counting a message as unacknowledged."""
     virtual.QoS.ack(qos, tag)
 
 
 def remove_all_unacked(qos: Any, mine: Callable[[str], bool]) -> None:
-    """Count no message of ours as the consumer's any more: kombu would give back what is left there when it closes."""
+    """Stop counting all messages of ours as unacknowledged; else kombu would requeue them when it closes."""
     qos._flush()
     for tag in [tag for tag in qos._delivered if mine(tag)]:
         qos._delivered.pop(tag, None)
 
 
 def is_limited_by_others(qos: Any) -> bool:
-    """Whether somebody has put a ``can_consume`` of their own on it, as Celery's ``worker_disable_prefetch`` does."""
+    """Return whether other code has replaced ``can_consume``, as Celery's ``worker_disable_prefetch`` does."""
     return "can_consume" in vars(qos)
 
 
 def open_tracking_connection(channel: Any, on_change: Callable[[], None]) -> Any:
-    """Connect to where the channel is connected, with the protocol in which the server may speak unasked.
+    """Open a connection to the channel's server with push notices (RESP3).
 
     Uses ``connection_class`` and ``connection_kwargs`` of the channel's pool, for TLS, Sentinel, sockets and
-    credentials, and redis-py's ``set_invalidation_push_handler``. Without that handler, an idle worker would not hear
-    of new messages before its next look, up to half a minute later.
+    credentials, and redis-py's ``set_invalidation_push_handler``. Without that handler, an idle worker would not
+    notice new messages before its next look, up to half a minute later.
 
     Args:
         channel: kombu's.
@@ -254,7 +254,7 @@ def close(connection: Any, *, forget: bool) -> None:
 
     Args:
         connection: redis-py's.
-        forget: let what was sent and has not arrived never arrive (redis-py's ``_sock``). The kernel would go on
+        forget: drop commands that were sent and have not arrived (redis-py's ``_sock``). The kernel would go on
             sending it after the close, for as long as a network is away.
     """
     if forget and connection._sock is not None:
@@ -265,7 +265,7 @@ def close(connection: Any, *, forget: bool) -> None:
 
 
 def replies(connection: Any, count: int) -> list[Any]:
-    """Read replies; an error of one command is its reply, so that the others' are not taken for its own."""
+    """Read replies; an error of one command is returned as its reply, so that replies and commands stay in step."""
     found: list[Any] = []
     for _ in range(count):
         try:
@@ -276,7 +276,7 @@ def replies(connection: Any, count: int) -> list[Any]:
 
 
 def is_closing(channel: Any) -> bool:
-    """Whether a channel cuts the connections of its pool, or has: another thread may be reading from one of them.
+    """Return whether a channel closes its pool's connections, or has: another thread may be reading from one of them.
 
     Reads kombu's ``_closing``, which is set before; ``closed`` is set after. Without it, the heartbeat's thread would
     end with an error of redis-py's parsers, which is none of redis-py's own.
@@ -285,15 +285,15 @@ def is_closing(channel: Any) -> bool:
 
 
 def is_wrong_type(error: ResponseError) -> bool:
-    """Whether a command found a key of another type than its own; in a pipeline or a script, the word stands within."""
+    """Return whether a command found a key of another type; in a script's error, the word is inside the text."""
     return "WRONGTYPE" in str(error)
 
 
 def hear(connection: Any) -> None:
-    """Read what the server has said unasked, while nothing else is awaited; each calls ``on_change``.
+    """Read push notices while no reply is awaited; each calls ``on_change``.
 
-    Also what came along with replies, of which the socket will not tell any more. Uses ``push_request``, with which
-    redis-py returns after a push instead of waiting for a reply.
+    Also those that came along with replies, for which the socket is not readable any more. Uses ``push_request``, with
+    which redis-py returns after a push instead of waiting for a reply.
     """
     while connection.can_read(timeout=0):  # with TLS, what makes a socket readable need not be a word
         connection.read_response(push_request=True)

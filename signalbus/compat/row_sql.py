@@ -1,4 +1,4 @@
-"""A row by its key, without what Django's ORM does anew for each query: its SQL is compiled once for a model.
+"""Fetch a row by its key with SQL that is compiled once for a model, instead of once for each query.
 
 Building and compiling the query takes the ORM several times what the database takes to answer it.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RowQuery:
-    """The ORM's own query for one row of a model by its key, ready to be asked again with other keys.
+    """The ORM's own query for one row of a model by its key, ready to run again with other keys.
 
     Uses ``SQLCompiler``: what ``as_sql``, ``select``, ``klass_info``, ``get_converters`` and ``apply_converters`` say,
     put together as ``ModelIterable`` does. Were that done otherwise, an instance would differ from the ORM's.
@@ -44,7 +44,7 @@ class RowQuery:
         self.is_usable: bool = tuple(params) == (self._written(key),) and self._sql.count("%s") == 1
 
     def fits(self, connection: BaseDatabaseWrapper) -> bool:
-        """Whether it was made for this connection, and the model's fields are still those."""
+        """Return whether it was made for this connection, and the model's fields have not changed."""
         return self._connection is connection and self._fields is _fields_of(self._model)
 
     def find(self, key: object) -> list[Model]:
@@ -64,13 +64,13 @@ class RowQuery:
         return [self._model.from_db(self._connection.alias, self._names, row) for row in rows]
 
     def _written(self, key: object) -> Any:
-        """Return a key as the lookup would give it to the driver."""
+        """Return a key as the lookup would pass it to the driver."""
         field: Any = self._model._meta.pk  # noqa: SLF001 - documented
         return field.get_db_prep_value(field.get_prep_value(key), self._connection, prepared=True)
 
 
 class _Queries(threading.local):
-    """Those of this thread, as its connections are, by the database's alias and the model; None: the ORM's affair."""
+    """The queries of this thread, by the database's alias and the model; None: use the ORM."""
 
     def __init__(self) -> None:
         self.known: dict[tuple[str, type[Model]], RowQuery | None] = {}
@@ -80,7 +80,7 @@ _queries = _Queries()
 
 
 def row_query(model: type[Model], connection: BaseDatabaseWrapper, key: object) -> RowQuery | None:
-    """Return the query for a model's row by its key; None where only the ORM knows how to ask.
+    """Return the query for a model's row by its key; None where only the ORM can build it.
 
     Args:
         model: the model.
@@ -101,7 +101,7 @@ def row_query(model: type[Model], connection: BaseDatabaseWrapper, key: object) 
 
 
 def is_plain(model: type[Model]) -> bool:
-    """Whether nobody but Django says how rows of a model are read.
+    """Return whether Django alone decides how rows of a model are read.
 
     Its base manager and ``from_db`` are Django's, and so is the lookup of its key, which is neither a relation (as a
     child's in a table of its own) nor composite.
@@ -117,7 +117,7 @@ def is_plain(model: type[Model]) -> bool:
 
 
 def _fields_of(model: type[Model]) -> object:
-    """Return what Django makes anew when a field is added to a model while the process runs."""
+    """Return an object that Django replaces when a field is added to a model while the process runs."""
     return model._meta.concrete_fields  # noqa: SLF001 - documented
 
 

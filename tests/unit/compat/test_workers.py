@@ -71,7 +71,7 @@ class TestFlush:
         monkeypatch.setattr(pool_internals, "wait_until_accepted", lambda pool, seconds: heard.append(list(jobs)))
         heard: list[list[int]] = []
         if wrapped:
-            pool_internals.see_to_what_is_written(pool)
+            pool_internals.keep_written_requests(pool)
         pool.flush()
         assert heard == [[written._job, waiting._job]] * wrapped  # before anything is forgotten
         return written._job in jobs, waiting._job in jobs
@@ -92,7 +92,7 @@ class TestFlush:
     def test_other_pools_are_left_alone(self):
         """A pool of threads has no pipes."""
         pool: Any = SimpleNamespace(flush=None)
-        pool_internals.see_to_what_is_written(pool)
+        pool_internals.keep_written_requests(pool)
         assert pool.flush is None
 
 
