@@ -1,4 +1,4 @@
-"""Celery's own way to the broker: kombu's producers, in a pool whose every wait has an end."""
+"""Publish through Celery: kombu's producers, in a pool of our own whose waits all have a timeout (decision 0006)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def publish(app: Celery, queue: str, texts: Sequence[str]) -> None:
     """Publish one Celery message.
 
     Args:
-        app: the app whose worker will take it.
+        app: the app whose worker will consume it.
         queue: the queue's name.
         texts: signed texts.
 
     Raises:
-        Exception: what the broker said, or whatever stands between it and us.
+        Exception: the error of the broker, or of the connection to it.
     """
     message = envelope.envelope(app, texts, str(uuid.uuid4()), envelope.tree_here(app)) | envelope.address(app, queue)
     pool = _pool(app, os.getpid())
@@ -41,7 +41,7 @@ def publish(app: Celery, queue: str, texts: Sequence[str]) -> None:
             envelope.publish(producer, message)
         except _errors_of(app) as error:
             if _is_timeout(error):
-                # It may have been taken: publishing again at once would only add a duplicate and another wait.
+                # The broker may have accepted it: publishing again at once would only add a duplicate and another wait.
                 abandon(producer.connection)  # which is closed on the way out
                 raise
             # A pooled connection that the broker closed while it was idle says so only now: once more, on a new one.
@@ -51,10 +51,10 @@ def publish(app: Celery, queue: str, texts: Sequence[str]) -> None:
 
 
 def forget(app: Celery) -> None:
-    """Close this process's producers; what is published next gets new ones, as the settings are then.
+    """Close this process's producers; the next publication opens new ones by the settings of that time.
 
     Args:
-        app: whose they are.
+        app: the app of the producers.
     """
     if _pool.cache_info().currsize:
         _pool(app, os.getpid()).connections.force_close_all()
@@ -72,7 +72,7 @@ def _is_timeout(error: BaseException) -> bool:
 
 @lru_cache(maxsize=4)
 def _pool(app: Celery, pid: int) -> Any:  # noqa: ARG001 - a forked child must not write to its parent's sockets
-    """Return this process's producers; the host's own pool may wait without end."""
+    """Return this process's pool of producers; the host's own pool may wait for ever."""
     connection = app.connection_for_write(transport_options=celery.transport_options(app))
     return ProducerPool(connection.Pool(limit=POOL_SIZE), limit=POOL_SIZE)
 

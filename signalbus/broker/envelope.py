@@ -1,7 +1,7 @@
-"""The Celery message around texts, and its way to the broker: written here, for Celery's own calls in everybody's code.
+"""Build the Celery message around texts, and publish it without calling listeners that did not ask for our task.
 
-`Task.apply_async` tells all who listen to `before_task_publish` and `after_task_publish`, in the middle of a `send()`:
-some store a result for each publication. Who has no business with a signal's texts is not called.
+`Task.apply_async` calls all listeners to `before_task_publish` and `after_task_publish`, in the middle of a `send()`:
+some store a result for each publication. Here only tracers and listeners to our task are called (decision 0016).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-# They add their context to a message's headers, which a worker hands on to them.
+# Tracers add their context to a message's headers, which a worker passes to them.
 TRACERS = frozenset({"ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk"})
 
 
 class Tree(NamedTuple):
-    """Where a Celery message stands in the tree of its tasks.
+    """The position of a Celery message in the tree of its tasks.
 
     Args:
         root: the id of the task that began it.
@@ -47,13 +47,13 @@ def _origin(pid: int) -> str:  # noqa: ARG001 - it names the process, and a fork
 
 
 def tree_here(app: Celery) -> Tree | None:
-    """Return where what this thread publishes now stands.
+    """Return the position of messages that this thread publishes now in the tree of Celery's tasks.
 
     Args:
         app: the app whose task may be running here.
 
     Returns:
-        The place, or None outside of a task.
+        The position, or None outside of a task.
     """
     parent = task_here(app)
     if parent is None:
@@ -63,13 +63,13 @@ def tree_here(app: Celery) -> Tree | None:
 
 
 def envelope(app: Celery, texts: Sequence[str], id_: str, tree: Tree | None) -> dict[str, Any]:
-    """Make what `kombu.Producer.publish` takes, but for the queue.
+    """Return the arguments of `kombu.Producer.publish`, without those of the queue.
 
     Args:
-        app: the app whose worker will take it.
+        app: the app whose worker will consume it.
         texts: signed texts.
         id_: the Celery message's id.
-        tree: what `tree_here` returned.
+        tree: the position that `tree_here` returned.
     """
     headers = {
         "lang": "py",
@@ -97,7 +97,7 @@ def envelope(app: Celery, texts: Sequence[str], id_: str, tree: Tree | None) -> 
 
 
 def address(app: Celery, name: str) -> dict[str, Any]:
-    """Make the rest: where a queue of an app is, as Celery would find it.
+    """Return the other arguments: those of a queue of an app, as Celery would find it.
 
     Args:
         app: the app.
@@ -115,7 +115,7 @@ def address(app: Celery, name: str) -> dict[str, Any]:
 
 
 def is_heard() -> bool:
-    """Whether anybody listens to publications whom `publish` tells of ours: they may change what is published."""
+    """Return whether `publish` would call a listener, which may change the message."""
     if not before_task_publish.receivers and not after_task_publish.receivers:
         return False  # nearly always
     return bool(_hearers(before_task_publish) or _hearers(after_task_publish))
@@ -125,8 +125,8 @@ def publish(producer: Producer, message: dict[str, Any]) -> None:
     """Publish a message.
 
     Args:
-        producer: the producer; what the broker says goes through.
-        message: what `envelope` and `address` made.
+        producer: the producer; its errors are raised unchanged.
+        message: the arguments that `envelope` and `address` returned.
     """
     _announce(before_task_publish, message)
     producer.publish(**message)
@@ -134,7 +134,7 @@ def publish(producer: Producer, message: dict[str, Any]) -> None:
 
 
 def _hearers(signal: Any) -> list[Any]:
-    """Find tracers, and who asked for our task by its name."""
+    """Return the tracers, and the listeners that asked for our task by its name."""
     return [
         receiver
         for receiver, asked in listeners(signal, celery.TASK_NAME)
@@ -143,7 +143,7 @@ def _hearers(signal: Any) -> list[Any]:
 
 
 def _announce(signal: Any, message: dict[str, Any]) -> None:
-    """Tell who hears of ours. Their errors are theirs: the message goes out."""
+    """Call the listeners to our messages. An error of theirs is logged, and the message is published."""
     for receiver in _hearers(signal):
         try:
             receiver(

@@ -240,10 +240,10 @@ def _fast_path(app: Celery, pid: int) -> FastPath | UnfitError:  # noqa: ARG001 
 
 
 def forget(app: Celery) -> None:
-    """Close this process's connections; what is published next gets new ones, as the settings are then.
+    """Close this process's connections; the next publication opens new ones by the settings of that time.
 
     Args:
-        app: whose they are.
+        app: the app of the connections.
     """
     path = _fast_path(app, os.getpid()) if _fast_path.cache_info().currsize else None
     if isinstance(path, FastPath):
@@ -255,7 +255,7 @@ def fast_path_of(app: Celery) -> FastPath | None:
     """Return this process's fast path.
 
     Args:
-        app: whose queues it leads to.
+        app: the app whose queues it writes to.
 
     Returns:
         The fast path; None if Celery's own way must be taken for every queue.

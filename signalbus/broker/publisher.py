@@ -1,4 +1,7 @@
-"""From bodies to the broker: signs them, and is the only one who hands anything to Celery, or to Celery's queues."""
+"""Sign bodies and publish them to queues, by the fast path to Redis or through Celery.
+
+All messages of signalbus are published here. `fast_path` writes them to Redis; `celery_producers` uses Celery.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ if TYPE_CHECKING:
 
     from signalbus.broker.fast_path import FastPath
 
-MAX_TEXTS = 100  # in one Celery message: what a lost claim disturbs
+MAX_TEXTS = 100  # in one Celery message: as many are redelivered if a claim is lost
 MAX_BATCH_BYTES = 1024 * 1024
 EAGER = "task_always_eager"
-MAX_PACKET = 8  # Celery messages that are written at once: no more than a few megabytes are held
+MAX_PACKET = 8  # Celery messages that are written at once, so that they take no more than a few megabytes
 
 
 class PublishError(SignalBusError):
@@ -31,8 +34,8 @@ class PublishError(SignalBusError):
 
     Args:
         unsent: the indexes of the bodies that it did not acknowledge.
-        cause: what it said.
-        remedy: what to look at; empty if the cause says that.
+        cause: the error of the broker.
+        remedy: what to check; empty if the cause says so.
     """
 
     def __init__(self, unsent: range, cause: BaseException, remedy: str = "") -> None:
@@ -104,7 +107,7 @@ def publish_texts(queue: str | None, texts: Sequence[str], *, most: int = MAX_TE
 
 
 def _packets(texts: Sequence[str], most: int) -> Iterable[Sequence[Sequence[str]]]:
-    """Divide texts into Celery messages, and these into what is written at once."""
+    """Divide texts into Celery messages, and these into packets that are written at once."""
     if len(texts) == 1:
         return ((texts,),)
     batches: list[Sequence[str]] = []
@@ -120,7 +123,7 @@ def _packets(texts: Sequence[str], most: int) -> Iterable[Sequence[Sequence[str]
 
 
 def _fast_path(app: Celery) -> FastPath | None:
-    """Return our own way to the broker, where there is one, and nothing speaks against it for the moment."""
+    """Return the fast path of an app, if it has one and nothing forbids it at the moment."""
     if envelope.is_heard():
         return None
     changes = app.conf.changes or {}
@@ -129,9 +132,9 @@ def _fast_path(app: Celery) -> FastPath | None:
 
 @lru_cache(maxsize=4)
 def _fast_path_unless_eager(app: Celery, pid: int, changes: int, changed: object) -> FastPath | None:  # noqa: ARG001 - see below
-    """Remember the answer for as long as the process is the same, and what was changed of the app's settings.
+    """Return the fast path, cached for the process and the changes of the app's settings.
 
-    To look one of Celery's settings up takes as long as to publish a short message.
+    Reading one of Celery's settings takes as long as publishing a short message.
     """
     return None if app.conf.task_always_eager else fast_path.fast_path_of(app)
 
@@ -144,7 +147,7 @@ def _through_celery(app: Celery, queue: str, texts: Sequence[str]) -> None:
 
 
 def why_through_celery(queue: str) -> str | None:
-    """Say why messages to a queue take Celery's own way to the broker, which takes ten times as long.
+    """Return why messages to a queue are published through Celery, which takes ten times as long.
 
     Args:
         queue: its name.
@@ -165,7 +168,7 @@ def why_through_celery(queue: str) -> str | None:
 
 
 def forget() -> None:
-    """Close this process's connections to the broker; what is published next gets new ones."""
+    """Close this process's connections to the broker; the next publication opens new ones."""
     app = celery.get_app()
     celery_producers.forget(app)
     fast_path.forget(app)

@@ -1,4 +1,7 @@
-"""What Celery puts on a queue for our task, cut at what differs between two messages: ids, and the texts."""
+"""Build a template of the queue item that Celery writes for our task, with gaps for the ids and the texts.
+
+The fast path fills it for each message (decision 0030).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-# They stand for what differs; nothing that Celery writes looks like one of them.
+# Placeholders for the gaps; nothing that Celery writes looks like one of them.
 ID = "5a6e1f00-0000-4000-8000-000000000001"
 ROOT = "5a6e1f00-0000-4000-8000-000000000002"
 PARENT = "5a6e1f00-0000-4000-8000-000000000003"
@@ -30,11 +33,11 @@ ONE = "(1 texts)"
 
 
 class UnfitError(Exception):
-    """A queue or an app whose messages are Celery's to write; the text says why."""
+    """A queue or an app whose messages only Celery can write; the text says why."""
 
 
 class Cut(NamedTuple):
-    """An item as an argument of a command, with ``%``-formats where it differs.
+    """A queue item as an argument of a Redis command, with ``%``-formats in its gaps.
 
     Args:
         item: takes its size, body, id, root, how many texts, parent (or nothing), id, delivery tag.
@@ -50,10 +53,10 @@ class Cut(NamedTuple):
 
 
 class Template:
-    """How a message to one queue is written.
+    """The template of the messages to one queue.
 
     Args:
-        app: whose worker will take it.
+        app: the app whose worker will consume them.
         queue: the queue's name; it is not declared here.
         channel: of kombu's Redis transport, used by nobody else.
 
@@ -73,14 +76,14 @@ class Template:
 
         Args:
             batches: for each message its signed texts.
-            tree: where they stand among Celery's tasks, or None.
+            tree: their position in the tree of Celery's tasks, or None.
         """
         if len(batches) == 1:
             return self._one + self._item(batches[0], tree)
         return self._command % (2 + len(batches)) + b"".join([self._item(texts, tree) for texts in batches])
 
     def _item(self, texts: Sequence[str], tree: Tree | None) -> bytes:
-        """Write a message as it stands in the queue's list, with ids that no other has, and its size before it."""
+        """Return a message as the queue's list stores it, with unique ids, and its size before it."""
         cut = self._alone if tree is None else self._within
         inner = quoted(texts[0]) if len(texts) == 1 else ", ".join([quoted(text) for text in texts])
         body = b2a_base64(b"%b%b%b" % (cut.opening, inner.encode("ascii"), cut.closing), newline=False)
@@ -96,7 +99,7 @@ class Template:
 
 
 class _Ids:
-    """Makes ids that nobody else has, of a UUID's form: a random beginning, then numbers, from a random one on."""
+    """Make unique ids in the form of a UUID: a random beginning, then numbers that start at a random one."""
 
     def __init__(self) -> None:
         self._beginning = str(uuid4())[:-12].encode()
@@ -114,7 +117,7 @@ def _cut_twice(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tupl
 
 
 def _cut(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tuple[bytes, Cut]:
-    """Let Celery and kombu write a message, and cut it."""
+    """Let Celery and kombu write a message, and cut gaps for its ids and its text."""
     if channel.body_encoding != "base64":
         raise UnfitError(f"the transport's body_encoding is {channel.body_encoding!r}, not base64")
     message = envelope(app, [TEXT], ID, tree) | address(app, queue) | {"declare": []}
@@ -144,10 +147,10 @@ def _format(item: str, fields: Sequence[str]) -> bytes:
 
     Args:
         item: what Celery wrote.
-        fields: what is to be replaced, in the order in which it stands there.
+        fields: the parts to replace, in their order in the item.
 
     Raises:
-        UnfitError: it stands in another order, or not at all, or once more.
+        UnfitError: they occur in another order, or not exactly once.
     """
     pattern = "|".join(re.escape(field) for field in dict.fromkeys(fields))
     if re.findall(pattern, item) != list(fields):

@@ -1,4 +1,4 @@
-"""Whether anybody works: for each queue what waits there, and which workers consume it, as the broker tells."""
+"""Ask the broker for the status of queues: how many messages wait, and how many workers consume them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NO_QUEUE = "404"  # of AMQP, where it is the error's code, and of kombu for Redi
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """What a broker tells of a queue.
+    """The status of a queue, as the broker tells it.
 
     Args:
         waiting: Celery messages in it; None if the broker does not tell.
         workers: how many consume it; None if that cannot be told.
-        error: what the broker said instead, or nothing.
-        refused: why the broker refuses the queue as we declare it, so that no worker of ours consumes it, or nothing.
+        error: the error of the broker, or empty.
+        refused: why the broker refuses the queue as we declare it, so that no worker of ours consumes it, or empty.
     """
 
     waiting: int | None = None
@@ -40,13 +40,13 @@ class Presence:
 
 
 def ask_broker(queues: Iterable[str]) -> dict[str, Presence]:
-    """Ask the broker of queues; nothing is declared or changed.
+    """Return the status of queues; nothing is declared or changed.
 
     Args:
         queues: their names.
 
     Returns:
-        What it says of each; an error is told in its place.
+        The status of each; an error is part of its status.
     """
     app = celery.get_app()
     with app.connection_for_read(transport_options=celery.transport_options(app)) as connection:
@@ -55,10 +55,10 @@ def ask_broker(queues: Iterable[str]) -> dict[str, Presence]:
 
 def _ask_each(connection: Connection, queues: Iterable[str]) -> Iterator[tuple[str, Presence]]:
     errors: tuple[Any, ...] = (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
-    away = ""  # what the broker that cannot be reached has cost once already
+    outage = ""  # the error of an outage, so that only one queue waits for the timeout
     for queue in queues:
-        if away:
-            yield queue, Presence(error=away)
+        if outage:
+            yield queue, Presence(error=outage)
             continue
         try:
             channel: Any = connection.channel()  # of its own: RabbitMQ closes the one on which it has an objection
@@ -68,20 +68,20 @@ def _ask_each(connection: Connection, queues: Iterable[str]) -> Iterator[tuple[s
         except errors as error:
             presence = Presence(error=f"{type(error).__name__}: {error}")
             if not isinstance(error, connection.channel_errors):
-                away = presence.error
+                outage = presence.error
                 abandon(connection)  # which is closed on the way out
         yield queue, presence
 
 
 def why_refused(connection: Connection, queue: str) -> str:
-    """Ask RabbitMQ whether a queue that exists can be declared as our app declares it.
+    """Return why RabbitMQ refuses to declare an existing queue as our app declares it.
 
     Args:
         connection: to the broker.
         queue: its name; a queue that does not exist is not made.
 
     Returns:
-        What RabbitMQ said, if it exists with other arguments, or we have no right to it; else nothing.
+        The error of RabbitMQ, if the queue exists with other arguments or we have no right to it; else an empty text.
     """
     if connection.transport.driver_type != "amqp":
         return ""

@@ -1,6 +1,6 @@
-"""What our own app publishes besides signals, sealed: a host's shared tasks and Celery's own, signed as a whole.
+"""Seal the tasks that our own app publishes besides signals: sign a host's shared tasks and Celery's own as a whole.
 
-A worker of our own app verifies a seal before it reads anything in it, and runs nothing that has none.
+A worker of our own app verifies a seal before it reads the message, and runs no task without one (decision 0015).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from kombu import Producer
 
-# No serializer of kombu's: whoever takes such a message for one of Celery's refuses it, and reads nothing.
+# No serializer of kombu's: a worker that takes such a message for one of Celery's refuses it without reading it.
 CONTENT_TYPE = "application/x-signalbus-sealed"
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What was under a seal.
+    """The content of a sealed message.
 
     Args:
         headers: Celery's headers of the message, and a host's own.
@@ -40,7 +40,7 @@ class Sealed:
 
 
 def seal(headers: Mapping[str, Any], reply_to: str, body: object) -> str:
-    """Make the text of a task's message.
+    """Sign a task's message, and return its text.
 
     Args:
         headers: Celery's headers of the message, and a host's own.
@@ -48,20 +48,20 @@ def seal(headers: Mapping[str, Any], reply_to: str, body: object) -> str:
         body: arguments and callbacks.
 
     Raises:
-        TypeError: an argument is nothing that JSON, as kombu extends it, can hold.
+        TypeError: JSON, as kombu extends it, cannot hold an argument.
     """
     return conf.task_signer().sign(f"{json.dumps([headers, reply_to])}\n{json.dumps(body)}")
 
 
 def unseal(text: object, task: object) -> Sealed:
-    """Verify and open a text.
+    """Verify a text and return its content.
 
     Args:
         text: whatever came out of the queue.
         task: the task that the message names outside of its seal.
 
     Raises:
-        TextError: nobody who holds one of the keys sealed this for that task.
+        TextError: no holder of one of the keys sealed this for that task.
     """
     head, _, body = conf.task_signer().verify(text).partition("\n")
     headers, reply_to = json.loads(head)
@@ -71,7 +71,7 @@ def unseal(text: object, task: object) -> Sealed:
 
 
 class SealingAMQP(AMQP):
-    """Celery's way to the broker, with a seal at its end."""
+    """Celery's AMQP, which seals each task's message before it is published."""
 
     @cached_property
     def send_task_message(self) -> Callable[..., Any]:
@@ -87,11 +87,11 @@ class SealingAMQP(AMQP):
 
 
 class _SealingProducer:
-    """A producer that seals one message, after whoever listens to `before_task_publish` has added to its headers.
+    """A producer that seals one message, after listeners to `before_task_publish` have added to its headers.
 
     Args:
-        producer: the one that publishes.
-        body: the message's; what else Celery publishes along, such as events, goes as it is.
+        producer: the producer that publishes.
+        body: the body of the message; others that Celery publishes along, such as events, are published as they are.
     """
 
     def __init__(self, producer: Producer, body: object) -> None:
@@ -102,7 +102,7 @@ class _SealingProducer:
         return getattr(self._producer, name)
 
     def publish(self, body: Any, *, headers: dict[str, Any], serializer: str | None = None, **options: Any) -> Any:
-        """Publish, the task's message as one text."""
+        """Publish a message; the task's message as one sealed text."""
         if body is not self._body:
             return self._producer.publish(body, headers=headers, serializer=serializer, **options)
         return self._producer.publish(
