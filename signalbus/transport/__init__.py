@@ -1,4 +1,5 @@
-"""How our workers take messages from Redis: claimed in one step, acknowledged in bulk, given back by whoever is left.
+"""Claim messages from Redis in one step, acknowledge them in bulk, and reclaim those of dead workers (decision 0031).
 
-A transport for kombu on top of kombu's own: the same keys in the same format, so workers with either share a queue.
+A transport for kombu on top of kombu's own: the same keys in the same format, so workers with either share a queue. It
+knows nothing of signals, receivers or the ledger.
 """

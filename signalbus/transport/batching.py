@@ -1,7 +1,8 @@
-"""Who travels together: as many messages as take no longer, all in all, than anybody would mind to wait.
+"""Batch claimed messages: decide which are handed to the pool as one request, within a 50 ms time budget.
 
-How long a message takes is guessed from the time that those of its queue and signal took. Who is unknown, slow or given
-out again travels alone; and what is claimed is dealt over all who are free, so nobody idles beside a group.
+Decision 0032. The run time of a message is estimated from that of earlier messages of its queue and signal. A message
+that is unknown, slow or redelivered is not batched. The batches are divided among the free slots, so that no slot is
+idle beside a full batch.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ from signalbus.transport.coalescing import MOST_TEXTS, BatchMember, keys_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BUDGET: Final = 0.05  # seconds for a group; less brought nothing, to those who wait behind a slow one either
-MOST_BYTES: Final = 1024 * 1024  # characters of texts in a group
+BUDGET: Final = 0.05  # seconds for a batch; a smaller budget did not shorten the wait behind a slow message either
+MOST_BYTES: Final = 1024 * 1024  # characters of texts in a batch
 
-# What is known of a text that might be anybody's: its seconds; and of a message: its texts, and how long these are.
+# Keys of the averages: the seconds of any text; the texts of any message, and the bytes of these.
 _SECONDS, _TEXTS, _BYTES = "seconds", "texts", "bytes"
 estimates: RuntimeEstimates = RuntimeEstimates()
 
 
 def learn(texts: Sequence[str], queue: str, seconds: float) -> None:
-    """Note how long a request took.
+    """Update the estimates with the run time of a request.
 
     Args:
-        texts: what it delivered.
-        queue: where they came from.
-        seconds: how long.
+        texts: the texts that it delivered.
+        queue: the queue that they came from.
+        seconds: its run time.
     """
     if texts:
         estimates.learn_batch(keys_of(texts, queue), seconds)
@@ -37,7 +38,7 @@ def learn(texts: Sequence[str], queue: str, seconds: float) -> None:
 
 
 def size() -> int:
-    """Return how many messages are worth claiming for each free place, if they are as the last ones were."""
+    """Return how many messages to claim for each free slot, if they are like the last ones."""
     texts = estimates.expected(_TEXTS)
     bounds = (
         (BUDGET, estimates.expected(_SECONDS) * texts),
@@ -48,14 +49,14 @@ def size() -> int:
 
 
 def arrange(members: Sequence[BatchMember], slots: int) -> tuple[list[list[BatchMember]], list[BatchMember]]:
-    """Make groups of what was claimed, in its order.
+    """Group claimed messages into batches, in their order.
 
     Args:
-        parcels: what was claimed.
-        slots: how many groups can be taken.
+        members: the claimed messages.
+        slots: how many batches can be begun.
 
     Returns:
-        The groups, and what is left over: to be given back, in this order, where it came from.
+        The batches, and the messages left over, to be put back on their queues in this order.
     """
     _note(members)
     share = math.ceil(len(members) / max(1, slots))
@@ -82,17 +83,17 @@ def _note(members: Sequence[BatchMember]) -> None:
 
 
 def _expected(member: BatchMember) -> float:
-    """Return the seconds that a message will take; without end if it must not keep anybody waiting."""
+    """Return the estimate of a message in seconds; infinite if it must not be batched."""
     return sum(map(estimates.expected, member.keys)) if member.texts else math.inf
 
 
 class _Capacity:
-    """What else a group takes.
+    """The capacity that a batch has left.
 
     Args:
-        first: its first member; without one it takes nobody.
-        seconds: how long that will take.
-        most: messages in it.
+        first: its first member; without one it has no capacity.
+        seconds: the estimate of that member.
+        most: the number of messages in the batch.
     """
 
     def __init__(self, first: BatchMember | None = None, seconds: float = 0.0, most: int = 0) -> None:
@@ -103,7 +104,7 @@ class _Capacity:
         self._bytes = MOST_BYTES - (_size(first) if first else 0)
 
     def takes(self, member: BatchMember, seconds: float) -> bool:
-        """Take one more, if it fits."""
+        """Take one more message, and return whether it fits."""
         self._count -= 1
         self._seconds -= seconds
         self._texts -= len(member.texts)

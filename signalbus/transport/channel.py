@@ -1,4 +1,7 @@
-"""A kombu channel that claims what it consumes."""
+"""A kombu channel that claims messages from Redis, and hands them to the consumer in batches (decision 0031).
+
+The claims of the process are kept in `claims`; scripts and commands are in `unacked`; `qos` counts what is in flight.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,16 @@ logger: logging.Logger = logging.getLogger("signalbus")
 
 MOST = 500  # messages in one claim
 MOST_ACKNOWLEDGED = 1000  # claims in one command
-LOOK_EVERY = 30.0  # seconds after which an idle worker looks by itself: it may have missed the news, or lost its server
+LOOK_EVERY = (
+    30.0  # seconds after which an idle worker claims without a notice: it may have missed one, or lost its server
+)
 
 
 class ClaimingMixin:
-    """What makes a channel of kombu's claim.
+    """Make a channel of kombu's claim messages.
 
-    While its consumers want acknowledgements and run in an event loop, it claims as many messages as can be begun now,
-    in one step; else it does as kombu does. It acknowledges in bulk, with the next claim.
+    While its consumers acknowledge and run in an event loop, it claims as many messages as can be begun now, in one
+    step; else it consumes as kombu does. It acknowledges in bulk, with the next claim.
     """
 
     QoS: type[Any] = QoS
@@ -51,14 +56,16 @@ class ClaimingMixin:
         self._tracking_connection: TrackingConnection | None = None
         self._asked: _Asked | None = None
         self._is_named: bool = False  # the tracking connection's name tells which queues are consumed
-        self._acks_sent: list[str] = []  # claims whose end is on its way to Redis
-        self._without_acks: set[str] = set()  # queues whose consumer wants none, as of replies when a worker starts
+        self._acks_sent: list[str] = []  # claims whose acknowledgement was sent and not answered
+        self._without_acks: set[str] = (
+            set()
+        )  # queues whose consumer does not acknowledge, such as the replies when a worker starts
         super().__init__(*arguments, **options)
         self.unacked: Unacked = Unacked(self)
         self.work: Work = self.connection.work
         self.owner: Owner = claims.owner_of((*compat.server_of(self.connection.client), *self.unacked.keys))
 
-    # What consumes, and whether by claims.
+    # Consumers, and whether they claim.
 
     def basic_consume(self, queue: str, no_ack: bool, *arguments: Any, **options: Any) -> Any:
         """Consume a queue; kombu's signature."""
@@ -79,7 +86,7 @@ class ClaimingMixin:
         return consumed
 
     def basic_cancel(self, consumer_tag: str) -> Any:
-        """Consume a queue no more; kombu's signature. A claim that is under way is not left until the channel closes: a
+        """Stop consuming a queue; kombu's signature. The reply to a claim is read now, not when the channel closes: a
         worker that stops waits for its receivers first.
         """
         cancelled = super().basic_cancel(consumer_tag)  # type: ignore[misc]
@@ -112,7 +119,7 @@ class ClaimingMixin:
         return True
 
     def slots(self) -> int:
-        """Return how many requests may be begun, or prefetched, now."""
+        """Return how many requests may be begun or prefetched now."""
         capacity: int = self.qos.capacity()
         free = self.work.free()
         return (
@@ -124,7 +131,7 @@ class ClaimingMixin:
         return min(self.slots() * batching.size(), MOST)
 
     def _size(self, queue: str) -> int:
-        """Count what waits, when a queue is declared; kombu's name. What is no list would end the worker."""
+        """Count the waiting messages of a queue; kombu's name. A key that is not a list would end the worker."""
         try:
             return super()._size(queue)  # type: ignore[misc, no-any-return]
         except ResponseError as error:
@@ -137,7 +144,7 @@ class ClaimingMixin:
     # In the event loop.
 
     def tick(self) -> None:
-        """Send what there is to send, before the loop waits."""
+        """Send acknowledgements and a claim, if due, before the loop waits."""
         tracking = self._tracking_connection
         if tracking is None:
             return
@@ -155,7 +162,7 @@ class ClaimingMixin:
             self._send(max(wanted, 0))
 
     def on_readable(self) -> bool:
-        """Take in what Redis says.
+        """Read the replies of Redis, and deliver the claimed messages.
 
         Returns:
             Whether a message was handed out.
@@ -191,11 +198,11 @@ class ClaimingMixin:
             arguments = (wanted, owner.id, owner.prefix, numbers.first - 1, *queues)
             commands.append(scripts.CLAIM.command(keys, *arguments))
             self._asked = numbers, lists, scripts.CLAIM.whole(keys, *arguments)
-            tracking.has_news = False  # what is told from here on is news
+            tracking.has_news = False  # notices from here on count
         tracking.send(commands)
 
     def _read_replies(self) -> list[Claimed]:
-        """Read the replies to what was sent."""
+        """Read the replies to the last packet, and return the claims."""
         tracking = self._tracking_connection
         assert tracking is not None  # noqa: S101 - for the type checker
         replies = tracking.receive()
@@ -207,12 +214,12 @@ class ClaimingMixin:
         asked, self._asked = self._asked, None
         try:
             return self._found(asked, replies)
-        finally:  # by now what it has claimed is held
+        finally:  # by now its claims are in `claimed`
             if asked is not None:
                 self.owner.asked.remove(asked[0])
 
     def _found(self, asked: _Asked | None, replies: Sequence[Any]) -> list[Claimed]:
-        """Return what was claimed, by the replies to what was sent."""
+        """Return the claims that the replies report."""
         tracking = self._tracking_connection
         assert tracking is not None  # noqa: S101 - for the type checker
         errors = [reply for reply in replies if isinstance(reply, ResponseError)]
@@ -225,14 +232,14 @@ class ClaimingMixin:
         return self._claimed(numbers, lists, replies[-1])
 
     def _repair_keys(self, errors: Sequence[ResponseError]) -> None:
-        """Make room for our keys, if that is what is wrong."""
+        """Quarantine keys of a wrong type that have the names of ours; raise other errors."""
         for error in errors:
             if not compat.is_wrong_type(error):
                 raise error
         self.unacked.repair_keys()
 
     def _claimed(self, numbers: Numbers, lists: list[tuple[str, str]], reply: list[list[Any]]) -> list[Claimed]:
-        """Make claims of a claim's reply."""
+        """Return the claims in the reply to a claim command."""
         *taken, (_, *wrong) = reply
         for place in wrong:
             self.unacked.quarantine_key(lists[place - 1][0], "list")
@@ -248,10 +255,10 @@ class ClaimingMixin:
             self._tracking_connection.has_news = True  # type: ignore[union-attr]  # there may be more
         return found
 
-    # From here to the consumer, and back.
+    # To the consumer, and back to the queue.
 
     def _hand_out(self, claimed: Sequence[Claimed]) -> None:
-        """Deliver what was claimed, in company as far as it fits."""
+        """Deliver claimed messages in batches, and requeue those left over."""
         groups, leftover = batching.arrange([read(each, self.work.task) for each in claimed], self.slots())
         for group in groups:
             self._deliver(group)
@@ -259,7 +266,7 @@ class ClaimingMixin:
             self._unclaim([member.claimed for member in leftover])
 
     def _deliver(self, group: Sequence[BatchMember]) -> None:
-        """Deliver messages of ours as one, or one claim as what it is: a message, or nothing that can be read."""
+        """Deliver a batch as one message, or a single claim as it is; quarantine one that cannot be read."""
         claimed, tag = group[0].claimed, tag_of(group)
         try:
             if group[0].texts:
@@ -281,26 +288,26 @@ class ClaimingMixin:
             self.owner.end(tag)
 
     def _unclaim(self, claimed: Sequence[Claimed]) -> None:
-        """Put back what was claimed and not delivered, in one step, as the next to be taken."""
+        """Requeue claims that were not delivered, in one step, as the next to be claimed."""
         self.unacked.unclaim(claimed)
         for each in claimed:
             self.owner.end(each.tag)
 
     def acknowledge(self, tag: str) -> None:
-        """End a delivery: with the next packet, over the next connection if this one is lost, or now if no packet will
-        follow.
+        """Acknowledge a delivery: with the next packet, with the next connection if this one is lost, or now if
+        no packet will follow.
         """
         self.owner.acknowledge(tag)
         if not self.closed and not self.active_queues:  # the worker stops, and may be killed before it has stopped
             self.unacked.acknowledge(self.owner)
 
     def requeue(self, tag: str) -> None:
-        """Put a delivery that the consumer rejected behind all others of its queue."""
+        """Requeue a delivery that the consumer rejected, behind all others of its queue."""
         self.owner.rejected.append(tag)
         self._requeue_now()
 
     def requeue_later(self, tag: str) -> None:
-        """The same, of which Redis could not be told now."""
+        """Requeue a delivery at the next connection, since Redis does not answer now."""
         compat.remove_unacked(self.qos, tag)
         self.owner.rejected.append(tag)
 
@@ -314,7 +321,7 @@ class ClaimingMixin:
     # The end.
 
     def _settle(self) -> None:
-        """Give back what is held and will not run, and what was claimed by commands whose reply never came."""
+        """Requeue claims that will not run here, and those of claim commands whose reply never came."""
         owner = self.owner
         while owner.lost:
             numbers = owner.lost[-1]
@@ -329,7 +336,7 @@ class ClaimingMixin:
         owner.is_unsettled = False
 
     def close(self) -> None:
-        """Close the channel, when what it was given has ended, or the connection is lost."""
+        """Close the channel, when its messages have ended or the connection is lost."""
         if not self.closed and self._tracking_connection is not None:
             self.is_claiming = False
             self._close_tracking_connection()
@@ -363,7 +370,7 @@ class ClaimingMixin:
 
 
 def _raise_outage(replies: Sequence[Any]) -> None:
-    """Raise what makes kombu reconnect."""
+    """Raise the error that makes kombu reconnect, if the replies report an outage."""
     for reply in replies:
         if isinstance(reply, ResponseError) and str(reply).startswith(compat.OUTAGE_ERRORS):
             raise RedisConnectionError(str(reply)) from reply

@@ -1,4 +1,4 @@
-"""What the consumer gets: a kombu message that may be a group's, and of which a part can be given back."""
+"""The kombu message that the consumer gets: a batch or a single message, of which a part can be requeued."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from signalbus.transport.coalescing import BatchMember
     from signalbus.transport.progress import Sheet
 
-# KEYS: unacked, its index, a list. ARGV: a claim's tag; what remains of it, or '' for nothing; the end of the
+# KEYS: unacked, its index, a list. ARGV: a claim's tag; what remains of it, or '' if nothing does; the end of the
 # list, LPUSH or RPUSH; items for it.
-# Returns 0 if somebody else has ended the claim, or this has been done before.
+# Returns 0 if another worker has ended the claim, or this division has been done before.
 DIVIDE = Script("""
 redis.call('HDEL', KEYS[1], '')
 redis.call('ZREM', KEYS[2], '')
@@ -44,7 +44,7 @@ return 1
 
 class _Division(NamedTuple):
     member: BatchMember
-    texts: list[int]  # what leaves the claim
+    texts: list[int]  # the texts that leave the claim
     remains: str
     end: str
     items: list[str]
@@ -52,51 +52,51 @@ class _Division(NamedTuple):
 
 
 class _Split(NamedTuple):
-    """A text of which some recipients go elsewhere."""
+    """A text of which some recipients are requeued."""
 
-    rest: str | None  # the text for those that stay; None if nobody does
+    rest: str | None  # the text for the recipients that stay; None if none does
     items: list[str]  # a text for each of the others
     places: set[int]  # of the others
 
 
 class ClaimedMessage(virtual.Message):
-    """A kombu message, which may be a group's.
+    """A kombu message, which may be that of a batch.
 
     Args:
-        payload: what came out of the queue, or `Merged`.
-        channel: as kombu gives it.
-        options: as well.
+        payload: the message from the queue, or `Merged`.
+        channel: as kombu passes it.
+        options: as kombu passes them.
     """
 
     def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
         super().__init__(payload, channel=channel, **options)
-        self.sheet: Sheet | None = None  # how far its texts are; None if nobody tells
+        self.sheet: Sheet | None = None  # the progress of its texts; None if it is not reported
         self._members: list[BatchMember] = payload.members if isinstance(payload, Merged) else []
         self.texts: list[str] = [text for member in self._members for text in member.texts]
-        self._requeued: set[int] = set()  # texts that were given back
-        self._split: dict[int, set[int]] = {}  # recipients of texts that were given back without the others
-        self._whole: dict[int, str] = {}  # those texts as they came
-        self._unanswered: _Division | None = None  # what Redis may have done, or not
+        self._requeued: set[int] = set()  # texts that were requeued
+        self._split: dict[int, set[int]] = {}  # recipients that were requeued without the others of their text
+        self._whole: dict[int, str] = {}  # those texts as they were received
+        self._unanswered: _Division | None = None  # a division that Redis may have done or not
         self._lock = threading.Lock()
         self.channel: Any
 
     def decode(self) -> Any:
-        """Return the body; a group's has been read already."""
+        """Return the body; that of a batch has been read already."""
         return ([self.texts], {}, {}) if self._members else super().decode()
 
     def is_waited_for(self) -> bool:
-        """Whether there is a free place, where what is given back would begin at once; from any thread.
+        """Return whether a slot is free where a requeued message would begin at once; from any thread.
 
-        Not of a worker that has stopped, or was told, to take any more from this queue.
+        False if this worker has stopped consuming this queue.
         """
         queues = {member.claimed.queue for member in self._members}
         return not queues.isdisjoint(self.channel.active_queues) and (self.channel.work.free() or 0) > 0
 
     def requeue_free(self, states: Sequence[int]) -> bool:
-        """Give back what is free, while the rest is worked on; from any thread.
+        """Requeue the texts that are free, while others are running; from any thread.
 
         Args:
-            states: of its texts; nobody will begin one that waits, nor a recipient that does.
+            states: of its texts; a text or recipient that waits will not begin here any more.
 
         Returns:
             False if the broker does not answer now.
@@ -130,11 +130,11 @@ class ClaimedMessage(virtual.Message):
         rest = [one for text in stay if (one := split[text].rest if text in split else self.texts[text]) is not None]
         requeued = [self.texts[text] for text in waiting] + [item for text in split.values() for item in text.items]
         remains = _entry(member, rest) if rest else ""
-        # The last to be put at the end that is taken from is the first to be taken.
+        # The item that is pushed last to the end that is claimed from is the first to be claimed.
         return _Division(member, waiting, remains, "RPUSH", _items(member, requeued[::-1]), split)
 
     def _splits(self, texts: Sequence[int], which: Container[int]) -> dict[int, _Split]:
-        """Return those of some texts of which recipients are free while others are not, or are done."""
+        """Return the splits of texts of which some recipients are free and others are not."""
         parts = self.sheet.parts() if self.sheet is not None else {}
         found = {}
         for text in texts:
@@ -149,7 +149,7 @@ class ClaimedMessage(virtual.Message):
     def _split_off(self, text: int, states: bytes, free: Sequence[int]) -> _Split | None:
         whole, work = self._whole.get(text, self.texts[text]), self.channel.work
         left = set(range(len(states))) - self._split.get(text, set()) - set(free)
-        # Those that are done must not run again if this worker dies.
+        # Recipients that are done must not run again if this worker dies.
         stay = [place for place in sorted(left) if states[place] in {BEGUN, SHARED}]
         items = [work.for_some(whole, [place], len(states)) for place in free]
         rest = work.for_some(whole, stay, len(states)) if stay else None
@@ -159,11 +159,11 @@ class ClaimedMessage(virtual.Message):
         return _Split(rest, [item for item in items if item is not None], set(free))
 
     def _is_anything_waiting(self) -> bool:
-        """Whether texts, or recipients of texts, were not begun."""
+        """Return whether texts, or recipients of texts, were not begun."""
         return self.sheet is not None and bool(self.sheet.reported_states()) and WAITING in self.sheet.all_states
 
     def ack(self, multiple: bool = False) -> None:
-        """Acknowledge what is done; what was taken back before it began is nobody's yet."""
+        """Acknowledge the message; requeue texts that have not begun."""
         if self._is_anything_waiting():
             states = self._final_states()
             with self._settled_later():
@@ -171,10 +171,10 @@ class ClaimedMessage(virtual.Message):
         super().ack(multiple=multiple)
 
     def reject(self, requeue: bool = False) -> None:
-        """End it without success: what is done is done, and what has not begun has nothing to do with it.
+        """End the message without success; texts that are done stay done, and those that have not begun are requeued.
 
         Args:
-            requeue: give out again what was begun, marked as such.
+            requeue: requeue also texts that were begun, marked as redelivered.
         """
         states = self._final_states()
         if not states:
@@ -188,7 +188,7 @@ class ClaimedMessage(virtual.Message):
 
     @contextmanager
     def _settled_later(self) -> Iterator[None]:
-        """Leave to the channel what the broker does not hear now: as a whole, as what was lost."""
+        """Let the channel requeue the whole message later, if the broker does not answer now."""
         try:
             with self._lock:
                 yield
@@ -238,7 +238,7 @@ class ClaimedMessage(virtual.Message):
         return [self.texts[text] for text in texts]
 
     def _divide(self, division: _Division) -> None:
-        """Divide a claim. If no answer comes, the very same has to be said again: it may have been done."""
+        """Divide a claim. If no answer comes, the same division must be repeated: Redis may have done it."""
         self._unanswered = division
         member, unacked = division.member, self.channel.unacked
         keys = (unacked.claims, unacked.index, unacked.list_of(member.claimed))
@@ -254,7 +254,7 @@ class ClaimedMessage(virtual.Message):
 
 
 def _items(member: BatchMember, texts: Sequence[str], *, redelivered: bool = False) -> list[str]:
-    """Make a queue item of each text: a message of its own, which no slow neighbour will hold again."""
+    """Return a queue item for each text, so that none waits behind another of its message again."""
     message = json.loads(member.claimed.raw)
     if redelivered:
         message["headers"]["redelivered"] = message["properties"]["delivery_info"]["redelivered"] = True
@@ -262,7 +262,7 @@ def _items(member: BatchMember, texts: Sequence[str], *, redelivered: bool = Fal
 
 
 def _entry(member: BatchMember, texts: Sequence[str]) -> str:
-    """Make what a claim of some of a message's texts is in kombu's hash."""
+    """Return the entry in kombu's hash of a claim of some of a message's texts."""
     return f'[{_with_texts(json.loads(member.claimed.raw), texts)}, "", {json.dumps(member.claimed.queue)}]'
 
 

@@ -1,4 +1,7 @@
-"""What a process has claimed: its own name, the claims, and how they end, whatever channel they came over."""
+"""Keep the claims of this process: its id in Redis, its messages in flight, and how they end (decision 0031).
+
+They outlive the channel that made them.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ class Claimed:
     """A queue item that this process has claimed.
 
     Args:
-        raw: the item, as it stood in the queue.
+        raw: the item, as it was in the queue.
         queue: the queue's name.
-        tag: the claim's.
-        key: the list that it stood in; empty for the queue's own.
+        tag: the tag of the claim.
+        key: the list that it was in; empty for the queue's own.
     """
 
     raw: bytes
@@ -33,70 +36,70 @@ class Claimed:
 
 
 class Numbers(NamedTuple):
-    """The numbers of the claims that one command may make: which of them it made, its reply says."""
+    """The numbers of the claims that one command may make; its reply says which of them it made."""
 
     first: int
     many: int
 
 
 class Work:
-    """What the process does with what it was given; this one knows nothing, and so holds on to everything."""
+    """The work of the process, as the transport asks for it; this base knows nothing, so every claim is kept."""
 
-    task: str = ""  # the one whose messages may travel together
+    task: str = ""  # the task whose messages may be batched
 
     def free(self) -> int | None:
         """Return how many messages can be begun now; None if that is not known."""
         return None
 
     def in_flight(self) -> set[str] | None:
-        """Return the tags of what runs or waits to run here, from any thread; None if that is not known."""
+        """Return the tags of messages that run or wait to run here, from any thread; None if that is not known."""
         return None
 
     def for_some(self, text: str, places: Sequence[int], count: int) -> str | None:  # noqa: ARG002
         """Return a text for some of its recipients alone.
 
         Args:
-            text: whatever came out of the queue.
-            places: of those recipients, among all.
-            count: how many all are.
+            text: a text from the queue, not verified.
+            places: the indexes of those recipients.
+            count: the number of all recipients.
 
         Returns:
-            None if it is not one for so many recipients.
+            The text; None if the text is not one for so many recipients.
         """
         return None
 
     def given_up(self, tags: Collection[str]) -> set[str]:
-        """Return those of some tags that will never run here."""
+        """Return the tags among these whose messages will never run here."""
         return set(tags)
 
 
 class Owner:
-    """A process, as the others see it in Redis, and what it has claimed there.
+    """A process as the owner of claims in Redis, by its id there.
 
-    It outlives channels: what runs goes on over a reconnect, and is acknowledged over the next connection.
+    It outlives channels: a running message goes on over a reconnect, and is acknowledged over the next connection.
     """
 
     def __init__(self) -> None:
         self.id: str = uuid.uuid4().hex[:16]
         self.claimed: dict[str, str] = {}  # the queue of each claim that is not over
         self.groups: dict[str, list[str]] = {}  # the claims of each group
-        self.acknowledged: deque[str] = deque()  # claims whose end is to be sent to Redis
-        self.unheard: set[str] = set()  # the same, and those whose end was sent and not answered
-        self.rejected: deque[str] = deque()  # deliveries that are to come again, of which Redis has not heard
+        self.acknowledged: deque[str] = deque()  # claims whose acknowledgement must be sent to Redis
+        self.unheard: set[str] = set()  # the same, and those whose acknowledgement was sent and not answered
+        self.rejected: deque[str] = deque()  # deliveries to requeue, which Redis has not confirmed
         self.asked: list[Numbers] = []  # of commands whose reply is awaited
         self.lost: list[Numbers] = []  # of commands whose reply never came
         self.refused: str | None = None  # why this server's messages cannot be claimed
-        self.is_unsettled: bool = False  # a channel has ended without giving back what nobody will run
-        self.heartbeat: Any = None  # that of its last channel
+        self.is_unsettled: bool = False  # a channel has closed without requeueing claims that will not run
+        self.heartbeat: Any = None  # the heartbeat of its last channel
         self._count = 0
 
     @property
     def prefix(self) -> str:
-        """What the tags of its claims begin with."""
+        """The prefix of the tags of its claims."""
         return f"{CLAIM}{self.id}:"
 
     def reserve(self, count: int) -> Numbers:
-        """Set numbers aside for a command that may make so many claims, in flight until it is answered."""
+        """Reserve numbers for a command that may make so many claims; they count as in flight until it is answered."""
         first, self._count = self._count + 1, self._count + count
         numbers = Numbers(first, count)
         self.asked.append(numbers)
@@ -107,23 +110,23 @@ class Owner:
         return f"{self.prefix}{number}"
 
     def members(self, tag: str) -> list[str]:
-        """Return the claims that a delivery's tag stands for."""
+        """Return the claims of a delivery's tag: those of a batch, or the claim itself."""
         return self.groups.get(tag) or [tag]
 
     def end(self, tag: str) -> list[str]:
-        """Forget a delivery.
+        """Remove a delivery.
 
         Returns:
-            The claims it stood for, those that were still held.
+            Its claims that had not ended before.
         """
         members = self.groups.pop(tag, None) or [tag]
         return [member for member in members if self.claimed.pop(member, None) is not None]
 
     def acknowledge(self, tag: str) -> list[str]:
-        """End a delivery; its claims are in flight until Redis has heard of it.
+        """End a delivery; its claims are in flight until Redis confirms the acknowledgement.
 
         Returns:
-            The claims it stood for, those that were still held; they are to be sent to Redis.
+            Its claims that had not ended before, whose acknowledgement must be sent to Redis.
         """
         members = self.members(tag)
         self.unheard.update(members)  # first: the heartbeat's thread must find them here or there
@@ -133,7 +136,7 @@ class Owner:
         return ended
 
     def take_acknowledged(self, most: int) -> list[str]:
-        """Return claims whose end is to be sent, each to one thread alone.
+        """Take claims whose acknowledgement must be sent, each by one thread alone.
 
         Args:
             most: how many at most.
@@ -147,20 +150,20 @@ class Owner:
         return some
 
     def heard(self, tags: Iterable[str]) -> None:
-        """Note that Redis has heard of the end of some claims."""
+        """Note that Redis has confirmed the acknowledgement of claims."""
         self.unheard.difference_update(tags)
 
     def is_in_flight(self) -> bool:
-        """Whether Redis may have a claim of this process; from any thread."""
+        """Return whether Redis may have a claim of this process; from any thread."""
         # In the order in which a claim passes through them, so that none is missed on its way.
         return bool(self.asked or self.lost or self.claimed or self.unheard)
 
     def claims_of(self, tags: Iterable[str]) -> set[str]:
-        """Return the claims that some deliveries' tags stand for."""
+        """Return the claims of several deliveries' tags."""
         return {member for tag in tags for member in self.members(tag)}
 
     def deliveries(self) -> set[str]:
-        """Return the tags under which what is held was delivered: a group's, or a claim's own."""
+        """Return the tags under which claims in flight were delivered: a batch's, or a claim's own."""
         groups = dict(self.groups)
         grouped = {member for members in groups.values() for member in members}
         return set(groups) | (set(self.claimed) - grouped)
@@ -170,14 +173,14 @@ _owners: dict[tuple[int, Hashable], Owner] = {}
 
 
 def owner_of(place: Hashable) -> Owner:
-    """Return what this process is called at a place; a forked child is another.
+    """Return the owner of this process's claims on a server; a forked child is another owner.
 
     Args:
-        place: a server, and the keys there.
+        place: the server and its keys.
     """
     return _owners.setdefault((os.getpid(), place), Owner())
 
 
 def is_ours(tag: str) -> bool:
-    """Whether a delivery's tag is a claim's, or a group's of them."""
+    """Return whether a delivery's tag is that of a claim, or of a batch of claims."""
     return tag.startswith((CLAIM, GROUP))

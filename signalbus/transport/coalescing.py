@@ -1,7 +1,7 @@
-"""One Celery message for the texts of several: one request, one way to a child and back, one line in the log.
+"""Coalesce the texts of a batch into one Celery message: one request, one round trip to a child, one line in the log.
 
-Only what is plainly one of ours is read, and each by itself: what its author wrote stays in its own texts, which are
-verified one by one, as ever. Whatever is unusual travels alone and as it came.
+Decision 0032. Only messages that are plainly ours are coalesced. The content of each stays in its own texts, which are
+verified one by one, as ever. Any other message is delivered alone and unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_TEXTS: Final = 100  # in one message; as the publisher's
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _TEXT: Final = frozenset({str})
-# What the publisher writes. Anything more may mean something to Celery, or to a tracer, and for this message alone.
+# The parts that the publisher writes. More of them may mean something to Celery or a tracer, for this message alone.
 _PARTS: Final = frozenset({"body", "content-encoding", "content-type", "headers", "properties"})
 _HEADERS: Final = frozenset(
     {"argsrepr", "id", "ignore_result", "kwargsrepr", "lang", "origin", "parent_id", "root_id", "task"}
@@ -38,11 +38,11 @@ _UNREADABLE: Final = (AttributeError, KeyError, LookupError, RecursionError, Typ
 
 @dataclass(frozen=True, slots=True)
 class BatchMember:
-    """A claimed message, as far as it has been read.
+    """A member of a batch: a claimed message, as far as it has been read.
 
     Args:
         claimed: the claim.
-        texts: what it holds; nothing if it is not plainly ours.
+        texts: its texts; none if it is not plainly ours.
         headers: Celery's, if it is.
     """
 
@@ -52,21 +52,21 @@ class BatchMember:
 
     @property
     def keys(self) -> list[tuple[str, str | None]]:
-        """What its texts' time is known by."""
+        """The keys of its texts' runtime estimates."""
         return keys_of(self.texts, self.claimed.queue)
 
 
 def keys_of(texts: Sequence[str], queue: str) -> list[tuple[str, str | None]]:
-    """Return what the time of texts is known by: the queue, and the signal, if they do not lie."""
+    """Return the keys of the runtime estimates of texts: the queue, and the signal that each text claims to be of."""
     return [(queue, signal_of(text)) for text in texts]
 
 
 def read(claimed: Claimed, task: str) -> BatchMember:
-    """Read what was claimed, if it is plainly a message of ours, which nobody has given out before.
+    """Read a claimed message, if it is plainly ours and was not delivered before.
 
     Args:
-        claimed: the claim; whoever can write to the broker chose its bytes.
-        task: that of our messages.
+        claimed: the claim; anybody who can write to the broker may have chosen its bytes.
+        task: the task of our messages.
     """
     try:
         found = _read(claimed, task)
@@ -100,10 +100,10 @@ def _read(claimed: Claimed, task: str) -> BatchMember | None:
 
 
 class Merged(dict[str, Any]):
-    """What kombu makes a message of: that of one group.
+    """The one message of a batch, as kombu takes it.
 
     Args:
-        parcels: the members; each is plainly ours.
+        members: the members of the batch; each is plainly ours.
     """
 
     def __init__(self, members: Sequence[BatchMember]) -> None:
@@ -124,7 +124,7 @@ class Merged(dict[str, Any]):
 
 
 def tag_of(members: Sequence[BatchMember]) -> str:
-    """Return the delivery tag of a group: a lone member's own, or one that stands for all."""
+    """Return the delivery tag of a batch: that of a single member, or one for all members."""
     first = members[0].claimed.tag
     return first if len(members) == 1 else GROUP + first.removeprefix(CLAIM)
 

@@ -1,4 +1,7 @@
-"""Who consumes which queue, as Redis's list of clients tells: a worker that claims names its connection after them."""
+"""Count the workers that consume a queue, by the list of clients of Redis.
+
+A worker that claims names its connection after its queues.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PREFIX = "signalbus:"
-BLOCKING = frozenset({"brpop", "bzmpop", "blmpop"})  # how kombu's own transport waits
+BLOCKING = frozenset({"brpop", "bzmpop", "blmpop"})  # commands by which kombu's own transport waits
 
 
 def name_of(queues: Iterable[str]) -> str:

@@ -1,10 +1,11 @@
-"""How far a process of the pool has come with the texts of a Celery message, for the worker's main process to see.
+"""Report the progress of a Celery message's texts from a process of the pool to the worker's main process.
 
-In memory that both share, mapped before any of them is forked. The main process may take back what waits behind a text
-that hangs; then nobody else may run it. No lock decides that: a process that was killed would hold it for ever. Who
-begins a text says so *first*, and looks *then* whether its ticket still holds; who takes back makes the ticket void
-first, and looks a good while later (`PAUSE`) what has been begun. So either sees what the other did. A ticket that was
-made void stays void: whoever holds it ends the text that it is at, and begins no other.
+Decision 0032. The progress is in memory that both share, mapped before any process is forked. The main process may
+requeue texts that wait behind a straggler; then the process of the pool must not run them. No lock decides that: a
+process that was killed would hold it for ever. The process of the pool first notes that a text is begun, and *then*
+checks that its ticket is valid; the main process first makes the ticket void, and reads a good while later (`PAUSE`)
+which texts were begun. So each sees what the other did. A void ticket stays void: its process ends the running text,
+and begins no other.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
 WAITING: Final = 0
 BEGUN: Final = 1
 DONE: Final = 2
-SHARED: Final = 3  # is in a transaction with others, has rows, and may be taken back; or be given out again, as begun
+SHARED: Final = 3  # in a group commit, with rows: may be requeued as free, or redelivered as begun
 
-FREE: Final = frozenset({WAITING, SHARED})  # states in which a text may be taken back
+FREE: Final = frozenset({WAITING, SHARED})  # states in which a text may be requeued
 
 MOST_TEXTS: Final = 100  # of one message; as the publisher's
-SHEETS: Final = 1024  # at most as many messages as a worker holds; a sheet is used again when all others have been
-PAUSE: Final = 0.002  # seconds after which what another processor has written is seen; it takes a thousandth of that
+SHEETS: Final = 1024  # at most as many messages as a worker has in flight; a sheet is reused after all others
+PAUSE: Final = 0.002  # seconds after which the writes of another processor are seen; it takes a thousandth of that
 
 _VOID: Final = 0
-MOST_PARTS: Final = 255  # recipients, of all texts that have several; of the rest nobody tells
-# Where they are on a sheet: a byte each; one for each text; for each text the place of its first recipient, from 1 on;
-# how many of these places are taken; and the state of each.
+MOST_PARTS: Final = 255  # recipients, of all texts that have several; the progress of more is not reported
+# Offsets on a sheet: ticket and steps, a byte each; the state of each text; for each text the index of its first
+# recipient, from 1 on; how many of these indexes are taken; and the state of each recipient.
 _TICKET, _STEPS, _STATES = 0, 1, 2
 _FIRSTS: Final = _STATES + MOST_TEXTS
 _TAKEN: Final = _FIRSTS + MOST_TEXTS
@@ -39,19 +40,19 @@ _PARTS: Final = _TAKEN + 1
 _SIZE: Final = _PARTS + MOST_PARTS
 _MAPPED: Final = 0  # a byte that the main process sets: a process that was not forked does not see it
 
-Ticket = tuple[int, int]  # a place in the memory, and what stands there for as long as it holds
+Ticket = tuple[int, int]  # an offset in the memory, and the number that is there while the ticket is valid
 
 _memory: mmap.mmap = mmap.mmap(-1, 1 + SHEETS * _SIZE)
 
 
 class Progress:
-    """What the process that delivers the texts of one message says of them.
+    """The progress of one message, as the process that delivers its texts writes it.
 
     Args:
-        memory: where.
-        start: its first byte.
-        ticket: what must stand there.
-        states: where the states begin: by default those of the texts.
+        memory: the shared memory.
+        start: the first byte of the sheet.
+        ticket: the number that must be there.
+        states: the offset of the states: by default those of the texts.
     """
 
     def __init__(self, memory: bytearray | mmap.mmap, start: int, ticket: int, states: int | None = None) -> None:
@@ -61,7 +62,7 @@ class Progress:
         self._ticket = ticket
 
     def parts(self, text: int, count: int) -> Progress:
-        """Return what the progress of a text's recipients is noted on, each as a text's is.
+        """Return the progress of a text's recipients, which are noted as texts are.
 
         Args:
             text: its index.
@@ -76,7 +77,7 @@ class Progress:
         return Progress(memory, start, self._ticket, start + _PARTS + first)
 
     def begin(self, *texts: int) -> bool:
-        """Say that texts are begun, unless they were taken back.
+        """Note that texts are begun, unless they were requeued.
 
         Args:
             texts: their indexes.
@@ -93,20 +94,20 @@ class Progress:
         return False
 
     def put_off(self, *texts: int) -> None:
-        """Say that texts wait again: they have not run, or have rows that let them run once, whoever gets them."""
+        """Note that texts wait again: they have not run, or have rows by which only one worker runs them."""
         self._note(texts, WAITING)
 
     def resume(self, *texts: int) -> None:
-        """Say that texts that were put off are begun, whoever else has got them since."""
+        """Note that texts that were put off are begun, even if they were requeued since."""
         self._note(texts, BEGUN)
         self._step()
 
     def share(self, *texts: int) -> None:
-        """Say that texts share a transaction, in which another has its turn."""
+        """Note that texts are in a group commit, in which another one runs."""
         self._note(texts, SHARED)
 
     def end(self, *texts: int) -> None:
-        """Say that texts are done with: they need not be given out again, whatever happens."""
+        """Note that texts are done: they are not redelivered, whatever happens."""
         self._note(texts, DONE)
 
     def _step(self) -> None:
@@ -119,11 +120,11 @@ class Progress:
 
 
 def of(ticket: Ticket | None, texts: int) -> Progress:
-    """Return what a message's progress is noted on.
+    """Return the progress of a message.
 
     Args:
-        ticket: as the main process gave it; None if nobody looks.
-        texts: how many there are.
+        ticket: from the main process; None if the progress is not read.
+        texts: the number of texts.
     """
     if ticket is None or not _memory[_MAPPED]:
         return Progress(bytearray(_STATES + texts), 0, _VOID)
@@ -132,17 +133,17 @@ def of(ticket: Ticket | None, texts: int) -> Progress:
 
 
 class Sheet:
-    """The same, for the main process; both of its threads may make it void.
+    """The progress of one message, as the main process reads it; both of its threads may make it void.
 
     Args:
         start: its first byte in the shared memory.
-        number: what stands on its ticket.
-        texts: how many there are.
+        number: the number of its ticket.
+        texts: the number of texts.
     """
 
     def __init__(self, start: int, number: int, texts: int) -> None:
         self.ticket: Ticket = (start, number)
-        self.late: list[str] = []  # when it was made void: the texts that kept the others waiting,
+        self.late: list[str] = []  # when it was made void: the texts of the straggler,
         self.late_since: float = 0.0  # and since when, by the monotonic clock
         self._start = start
         self._texts = texts
@@ -173,7 +174,7 @@ class Sheet:
         return {text: _memory[parts + first : parts + end] for (text, first), end in zip(firsts, ends, strict=False)}
 
     def running(self) -> tuple[int, int | None] | None:
-        """Return the text that is worked on, and which of its recipients if several; None if that is not sure."""
+        """Return the running text, and its running recipient if it has several; None if that is not certain."""
         begun = [text for text, state in enumerate(self.reported_states()) if state == BEGUN]
         if len(begun) != 1:
             return None
@@ -184,22 +185,22 @@ class Sheet:
         return (begun[0], places[0]) if len(places) == 1 else None
 
     def reported_states(self) -> bytes:
-        """Return the state of each text; nothing if nobody has told of any, as a process that shares no memory."""
+        """Return the state of each text; empty if none was reported, as by a process that shares no memory."""
         return self.states if self.steps else b""
 
     @property
     def is_void(self) -> bool:
-        """Whether its texts were taken back."""
+        """Whether its ticket is void, and its waiting texts may be requeued."""
         return _memory[self._start + _TICKET] != self.ticket[1]
 
     def make_void(self) -> None:
-        """Let nothing more be begun; what has been by then is seen after a `PAUSE`."""
+        """Let no more texts begin; those begun before are seen after a `PAUSE`."""
         if self._void_since is None:
             _memory[self._start + _TICKET] = _VOID
             self._void_since = time.monotonic()
 
     def stop(self) -> None:
-        """Let nothing more be begun, and wait until what has been is seen: 2 ms at most."""
+        """Let no more texts begin, and wait until those begun before are seen: 2 ms at most."""
         self.make_void()
         assert self._void_since is not None  # noqa: S101 - for the type checker
         left = self._void_since + PAUSE - time.monotonic()
@@ -215,7 +216,7 @@ def post(texts: int) -> Sheet | None:
     """Prepare a sheet, in the main process.
 
     Args:
-        texts: how many there are.
+        texts: the number of texts.
 
     Returns:
         None if there are too many, or no sheet is free.
@@ -234,6 +235,6 @@ def post(texts: int) -> Sheet | None:
 
 
 def release(sheet: Sheet) -> None:
-    """Free a sheet: whoever still holds its ticket begins nothing more."""
+    """Release a sheet: a process that still has its ticket begins no more texts."""
     sheet.make_void()
     _free.append(sheet.ticket[0])

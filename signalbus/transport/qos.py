@@ -1,4 +1,4 @@
-"""What a consumer holds, and how it ends."""
+"""Count the messages that a consumer has in flight, and acknowledge, reject or restore them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ UNLIMITED = 100  # messages at a time, where the consumer names no number
 
 
 class QoS(stock.QoS):
-    """kombu's, for claims: they stand in Redis before the consumer has them, and end in bulk.
+    """kombu's QoS for claims, which are in Redis before the consumer has them, and are acknowledged in bulk.
 
-    What is no claim of ours (``basic_get``, what came over BRPOP) is kombu's.
+    A message that is not a claim of ours (from ``basic_get`` or BRPOP) is left to kombu.
     """
 
     channel: Any
@@ -33,14 +33,14 @@ class QoS(stock.QoS):
         self._others: set[bytes] = set()  # claims beyond our visibility timeout that came from other queues
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Hold a message; kombu's signature."""
+        """Count a message as in flight; kombu's signature."""
         if is_ours(delivery_tag):
             compat.add_unacked(self, delivery_tag, message)
         else:
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """End a message."""
+        """Acknowledge a message."""
         if is_ours(delivery_tag):
             compat.remove_unacked(self, delivery_tag)
             self.channel.acknowledge(delivery_tag)
@@ -48,7 +48,7 @@ class QoS(stock.QoS):
             super().ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """End a message, or put it behind the others."""
+        """Acknowledge a message, or requeue it behind the others."""
         if not is_ours(delivery_tag):
             super().reject(delivery_tag, requeue)
             return
@@ -59,20 +59,20 @@ class QoS(stock.QoS):
             self.channel.acknowledge(delivery_tag)
 
     def capacity(self) -> int:
-        """Return how many more may be held."""
+        """Return how many more messages may be in flight."""
         if compat.is_limited_by_others(self):
             return 1 if self.can_consume() else 0
         count: int = self.prefetch_count
         return max(count - compat.unacked_count(self), 0) if count else UNLIMITED
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Give back what is held; when the channel closes, it has done so with claims."""
+        """Requeue messages in flight; those that are claims were settled by the channel when it closed."""
         if self.channel.closed:
             compat.remove_all_unacked(self, is_ours)
         super().restore_unacked(client)
 
     def restore_by_tag(self, tag: str | bytes, client: Any = None, leftmost: bool = False) -> None:
-        """Give back one claim, whosever it is; what cannot be read is set aside."""
+        """Requeue one claim of any worker; quarantine one that cannot be read."""
         for left in self.channel.unacked.restore([tag], leftmost=leftmost):
             try:
                 super().restore_by_tag(left, client, leftmost)
@@ -80,11 +80,11 @@ class QoS(stock.QoS):
                 logger.warning("signalbus leaves %r among the claims: nobody knows its exchange: %s", left, error)
 
     def restore_visible(self, start: int = 0, num: int | None = None, interval: int = 10) -> None:  # noqa: ARG002 - kombu's
-        """Give back what was claimed before the visibility timeout, by workers with kombu's transport.
+        """Requeue claims of workers with kombu's transport that are older than the visibility timeout.
 
-        From our queues alone: workers of the host's own app hold what they have to hold, such as tasks with a
-        countdown, in the same keys, for as long as a visibility timeout of theirs allows. By the server's clock, and
-        without kombu's lock, which a full server refuses: what is given back is given back once anyway.
+        Of our queues alone: workers of the host's own app keep their claims, such as tasks with a countdown, in the
+        same keys, for as long as their own visibility timeout allows. By the server's clock, and without kombu's lock,
+        which a full server refuses: a claim is requeued only once anyway.
         """
         self._asked_to_restore += 1
         if (self._asked_to_restore - 1) % (interval or 1):

@@ -1,4 +1,4 @@
-"""What happens in Redis in one step each, by its clock alone."""
+"""Define the Lua scripts of the transport: each is one atomic step in Redis, by its clock alone (decision 0031)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from redis.exceptions import NoScriptError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# A server that is full refuses writes that may need memory, unless the script has written before: then it may end.
-# Removing what is not there counts as a write, needs none, and finds a key of the wrong type before anything has
-# changed.
+# A full server refuses writes that may need memory, unless the script has written before: then it may end. Removing an
+# entry that does not exist counts as a write, needs no memory, and finds a key of a wrong type before any change.
 
 
 class Script:
-    """A script, by its text.
+    """A Lua script of Redis.
 
     Args:
         text: Lua; KEYS and ARGV as its caller gives them.
@@ -27,11 +26,11 @@ class Script:
         self.sha: str = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - what Redis calls it by
 
     def command(self, keys: Sequence[str], *arguments: Any) -> tuple[Any, ...]:
-        """Return the command that runs it, if the server knows it."""
+        """Return the command that runs it by its hash, if the server knows it."""
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
     def whole(self, keys: Sequence[str], *arguments: Any) -> tuple[Any, ...]:
-        """Return the command that runs it, and makes the server know it."""
+        """Return the command that runs it by its text, after which the server knows it."""
         return ("EVAL", self.text, len(keys), *keys, *arguments)
 
     def run(self, connection: Any, keys: Sequence[str], *arguments: Any) -> Any:
@@ -53,11 +52,11 @@ class Script:
             return connection.read_response()
 
 
-# KEYS: unacked, its index, the owners, then lists to take from.
-# ARGV: how many; the owner; what its tags begin with; the number before its first; for each list its queue, as JSON.
-# Returns (the position of a list, its items from the end that is taken from, the oldest first) for each list with any,
-# and as the last (0, the positions of what is no list).
-# What it leaves in unacked is kombu's: the item as it was, its exchange (none) and routing key (the queue).
+# KEYS: unacked, its index, the owners, then lists to claim from.
+# ARGV: how many; the owner; the prefix of its tags; the number before its first; for each list its queue, as JSON.
+# Returns (the position of a list, its items from the end that is claimed from, the oldest first) for each list with
+# any, and as the last (0, the positions of keys that are not lists).
+# Its entries in unacked have kombu's format: the item as it was, its exchange (none) and routing key (the queue).
 CLAIM = Script("""
 redis.call('HDEL', KEYS[1], '')
 redis.call('ZREM', KEYS[2], '')
@@ -98,9 +97,9 @@ return found
 
 # KEYS: unacked, its index, the owners, then a list for each claim.
 # ARGV: the end of the lists, LPUSH or RPUSH; an owner that must be dead, or ''; seconds after which one is; then for
-# each claim its tag, the item, and the SHA-1 of what was read of the claim, or '' if nobody can have divided it since.
-# Returns how many claims it ended, and the tags of those that are no longer what was read; what somebody else has ended
-# is neither.
+# each claim its tag, the item, and the SHA-1 of the claim as it was read, or '' if it cannot have been divided since.
+# Returns how many claims it ended, and the tags of those that have changed since they were read; a claim that another
+# worker has ended is in neither.
 RESTORE = Script("""
 redis.call('HDEL', KEYS[1], '')
 if ARGV[2] ~= '' then
@@ -126,9 +125,9 @@ end
 return found
 """)
 
-# KEYS: unacked, its index, where items are set aside, how many ever were.
-# ARGV: the claim's tag, what to keep of it, how many to keep.
-# Returns how many ever were, or 0 if somebody else has ended the claim.
+# KEYS: unacked, its index, the quarantine list, the count of all items that were ever in it.
+# ARGV: the claim's tag, the entry to keep, how many entries to keep.
+# Returns that count, or 0 if another worker has ended the claim.
 QUARANTINE = Script("""
 redis.call('ZREM', KEYS[2], ARGV[1])
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
@@ -144,7 +143,7 @@ return count
 """)
 
 # KEYS: the owners, unacked's index. ARGV: the owner, or '' for none that holds anything; seconds after which one is
-# dead; then tags of claims that are still held: their scores become now, so that no visibility timeout finds them.
+# dead; then tags of claims that are in flight: their scores become now, so that no visibility timeout finds them.
 # Returns owners that are dead.
 HEARTBEAT = Script("""
 redis.call('ZREM', KEYS[1], '')
@@ -154,14 +153,14 @@ for i = 3, #ARGV do redis.call('ZADD', KEYS[2], 'XX', now, ARGV[i]) end
 return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2], 'LIMIT', 0, 10)
 """)
 
-# KEYS: the owners. ARGV: one that has nothing left, seconds after which one is dead.
+# KEYS: the owners. ARGV: one without claims, seconds after which one is dead.
 FORGET = Script("""
 local beat = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not beat or tonumber(beat) > redis.call('TIME')[1] - ARGV[2] then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])
 """)
 
-# KEYS: a key, what to call it if it is of another type, for so many milliseconds. ARGV: the type it must have; those.
+# KEYS: a key, its new name if it is of another type, for so many milliseconds. ARGV: the type it must have; those.
 QUARANTINE_KEY = Script("""
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'none' or kind == ARGV[1] then return 0 end

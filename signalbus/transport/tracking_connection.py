@@ -1,8 +1,8 @@
 """The tracking connection of a consumer: it sends acknowledgements and claims in one packet, and hears of new messages.
 
-Redis is asked to track the keys that a claim reads. A claim that finds nothing has read them all, so the next change of
-any is told over the same connection (client-side caching, Redis 6): no blocking command, whatever the number of queues
-and priorities, nothing is popped to look at it, and an idle worker asks for nothing.
+Redis tracks the keys that a claim reads. A claim that finds no message has read them all, so Redis announces the next
+change of any of them over the same connection (client-side caching, Redis 6). That needs no blocking command, for any
+number of queues and priorities; no message is popped to look at it, and an idle worker sends no commands.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class TrackingConnection:
     """
 
     def __init__(self, channel: Any) -> None:
-        self.has_news: bool = True  # something may be there that nobody has looked at
+        self.has_news: bool = True  # a queue may have messages that no claim has looked for
         self._expected = 0
         self._sent_at = 0.0
         self._connection = compat.open_tracking_connection(channel, self._on_change)
         try:
-            # NOLOOP: what a claim itself takes is no news.
+            # NOLOOP: changes by a claim itself are not announced.
             self._connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP")
             self._connection.read_response()
         except BaseException:
@@ -62,11 +62,11 @@ class TrackingConnection:
         return self._expected > 0
 
     def is_overdue(self) -> bool:
-        """Whether they are awaited for too long."""
+        """Return whether replies are awaited for too long."""
         return self.is_busy and time.monotonic() - self._sent_at > OVERDUE
 
     def is_idle_for(self, seconds: float) -> bool:
-        """Whether nothing was sent for so long."""
+        """Return whether no command was sent for so long."""
         return time.monotonic() - self._sent_at > seconds
 
     def send(self, commands: Sequence[tuple[Any, ...]]) -> None:
@@ -76,7 +76,7 @@ class TrackingConnection:
         self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
 
     def receive(self) -> list[Any]:
-        """Read the replies to what was sent, an error of one command in its place; and any news."""
+        """Read the replies to the last packet, an error of one command in its place, and any push notices."""
         self._reject_closed()
         count, self._expected = self._expected, 0
         found = compat.replies(self._connection, count)
@@ -89,7 +89,7 @@ class TrackingConnection:
         return self.receive()[0]
 
     def name_itself(self, queues: Iterable[str]) -> None:
-        """Tell Redis which queues are consumed here, where people find it: in its list of clients.
+        """Name this connection in Redis's list of clients after the queues that are consumed here.
 
         Args:
             queues: their names, with the global prefix.
@@ -100,14 +100,14 @@ class TrackingConnection:
             logger.debug("signalbus could not name its connection to Redis: %s", error)
 
     def _reject_closed(self) -> None:
-        """Raise what makes kombu reconnect; redis-py would quietly open another connection, which tracks nothing."""
+        """Raise the error that makes kombu reconnect; redis-py would silently open another one without tracking."""
         if self.fileno is None:
             raise RedisConnectionError("the connection to Redis is closed")
 
     def close(self, *, forget: bool = False) -> None:
-        """Close it; harmless if it is closed.
+        """Close the connection, unless it is closed.
 
         Args:
-            forget: a claim was sent, and not answered. It must not come about once it is taken for lost.
+            forget: whether a claim was sent and not answered; Redis must not run it after it is taken for lost.
         """
         compat.close(self._connection, forget=forget)

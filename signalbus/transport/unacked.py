@@ -1,4 +1,4 @@
-"""What is claimed, as it stands in Redis: given back, set aside, kept alive."""
+"""Change claims in Redis: acknowledge, requeue, reclaim and quarantine them, and send heartbeats (decision 0031)."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ logger: logging.Logger = logging.getLogger("signalbus")
 LEASE = 6  # seconds of silence after which an owner is dead; it sends a heartbeat every HEARTBEAT_INTERVAL of them
 HEARTBEAT_INTERVAL = 3.0
 CHUNK = 100  # claims in one command
-MOST_QUARANTINED = 100  # items that are set aside; of older ones only the number is kept
+MOST_QUARANTINED = 100  # items in quarantine; of older ones only the number is kept
 MOST_QUARANTINED_BYTES = 10_000  # of each
-QUARANTINE_LIST = "signalbus.set_aside"  # the list of them
+QUARANTINE_LIST = "signalbus.set_aside"  # the list of items in quarantine
 QUARANTINE_COUNT = "signalbus.set_aside.count"
 MAX_DIGITS = 20
-MOVED_MS = 24 * 3600 * 1000  # how long a key of a wrong type is kept beside its place
+MOVED_MS = 24 * 3600 * 1000  # how long a key of a wrong type is kept under its new name
 
 
 class Unacked:
-    """The claims of all, in the keys of one virtual host.
+    """The claims of all workers, in the keys of one virtual host.
 
     Args:
         channel: whose keys and pool these are; its own methods look queues up.
@@ -62,8 +62,8 @@ class Unacked:
 
     @contextmanager
     def connection(self) -> Iterator[Any]:
-        """Lend a connection for commands whose keys are as they stand in Redis."""
-        if not self._channel.closed:  # then it has none, and what still runs is told of over its last one
+        """Lend a connection for commands with full keys, to which no prefix is added."""
+        if not self._channel.closed:  # then it has no pool, and its last one is used for messages that still run
             self._pool = self._channel.pool
         pool = self._pool
         connection = pool.get_connection()
@@ -88,7 +88,7 @@ class Unacked:
             return script.run(connection, keys, *arguments)
 
     def acknowledge(self, owner: Owner) -> None:
-        """Tell Redis now what an owner has done; from any thread: those of a pool do so while the worker stops, and the
+        """Acknowledge an owner's messages now; from any thread: those of a pool do so while the worker stops, and the
         heartbeat's when the channel has closed.
         """
         while some := owner.take_acknowledged(CHUNK * 10):
@@ -101,14 +101,14 @@ class Unacked:
             owner.heard(some)
 
     def list_of(self, claimed: Claimed) -> str:
-        """Return the list that a claim was taken from."""
+        """Return the list that a claim was made from."""
         return claimed.key or prefixed(self._channel, claimed.queue)
 
     def unclaim(self, claimed: Sequence[Claimed]) -> None:
-        """Give back what nobody has begun, as it was and where it was, in one step; the oldest is taken next.
+        """Undo claims that were not begun: requeue them unchanged in one step, the oldest to be claimed next.
 
         Args:
-            claimed: in the order in which it was claimed.
+            claimed: in the order in which they were claimed.
         """
         keys = [self.list_of(each) for each in claimed]
         items = [(each.tag, each.raw, "") for each in claimed]
@@ -124,7 +124,7 @@ class Unacked:
             self._requeue("RPUSH", pairs)
 
     def restore(self, tags: Sequence[Tag], *, leftmost: bool = False, begun: bool = True) -> list[Tag]:
-        """Give claims back whose items are only in Redis; what cannot be read is set aside.
+        """Requeue claims whose items are only in Redis; quarantine those that cannot be read.
 
         Args:
             tags: of claims, the oldest first.
@@ -144,7 +144,7 @@ class Unacked:
     def _restore_chunk(
         self, tags: Sequence[Tag], end: str, over_exchanges: list[Tag], *, dead: str = "", begun: bool = True
     ) -> int:
-        """Read claims and give them back; those that were divided in between are read again."""
+        """Read claims and requeue them; read those again that were divided in between."""
         count = 0
         while tags:
             restored, tags = self._restore(end, self._readable(tags, over_exchanges, begun=begun), dead)
@@ -152,7 +152,7 @@ class Unacked:
         return count
 
     def _readable(self, tags: Sequence[Tag], over_exchanges: list[Tag], *, begun: bool = True) -> list[Pair]:
-        """Read claims, and return where each goes back to; set aside what cannot be read."""
+        """Read claims, and return the list that each belongs in; quarantine those that cannot be read."""
         pairs: list[Pair] = []
         for tag, entry in zip(tags, self.command("HMGET", self.claims, *tags), strict=True):
             if entry is None:
@@ -172,11 +172,11 @@ class Unacked:
         return pairs
 
     def _requeue(self, end: str, pairs: Sequence[Pair], dead: str = "") -> tuple[int, list[Tag]]:
-        """Put items into their lists and end their claims, in one step.
+        """Push items to their lists and end their claims, in one step.
 
         Returns:
-            How many, and the tags of claims that are no longer what was read; those that somebody else has ended are
-            neither.
+            How many, and the tags of claims that have changed since they were read; a claim that another worker has
+            ended is in neither.
         """
         if not pairs:
             return 0, []
@@ -186,7 +186,7 @@ class Unacked:
         return count, changed
 
     def _restore(self, end: str, pairs: Sequence[Pair], dead: str = "") -> tuple[int, list[Tag]]:
-        """Put items back where they say that they belong; who knows who wrote that."""
+        """Requeue items to the lists that they name; quarantine those that name none: anybody may have written them."""
         try:
             return self._requeue(end, pairs, dead)
         except ResponseError as error:
@@ -201,13 +201,13 @@ class Unacked:
             return 0, []
 
     def quarantine(self, tag: Tag, item: bytes | str, place: str, error: BaseException) -> None:
-        """Keep what is no message where people find it, and where it harms nobody.
+        """Quarantine an item that is not a message: keep it in a list of its own for people to look at.
 
         Args:
             tag: of its claim.
-            item: as it stood there.
-            place: where it came from, for people.
-            error: what is wrong with it.
+            item: as it was in Redis.
+            place: the key or queue that it came from, for people.
+            error: why it is not a message.
         """
         shown = repr(item[:MOST_QUARANTINED_BYTES])
         entry = json.dumps({"place": place, "error": reprlib.repr(error), "bytes": len(item), "item": shown})
@@ -221,25 +221,25 @@ class Unacked:
             )  # fmt: skip
 
     def quarantine_key(self, key: str, kind: str) -> None:
-        """Make room for a key where somebody has put one of another type; it is kept beside it for a day.
+        """Rename a key of a wrong type that has the name of one of ours; keep it for a day under its new name.
 
         Args:
-            key: as it stands in Redis.
+            key: as it is in Redis.
             kind: the type that it must have.
         """
         if self.run(scripts.QUARANTINE_KEY, (key, f"{key}.set_aside"), kind, MOVED_MS):
             logger.error("signalbus has moved the key %r, which was no %s, to %r.", key, kind, f"{key}.set_aside")
 
     def repair_keys(self) -> None:
-        """Make room for the keys of all claims."""
+        """Quarantine keys of a wrong type that have the names of the keys of claims."""
         for key, kind in ((self.claims, "hash"), (self.index, "zset"), (self.owners, "zset")):
             self.quarantine_key(key, kind)
 
     def send_heartbeat(self, owner: str, tags: Iterable[str]) -> list[str]:
-        """Say that an owner lives and what it still holds.
+        """Send the heartbeat of an owner, which also renews its claims.
 
         Args:
-            owner: its id; empty for nobody.
+            owner: its id; empty for none.
             tags: of claims that no visibility timeout is to find.
 
         Returns:
@@ -251,23 +251,23 @@ class Unacked:
         for start in range(0, max(len(tags), 1), CHUNK * 10):
             dead = self.run(scripts.HEARTBEAT, keys, owner, LEASE, *tags[start : start + CHUNK * 10])
         strange = [name for name in dead if not name.isascii()]
-        if strange:  # no worker is called so, and those who are would never have their turn
+        if strange:  # no worker has such an id, and they would keep dead owners from being found
             self.command("ZREM", self.owners, *strange)
         return [bytes_to_str(name) for name in dead if name.isascii()]
 
     def first_owner(self) -> str | None:
-        """Return who has not been heard of for longest, of those who hold anything, or did when they died."""
+        """Return the owner with the oldest heartbeat, of those that have claims or died with some."""
         found = self.command("ZRANGE", self.owners, 0, 0)
         return bytes_to_str(found[0]) if found else None
 
     def older_than(self, seconds: float) -> list[bytes]:
-        """Return the tags of claims, anybody's, that are older than so many seconds, the oldest first."""
+        """Return the tags of claims of any worker that are older than so many seconds, the oldest first."""
         now, _ = self.command("TIME")
         found: list[bytes] = self.command("ZRANGEBYSCORE", self.index, "-inf", int(now) - seconds)
         return found
 
     def of_others(self, tags: Sequence[Tag], queues: Collection[str]) -> set[Tag]:
-        """Return those of some claims that came from other queues.
+        """Return the claims among these that came from other queues.
 
         Args:
             tags: of claims, not too many.
@@ -280,14 +280,14 @@ class Unacked:
                 if entry is not None and queues_of(self._channel, exchange, key).isdisjoint(queues):
                     found.add(tag)
             except MALFORMED:
-                continue  # whoever sees it first sets it aside
+                continue  # the worker that reads it first quarantines it
         return found
 
     def reclaim(self, owner: str) -> int:
-        """Give back what a dead owner held; nothing, if it has claimed again in the meantime.
+        """Reclaim the messages of a dead owner; none, if it has claimed again in the meantime.
 
         Returns:
-            How many claims that were.
+            The number of its claims.
         """
         tags = sorted(self._tags_of(owner), key=_number)
         taken = 0
@@ -297,7 +297,7 @@ class Unacked:
         return taken
 
     def forget(self, owner: str) -> None:
-        """Let the name of an owner go that holds nothing, and has not been heard of for long."""
+        """Remove the id of an owner that has no claims and no recent heartbeat."""
         self.run(scripts.FORGET, (self.owners,), owner, LEASE)
 
     def _tags_of(self, owner: str) -> set[bytes]:
@@ -313,12 +313,12 @@ class Unacked:
 
 
 def _sha1(entry: bytes | str) -> str:
-    """Return what a script compares a claim with."""
+    """Return the hash by which a script notices that a claim has changed."""
     return hashlib.sha1(entry if isinstance(entry, bytes) else entry.encode()).hexdigest()  # noqa: S324 - no secret
 
 
 def _literal(text: str) -> str:
-    """Return a pattern that matches a text alone: whoever can write to Redis can name an owner."""
+    """Return a pattern that matches only this text: anybody who can write to Redis can choose an owner's id."""
     return "".join(f"\\{sign}" if sign in "*?[]^-\\" else sign for sign in text)
 
 
