@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from signalbus.registration.registry import Receiver
-    from signalbus.sending.deduplication import Keeping, Once
+    from signalbus.sending.deduplication import Deduplication, Keeping
     from signalbus.wire.message import Heading, Message
 
     OrderedBy = str | Callable[[Mapping[str, Any]], Any]
@@ -121,7 +121,7 @@ class Envelope:
         routes: the recipients by queue; ``{None: None}`` for an open signal.
         snapshots: whether a recipient wants field values where a row is gone.
         due: when it is to be published; None: after the commit.
-        once: the signal's rule of deduplication.
+        deduplication: the signal's rule of deduplication.
         context: the carried context of this send.
     """
 
@@ -132,7 +132,7 @@ class Envelope:
     routes: Mapping[str | None, tuple[str, ...] | None]
     snapshots: bool = False
     due: timedelta | datetime | None = None
-    once: Once | None = None
+    deduplication: Deduplication | None = None
     context: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 

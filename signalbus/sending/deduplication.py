@@ -22,7 +22,7 @@ BURSTS = 10  # of the pauses that end a burst, and it has lasted long enough if 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Once:
+class Deduplication:
     """The rule by which a waiting message of a signal stands for equal ones.
 
     Args:
@@ -92,16 +92,18 @@ class Keeping:
 
     Args:
         due: when to publish it, from the database's now or at a time; None: at once.
-        once: its signal's rule of deduplication.
+        deduplication: its signal's rule of deduplication.
         key: the key that equal messages share.
     """
 
     due: timedelta | datetime | None = None
-    once: Once | None = None
+    deduplication: Deduplication | None = None
     key: UUID | None = None
 
 
-def once_from(unique: object, debounce: object, max_wait: object, *, durable: bool, ordered_by: object) -> Once | None:
+def deduplication_from(
+    unique: object, debounce: object, max_wait: object, *, durable: bool, ordered_by: object
+) -> Deduplication | None:
     """Return the rule of deduplication that a signal's options declare.
 
     Args:
@@ -132,7 +134,7 @@ def once_from(unique: object, debounce: object, max_wait: object, *, durable: bo
     if debounce is None:
         if max_wait is not None:
             raise ConfigurationError("max_wait= ends the burst that debounce= waits out: give debounce= as well.")
-        return Once(unique=unique)
+        return Deduplication(unique=unique)
     if ordered_by is not None:
         raise ConfigurationError(
             "debounce= and ordered_by= do not go together: what waits for a burst's end would hold back all that comes "
@@ -144,7 +146,7 @@ def once_from(unique: object, debounce: object, max_wait: object, *, durable: bo
         raise ConfigurationError(
             f"max_wait={max_wait!r} is less than debounce={debounce!r}: no burst would be waited out."
         )
-    return Once(unique=unique, debounce=pause, max_wait=longest)
+    return Deduplication(unique=unique, debounce=pause, max_wait=longest)
 
 
 def _seconds(name: str, value: object) -> float:

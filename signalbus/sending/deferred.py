@@ -40,13 +40,15 @@ def _record(message: UUID, parts: Sequence[Outgoing]) -> tuple[UUID | None, bool
     alias = ledger.using()
     keeping = parts[0].keeping
     assert keeping is not None  # noqa: S101 - the caller sorted them
-    key, once, due = keeping.key, keeping.once, keeping.due
-    if key is None or once is None:
+    key, deduplication, due = keeping.key, keeping.deduplication, keeping.due
+    if key is None or deduplication is None:
         ledger.record(parts, due=due, using=alias)
-    elif once.debounce is None:
+    elif deduplication.debounce is None:
         standing = ledger.record_unless_one_waits(key, message, parts, due=due, using=alias)
         return standing, due is not None
     else:
-        ledger.record_last_of_burst(key, message, parts, pause=once.debounce, longest=once.max_wait, using=alias)
+        ledger.record_last_of_burst(
+            key, message, parts, pause=deduplication.debounce, longest=deduplication.max_wait, using=alias
+        )
         return None, True
     return None, due is not None

@@ -213,7 +213,7 @@ def envelope_of(signal: Signal, receivers: Sequence[Receiver], due: timedelta | 
         routes={None: None} if signal.open else route(receivers),
         snapshots=any(receiver.policy.on_missing == "snapshot" for receiver in receivers),
         due=due,
-        once=signal.once,
+        deduplication=signal.deduplication,
     )
 
 

@@ -158,7 +158,9 @@ class Plan:
         envelope = self.envelope
         key, sent_at = stamp()
         subject = subject_of(payload) if envelope.durable else ""
-        keeping = None if envelope.due is None and envelope.once is None else self._keeping(sender, payload, context)
+        keeping = (
+            None if envelope.due is None and envelope.deduplication is None else self._keeping(sender, payload, context)
+        )
         order = None
         if envelope.ordered_by is not None:
             order = ordering_key_of(envelope.ordered_by, payload)
@@ -170,11 +172,15 @@ class Plan:
 
     def _keeping(self, sender: Any, payload: Mapping[str, Any], context: Mapping[str, Any]) -> Keeping | None:
         envelope = self.envelope
-        once = envelope.once
-        key = None if once is None else once.key(envelope.signal, sender, payload, envelope.routes, context)
+        deduplication = envelope.deduplication
+        key = (
+            None
+            if deduplication is None
+            else deduplication.key(envelope.signal, sender, payload, envelope.routes, context)
+        )
         if key is None:
             return None if envelope.due is None else Keeping(due=envelope.due)
-        return Keeping(due=envelope.due, once=once, key=key)
+        return Keeping(due=envelope.due, deduplication=deduplication, key=key)
 
 
 class Plans:
@@ -207,12 +213,22 @@ class Plans:
         if not self._roster.entries or signal.someone_died or event_loop_guard.is_running():
             return None
         # All that a plan depends on but the ledger: it is valid for this state only.
-        said = (signal.durable, signal.open, signal.ordered_by, signal.once)  # somebody may say otherwise later
+        said = (
+            signal.durable,
+            signal.open,
+            signal.ordered_by,
+            signal.deduplication,
+        )  # somebody may say otherwise later
         state = (signal.receivers, len(signal.receivers), self._roster.changes, registry.size, said)
         known = self._of_none if sender is None else self._by_class.get(sender)
         if known is not None and known[0] == state and known[1].envelope.ledger == outbox().ledger.using():
             return known[1]
-        if not (sender is None or isinstance(sender, type)) or signal.open or signal.once or not signal.as_given:
+        if (
+            not (sender is None or isinstance(sender, type))
+            or signal.open
+            or signal.deduplication
+            or not signal.as_given
+        ):
             return None
         travelling, sync, asynchronous = signal.split(sender)
         if not travelling or sync or asynchronous or signal.conflicts:

@@ -14,7 +14,7 @@ from signalbus.exceptions import ConfigurationError, DueError
 from signalbus.sending.draft import Sent, unheard
 
 if TYPE_CHECKING:
-    from signalbus.sending.deduplication import Once
+    from signalbus.sending.deduplication import Deduplication
     from signalbus.sending.draft import Draft
 
 FURTHEST = timedelta(days=3650)  # as far as the ledger counts from now
@@ -27,7 +27,7 @@ class Later:
     receivers: list[Any]
     open: bool
     ordered_by: Any
-    once: Once | None
+    deduplication: Deduplication | None
 
     def _draft(self, sender: Any, *, robust: bool = False, due: timedelta | datetime | None = None) -> Draft | None:
         raise NotImplementedError
@@ -73,7 +73,7 @@ class Later:
                 f"{self!r} is ordered by the commits of its senders, and what is due later would hold back all that is "
                 "sent after it: send_later() with a signal that has no ordered_by=, whose receiver sends this one."
             )
-        if self.once is not None and self.once.debounce is not None:
+        if self.deduplication is not None and self.deduplication.debounce is not None:
             raise ConfigurationError(
                 f"debounce= says when {self!r} is published: send() it, or send_later() a signal without debounce=."
             )

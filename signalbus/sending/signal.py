@@ -29,7 +29,7 @@ from signalbus.core.near_miss import (
 )
 from signalbus.exceptions import ConfigurationError
 from signalbus.registration.policy import CONNECT_OPTIONS, policy_from, shows_options
-from signalbus.sending.deduplication import once_from
+from signalbus.sending.deduplication import deduplication_from
 from signalbus.sending.draft import Draft, Sent, ids_of, unheard
 from signalbus.sending.plan import Plans
 from signalbus.sending.scheduling import Later
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from signalbus.registration.policy import ConnectOptions, Policy
     from signalbus.registration.registry import Conflict, Receiver
     from signalbus.sending.addressing import Envelope, OrderedBy, Outgoing
-    from signalbus.sending.deduplication import Once, Unique
+    from signalbus.sending.deduplication import Deduplication, Unique
 
 # What Signal() says of options that it does not take: those of a receiver belong where one is connected.
 _ALIASES = {**dict.fromkeys({*CONNECT_OPTIONS} - {*SIGNAL_OPTIONS}, AT_RECEIVER), **SIGNAL_ALIASES}
@@ -99,7 +99,9 @@ class Signal(Named, Later, HookedSignal):
         self.open = open
         reject_unordered(ordered_by, durable=durable, is_open=open)
         self.ordered_by = ordered_by
-        self.once: Once | None = once_from(unique, debounce, max_wait, durable=durable, ordered_by=ordered_by)
+        self.deduplication: Deduplication | None = deduplication_from(
+            unique, debounce, max_wait, durable=durable, ordered_by=ordered_by
+        )
         if use_caching:
             self.sender_receivers_cache: Any = SenderCache()
         self.refusals: Refusals = Refusals()

@@ -9,7 +9,7 @@ import pytest
 
 from signalbus import Signal
 from signalbus.exceptions import ConfigurationError
-from signalbus.sending.deduplication import Once
+from signalbus.sending.deduplication import Deduplication
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def test_max_wait_has_a_default():
     """A burst ends after ten times ``debounce``."""
     signal = Signal("tests.debounced", debounce=timedelta(seconds=3))
 
-    assert signal.once == Once(debounce=3.0, max_wait=30.0)
+    assert signal.deduplication == Deduplication(debounce=3.0, max_wait=30.0)
 
 
 def test_a_signal_without_these_options_has_no_deduplication():
     """Then a send has nothing to check."""
-    assert Signal("tests.plain").once is None
+    assert Signal("tests.plain").deduplication is None
