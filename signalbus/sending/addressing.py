@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from signalbus.registration.registry import Receiver
-    from signalbus.sending.deduplication import Deduplication, Keeping
+    from signalbus.sending.deduplication import Deduplication, RecordingRule
     from signalbus.wire.message import Heading, Message
 
     OrderedBy = str | Callable[[Mapping[str, Any]], Any]
@@ -55,7 +55,7 @@ class Outgoing:
         body: the message's text, not signed yet.
         subject: label and key of its ``instance``.
         ordering_key: its ordering key, if its signal is ordered.
-        keeping: the rule for its rows, if it is not simply published after the commit.
+        rule: the rule for its rows, if it is not simply published after the commit.
     """
 
     route: Route
@@ -63,7 +63,7 @@ class Outgoing:
     body: str
     subject: str = ""
     ordering_key: str | None = None
-    keeping: Keeping | None = None
+    rule: RecordingRule | None = None
 
     @property
     def id(self) -> UUID:

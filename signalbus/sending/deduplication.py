@@ -87,7 +87,7 @@ def _in_order(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keeping:
+class RecordingRule:
     """The rule for the rows of a message that is not simply published after the commit.
 
     Args:

@@ -38,9 +38,9 @@ def record(items: Iterable[Outgoing]) -> tuple[list[Outgoing], dict[UUID, UUID]]
 def _record(message: UUID, parts: Sequence[Outgoing]) -> tuple[UUID | None, bool]:
     """Record a message; return the waiting message that stands for it, and whether it waits until it is due."""
     alias = ledger.using()
-    keeping = parts[0].keeping
-    assert keeping is not None  # noqa: S101 - the caller sorted them
-    key, deduplication, due = keeping.key, keeping.deduplication, keeping.due
+    rule = parts[0].rule
+    assert rule is not None  # noqa: S101 - the caller sorted them
+    key, deduplication, due = rule.key, rule.deduplication, rule.due
     if key is None or deduplication is None:
         ledger.record(parts, due=due, using=alias)
     elif deduplication.debounce is None:

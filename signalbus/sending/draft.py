@@ -187,7 +187,7 @@ class Draft:
         ids = self.publish()
         if ids:
             (id_,), (parts,) = ids, self._messages
-            recorded = any(part.route.recorded or part.keeping is not None for part in parts)
+            recorded = any(part.route.recorded or part.rule is not None for part in parts)
             return sent.with_message(id_, [part.route for part in parts], recorded=recorded)
         functions = [receiver.function() for receiver in self._receivers]
         sent += [(function, self._error) for function in functions if function is not None]

@@ -104,7 +104,7 @@ def _needed(outgoing: Sequence[Outgoing], instead: Mapping[UUID, UUID]) -> Seque
 def _record(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapping[UUID, UUID]]:
     """Record messages with rows; return those to publish, and for each duplicate the message that stands for it."""
     for item in outgoing:
-        if item.route.recorded or item.keeping is not None:
+        if item.route.recorded or item.rule is not None:
             break
     else:
         return outgoing, NOBODY
@@ -121,8 +121,8 @@ def _record(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapping[U
 
 def _record_rows(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapping[UUID, UUID]]:
     instead: Mapping[UUID, UUID] = NOBODY
-    by_rule = [item for item in outgoing if item.keeping is not None]
-    plain = outgoing if not by_rule else [item for item in outgoing if item.keeping is None]
+    by_rule = [item for item in outgoing if item.rule is not None]
+    plain = outgoing if not by_rule else [item for item in outgoing if item.rule is None]
     durable = [item for item in plain if item.route.recorded]
     if durable:
         ledger.record(durable, using=durable[0].route.ledger)

@@ -11,7 +11,7 @@ from signalbus.context import current
 from signalbus.registration.registry import registry
 from signalbus.sending import event_loop_guard
 from signalbus.sending.addressing import Outgoing, Route, lineage_of, ordering_key_of, subject_of
-from signalbus.sending.deduplication import Keeping
+from signalbus.sending.deduplication import RecordingRule
 from signalbus.sending.draft import Sent, envelope_of, outbox, refuse_reserved
 from signalbus.wire import codec
 from signalbus.wire.message import CONTEXT_VERSION, VERSION, Heading, lineage, stamp, surroundings
@@ -158,19 +158,19 @@ class Plan:
         envelope = self.envelope
         key, sent_at = stamp()
         subject = subject_of(payload) if envelope.durable else ""
-        keeping = (
-            None if envelope.due is None and envelope.deduplication is None else self._keeping(sender, payload, context)
+        rule = (
+            None if envelope.due is None and envelope.deduplication is None else self._rule_of(sender, payload, context)
         )
         order = None
         if envelope.ordered_by is not None:
             order = ordering_key_of(envelope.ordered_by, payload)
             more += lineage(ordering_key=order)
         return [
-            Outgoing(route, key, route.heading.body(key, sent_at, text, version, more), subject, order, keeping)
+            Outgoing(route, key, route.heading.body(key, sent_at, text, version, more), subject, order, rule)
             for route in self._routes
         ]
 
-    def _keeping(self, sender: Any, payload: Mapping[str, Any], context: Mapping[str, Any]) -> Keeping | None:
+    def _rule_of(self, sender: Any, payload: Mapping[str, Any], context: Mapping[str, Any]) -> RecordingRule | None:
         envelope = self.envelope
         deduplication = envelope.deduplication
         key = (
@@ -179,8 +179,8 @@ class Plan:
             else deduplication.key(envelope.signal, sender, payload, envelope.routes, context)
         )
         if key is None:
-            return None if envelope.due is None else Keeping(due=envelope.due)
-        return Keeping(due=envelope.due, deduplication=deduplication, key=key)
+            return None if envelope.due is None else RecordingRule(due=envelope.due)
+        return RecordingRule(due=envelope.due, deduplication=deduplication, key=key)
 
 
 class Plans:

@@ -22,7 +22,7 @@ def is_sending_heard() -> bool:
 def tell_sent(outgoing: Sequence[Outgoing]) -> None:
     """Emit ``sent`` for each message, and ``recorded`` for those with rows, after the sender's commit."""
     tell_each("sent", outgoing)
-    tell_each("recorded", [item for item in outgoing if item.route.recorded or item.keeping is not None])
+    tell_each("recorded", [item for item in outgoing if item.route.recorded or item.rule is not None])
 
 
 def tell_each(kind: Kind, outgoing: Iterable[Outgoing], error: BaseException | None = None) -> None:
