@@ -161,17 +161,17 @@ class Outage:
         self._lock = threading.Lock()
         self._since: float | None = None
         self._again_at = 0.0
-        self._kept = 0
+        self._unpublished = 0
 
     @property
     def is_fresh(self) -> bool:
         """Whether the broker failed a moment ago: each try may last for the whole timeout, while the caller waits."""
         return self._since is not None and time.monotonic() < self._again_at
 
-    def goes_on(self, kept: int, error: publisher.PublishError | None) -> None:
+    def goes_on(self, count: int, error: publisher.PublishError | None) -> None:
         """Count messages that were not published, and note the error, if the broker was tried."""
         with self._lock:
-            self._kept += kept
+            self._unpublished += count
             if error is None:
                 return
             self._again_at = time.monotonic() + MOMENT
@@ -187,9 +187,9 @@ class Outage:
             if self._since is not None:
                 lasted = time.monotonic() - self._since
                 logger.warning(
-                    "signalbus: the broker is back after %.1f s; %d message(s) were kept", lasted, self._kept
+                    "signalbus: the broker is back after %.1f s; %d message(s) were kept", lasted, self._unpublished
                 )
-            self._since, self._kept = None, 0
+            self._since, self._unpublished = None, 0
 
 
 outage: Outage = Outage()
@@ -225,7 +225,7 @@ def publish(outgoing: Sequence[Outgoing], *, robust: bool = True) -> None:
             tell_each("published", items)
     if unsent:
         outage.goes_on(len(unsent), failure)
-        _keep(unsent, failure, robust=robust)
+        _record_unpublished(unsent, failure, robust=robust)
 
 
 def _by_queue(outgoing: Sequence[Outgoing]) -> Mapping[str | None, Sequence[Outgoing]]:
@@ -237,10 +237,10 @@ def _by_queue(outgoing: Sequence[Outgoing]) -> Mapping[str | None, Sequence[Outg
     return by_queue
 
 
-def _keep(items: Sequence[Outgoing], error: publisher.PublishError | None, *, robust: bool) -> None:
+def _record_unpublished(items: Sequence[Outgoing], error: publisher.PublishError | None, *, robust: bool) -> None:
     reason = "the broker is away" if error is None else str(error)
     try:
-        ledger.keep_unpublished([(item.message, item.queue) for item in items], reason, error)
+        ledger.record_unpublished([(item.message, item.queue) for item in items], reason, error)
     except Exception:  # whatever it is: what was committed, and has nowhere to go, must be named
         ids = ", ".join(str(item.id) for item in items if not item.route.recorded)
         if not ids:  # the rows are there, and the sweeper will find that they were never published

@@ -202,7 +202,7 @@ def test_without_broker_and_ledger_a_send_raises_the_ledgers_error(bus: Bus, sig
     def away(*args):
         raise DatabaseError("away")
 
-    monkeypatch.setattr(ledger, "keep_unpublished", away)
+    monkeypatch.setattr(ledger, "record_unpublished", away)
     with broker(NOBODY):
         with pytest.raises(DatabaseError):
             signal.send(None, number=1)

@@ -474,7 +474,7 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "accounts.repair": is_repaired,
     "deliveries.expand": is_open,
     "deliveries.give_back": does_not_begin,
-    "deliveries.keep_unpublished": has_no_broker,
+    "deliveries.record_unpublished": has_no_broker,
     "deliveries.release": is_redelivered_in_a_batch,
     "deliveries.return_due": has_no_broker,
     "deliveries.Settlement.fields": fails_until_it_is_dead,
@@ -495,7 +495,7 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "ownership.take_back": loses_its_shared_commit,
     "turns.hold_back": waits_for_its_turn,
     "turns.wake": waits_for_its_turn,
-    "unsendable.keep_unsendable": cannot_be_sent,
+    "unsendable.record_unsendable": cannot_be_sent,
 }
 # These write it in fewer statements while nobody listens; else the function beside it does, which reads the rows.
 WHILE_UNHEARD = {"due_later._holding": "due_later.hold", "stand_ins._replacing": "due_later.discard_held"}

@@ -226,7 +226,7 @@ def test_statements_that_change_rows_skip_running_ones(database_url: str, state:
         with connections[DEFAULT].cursor() as cursor:
             cursor.execute("SET lock_timeout = '1s'")
         sweeps.return_due([delivery], 1.0)
-        attempts.keep_unpublished([(replace(part.message, recorded=True), None)], "away")
+        attempts.record_unpublished([(replace(part.message, recorded=True), None)], "away")
         return [
             operations.retry([delivery]),
             operations.retry(None),

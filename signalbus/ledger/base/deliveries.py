@@ -95,7 +95,7 @@ def new_delivery(message: UUID, receiver: str, queue: str | None, **fields: Any)
     )
 
 
-def keep_unpublished(
+def record_unpublished(
     items: Sequence[tuple[Message, str | None]], error: str, cause: BaseException | None = None
 ) -> None:
     """Record messages that the broker did not take as pending; the sweeper publishes them.

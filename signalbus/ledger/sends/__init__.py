@@ -1,17 +1,17 @@
 """The ledger's functions for ``send()``: messages for later, deduplicated ones, and those that could not be sent."""
 
-from signalbus.ledger.base.deliveries import keep_unpublished, using
+from signalbus.ledger.base.deliveries import record_unpublished, using
 from signalbus.ledger.base.missing_tables import reject_missing, reject_unmigrated
 from signalbus.ledger.base.recording import Part, record
 from signalbus.ledger.sends.due_later import cancel
 from signalbus.ledger.sends.stand_ins import record_last_of_burst, record_unless_one_waits
-from signalbus.ledger.sends.unsendable import keep_unsendable
+from signalbus.ledger.sends.unsendable import record_unsendable
 
 __all__ = [
     "Part",
     "cancel",
-    "keep_unpublished",
-    "keep_unsendable",
+    "record_unpublished",
+    "record_unsendable",
     "record",
     "record_last_of_burst",
     "record_unless_one_waits",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 
-def keep_unsendable(signal: str, recipients: Iterable[tuple[str, str | None]], error: str, traceback: str) -> UUID:
+def record_unsendable(signal: str, recipients: Iterable[tuple[str, str | None]], error: str, traceback: str) -> UUID:
     """Record a message that could not be encoded as dead deliveries, in the open transaction if there is one.
 
     Args:

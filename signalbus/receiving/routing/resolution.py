@@ -143,7 +143,7 @@ def _send_on(part: Message, receiver: Receiver) -> None:
     try:
         publisher.publish(receiver.queue, [to_body(part)])
     except publisher.PublishError as error:
-        ledger.keep_unpublished([(part, receiver.queue)], str(error), error)
+        ledger.record_unpublished([(part, receiver.queue)], str(error), error)
     else:
         if is_heard("published"):
             tell(Event("published", delivery_of(part, receiver.id, 0), worker=worker_name()))
