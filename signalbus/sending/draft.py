@@ -171,7 +171,9 @@ class Draft:
         from signalbus.sending import robust_failures  # noqa: PLC0415 - as the outbox
 
         name = self._signal.known_name() or self._signal.place
-        robust_failures.keep(name, [(receiver.id, receiver.queue) for receiver in self._receivers], self._error)
+        robust_failures.record_failure(
+            name, [(receiver.id, receiver.queue) for receiver in self._receivers], self._error
+        )
         return []
 
     def hand_over(self, responses: Iterable[tuple[Any, Any]]) -> Sent:

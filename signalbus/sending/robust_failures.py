@@ -23,7 +23,7 @@ logger: logging.Logger = logging.getLogger("signalbus")
 _telling: ContextVar[bool] = ContextVar("signalbus_telling_unsendable", default=False)
 
 
-def keep(signal: str, recipients: Sequence[tuple[str, str | None]], error: Exception) -> None:
+def record_failure(signal: str, recipients: Sequence[tuple[str, str | None]], error: Exception) -> None:
     """Log and record a message that could not be sent. Never raise, and never break the sender's transaction.
 
     The dead deliveries are part of the sender's transaction, as the message would have been.

@@ -102,7 +102,7 @@ def test_a_redelivered_claim_is_a_failed_attempt(bus: Bus, signal: Signal):
     signal.send(None)
     ((text,),) = bus.take()
     message = from_body(conf.signer().verify(text))
-    attempts.keep(message, ["receiver"], QUEUE)
+    attempts.record_deliveries(message, ["receiver"], QUEUE)
     sweep()
     (texts,) = bus.take()
     assert attempts.claim(only().pk, worker="w1", lease=100, using="default") == (1, 0, 0)
@@ -130,7 +130,7 @@ def test_a_redelivered_claim_without_a_transaction_is_lost_once_its_lease_is_ove
     connect(signal, lambda **kwargs: ran.append(1), "receiver", atomic=False)
     signal.send(None)
     ((text,),) = bus.take()
-    attempts.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
+    attempts.record_deliveries(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
     sweep()
     (texts,) = bus.take()
     attempts.claim(only().pk, worker="w1", lease=100, using="default")
@@ -152,7 +152,7 @@ def test_an_overdue_claim_is_a_failed_attempt(bus: Bus, signal: Signal, caplog, 
     connect(signal, lambda **kwargs: ran.append(1), "receiver", atomic=atomic, retry=retry)
     signal.send(None)
     ((text,),) = bus.take()
-    attempts.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
+    attempts.record_deliveries(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
     sweep()
     bus.take()
     attempts.claim(only().pk, worker="w1", lease=100, using="default")
@@ -293,7 +293,7 @@ def test_a_released_claim_waits_for_the_broker(bus: Bus, signal: Signal):
     connect(signal, lambda **kwargs: ran.append(1), "receiver", retry=Retry(max_attempts=1))
     signal.send(None)
     (texts,) = bus.take()
-    attempts.keep(from_body(conf.signer().verify(texts[0])), ["receiver"], QUEUE)
+    attempts.record_deliveries(from_body(conf.signer().verify(texts[0])), ["receiver"], QUEUE)
     sweep()
     (texts,) = bus.take()
     assert attempts.claim(only().pk, worker="w", lease=100, using=attempts.using()) == (1, 0, 0)
@@ -313,7 +313,7 @@ def test_two_sweepers_at_once_publish_no_row_twice(bus: Bus, signal: Signal):
     signal.send(None)
     ((text,),) = bus.take()
     message = from_body(conf.signer().verify(text))
-    attempts.keep(message, [f"receiver {number}" for number in range(400)], QUEUE)
+    attempts.record_deliveries(message, [f"receiver {number}" for number in range(400)], QUEUE)
     barrier = threading.Barrier(4)
     published: list[int] = []
 
@@ -342,7 +342,7 @@ def test_simultaneous_claims_have_one_winner(bus: Bus, signal: Signal):
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send(None)
     ((text,),) = bus.take()
-    attempts.keep(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
+    attempts.record_deliveries(from_body(conf.signer().verify(text)), ["receiver"], QUEUE)
     delivery = only().pk
     barrier = threading.Barrier(4)
     claims: list[Any] = []

@@ -14,9 +14,9 @@ from signalbus import conf
 from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.deliveries import (
     insert,
-    keep,
     new_delivery,
     receivers_of,
+    record_deliveries,
     row_of,
     shorten,
     storable,
@@ -161,7 +161,7 @@ def open_parked(delivery: Delivery, message: Message) -> None:
         message: the message that was read.
     """
     with transaction.atomic(using=using()):
-        keep(message, receivers_of(message), delivery.queue)
+        record_deliveries(message, receivers_of(message), delivery.queue)
         StoredMessage.objects.using(using()).filter(id=delivery.message_id).delete()
 
 

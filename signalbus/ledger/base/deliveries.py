@@ -131,7 +131,7 @@ def receivers_of(message: Message) -> tuple[str, ...]:
     return ("",) if message.recipients is None else message.recipients
 
 
-def keep(message: Message, receivers: Iterable[str], queue: str | None) -> None:
+def record_deliveries(message: Message, receivers: Iterable[str], queue: str | None) -> None:
     """Record deliveries that had no row until now, for the sweeper to publish.
 
     Args:

@@ -10,11 +10,11 @@ from signalbus.ledger.sends.unsendable import record_unsendable
 __all__ = [
     "Part",
     "cancel",
-    "record_unpublished",
-    "record_unsendable",
     "record",
     "record_last_of_burst",
     "record_unless_one_waits",
+    "record_unpublished",
+    "record_unsendable",
     "reject_missing",
     "reject_unmigrated",
     "using",

@@ -47,7 +47,7 @@ def deliver_message(  # noqa: PLR0913 - what the Celery message and its batch sa
         return
     if redelivered and not message.recorded:
         for recipient, receiver in known.items():
-            ledger.keep(message, [recipient], receiver.queue)
+            ledger.record_deliveries(message, [recipient], receiver.queue)
     if len(known) == 1:
         ((recipient, receiver),) = known.items()
         if redelivered or lone or not group.add(message, recipient, receiver):
@@ -104,7 +104,7 @@ def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -
     if message.recorded:
         ledger.release([delivery_id(message.id, recipient) for recipient in recipients])
     else:
-        ledger.keep(message, recipients, queue)
+        ledger.record_deliveries(message, recipients, queue)
 
 
 def _expand(message: Message, receivers: Sequence[Receiver], queue: str | None) -> None:
