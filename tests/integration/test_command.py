@@ -145,8 +145,8 @@ def test_failed_says_what_helps_a_parked_delivery(bus: Bus):
     assert f"    due again at {due} (UTC); {hint}\n" in run("failed")
 
 
-def test_failed_says_what_a_text_of_an_unknown_key_seems_to_be(bus: Bus, signal: Signal, settings: Any):
-    """Nobody here can open it: its signal and receiver are what it says itself."""
+def test_failed_shows_the_unverified_names_of_a_text_of_an_unknown_key(bus: Bus, signal: Signal, settings: Any):
+    """No worker here can verify it: its signal and receiver are those that it claims."""
     with override_settings(SECRET_KEY="another" * 9):
         signal.send(None)
     bus.work()

@@ -1,4 +1,4 @@
-"""A receiver in a transaction that asks for a rollback, or goes on after an error: what its delivery says."""
+"""A receiver that asks for a rollback in its transaction, or goes on after an error, and its delivery's error."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def go_on_after_an_error() -> None:
 
 
 def go_on_after_an_error_in_sql() -> None:
-    """Go on after an error of which only the server knows."""
+    """Go on after an error that only the server knows."""
     with suppress(DatabaseError), connection.cursor() as cursor:
         cursor.execute("SELECT nothing FROM nowhere")
 
@@ -94,7 +94,7 @@ def receive(durable: Signal, misbehave: Callable[[], None], **options: Any) -> N
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("how", ENDS)
 def test_a_delivery_says_why_its_transaction_could_not_be_committed(bus: Bus, durable: Signal, how: str, count: int):
-    """A receiver that asks for a rollback is told so, and what to do, alone and in a group commit."""
+    """The error of a receiver that asks for a rollback names the remedy, alone and in a group commit."""
     misbehave, words = ENDS[how]
     receive(durable, misbehave)
     durable.send_many(None, [{"number": number} for number in range(2 - min(count, 2), 2 - min(count, 2) + count)])
@@ -110,8 +110,8 @@ def test_a_delivery_says_why_its_transaction_could_not_be_committed(bus: Bus, du
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_an_error_that_only_the_server_knows_of_is_no_wish_for_a_rollback(bus: Bus, durable: Signal):
-    """The server refuses whatever follows."""
+def test_an_error_that_only_the_server_knows_is_no_requested_rollback(bus: Bus, durable: Signal):
+    """The server refuses all further statements."""
     receive(durable, go_on_after_an_error_in_sql)
     durable.send(None, number=1)
     bus.work()
@@ -119,8 +119,8 @@ def test_an_error_that_only_the_server_knows_of_is_no_wish_for_a_rollback(bus: B
     assert WENT_ON in Delivery.objects.get().error
 
 
-def test_an_error_of_an_earlier_run_is_not_taken_for_this_ones(bus: Bus, durable: Signal):
-    """Django keeps the last one on the connection; the error that did it is told as the cause."""
+def test_an_error_of_an_earlier_run_is_not_reported(bus: Bus, durable: Signal):
+    """Django keeps the last one on the connection; the error of this run is the cause."""
     receive(durable, go_on_after_an_error)
     asks = new_signal(durable=True)
     receive(asks, ask)
@@ -138,8 +138,8 @@ def test_an_error_of_an_earlier_run_is_not_taken_for_this_ones(bus: Bus, durable
 
 
 @pytest.mark.parametrize("options", [{"durable": False}, {"durable": True}])
-def test_a_retry_and_a_delivery_without_a_row_say_so_too(bus: Bus, options: dict[str, bool]):
-    """Whichever way it is run."""
+def test_a_retry_and_a_delivery_without_a_row_say_why_too(bus: Bus, options: dict[str, bool]):
+    """Each way of running a delivery reports it."""
     signal = new_signal(**options)
     receive(signal, ask)
     signal.send(None, number=1)
@@ -151,8 +151,8 @@ def test_a_retry_and_a_delivery_without_a_row_say_so_too(bus: Bus, options: dict
     assert ASKED in failed.error
 
 
-def test_a_rollback_in_a_test_is_told_to_the_test(bus: Bus, durable: Signal):
-    """Whose own transaction goes on."""
+def test_a_rollback_in_a_test_is_an_error_of_the_test(bus: Bus, durable: Signal):
+    """The test's own transaction goes on."""
     receive(durable, ask)
     with transaction.atomic(), captured() as sent, TestCase.captureOnCommitCallbacks():
         durable.send(None, number=1)

@@ -52,13 +52,13 @@ def now() -> datetime:
 
 
 def asked(*words: str) -> Any:
-    """Return what the command prints as JSON."""
+    """Return the command's JSON output."""
     out = StringIO()
     call_command("signalbus", *words, "--json", stdout=out, stderr=StringIO())
     return json.loads(out.getvalue())
 
 
-def test_what_is_sent_for_later_is_due_in_time(bus: Bus):
+def test_a_message_for_later_is_due_in_time(bus: Bus):
     """An aware time is compared with the database's clock, whatever zones are set."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "receiver")
@@ -85,7 +85,7 @@ def test_times_are_shown_in_utc(bus: Bus):
 
 
 def test_an_audit_asks_for_the_time_that_its_option_names(bus: Bus):
-    """`--since 10m` finds what was sent a minute ago, and nothing that was sent an hour ago."""
+    """`--since 10m` finds a message that was sent a minute ago, and none that was sent an hour ago."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send(None)
@@ -102,7 +102,7 @@ def test_an_audit_asks_for_the_time_that_its_option_names(bus: Bus):
     assert sent() == 0
 
 
-def test_the_age_of_what_waits_is_right(bus: Bus):
+def test_the_age_of_a_waiting_message_is_right(bus: Bus):
     """`status` calls a queue unattended by the age of its oldest message."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "receiver")

@@ -150,7 +150,7 @@ def receiver_that_never_returns(sender: Any, label: str, **kwargs: Any) -> None:
 
 @receiver(bound, retry=Retry(max_attempts=1))
 @receiver(together, atomic=False, retry=Retry(max_attempts=1))
-def receiver_in_company(sender: Any, number: int, act: str, **kwargs: Any) -> None:
+def receiver_in_a_batch(sender: Any, number: int, act: str, **kwargs: Any) -> None:
     """Record the run, and do what the message asks for."""
     place = Path(os.environ["COMPANY"])
     with (place / "ran").open("a", encoding="utf-8") as log:

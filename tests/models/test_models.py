@@ -15,7 +15,7 @@ LIBRARY = check.FOLDER.parents[1] / "signalbus"
 
 @pytest.fixture(scope="module", autouse=True)
 def spin():
-    """Leave the models out where SPIN is not installed; .ci/run installs it, and says that it must be there."""
+    """Skip the models if SPIN is not installed; .ci/run installs and requires it."""
     try:
         programs.find("models")
     except programs.MissingProgramError as error:
@@ -26,19 +26,19 @@ def spin():
 
 @pytest.mark.parametrize("run", [run for run in check.SHORT if run.holds], ids=str)
 def test_a_model_holds(run):
-    """All its assertions hold in every state that can be reached."""
+    """All assertions hold in every state that can be reached."""
     assert check.check(run).violation == ""
 
 
 @pytest.mark.parametrize("run", [run for run in check.SHORT if not run.holds], ids=str)
 def test_a_model_notices_a_defect(run):
-    """A model that holds whatever the code does would show nothing."""
+    """A model without violations under a defect would prove nothing."""
     assert check.check(run).violation
 
 
 @pytest.mark.parametrize("model", sorted({run.model for run in check.SHORT}))
 def test_a_model_names_modules_that_exist(model):
-    """A model that speaks of code that has moved is not read beside it."""
+    """The modules that a model's comments name must exist."""
     modules = {path.name for path in LIBRARY.rglob("*.py")}
     text = (check.FOLDER / f"{model}.pml").read_text()
     named = set(re.findall(r"(?<!kombu/transport/)\b\w+\.py\b", text))
@@ -47,5 +47,5 @@ def test_a_model_names_modules_that_exist(model):
 
 
 def test_each_model_is_checked():
-    """A file beside the others is run as well."""
+    """A new file in the folder is run as well."""
     assert {run.model for run in check.SHORT} == {path.stem for path in check.FOLDER.glob("*.pml")}

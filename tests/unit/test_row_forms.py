@@ -94,7 +94,7 @@ def test_an_empty_encrypted_field_needs_no_newer_worker():
     assert travel(Snapshot(palindrome)).diagnosis == "noon"
 
 
-def test_what_cannot_be_encrypted_is_refused(monkeypatch):
+def test_a_value_that_cannot_be_encrypted_is_refused(monkeypatch):
     """A value that the field cannot store is not sent as plain text; the error names the field."""
     monkeypatch.setattr(models.EncryptedField, "get_prep_value", lambda self, value: 1 / 0)
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_encrypted_is_refused(monkeypatch):
         travel(Snapshot(saved(models.Patient, pk=1, name="Ada", diagnosis="measles")))
 
 
-def test_what_cannot_be_decrypted_is_a_failed_attempt(monkeypatch):
+def test_a_value_that_cannot_be_decrypted_is_a_failed_attempt(monkeypatch):
     """A worker without the key gets the field's own error, as for a row that it loads."""
     text, _ = codec.encode(None, {"value": Snapshot(saved(models.Patient, pk=1, name="Ada", diagnosis="measles"))})
     monkeypatch.setattr(models.EncryptedField, "from_db_value", lambda *args: 1 / 0)

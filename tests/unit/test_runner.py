@@ -263,7 +263,7 @@ NOTE = "(It was sent instance, created: retries fail too, until the receiver's c
 @pytest.mark.parametrize(
     "function", [requires, requires_keyword, requires_async, decorated(requires), decorated(requires_async)]
 )
-def test_a_receiver_that_requires_what_was_not_sent_is_told_what_was(function):
+def test_the_error_of_a_missing_parameter_names_the_sent_ones(function):
     """The error says that no retry helps before the receiver's code is changed; it is retried all the same."""
     with pytest.raises(TypeError, match="craeted") as caught:
         call(function, SENT, is_async=inspect.iscoroutinefunction(function), timeout=None)
