@@ -87,16 +87,16 @@ def row_query(model: type[Model], connection: BaseDatabaseWrapper, key: object) 
         connection: this thread's, to the database that has the row.
         key: the key that is looked for, of the type that the model's field gives it.
     """
-    place = (connection.alias, model)
-    query = _queries.known.get(place)
+    known_by = (connection.alias, model)
+    query = _queries.known.get(known_by)
     if query is not None and query.fits(connection):
         return query
-    if query is None and (key is None or place in _queries.known):
+    if query is None and (key is None or known_by in _queries.known):
         return None
     query = RowQuery(model, connection, key) if is_plain(model) else None
     if query is not None and not query.is_usable:
         query = None
-    _queries.known[place] = query
+    _queries.known[known_by] = query
     return query
 
 

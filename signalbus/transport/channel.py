@@ -241,11 +241,11 @@ class ClaimingMixin:
     def _claimed(self, numbers: Numbers, lists: list[tuple[str, str]], reply: list[list[Any]]) -> list[Claimed]:
         """Return the claims in the reply to a claim command."""
         *taken, (_, *wrong) = reply
-        for place in wrong:
-            self.unacked.quarantine_key(lists[place - 1][0], "list")
+        for position in wrong:
+            self.unacked.quarantine_key(lists[position - 1][0], "list")
         found: list[Claimed] = []
-        for place, *items in taken:
-            key, queue = lists[place - 1]
+        for position, *items in taken:
+            key, queue = lists[position - 1]
             for raw in items:
                 found.append(Claimed(raw, queue, self.owner.tag(numbers.first + len(found)), key))
         for each in found:

@@ -56,7 +56,7 @@ class _Split(NamedTuple):
 
     rest: str | None  # the text for the recipients that stay; None if none does
     items: list[str]  # a text for each of the others
-    places: set[int]  # of the others
+    indexes: set[int]  # of the others
 
 
 class ClaimedMessage(virtual.Message):
@@ -112,7 +112,7 @@ class ClaimedMessage(virtual.Message):
         if self._unanswered is not None:
             self._divide(self._unanswered)
         whole = []
-        for member, texts in self._places():
+        for member, texts in self._texts_of_members():
             waiting = [text for text in texts if states[text] in which and text not in self._requeued]
             split = self._splits([text for text in texts if text not in waiting and text not in self._requeued], which)
             if len(waiting) == len(texts) and self._split.keys().isdisjoint(texts):
@@ -139,7 +139,7 @@ class ClaimedMessage(virtual.Message):
         found = {}
         for text in texts:
             states, requeued = parts.get(text, b""), self._split.get(text, set())
-            free = [place for place, state in enumerate(states) if state in which and place not in requeued]
+            free = [index for index, state in enumerate(states) if state in which and index not in requeued]
             if free:
                 split = self._split_off(text, states, free)
                 if split is not None:
@@ -150,8 +150,8 @@ class ClaimedMessage(virtual.Message):
         whole, work = self._whole.get(text, self.texts[text]), self.channel.work
         left = set(range(len(states))) - self._split.get(text, set()) - set(free)
         # Recipients that are done must not run again if this worker dies.
-        stay = [place for place in sorted(left) if states[place] in {BEGUN, SHARED}]
-        items = [work.for_some(whole, [place], len(states)) for place in free]
+        stay = [index for index in sorted(left) if states[index] in {BEGUN, SHARED}]
+        items = [work.for_some(whole, [index], len(states)) for index in free]
         rest = work.for_some(whole, stay, len(states)) if stay else None
         if None in items or (stay and rest is None):
             return None
@@ -198,7 +198,7 @@ class ClaimedMessage(virtual.Message):
 
     def _requeue_begun(self, states: Sequence[int]) -> None:
         whole = []
-        for member, texts in self._places():
+        for member, texts in self._texts_of_members():
             begun = [text for text in texts if states[text] in {BEGUN, SHARED} and text not in self._requeued]
             again = [unfinished for text in begun if (unfinished := self._unfinished(text)) is not None]
             if begun and len(texts) == 1 and again == self._of(begun):
@@ -212,9 +212,9 @@ class ClaimedMessage(virtual.Message):
     def _unfinished(self, text: int) -> str | None:
         """Return a text for its recipients that are not done and were not requeued; None if there are none."""
         states = self.sheet.parts().get(text, b"") if self.sheet is not None else b""
-        left = [place for place in range(len(states)) if place not in self._split.get(text, set())]
+        left = [index for index in range(len(states)) if index not in self._split.get(text, set())]
         # One that waits may have been noted since the others were requeued: a child lives for a moment at a time limit.
-        stay = [place for place in left if states[place] != DONE]
+        stay = [index for index in left if states[index] != DONE]
         if len(stay) == len(left):
             return self.texts[text]
         whole = self._whole.get(text, self.texts[text])
@@ -229,7 +229,7 @@ class ClaimedMessage(virtual.Message):
             self.sheet.stop()
         return self._states()
 
-    def _places(self) -> Iterator[tuple[BatchMember, range]]:
+    def _texts_of_members(self) -> Iterator[tuple[BatchMember, range]]:
         start = 0
         for member in self._members:
             yield member, range(start, start := start + len(member.texts))
@@ -249,7 +249,7 @@ class ClaimedMessage(virtual.Message):
                 self._requeued.add(text)
             else:
                 self.texts[text] = split.rest
-            self._split.setdefault(text, set()).update(split.places)
+            self._split.setdefault(text, set()).update(split.indexes)
         self._unanswered = None
 
 

@@ -55,12 +55,12 @@ class Work:
         """Return the tags of messages that run or wait to run here, from any thread; None if that is not known."""
         return None
 
-    def for_some(self, text: str, places: Sequence[int], count: int) -> str | None:  # noqa: ARG002
+    def for_some(self, text: str, indexes: Sequence[int], count: int) -> str | None:  # noqa: ARG002
         """Return a text for some of its recipients alone.
 
         Args:
             text: a text from the queue, not verified.
-            places: the indexes of those recipients.
+            indexes: the indexes of those recipients.
             count: the number of all recipients.
 
         Returns:
@@ -172,13 +172,13 @@ class Owner:
 _owners: dict[tuple[int, Hashable], Owner] = {}
 
 
-def owner_of(place: Hashable) -> Owner:
+def owner_of(server: Hashable) -> Owner:
     """Return the owner of this process's claims on a server; a forked child is another owner.
 
     Args:
-        place: the server and its keys.
+        server: its address and the keys there.
     """
-    return _owners.setdefault((os.getpid(), place), Owner())
+    return _owners.setdefault((os.getpid(), server), Owner())
 
 
 def is_ours(tag: str) -> bool:

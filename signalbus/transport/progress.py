@@ -111,8 +111,8 @@ class Progress:
         self._note(texts, DONE)
 
     def _step(self) -> None:
-        place = self._start + _STEPS
-        self._memory[place] = self._memory[place] % 255 + 1
+        steps = self._start + _STEPS
+        self._memory[steps] = self._memory[steps] % 255 + 1
 
     def _note(self, texts: Iterable[int], state: int) -> None:
         for text in texts:
@@ -179,10 +179,10 @@ class Sheet:
         if len(begun) != 1:
             return None
         parts = self.parts().get(begun[0])
-        places = [place for place, state in enumerate(parts or b"") if state == BEGUN]
+        indexes = [index for index, state in enumerate(parts or b"") if state == BEGUN]
         if parts is None:
             return begun[0], None
-        return (begun[0], places[0]) if len(places) == 1 else None
+        return (begun[0], indexes[0]) if len(indexes) == 1 else None
 
     def reported_states(self) -> bytes:
         """Return the state of each text; empty if none was reported, as by a process that shares no memory."""

@@ -200,24 +200,24 @@ class Unacked:
             self.quarantine(tag, item, key, error)  # it names a key that is no queue
             return 0, []
 
-    def quarantine(self, tag: Tag, item: bytes | str, place: str, error: BaseException) -> None:
+    def quarantine(self, tag: Tag, item: bytes | str, origin: str, error: BaseException) -> None:
         """Quarantine an item that is not a message: keep it in a list of its own for people to look at.
 
         Args:
             tag: of its claim.
             item: as it was in Redis.
-            place: the key or queue that it came from, for people.
+            origin: the key or queue that it came from, for people.
             error: why it is not a message.
         """
         shown = repr(item[:MOST_QUARANTINED_BYTES])
-        entry = json.dumps({"place": place, "error": reprlib.repr(error), "bytes": len(item), "item": shown})
+        entry = json.dumps({"place": origin, "error": reprlib.repr(error), "bytes": len(item), "item": shown})
         keys = (self.claims, self.index, self._quarantine_list, self._quarantine_count)
         count = self.run(scripts.QUARANTINE, keys, tag, entry, MOST_QUARANTINED)
         if count:
             logger.error(
                 "signalbus has set aside an item of %r that is no message (%s), the %d. of all: the last %d are in the "
                 "Redis list %r.",
-                place, reprlib.repr(error), count, MOST_QUARANTINED, self._quarantine_list,
+                origin, reprlib.repr(error), count, MOST_QUARANTINED, self._quarantine_list,
             )  # fmt: skip
 
     def quarantine_key(self, key: str, kind: str) -> None:

@@ -77,7 +77,7 @@ class WorkersWork(Work):
         """Return the delivery tags of messages that run, wait or are scheduled."""
         return requests()
 
-    def for_some(self, text: str, places: Sequence[int], count: int) -> str | None:
+    def for_some(self, text: str, indexes: Sequence[int], count: int) -> str | None:
         """Return a text for some of its recipients, signed anew; None if it has not as many recipients as given."""
         try:
             message = from_body(conf.signer().verify(text))
@@ -86,7 +86,7 @@ class WorkersWork(Work):
         recipients = _recipients(message)
         if len(recipients) != count:
             return None
-        return publisher.sign(to_body(message.for_recipients([recipients[place] for place in places])))
+        return publisher.sign(to_body(message.for_recipients([recipients[index] for index in indexes])))
 
     def given_up(self, tags: Collection[str]) -> set[str]:
         """Return those of some delivery tags that no child and no thread has begun or will begin.

@@ -65,9 +65,9 @@ def seen(message):
     return texts, redelivered
 
 
-def for_some(text, places, count):
+def for_some(text, indexes, count):
     """Name these recipients beside a text; a text that is none has none."""
-    return None if text == "garbage" else f"{text}{''.join(map(str, places))}/{count}"
+    return None if text == "garbage" else f"{text}{''.join(map(str, indexes))}/{count}"
 
 
 class Channel:
