@@ -76,7 +76,7 @@ class Bridge(Signal):
         name: the name that its messages carry.
         source: the plain signal.
         sender: the sender that it listens to, or None for all senders.
-        options: what it carries.
+        options: the options of the bridge.
     """
 
     as_given = False
@@ -152,7 +152,7 @@ class Bridge(Signal):
             except (DatabaseError, SoftTimeLimitExceeded):
                 raise
             except Exception as error:
-                # A function of anybody's: what it raises says why this payload cannot travel.
+                # A function of the project's: its error says why this payload cannot be encoded.
                 raise PayloadError(f"what extract= calls raised {type(error).__name__}: {error}", key) from error
         return chosen
 

@@ -143,7 +143,7 @@ def _carry(source: DjangoSignal, function: Callable[..., Any], plain: Options, o
 
     sender = options.get("sender")
     if isinstance(sender, str) and isinstance(source, ModelSignal):
-        carry.__qualname__ = place_of(function)  # what Django's check says of a model that nobody has
+        carry.__qualname__ = place_of(function)  # shown by Django's check of models that were never loaded
         apps.lazy_model_operation(carry, make_model_tuple(sender))
     else:
         with_model(sender, carry, place_of(function))
@@ -187,7 +187,7 @@ def _disconnect(signal: DjangoSignal, receiver: Callable[..., Any] | None, sende
                 if bridge.sender is sender and bridge.disconnect(receiver, sender, dispatch_uid):
                     found.append(True)
                     if not bridge.has_listeners(sender):
-                        signal.disconnect(bridge, sender)  # else Django's fast deletes would stay off for nobody
+                        signal.disconnect(bridge, sender)  # else Django's fast deletes would stay off for no receiver
 
     if isinstance(sender, str) and isinstance(signal, ModelSignal):
         apps.lazy_model_operation(remove, make_model_tuple(sender))

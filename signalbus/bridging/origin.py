@@ -59,7 +59,7 @@ def _origin_of(signal: DjangoSignal) -> tuple[str, str]:
     claims: list[Claim] = []
     for module, variable in holders:
         claims.append(claim_of(module, variable))
-        if claims[-1] is Claim.MADE:  # nobody else can have: their sources need not be read
+        if claims[-1] is Claim.MADE:  # no other module can have made it: their sources need not be read
             return module, variable
     return holders[claims.index(min(claims))]
 

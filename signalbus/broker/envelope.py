@@ -106,7 +106,7 @@ def address(app: Celery, name: str) -> dict[str, Any]:
     queue = app.amqp.queues[name]
     direct = queue.exchange.type == "direct"
     return {
-        # A direct exchange needs no binding that somebody else might have changed.
+        # A direct exchange needs no binding, which other code might have changed.
         "exchange": "" if direct else queue.exchange.name,
         "routing_key": queue.name if direct else queue.routing_key,
         "declare": [queue],

@@ -77,7 +77,7 @@ class FastPath:
 
         Raises:
             UnfitError: Celery's own way must be taken.
-            Exception: what the broker said.
+            Exception: the error of the broker.
         """
         known = self._templates.get(queue) or self._new_template(queue)
         if isinstance(known, UnfitError):
@@ -85,7 +85,7 @@ class FastPath:
         return known
 
     def _new_template(self, queue: str) -> Template | UnfitError:
-        # With an end: where the broker does not answer, each would else wait for all who came before it.
+        # With a timeout: in an outage, each thread would else wait for all threads before it.
         if not self._lock.acquire(timeout=conf.get().CONNECT_TIMEOUT):
             raise TimeoutError("the broker has not told another thread yet whether the queue is there")
         try:
@@ -128,7 +128,7 @@ class FastPath:
 
         Raises:
             UnfitError: Celery's own way must be taken; nothing was done.
-            Exception: what the broker said. After a timeout nobody knows whether it has taken them.
+            Exception: the error of the broker. After a timeout it is unknown whether it has accepted them.
         """
         packet = self.template(queue).command(batches, envelope.tree_here(self._app))
         connection, used_at = self._acquire()
@@ -164,7 +164,7 @@ class FastPath:
     def _wait_for_one(self) -> tuple[Any, float]:
         mine = _Waiter()
         self._waiters.append(mine)
-        self._serve_one()  # with what was given back just before
+        self._serve_one()  # with a slot that was released just before
         timeout = conf.get().CONNECT_TIMEOUT
         try:
             in_time = mine.served.wait(timeout)

@@ -156,7 +156,7 @@ def why_through_celery(queue: str) -> str | None:
         The reason; None for those that are written directly.
 
     Raises:
-        Exception: what the broker said.
+        Exception: the error of the broker.
     """
     app = celery.get_app()
     if app.conf.task_always_eager:

@@ -146,7 +146,7 @@ def _format(item: str, fields: Sequence[str]) -> bytes:
     """Make a ``%``-format of an item.
 
     Args:
-        item: what Celery wrote.
+        item: the item that Celery wrote.
         fields: the parts to replace, in their order in the item.
 
     Raises:

@@ -57,7 +57,7 @@ def unseal(text: object, task: object) -> Sealed:
     """Verify a text and return its content.
 
     Args:
-        text: whatever came out of the queue.
+        text: a text from a queue, not verified yet.
         task: the task that the message names outside of its seal.
 
     Raises:

@@ -20,7 +20,7 @@ def call_on(loop: asyncio.AbstractEventLoop, function: Callable[..., Coroutine[A
 
     Args:
         loop: the loop.
-        function: what is called.
+        function: the coroutine function.
         args: its arguments.
     """
     noted: Any = SyncToAsync.threadlocal

@@ -76,7 +76,7 @@ def listeners(signal: Any, sender: object) -> list[tuple[Callable[..., object], 
 
     Args:
         signal: such as ``celery.signals.before_task_publish``.
-        sender: what it would be sent from.
+        sender: the sender that it would be sent from.
     """
     live: list[Any] = signal._live_receivers(sender)  # noqa: SLF001 - the reason of this module
     if not live:

@@ -38,7 +38,7 @@ _forgotten: list[Any] = []
 def key_of(receiver: object, sender: object, dispatch_uid: object) -> Key:
     """Return the key under which ``connect`` keeps a receiver, the first part of its entry in ``Signal.receivers``.
 
-    Uses ``dispatcher._make_id``. Were keys made otherwise, receivers that travel would be run in the sender's process.
+    Uses ``dispatcher._make_id``. Were keys made otherwise, receivers in workers would be run in the sender's process.
     """
     return (dispatch_uid or _make_id(receiver), _make_id(sender))
 
@@ -57,9 +57,9 @@ class HookedSignal(Signal):
     Reads ``receivers``, a list of (key, receiver or weak reference, …, is it async): since Django 6.0 with a reference
     to the sender between. Were a key not the receiver's and then the sender's, a send would reach others.
 
-    Overrides ``_live_receivers``, which each form of ``send`` asks whom to call; ``_clear_dead_receivers``, which
+    Overrides ``_live_receivers``, which each form of ``send`` asks for the receivers; ``_clear_dead_receivers``, which
     ``connect`` and ``disconnect`` call with the lock held; ``_log_robust_failure``. Were they not called any more,
-    Django would call the receivers that travel, and the dead would be kept for ever.
+    Django would call the receivers in workers, and collected ones would be kept for ever.
     """
 
     # Django sets it where a receiver or, since 6.0, its sender is collected.
@@ -88,7 +88,7 @@ class HookedSignal(Signal):
     def _buried(self, keys: set[Key]) -> None:
         """Handle the keys of receivers that Django has just dropped; called with the lock held."""
 
-    def _here(self, sender: object) -> Here | None:  # noqa: ARG002 - for those who override it
+    def _here(self, sender: object) -> Here | None:  # noqa: ARG002 - for subclasses
         """Return the receivers that Django must call for a sender; None: all that are connected."""
         return None
 
@@ -99,11 +99,11 @@ class HookedSignal(Signal):
             self._buried(before - {each[0] for each in self.receivers})
 
     def _live_receivers(self, sender: Any) -> Here:
-        with self.lock:  # so that nobody connects one that travels between our answer and Django's
+        with self.lock:  # so that no receiver in a worker is connected between our answer and Django's
             here = self._here(sender)
             if here is None:
                 return super()._live_receivers(sender)
-            if not _is_known(sys._getframe(1)):  # noqa: SLF001 - who asks decides what the answer means
+            if not _is_known(sys._getframe(1)):  # noqa: SLF001 - the caller decides what the answer means
                 self._asked_by_others(sender)
             return here
 

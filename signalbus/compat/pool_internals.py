@@ -13,7 +13,7 @@ from billiard.exceptions import WorkerLostError
 from celery.concurrency.prefork import TaskPool
 from celery.worker import state
 
-ACCEPT_SECONDS = 1.0  # for a child to say that it has begun what was written to it
+ACCEPT_SECONDS = 1.0  # for a child to accept the requests that were written to it
 
 
 def requests() -> set[str]:
@@ -70,7 +70,7 @@ def cause_of_loss(info: Any) -> str | None:
     whole text.
 
     Args:
-        info: what Celery's request is told of a failure: billiard's ``ExceptionInfo``.
+        info: the failure as Celery's request gets it: billiard's ``ExceptionInfo``.
     """
     error: Any = getattr(info.exception, "exc", info.exception)  # billiard wraps it together with its traceback
     if not isinstance(error, WorkerLostError):

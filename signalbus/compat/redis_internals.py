@@ -308,4 +308,4 @@ class LoopPoller(stock.MultiChannelPoller):
 
     def _register_BRPOP(self, channel: Any) -> None:  # noqa: N802 - kombu's name
         if not channel.is_claiming:
-            super()._register_BRPOP(channel)  # type: ignore[misc]  # its stubs name what is public
+            super()._register_BRPOP(channel)  # type: ignore[misc]  # its stubs name only public parts

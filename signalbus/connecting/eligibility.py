@@ -24,7 +24,7 @@ def reject_unreachable(receiver: AnyReceiver, dispatch_uid: object) -> None:
     """Refuse a receiver that a worker could not find under the name that it has here.
 
     Args:
-        receiver: what is being connected.
+        receiver: the receiver that is being connected.
         dispatch_uid: its uid; a text is a name that lasts.
 
     Raises:
@@ -56,7 +56,7 @@ def reject_unreachable(receiver: AnyReceiver, dispatch_uid: object) -> None:
 def _why_unreachable(receiver: AnyReceiver) -> str | None:
     if _is_task(receiver):
         return A_TASK
-    mock = sys.modules.get("unittest.mock")  # where nobody has imported it, nobody has made one
+    mock = sys.modules.get("unittest.mock")  # a process that has not imported it has made none
     if mock is not None and isinstance(receiver, mock.NonCallableMock):
         return A_MOCK
     name = getattr(receiver, "__qualname__", None)
@@ -75,7 +75,7 @@ def _why_unreachable(receiver: AnyReceiver) -> str | None:
 
 def _is_task(receiver: object) -> bool:
     """Return whether an object is a Celery task, its ``delay`` or its signature; a lazy task is not evaluated."""
-    loaded = sys.modules.get("celery.canvas")  # where nobody has imported it, nobody has made one
+    loaded = sys.modules.get("celery.canvas")  # a process that has not imported it has made none
     if loaded is None:
         return False
     lazy, task = sys.modules["celery.local"].Proxy, sys.modules["celery.app.task"].Task
@@ -88,7 +88,7 @@ def reject_without_kwargs(receiver: AnyReceiver) -> None:
     """Refuse a receiver that does not take ``**kwargs``, where Django refuses it: under ``DEBUG``.
 
     Args:
-        receiver: what is being connected.
+        receiver: the receiver that is being connected.
 
     Raises:
         ValueError: as Django says it, with the function and its line, and what to write.

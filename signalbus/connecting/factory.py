@@ -43,7 +43,7 @@ def reject_unordered(ordered_by: object, *, durable: bool, is_open: bool) -> Non
     """Refuse an ``ordered_by`` that cannot be kept (decision 0036).
 
     Args:
-        ordered_by: what the signal is ordered by, or None.
+        ordered_by: the signal's ordering key or a function of it, or None.
         durable: whether its messages have rows.
         is_open: whether its senders do not know its receivers.
 
@@ -153,16 +153,16 @@ def resolve_entry(
 
     Args:
         receiver: the function.
-        sender: what it is connected for, or None.
-        weak: hold it weakly.
+        sender: the sender that it is connected for, or None.
+        weak: whether to keep only a weak reference to it.
         dispatch_uid: its uid.
-        policy: what was said of it.
+        policy: its policy.
 
     Returns:
         The entry.
 
     Raises:
-        ConfigurationError: an id that cannot travel.
+        ConfigurationError: an id that a message cannot carry.
     """
     sender_name = _name_of_sender(sender)
     id_ = receiver_id(receiver, sender_name, dispatch_uid)

@@ -40,7 +40,7 @@ class Named:
         self.site: str = f"{self.module}:{frame.f_lineno}"
         self.place: str = self.site
         if frame.f_back and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
-            # A function makes many signals in one place; who called it tells them apart.
+            # A function makes many signals at one line; its callers tell them apart.
             self.site += f", called at {frame.f_back.f_globals.get('__name__', '')}:{frame.f_back.f_lineno}"
         self._at_top = frame.f_code.co_name == "<module>"
         registry.add(self)

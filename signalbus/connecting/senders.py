@@ -41,9 +41,9 @@ class Unheard:
         """Log that a sender reached no receiver, unless that was logged before.
 
         Args:
-            signal: what was sent.
-            sender: who sent it.
-            receivers: those of the signal.
+            signal: the signal that was sent.
+            sender: its sender.
+            receivers: the receivers of the signal.
         """
         if len(self._logged) >= self.MOST or not logger.isEnabledFor(logging.INFO):
             return
@@ -75,8 +75,8 @@ class StandIns:
         """Return the sender that a message carries: the class of an ordinary object, and any other sender as it is.
 
         Args:
-            signal: what is sent.
-            sender: who sends; a view, a command or a service often sends itself.
+            signal: the signal that is sent.
+            sender: its sender; a view, a command or a service often sends itself.
         """
         plain = unwrapped(sender)
         if plain is None or isinstance(plain, (str, *SENDERS, Model)):
@@ -95,9 +95,9 @@ class StandIns:
         """Warn, once for each class, that an instance does not reach the receivers that listen to its class.
 
         Args:
-            signal: what is sent.
-            sender: who sends.
-            receivers: those of the signal.
+            signal: the signal that is sent.
+            sender: its sender.
+            receivers: the receivers of the signal.
         """
         plain = unwrapped(sender)
         kind = type(plain)
@@ -129,7 +129,7 @@ def with_model(sender: object, function: Callable[[object], None], place: str) -
     Args:
         sender: as it was given to ``connect`` or ``disconnect``.
         function: takes the sender.
-        place: whose sender it is, for Django's check of models that were never loaded.
+        place: the place of the receiver, for Django's check of models that were never loaded.
 
     Raises:
         ConfigurationError: all models are loaded, and none has that name.

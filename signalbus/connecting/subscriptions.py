@@ -54,7 +54,7 @@ class Subscriptions:
             site: where it was connected.
         """
         self.changes += 1
-        self.drop(key)  # what somebody who replaced Django's list has left behind
+        self.drop(key)  # left behind by code that has replaced Django's list
         self._sites[key] = site
         if entry is None:
             return

@@ -32,7 +32,7 @@ def reject_unusable(app: Celery, setting: str) -> None:
     """Refuse a broker's address to which no client could connect.
 
     Args:
-        app: whose broker it is.
+        app: the app of the broker.
         setting: the name of the setting that holds the address.
 
     Raises:

@@ -72,7 +72,7 @@ def reject_unknown(
     Args:
         what: the callable, as ``Signal.connect()``.
         given: the keywords, with their values.
-        known: those that it does take.
+        known: the keywords that it takes.
         aliases: for other names what to write instead, with a place for ``{value}``.
 
     Raises:
@@ -89,7 +89,7 @@ def did_you_mean(option: str, value: object, known: Iterable[str], aliases: Mapp
 
     Args:
         option: its name.
-        value: what was given.
+        value: its value.
         known: the names that exist.
         aliases: for other names what to write instead.
     """

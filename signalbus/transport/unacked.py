@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from signalbus.transport.claims import Claimed, Owner
 
-    Tag = str | bytes  # of others' claims as they stand in Redis: anybody may have chosen them
-    Pair = tuple[str, tuple[Tag, Tag, str]]  # a list; a claim's tag, its item, and the SHA-1 of what was read
+    Tag = str | bytes  # of other workers' claims as they are in Redis: anybody may have chosen them
+    Pair = tuple[str, tuple[Tag, Tag, str]]  # a list; a claim's tag, its item, and the SHA-1 of its entry as read
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
@@ -43,7 +43,7 @@ class Unacked:
     """The claims of all workers, in the keys of one virtual host.
 
     Args:
-        channel: whose keys and pool these are; its own methods look queues up.
+        channel: the channel with these keys and this pool; its methods look queues up.
     """
 
     def __init__(self, channel: Any) -> None:

@@ -54,7 +54,7 @@ def encode(
         sender: None, a class, a function, a model instance or a text.
         payload: the named values; a queryset among them is evaluated here.
         snapshots: let field values travel beside each reference, for receivers that want them once its row is gone.
-        max_depth: how many containers may hold each other in a value.
+        max_depth: how deep containers may be nested in a value.
         max_bytes: how large the text may be.
 
     Returns:
@@ -99,7 +99,7 @@ def write_with(sender: str, payload: Mapping[str, object], max_bytes: int = MAX_
     """Write a payload of plain values, and of rows that a worker finds by label and key: nearly all payloads are such.
 
     Args:
-        sender: what `write_sender` returned.
+        sender: the JSON that `write_sender` returned.
         payload: the named values.
         max_bytes: how large the text may be.
 
@@ -146,7 +146,7 @@ def decode(
             without any. What it raises is let pass.
         related: for payload keys the relations that their rows are to bring.
         snapshots: let field values that travel beside a reference stand in for a row that is gone.
-        max_depth: how many containers may hold each other in a value.
+        max_depth: how deep containers may be nested in a value.
 
     Returns:
         The sender and the payload.
@@ -156,7 +156,7 @@ def decode(
         UnknownClass: a model, database, class, function, enum member or time zone is not here (yet).
         Garbage: not a text of this codec.
         TooLarge: nested too deep.
-        Exception: whatever a model's own code raises while an instance is made of a snapshot.
+        Exception: any error of a model's own code while an instance is made of a snapshot.
     """
     sender, payload, wanted = _guarded(_parse, text, related, snapshots)
     rows = fetch(wanted) if wanted else {}

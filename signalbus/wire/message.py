@@ -49,7 +49,7 @@ class Message:
     Args:
         id: a UUIDv7, made by :func:`uuid7`; stable for the life of the message.
         signal: the signal's name.
-        payload: what :func:`signalbus.wire.codec.encode` made of sender and payload; opaque here.
+        payload: sender and payload as :func:`signalbus.wire.codec.encode` wrote them; opaque here.
         version: the oldest version of the format that can read the payload, as the codec says.
         sender: the sender's stable name for look-ups (:func:`signalbus.wire.values.references.name_of`).
         recipients: the receivers' ids; None for an open message, whose receivers the worker looks up.
@@ -62,7 +62,7 @@ class Message:
         parent: the id of the message whose receiver sent this one.
         ordering_key: messages with the same key are handed over in the order of their sending.
         trace: the trace context, as text headers.
-        context: what surrounded the sender, by the names of the carriers that restore it (``SIGNALBUS["CARRY"]``).
+        context: the context of the sender, by the names of the carriers that restore it (``SIGNALBUS["CARRY"]``).
     """
 
     id: UUID
@@ -184,9 +184,9 @@ class Heading:
         Args:
             id_: the message's id, in hex.
             sent_at: when it was sent, in microseconds since 1970.
-            payload: what the codec made of sender and payload.
+            payload: sender and payload as the codec wrote them.
             version: as the codec says.
-            more: what `lineage` wrote.
+            more: the items that `lineage` wrote.
 
         Raises:
             PayloadError: the header alone is over 64 KiB (far too many recipients, or a sender's name without end).

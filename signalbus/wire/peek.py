@@ -19,7 +19,7 @@ def signal_of(text: str) -> str | None:
     """Return the name of the signal that a text seems to be of, as the text spells it.
 
     Args:
-        text: whatever came out of the queue.
+        text: a text from a queue, not verified yet.
 
     Returns:
         The name; None if there is none where a signer writes it.
@@ -36,7 +36,7 @@ def address_of(text: str) -> str | None:
     """Return the signal and the receivers that a text seems to be of, for a line of a log.
 
     Args:
-        text: whatever came out of the queue.
+        text: a text from a queue, not verified yet.
 
     Returns:
         As ``shop.sold to stock.count``; None if it does not look like a text of ours.
@@ -52,7 +52,7 @@ def has_several_recipients(text: str) -> bool:
     """Whether a text seems to be for more than one receiver, or for receivers that the worker looks up.
 
     Args:
-        text: whatever came out of the queue.
+        text: a text from a queue, not verified yet.
     """
     start = text.find(_LIST, _START, _START + _SHOWN)
     return start < 0 or '","' in text[start : text.find("]", start) + 1]

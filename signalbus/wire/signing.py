@@ -84,7 +84,7 @@ class Signer:
         """Return the body of a text that a holder of one of the keys signed; check its size and shape first.
 
         Args:
-            text: whatever came out of the queue.
+            text: a text from a queue, not verified yet.
 
         Raises:
             Garbage: not one of our texts.

@@ -75,7 +75,7 @@ class Decoder:
 
     Args:
         rows: the instances for the references that the tree holds.
-        max_depth: how many containers may hold each other.
+        max_depth: how deep containers may be nested.
     """
 
     __slots__ = ("_max_depth", "_rows", "missing")

@@ -49,7 +49,7 @@ class Encoder:
     """Encodes one message.
 
     Args:
-        max_depth: how many containers may hold each other.
+        max_depth: how deep containers may be nested.
         max_bytes: how large the text may become; values are counted on the way, so that a small structure that refers
             to itself many times is refused before it fills the memory.
         snapshots: whether field values travel beside each reference, for when its row is gone.
@@ -114,7 +114,7 @@ class Encoder:
         try:
             return write(value, *args)
         except (PayloadError, DatabaseError, MemoryError, RecursionError):
-            raise  # a DatabaseError ends the sender's transaction, and who retries that must see it
+            raise  # a DatabaseError ends the sender's transaction, and code that retries it must see it
         except Exception as error:
             raise PayloadError(what_raised(value, error)) from error
 

@@ -19,7 +19,7 @@ from django.db.models import Manager, Model
 from django.db.models.fields.files import FieldFile
 from django.http import HttpRequest, QueryDict
 
-# Looked through from the top: what is special stands before what it derives from.
+# Searched from the top: a subclass is before its base.
 _REMEDIES: Final[tuple[tuple[type, str], ...]] = (
     (str, "send str(value)"),
     (bytes, "send bytes(value)"),

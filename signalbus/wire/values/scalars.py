@@ -208,7 +208,7 @@ TO_JSON: Final[dict[type, Callable[[Any], Any]]] = {
     time: _tagged(Tag.TIME, _moment_to_json),
 }
 
-# What a test that stops the clock puts in the place of our types; by name, because nobody else has that package.
+# Types by which a test that stops the clock replaces ours; by name, because only tests have that package.
 _FROZEN: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
     ("freezegun.api", "FakeDatetime"): _tagged(Tag.DATETIME, _frozen_moment_to_json),
     ("freezegun.api", "FakeDate"): TO_JSON[date],

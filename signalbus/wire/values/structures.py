@@ -28,7 +28,7 @@ class ModelError(Exception):
     """A model's own code raised while an instance was made of a snapshot; the codec raises what it holds.
 
     Args:
-        error: what was raised.
+        error: the error that was raised.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -41,7 +41,7 @@ class Layout:
     """The layout by which a dataclass is encoded and decoded; made once for each class.
 
     Args:
-        name: where the class stands.
+        name: the module and name of the class.
         fields: its fields by name.
         slots: those of all slots, of the class and its bases, that hold state.
     """
