@@ -493,8 +493,8 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "ownership._done": succeeds,
     "ownership._settling": shares_a_commit,
     "ownership.take_back": loses_its_shared_commit,
-    "turns.hold_back": waits_for_its_turn,
-    "turns.wake": waits_for_its_turn,
+    "ordering.postpone_followers": waits_for_its_turn,
+    "ordering.wake": waits_for_its_turn,
     "unsendable.record_unsendable": cannot_be_sent,
 }
 # These write it in fewer statements while nobody listens; else the function beside it does, which reads the rows.

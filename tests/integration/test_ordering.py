@@ -15,7 +15,7 @@ from signalbus import Retry, Signal
 from signalbus.broker import publisher
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import attempts as ledger
-from signalbus.ledger.attempts import turns as ledger_turns
+from signalbus.ledger.attempts import ordering
 from signalbus.models import Delivery, Key
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import sequencing
@@ -380,7 +380,7 @@ def test_a_worker_that_dies_between_two_of_a_key_loses_none(bus: Bus, ordered: S
 
     send(ordered, 1, 2, 3)
     first, *_ = texts(bus)
-    heads = [ledger_turns.head(Delivery.objects.values_list("ordering_key", flat=True)[0])]
+    heads = [ordering.head(Delivery.objects.values_list("ordering_key", flat=True)[0])]
     monkeypatch.setattr(ledger, "head", lambda *args: heads.pop() if heads else die())
     with pytest.raises(KeyboardInterrupt):
         deliver([first], queue=QUEUE)
@@ -470,7 +470,7 @@ def test_a_head_is_found_by_its_index(bus: Bus, ordered: Signal, numbers: list[i
     send(ordered, 1)
     with CaptureQueriesContext(connection) as queries:
         ledger.head(Delivery.objects.values_list("ordering_key", flat=True)[0])
-        ledger_turns.hold_back(list(Delivery.objects.values_list("id", flat=True)))
+        ordering.postpone_followers(list(Delivery.objects.values_list("id", flat=True)))
     asked = [query["sql"] for query in queries if "position" in query["sql"]]
     assert len(asked) == 2
 

@@ -1,6 +1,6 @@
 """The ledger's operations for people: list, retry and discard deliveries by hand, audit, and count what waits."""
 
-from signalbus.ledger.attempts.turns import behind
+from signalbus.ledger.attempts.ordering import behind
 from signalbus.ledger.base.clock import clock_of, in_utc
 from signalbus.ledger.base.deliveries import using
 from signalbus.ledger.base.missing_tables import missing

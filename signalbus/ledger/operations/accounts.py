@@ -16,7 +16,7 @@ from django.db.models import Count, F, Q
 from django.db.models.functions import Substr
 
 from signalbus.exceptions import TextError
-from signalbus.ledger.attempts.turns import before
+from signalbus.ledger.attempts.ordering import before
 from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.deliveries import CHUNK, insert, new_delivery, receivers_of, unlocked, using
 from signalbus.ledger.base.event_subjects import tell_of_rows
@@ -171,7 +171,7 @@ def audit(since: datetime, evidence: Evidence) -> Audit:
         evidence: the evidence of the queues.
     """
     accounts = _counted(since)  # first: what is lost by now was published by then
-    lost = _without_turns(list(_lost(since, evidence)))
+    lost = _without_followers(list(_lost(since, evidence)))
     for row in lost:
         account = accounts.setdefault((row.signal, row.receiver), Account())
         account.counts["waiting"] = max(0, account.counts["waiting"] - 1)
@@ -261,7 +261,7 @@ def _lost(since: datetime, evidence: Evidence) -> Iterator[Lost]:
             yield from (row for row in chunk if row.id in free)
 
 
-def _without_turns(lost: Sequence[Lost]) -> Sequence[Lost]:
+def _without_followers(lost: Sequence[Lost]) -> Sequence[Lost]:
     """Leave out deliveries that wait for the head of their ordering key: their message was dropped meanwhile."""
     ids = {row.id for row in lost}
     ordered = [row.id for row in lost if row.ordering_key]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 from django.db.models import Case, F, Q, When
 
-from signalbus.ledger.attempts.turns import wake
+from signalbus.ledger.attempts.ordering import wake
 from signalbus.ledger.base.clock import Now
 from signalbus.ledger.base.deliveries import CHUNK, unlocked, update_free, using
 from signalbus.ledger.base.event_subjects import tell_of_rows

@@ -17,7 +17,7 @@ from django.db import connections, transaction
 from django.db.models import BooleanField, Case, F, Q, When
 from django.db.models.expressions import RawSQL
 
-from signalbus.ledger.attempts.turns import hold_back
+from signalbus.ledger.attempts.ordering import postpone_followers
 from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.deliveries import unlocked, using
 from signalbus.ledger.base.dialect import DELIVERIES, MESSAGES, as_uuid, dialect_of
@@ -170,7 +170,7 @@ def _take(rows: QuerySet[Delivery], limit: int, admission: Admission) -> list[Pu
     groups: dict[tuple[int, str | None, bool, bool], list[UUID]] = {}
     due = admission.choose(rows, limit)
     ordered = [row.id for row in due if row.ordering_key]
-    waiting = hold_back(ordered) if ordered else ()
+    waiting = postpone_followers(ordered) if ordered else ()
     for row in due:
         if row.id in waiting:
             continue

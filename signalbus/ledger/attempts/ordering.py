@@ -120,7 +120,7 @@ def before(ids: Sequence[UUID]) -> dict[UUID, tuple[UUID, str]]:
         return {UUID(str(id_)): (UUID(str(head)), state) for id_, head, state in cursor.fetchall()}
 
 
-def hold_back(ids: Sequence[UUID]) -> set[UUID]:
+def postpone_followers(ids: Sequence[UUID]) -> set[UUID]:
     """Postpone deliveries that are not the head of their ordering key: a worker could not run them.
 
     Args:
