@@ -152,7 +152,9 @@ def take_together(
         The deliveries that were taken, and the time of the last one, as the driver has it.
     """
     dialect = dialect_of(using)
-    condition = f"id IN {_places(deliveries)} AND {_free(dialect)} AND publications = 0 AND attempts < allowance + %s"
+    condition = (
+        f"id IN {_placeholders(deliveries)} AND {_free(dialect)} AND publications = 0 AND attempts < allowance + %s"
+    )
     by_key = {dialect.key(delivery): delivery for delivery in deliveries}
     values: list[Any] = [worker, *by_key, most]
     update = (
@@ -181,7 +183,7 @@ def take_back(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str
     with connections[using].cursor() as cursor:
         cursor.execute(
             f"UPDATE {DELIVERIES} SET state = 'published', attempts = attempts - 1, started_at = NULL, "
-            f"ended_at = NULL, worker = '' WHERE id IN {_places(deliveries)} AND state = 'done' AND worker = %s "
+            f"ended_at = NULL, worker = '' WHERE id IN {_placeholders(deliveries)} AND state = 'done' AND worker = %s "
             "AND started_at <= %s",
             (*map(dialect.key, deliveries), worker, until),
         )
@@ -234,7 +236,7 @@ def _settling(dialect: Dialect, *, is_open: bool, failed: bool, at_once: bool) -
     )
 
 
-def _places(deliveries: Sequence[UUID]) -> str:
+def _placeholders(deliveries: Sequence[UUID]) -> str:
     return f"({', '.join(['%s'] * len(deliveries))})"
 
 

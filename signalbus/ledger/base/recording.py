@@ -11,7 +11,7 @@ from django.db import connections, transaction
 
 from signalbus.exceptions import PayloadError
 from signalbus.ledger.base.dialect import DELIVERIES, MESSAGES, Dialect, dialect_for, takes_several
-from signalbus.ledger.base.sequence_numbers import NOWHERE, order_of, take_places
+from signalbus.ledger.base.sequence_numbers import NO_POSITION, assign_positions, order_of
 from signalbus.wire.message import delivery_hex, from_body, to_body
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class _Insert(NamedTuple):
 def _inserts(dialect: Dialect, *, ordered: bool, due: str | None = None) -> tuple[_Insert, _Insert]:
     """Return the statements for messages and for deliveries that are published now, or are due at a time."""
     state, when = ("published", dialect.later.replace("%s", str(WAIT))) if due is None else ("pending", due)
-    place = {"ordering_key": "text", "position": "bigint"} if ordered else {}
+    columns = {"ordering_key": "text", "position": "bigint"} if ordered else {}
     return (
         _insert(
             dialect,
@@ -154,7 +154,7 @@ def _inserts(dialect: Dialect, *, ordered: bool, due: str | None = None) -> tupl
         _insert(
             dialect,
             DELIVERIES,
-            {"id": "uuid", "message_id": "uuid", "receiver": "text", "queue": "text", **place},
+            {"id": "uuid", "message_id": "uuid", "receiver": "text", "queue": "text", **columns},
             {
                 **dict.fromkeys(["attempts", "allowance", "publications"], "0"),
                 **dict.fromkeys(["error", "traceback", "worker"], "''"),
@@ -209,8 +209,8 @@ def record(
     with _transaction(connection, needed=ordered or len(statements) > 1), connection.cursor() as cursor:
         if ordered:
             messages, deliveries = rows
-            placed = (messages, _placed(deliveries, parts, using))
-            statements = [*first, *_insertions(dialect, inserts, placed, due)]
+            with_positions = (messages, _with_positions(deliveries, parts, using))
+            statements = [*first, *_insertions(dialect, inserts, with_positions, due)]
         for sql, values in statements:
             cursor.execute(sql, values)
 
@@ -271,16 +271,18 @@ def _quoted(value: Any) -> str:
     return f'"{text}"'
 
 
-def _placed(deliveries: Sequence[tuple[Any, ...]], parts: Sequence[Recordable], using: str) -> list[tuple[Any, ...]]:
+def _with_positions(
+    deliveries: Sequence[tuple[Any, ...]], parts: Sequence[Recordable], using: str
+) -> list[tuple[Any, ...]]:
     """Add the ordering key and the position to rows, in the parts' order."""
     messages = [part.message for part in parts]
-    positions = take_places(messages, using=using)
-    places = [
-        (order_of(message, receiver), positions[message.id]) if message.id in positions else NOWHERE
+    positions = assign_positions(messages, using=using)
+    order_columns = [
+        (order_of(message, receiver), positions[message.id]) if message.id in positions else NO_POSITION
         for message in messages
         for receiver in (("",) if message.recipients is None else message.recipients)
     ]
-    return [(*row, *place) for row, place in zip(deliveries, places, strict=True)]
+    return [(*row, *columns) for row, columns in zip(deliveries, order_columns, strict=True)]
 
 
 def _rows(parts: Sequence[Recordable]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:

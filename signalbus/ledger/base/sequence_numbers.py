@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHUNK = 250  # keys of one statement
 
-NOWHERE: Final = ("", 0)
+NO_POSITION: Final = ("", 0)
 
 
 def order_of(message: Message, receiver: str = "") -> str:
@@ -37,7 +37,7 @@ def order_of(message: Message, receiver: str = "") -> str:
     return UUID(bytes=digest, version=5).hex  # MariaDB's ids must have a version
 
 
-def take_places(messages: Iterable[Message], *, using: str) -> dict[UUID, int]:
+def assign_positions(messages: Iterable[Message], *, using: str) -> dict[UUID, int]:
     """Assign messages the next positions of their keys, which stay locked until the transaction ends.
 
     Args:
@@ -51,15 +51,15 @@ def take_places(messages: Iterable[Message], *, using: str) -> dict[UUID, int]:
     for message in messages:
         if message.ordering_key is not None:
             by_key.setdefault(order_of(message), {})[message.id] = None  # once, however many parts
-    places: dict[UUID, int] = {}
+    positions: dict[UUID, int] = {}
     # Sorted: two that send for the same keys must not wait for each other in a circle.
     keys = sorted(by_key)
     for start in range(0, len(keys), CHUNK):
         chunk = keys[start : start + CHUNK]
         for key, last in _advance([(key, len(by_key[key])) for key in chunk], using).items():
             first = last - len(by_key[key]) + 1
-            places |= {message: first + index for index, message in enumerate(by_key[key])}
-    return places
+            positions |= {message: first + index for index, message in enumerate(by_key[key])}
+    return positions
 
 
 def _advance(counts: Sequence[tuple[str, int]], using: str) -> dict[str, int]:

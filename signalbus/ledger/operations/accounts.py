@@ -21,7 +21,7 @@ from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.deliveries import CHUNK, insert, new_delivery, receivers_of, unlocked, using
 from signalbus.ledger.base.event_subjects import tell_of_rows
 from signalbus.ledger.base.recording import WAIT
-from signalbus.ledger.base.sequence_numbers import order_of, take_places
+from signalbus.ledger.base.sequence_numbers import assign_positions, order_of
 from signalbus.ledger.sweeps.due import open_queues
 from signalbus.models import OPEN_STATES, Delivery, Lane, State, StoredMessage
 from signalbus.registration.registry import registry
@@ -209,17 +209,17 @@ def repair(found: Audit) -> int:
             )
             kept = set(there)
             chunk = [item for item in chunk if item.message.id in kept]
-            positions = take_places([item.message for item in chunk], using=alias)
+            positions = assign_positions([item.message for item in chunk], using=alias)
             insert([], [_absent_row(message, receiver, positions) for message, receiver in chunk])
     return found.missing_total
 
 
 def _absent_row(message: Message, receiver: str, positions: Mapping[UUID, int]) -> Delivery:
     """Make the row that a delivery should have; in an order, its place is at the end of what is there by now."""
-    place: dict[str, Any] = {}
+    order_columns: dict[str, Any] = {}
     if message.id in positions:
-        place = {"ordering_key": order_of(message, receiver), "position": positions[message.id]}
-    return new_delivery(message.id, receiver, _queue_of(message, receiver), **place)
+        order_columns = {"ordering_key": order_of(message, receiver), "position": positions[message.id]}
+    return new_delivery(message.id, receiver, _queue_of(message, receiver), **order_columns)
 
 
 def _queue_of(message: Message, receiver: str) -> str | None:

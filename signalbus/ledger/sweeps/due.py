@@ -190,17 +190,17 @@ def _publish(  # noqa: PLR0913, PLR0917 - all that is to be written about them
 ) -> Iterator[Publishable]:
     """Set locked rows to published, and return them. In raw SQL, because each retry costs it."""
     keys = [dialect.key(id_) for id_ in ids]
-    places = ", ".join(["%s"] * len(keys))
+    placeholders = ", ".join(["%s"] * len(keys))
     with connections[using()].cursor() as cursor:
         cursor.execute(
             f"UPDATE {DELIVERIES} SET state = '{State.PUBLISHED.value}', publications = %s, admitted_by = %s, "
-            f"due_at = {dialect.later} WHERE id IN ({places})",
+            f"due_at = {dialect.later} WHERE id IN ({placeholders})",
             (publications, admitted_by, min(LONGEST_WAIT, WAIT * 2.0 ** min(publications, 16)), *keys),
         )
         cursor.execute(
             "SELECT d.id, m.id, d.receiver, d.queue, d.attempts, d.runtime_ms, d.created_at, m.text, m.sealed, "
             f"m.{dialect.quote}signal{dialect.quote} FROM {DELIVERIES} d JOIN {MESSAGES} m ON m.id = d.message_id "
-            f"WHERE d.id IN ({places})",
+            f"WHERE d.id IN ({placeholders})",
             keys,
         )
         rows = cursor.fetchall()
