@@ -72,16 +72,16 @@ def test_a_purge_goes_in_small_batches(bus: Bus, durable: Signal, monkeypatch):
 
 def test_one_sweeper_purges_at_a_time(bus: Bus, durable: Signal):
     """Another one that asks meanwhile does not."""
-    assert ledger.take_turn(60)
+    assert ledger.acquire_purge_lease(60)
     durable.send(None)
     bus.work()
     grow_old(0)
 
-    assert not ledger.take_turn(60)
+    assert not ledger.acquire_purge_lease(60)
     assert purge_all(Purge()) == 0
 
     Key.objects.update(used_at=F("used_at") - timedelta(seconds=61))
-    assert ledger.take_turn(60)
+    assert ledger.acquire_purge_lease(60)
 
 
 def test_dead_and_waiting_deliveries_are_never_purged(bus: Bus, durable: Signal):

@@ -15,11 +15,12 @@ from signalbus.ledger.sweeps.due import (
     take_due,
     wait_anew,
 )
-from signalbus.ledger.sweeps.purging import purge, purge_keys, purge_some, take_turn
+from signalbus.ledger.sweeps.purging import acquire_purge_lease, purge, purge_keys, purge_some
 
 __all__ = [
     "Publishable",
     "Share",
+    "acquire_purge_lease",
     "anything_due",
     "bury",
     "delivery_of_row",
@@ -35,7 +36,6 @@ __all__ = [
     "return_due",
     "take_admitted",
     "take_due",
-    "take_turn",
     "unpark",
     "using",
     "wait_anew",

@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from django.db.models import Model
 
 # The key whose row is the sweepers' lease to purge; never purged itself.
-TURN = UUID("d3c1a0de-6f57-4d0c-8a51-3f0f6b0f4c11")
+PURGE_LEASE = UUID("d3c1a0de-6f57-4d0c-8a51-3f0f6b0f4c11")
 
 OVER = Q(state__in=CLOSED_STATES)
 # Refused texts, which need no decision of a person. Other dead deliveries stay until a person decides.
 REFUSED = Q(state=State.DEAD, message__sealed=True, message__signal="")
 
 
-def take_turn(every: float) -> bool:
+def acquire_purge_lease(every: float) -> bool:
     """Take the lease to purge; return False if another sweeper has it.
 
     Args:
         every: seconds for which no other sweeper gets it.
     """
     keys = Key.objects.using(using())
-    keys.get_or_create(id=TURN, defaults={"used_at": later(-every)})
-    return bool(keys.filter(id=TURN, used_at__lte=later(-every)).update(used_at=Now()))
+    keys.get_or_create(id=PURGE_LEASE, defaults={"used_at": later(-every)})
+    return bool(keys.filter(id=PURGE_LEASE, used_at__lte=later(-every)).update(used_at=Now()))
 
 
 def purge(seconds: float, *, batch: int = 1000) -> int:
@@ -75,11 +75,11 @@ def _purge_batch(over: Q, seconds: float, batch: int) -> int:
     alias = using()
     rows = Delivery.objects.using(alias)
     cutoff = later(-seconds)
-    kept = ~over | Q(ended_at=None) | Q(ended_at__gt=cutoff)
+    retained = ~over | Q(ended_at=None) | Q(ended_at__gt=cutoff)
     old = rows.filter(over, ended_at__lte=cutoff).order_by("ended_at")
     # One value for each row, and no EXISTS, which PostgreSQL may answer with all rows of the table for each batch.
-    keeper = Subquery(rows.filter(kept, message=OuterRef("message")).values("id")[:1])
-    whole = old.annotate(keeper=keeper).filter(keeper=None)
+    retained_id = Subquery(rows.filter(retained, message=OuterRef("message")).values("id")[:1])
+    whole = old.annotate(retained_id=retained_id).filter(retained_id=None)
     with transaction.atomic(using=alias):
         messages = set(whole.values_list("message", flat=True)[:batch])
         # No transaction waits for these locks; rows that were retried by hand in the meantime are not among them.
@@ -129,7 +129,7 @@ def purge_keys(seconds: float, *, batch: int = 500) -> int:
 
 
 def _stale_keys(seconds: float, batch: int) -> Iterator[list[UUID]]:
-    stale = Key.objects.using(using()).filter(used_at__lte=later(-seconds)).exclude(id=TURN).order_by("id")
+    stale = Key.objects.using(using()).filter(used_at__lte=later(-seconds)).exclude(id=PURGE_LEASE).order_by("id")
     ids = list(stale.values_list("id", flat=True)[:batch])
     while ids:
         yield ids

@@ -219,7 +219,7 @@ class Purge:
         now = time.monotonic()
         if now >= self._next_at:
             self._next_at = now + PURGE_SECONDS
-            if ledger.take_turn(PURGE_SECONDS):
+            if ledger.acquire_purge_lease(PURGE_SECONDS):
                 self._until = self._next_at
                 ledger.purge_keys(conf.get().KEEP_SECONDS)
                 ledger.recall()
