@@ -9,7 +9,7 @@ from celery import Task, shared_task
 from celery.exceptions import Reject
 
 from signalbus import celery
-from signalbus.receiving.process.outages import Trouble
+from signalbus.receiving.process.outages import OutageLog
 from signalbus.receiving.routing import batch
 
 # On the task, so that host apps have it too.
@@ -28,7 +28,7 @@ SAFE: dict[str, Any] = {
 }
 PAUSE = 1.0  # seconds before a message goes back to the broker, as while the database is away
 
-trouble: Trouble = Trouble("signalbus gives a message back to the broker")
+outages: OutageLog = OutageLog("signalbus gives a message back to the broker")
 
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def deliver(self: DeliverTask, texts: object) -> None:
         # Whatever it was, Celery would drop the message for it. Given out again, its attempts are counted.
         if request.is_eager:
             raise
-        trouble.met(error, expected=False)
+        outages.failed(error, expected=False)
         time.sleep(PAUSE)
         raise Reject(str(error), requeue=True) from error
-    trouble.went_well()
+    outages.succeeded()

@@ -12,7 +12,7 @@ QUIET = 20.0  # seconds without a failure after which it is over: some of what f
 AGAIN = 300.0  # seconds after which an outage that goes on is logged again
 
 
-class Trouble:
+class OutageLog:
     """The outages of one kind of work of this process.
 
     Args:
@@ -24,11 +24,11 @@ class Trouble:
         self._lock = threading.Lock()
         self._since: float | None = None
         self._last = 0.0
-        self._told_at = 0.0
+        self._logged_at = 0.0
         self._kinds: set[type[BaseException]] = set()
         self._count = 0
 
-    def met(self, error: BaseException, *, expected: bool) -> None:
+    def failed(self, error: BaseException, *, expected: bool) -> None:
         """Count a failure; log the first one, and the first of each kind.
 
         Args:
@@ -41,16 +41,16 @@ class Trouble:
                 self._since = now
             self._last = now
             self._count += 1
-            if type(error) in self._kinds and now - self._told_at < AGAIN:
+            if type(error) in self._kinds and now - self._logged_at < AGAIN:
                 return
             self._kinds.add(type(error))
-            self._told_at = now
+            self._logged_at = now
             if expected:
                 logger.warning("%s (%d so far): %r", self._what, self._count, error)
             else:
                 logger.error("%s (%d so far)", self._what, self._count, exc_info=error)
 
-    def went_well(self) -> None:
+    def succeeded(self) -> None:
         """Note a success; after a while without a failure, log the end of the outage."""
         if self._since is None:
             return

@@ -20,7 +20,7 @@ from signalbus.ledger import operations
 from signalbus.ledger import sweeps as ledger
 from signalbus.models import State
 from signalbus.receiving.process.database_connections import close_connection, close_connections, use_no_pools
-from signalbus.receiving.process.outages import Trouble
+from signalbus.receiving.process.outages import OutageLog
 from signalbus.receiving.running.lost_runs import losses, settle_overdue
 from signalbus.receiving.running.reporting import tell, worker_name
 from signalbus.receiving.sweeping.idleness import idleness
@@ -278,7 +278,7 @@ class Sweeper(threading.Thread):
         self._unparked = False
         self._purge = Purge()
         self._stale_code = StaleCode() if settings.DEBUG else None
-        self._trouble = Trouble("signalbus could not sweep, and will try again")
+        self._outages = OutageLog("signalbus could not sweep, and will try again")
         _hold_while_forking()
 
     def run(self) -> None:
@@ -342,11 +342,11 @@ class Sweeper(threading.Thread):
             if self._purge.step():
                 return min(PURGE_PAUSE, pause)
         except (DatabaseError, publisher.PublishError) as error:
-            self._trouble.met(error, expected=True)
+            self._outages.failed(error, expected=True)
         except Exception as error:  # noqa: BLE001 - without its sweeper a worker would look well, and lose what failed
-            self._trouble.met(error, expected=False)
+            self._outages.failed(error, expected=False)
         else:
-            self._trouble.went_well()
+            self._outages.succeeded()
             return pause
         close_connections()  # whatever is wrong with them
         return self._interval
