@@ -2,7 +2,7 @@
  *
  * Models the memory that the main process of a worker shares with a child of its pool:
  *   Child      _deliver_each (batch.py) with Progress.begin, end, put_off, share, resume (progress.py)
- *   Watchdog   the thread of stragglers.py: Lookout._take_back; after PAUSE _is_over and ClaimedMessage.requeue_free
+ *   Watchdog   the thread of stragglers.py: StragglerWatchdog._divide; after PAUSE _is_over and ClaimedMessage.requeue_free
  *              (claimed_message.py)
  *   EventLoop  the end of the message: ClaimedMessage.ack; or reject after the child's death, its error or a time limit
  *   Memory     when a store is seen: those of the child, and the one that makes the ticket void, in any order (weaker than

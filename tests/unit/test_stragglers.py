@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from signalbus.core.runtime_estimate import RuntimeEstimates
-from signalbus.receiving.worker.stragglers import AGAIN, BRIEFLY, EVERY, PATIENCE, STANDS, Lookout
+from signalbus.receiving.worker.stragglers import AGAIN, BRIEFLY, EVERY, PATIENCE, STANDS, StragglerWatchdog
 from signalbus.transport import batching, progress
 from signalbus.transport.progress import BEGUN, DONE, PAUSE, SHARED, WAITING
 
@@ -37,9 +37,9 @@ class Message:
 
 
 @pytest.fixture
-def lookout():
+def watchdog():
     """A watchdog that looks only when the test asks it."""
-    return Lookout()
+    return StragglerWatchdog()
 
 
 @pytest.fixture
@@ -49,11 +49,11 @@ def message():
 
 
 @pytest.fixture
-def sheet(lookout, message):
+def sheet(watchdog, message):
     """The progress of the message, whose first text had begun at the last look."""
-    sheet = lookout.watch(message, TEXTS, "q")
+    sheet = watchdog.watch(message, TEXTS, "q")
     assert progress.of(sheet.ticket, 3).begin(0)
-    lookout.look(0.0)
+    watchdog.look(0.0)
     return sheet
 
 
@@ -65,10 +65,10 @@ def pace(monkeypatch):
     return pace
 
 
-def test_recipients_behind_a_straggler_are_requeued(lookout, message, caplog):
+def test_recipients_behind_a_straggler_are_requeued(watchdog, message, caplog):
     """They wait as texts do: for a second, or for 20 ms beside a free process."""
     for place_is_free in (False, True):
-        sheet = lookout.watch(message, ["a"], "q")
+        sheet = watchdog.watch(message, ["a"], "q")
         told = progress.of(sheet.ticket, 1)
         assert told.begin(0)
         recipients = told.parts(0, 3)
@@ -79,203 +79,203 @@ def test_recipients_behind_a_straggler_are_requeued(lookout, message, caplog):
         looks = (0.0, BRIEFLY) if place_is_free else (0.0, PATIENCE)
         for now in looks:
             assert not sheet.is_void
-            assert lookout.look(now)
+            assert watchdog.look(now)
         assert sheet.is_void
-        lookout.look(looks[-1] + 1)
+        watchdog.look(looks[-1] + 1)
         assert not recipients.begin(2)
     assert len(message.given) == 2
     assert "1 of 3 deliveries have waited" in caplog.text
 
 
-def test_texts_behind_a_straggler_are_requeued_once(lookout, message, sheet, caplog):
+def test_texts_behind_a_straggler_are_requeued_once(watchdog, message, sheet, caplog):
     """They are after the patience, and a pause in which a last beginning becomes visible."""
-    lookout.look(PATIENCE)
+    watchdog.look(PATIENCE)
     assert sheet.is_void
     assert message.given == []
 
     for seconds in (2, 3, 4):
-        lookout.look(PATIENCE + seconds)
+        watchdog.look(PATIENCE + seconds)
 
     assert message.given == [[BEGUN, WAITING, WAITING]]
     assert "2 of 3 deliveries have waited" in caplog.text
 
 
-def test_a_straggler_is_learned_as_slow(lookout, sheet, pace):
+def test_a_straggler_is_learned_as_slow(watchdog, sheet, pace):
     """It runs alone from then on; the estimates of the others do not change."""
-    lookout.look(PATIENCE)
+    watchdog.look(PATIENCE)
     assert pace.expected(("q", None)) == PATIENCE
 
 
-def test_a_message_with_nothing_waiting_is_checked_seldom(lookout, sheet):
+def test_a_message_with_nothing_waiting_is_checked_seldom(watchdog, sheet):
     """Its last text may run for an hour."""
     told = progress.of(sheet.ticket, 3)
-    assert lookout.look(0.0)
+    assert watchdog.look(0.0)
     assert told.begin(1)
-    assert lookout.look(0.1)
+    assert watchdog.look(0.1)
     told.end(0, 1)
     assert told.begin(2)
-    assert not lookout.look(0.2)
+    assert not watchdog.look(0.2)
     told.put_off(2)
-    assert lookout.look(0.3)
+    assert watchdog.look(0.3)
 
 
-def test_a_divided_message_is_checked_seldom(lookout, message, sheet):
+def test_a_divided_message_is_checked_seldom(watchdog, message, sheet):
     """The check is only for the warning about a straggler."""
     message.place_is_free = True
     for now in (BRIEFLY, 2 * BRIEFLY):
-        assert lookout.look(now)
-    assert not lookout.look(3 * BRIEFLY)
+        assert watchdog.look(now)
+    assert not watchdog.look(3 * BRIEFLY)
     assert message.given
 
 
-def test_texts_wait_only_briefly_beside_a_free_process(lookout, message, sheet, caplog):
+def test_texts_wait_only_briefly_beside_a_free_process(watchdog, message, sheet, caplog):
     """This is not worth a warning."""
     now = BRIEFLY
-    lookout.look(now)
+    watchdog.look(now)
     assert not sheet.is_void  # the others have something to do as well
     for place_is_free in (True, False, True):
         message.place_is_free = place_is_free
         now += STANDS
-        lookout.look(now)
+        watchdog.look(now)
     assert not sheet.is_void  # it was free for a moment only, as it is while there is a backlog
-    lookout.look(now + STANDS)
-    lookout.look(now + STANDS + PAUSE)
+    watchdog.look(now + STANDS)
+    watchdog.look(now + STANDS + PAUSE)
     assert message.given == [[BEGUN, WAITING, WAITING]]
     assert sheet.late == ["a"]
     assert sheet.late_since == 0.0
     progress.of(sheet.ticket, 3).end(0)
-    lookout.look(PATIENCE)
+    watchdog.look(PATIENCE)
     assert not caplog.records
-    assert not lookout._watched
+    assert not watchdog._watched
 
 
-def test_a_straggler_is_logged_and_learned_with_nothing_waiting(lookout, message, sheet, pace, caplog):
+def test_a_straggler_is_logged_and_learned_with_nothing_waiting(watchdog, message, sheet, pace, caplog):
     """Otherwise the next one would be batched again."""
     message.place_is_free = True
     for look in range(1, 100):
-        lookout.look(look * BRIEFLY)
+        watchdog.look(look * BRIEFLY)
     assert message.given == [[BEGUN, WAITING, WAITING]]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "2 of 3 deliveries would have waited for 1.0 s" in caplog.text
     assert PATIENCE <= pace.expected(("q", None)) < PATIENCE + 2 * BRIEFLY
-    assert not lookout._watched
+    assert not watchdog._watched
 
 
-def test_a_batch_just_over_the_limit_is_noticed(lookout, message):
+def test_a_batch_just_over_the_limit_is_noticed(watchdog, message):
     """This holds for any phase of its progress and the checks."""
     message.place_is_free = True
-    sheet = lookout.watch(message, [str(number) for number in range(100)], "q")
+    sheet = watchdog.watch(message, [str(number) for number in range(100)], "q")
     told = progress.of(sheet.ticket, 100)
     now, begun, late = 0.0, 0, 0.0011  # seconds that the machine takes longer to sleep
     while not sheet.is_void and begun < 5:
         if now >= begun * 0.028:
             assert told.begin(begun)
             begun += 1
-        lookout.look(now)
+        watchdog.look(now)
         now += EVERY + late
     assert sheet.is_void
 
 
-def test_deliveries_in_the_stragglers_transaction_are_not_requeued_early(lookout, message, sheet):
+def test_deliveries_in_the_stragglers_transaction_are_not_requeued_early(watchdog, message, sheet):
     """The straggler has locked their rows."""
     message.place_is_free = True
     progress.of(sheet.ticket, 3).share(1)
-    lookout.look(PATIENCE / 2)
+    watchdog.look(PATIENCE / 2)
     assert not sheet.is_void
-    lookout.look(PATIENCE)
-    lookout.look(PATIENCE + 1)
+    watchdog.look(PATIENCE)
+    watchdog.look(PATIENCE + 1)
     assert message.given == [[BEGUN, SHARED, WAITING]]
 
 
-def test_a_message_that_makes_progress_is_not_divided(lookout, message, sheet):
+def test_a_message_that_makes_progress_is_not_divided(watchdog, message, sheet):
     """Its total time does not matter."""
     told = progress.of(sheet.ticket, 3)
     for second in range(1, 3):
         told.end(second - 1)
         assert told.begin(second)
-        lookout.look(PATIENCE * second)
-    lookout.look(100.0)
+        watchdog.look(PATIENCE * second)
+    watchdog.look(100.0)
 
     assert not sheet.is_void
     assert message.given == []
 
 
-def test_the_last_text_may_take_long(lookout, message, sheet):
+def test_the_last_text_may_take_long(watchdog, message, sheet):
     """No text waits behind it."""
     assert progress.of(sheet.ticket, 3).begin(1, 2)
-    lookout.look(0.0)
-    lookout.look(100.0)
+    watchdog.look(0.0)
+    watchdog.look(100.0)
     assert not sheet.is_void
 
 
-def test_a_message_without_a_begun_text_is_not_divided(lookout, message):
+def test_a_message_without_a_begun_text_is_not_divided(watchdog, message):
     """It waits for a rate limit, or its process was not forked and shares no memory."""
-    sheet = lookout.watch(message, TEXTS, "q")
+    sheet = watchdog.watch(message, TEXTS, "q")
     for seconds in (1, 2, 3):
-        lookout.look(1e9 + seconds)
+        watchdog.look(1e9 + seconds)
     assert not sheet.is_void
     assert message.given == []
 
 
-def test_requeueing_is_repeated_after_an_outage(lookout, message, sheet):
+def test_requeueing_is_repeated_after_an_outage(watchdog, message, sheet):
     """No process can begin the texts any more, so they must be requeued."""
     message.broker_answers = False
-    lookout.look(PATIENCE)
-    lookout.look(PATIENCE + 1)
+    watchdog.look(PATIENCE)
+    watchdog.look(PATIENCE + 1)
     message.broker_answers = True
-    lookout.look(PATIENCE + 2)
-    lookout.look(PATIENCE + 3)
+    watchdog.look(PATIENCE + 2)
+    watchdog.look(PATIENCE + 3)
     assert message.given == [[BEGUN, WAITING, WAITING]]
 
 
-def test_an_absent_broker_is_not_asked_at_each_check(lookout, message, sheet):
+def test_an_absent_broker_is_not_asked_at_each_check(watchdog, message, sheet):
     """All workers wait for it while it starts."""
     message.broker_answers = False
     for look in range(round(1 / EVERY)):
-        lookout.look(PATIENCE + look * EVERY)
+        watchdog.look(PATIENCE + look * EVERY)
     assert 3 <= message.asked <= 1 / AGAIN
     assert sheet.is_void
 
 
-def test_a_message_is_not_kept_alive(lookout, sheet):
+def test_a_message_is_not_kept_alive(watchdog, sheet):
     """Its progress is free again as soon as Celery has forgotten the message."""
     free = len(progress._free)
     gone = Message()
-    kept = lookout.watch(gone, TEXTS, "q")
+    kept = watchdog.watch(gone, TEXTS, "q")
     assert len(progress._free) == free - 1
     del gone
     gc.collect()
     assert len(progress._free) == free
     assert kept.is_void
-    assert len(lookout._watched) == 1
+    assert len(watchdog._watched) == 1
 
 
-def test_done_texts_are_not_requeued(lookout, message, sheet):
+def test_done_texts_are_not_requeued(watchdog, message, sheet):
     """Only waiting texts are."""
     told = progress.of(sheet.ticket, 3)
     told.end(0)
     told.begin(1)
-    lookout.look(0.0)
-    lookout.look(PATIENCE)
-    lookout.look(PATIENCE + 1)
+    watchdog.look(0.0)
+    watchdog.look(PATIENCE)
+    watchdog.look(PATIENCE + 1)
     assert message.given == [[DONE, BEGUN, WAITING]]
 
 
-def test_an_ended_message_is_not_watched(lookout, message, sheet):
+def test_an_ended_message_is_not_watched(watchdog, message, sheet):
     """Celery keeps the last message, so an idle worker would watch it for ever."""
-    lookout.look(0.0)
-    assert lookout._watched
+    watchdog.look(0.0)
+    assert watchdog._watched
     message.acknowledged = True
-    lookout.look(PATIENCE)
-    assert not lookout._watched
+    watchdog.look(PATIENCE)
+    assert not watchdog._watched
     assert not sheet.is_void
 
 
-def test_a_collection_during_a_check_does_no_harm(lookout):
+def test_a_collection_during_a_check_does_no_harm(watchdog):
     """Python may collect a message in a cycle at any moment."""
     kept, gone = [Message() for _ in range(300)], [Message() for _ in range(300)]
     for message in (*kept, *gone):
-        lookout.watch(message, TEXTS, "q")
+        watchdog.watch(message, TEXTS, "q")
     for message in gone:
         vars(message)["itself"] = message
     thresholds = gc.get_threshold()
@@ -283,21 +283,21 @@ def test_a_collection_during_a_check_does_no_harm(lookout):
     gone.clear()
     try:
         gc.set_threshold(gc.get_count()[0] + 150)  # in the middle, on a Python that collects at once
-        lookout.look(0.0)
+        watchdog.look(0.0)
     finally:
         gc.set_threshold(*thresholds)
-    assert len(kept) <= len(lookout._watched)
+    assert len(kept) <= len(watchdog._watched)
 
 
 def test_the_watchdog_sleeps_without_messages():
     """It wakes for a new message."""
-    lookout = Lookout(patience=0.0)
+    watchdog = StragglerWatchdog(patience=0.0)
     message = Message()
-    lookout.start()
-    sheet = lookout.watch(message, TEXTS, "q")
+    watchdog.start()
+    sheet = watchdog.watch(message, TEXTS, "q")
     assert sheet is not None
     progress.of(sheet.ticket, 3).begin(0)
     from tests.servers import wait_until
 
-    wait_until(lambda: message.given, what="the lookout to give back what waits")
-    wait_until(lambda: not lookout._any.is_set(), what="the lookout to sleep")
+    wait_until(lambda: message.given, what="the watchdog to give back what waits")
+    wait_until(lambda: not watchdog._any.is_set(), what="the watchdog to sleep")

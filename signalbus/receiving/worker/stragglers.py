@@ -69,7 +69,7 @@ class _Watched:
         return [text for text, state in zip(self.texts, self.sheet.states, strict=True) if state == progress.BEGUN]
 
 
-class Lookout(threading.Thread):
+class StragglerWatchdog(threading.Thread):
     """Watch the sheets of all batches of this process; sleep while there are none.
 
     A thread, because the loop of the solo pool is blocked while a task runs.
@@ -160,7 +160,7 @@ class Lookout(threading.Thread):
         is_waited_for = watched.free_since is not None and now - watched.free_since >= STANDS
         # A message without a step may wait for a rate limit, or its process may share no memory with this one.
         if watched.steps and waited >= BRIEFLY and self._is_to_be_divided(sheet.all_states, waited, is_waited_for):
-            self._take_back(watched, waited)
+            self._divide(watched, waited)
         return False
 
     def _is_to_be_divided(self, states: bytes, waited: float, is_waited_for: bool) -> bool:
@@ -169,7 +169,7 @@ class Lookout(threading.Thread):
             return not progress.FREE.isdisjoint(states)
         return is_waited_for and progress.WAITING in states and progress.SHARED not in states
 
-    def _take_back(self, watched: _Watched, waited: float) -> None:
+    def _divide(self, watched: _Watched, waited: float) -> None:
         """Let no other text of the batch begin; the texts that wait are requeued at the next look."""
         sheet = watched.sheet
         sheet.make_void()
@@ -201,12 +201,12 @@ class Lookout(threading.Thread):
         logger.warning(f"signalbus: {text}", free, len(states) - len(parts), waited, watched.queue)
 
 
-_lookouts: list[Lookout] = []
+_watchdogs: list[StragglerWatchdog] = []
 
 
 def watch(message: Divisible, texts: list[str], queue: str) -> Sheet | None:
-    """Watch a message; as `Lookout.watch`, in the thread of this process."""
-    if not _lookouts:
-        _lookouts.append(Lookout())
-        _lookouts[0].start()
-    return _lookouts[0].watch(message, texts, queue)
+    """Watch a message; as `StragglerWatchdog.watch`, in the thread of this process."""
+    if not _watchdogs:
+        _watchdogs.append(StragglerWatchdog())
+        _watchdogs[0].start()
+    return _watchdogs[0].watch(message, texts, queue)
