@@ -480,8 +480,8 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "deliveries.Settlement.fields": fails_until_it_is_dead,
     "deliveries.skip": has_no_receiver,
     "due._publish": fails_until_it_is_dead,
-    "due_later.discard_held": is_cancelled,
-    "due_later.hold": has_an_equal_message,
+    "due_later.discard_locked": is_cancelled,
+    "due_later.lock_waiting": has_an_equal_message,
     "by_hand._discard": is_discarded_by_hand,
     "by_hand.retry": is_retried_by_hand,
     "parked_rows._parked": is_unknown,
@@ -498,7 +498,10 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "unsendable.record_unsendable": cannot_be_sent,
 }
 # These write it in fewer statements while nobody listens; else the function beside it does, which reads the rows.
-WHILE_UNHEARD = {"due_later._holding": "due_later.hold", "stand_ins._replacing": "due_later.discard_held"}
+WHILE_UNHEARD = {
+    "due_later._locking_waiting": "due_later.lock_waiting",
+    "stand_ins._replacing": "due_later.discard_locked",
+}
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def record_unpublished(
     for start in range(0, len(recorded), CHUNK):
         waiting = Delivery.objects.using(using()).filter(id__in=recorded[start : start + CHUNK], state=State.PUBLISHED)
         # The broker may have taken them, and only its answer be lost: then they may run by now.
-        update_free(waiting, told="requeued", cause=cause, state=State.PENDING, due_at=Now(), error=noted)
+        update_free(waiting, kind="requeued", cause=cause, state=State.PENDING, due_at=Now(), error=noted)
 
 
 def receivers_of(message: Message) -> tuple[str, ...]:
@@ -251,13 +251,13 @@ def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
 
 
 def update_free(
-    rows: QuerySet[Delivery], *, told: Kind | None = None, cause: BaseException | None = None, **fields: Any
+    rows: QuerySet[Delivery], *, kind: Kind | None = None, cause: BaseException | None = None, **fields: Any
 ) -> int:
     """Update the rows that no other transaction has locked; wait for none.
 
     Args:
         rows: the rows.
-        told: the kind of event to emit for each of them; None if the caller does that.
+        kind: the kind of event to emit for each of them; None if the caller does that.
         cause: the cause, for listeners.
         fields: the new values.
 
@@ -266,8 +266,8 @@ def update_free(
     """
     with transaction.atomic(using=rows.db):
         free = unlocked(rows)
-        if told is not None:
-            tell_of_rows(told, free, cause)
+        if kind is not None:
+            tell_of_rows(kind, free, cause)
         return free.update(**fields)
 
 
@@ -307,7 +307,7 @@ def return_due(deliveries: Iterable[UUID], delay: float) -> None:
         delay: seconds until they are due again.
     """
     rows = Delivery.objects.using(using()).filter(id__in=list(deliveries), state=State.PUBLISHED)
-    update_free(rows, told="requeued", state=State.PENDING, due_at=later(delay))
+    update_free(rows, kind="requeued", state=State.PENDING, due_at=later(delay))
 
 
 def release(deliveries: Iterable[UUID]) -> None:

@@ -68,7 +68,7 @@ def retry(ids: Sequence[UUID] | None) -> int:
         "state": State.PENDING, "allowance": F("attempts"), "due_at": Now(), "parked_at": parked_at, "ended_at": None
     }  # fmt: skip
     return sum(
-        update_free(rows.filter(id__in=wanted.filter(id__in=some).values("id")), told="retried", **fields)
+        update_free(rows.filter(id__in=wanted.filter(id__in=some).values("id")), kind="retried", **fields)
         for some in _chunks(list(wanted.values_list("id", flat=True)) if ids is None else ids)
     )
 

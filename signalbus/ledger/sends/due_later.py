@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from signalbus.ledger.base.dialect import Dialect
 
 
-def hold(message: UUID, *, told: Kind | None = None) -> bool:
+def lock_waiting(message: UUID, *, kind: Kind | None = None) -> bool:
     """Lock the deliveries of a message until the transaction ends, if no worker has begun any of them.
 
     A worker skips a locked row, and drops the broker's copy: so published deliveries become due again, and the sweeper
@@ -31,16 +31,16 @@ def hold(message: UUID, *, told: Kind | None = None) -> bool:
 
     Args:
         message: its id.
-        told: the kind of event to emit for published deliveries; None if the caller emits the next one.
+        kind: the kind of event to emit for published deliveries; None if the caller emits the next one.
 
     Returns:
         Whether all its deliveries wait, and are locked until the end of this transaction.
     """
     alias = using()
     dialect = dialect_of(alias)
-    if dialect.returns and not (told is not None and is_heard(told)):
+    if dialect.returns and not (kind is not None and is_heard(kind)):
         with connections[alias].cursor() as cursor:
-            cursor.execute(_holding(dialect), [dialect.key(message)] * 2)
+            cursor.execute(_locking_waiting(dialect), [dialect.key(message)] * 2)
             found = cursor.fetchall()
         return bool(found) and len(found) == found[0][0]
     rows = Delivery.objects.using(alias).filter(message=message)
@@ -48,14 +48,14 @@ def hold(message: UUID, *, told: Kind | None = None) -> bool:
     now_due = Case(When(state=State.PUBLISHED, then=Now()), default=F("due_at"))
     again = Case(When(state=State.PUBLISHED, then=Value(State.PENDING.value)), default=F("state"))
     free = unlocked(rows.filter(state__in=WAITING_STATES, attempts=0, ended_at=None))
-    if told is not None:
-        tell_of_rows(told, free.filter(state=State.PUBLISHED))
-    held = free.update(due_at=now_due, state=again)
-    return held == rows.count() > 0
+    if kind is not None:
+        tell_of_rows(kind, free.filter(state=State.PUBLISHED))
+    locked = free.update(due_at=now_due, state=again)
+    return locked == rows.count() > 0
 
 
 @cache
-def _holding(dialect: Dialect) -> str:
+def _locking_waiting(dialect: Dialect) -> str:
     """Return the UPDATE that locks the waiting deliveries of a message, and returns for each the message's total."""
     waiting = ", ".join(f"'{state.value}'" for state in WAITING_STATES)
     condition = f"message_id = %s AND state IN ({waiting}) AND attempts = 0 AND ended_at IS NULL"
@@ -76,10 +76,10 @@ def cancel(message: UUID) -> bool:
         False, and nothing is discarded, if a worker has begun it, or the ledger does not have it.
     """
     with transaction.atomic(using=using(), savepoint=False):
-        return hold(message) and discard_held(message, "cancelled")
+        return lock_waiting(message) and discard_locked(message, "cancelled")
 
 
-def discard_held(message: UUID, reason: str) -> bool:
+def discard_locked(message: UUID, reason: str) -> bool:
     """Discard a message whose deliveries this transaction has locked.
 
     Args:

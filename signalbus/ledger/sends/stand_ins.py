@@ -18,7 +18,7 @@ from signalbus.ledger.base.clock import Now
 from signalbus.ledger.base.deliveries import unlocked
 from signalbus.ledger.base.dialect import DELIVERIES, KEYS, Dialect, dialect_of
 from signalbus.ledger.base.recording import DueTime, record
-from signalbus.ledger.sends.due_later import discard_held, hold
+from signalbus.ledger.sends.due_later import discard_locked, lock_waiting
 from signalbus.models import Delivery, State
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def record_unless_one_waits(
     dialect = dialect_of(using)
     with transaction.atomic(using=using, savepoint=False):
         standing, _ = _lock(dialect, key, using)
-        if standing is not None and hold(standing, told="requeued"):
+        if standing is not None and lock_waiting(standing, kind="requeued"):
             return standing
         move = (f"UPDATE {KEYS} SET message = %s WHERE id = %s", [dialect.key(message), dialect.key(key)])
         record(parts, using=using, due=due, first=[move])
@@ -81,8 +81,8 @@ def record_last_of_burst(  # noqa: PLR0913 - all that is to be known of a burst
         return
     with transaction.atomic(using=using, savepoint=False):
         standing, since = _lock(dialect, key, using)
-        if standing is not None and since is not None and _hold_back(standing, using):
-            discard_held(standing, reason)
+        if standing is not None and since is not None and _lock_not_due(standing, using):
+            discard_locked(standing, reason)
         record(parts, using=using, due=due, first=[move])
 
 
@@ -129,7 +129,7 @@ def _lock(dialect: Dialect, key: UUID, using: str) -> tuple[UUID | None, Any]:
         return None if message is None else UUID(str(message)), since
 
 
-def _hold_back(message: UUID, using: str) -> bool:
+def _lock_not_due(message: UUID, using: str) -> bool:
     """Lock the deliveries of a message that are not due until the transaction ends; return whether all were locked."""
     rows = Delivery.objects.using(using).filter(message=message)
     waiting = rows.filter(state=State.PENDING, attempts=0, due_at__gt=Now())
