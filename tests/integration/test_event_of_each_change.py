@@ -500,7 +500,7 @@ PLACES: dict[str, Callable[[Scene], None]] = {
 # These write it in fewer statements while nobody listens; else the function beside it does, which reads the rows.
 WHILE_UNHEARD = {
     "due_later._locking_waiting": "due_later.lock_waiting",
-    "stand_ins._replacing": "due_later.discard_locked",
+    "duplicates._replacing": "due_later.discard_locked",
 }
 
 
