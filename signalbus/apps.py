@@ -18,7 +18,7 @@ class SignalBusConfig(AppConfig):
     default_auto_field: str = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Import each app's ``signals`` and ``receivers``, and connect to what Celery announces."""
+        """Import each app's ``signals`` and ``receivers``, and connect to Celery's signals."""
         from signalbus import checks, tasks, testing  # noqa: F401, PLC0415 - models and settings must be loaded before
         from signalbus.receiving.running import listeners  # noqa: F401, PLC0415
         from signalbus.receiving.worker import bootstrap  # noqa: PLC0415
@@ -58,7 +58,7 @@ def discover(module: str) -> None:
 
 
 def _in_words(error: Exception, name: str, app: AppConfig) -> str:
-    """Say where a module failed, why, and why it was loaded at all; of an installed package's, how to do without it."""
+    """Describe where and why a module failed, and why it was loaded; for an installed package, how to skip it."""
     place = f"{place}: " if (place := _place(error)) else ""
     cause = "".join(format_exception_only(error)[-1:]).strip()
     cause += "" if cause.endswith((".", "?", "!")) else "."

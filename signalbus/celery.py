@@ -56,27 +56,27 @@ def defaults() -> dict[str, Any]:
         "broker_channel_error_retry": True,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        # Receivers' queues are of the default queue's type: who says quorum means all of them.
+        # Receivers' queues have the default queue's type: a host that sets quorum means all of them.
         "task_create_missing_queue_type": _host("task_default_queue_type", "classic"),
         "result_backend": None,
         "task_ignore_result": True,
         "task_time_limit": limit,
         # The receiver is told a little before its process is killed, so that the failure can be written down.
         "task_soft_time_limit": limit and limit * 0.9,
-        # What is prefetched is what a crash disturbs; more (Celery's 4) brought nothing in `make bench`.
+        # A crash disturbs the prefetched messages; a higher number (Celery's 4) brought nothing in `make bench`.
         "worker_prefetch_multiplier": 2,
         "worker_soft_shutdown_timeout": 10.0,
         "worker_enable_soft_shutdown_on_idle": True,
         # True would kill receivers in the middle of a commit when the broker is away.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # One unsigned message to the control exchange ends a worker: nobody listens there unless asked to.
+        # One unsigned message to the control exchange ends a worker: ours consumes it only if the host asks for it.
         "worker_enable_remote_control": False,
         "worker_send_task_events": False,
     }
 
 
 def _fixed() -> dict[str, Any]:
-    """Return what our own app needs, whatever a host's CELERY_* say."""
+    """Return the settings that our own app needs, whatever the host's CELERY_* settings are."""
     queue = conf.get().QUEUE or OWN_QUEUE
     return {
         # Never the host's queue: two apps that share one discard each other's unknown tasks.
@@ -85,7 +85,7 @@ def _fixed() -> dict[str, Any]:
         "task_default_routing_key": queue,
         "task_queues": None,  # so that Celery makes the default one, of the host's CELERY_TASK_DEFAULT_QUEUE_TYPE
         "task_routes": None,
-        # What we write, our workers have to read; and pickle on a broker is a shell.
+        # Our workers must be able to read our messages; and pickle on a broker lets a writer run any code.
         "accept_content": ["json"],
         "task_serializer": "json",
         "task_protocol": 2,
@@ -94,7 +94,7 @@ def _fixed() -> dict[str, Any]:
 
 
 def _host(name: str, default: Any) -> Any:
-    """Return what the host's settings say of one of Celery's."""
+    """Return the host's value of one of Celery's settings."""
     return getattr(django.conf.settings, f"CELERY_{name.upper()}", default)
 
 
@@ -108,7 +108,7 @@ def _redis_options() -> dict[str, Any]:
     """Return the transport options of our own app on Redis; a host's CELERY_BROKER_TRANSPORT_OPTIONS come on top."""
     settings = conf.get()
     return {
-        # What does not answer must not hang a worker: kombu's default waits for ever.
+        # A broker that does not answer must not hang a worker: kombu's default waits for ever.
         "socket_timeout": settings.PUBLISH_TIMEOUT,
         "socket_connect_timeout": settings.CONNECT_TIMEOUT,
         "socket_keepalive": True,
@@ -142,7 +142,7 @@ def transport_options(app: Celery) -> dict[str, Any]:
             "write_timeout": settings.PUBLISH_TIMEOUT,
             "confirm_publish": True,  # else the broker may refuse without a word
         }
-    # One try to connect: who publishes has somewhere else to keep what the broker does not take.
+    # One try to connect: if the broker does not take a message, the publisher records it in the ledger.
     options |= {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
     options["connect_retries_timeout"] = settings.CONNECT_TIMEOUT
     return options
@@ -192,7 +192,7 @@ def reject_unusable_broker(app: Celery) -> None:
 
 
 def broker_remedy() -> str:
-    """Say what to look at where the broker does not answer: the setting that names it, and what it says."""
+    """Return the remedy if the broker does not answer: the setting that names it, and its value."""
     name, addresses = _name_of_broker_setting(), broker_address.addresses_of(get_app())
     if not addresses:
         where = "in the environment or the settings, " if is_own_app() else ""
@@ -269,7 +269,7 @@ def _app_for_command_line() -> Celery:
             "in the folder that holds manage.py, and look at the name."
         ) from error
     if not any(name == "signalbus" or name.startswith("signalbus.apps.") for name in names):
-        # Such a worker knows neither task nor receivers: it would discard what it gets.
+        # Such a worker knows neither task nor receivers: it would discard its messages.
         raise ConfigurationError('Add "signalbus" to INSTALLED_APPS, in the settings that this worker runs with.')
     return app
 
@@ -278,7 +278,7 @@ def queue_of(routing_key: object) -> str | None:
     """Return the queue that a message came through.
 
     Args:
-        routing_key: as the message gives it: whoever can write to the broker chose it, and a host's queue may have a
+        routing_key: the message's; any writer to the broker may have chosen it, and a host's queue may have a
             routing key that is not its name.
 
     Returns:

@@ -27,17 +27,17 @@ RETRY_KEYS = tuple(field.name for field in fields(Retry))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What ``SIGNALBUS`` may hold; docs/settings.md is the table for people."""
+    """The keys of ``SIGNALBUS`` with their defaults; docs/settings.md is the table for people."""
 
     CELERY_APP: str | None = None  # the host's own app, as "shop.celery:app"
     QUEUE: str | None = None  # None: "signalbus" with our own app, the host's default queue with the host's app
     # Of receivers that say nothing themselves, as QUEUE.
-    RETRY: Retry = DEFAULT_RETRY  # or a dict of what it takes
+    RETRY: Retry = DEFAULT_RETRY  # or a dict of its arguments
     ATOMIC: bool = True
     TIMEOUT: float | None = None  # seconds for one run
     CLAIM: bool | None = None  # whether workers claim messages from Redis; None: those of our own app do
     SIGNING_KEYS: tuple[str, ...] | None = None  # None: SECRET_KEY, then SECRET_KEY_FALLBACKS
-    CARRY: tuple[Any, ...] = ()  # what surrounds a sender and is restored around deliveries: signalbus.carriers
+    CARRY: tuple[Any, ...] = ()  # carriers of context from the sender to deliveries: signalbus.carriers
     SKIP_APPS: tuple[str, ...] = ()  # apps, by name or label, whose signals and receivers are not looked for
     MAX_BYTES: int = 256 * 1024  # of one message's text
     MAX_NESTING: int = 64  # containers inside containers
@@ -49,10 +49,10 @@ class Settings:
     SHARE_COMMITS: bool = True  # among the brief deliveries of one Celery message
     SLOW_SECONDS: float = 5.0  # that an atomic receiver may run without a warning; 0: none
     CONNECTION_SECONDS: float = 60.0  # that a worker keeps a connection where CONN_MAX_AGE is 0; our own app only
-    SWEEP_SECONDS: float = 1.0  # seconds between two looks for what is due; 0: this process has no sweeper
-    PARK_SECONDS: float = 24 * 3600.0  # how long what is unknown is kept and tried again
+    SWEEP_SECONDS: float = 1.0  # seconds between two looks for due deliveries; 0: this process has no sweeper
+    PARK_SECONDS: float = 24 * 3600.0  # how long unknown messages are parked and tried again
     KEEP_REFUSED: int = 100  # texts that were refused, kept one by one; the rest are counted
-    KEEP_SECONDS: float = 24 * 3600.0  # how long what was done, skipped or discarded is kept
+    KEEP_SECONDS: float = 24 * 3600.0  # how long done, skipped and discarded deliveries are kept
     TRACEBACK_CHARS: int = 8000  # of a traceback, its end
     TEST_MODE: str | None = None  # in a test run's settings: one of TEST_MODES
 
@@ -65,7 +65,7 @@ class Settings:
 
 TEST_MODES = ("muted", "immediate")  # as the functions of signalbus.testing
 WORDS: dict[type, str] = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
-# What the settings that are lists hold, in words, and what one of them is.
+# The items of the settings that are lists: their description, and their type.
 LISTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "SIGNING_KEYS": ("texts, the one that signs first", lambda key: isinstance(key, str) and key != ""),
     "SKIP_APPS": ("apps, by their names or labels", lambda app: isinstance(app, str)),
@@ -136,7 +136,7 @@ def _retry(name: str, value: Any) -> Retry:
 
 
 def _meant(name: object, value: object, names: list[str]) -> str:
-    """Say which setting was probably meant by one that does not exist."""
+    """Return a hint at the setting that was probably meant by one that does not exist."""
     if not isinstance(name, str):
         return f"the keys are {', '.join(names)}."
     if name.startswith("CELERY_") or hasattr(django_settings, name):

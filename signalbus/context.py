@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentDelivery:
-    """One message on its way into one receiver.
+    """A delivery: one message to one receiver.
 
     Args:
         message_id: the message that is delivered.
         signal: its signal's name.
         receiver: the id of the receiver that runs.
         attempt: 1 for the first run.
-        root: the message that began the cascade; the message itself where it began with this one.
+        root: the message that began the cascade; the message itself if the cascade began with it.
         parent: the message whose receiver sent this one, or None.
         path: the names of the signals from the root to the parent.
     """
@@ -42,7 +42,7 @@ class CurrentDelivery:
 
     @property
     def id(self) -> UUID:
-        """The same over all attempts: the idempotency key to give to the outside world."""
+        """The id of the delivery, the same for all attempts: the idempotency key to give to other systems."""
         return delivery_id(self.message_id, self.receiver)
 
 
@@ -50,8 +50,8 @@ def delivery_of(message: Message, receiver: str, attempt: int) -> CurrentDeliver
     """Return the delivery of a message to a receiver.
 
     Args:
-        message: what is delivered.
-        receiver: the receiver's id, as the message has it; empty where the workers look the receivers up.
+        message: the message.
+        receiver: the receiver's id, as the message has it; empty if the workers resolve the receivers.
         attempt: the number of the attempt; 0 before the first one.
     """
     return CurrentDelivery(
@@ -78,16 +78,16 @@ def current() -> CurrentDelivery | None:
 
 
 def running(delivery: CurrentDelivery, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function while a delivery is the current one: what it sends is of that delivery's lineage.
+    """Call a function while a delivery is the current one: messages that it sends have that delivery's lineage.
 
     Args:
-        delivery: what is about to run.
-        function: runs it.
+        delivery: the delivery that is about to run.
+        function: the function that runs it.
         args: its arguments.
-        kwargs: as well.
+        kwargs: its keyword arguments.
 
     Returns:
-        What it returned.
+        The function's result.
     """
     token = current_delivery.set(delivery)
     try:

@@ -113,7 +113,7 @@ class EmbeddedValkey:
 
     @property
     def log(self) -> str:
-        """What the server has written."""
+        """The server's log."""
         return (self.socket.parent / "valkey.log").read_text(errors="replace")
 
     def start(self) -> Self:

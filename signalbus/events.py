@@ -47,13 +47,13 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Event(NamedTuple):
-    """What happened to a delivery: one message on its way to one receiver. New fields are added at the end.
+    """An event of a delivery: one message to one receiver. New fields are added at the end.
 
     Args:
-        kind: what happened; docs/events.md says what each kind means.
+        kind: the kind of event; docs/events.md explains each.
         delivery: the delivery; its ``attempt`` is 0 while none was made. The receiver's id is empty for a message
             whose receivers the worker looks up, the signal's name for a text that was never opened.
-        error: what was raised, or why it happened; None if there is no reason to give.
+        error: the exception, or the reason; None if there is none.
         delay: seconds until the delivery is due again.
         seconds: how long the receiver ran, None if it did not.
         worker: host and process id of the worker that had the delivery; empty for what senders, sweepers and commands
@@ -116,7 +116,7 @@ def unlisten(listener: Listener) -> None:
 
 
 def is_heard(kind: Kind) -> bool:
-    """Return whether anybody listens to a kind; if not, its events need not be made.
+    """Return whether a kind has a listener; if not, its events need not be made.
 
     Args:
         kind: the kind.
@@ -128,7 +128,7 @@ def tell(event: Event) -> None:
     """Call the listeners of an event's kind, with its delivery as the current one; an error of theirs is logged.
 
     Args:
-        event: what happened; the commit that made it true is over.
+        event: the event, after the commit that made it true.
     """
     listeners = _listeners[event.kind]
     if not listeners:

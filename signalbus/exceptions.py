@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class SignalBusError(Exception):
-    """The root of what signalbus raises."""
+    """The base class of all errors of signalbus."""
 
 
 class ConfigurationError(SignalBusError, ImproperlyConfigured):
@@ -30,7 +30,7 @@ class PayloadError(SignalBusError):
     """A payload cannot travel; nothing was sent.
 
     Args:
-        reason: what is wrong and how to mend it.
+        reason: the problem and its remedy.
         path: where in the payload, as in ``context.user.lock``; empty for the payload as a whole.
     """
 
@@ -101,7 +101,7 @@ class UnknownClass(SignalBusError):
 
     Args:
         name: the name as the message gives it.
-        why: what stands against it.
+        why: the reason.
     """
 
     def __init__(self, name: str, why: str) -> None:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class StoredMessage(models.Model):
-    """One sending of a signal, as it travels. It is written once: what changes stands in its deliveries."""
+    """A message: one send of a signal, as it is published. Its row never changes: the states are its deliveries'."""
 
     id: models.UUIDField[UUID | str, UUID] = models.UUIDField(primary_key=True)
-    # Texts without a limit: what a key holder called a signal or a receiver must fit, however long.
+    # Texts without a limit: any name of a signal or a receiver must fit, however long.
     signal: models.TextField[str, str] = models.TextField(blank=True, help_text="empty while the text cannot be opened")
     text: models.TextField[str, str] = models.TextField(
         help_text="the body, to be signed when published; the whole text as it came if it is sealed"
@@ -42,13 +42,13 @@ class StoredMessage(models.Model):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What holds for every delivery in a state.
+    """The facts that hold for every delivery in a state.
 
     Args:
-        means: what `manage.py signalbus failed` says of it.
+        means: its description in `manage.py signalbus failed`.
         is_open: it has not ended.
-        is_due: the sweeper publishes it when its time has come.
-        is_taken: it is on its way to a worker, or with one.
+        is_due: the sweeper publishes it when it is due.
+        is_taken: it is on its way to a worker, or in flight.
         is_waiting: no worker has claimed it, so it can be cancelled, postponed or parked; `audit` counts it as waiting.
         is_closed: it has ended for good; a dead one waits for a person.
     """
@@ -62,7 +62,7 @@ class Facts:
 
 
 class State(models.TextChoices):
-    """Where a delivery stands, with the facts that all code decides by.
+    """The state of a delivery, with the facts that all code decides by.
 
     A state that is new, or that becomes due, taken or closed, changes an index and the field's choices: it needs a
     migration, and a row in the table of docs/operating.md.
@@ -92,7 +92,7 @@ class State(models.TextChoices):
 
     @property
     def word(self) -> str:
-        """How `audit` counts it: as waiting, or by its own name."""
+        """The name of the state in an `audit`: waiting, or its own name."""
         return "waiting" if self.facts.is_waiting else self.value
 
 
@@ -113,7 +113,7 @@ class Delivery(models.Model):
     id: models.UUIDField[UUID | str, UUID] = models.UUIDField(
         primary_key=True, help_text="follows from the message and the receiver: the idempotency key"
     )
-    # No constraint: it would cost a fifth of the insert, and a lock on the message. Whoever deletes looks after both.
+    # No constraint: it would cost a fifth of the insert, and a lock on the message. All deletions delete both.
     message: models.ForeignKey[StoredMessage, StoredMessage] = models.ForeignKey(
         StoredMessage, on_delete=models.CASCADE, related_name="deliveries", db_constraint=False
     )
@@ -166,13 +166,13 @@ class Delivery(models.Model):
     class Meta:
         verbose_name_plural = "deliveries"
         indexes: ClassVar[list[models.Index]] = [
-            # What the sweeper asks each second, and what it purges. SQLite uses the second only as it is written here:
+            # The sweeper's query of each second, and its purge. SQLite uses the second only as it is written here:
             # for "IS NOT NULL", which a comparison implies, and not for "NOT (… IS NULL)".
             models.Index(fields=["state", "queue", "due_at"], name="signalbus_open", condition=Q(ended_at=None)),
-            # What is due, in its order: what waits for a later time is never looked at, however much it is.
+            # The due rows, in their order: rows that are due later are never read, however many they are.
             models.Index(fields=["due_at"], name="signalbus_waiting", condition=Q(state__in=DUE_STATES)),
             models.Index(fields=["ended_at"], name="signalbus_over", condition=Q(ended_at__isnull=False)),
-            # What stands at the head of an ordering key.
+            # The head of an ordering key.
             models.Index(
                 fields=["ordering_key", "position"],
                 name="signalbus_order",
@@ -191,7 +191,7 @@ class Delivery(models.Model):
 
 
 class Lane(models.Model):
-    """A queue, as the sweeper knows it: what was published before a marker that came back is not waiting any more."""
+    """The state of a queue: messages that were published before a marker that came back have left it."""
 
     # MySQL has no TEXT keys.
     queue: models.CharField[str, str] = models.CharField(max_length=255, primary_key=True)
@@ -213,7 +213,7 @@ class Lane(models.Model):
 
 
 class Key(models.Model):
-    """What is one at a time: a row to lock, for an ordering key, or for messages that stand for equal ones."""
+    """A row to lock, for an ordering key, or for the key of deduplicated messages."""
 
     id: models.UUIDField[UUID | str, UUID] = models.UUIDField(
         primary_key=True, help_text="follows from the signal, the sender and the key"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def captured() -> Iterator[Captured]:
-    """Capture what a test sends: see ``signalbus.testing.captured``."""
+    """Capture the messages of a test: see ``signalbus.testing.captured``."""
     from signalbus import testing  # noqa: PLC0415 - see above
 
     with testing.captured() as capture:
@@ -25,13 +25,13 @@ def captured() -> Iterator[Captured]:
 
 @pytest.fixture
 def sent_signals(captured: Captured) -> Captured:
-    """Capture what a test sends: another name of ``captured``."""
+    """Capture the messages of a test: another name of ``captured``."""
     return captured
 
 
 @pytest.fixture
 def deliver_all(captured: Captured) -> Callable[[], int]:
-    """Capture what a test sends, to be delivered by a call: see ``signalbus.testing.deliver_all``."""
+    """Capture the messages of a test, to be delivered by a call: see ``signalbus.testing.deliver_all``."""
     return captured.deliver_all
 
 

@@ -8,7 +8,7 @@ from typing import Self
 from signalbus.core.near_miss import RETRY_ALIASES, reject_unknown
 from signalbus.exceptions import ConfigurationError, Reject, RetryLater
 
-LONGEST = 366 * 24 * 3600.0  # seconds: what a receiver asks for must still be a date that a database can hold
+LONGEST = 366 * 24 * 3600.0  # seconds: a receiver's delay must still give a date that a database can store
 
 
 def _is_seconds(value: object) -> bool:
@@ -17,17 +17,17 @@ def _is_seconds(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often, and how long apart, a delivery that fails is tried: about two hours in all by default.
+    """The policy of retries: the number of attempts and the delays between them, about two hours in all by default.
 
     Args:
         max_attempts: runs in all, the first included.
         base_delay: seconds before the second run; doubled for each run after it.
         max_delay: seconds, the longest delay.
-        jitter: spread each delay over half to one and a half of itself, so that what failed together does not come
-            back together.
+        jitter: spread each delay over half to one and a half of itself, so that deliveries that failed together are
+            not retried together.
 
     Raises:
-        ConfigurationError: a number that cannot mean anything.
+        ConfigurationError: an invalid number.
     """
 
     max_attempts: int = 20
@@ -55,11 +55,11 @@ class Retry:
             )
 
     def delay(self, attempt: int, error: BaseException | None = None, *, spread: float = 0.5) -> float | None:
-        """Decide what follows a failed attempt.
+        """Return the delay before the attempt that follows a failed one.
 
         Args:
             attempt: how many times it has run, 1 after the first.
-            error: what the receiver raised; RetryLater and Reject are obeyed.
+            error: the receiver's exception; RetryLater and Reject are obeyed.
             spread: where in the jitter's range the delay lies, from 0 up to 1.
 
         Returns:

@@ -26,7 +26,7 @@ SAFE: dict[str, Any] = {
     "acks_on_timeout": False,
     "retry_on_worker_lost": False,
 }
-PAUSE = 1.0  # seconds before a message goes back to the broker, as while the database is away
+PAUSE = 1.0  # seconds before a message is requeued, as in an outage of the database
 
 outages: OutageLog = OutageLog("signalbus gives a message back to the broker")
 
@@ -38,7 +38,7 @@ else:
 
 
 class DeliverTask(_Task):
-    """A task whose messages are looked at before they go to a child."""
+    """A task whose messages are checked before they go to a child."""
 
     # By name: a process that only sends need not import a worker's machinery.
     Request = "signalbus.receiving.worker.request:DeliverRequest"
@@ -46,7 +46,7 @@ class DeliverTask(_Task):
 
     @classmethod
     def annotate(cls) -> None:
-        """Take a host's annotations of all tasks, but for what would lose messages."""
+        """Apply the host's annotations of all tasks, except options that would lose messages."""
         super().annotate()
         for name, value in SAFE.items():
             setattr(cls, name, value)

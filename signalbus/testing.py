@@ -44,8 +44,8 @@ class SentMessage:
         signal: the signal's name.
         sender: the name of its sender, or None.
         recipients: the ids of its receivers; empty for an open signal.
-        text: what would travel.
-        context: what surrounded the sender, by the names of the carriers of ``SIGNALBUS["CARRY"]``.
+        text: the text that would be published.
+        context: the sender's carried context, by the names of the carriers of ``SIGNALBUS["CARRY"]``.
     """
 
     id: UUID
@@ -89,13 +89,13 @@ class Captured(Sequence[SentMessage]):
         self._delivered = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Captured:
-        """Give each test of a ``TestCase`` its own of what ``setUpTestData()`` captured; the commits are the same."""
+        """Copy messages that ``setUpTestData()`` captured for each test of a ``TestCase``; the commits are the same."""
         copied = Captured()
         copied._outgoing, copied._delivered = [*self._outgoing], self._delivered
         return copied
 
     def take(self, outgoing: list[Outgoing]) -> None:
-        """Take in what would have been published."""
+        """Capture messages that would have been published."""
         fate = Fate(deciding())
         self._outgoing.extend((fate, item) for item in outgoing)
 
@@ -163,7 +163,7 @@ class Captured(Sequence[SentMessage]):
             raise AssertionError(f"{_shown(signal)} should not have been sent.\n{self}")
 
     def deliver_all(self) -> int:
-        """Deliver what was captured, and what its receivers send in turn, in this process.
+        """Deliver the captured messages, and those that their receivers send, in this process.
 
         A receiver's exception comes out here, as `DeliveryFailed`.
 
@@ -199,7 +199,7 @@ class Captured(Sequence[SentMessage]):
 
 @contextmanager
 def _failures() -> Iterator[list[tuple[CurrentDelivery, BaseException]]]:
-    """Collect what receivers raise inside the block."""
+    """Collect the exceptions of receivers inside the block."""
     failures: list[tuple[CurrentDelivery, BaseException]] = []
 
     def note(sender: str, delivery: CurrentDelivery, error: BaseException, **_kwargs: Any) -> None:  # noqa: ARG001 - a receiver
@@ -232,7 +232,7 @@ def _deliver(item: Outgoing) -> None:
                 f"{recipient} was connected to {message.signal} when it was sent, and is not any more: keep a "
                 "reference to it, or connect it with weak=False, until it is delivered."
             )
-    # Not recorded: what is captured has no rows.
+    # Not recorded: captured messages have no rows.
     parts = [to_body(message.for_recipients([recipient], recorded=False)) for recipient in recipients]
     for body in parts or [item.body]:
         batch.deliver([conf.signer().sign(body)], queue=item.queue)
@@ -269,7 +269,7 @@ class DeliveryFailed(SignalBusError):  # noqa: N818 - says what happened
     """A receiver failed in ``deliver_all()``.
 
     Args:
-        failures: the deliveries with what their receivers raised; the first is also the cause.
+        failures: the deliveries with the exceptions of their receivers; the first is also the cause.
     """
 
     def __init__(self, failures: list[tuple[CurrentDelivery, BaseException]]) -> None:
@@ -296,13 +296,13 @@ def _diverted(divert: Callable[[list[Outgoing]], None], *, all_threads: bool = F
 
 @contextmanager
 def captured(*, all_threads: bool = False) -> Iterator[Captured]:
-    """Capture what is sent inside the block, at once: also inside a ``TestCase``, where a commit never comes.
+    """Capture messages that are sent inside the block, at once: also inside a ``TestCase``, which never commits.
 
-    Nothing reaches a broker. What a rollback takes back is not in the list.
+    No message reaches a broker. Messages that a rollback drops are not in the list.
 
     Args:
-        all_threads: also what other threads send meanwhile, such as a ``LiveServerTestCase``'s server. Without it, only
-            what this context sends: this thread, with the coroutines and ``sync_to_async`` calls that it starts.
+        all_threads: also capture messages of other threads, such as a ``LiveServerTestCase``'s server. Without it, only
+            those of this context: this thread, with the coroutines and ``sync_to_async`` calls that it starts.
 
     Returns:
         The list of messages, which also asserts and delivers.
@@ -317,7 +317,7 @@ def captured(*, all_threads: bool = False) -> Iterator[Captured]:
 
 
 def deliver_all() -> int:
-    """Deliver what the innermost ``captured()`` block holds, and what its receivers send in turn.
+    """Deliver the messages of the innermost ``captured()`` block, and those that their receivers send.
 
     Returns:
         How many messages were delivered.
@@ -333,7 +333,7 @@ def deliver_all() -> int:
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """Let nothing out of the block: what is sent is still encoded, so that what cannot travel still raises."""
+    """Drop the messages that are sent in the block, after they are encoded: an invalid payload still raises."""
     with _diverted(_drop):
         yield
 
@@ -342,8 +342,8 @@ def muted() -> Iterator[None]:
 def immediate() -> Iterator[None]:
     """Deliver each send at once, in this process: for suites that assert right after a ``save()``.
 
-    Also inside a ``TestCase``: where a transaction is open, the receivers run in it. What they send in turn is
-    delivered when they are done. What they raise comes out of ``send()`` as `DeliveryFailed`; robust forms log it.
+    Also inside a ``TestCase``: if a transaction is open, the receivers run in it. Messages that they send are delivered
+    when they are done. ``send()`` raises their exceptions as `DeliveryFailed`; robust forms log them.
     """
     with _diverted(_deliver_now):
         yield

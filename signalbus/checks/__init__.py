@@ -72,7 +72,7 @@ def check_test_mode(**_kwargs: Any) -> list[checks.CheckMessage]:
 
 @checks.register("signalbus")
 def check_names(**_kwargs: Any) -> list[checks.CheckMessage]:
-    """Check that each signal that somebody listens to has a name, and no two signals or receivers share one."""
+    """Check that each signal with a receiver has a name, and no two signals or receivers share one."""
     found: dict[str, checks.CheckMessage] = {}
     for signal in registry:
         if signal.known_name() is None and not signal.entries() and not signal.open:
@@ -105,7 +105,7 @@ def check_subclasses(**_kwargs: Any) -> list[checks.CheckMessage]:
 
 @checks.register("signalbus")
 def check_refused(**_kwargs: Any) -> list[checks.CheckMessage]:
-    """Check that nothing was refused when it was connected: whoever connected it may have swallowed the error."""
+    """Check that no receiver was refused when it was connected: the caller may have swallowed the error."""
     found = {text for signal in registry for text in signal.refusals}
     return [checks.Error(text, id="signalbus.E004") for text in sorted(found)]
 

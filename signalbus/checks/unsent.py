@@ -43,7 +43,7 @@ _SHOWN: Final = 5  # senders
 
 @dataclass(slots=True)
 class _Sends:
-    """Who sends one signal.
+    """The senders of one signal.
 
     Args:
         senders: their names, with the files and lines.
@@ -55,7 +55,7 @@ class _Sends:
 
 
 def receivers_without_sends() -> list[str]:
-    """Return the receivers in workers whose sender never sends their signal, with who does.
+    """Return the receivers in workers whose sender never sends their signal, with the senders that do.
 
     Returns:
         For each a sentence without its end, sorted.
@@ -91,7 +91,7 @@ def _in_words(signal: Any, entry: Receiver, sends: _Sends) -> str:
 
 
 def _sources() -> Iterator[tuple[str, Path]]:
-    """Yield the modules that may send, with their files: those of the apps, and what else the project has imported."""
+    """Yield the modules that may send, with their files: those of the apps, and others that the project imported."""
     seen = set()
     for app in apps.get_app_configs():
         if app.name != "signalbus":
@@ -105,13 +105,13 @@ def _sources() -> Iterator[tuple[str, Path]]:
 
 
 def _read(module: str, path: Path, signals: set[int], sends: defaultdict[int, _Sends]) -> None:
-    """Note who sends in a file."""
+    """Note the senders in a file."""
     try:
         source = path.read_bytes()
         if _MARK.search(source) is None:
             return
         tree = ast.parse(source)
-    except (OSError, SyntaxError, ValueError):  # whoever imports it will be told
+    except (OSError, SyntaxError, ValueError):  # an import of it raises the error
         return
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names = {**vars(sys.modules.get(module, object)), **_imported(tree, package)}
@@ -119,7 +119,7 @@ def _read(module: str, path: Path, signals: set[int], sends: defaultdict[int, _S
 
 
 def _imported(tree: ast.AST, package: str) -> dict[str, Any]:
-    """Return what a file imports, as far as that is imported already."""
+    """Return the modules that a file imports, as far as they are imported already."""
     found: dict[str, Any] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -135,13 +135,13 @@ def _imported(tree: ast.AST, package: str) -> dict[str, Any]:
 
 
 class _Reader(ast.NodeVisitor):
-    """Reads a file for what becomes of signals in it.
+    """Read a file for the uses of signals in it.
 
     Args:
         path: of the file.
-        names: what its names stand for.
+        names: the objects that its names refer to.
         signals: the ids of the signals that are looked for.
-        sends: where it is noted who sends them.
+        sends: the senders of each signal, to be added to.
     """
 
     def __init__(self, path: str, names: dict[str, Any], signals: set[int], sends: defaultdict[int, _Sends]) -> None:
@@ -158,7 +158,7 @@ class _Reader(ast.NodeVisitor):
         self._classes.pop()
 
     def visit_Call(self, node: ast.Call) -> None:
-        """Note a call of ``send()``; a decorator that connects takes signals as well, and gives them to nobody."""
+        """Note a call of ``send()``; a decorator that connects takes signals as well, and does not send."""
         function = node.func
         if isinstance(function, ast.Attribute) and function.attr in _SENDS and self._is_signal(function.value):
             self._note(node, self._sends[id(self._resolve(function.value))], _SENDS[function.attr])
@@ -171,7 +171,7 @@ class _Reader(ast.NodeVisitor):
             self.visit(argument)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        """Let what else is asked of a signal pass, as ``connect``; a method that sends may be called anywhere."""
+        """Ignore other attributes of a signal, as ``connect``; a method that sends may be called anywhere."""
         if self._is_signal(node):
             self._let_go(node)
         elif not self._is_signal(node.value):
@@ -180,7 +180,7 @@ class _Reader(ast.NodeVisitor):
             self._let_go(node.value)
 
     def visit_Name(self, node: ast.Name) -> None:
-        """Note a signal that is given to somebody, or to another name."""
+        """Note a signal that is passed on, or bound to another name."""
         if isinstance(node.ctx, ast.Load) and self._is_signal(node):
             self._let_go(node)
 
@@ -196,7 +196,7 @@ class _Reader(ast.NodeVisitor):
             sends.senders.setdefault(name, f"{self._path}:{call.lineno}")
 
     def _senders(self, call: ast.Call, place: int) -> set[str | None] | None:
-        """Return the names of those who send by a call; None if they are not known."""
+        """Return the names of the senders of a call; None if they are not known."""
         given = [each.value for each in call.keywords if each.arg == "sender"]
         if not given and not any(isinstance(each, ast.Starred) for each in call.args):
             given = call.args[place : place + 1]
@@ -217,7 +217,7 @@ class _Reader(ast.NodeVisitor):
         return id(self._resolve(node)) in self._signals
 
     def _resolve(self, node: ast.AST) -> Any:
-        """Return what a name, or an attribute of a module or class, stands for."""
+        """Return the object that a name, or an attribute of a module or class, refers to."""
         if isinstance(node, (ast.Name, ast.Attribute)):
             return self._named(ast.unparse(node))
         return _UNKNOWN

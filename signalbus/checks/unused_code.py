@@ -45,7 +45,7 @@ def modules_not_imported() -> list[str]:
 
 
 def signals_without_receivers() -> list[str]:
-    """Return the names of signals that installed apps declare and nobody in this process is connected to, sorted.
+    """Return the names of signals that installed apps declare and that have no receiver in this process, sorted.
 
     Those with ``open=True`` are not among them: their receivers may be anywhere.
     """
@@ -87,7 +87,7 @@ def _first_receiver(path: Path, module: str, declaring: set[str]) -> int:
         if not any(mark in source for mark in _MARKS):
             return 0
         tree = ast.parse(source)
-    except (OSError, SyntaxError, ValueError):  # whoever imports it will be told
+    except (OSError, SyntaxError, ValueError):  # an import of it raises the error
         return 0
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     ours = _names_of_ours(tree, package, declaring)
@@ -96,7 +96,7 @@ def _first_receiver(path: Path, module: str, declaring: set[str]) -> int:
 
 
 def _names_of_ours(tree: ast.AST, package: str, declaring: set[str]) -> set[str]:
-    """Return the names in a file that stand for signalbus, a module that declares signals of ours, or what it holds."""
+    """Return the names in a file that refer to signalbus, to a module that declares signals of ours, or its content."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

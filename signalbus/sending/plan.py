@@ -136,7 +136,7 @@ class Plan:
         return Sent().with_message(parts[0].key, self._routes, recorded=self.envelope.durable) if parts else Sent()
 
     def _written(self, sender: Any, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
-        """Write sender and payload; return the text, and the version that can read it."""
+        """Return the encoded sender and payload, and the version that can read them."""
         if self._sender_text is not None:
             text = codec.write_with(self._sender_text, payload, settings.MAX_BYTES)
             if text is not None:

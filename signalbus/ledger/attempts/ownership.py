@@ -45,7 +45,7 @@ class Statement(NamedTuple):
 
 
 def _statement(dialect: Dialect, changes: str, condition: str, *, waits: bool = False) -> Statement:
-    """Write the statement that takes a row.
+    """Return the statement that takes a row.
 
     A worker that tries a row which another has just claimed locks it for the moment in which it finds that it is
     claimed: the other worker, with ``waits``, waits for that.
