@@ -125,7 +125,7 @@ class Bridge(Signal):
         if is_model(sender):
             meta = sender._meta  # noqa: SLF001 - Django documents _meta
             if meta.app_label == "signalbus" or meta.apps is not apps:
-                return True  # our own tables would tell of themselves; a migration's model of the past no worker has
+                return True  # our tables would cause deliveries of their own; workers have no historical models
         if self.options.migrations:
             return False
         using = payload.get("using")
@@ -207,7 +207,7 @@ def bridge_of(source: DjangoSignal, sender: Any, options: Options) -> Bridge:
         The bridge; it is not connected to the plain signal yet.
 
     Raises:
-        ConfigurationError: a signal that workers could not tell by name, or that tells of the bus itself; functions
+        ConfigurationError: a signal that workers could not find by name, or one of the bus itself; functions
             for a key for which there are others already.
     """
     key = (id(source), id(sender), str(options))

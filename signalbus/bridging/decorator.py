@@ -123,7 +123,7 @@ def _check_extract(extract: Mapping[str, Callable[..., Any]]) -> None:
             kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
         except TypeError as error:
             raise ConfigurationError(f"extract={{{key!r}: {function!r}}}: give a function to call.") from error
-        except ValueError:  # written in C, and says nothing of what it takes
+        except ValueError:  # written in C, without a signature
             continue
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             raise ConfigurationError(

@@ -44,7 +44,7 @@ def publish(app: Celery, queue: str, texts: Sequence[str]) -> None:
                 # The broker may have accepted it: publishing again at once would only add a duplicate and another wait.
                 abandon(producer.connection)  # which is closed on the way out
                 raise
-            # A pooled connection that the broker closed while it was idle says so only now: once more, on a new one.
+            # The broker had closed this pooled connection while it was idle: publish once more, on a new one.
             producer.connection.collect()
             producer.revive(producer.connection)
             envelope.publish(producer, message)

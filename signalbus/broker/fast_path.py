@@ -63,7 +63,7 @@ class FastPath:
         # Connections, or empty slots, with the time of their last use; the one that was used last is used next.
         self._slots: deque[tuple[Any, float]] = deque([EMPTY_SLOT] * CONNECTIONS)
         self._waiters: deque[_Waiter] = deque()
-        # A connection that says one of these is stale, and a new one may be in order: it was closed; it is of a replica
+        # A connection with one of these errors is stale, and a new one may work: it was closed; it is of a replica
         # that was the primary; its credentials have run out.
         self._stale = (exceptions.ConnectionError, exceptions.ReadOnlyError, OSError)
         self._timeouts = (exceptions.TimeoutError, TimeoutError)

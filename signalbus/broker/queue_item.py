@@ -58,7 +58,7 @@ class Template:
     Args:
         app: the app whose worker will consume them.
         queue: the queue's name; it is not declared here.
-        channel: of kombu's Redis transport, used by nobody else.
+        channel: of kombu's Redis transport, for this use only.
 
     Raises:
         UnfitError: Celery's own way must be taken.

@@ -26,7 +26,7 @@ logger_of_ends: logging.Logger = logging.getLogger("celery.app.trace")
 def names_queues(app: Celery) -> bool:
     """Return whether a worker was started with the queues to consume (``-Q``).
 
-    Uses ``Queues._consume_from``, which is None until it is told; the public ``consume_from`` does not say. Without it,
+    Uses ``Queues._consume_from``, which is None until it is set; the public ``consume_from`` does not say. Without it,
     receivers' own queues would be consumed where only others were asked for, or nowhere.
     """
     return app.amqp.queues._consume_from is not None  # type: ignore[attr-defined]  # noqa: SLF001 - as it says
@@ -71,8 +71,8 @@ def task_here(app: Celery) -> Any | None:
 def listeners(signal: Any, sender: object) -> list[tuple[Callable[..., object], bool]]:
     """Return the listeners of one of Celery's signals, and whether each asked for this sender.
 
-    Without ``receivers`` and their keys, a listener of everything could not be told from one of our task, and no tracer
-    would hear of a message.
+    Without ``receivers`` and their keys, a listener to all tasks could not be distinguished from one to our task,
+    and no tracer would be called for a message.
 
     Args:
         signal: such as ``celery.signals.before_task_publish``.

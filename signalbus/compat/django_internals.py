@@ -257,7 +257,7 @@ def rollback_error(connection: BaseDatabaseWrapper) -> BaseException | None:
     """Return the last error of the ORM after which a connection's transaction can only be rolled back.
 
     Uses ``BaseDatabaseWrapper.rollback_exc``, which Django never clears. Without it, a receiver that asks for a
-    rollback would be told that it went on after a database error.
+    rollback would get the error that it went on after a database error.
 
     Args:
         connection: the connection.

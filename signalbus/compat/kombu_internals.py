@@ -50,7 +50,7 @@ def pushed_by(channel: Any, publish: Callable[[Any], object]) -> tuple[str, str]
     from elsewhere, the message would be pushed for real, and nothing come out here: an error, and Celery's way is used.
 
     Args:
-        channel: of kombu's Redis transport, used by nobody else.
+        channel: of kombu's Redis transport, for this use only.
         publish: takes the channel.
 
     Returns:

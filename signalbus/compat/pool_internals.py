@@ -115,15 +115,15 @@ def keep_written_requests(pool: Any) -> None:
 def wait_until_accepted(pool: Any, seconds: float) -> None:
     """Wait until the children of a pool have accepted the requests that were written to them.
 
-    When a worker stops or loses its connection, Celery forgets what no child has accepted, and takes for not accepted
-    what a child has begun while nobody read its word. Such a message runs, and then runs again elsewhere.
+    When a worker stops or loses its connection, Celery forgets requests that no child has accepted. A request
+    that a child has begun counts as not accepted until its word is read; it runs, and then runs again elsewhere.
 
-    A child that has done as many tasks as it may (``worker_max_tasks_per_child``) leaves what was written to it in a
-    pipe that its successor reads, unless Celery hears of its end while it still knows the job. So that comes first.
+    A child that has done as many tasks as it may (``worker_max_tasks_per_child``) leaves requests in its pipe, which
+    its successor reads, unless Celery notices its end while it still knows the job. So that is done first.
 
-    Uses the jobs in ``AsynPool._cache`` (``_write_to``, ``_accepted``), what reads children's words
-    (``handle_result_event``, ``_fileno_to_outq``), what ends a write that a full pipe has interrupted (``_writer``,
-    ``_active_writers``, ``_flush_writer``), and what sees to the end of a child (``maintain_pool``, which makes it
+    Uses the jobs in ``AsynPool._cache`` (``_write_to``, ``_accepted``), the reader of children's replies
+    (``handle_result_event``, ``_fileno_to_outq``), the end of a write that a full pipe has interrupted (``_writer``,
+    ``_active_writers``, ``_flush_writer``), and the handling of a child's end (``maintain_pool``, which makes it
     ``dead``). Without them, a gentle stop would run a message twice now and then.
 
     Args:

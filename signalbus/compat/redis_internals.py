@@ -102,8 +102,8 @@ def server_of(connection: Connection) -> tuple[Any, ...]:
 def lacks(channel: Any) -> str | None:
     """Return why the claiming transport cannot use a channel's server; None if it can.
 
-    By HELLO, which each user may say: INFO is among what careful people forbid (``-@dangerous``). And by a script: some
-    forbid these, or have renamed their commands.
+    By HELLO, which each user may call: INFO is often forbidden (``-@dangerous``). And by a script: some servers forbid
+    these, or have renamed their commands.
     """
     try:
         connection = channel.pool.get_connection()

@@ -91,13 +91,13 @@ def reject_without_kwargs(receiver: AnyReceiver) -> None:
         receiver: the receiver that is being connected.
 
     Raises:
-        ValueError: as Django says it, with the function and its line, and what to write.
+        ValueError: with Django's text, the function and its line, and the remedy.
     """
     if not (settings.configured and settings.DEBUG and callable(receiver)):
         return
     try:
         parameters = inspect.signature(receiver).parameters  # Django's helper would keep the function alive
-    except (TypeError, ValueError):  # written in C, and says nothing of what it takes: Django decides
+    except (TypeError, ValueError):  # written in C, without a signature: Django decides
         return
     if inspect.Parameter.VAR_KEYWORD in {parameter.kind for parameter in parameters.values()}:
         return

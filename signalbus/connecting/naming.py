@@ -65,7 +65,7 @@ class Named:
         size = registry.size
         name = self.known_name()
         if name is None:
-            app_label_of(self.module)  # complains if it is too early to tell
+            app_label_of(self.module)  # raises an error if apps are not loaded yet
             raise ConfigurationError(
                 f"The signal made at {self.place} has no name: assign it to a variable of a module, or give it one, as "
                 'in Signal("admissions.cohort_saved"). A worker finds a signal by its name.'

@@ -154,7 +154,7 @@ class ClaimingMixin:
             return
         if self.owner.is_unsettled:
             self._settle()
-        if self.owner.rejected:  # it could not be told at once
+        if self.owner.rejected:  # Redis did not answer at once
             self._requeue_now()
         may_claim = self.is_claiming and self.active_queues and (tracking.has_news or tracking.is_idle_for(LOOK_EVERY))
         wanted = self.limit() if may_claim else 0

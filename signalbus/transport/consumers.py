@@ -32,7 +32,7 @@ def consumers_of(client: Any, database: int, queue: str) -> int | None:
 
     Returns:
         How many claim from it. None if none is seen, and that does not mean that there is none: this user may not see
-        the list of clients, or a worker waits as kombu's own transport does, which does not say for what.
+        the list of clients, or a worker waits as kombu's own transport does, which does not name its queues.
     """
     try:
         clients = [each for each in client.client_list() if each.get("db") == str(database)]

@@ -1,4 +1,4 @@
-"""The tracking connection of a consumer: it sends acknowledgements and claims in one packet, and hears of new messages.
+"""The tracking connection of a consumer: it sends acknowledgements and claims in one packet, and receives notices.
 
 Redis tracks the keys that a claim reads. A claim that finds no message has read them all, so Redis announces the next
 change of any of them over the same connection (client-side caching, Redis 6). That needs no blocking command, for any
