@@ -289,7 +289,7 @@ def is_wrong_type(error: ResponseError) -> bool:
     return "WRONGTYPE" in str(error)
 
 
-def hear(connection: Any) -> None:
+def read_notices(connection: Any) -> None:
     """Read push notices while no reply is awaited; each calls ``on_change``.
 
     Also those that came along with replies, for which the socket is not readable any more. Uses ``push_request``, with

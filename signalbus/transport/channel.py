@@ -209,7 +209,7 @@ class ClaimingMixin:
         if self._asked is not None and replies and isinstance(replies[-1], NoScriptError):
             replies[-1] = tracking.call(self._asked[2])
         _raise_outage(replies)
-        self.owner.heard(self._acks_sent)
+        self.owner.confirm(self._acks_sent)
         self._acks_sent.clear()
         asked, self._asked = self._asked, None
         try:

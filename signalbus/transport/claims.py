@@ -84,7 +84,7 @@ class Owner:
         self.claimed: dict[str, str] = {}  # the queue of each claim that is not over
         self.groups: dict[str, list[str]] = {}  # the claims of each group
         self.acknowledged: deque[str] = deque()  # claims whose acknowledgement must be sent to Redis
-        self.unheard: set[str] = set()  # the same, and those whose acknowledgement was sent and not answered
+        self.unconfirmed: set[str] = set()  # the same, and those whose acknowledgement was sent and not answered
         self.rejected: deque[str] = deque()  # deliveries to requeue, which Redis has not confirmed
         self.asked: list[Numbers] = []  # of commands whose reply is awaited
         self.lost: list[Numbers] = []  # of commands whose reply never came
@@ -129,9 +129,9 @@ class Owner:
             Its claims that had not ended before, whose acknowledgement must be sent to Redis.
         """
         members = self.members(tag)
-        self.unheard.update(members)  # first: the heartbeat's thread must find them here or there
+        self.unconfirmed.update(members)  # first: the heartbeat's thread must find them here or there
         ended = self.end(tag)
-        self.unheard.difference_update(set(members).difference(ended))
+        self.unconfirmed.difference_update(set(members).difference(ended))
         self.acknowledged.extend(ended)
         return ended
 
@@ -149,14 +149,14 @@ class Owner:
                 break
         return some
 
-    def heard(self, tags: Iterable[str]) -> None:
+    def confirm(self, tags: Iterable[str]) -> None:
         """Note that Redis has confirmed the acknowledgement of claims."""
-        self.unheard.difference_update(tags)
+        self.unconfirmed.difference_update(tags)
 
     def is_in_flight(self) -> bool:
         """Return whether Redis may have a claim of this process; from any thread."""
         # In the order in which a claim passes through them, so that none is missed on its way.
-        return bool(self.asked or self.lost or self.claimed or self.unheard)
+        return bool(self.asked or self.lost or self.claimed or self.unconfirmed)
 
     def claims_of(self, tags: Iterable[str]) -> set[str]:
         """Return the claims of several deliveries' tags."""

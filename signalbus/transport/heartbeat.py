@@ -102,4 +102,4 @@ class Heartbeat(threading.Thread):
         owner = self._owner
         claimed, in_flight = set(owner.claimed), channel.work.in_flight()
         known = claimed if in_flight is None else claimed & owner.claims_of(in_flight)
-        return known | set(owner.unheard)
+        return known | set(owner.unconfirmed)

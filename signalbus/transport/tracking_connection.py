@@ -80,7 +80,7 @@ class TrackingConnection:
         self._reject_closed()
         count, self._expected = self._expected, 0
         found = compat.replies(self._connection, count)
-        compat.hear(self._connection)
+        compat.read_notices(self._connection)
         return found
 
     def call(self, command: tuple[Any, ...]) -> Any:

@@ -98,7 +98,7 @@ class Unacked:
             except BaseException:
                 owner.acknowledged.extendleft(reversed(some))
                 raise
-            owner.heard(some)
+            owner.confirm(some)
 
     def list_of(self, claimed: Claimed) -> str:
         """Return the list that a claim was made from."""

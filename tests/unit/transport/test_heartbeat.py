@@ -99,7 +99,7 @@ def test_a_claim_made_at_any_moment_is_followed_by_a_heartbeat_in_time(run, chan
 
 
 def acknowledge(owner: Owner) -> None:
-    """End a claim here; Redis has not heard of it."""
+    """End a claim here; Redis has not confirmed it."""
     owner.claimed["sb1:x:1"] = "q"
     owner.acknowledge("sb1:x:1")
 
@@ -168,7 +168,7 @@ def test_a_closed_channels_heartbeat_sends_acknowledgements_and_ends(run, channe
     def hear(owner: Owner) -> None:
         if (error := next(answers)) is not None:
             raise error
-        owner.heard(owner.take_acknowledged(10))
+        owner.confirm(owner.take_acknowledged(10))
 
     channel.closed, channel.unacked.acknowledge = True, hear
     assert len(run(10)) == 3
