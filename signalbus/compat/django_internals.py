@@ -52,7 +52,7 @@ def share_a_sender(key: Key, other: Key) -> bool:
 
 
 class HookedSignal(Signal):
-    """Django's signal, with hooks of ours where it has private methods: ``_here`` and ``_buried``.
+    """Django's signal, with hooks of ours where it has private methods: ``_here`` and ``_on_dropped``.
 
     Reads ``receivers``, a list of (key, receiver or weak reference, …, is it async): since Django 6.0 with a reference
     to the sender between. Were a key not the receiver's and then the sender's, a send would reach others.
@@ -70,22 +70,22 @@ class HookedSignal(Signal):
         self.lock: Any = threading.RLock()  # Django's own cannot be held around its methods
 
     @property
-    def someone_died(self) -> bool:
+    def has_collected_receivers(self) -> bool:
         """Whether Django has yet to forget a receiver, or a sender, that was collected."""
         return self._dead_receivers
 
-    def _bury_the_dead(self) -> None:
+    def _drop_collected(self) -> None:
         """Drop collected receivers. The caller holds the lock."""
         self._clear_dead_receivers()
 
-    def _hearing(self, sender: object, known: Callable[[Key], T]) -> list[tuple[Any, T]]:
+    def _receivers_of(self, sender: object, known: Callable[[Key], T]) -> list[tuple[Any, T]]:
         """Pair each receiver that hears a sender with the subscription under its key. The caller holds the lock."""
         if self._dead_receivers:
             self._clear_dead_receivers()
         heard = (NONE_ID, _make_id(sender))
         return [(each, known(each[0])) for each in self.receivers if each[0][1] in heard]
 
-    def _buried(self, keys: set[Key]) -> None:
+    def _on_dropped(self, keys: set[Key]) -> None:
         """Handle the keys of receivers that Django has just dropped; called with the lock held."""
 
     def _here(self, sender: object) -> Here | None:  # noqa: ARG002 - for subclasses
@@ -96,7 +96,7 @@ class HookedSignal(Signal):
         if self._dead_receivers:
             before = {each[0] for each in self.receivers}
             super()._clear_dead_receivers()  # type: ignore[misc]
-            self._buried(before - {each[0] for each in self.receivers})
+            self._on_dropped(before - {each[0] for each in self.receivers})
 
     def _live_receivers(self, sender: Any) -> Here:
         with self.lock:  # so that no receiver in a worker is connected between our answer and Django's
@@ -104,10 +104,10 @@ class HookedSignal(Signal):
             if here is None:
                 return super()._live_receivers(sender)
             if not _is_known(sys._getframe(1)):  # noqa: SLF001 - the caller decides what the answer means
-                self._asked_by_others(sender)
+                self._on_foreign_lookup(sender)
             return here
 
-    def _asked_by_others(self, sender: object) -> None:
+    def _on_foreign_lookup(self, sender: object) -> None:
         """Handle that a ``send`` of other code than Django or signalbus asks for receivers, to call them."""
 
     def _log_robust_failure(self, receiver: Any, err: Exception) -> None:

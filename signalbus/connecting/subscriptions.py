@@ -105,7 +105,7 @@ class Subscriptions:
                     del index[each]
         self._rivals = [pair for pair in self._rivals if entry not in pair]
 
-    def drop_dead(self, keys: Iterable[Key]) -> None:
+    def drop_collected(self, keys: Iterable[Key]) -> None:
         """Drop the receivers under the keys of collected ones; not those that a test's tool has merely hidden."""
         for key in keys:
             self.drop(key)

@@ -210,7 +210,7 @@ class Plans:
             PayloadError: a sender that has no name.
             ConfigurationError: a signal without a name, or with that of another.
         """
-        if not self._roster.entries or signal.someone_died or event_loop_guard.is_running():
+        if not self._roster.entries or signal.has_collected_receivers or event_loop_guard.is_running():
             return None
         # All that a plan depends on but the ledger: it is valid for this state only.
         said = (

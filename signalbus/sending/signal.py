@@ -178,7 +178,7 @@ class Signal(Named, Later, HookedSignal):
             allow_sender(sender)
         key = key_of(receiver, sender, dispatch_uid)
         with self.lock:  # so that no other thread finds it in Django's list alone, and takes it for an inline one
-            self._bury_the_dead()
+            self._drop_collected()
             known = key in self._roster and any(each[0] == key for each in self.receivers)
             if known:
                 self._roster.meet(key, entry, site)
@@ -200,14 +200,14 @@ class Signal(Named, Later, HookedSignal):
         with_model(sender, take_out, place_of(receiver))
         return any(found)
 
-    def _buried(self, keys: set[Key]) -> None:
-        self._roster.drop_dead(keys)
+    def _on_dropped(self, keys: set[Key]) -> None:
+        self._roster.drop_collected(keys)
         self.sender_receivers_cache.clear()
 
     def _living(self) -> Subscriptions:
-        if self.someone_died:
+        if self.has_collected_receivers:
             with self.lock:
-                self._bury_the_dead()
+                self._drop_collected()
         return self._roster
 
     def has_listeners(self, sender: Any = None) -> bool:
@@ -238,15 +238,17 @@ class Signal(Named, Later, HookedSignal):
     def split(self, sender: object) -> Split:
         """Sort a sender's receivers: those that run in workers, and functions and coroutines that run here."""
         sender = interned(sender)
-        connected = self.sender_receivers_cache.get(sender) if self.use_caching and not self.someone_died else None
+        connected = (
+            self.sender_receivers_cache.get(sender) if self.use_caching and not self.has_collected_receivers else None
+        )
         if connected is None:
             with self.lock:  # with what travels, now: one that goes meanwhile must not look like an inline one
-                connected = self._hearing(sender, self._roster.get)
+                connected = self._receivers_of(sender, self._roster.get)
                 if self.use_caching:
                     self.sender_receivers_cache[sender] = connected
         return sort_out(connected) if connected else ([], [], [])
 
-    def _asked_by_others(self, sender: object) -> None:
+    def _on_foreign_lookup(self, sender: object) -> None:
         travelling = self.split(sender)[0]
         if travelling:
             names = ", ".join(entry.place for entry in travelling)

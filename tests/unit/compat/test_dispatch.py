@@ -78,7 +78,7 @@ def test_the_receivers_of_a_sender_are_those_that_django_calls(sender):
     listeners = {"any": None, "mine": Mine, "another": Another}
     for name, heard in listeners.items():
         signal.connect(partial(named, name), sender=heard, weak=False, dispatch_uid=name)
-    hearing = [name for _entry, name in signal._hearing(sender, lambda key: key[0])]
+    hearing = [name for _entry, name in signal._receivers_of(sender, lambda key: key[0])]
     assert hearing == [response for _receiver, response in signal.send(sender)]
 
 
@@ -121,7 +121,7 @@ class DeathRecorder(HookedSignal):
         super().__init__(**options)
         self.noted: list[set[Key]] = []
 
-    def _buried(self, keys: set[Key]) -> None:
+    def _on_dropped(self, keys: set[Key]) -> None:
         self.noted.append(keys)
 
 
@@ -131,8 +131,8 @@ class DeathRecorder(HookedSignal):
         lambda signal: signal.connect(function),
         lambda signal: signal.disconnect(function),
         lambda signal: signal.send(None),
-        lambda signal: signal._bury_the_dead(),
-        lambda signal: signal._hearing(None, repr),
+        lambda signal: signal._drop_collected(),
+        lambda signal: signal._receivers_of(None, repr),
     ],
     ids=["connect", "disconnect", "send", "by name", "look-up"],
 )
@@ -141,14 +141,14 @@ def test_a_collected_receiver_is_reported_once(notice):
     signal, mortal = DeathRecorder(), Holder()
     signal.connect(mortal.method)
     (entry,) = signal.receivers
-    known = [signal.someone_died]
+    known = [signal.has_collected_receivers]
     del mortal
     gc.collect()
-    known.append(signal.someone_died)
+    known.append(signal.has_collected_receivers)
     for _ in range(2):
         notice(signal)
     assert signal.noted == [{entry[0]}]
-    assert [*known, signal.someone_died] == [False, True, False]
+    assert [*known, signal.has_collected_receivers] == [False, True, False]
 
 
 @pytest.mark.parametrize("form", ["send_robust", "asend_robust"])
