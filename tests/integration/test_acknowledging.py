@@ -9,7 +9,7 @@ import pytest
 from kombu import Connection, Consumer, Queue
 
 from signalbus.embedded import EmbeddedValkey
-from signalbus.receiving.worker.unacknowledged import let_go_if_lost
+from signalbus.receiving.worker.unacknowledged import forget_if_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,16 +45,16 @@ def test_a_message_whose_acknowledgement_failed_is_not_in_flight(server: Embedde
     """So a worker asks for more, and notices that its connection is broken, or that the broker is back."""
     with Connection(server.url) as connection:
         channel: Any = connection.default_channel
-        held = channel.qos
-        messages = [let_go_if_lost(message) for message in received(connection, 2)]
-        assert not held.can_consume()
+        qos = channel.qos
+        messages = [forget_if_lost(message) for message in received(connection, 2)]
+        assert not qos.can_consume()
         server.kill()
 
         for message in messages:
             getattr(message, end)(LOGGER, connection.connection_errors)
 
-        assert held.can_consume()
-        assert held.can_consume_max_estimate() == 2
+        assert qos.can_consume()
+        assert qos.can_consume_max_estimate() == 2
         server.start()
 
 
@@ -62,9 +62,9 @@ def test_an_acknowledged_message_is_counted_once(server: EmbeddedValkey):
     """A consumer with two messages that ended one may prefetch one more."""
     with Connection(server.url) as connection:
         channel: Any = connection.default_channel
-        held = channel.qos
-        first, _ = (let_go_if_lost(message) for message in received(connection, 2))
+        qos = channel.qos
+        first, _ = (forget_if_lost(message) for message in received(connection, 2))
 
         first.ack()
 
-        assert held.can_consume_max_estimate() == 1
+        assert qos.can_consume_max_estimate() == 1

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def open_connections() -> list[object]:
     """Return the connections of the sweeper's thread between two sweeps."""
-    return [connection.connection for connection in sweeper._kept if connection.connection is not None]
+    return [connection.connection for connection in sweeper._open_connections if connection.connection is not None]
 
 
 @contextmanager

@@ -104,7 +104,7 @@ class TestSweeper:
     def test_a_fork_waits_only_briefly_for_a_hanging_sweep(self, monkeypatch):
         """An outage of the database must not stop the worker."""
         monkeypatch.setattr(sweeper, "FORK_SECONDS", 0.1)
-        sweeper._hold_while_forking()
+        sweeper._stop_sweeps_while_forking()
         release = threading.Event()
         holds = threading.Event()
 

@@ -180,10 +180,10 @@ def refuse(text: str, reason: str, queue: str | None) -> Text:
     if _count_again(id_):
         return Text(id_, None)
     most = conf.get().KEEP_REFUSED
-    kept = Delivery.objects.using(using()).filter(
+    stored = Delivery.objects.using(using()).filter(
         state=State.DEAD, receiver="", message__sealed=True, message__signal="", parked_at=None
     )
-    if kept[:most].count() >= most:
+    if stored[:most].count() >= most:
         if _count_again(OVERFLOW):
             return Text(id_, None)
         id_, text, reason = OVERFLOW, "", "more refused texts; attempts counts them"

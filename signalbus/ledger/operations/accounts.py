@@ -207,8 +207,8 @@ def repair(found: Audit) -> int:
             there = (
                 StoredMessage.objects.using(alias).filter(id__in=ids).select_for_update().values_list("id", flat=True)
             )
-            kept = set(there)
-            chunk = [item for item in chunk if item.message.id in kept]
+            unpurged = set(there)
+            chunk = [item for item in chunk if item.message.id in unpurged]
             positions = assign_positions([item.message for item in chunk], using=alias)
             insert([], [_absent_row(message, receiver, positions) for message, receiver in chunk])
     return found.missing_total

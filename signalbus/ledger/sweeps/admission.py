@@ -100,8 +100,8 @@ class Admission:
         if self._share is None or not row.is_retry:
             return True
         places, receiver = self._share.places, row.receiver
-        room = self._counts[receiver] < places or self._seconds[receiver] + row.seconds <= places * AHEAD
-        if receiver in self.full or not room:
+        is_below_share = self._counts[receiver] < places or self._seconds[receiver] + row.seconds <= places * AHEAD
+        if receiver in self.full or not is_below_share:
             self.full.add(receiver)
             return False
         self._count(receiver, row.seconds)

@@ -59,7 +59,7 @@ def _deliver_each(texts: list[object], queue: str | None, told: progress.Progres
                 told.end(*rest)
                 break
             told.put_off(*rest[1:])
-        company = len(group)
+        grouped_before = len(group)
         group.begin_text(index)
         try:
             message = open_text(text, queue)
@@ -69,7 +69,7 @@ def _deliver_each(texts: list[object], queue: str | None, told: progress.Progres
             # The error is about this text, not about the database's state: a retry would fail for ever.
             refuse(text, f"the ledger cannot hold it: {error}", queue, error)
             group.drop_text()
-        if len(group) > company:
+        if len(group) > grouped_before:
             put_off.append(index)
             told.put_off(index)
         else:

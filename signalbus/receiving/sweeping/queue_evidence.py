@@ -38,7 +38,7 @@ def ask_queues(patience: float) -> tuple[ledger.Evidence, list[str]]:
     """
     asked_at = time.monotonic()
     queues = ledger.waiting_queues() if patience else []
-    empty = {queue for queue in queues if _holds_nothing(queue)}
+    empty = {queue for queue in queues if _is_empty(queue)}
     marked = ledger.mark_now([queue for queue in queues if queue not in empty])
     _send(marked.items())
     for age in _ages(asked_at, patience):
@@ -65,7 +65,7 @@ def _ages(asked_at: float, patience: float) -> Iterator[float]:
         time.sleep(POLL_SECONDS)
 
 
-def _holds_nothing(queue: str) -> bool:
+def _is_empty(queue: str) -> bool:
     """Return whether a queue is empty, and none of its messages is in flight; False if the broker does not tell."""
     app = celery.get_app()
     name = queue or celery.default_queue()

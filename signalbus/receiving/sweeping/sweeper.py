@@ -228,24 +228,24 @@ class Purge:
         return now < self._until
 
 
-# Held while a sweep is under way, so that no child is forked in the midst of it: a child would hold the sweeper's
-# socket, and every lock that the thread had taken, as a logger's, for ever. What it keeps open, who forks closes.
+# Locked during a sweep, so that no child is forked in the midst of it: a child would inherit the sweeper's socket, and
+# every lock that the thread had taken, as a logger's, for ever. The forking thread closes the sweeper's connections.
 _sweeping = threading.Lock()
-_forking = threading.local()  # held: this thread, which forks, keeps the sweeper from sweeping
+_forking = threading.local()  # acquired: this thread, which forks, has locked out the sweeper
 
 
-_kept: list[BaseDatabaseWrapper] = []  # what a sweeper has open between two sweeps
+_open_connections: list[BaseDatabaseWrapper] = []  # of a sweeper, between two sweeps
 
 
 def _before_fork() -> None:
-    _forking.held = _sweeping.acquire(timeout=FORK_SECONDS)
-    if _forking.held:
-        for connection in _kept:
+    _forking.acquired = _sweeping.acquire(timeout=FORK_SECONDS)
+    if _forking.acquired:
+        for connection in _open_connections:
             close_connection(connection)
 
 
 def _after_fork_in_parent() -> None:
-    if _forking.held:
+    if _forking.acquired:
         _sweeping.release()
 
 
@@ -255,7 +255,7 @@ def _after_fork_in_child() -> None:
 
 
 @cache
-def _hold_while_forking() -> None:
+def _stop_sweeps_while_forking() -> None:
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
@@ -273,20 +273,20 @@ class Sweeper(threading.Thread):
         self._share = ledger.Share(worker_name(), max(1, places // 2))
         self._retries_wait = False  # for their share of this worker, or for the next batch
         self._mark_at = 0.0
-        self._is_told_to_stop = False
+        self._is_stopping = False
         self._woken = threading.Event()  # there is something to do at once
         self._unparked = False
         self._purge = Purge()
         self._stale_code = StaleCode() if settings.DEBUG else None
         self._outages = OutageLog("signalbus could not sweep, and will try again")
-        _hold_while_forking()
+        _stop_sweeps_while_forking()
 
     def run(self) -> None:
         """Sweep until stopped; log errors, and try again."""
         use_no_pools()
         for connection in connections.all():
             connection.inc_thread_sharing()  # who forks closes them
-        _kept[:] = connections.all()
+        _open_connections[:] = connections.all()
         pause = BREATH
         losses.open(self._woken.set)
         try:
@@ -316,7 +316,7 @@ class Sweeper(threading.Thread):
         self._woken.clear()
         # First: what is published in the next sweep may have run before it is over.
         idleness.notice(self._woken.set)
-        return not self._is_told_to_stop
+        return not self._is_stopping
 
     def _sweep(self) -> float:
         """Publish a batch; return the seconds until the next one."""
@@ -366,5 +366,5 @@ class Sweeper(threading.Thread):
 
     def stop(self) -> None:
         """Stop after the batch under way."""
-        self._is_told_to_stop = True
+        self._is_stopping = True
         self._woken.set()

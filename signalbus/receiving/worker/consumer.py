@@ -17,7 +17,7 @@ from signalbus import celery
 from signalbus.broker import queue_status, sealing
 from signalbus.exceptions import ConfigurationError, TextError
 from signalbus.receiving.worker.request import ORIGIN, SCALARS
-from signalbus.receiving.worker.unacknowledged import let_go_if_lost
+from signalbus.receiving.worker.unacknowledged import forget_if_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ def opened(message: Message) -> Message:
         shown = f"a message for the task {_shown(task)} ({error}): {_shown(message.body)}"
         headers = {"task": celery.TASK_NAME, "id": str(uuid.uuid4())}
         return _replaced(message, headers, "", json.dumps([[[shown]], {}, {}]))
-    return let_go_if_lost(_replaced(message, sealed.headers, sealed.reply_to, sealed.body))
+    return forget_if_lost(_replaced(message, sealed.headers, sealed.reply_to, sealed.body))
 
 
 def _text(body: object) -> object:

@@ -23,7 +23,7 @@ from signalbus.receiving.running.lost_runs import Loss, losses
 from signalbus.receiving.running.reporting import worker_name
 from signalbus.receiving.sweeping.idleness import idleness
 from signalbus.receiving.worker import stragglers
-from signalbus.receiving.worker.unacknowledged import let_go_if_lost
+from signalbus.receiving.worker.unacknowledged import forget_if_lost
 from signalbus.transport import batching
 from signalbus.transport import claimed_message as queued
 from signalbus.wire.peek import has_several_recipients
@@ -65,7 +65,7 @@ def strategy(task: Task[Any, Any], app: Celery, consumer: Any, **options: Any) -
             # Celery looks for "args" in it, whatever it is; a number ends the worker.
             raise InvalidTaskError(f"a body is a list or a mapping, not a {type(payload).__name__}")
         task_log.about(payload)
-        return handle(let_go_if_lost(message), body, *args, **named)
+        return handle(forget_if_lost(message), body, *args, **named)
 
     return take
 
@@ -117,8 +117,8 @@ class DeliverRequest(Request):
     def __init__(self, message: Message, headers: dict[str, Any] | None = None, **options: Any) -> None:
         try:
             given = message.headers if headers is None else headers
-            kept = {name: value for name, value in given.items() if type(value) in SCALARS and name not in NOT_OURS}
-            super().__init__(message, headers=kept, **options)
+            accepted = {name: value for name, value in given.items() if type(value) in SCALARS and name not in NOT_OURS}
+            super().__init__(message, headers=accepted, **options)
         except MALFORMED as error:
             raise InvalidTaskError(f"not a message for {celery.TASK_NAME!r}: {error!r}") from error
         if not isinstance(self.id, str):
@@ -135,7 +135,7 @@ class DeliverRequest(Request):
         self._content_type = self._content_encoding = None
         info = self._delivery_info
         self._request_dict = {
-            **kept,
+            **accepted,
             "correlation_id": self.id,
             "reply_to": None,  # nobody asks for an answer
             "hostname": self._request_dict["hostname"],

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kombu import Message
 
 
-def let_go_if_lost(message: Message) -> Message:
+def forget_if_lost(message: Message) -> Message:
     """Drop a message from kombu's count of unacknowledged ones, even if the broker does not take the acknowledgement.
 
     On Redis, kombu counts a message until the broker has taken its acknowledgement. In an outage of the broker that
@@ -26,19 +26,19 @@ def let_go_if_lost(message: Message) -> Message:
         The same message.
     """
     channel: Any = message.channel
-    held = getattr(channel, "qos", None)
-    if isinstance(held, QoS):  # a broker that keeps the count itself closes the connection, and with it the count
-        message.ack = _letting_go(held, message.delivery_tag, message.ack)  # type: ignore[method-assign]
-        message.reject = _letting_go(held, message.delivery_tag, message.reject)  # type: ignore[method-assign]
+    qos = getattr(channel, "qos", None)
+    if isinstance(qos, QoS):  # a broker that keeps the count itself closes the connection, and with it the count
+        message.ack = _forgetting(qos, message.delivery_tag, message.ack)  # type: ignore[method-assign]
+        message.reject = _forgetting(qos, message.delivery_tag, message.reject)  # type: ignore[method-assign]
     return message
 
 
-def _letting_go(held: QoS, tag: Any, end: Callable[..., None]) -> Callable[..., None]:
-    def end_or_let_go(*args: Any, **options: Any) -> None:
+def _forgetting(qos: QoS, tag: Any, end: Callable[..., None]) -> Callable[..., None]:
+    def end_or_forget(*args: Any, **options: Any) -> None:
         try:
             end(*args, **options)
         except Exception:  # whatever the transport says: Celery logs it, or drops the connection
-            QoS.ack(held, tag)  # the count alone, without the broker
+            QoS.ack(qos, tag)  # the count alone, without the broker
             raise
 
-    return end_or_let_go
+    return end_or_forget
