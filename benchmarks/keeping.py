@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from benchmarks.line import Goal, Line
     from benchmarks.timing import Times
-    from signalbus.sending.addressing import Outgoing
+    from signalbus.sending.outgoing import Outgoing
 
 ROWS = 1000  # of a send_many()
 SENDS = 50  # in one transaction

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from django.dispatch import Signal as DjangoSignal
 
     from signalbus.context import CurrentDelivery
-    from signalbus.sending.addressing import Outgoing
+    from signalbus.sending.outgoing import Outgoing
     from signalbus.wire.values.references import Reference
 
 

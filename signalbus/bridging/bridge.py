@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from django.dispatch import Signal as DjangoSignal
 
-    from signalbus.sending.addressing import Envelope, Outgoing
+    from signalbus.sending.outgoing import Envelope, Outgoing
 
 logger: logging.Logger = logging.getLogger("signalbus")
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from uuid import UUID
 
-    from signalbus.sending.addressing import Outgoing
+    from signalbus.sending.outgoing import Outgoing
 
 
 def record(items: Iterable[Outgoing]) -> tuple[list[Outgoing], dict[UUID, UUID]]:

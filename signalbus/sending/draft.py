@@ -13,7 +13,7 @@ from signalbus.carriers import carrying
 from signalbus.exceptions import ConfigurationError, PayloadError, SignalBusError
 from signalbus.registration.registry import registry
 from signalbus.sending import event_loop_guard
-from signalbus.sending.addressing import Envelope, Outgoing, route
+from signalbus.sending.outgoing import Envelope, Outgoing, route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from signalbus.registration.registry import Receiver
-    from signalbus.sending.addressing import Route
+    from signalbus.sending.outgoing import Route
     from signalbus.sending.signal import Signal
 
 RESERVED = frozenset({"signal", "sender"})  # what a receiver gets beside the payload

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
-    from signalbus.sending.addressing import Outgoing
+    from signalbus.sending.outgoing import Outgoing
 
     Divert = Callable[[list[Outgoing]], None]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from signalbus.events import Kind
-    from signalbus.sending.addressing import Outgoing
+    from signalbus.sending.outgoing import Outgoing
 
 
 def is_sending_heard() -> bool:

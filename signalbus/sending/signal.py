@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from signalbus.connecting.subscriptions import Split
     from signalbus.registration.policy import ConnectOptions, Policy
     from signalbus.registration.registry import Conflict, Receiver
-    from signalbus.sending.addressing import Envelope, OrderedBy, Outgoing
     from signalbus.sending.deduplication import Deduplication, Unique
+    from signalbus.sending.outgoing import Envelope, OrderedBy, Outgoing
 
 # What Signal() says of options that it does not take: those of a receiver belong where one is connected.
 _ALIASES = {**dict.fromkeys({*CONNECT_OPTIONS} - {*SIGNAL_OPTIONS}, AT_RECEIVER), **SIGNAL_ALIASES}

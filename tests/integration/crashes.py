@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
     from uuid import UUID
 
-    from signalbus.sending.addressing import Outgoing
+    from signalbus.sending.outgoing import Outgoing
 
 ATOMIC = ("tag", "fail")  # "fail" does so in its first run of a message
 OUTSIDE = "mail"  # atomic=False

@@ -13,7 +13,7 @@ from django.contrib.auth.models import AnonymousUser
 from signalbus import wire
 from signalbus.exceptions import UnknownVersion
 from signalbus.sending import plan
-from signalbus.sending.addressing import Envelope
+from signalbus.sending.outgoing import Envelope
 from signalbus.wire import codec
 from signalbus.wire.message import from_body
 from signalbus.wire.values import decoder, encoder, scalars
