@@ -28,7 +28,7 @@ def main() -> int:
     django.setup()
     from signalbus.events import is_heard, listen  # noqa: PLC0415 - needs Django's apps
     from signalbus.receiving.process import task_log  # noqa: PLC0415 - as above
-    from signalbus.receiving.running.receiver_runtimes import pace  # noqa: PLC0415 - as above
+    from signalbus.receiving.process.receiver_runtimes import pace  # noqa: PLC0415 - as above
 
     attempt = _attempt()
     heard = 0

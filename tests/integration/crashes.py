@@ -23,9 +23,9 @@ from signalbus.broker import publisher
 from signalbus.ledger import attempts, sweeps
 from signalbus.models import Delivery, Lane, State, StoredMessage
 from signalbus.receiving.process import leases
+from signalbus.receiving.process.receiver_runtimes import Manners
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import attempt, group_commit, grouping, listeners
-from signalbus.receiving.running.receiver_runtimes import Manners
 from signalbus.receiving.sweeping import sweeper
 from signalbus.sending import outbox
 from tasks.admissions.models import Academy

@@ -8,8 +8,8 @@ from django.test import override_settings
 
 from signalbus import Signal, delivery_failed
 from signalbus.celery import TASK_NAME
+from signalbus.receiving.process.receiver_runtimes import Manners
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.running.receiver_runtimes import Manners
 from signalbus.transport import coalescing, progress
 from signalbus.transport.claims import Claimed
 from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING

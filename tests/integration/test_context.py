@@ -22,8 +22,8 @@ from django.utils.functional import SimpleLazyObject
 from signalbus import Reject, Retry, Signal, disconnect, receiver
 from signalbus.exceptions import PayloadError
 from signalbus.models import Delivery
+from signalbus.receiving.process.receiver_runtimes import Manners
 from signalbus.receiving.running import group_commit, grouping
-from signalbus.receiving.running.receiver_runtimes import Manners
 from signalbus.testing import captured, immediate
 from tasks.admissions.models import Academy
 

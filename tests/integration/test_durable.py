@@ -21,8 +21,8 @@ from signalbus.ledger import attempts, sends
 from signalbus.ledger.base.clock import Now
 from signalbus.ledger.sweeps import due
 from signalbus.models import Delivery, Lane, StoredMessage
+from signalbus.receiving.process.receiver_runtimes import pace
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.running.receiver_runtimes import pace
 from signalbus.receiving.sweeping.sweeper import mark, sweep
 from signalbus.sending import outbox
 from tasks.admissions.models import Academy

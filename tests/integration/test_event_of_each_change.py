@@ -26,9 +26,9 @@ from signalbus.events import KINDS, Event
 from signalbus.ledger import attempts, operations
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State, StoredMessage
+from signalbus.receiving.process.receiver_runtimes import pace
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import group_commit, outcome, sequencing
-from signalbus.receiving.running.receiver_runtimes import pace
 from signalbus.receiving.sweeping.sweeper import sweep
 from tasks.admissions.models import Academy
 

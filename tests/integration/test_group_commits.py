@@ -17,10 +17,10 @@ from signalbus import Reject, Signal
 from signalbus.ledger import attempts as ledger
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State
+from signalbus.receiving.process.receiver_runtimes import Manners, pace
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import group_commit, grouping
 from signalbus.receiving.running.attempt import deliver_attempt
-from signalbus.receiving.running.receiver_runtimes import Manners, pace
 from tasks.admissions.models import Academy
 from tests.servers import wait_until
 

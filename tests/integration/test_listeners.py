@@ -9,8 +9,8 @@ from django.db import connection, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
+from signalbus.receiving.process.receiver_runtimes import pace
 from signalbus.receiving.running import attempt, group_commit
-from signalbus.receiving.running.receiver_runtimes import pace
 from tasks.admissions.models import Academy
 
 from .bus import Bus, connect, new_signal, rows

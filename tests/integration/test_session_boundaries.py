@@ -11,8 +11,8 @@ from django.db import connection, connections
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
 from signalbus.receiving.process import database_connections, session_state
+from signalbus.receiving.process.receiver_runtimes import Manners, pace
 from signalbus.receiving.running import group_commit, invocation
-from signalbus.receiving.running.receiver_runtimes import Manners, pace
 from tasks.admissions.models import Academy
 
 from .bus import Bus, connect, elsewhere, new_signal, rows

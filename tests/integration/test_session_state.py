@@ -14,8 +14,8 @@ from signalbus import delivery_failed
 from signalbus.compat.django_internals import close_pools
 from signalbus.models import Delivery
 from signalbus.receiving.process import session_state
+from signalbus.receiving.process.receiver_runtimes import Manners, pace
 from signalbus.receiving.running import attempt, group_commit
-from signalbus.receiving.running.receiver_runtimes import Manners, pace
 from tasks.admissions.models import Academy
 
 from .bus import Bus, connect, new_signal, rows

@@ -9,7 +9,7 @@ import pytest
 from django.db import connections, transaction
 
 from signalbus.receiving.process import database_connections
-from signalbus.receiving.running.receiver_runtimes import Manners
+from signalbus.receiving.process.receiver_runtimes import Manners
 
 from .bus import QUEUE, Bus, connect, new_signal
 

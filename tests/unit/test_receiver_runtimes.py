@@ -7,8 +7,8 @@ import time
 import pytest
 from django.test import override_settings
 
-from signalbus.receiving.running import receiver_runtimes as module
-from signalbus.receiving.running.receiver_runtimes import Manners
+from signalbus.receiving.process import receiver_runtimes as module
+from signalbus.receiving.process.receiver_runtimes import Manners
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""What one process of a worker keeps between messages: connections, sessions, leases, an event loop, log lines."""
+"""What a worker process keeps between messages: connections, sessions, leases, an event loop, runtime estimates."""

@@ -24,11 +24,11 @@ from signalbus.models import State
 from signalbus.receiving.process import task_log
 from signalbus.receiving.process.database_connections import kept_usable, left_open, mend_connections, reject_broken
 from signalbus.receiving.process.leases import LEASE, leases
+from signalbus.receiving.process.receiver_runtimes import BRIEF
 from signalbus.receiving.process.session_state import end_changed_sessions, is_changed
 from signalbus.receiving.running.invocation import Attempt, call_receiver
 from signalbus.receiving.running.lost_runs import settle_redelivered
 from signalbus.receiving.running.outcome import OwnTransaction, end_failed, end_spent, raise_if_cut_off, unclaim
-from signalbus.receiving.running.receiver_runtimes import BRIEF
 from signalbus.receiving.running.reporting import worker_name
 from signalbus.receiving.running.sequencing import is_ordered, turns
 

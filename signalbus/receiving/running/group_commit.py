@@ -14,11 +14,11 @@ from signalbus.compat.django_internals import callbacks_of, rollback_error
 from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process.database_connections import left_open, mend_connections, reject_broken
+from signalbus.receiving.process.receiver_runtimes import BRIEF, pace
 from signalbus.receiving.process.session_state import end_changed_sessions, forget_change
 from signalbus.receiving.running.attempt import WORTH_TELLING
 from signalbus.receiving.running.invocation import call_receiver
 from signalbus.receiving.running.outcome import OwnTransaction, end_failed, raise_if_cut_off, settlement_of
-from signalbus.receiving.running.receiver_runtimes import BRIEF, pace
 from signalbus.receiving.running.reporting import worker_name
 from signalbus.receiving.running.savepoints import Savepoint, Watch, met_a_limit
 from signalbus.transactions import Hold

@@ -12,10 +12,10 @@ from django.db import connections
 
 from signalbus import conf
 from signalbus.ledger import attempts as ledger
+from signalbus.receiving.process.receiver_runtimes import BRIEF, pace
 from signalbus.receiving.running.attempt import deliver_attempt
 from signalbus.receiving.running.group_commit import SharedCommit
 from signalbus.receiving.running.invocation import Attempt
-from signalbus.receiving.running.receiver_runtimes import BRIEF, pace
 from signalbus.wire.json_writer import write
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.events import listen
 from signalbus.exceptions import MissingRow, RetryLater
 from signalbus.receiving.process import task_log
-from signalbus.receiving.running.receiver_runtimes import pace
+from signalbus.receiving.process.receiver_runtimes import pace
 from signalbus.receiving.running.runner import describe
 from signalbus.receiving.running.tracebacks import format_error
 
