@@ -38,6 +38,7 @@ Kind = Literal[
     "dead",
     "skipped",
     "parked",
+    "held",
     "discarded",
     "retried",
     "requeued",

@@ -71,9 +71,11 @@ class State(models.TextChoices):
     facts: Facts
 
     # PENDING waits for its time, or for a broker. PARKED is unknown to the worker that met it, and is published again
-    # for a day. PUBLISHED is published again when a marker proves it lost, RUNNING when its claim is overdue.
+    # for a day. HELD waits because a gate says so, until its time or until it is released. PUBLISHED is published again
+    # when a marker proves it lost, RUNNING when its claim is overdue.
     PENDING = "pending", Facts(means="published when it is due", is_open=True, is_due=True, is_waiting=True)
     PARKED = "parked", Facts(means="unknown to the workers; tried again", is_open=True, is_due=True, is_waiting=True)
+    HELD = "held", Facts(means="may not run yet; published when it is due", is_open=True, is_due=True, is_waiting=True)
     PUBLISHED = "published", Facts(means="on its way to a worker", is_open=True, is_taken=True, is_waiting=True)
     RUNNING = "running", Facts(means="running now", is_open=True, is_due=True, is_taken=True)
     DONE = "done", Facts(means="done", is_closed=True)
@@ -147,6 +149,10 @@ class Delivery(models.Model):
     )
     parked_at: models.DateTimeField[datetime | Combinable | None, datetime | None] = models.DateTimeField(
         null=True, help_text="since when it has been unknown"
+    )
+    # Not `error`, which tells of the last attempt. NULL, not "", as below.
+    held_reason: models.TextField[str | None, str | None] = models.TextField(  # noqa: DJ001 - see above
+        null=True, blank=True, help_text="why it was held the last time"
     )
     error: models.TextField[str, str] = models.TextField(blank=True)
     traceback: models.TextField[str, str] = models.TextField(blank=True)

@@ -35,6 +35,8 @@ def report() -> Iterator[str]:
     if any(failed):  # first: this needs no broker
         waiting = f"{failed.retrying} failed and wait for their next attempt"
         yield f"{waiting}, {failed.parked} parked, {failed.dead} dead: `manage.py signalbus failed` lists them."
+    if held := ledger.count_held():
+        yield f"{held} held, and not to run yet: `manage.py signalbus failed --state held` lists them."
     known = ledger.backlogs()
     queues = _queues(known)
     trouble = ""

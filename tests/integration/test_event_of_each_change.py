@@ -28,7 +28,7 @@ from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State, StoredMessage
 from signalbus.receiving.process.receiver_runtimes import pace
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.running import group_commit, outcome, sequencing
+from signalbus.receiving.running import gates, group_commit, outcome, sequencing
 from signalbus.receiving.sweeping.sweeper import sweep
 from tasks.admissions.models import Academy
 
@@ -53,6 +53,7 @@ STATES: dict[str, set[str]] = {
     "dead": {"dead"},
     "skipped": {"skipped"},
     "parked": {"parked"},
+    "held": {"held"},
     "discarded": {"discarded"},
     "retried": {"pending"},
     "requeued": {"pending", "published"},
@@ -90,6 +91,13 @@ class Scene(NamedTuple):
         self.patch.setattr(pace, "_alone_until", {})
         self.patch.setattr(group_commit, "BRIEF", 60.0)
         self.patch.setattr(group_commit, "LIMITS", dict.fromkeys(group_commit.LIMITS, 60.0))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let a gate hold all deliveries inside the block."""
+        with self.patch.context() as patch:
+            patch.setattr(gates, "GATES", [lambda message, receiver: gates.Held("paused")])
+            yield
 
     @contextmanager
     def broker_away(self) -> Iterator[None]:
@@ -419,6 +427,26 @@ def runs_elsewhere(scene: Scene) -> None:
     deliver(texts, queue=QUEUE)
 
 
+def is_held(scene: Scene) -> None:
+    """A gate holds a delivery until it is released."""
+    signal = scene.receiver()
+    with scene.held():
+        signal.send(None)
+        scene.bus.work()
+    operations.release_held(["receiver"])
+    sweep()
+    scene.bus.work()
+
+
+def is_held_without_a_row(scene: Scene) -> None:
+    """A gate holds a delivery that has no row before."""
+    signal = scene.signal()
+    connect(signal, lambda **kwargs: None, "receiver")
+    with scene.held():
+        signal.send(None)
+        scene.bus.work()
+
+
 SENT = ["sent", "recorded", "published"]
 RAN = ["started", "done"]
 
@@ -467,6 +495,8 @@ EXPECTED: dict[Callable[[Scene], None], dict[str, list[list[str]]]] = {
     is_repaired: {"receiver": [[*SENT, "requeued"]], "other": [[*SENT, "recorded"]]},
     is_requeued: {"receiver": [SENT + RAN, [*SENT, "requeued"]]},
     runs_elsewhere: {"receiver": [SENT + RAN]},
+    is_held: {"receiver": [[*SENT, "held", "requeued", "published", *RAN]]},
+    is_held_without_a_row: {"receiver": [["sent", "published", "recorded", "held"]]},
 }
 
 # Each function of the ledger that writes a state, with a scenario in which it does.
@@ -479,6 +509,8 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "deliveries.return_due": has_no_broker,
     "deliveries.Settlement.fields": fails_until_it_is_dead,
     "deliveries.skip": has_no_receiver,
+    "held_rows.hold_delivery": is_held,
+    "held_rows.release_held": is_held,
     "due._publish": fails_until_it_is_dead,
     "due_later.discard_locked": is_cancelled,
     "due_later.lock_waiting": has_an_equal_message,

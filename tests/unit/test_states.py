@@ -11,10 +11,10 @@ from signalbus.ledger.operations.accounts import COLUMNS
 from signalbus.models import Delivery, State
 
 STATES = {
-    "OPEN_STATES": {"pending", "parked", "published", "running"},
-    "DUE_STATES": {"pending", "parked", "running"},
+    "OPEN_STATES": {"pending", "parked", "held", "published", "running"},
+    "DUE_STATES": {"pending", "parked", "held", "running"},
     "TAKEN_STATES": {"published", "running"},
-    "WAITING_STATES": {"pending", "parked", "published"},
+    "WAITING_STATES": {"pending", "parked", "held", "published"},
     "CLOSED_STATES": {"done", "skipped", "discarded"},
 }
 

@@ -1,5 +1,6 @@
 """The ledger's functions for an attempt: own the row of a delivery, keep the order of a key, park unknown messages."""
 
+from signalbus.ledger.attempts.held_rows import hold_delivery
 from signalbus.ledger.attempts.lost_rows import LastRun, last_run, lost_claim, settle_lost
 from signalbus.ledger.attempts.ordering import behind, head, wake
 from signalbus.ledger.attempts.ownership import (
@@ -47,6 +48,7 @@ __all__ = [
     "expand",
     "give_back",
     "head",
+    "hold_delivery",
     "keep_settled",
     "last_failure",
     "last_run",

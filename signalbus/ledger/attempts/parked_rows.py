@@ -97,8 +97,8 @@ def _parked(message: UUID, receiver: str, queue: str | None, error: str) -> Deli
 
 def _park_again(ids: Sequence[UUID], error: str) -> dict[str, State]:
     """Set the next try of parked deliveries: after as long as they have been parked, so the delays double."""
-    # A running delivery runs in a worker that knows it: a worker that does not must leave it alone.
-    rows = Delivery.objects.using(using()).filter(id__in=ids, state__in=WAITING_STATES)
+    # A delivery that runs or is held has met a worker that knows it: one that does not must leave it alone.
+    rows = Delivery.objects.using(using()).filter(id__in=ids, state__in=WAITING_STATES).exclude(state=State.HELD)
     again = rows.annotate(clock=Now(), since=Coalesce("parked_at", Now()))
     states = ((row.receiver, _postpone(row.pk, row.since, row.clock, error)) for row in again)
     return {receiver: state for receiver, state in states if state is not None}

@@ -1,5 +1,6 @@
 """The ledger's operations for people: list, retry and discard deliveries by hand, audit, and count what waits."""
 
+from signalbus.ledger.attempts.held_rows import count_held, release_held
 from signalbus.ledger.attempts.ordering import behind
 from signalbus.ledger.base.clock import clock_of, in_utc
 from signalbus.ledger.base.deliveries import using
@@ -29,6 +30,7 @@ __all__ = [
     "backlogs",
     "behind",
     "clock_of",
+    "count_held",
     "discard",
     "failed",
     "failures",
@@ -38,6 +40,7 @@ __all__ = [
     "missing",
     "proven",
     "purge",
+    "release_held",
     "repair",
     "retry",
     "skipped",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
 
 AHEAD: Final = 0.25  # seconds of work that are admitted for each place, so that brief retries keep it busy
+AGAIN: Final = (State.PENDING, State.HELD)  # of a delivery that has run before: it waits to run again
 BRIEFEST: Final = 0.002  # seconds that any run takes, with what is written down about it
 
 # To the letter as the index signalbus_admitted has it, or SQLite does not use that.
@@ -44,7 +45,7 @@ class DueRow(NamedTuple):
     @property
     def is_retry(self) -> bool:
         """Whether it has run before, and needs admission."""
-        return self.state == State.PENDING and self.attempts > 0
+        return self.state in AGAIN and self.attempts > 0
 
     @property
     def is_released(self) -> bool:
@@ -122,7 +123,7 @@ class Admission:
             if len(page) < limit or len(chosen) >= limit or len(self.full) == known:
                 return chosen
             # Else the retries that wait would hide the rows that are due after them.
-            rows = rows.exclude(state=State.PENDING, attempts__gt=0, receiver__in=list(self.full))
+            rows = rows.exclude(state__in=AGAIN, attempts__gt=0, receiver__in=list(self.full))
             rows = rows.exclude(id__in=[row.id for row in chosen])
 
 

@@ -125,7 +125,7 @@ class Command(BaseCommand):
         if context := _context(row):
             what += f" ({_one_line(', '.join(f'{name}: {value}' for name, value in context.items()))})"
         self.stdout.write(_line(str(row.pk), row.state, str(row.attempts), _time(row.failed_at), what))
-        for line in filter(None, (_one_line(row.error), _when_again(row))):
+        for line in filter(None, (_one_line(row.error), _when_again(row), _why_held(row))):
             self.stdout.write(f"    {line}")
         if waiting := ledger.behind(row):
             self.stdout.write(f"    {waiting} of its ordering key wait behind it")
@@ -202,14 +202,17 @@ def _unopened(row: Delivery) -> str:
 
 def _when_again(row: Delivery) -> str:
     """Say when a delivery that waits is published, and what helps one that no worker knows."""
-    if row.state not in {State.PENDING, State.PARKED}:
+    if row.state not in {State.PENDING, State.PARKED, State.HELD}:
         return ""
     due = f"due{' again' if row.error else ''} at {_time(row.due_at)} (UTC)"
-    if (
-        row.state == State.PENDING or not row.message.signal
-    ):  # of a text that cannot be opened the error says what helps
+    # Of a text that cannot be opened the error says what helps.
+    if row.state != State.PARKED or not row.message.signal:
         return due
     return f"{due}; restart the workers if their code is older than the sender's"
+
+
+def _why_held(row: Delivery) -> str:
+    return f"held: {_one_line(row.held_reason or '')}" if row.state == State.HELD else ""
 
 
 def _context(row: Delivery) -> dict[str, Any]:
@@ -232,6 +235,7 @@ def _as_json(row: Delivery) -> dict[str, Any]:
         "state": row.state,
         "attempts": row.attempts,
         "error": row.error,
+        "held_reason": row.held_reason if row.state == State.HELD else None,
         "failed_at": _iso(row.failed_at),
         "started_at": _iso(row.started_at),
         "runtime_ms": row.runtime_ms,

@@ -26,6 +26,7 @@ from signalbus.receiving.process.database_connections import kept_usable, left_o
 from signalbus.receiving.process.leases import LEASE, leases
 from signalbus.receiving.process.receiver_runtimes import BRIEF
 from signalbus.receiving.process.session_state import end_changed_sessions, is_changed
+from signalbus.receiving.running.gates import Held, decide
 from signalbus.receiving.running.invocation import Attempt, call_receiver
 from signalbus.receiving.running.lost_runs import settle_redelivered
 from signalbus.receiving.running.outcome import OwnTransaction, end_failed, end_spent, raise_if_cut_off, unclaim
@@ -117,8 +118,12 @@ def deliver_attempt(attempt: Attempt, *, redelivered: bool = False, claim: bool 
 
 
 def _run_as_due(attempt: Attempt, *, redelivered: bool, claim: bool) -> None:
-    atomic = attempt.receiver.atomic
-    if attempt.recorded and (redelivered or claim or not atomic):
+    suspect = redelivered or claim
+    verdict = decide(attempt.message, attempt.receiver, recorded=attempt.recorded, suspect=suspect, alone=True)
+    if isinstance(verdict, Held):
+        _hold(attempt, verdict, redelivered=redelivered)
+        return
+    if verdict == "claim":
         _run_claimed(attempt, redelivered=redelivered)
         return
     try:
@@ -132,6 +137,16 @@ def _run_as_due(attempt: Attempt, *, redelivered: bool, claim: bool) -> None:
         return
     # Not while that is handled, or it would be the context of whatever the receiver raises.
     _run_claimed(attempt)
+
+
+def _hold(attempt: Attempt, held: Held, *, redelivered: bool) -> None:
+    """Let a delivery wait that a gate holds; no attempt is counted."""
+    unrecorded = None if attempt.recorded else (attempt.message, attempt.recipient, attempt.receiver.queue)
+    if ledger.hold_delivery(attempt.id, held.reason, held.seconds, unrecorded=unrecorded, stands=held.stands):
+        attempt.number = 0
+        attempt.tell("held", SignalBusError(held.reason), held.seconds)
+    elif not (redelivered and settle_redelivered(attempt)):
+        raise Dropped
 
 
 def _run_claimed(attempt: Attempt, *, redelivered: bool = False) -> None:

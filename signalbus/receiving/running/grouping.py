@@ -14,6 +14,7 @@ from signalbus import conf
 from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process.receiver_runtimes import BRIEF, pace
 from signalbus.receiving.running.attempt import deliver_attempt
+from signalbus.receiving.running.gates import decide
 from signalbus.receiving.running.group_commit import SharedCommit
 from signalbus.receiving.running.invocation import Attempt
 from signalbus.wire.json_writer import write
@@ -80,7 +81,7 @@ class Group:
         Returns:
             False if it must run alone, and now.
         """
-        if not message.recorded or message.ordering_key is not None or not _is_sociable(receiver):
+        if decide(message, receiver, recorded=message.recorded) != "share":
             return False
         if self._may_share is None:
             self._may_share = _may_share()
@@ -121,11 +122,6 @@ class Group:
         if attempt.told is not None:
             attempt.told.resume(attempt.place)
         deliver_attempt(attempt)
-
-
-def _is_sociable(receiver: Receiver) -> bool:
-    """Whether a receiver is fit for company at all, and has been brief so far."""
-    return receiver.atomic and not receiver.is_async and receiver.timeout is None and pace.may_share(receiver.id)
 
 
 def _may_share() -> bool:

@@ -42,7 +42,7 @@ def estimate_runtime(event: Event) -> None:
         pace.warn(event.receiver.id, event.seconds)
 
 
-@listen("done", "failed", "dead", "skipped", "parked", "refused")
+@listen("done", "failed", "dead", "skipped", "parked", "held", "refused")
 def complete_line(event: Event) -> None:
     """Note what became of a delivery, for Celery's line about the end of its task."""
     if not event.worker or (event.kind == "dead" and is_text(event)):
@@ -60,7 +60,7 @@ def is_text(event: Event) -> bool:
     return not event.delivery.signal
 
 
-@listen("failed", "dead", "skipped")
+@listen("failed", "dead", "skipped", "held")
 def log_outcome(event: Event) -> None:
     """Log how an attempt ended that did not succeed."""
     delivery, error = event.delivery, event.error
@@ -69,6 +69,8 @@ def log_outcome(event: Event) -> None:
         remedy = SNAPSHOT if isinstance(error, MissingRow) else ""
         reason = "" if error is None else describe(error)
         logger.warning("signalbus: %s to %s skipped (delivery %s, attempt %s): %s%s", *what, reason, remedy)
+    elif event.kind == "held":
+        logger.info("signalbus: %s to %s is held (delivery %s): %s", *what[:3], error)
     elif event.kind == "dead":
         if is_text(event) or not event.worker:
             return  # logged by whoever refused it, the sweeper, or the sender who could not send it

@@ -1,0 +1,99 @@
+"""Decides whether a delivery may run now: alone or in a group commit, only after a claim, or not yet.
+
+Listeners observe, gates decide (decisions 0042 and 0045). A gate is a function of a message and its receiver. It
+returns None where it has nothing to say, "claim" if the attempt must be counted before it runs, or `Held` if
+the delivery must wait. Without gates, only what the worker knows of the delivery and its receiver decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from django.db import DatabaseError
+
+from signalbus.receiving.process.receiver_runtimes import pace
+from signalbus.receiving.running.runner import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from signalbus.registration.registry import Receiver
+    from signalbus.wire.message import Message
+
+logger: logging.Logger = logging.getLogger("signalbus")
+
+# Alone; in a group commit; alone, after its attempt was counted in a commit of its own.
+Verdict = Literal["run", "share", "claim"]
+
+FAILED_SECONDS = 60.0  # that a delivery is held whose gate raised an error
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The verdict that a delivery must not run now.
+
+    Args:
+        reason: why, for people: `manage.py signalbus failed --state held` shows it.
+        seconds: until the sweeper publishes it and the gates are asked again; infinite: until it is released.
+        stands: called in the transaction that holds the delivery, where it may lock what the verdict depends on. If it
+            returns False, the reason is gone, and the delivery is due at once.
+    """
+
+    reason: str
+    seconds: float = math.inf
+    stands: Callable[[], bool] | None = None
+
+
+# A gate has no effects: it may be asked more than once before a delivery runs. They are asked in this order, and the
+# first that holds the delivery decides.
+GATES: list[Callable[[Message, Receiver], Held | Literal["claim"] | None]] = []
+
+
+def decide(
+    message: Message, receiver: Receiver, *, recorded: bool, suspect: bool = False, alone: bool = False
+) -> Verdict | Held:
+    """Say whether a delivery may run now, and how.
+
+    Args:
+        message: what is delivered.
+        receiver: to whom.
+        recorded: it has a row in the ledger.
+        suspect: it may end its worker, as it may have done before: its attempt must be counted first.
+        alone: it runs by itself in any case.
+
+    Returns:
+        The verdict; one that holds the delivery becomes true when the ledger has written it down.
+    """
+    answer = _ask(message, receiver) if GATES else None
+    if isinstance(answer, Held):
+        return answer
+    if recorded and (suspect or not receiver.atomic or answer == "claim"):
+        return "claim"
+    if alone or not recorded or message.ordering_key is not None or not can_share_commit(receiver):
+        return "run"
+    return "share"
+
+
+def can_share_commit(receiver: Receiver) -> bool:
+    """Whether a receiver may run in a group commit at all, and has been brief so far."""
+    return receiver.atomic and not receiver.is_async and receiver.timeout is None and pace.may_share(receiver.id)
+
+
+def _ask(message: Message, receiver: Receiver) -> Held | Literal["claim"] | None:
+    """Ask all gates; a delivery whose gate fails waits, because nobody knows what it would have decided."""
+    verdict: Literal["claim"] | None = None
+    for gate in GATES:
+        try:
+            answer = gate(message, receiver)
+        except DatabaseError:
+            raise  # the broker keeps the message, as where the ledger is away
+        except Exception as error:  # a gate may raise anything
+            logger.exception("signalbus: the gate %r failed: %s to %s waits", gate, message.id, receiver.id)
+            return Held(f"the gate {gate!r} failed: {describe(error)}", FAILED_SECONDS)
+        if isinstance(answer, Held):
+            return answer
+        verdict = answer or verdict
+    return verdict
