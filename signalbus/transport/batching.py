@@ -60,19 +60,19 @@ def arrange(members: Sequence[BatchMember], slots: int) -> tuple[list[list[Batch
     """
     _note(members)
     share = math.ceil(len(members) / max(1, slots))
-    groups: list[list[BatchMember]] = []
+    batches: list[list[BatchMember]] = []
     capacity = _Capacity()
     for member in members:
         seconds = _expected(member)
         if seconds > BUDGET / 2:
-            groups.append([member])
+            batches.append([member])
             capacity = _Capacity()
         elif capacity.takes(member, seconds):
-            groups[-1].append(member)
+            batches[-1].append(member)
         else:
-            groups.append([member])
+            batches.append([member])
             capacity = _Capacity(member, seconds, share)
-    return groups[:slots], [member for group in groups[slots:] for member in group]
+    return batches[:slots], [member for batch in batches[slots:] for member in batch]
 
 
 def _note(members: Sequence[BatchMember]) -> None:

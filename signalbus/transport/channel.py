@@ -259,19 +259,19 @@ class ClaimingMixin:
 
     def _hand_out(self, claimed: Sequence[Claimed]) -> None:
         """Deliver claimed messages in batches, and requeue those left over."""
-        groups, leftover = batching.arrange([read(each, self.work.task) for each in claimed], self.slots())
-        for group in groups:
-            self._deliver(group)
+        batches, leftover = batching.arrange([read(each, self.work.task) for each in claimed], self.slots())
+        for batch in batches:
+            self._deliver(batch)
         if leftover:
             self._unclaim([member.claimed for member in leftover])
 
-    def _deliver(self, group: Sequence[BatchMember]) -> None:
+    def _deliver(self, batch: Sequence[BatchMember]) -> None:
         """Deliver a batch as one message, or a single claim as it is; quarantine one that cannot be read."""
-        claimed, tag = group[0].claimed, tag_of(group)
+        claimed, tag = batch[0].claimed, tag_of(batch)
         try:
-            if group[0].texts:
-                self.owner.groups[tag] = [member.claimed.tag for member in group]
-                compat.hand_over(self, Merged(group), claimed.queue)
+            if batch[0].texts:
+                self.owner.batches[tag] = [member.claimed.tag for member in batch]
+                compat.hand_over(self, Merged(batch), claimed.queue)
             else:
                 compat.hand_over(self, compat.delivered(claimed.raw, claimed.queue, tag), claimed.queue)
         except compat.MALFORMED as error:
@@ -283,7 +283,7 @@ class ClaimingMixin:
                     logger.exception("signalbus could not begin a message of %r at once", claimed.queue)
                     return
                 compat.remove_unacked(self.qos, tag)
-            for member in group:
+            for member in batch:
                 self.unacked.quarantine(member.claimed.tag, member.claimed.raw, claimed.queue, error)
             self.owner.end(tag)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Sequence
 
 CLAIM = "sb1:"  # before the tag of a claim: sb1:<owner>:<number>
-GROUP = "sb1g:"  # before the tag of a group of them
+BATCH = "sb1g:"  # before the tag of a batch of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Owner:
     def __init__(self) -> None:
         self.id: str = uuid.uuid4().hex[:16]
         self.claimed: dict[str, str] = {}  # the queue of each claim that is not over
-        self.groups: dict[str, list[str]] = {}  # the claims of each group
+        self.batches: dict[str, list[str]] = {}  # the claims of each batch
         self.acknowledged: deque[str] = deque()  # claims whose acknowledgement must be sent to Redis
         self.unconfirmed: set[str] = set()  # the same, and those whose acknowledgement was sent and not answered
         self.rejected: deque[str] = deque()  # deliveries to requeue, which Redis has not confirmed
@@ -111,7 +111,7 @@ class Owner:
 
     def members(self, tag: str) -> list[str]:
         """Return the claims of a delivery's tag: those of a batch, or the claim itself."""
-        return self.groups.get(tag) or [tag]
+        return self.batches.get(tag) or [tag]
 
     def end(self, tag: str) -> list[str]:
         """Remove a delivery.
@@ -119,7 +119,7 @@ class Owner:
         Returns:
             Its claims that had not ended before.
         """
-        members = self.groups.pop(tag, None) or [tag]
+        members = self.batches.pop(tag, None) or [tag]
         return [member for member in members if self.claimed.pop(member, None) is not None]
 
     def acknowledge(self, tag: str) -> list[str]:
@@ -164,9 +164,9 @@ class Owner:
 
     def deliveries(self) -> set[str]:
         """Return the tags under which claims in flight were delivered: a batch's, or a claim's own."""
-        groups = dict(self.groups)
-        grouped = {member for members in groups.values() for member in members}
-        return set(groups) | (set(self.claimed) - grouped)
+        batches = dict(self.batches)
+        batched = {member for members in batches.values() for member in members}
+        return set(batches) | (set(self.claimed) - batched)
 
 
 _owners: dict[tuple[int, Hashable], Owner] = {}
@@ -183,4 +183,4 @@ def owner_of(server: Hashable) -> Owner:
 
 def is_ours(tag: str) -> bool:
     """Return whether a delivery's tag is that of a claim, or of a batch of claims."""
-    return tag.startswith((CLAIM, GROUP))
+    return tag.startswith((CLAIM, BATCH))

@@ -12,7 +12,7 @@ from binascii import a2b_base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from signalbus.transport.claims import CLAIM, GROUP
+from signalbus.transport.claims import BATCH, CLAIM
 from signalbus.wire.peek import signal_of
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Merged(dict[str, Any]):
 def tag_of(members: Sequence[BatchMember]) -> str:
     """Return the delivery tag of a batch: that of a single member, or one for all members."""
     first = members[0].claimed.tag
-    return first if len(members) == 1 else GROUP + first.removeprefix(CLAIM)
+    return first if len(members) == 1 else BATCH + first.removeprefix(CLAIM)
 
 
 def _headers_of(members: Sequence[BatchMember]) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 /* heartbeat.pml: a worker that lives and answers keeps its claims; a dead worker's claims are requeued in time.
  *
- * Models signalbus/transport/heartbeat.py (Heartbeat.run, Heartbeat.send_heartbeat), the scripts HEARTBEAT, FORGET and CLAIM, the test for a dead
- * owner in RESTORE (scripts.py), Unacked.reclaim (unacked.py), and which claims count as in flight (claims.py,
- * Owner.is_in_flight). The content of a claim is in claims.pml. Two workers:
- *   Claim   the event loop (channel.py), for one of its CLAIMS claims, again and again
- *   Pulse   the thread that sends heartbeats
- *   Time    one tick is 2 s: LEASE is 6 s = 3 ticks, a heartbeat comes after at most 3.3 s < 2 ticks. (Redis' whole seconds
+ * Models signalbus/transport/heartbeat.py (Heartbeat.run, Heartbeat.send_heartbeat), the scripts HEARTBEAT, FORGET and
+ * CLAIM, the test for a dead owner in RESTORE (scripts.py), Unacked.reclaim (unacked.py), and which claims count as in
+ * flight (claims.py, Owner.is_in_flight). The content of a claim is in claims.pml. Two workers:
+ *   Claim      the event loop (channel.py), for one of its CLAIMS claims, again and again
+ *   Heartbeat  the thread that sends heartbeats
+ *   Time       one tick is 2 s: LEASE is 6 s = 3 ticks, a heartbeat comes after at most 3.3 s < 2 ticks. (Redis' whole seconds
  *           can make a lease 5 s long, so 3 : 2 is stricter than the code's 5 : 3.3.) Time passes in any state of the event
  *           loops; a heartbeat is never late, unless its worker is frozen.
- *   Server  Redis; every script is one step
+ *   Server     Redis; every script is one step
  *
  * Properties, as assertions:
  * A  No worker requeues a claim of one that is neither dead nor frozen (after a freeze: from its next heartbeat on).
@@ -112,7 +112,7 @@ inline restore(c, p) {        /* RESTORE of a claim of an owner that must be dea
 #endif
 }
 
-proctype Pulse(byte o) {
+proctype Heartbeat(byte o) {
     byte p = 1 - o, c; bool flies, again, found;
     do
     :: atomic { ACTS(o) && since[o] > 0 ->                                  /* Heartbeat.run: its wait is over */
@@ -200,4 +200,4 @@ proctype Server() {
 init { byte c;
     atomic {
         c = 0; do :: c < 2 * CLAIMS -> run Claim(c / CLAIMS, c); c++ :: else -> break od;
-        run Pulse(0); run Pulse(1); run Time(); run Fate(); run Server() } }
+        run Heartbeat(0); run Heartbeat(1); run Time(); run Fate(); run Server() } }

@@ -24,7 +24,7 @@ def owner() -> claims.Owner:
     """An owner with three claims, two of them in a batch."""
     made = claims.Owner()
     made.claimed = dict.fromkeys(["a", "b", "c"], "q")
-    made.groups["sb1g:1"] = ["a", "b"]
+    made.batches["sb1g:1"] = ["a", "b"]
     return made
 
 
@@ -35,7 +35,7 @@ class TestOwner:
         assert owner.end("sb1g:1") == []
         assert owner.end("c") == ["c"]
         assert not owner.claimed
-        assert not owner.groups
+        assert not owner.batches
 
     def test_deliveries_are_batches_and_single_claims(self, owner):
         """The consumer counts in the same way."""

@@ -35,8 +35,8 @@ def member(signal: object, *, queue: str = "q", texts: int = 1, size: int = 0) -
 
 def sizes(members, slots=1):
     """Batch the messages, and return the sizes."""
-    groups, back = arrange(members, slots)
-    return [len(group) for group in groups], len(back)
+    batches, back = arrange(members, slots)
+    return [len(batch) for batch in batches], len(back)
 
 
 def test_brief_messages_are_batched():
@@ -94,17 +94,17 @@ def test_without_a_free_process_all_are_requeued():
 )
 def test_nothing_is_lost_or_doubled_and_the_bounds_hold(members, slots):
     """This holds for any claimed messages."""
-    groups, back = arrange(members, slots)
+    batches, back = arrange(members, slots)
 
-    assert [*(one for group in groups for one in group), *back] == members
-    assert len(groups) <= slots
-    for group in groups:
-        if len(group) > 1:
-            assert sum(batching._expected(one) for one in group) <= BUDGET
-            assert sum(len(one.texts) for one in group) <= MOST_TEXTS
-            assert sum(len(text) for one in group for text in one.texts) <= MOST_BYTES
-            assert len({one.claimed.queue for one in group}) == 1
-            assert all(one.texts and batching._expected(one) <= BUDGET / 2 for one in group)
+    assert [*(one for batch in batches for one in batch), *back] == members
+    assert len(batches) <= slots
+    for batch in batches:
+        if len(batch) > 1:
+            assert sum(batching._expected(one) for one in batch) <= BUDGET
+            assert sum(len(one.texts) for one in batch) <= MOST_TEXTS
+            assert sum(len(text) for one in batch for text in one.texts) <= MOST_BYTES
+            assert len({one.claimed.queue for one in batch}) == 1
+            assert all(one.texts and batching._expected(one) <= BUDGET / 2 for one in batch)
 
 
 class TestLearning:

@@ -107,7 +107,7 @@ def acknowledge(owner: Owner) -> None:
 def acknowledge_group(owner: Owner) -> None:
     """The same for a group."""
     owner.claimed.update({"sb1:x:1": "q", "sb1:x:2": "q"})
-    owner.groups["sb1g:x:1"] = ["sb1:x:1", "sb1:x:2"]
+    owner.batches["sb1g:x:1"] = ["sb1:x:1", "sb1:x:2"]
     owner.acknowledge("sb1g:x:1")
 
 
