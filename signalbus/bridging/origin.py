@@ -21,7 +21,7 @@ _names: WeakKeyDictionary[DjangoSignal, str] = WeakKeyDictionary()
 
 
 class Claim(IntEnum):
-    """How a module's source gives a variable its signal; the strongest claim to have made it first."""
+    """The claim of a module to have made the signal in one of its variables, by its source; the strongest first."""
 
     MADE = 0  # saved = Signal()
     CALLED = 1  # saved = a_factory(), or made only if an import fails

@@ -1,4 +1,4 @@
-"""Publishing: from a signed text to a queue of the broker, through Celery or by the fast path to Redis.
+"""Publish signed texts to a queue of the broker, through Celery or by the fast path to Redis.
 
 Both sending and receiving publish through this package. It reads no ledger and runs no receiver.
 """

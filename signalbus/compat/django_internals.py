@@ -71,7 +71,7 @@ class HookedSignal(Signal):
 
     @property
     def has_collected_receivers(self) -> bool:
-        """Whether Django has yet to forget a receiver, or a sender, that was collected."""
+        """Whether a receiver or a sender was collected that Django has not dropped yet."""
         return self._dead_receivers
 
     def _drop_collected(self) -> None:
@@ -170,7 +170,7 @@ def open_savepoints(connection: BaseDatabaseWrapper) -> set[Any]:
 
 
 def in_testcase(connection: BaseDatabaseWrapper) -> bool:
-    """Whether a ``TestCase``'s own transaction is open.
+    """Return whether a ``TestCase``'s own transaction is open.
 
     Were its blocks not marked any more, ``captureOnCommitCallbacks()`` would find the messages of other blocks.
     """
@@ -178,7 +178,7 @@ def in_testcase(connection: BaseDatabaseWrapper) -> bool:
 
 
 def only_testcases(connection: BaseDatabaseWrapper) -> bool:
-    """Whether a ``TestCase``'s own transaction is open, and none of the code that it tests.
+    """Return whether a ``TestCase``'s own transaction is open, and none of the code that it tests.
 
     Were its blocks not marked any more, its transaction would count beside one that the code under test has opened.
     """

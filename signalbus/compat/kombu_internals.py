@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def speaks_redis(connection: Connection) -> bool:
-    """Whether a connection's transport is kombu's Redis transport, or made of it.
+    """Return whether a connection's transport is kombu's Redis transport or a subclass of it.
 
     Args:
         connection: need not be connected.
@@ -27,7 +27,7 @@ def speaks_redis(connection: Connection) -> bool:
 
 
 def is_sentinel(connection: Connection) -> bool:
-    """Whether a connection of kombu's Redis transport asks sentinels for the address, which are its alternatives."""
+    """Return whether a connection of kombu's Redis transport asks sentinels for the server's address."""
     from kombu.transport import redis  # noqa: PLC0415 - as above
 
     return isinstance(connection.transport, redis.SentinelTransport)

@@ -1,1 +1,1 @@
-"""Connecting a receiver: its id, its options, the senders it is for, and the list of each signal's receivers."""
+"""Connect receivers to signals: their ids, options and senders, and the subscriptions of each signal."""

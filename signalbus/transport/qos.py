@@ -30,7 +30,7 @@ class QoS(stock.QoS):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._queues: frozenset[str] = frozenset()
-        self._others: set[bytes] = set()  # claims beyond our visibility timeout that came from other queues
+        self._others: set[bytes] = set()  # claims of other queues that are older than our visibility timeout
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Count a message as in flight; kombu's signature."""

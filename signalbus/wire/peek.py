@@ -49,7 +49,7 @@ def address_of(text: str) -> str | None:
 
 
 def has_several_recipients(text: str) -> bool:
-    """Whether a text seems to be for more than one receiver, or for receivers that the worker looks up.
+    """Return whether a text seems to be for several receivers, or for receivers that the worker looks up.
 
     Args:
         text: a text from a queue, not verified yet.
