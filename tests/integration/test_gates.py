@@ -12,10 +12,10 @@ import pytest
 from django.core.management import call_command
 from django.db import DatabaseError, OperationalError, connection
 from django.db.models import F
-from django.db.models.functions import Now
 
 from signalbus import Signal, cancel
-from signalbus.ledger import attempts, operations
+from signalbus.ledger import attempts, operations, sweeps
+from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State, StoredMessage
 from signalbus.receiving.process.receiver_runtimes import pace
 from signalbus.receiving.routing.batch import deliver
@@ -268,6 +268,27 @@ def test_a_delivery_that_runs_elsewhere_is_not_held(bus: Bus, gated: list[Any], 
         Delivery.objects.update(**fields)
         deliver(texts, queue=QUEUE)
         assert only().state == fields["state"]
+
+
+def test_a_lost_claim_is_a_failed_attempt_although_a_gate_holds(bus: Bus, gated: list[Any], ran: list[Any]):
+    """A gate does not hide that a worker was lost: its attempt is written down when the message is redelivered."""
+    receiver_of(ran).send(None)
+    (texts,) = bus.take()
+    attempts.claim(only().pk, worker="gone", lease=-1, using="default")
+    deliver(texts, queue=QUEUE, redelivered=True)
+
+    assert (only().state, only().attempts, only().error) == ("pending", 1, "its worker was lost in attempt 1")
+
+
+def test_held_retries_are_admitted_by_share(bus: Bus, gated: list[Any], ran: list[Any]):
+    """Retries that were held together do not take all places of a worker when their time comes."""
+    receiver_of(ran).send_many(None, [{"number": number} for number in range(8)])
+    bus.work()
+    Delivery.objects.update(attempts=1, due_at=Now())
+
+    published, waiting = sweeps.take_admitted(100, sweeps.Share("worker", 2))
+
+    assert (len(published), waiting) == (2, True)
 
 
 def test_a_row_that_another_worker_has_locked_is_not_held(bus: Bus, gated: list[Any], ran: list[Any]):
