@@ -46,7 +46,7 @@ def receiver(  # noqa: PLR0913 - the public API
     migrations: bool = False,
     **options: Unpack[ReceiverOptions],
 ) -> Callable[[F], F]:
-    """Connect the decorated function to a signal, or to each of a list of signals; it runs in a worker.
+    """Connect the decorated function to one or more signals; it runs in a worker, unless ``inline=True``.
 
     Args:
         signal: ours, or a plain Django signal such as ``post_save``.

@@ -1,4 +1,4 @@
-"""Find receivers that wait for a sender which never sends, as after ``sender=`` was given the wrong class.
+"""Find receivers whose ``sender=`` never sends their signal, as if the wrong class was given.
 
 Such a receiver is silent: nothing is sent, so nothing fails. The check reads the project's sources for the calls of
 ``send()`` and its like, and imports nothing. It reports a receiver only if all senders of its signal are known, and its
@@ -91,7 +91,7 @@ def _in_words(signal: Any, entry: Receiver, sends: _Sends) -> str:
 
 
 def _sources() -> Iterator[tuple[str, Path]]:
-    """Yield the modules that may send, with their files: those of the apps, and others that the project imported."""
+    """Yield the modules to read, with their files: those of the apps, and the project's other imported modules."""
     seen = set()
     for app in apps.get_app_configs():
         if app.name != "signalbus":
@@ -105,7 +105,7 @@ def _sources() -> Iterator[tuple[str, Path]]:
 
 
 def _read(module: str, path: Path, signals: set[int], sends: defaultdict[int, _Sends]) -> None:
-    """Note the senders in a file."""
+    """Record the senders in a file's calls of ``send()``."""
     try:
         source = path.read_bytes()
         if _MARK.search(source) is None:
@@ -119,7 +119,7 @@ def _read(module: str, path: Path, signals: set[int], sends: defaultdict[int, _S
 
 
 def _imported(tree: ast.AST, package: str) -> dict[str, Any]:
-    """Return the modules that a file imports, as far as they are imported already."""
+    """Return the names that a file's imports bind, with their objects if the modules are loaded already."""
     found: dict[str, Any] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -135,7 +135,7 @@ def _imported(tree: ast.AST, package: str) -> dict[str, Any]:
 
 
 class _Reader(ast.NodeVisitor):
-    """Read a file for the uses of signals in it.
+    """Record the calls of ``send()`` in a file, and the signals that other code gets hold of.
 
     Args:
         path: of the file.
@@ -152,13 +152,13 @@ class _Reader(ast.NodeVisitor):
         self._classes: list[str] = []
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """Remember which class it is that sends itself."""
+        """Track the enclosing class, for calls whose sender is ``self`` or ``cls``."""
         self._classes.append(node.name)
         self.generic_visit(node)
         self._classes.pop()
 
     def visit_Call(self, node: ast.Call) -> None:
-        """Note a call of ``send()``; a decorator that connects takes signals as well, and does not send."""
+        """Record a call of ``send()``; ignore the signal that is passed to ``receiver()``."""
         function = node.func
         if isinstance(function, ast.Attribute) and function.attr in _SENDS and self._is_signal(function.value):
             self._note(node, self._sends[id(self._resolve(function.value))], _SENDS[function.attr])
@@ -171,7 +171,7 @@ class _Reader(ast.NodeVisitor):
             self.visit(argument)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        """Ignore other attributes of a signal, as ``connect``; a method that sends may be called anywhere."""
+        """Ignore attributes such as ``connect``; a ``signal.send`` that is not called here has unknown senders."""
         if self._is_signal(node):
             self._let_go(node)
         elif not self._is_signal(node.value):
@@ -180,7 +180,7 @@ class _Reader(ast.NodeVisitor):
             self._let_go(node.value)
 
     def visit_Name(self, node: ast.Name) -> None:
-        """Note a signal that is passed on, or bound to another name."""
+        """Mark the senders of a signal as unknown if it is passed to other code, or gets another name."""
         if isinstance(node.ctx, ast.Load) and self._is_signal(node):
             self._let_go(node)
 

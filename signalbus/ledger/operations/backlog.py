@@ -1,4 +1,4 @@
-"""Report by queue the deliveries that wait, and when a worker last consumed it: for people, not for sweepers."""
+"""Count waiting deliveries by queue and failures by state, for ``manage.py signalbus status`` and ``failed``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Backlog:
 
 
 class Failures(NamedTuple):
-    """The numbers of deliveries that `failed` lists, by their state.
+    """The numbers of retrying, parked and dead deliveries.
 
     Args:
         retrying: failed, and wait for their next attempt.

@@ -52,7 +52,7 @@ def skipped() -> tuple[int, int]:
 
 
 def retry(ids: Sequence[UUID] | None) -> int:
-    """Give dead, skipped and waiting deliveries a fresh allowance, due at once.
+    """Make deliveries due at once, with a new allowance of attempts: all unresolved ones, or those that are named.
 
     Args:
         ids: the deliveries; None for all unresolved ones.
@@ -74,7 +74,7 @@ def retry(ids: Sequence[UUID] | None) -> int:
 
 
 def discard(ids: Sequence[UUID]) -> int:
-    """Discard deliveries for good; they stay visible until they are purged.
+    """Discard deliveries: none is run again unless somebody retries it; they stay visible until they are purged.
 
     Args:
         ids: the deliveries.

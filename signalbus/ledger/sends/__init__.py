@@ -1,4 +1,4 @@
-"""The ledger's functions for ``send()``: messages for later, deduplicated ones, and those that could not be sent."""
+"""The ledger's functions for ``send()``: cancel messages, deduplicate them, and record those that could not be sent."""
 
 from signalbus.ledger.base.deliveries import record_unpublished, using
 from signalbus.ledger.base.missing_tables import reject_missing, reject_unmigrated

@@ -1,4 +1,4 @@
-"""Record messages that are due later, and cancel messages that no worker has begun."""
+"""Lock, cancel and discard messages that no worker has begun, for ``cancel()`` and for deduplication."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def lock_waiting(message: UUID, *, kind: Kind | None = None) -> bool:
 
 @cache
 def _locking_waiting(dialect: Dialect) -> str:
-    """Return the UPDATE that locks the waiting deliveries of a message, and returns for each the message's total."""
+    """Return the UPDATE that locks a message's waiting deliveries, each returned with the number of all of them."""
     waiting = ", ".join(f"'{state.value}'" for state in WAITING_STATES)
     condition = f"message_id = %s AND state IN ({waiting}) AND attempts = 0 AND ended_at IS NULL"
     return (

@@ -1,4 +1,4 @@
-"""Record dead deliveries of a message that could not be encoded: they have no text to retry (decision 0017)."""
+"""Record dead deliveries of a message that ``send_robust()`` could not send: they have no text (decision 0017)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def record_unsendable(signal: str, recipients: Iterable[tuple[str, str | None]], error: str, traceback: str) -> UUID:
-    """Record a message that could not be encoded as dead deliveries, in the open transaction if there is one.
+    """Record a message that could not be sent as dead deliveries, in the open transaction if there is one.
 
     Args:
         signal: the signal's name.
