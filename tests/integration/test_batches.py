@@ -121,7 +121,7 @@ def test_an_outage_of_the_database_requeues_the_message(bus: Bus, signal: Signal
     def away(*args, **kwargs):
         raise DatabaseError("away")
 
-    monkeypatch.setattr("signalbus.ledger.attempts.keep_settled", away)
+    monkeypatch.setattr("signalbus.ledger.attempts.record_settled", away)
     with pytest.raises(DatabaseError, match="away"):
         deliver(texts, queue=QUEUE)
 

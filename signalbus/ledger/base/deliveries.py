@@ -192,7 +192,7 @@ class Settlement:
         return fields
 
 
-def keep_settled(
+def record_settled(
     message: Message, receiver: str, queue: str | None, settlement: Settlement, *, suspect: bool = False
 ) -> None:
     """Record the first attempt of a delivery that had no row.

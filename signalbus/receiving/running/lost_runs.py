@@ -67,7 +67,7 @@ class Loss:
         if run is None and not attempt.recorded:
             settlement = _conclude(attempt, error)
             queue = attempt.receiver.queue
-            ledger.keep_settled(attempt.message, attempt.recipient, queue, settlement, suspect=True)
+            ledger.record_settled(attempt.message, attempt.recipient, queue, settlement, suspect=True)
             _tell(attempt, error, settlement, self.worker)
             return True
         if run is None or not self._was_here(run, attempt):

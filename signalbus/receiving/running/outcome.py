@@ -129,7 +129,7 @@ class OwnTransaction:
         message, recipient = attempt.message, attempt.recipient
         settlement = settlement_of(outcome, self.took)
         if not attempt.recorded:
-            ledger.keep_settled(message, recipient, attempt.receiver.queue, settlement)
+            ledger.record_settled(message, recipient, attempt.receiver.queue, settlement)
         else:
             seen = attempt.number if attempt.claimed else attempt.number - 1
             # What was claimed under suspicion stays suspect: else every second run of it could end a worker uncounted.
