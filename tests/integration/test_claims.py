@@ -297,8 +297,8 @@ def test_a_released_claim_waits_for_the_broker(bus: Bus, signal: Signal):
     sweep()
     (texts,) = bus.take()
     assert attempts.claim(only().pk, worker="w", lease=100, using=attempts.using()) == (1, 0, 0)
-    assert not attempts.give_back(only().pk, 2)
-    assert attempts.give_back(only().pk, 1)
+    assert not attempts.unclaim(only().pk, 2)
+    assert attempts.unclaim(only().pk, 1)
 
     assert sweep() == 0
     deliver(texts, queue=QUEUE, redelivered=True)

@@ -503,7 +503,7 @@ EXPECTED: dict[Callable[[Scene], None], dict[str, list[list[str]]]] = {
 PLACES: dict[str, Callable[[Scene], None]] = {
     "accounts.repair": is_repaired,
     "deliveries.expand": is_open,
-    "deliveries.give_back": does_not_begin,
+    "deliveries.unclaim": does_not_begin,
     "deliveries.record_unpublished": has_no_broker,
     "deliveries.release": is_redelivered_in_a_batch,
     "deliveries.return_due": has_no_broker,
@@ -524,7 +524,7 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "ownership._claiming": is_not_atomic,
     "ownership._done": succeeds,
     "ownership._settling": shares_a_commit,
-    "ownership.take_back": loses_its_shared_commit,
+    "ownership.undo_take": loses_its_shared_commit,
     "ordering.postpone_followers": waits_for_its_turn,
     "ordering.wake": waits_for_its_turn,
     "unsendable.record_unsendable": cannot_be_sent,
@@ -592,7 +592,7 @@ def reported(events: list[Event]) -> dict[str, list[list[str]]]:
 @pytest.mark.parametrize("scenario", EXPECTED, ids=lambda scenario: scenario.__name__)
 def test_events_agree_with_the_rows(bus: Bus, events: list[Event], monkeypatch, scenario):
     """Each delivery has its events, in order and once each; the last one has the state of its row."""
-    if scenario in {shares_a_commit, loses_its_shared_commit} and not attempts.can_share("default"):
+    if scenario in {shares_a_commit, loses_its_shared_commit} and not attempts.supports_group_commit("default"):
         pytest.skip("no group commits on this database")
     with functions_called() as called:
         scenario(Scene(bus, monkeypatch, []))

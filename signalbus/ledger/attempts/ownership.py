@@ -125,7 +125,7 @@ def take(delivery: UUID, *, worker: str, using: str) -> Taken | None:
     return None if found is None else _taken(dialect, found)
 
 
-def can_share(using: str) -> bool:
+def supports_group_commit(using: str) -> bool:
     """Return whether the database supports group commits: it must limit how long one delivery waits for a lock.
 
     Args:
@@ -146,7 +146,7 @@ def take_together(
         worker: the worker that runs them.
         limits: PostgreSQL's settings for the rest of this transaction, in seconds.
         most: attempts that each of them may have; a delivery with so many is not taken.
-        using: the ledger's alias, in a transaction, where `can_share` says so.
+        using: the ledger's alias, in a transaction, where `supports_group_commit` says so.
 
     Returns:
         The deliveries that were taken, and the time of the last one, as the driver has it.
@@ -170,7 +170,7 @@ def take_together(
     return {by_key[row[0]]: Taken(*row[2:5]) for row in found}, max((row[1] for row in found), default=None)
 
 
-def take_back(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str) -> None:
+def undo_take(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str) -> None:
     """Undo `take_together` for deliveries that did not run, or were rolled back, and will run alone.
 
     Args:

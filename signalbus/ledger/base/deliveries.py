@@ -283,7 +283,7 @@ def renew(claims: Iterable[tuple[UUID, int]], lease: float) -> None:
         rows.update(due_at=later(lease))
 
 
-def give_back(delivery: UUID, attempt: int) -> bool:
+def unclaim(delivery: UUID, attempt: int) -> bool:
     """Undo a claim whose run does not count: its code is unknown here, or the worker's shutdown interrupted it.
 
     The broker still has its message, and redelivers it.

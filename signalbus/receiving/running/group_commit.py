@@ -160,7 +160,7 @@ class SharedCommit:
                     attempt.told.share(attempt.place)
 
     def _take_back(self, deliveries: list[UUID]) -> None:
-        ledger.take_back(deliveries, worker=worker_name(), until=self._taken_at, using=self._alias)
+        ledger.undo_take(deliveries, worker=worker_name(), until=self._taken_at, using=self._alias)
 
     def _run_one(self, attempt: Attempt, taken: Taken) -> bool:
         """Run a receiver up to its savepoint's end; return whether the others may go on."""

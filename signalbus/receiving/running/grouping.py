@@ -129,7 +129,7 @@ def _may_share() -> bool:
     alias = ledger.using()
     connection = connections[alias]
     theirs = connection.in_atomic_block or not connection.settings_dict["AUTOCOMMIT"]
-    return conf.get().SHARE_COMMITS and not theirs and ledger.can_share(alias)
+    return conf.get().SHARE_COMMITS and not theirs and ledger.supports_group_commit(alias)
 
 
 def _by_context(attempts: Iterable[Attempt]) -> list[list[Attempt]]:

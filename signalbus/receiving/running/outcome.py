@@ -87,7 +87,7 @@ def unclaim(attempt: Attempt) -> None:
 
 
 def _give_back(attempt: Attempt) -> bool:
-    return ledger.give_back(attempt.id, attempt.number)
+    return ledger.unclaim(attempt.id, attempt.number)
 
 
 def _conclude(attempt: Attempt, error: BaseException) -> Outcome:
