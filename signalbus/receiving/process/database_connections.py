@@ -152,7 +152,7 @@ def open_caches() -> None:
     _caches.set(here)
 
 
-def mend_connections(*, but: str | None = None) -> None:
+def reset_connections(*, but: str | None = None) -> None:
     """Close connections that a receiver left dead, in mid-query or in a transaction, unless the caller needs them.
 
     Args:
@@ -251,7 +251,7 @@ def reject_broken(connection: BaseDatabaseWrapper, former: BaseException | None 
 
 
 @contextlib.contextmanager
-def kept_usable(connection: BaseDatabaseWrapper) -> Iterator[None]:
+def rolled_back_if_broken(connection: BaseDatabaseWrapper) -> Iterator[None]:
     """Run a receiver that asked for no transaction where one is open, a test's, which its failed query must not end.
 
     By a savepoint of its own, which it is rolled back to only then: an ``atomic()`` block would take back what stays

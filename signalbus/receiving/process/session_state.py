@@ -152,7 +152,7 @@ def end_changed_sessions(*, but: BaseDatabaseWrapper | None = None) -> None:
 
 
 @contextmanager
-def kept_schemas() -> Iterator[None]:
+def restored_schemas() -> Iterator[None]:
     """Run a receiver, and set each connection of a tenant library back to the schema that it was in."""
     before = {connection: connection.schema_name for connection in _with_schemas()}
     try:
@@ -181,10 +181,10 @@ def has_schemas() -> bool:
 
     The classes of the backends are asked: connections would be made for databases that this process does not use.
     """
-    return any(_keeps_schema(settings["ENGINE"]) for settings in connections.settings.values())
+    return any(_has_schema(settings["ENGINE"]) for settings in connections.settings.values())
 
 
-def _keeps_schema(engine: str) -> bool:
+def _has_schema(engine: str) -> bool:
     try:
         backend: Any = load_backend(engine)
     except ImproperlyConfigured:  # installed elsewhere only: whoever uses that database gets the error

@@ -8,7 +8,7 @@ from django.db import DataError
 
 from signalbus import conf
 from signalbus.receiving.process import task_log
-from signalbus.receiving.process.database_connections import mend_connections, open_caches
+from signalbus.receiving.process.database_connections import open_caches, reset_connections
 from signalbus.receiving.process.session_state import end_changed_sessions
 from signalbus.receiving.routing.requeueing import returned
 from signalbus.receiving.routing.resolution import deliver_message
@@ -40,7 +40,7 @@ def deliver(
     try:
         _deliver_each(texts, queue, progress.of(ticket, len(texts)), redelivered=redelivered)
     except BaseException:
-        mend_connections()  # a time limit may strike in our own queries as well
+        reset_connections()  # a time limit may strike in our own queries as well
         raise
 
 

@@ -22,7 +22,12 @@ from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.models import State
 from signalbus.receiving.process import task_log
-from signalbus.receiving.process.database_connections import kept_usable, left_open, mend_connections, reject_broken
+from signalbus.receiving.process.database_connections import (
+    left_open,
+    reject_broken,
+    reset_connections,
+    rolled_back_if_broken,
+)
 from signalbus.receiving.process.leases import LEASE, leases
 from signalbus.receiving.process.receiver_runtimes import BRIEF
 from signalbus.receiving.process.session_state import end_changed_sessions, is_changed
@@ -178,7 +183,7 @@ def _run(attempt: Attempt) -> None:
     # A time limit may have struck, and the receiver have gone on after it; what was brief is hardly looked at.
     long = attempt.receiver.timeout is not None or time.monotonic() - started > BRIEF
     if error is not None or long or left_open():
-        mend_connections()
+        reset_connections()
     if error is None:
         attempt.tell("done")
         return
@@ -233,13 +238,13 @@ def _execute_bare(run: Run, connection: BaseDatabaseWrapper) -> None:
     borrowed = connection.in_atomic_block  # a test's
     held = leases.held(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext()
     former = rollback_error(connection)
-    with held, kept_usable(connection):
+    with held, rolled_back_if_broken(connection):
         _call_timed(run)
         if borrowed:
             reject_broken(connection, former)
         # Before the ledger is told: a role, a search_path or a query that was cut off may keep it from its tables.
         end_changed_sessions()
-        mend_connections()
+        reset_connections()
     if attempt.claimed and not ledger.settle(
         attempt.id, ledger.Settlement(state=State.DONE), seen=attempt.number, attempt=attempt.number
     ):

@@ -13,7 +13,7 @@ from django.db.transaction import TransactionManagementError
 from signalbus.compat.django_internals import callbacks_of, rollback_error
 from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
-from signalbus.receiving.process.database_connections import left_open, mend_connections, reject_broken
+from signalbus.receiving.process.database_connections import left_open, reject_broken, reset_connections
 from signalbus.receiving.process.receiver_runtimes import BRIEF, pace
 from signalbus.receiving.process.session_state import end_changed_sessions, forget_change
 from signalbus.receiving.running.attempt import WORTH_TELLING
@@ -114,7 +114,7 @@ class SharedCommit:
                 raise
             self._dissolve(error)
             return
-        mend_connections()  # of what callbacks did as well
+        reset_connections()  # of what callbacks did as well
         for attempt in self._done:
             attempt.tell("done")
         for attempt, outcome in self._ended:
@@ -189,7 +189,7 @@ class SharedCommit:
         if took >= WORTH_TELLING:
             ledger.tell_runtime(attempt.id, took, using=self._alias)
         if took > BRIEF or left_open(but=self._alias):
-            mend_connections(but=self._alias)
+            reset_connections(but=self._alias)
         self._guard_callbacks(attempt, context)
         self._done.append(attempt)
         return True
@@ -206,7 +206,7 @@ class SharedCommit:
         except TransactionManagementError:
             self._culprit = None if unfit else (attempt, error)
             raise Broken(f"{attempt.recipient} ended the transaction, or its connection") from error
-        mend_connections(but=self._alias)
+        reset_connections(but=self._alias)
         if unfit:
             self.undo(attempt, error)
         else:
@@ -234,7 +234,7 @@ class SharedCommit:
         logger.warning(
             "signalbus: %d deliveries could not share a commit, and run one by one: %s", len(self._attempts), error
         )
-        mend_connections()
+        reset_connections()
         if self._not_begun:  # nothing, unless a receiver has committed behind Django's back
             self._take_back(self._not_begun)
         culprit = self._culprit and self._culprit[0].id

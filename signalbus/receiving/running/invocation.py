@@ -15,7 +15,7 @@ from signalbus.context import delivery_of, running
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, UnknownClass
 from signalbus.receiving.process.query_cancellation import cancel_queries
-from signalbus.receiving.process.session_state import has_schemas, kept_schemas
+from signalbus.receiving.process.session_state import has_schemas, restored_schemas
 from signalbus.receiving.running.carried_context import call_in_context
 from signalbus.receiving.running.hydration import payload_for
 from signalbus.receiving.running.reporting import tell, worker_name
@@ -116,7 +116,7 @@ def call_receiver(attempt: Attempt) -> None:
         _tell_started(attempt)
     own_decimal_context()
     if has_schemas():
-        with kept_schemas():
+        with restored_schemas():
             _call_in_context(attempt)
     else:
         _call_in_context(attempt)

@@ -17,7 +17,7 @@ from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.models import State
 from signalbus.receiving.process import task_log
-from signalbus.receiving.process.database_connections import mend_connections
+from signalbus.receiving.process.database_connections import reset_connections
 from signalbus.receiving.process.interruption import is_shutting_down, was_cut_off
 from signalbus.receiving.running.invocation import NotKnownHere
 from signalbus.receiving.running.parking import park
@@ -79,7 +79,7 @@ def raise_if_cut_off(attempt: Attempt, error: BaseException) -> None:
 def unclaim(attempt: Attempt) -> None:
     """Undo the claim of a run that has not begun, which was no attempt; if the ledger is away, it counts."""
     try:
-        mend_connections()
+        reset_connections()
         if _give_back(attempt):
             attempt.tell("requeued")
     except Error as error:
