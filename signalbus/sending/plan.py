@@ -187,11 +187,11 @@ class Plans:
     """The cached plans of one signal by sender: for None, and for each class while it lives.
 
     Args:
-        roster: the signal's subscriptions.
+        subscriptions: the signal's subscriptions.
     """
 
-    def __init__(self, roster: Subscriptions) -> None:
-        self._roster = roster
+    def __init__(self, subscriptions: Subscriptions) -> None:
+        self._subscriptions = subscriptions
         self._by_class = SenderCache()
         self._of_none: tuple[object, Plan] | None = None
 
@@ -210,7 +210,7 @@ class Plans:
             PayloadError: a sender that has no name.
             ConfigurationError: a signal without a name, or with that of another.
         """
-        if not self._roster.entries or signal.has_collected_receivers or event_loop_guard.is_running():
+        if not self._subscriptions.entries or signal.has_collected_receivers or event_loop_guard.is_running():
             return None
         # All that a plan depends on but the ledger: it is valid for this state only.
         said = (
@@ -219,7 +219,7 @@ class Plans:
             signal.ordered_by,
             signal.deduplication,
         )  # somebody may say otherwise later
-        state = (signal.receivers, len(signal.receivers), self._roster.changes, registry.size, said)
+        state = (signal.receivers, len(signal.receivers), self._subscriptions.changes, registry.size, said)
         known = self._of_none if sender is None else self._by_class.get(sender)
         if known is not None and known[0] == state and known[1].envelope.ledger == outbox().ledger.using():
             return known[1]

@@ -107,14 +107,14 @@ class Signal(Named, Later, HookedSignal):
         self.refusals: Refusals = Refusals()
         self._unheard = Unheard()
         self._stand_ins = StandIns()
-        self._roster = Subscriptions()
-        self._plans = Plans(self._roster)
+        self._subscriptions = Subscriptions()
+        self._plans = Plans(self._subscriptions)
         self._settle(name, (was,) if isinstance(was, str) else tuple(was))
 
     @property
     def conflicts(self) -> list[Conflict]:
         """The receivers that share an id."""
-        return self._roster.conflicts
+        return self._subscriptions.conflicts
 
     @property
     def presented(self) -> DjangoSignal:
@@ -179,12 +179,12 @@ class Signal(Named, Later, HookedSignal):
         key = key_of(receiver, sender, dispatch_uid)
         with self.lock:  # so that no other thread finds it in Django's list alone, and takes it for an inline one
             self._drop_collected()
-            known = key in self._roster and any(each[0] == key for each in self.receivers)
+            known = key in self._subscriptions and any(each[0] == key for each in self.receivers)
             if known:
-                self._roster.meet(key, entry, site)
+                self._subscriptions.meet(key, entry, site)
             super().connect(receiver, sender, weak, dispatch_uid)
             if not known:
-                self._roster.add(key, entry, site)
+                self._subscriptions.add(key, entry, site)
 
     def disconnect(self, receiver: Any = None, sender: object = None, dispatch_uid: Any = None) -> bool:
         """Disconnect a receiver, as Django does; return whether there was anything to disconnect."""
@@ -195,20 +195,20 @@ class Signal(Named, Later, HookedSignal):
             with self.lock:
                 found.append(bool(super(Signal, self).disconnect(receiver, sender, dispatch_uid)))
                 if found[-1]:
-                    self._roster.drop(key_of(receiver, sender, dispatch_uid))
+                    self._subscriptions.drop(key_of(receiver, sender, dispatch_uid))
 
         with_model(sender, take_out, place_of(receiver))
         return any(found)
 
     def _on_dropped(self, keys: set[Key]) -> None:
-        self._roster.drop_collected(keys)
+        self._subscriptions.drop_collected(keys)
         self.sender_receivers_cache.clear()
 
     def _living(self) -> Subscriptions:
         if self.has_collected_receivers:
             with self.lock:
                 self._drop_collected()
-        return self._roster
+        return self._subscriptions
 
     def has_listeners(self, sender: Any = None) -> bool:
         """Return whether a send by this sender would reach a receiver that is connected in this process."""
@@ -243,7 +243,7 @@ class Signal(Named, Later, HookedSignal):
         )
         if connected is None:
             with self.lock:  # with what travels, now: one that goes meanwhile must not look like an inline one
-                connected = self._receivers_of(sender, self._roster.get)
+                connected = self._receivers_of(sender, self._subscriptions.get)
                 if self.use_caching:
                     self.sender_receivers_cache[sender] = connected
         return sort_out(connected) if connected else ([], [], [])
@@ -259,7 +259,7 @@ class Signal(Named, Later, HookedSignal):
             )
 
     def _here(self, sender: object) -> Here | None:
-        if not self._roster.entries and not self.use_caching and type(sender) is not str:
+        if not self._subscriptions.entries and not self.use_caching and type(sender) is not str:
             return None  # all of them run here: the shorter way to the same
         _travelling, sync, asynchronous = self.split(sender)
         return sync, asynchronous
@@ -282,7 +282,7 @@ class Signal(Named, Later, HookedSignal):
             ConfigurationError: a signal without a name, a name or id that two share, or an app that is not installed.
             MissingTables: `migrate` has not made the tables of signalbus yet.
         """
-        if not self._roster.entries and not self.open:  # nothing travels, so that it is Django's alone
+        if not self._subscriptions.entries and not self.open:  # nothing travels, so that it is Django's alone
             return Sent(super().send(sender, **payload)) if self.receivers else unheard()
         plan = self._plans.of(self, sender)
         if plan is not None:
@@ -362,7 +362,7 @@ class Signal(Named, Later, HookedSignal):
 
     def _draft(self, sender: Any, *, robust: bool = False, due: timedelta | datetime | None = None) -> Draft | None:
         """Begin a send; return None if no receiver runs in a worker: then the send is Django's alone."""
-        if not self._roster.entries and not self.open:
+        if not self._subscriptions.entries and not self.open:
             return None
         travelling, sync, asynchronous = self.split(sender)
         self._stand_ins.warn_of_class(self, sender, self._living())

@@ -37,13 +37,13 @@ def admitted(share: ledger.Share, limit: int = 1000) -> Counter[str]:
     return Counter(row.receiver for row in ledger.take_admitted(limit, share)[0])
 
 
-@pytest.mark.parametrize("places", [1, 3])
-def test_slow_retries_use_no_more_than_their_share(bus: Bus, places: int):
+@pytest.mark.parametrize("slots", [1, 3])
+def test_slow_retries_use_no_more_than_their_share(bus: Bus, slots: int):
     """As many as keep the share busy are in flight; another one follows when one has ended."""
     failed(bus, 10, runtime_ms=SLOW)
-    share = ledger.Share("one", places)
+    share = ledger.Share("one", slots)
 
-    assert admitted(share) == {"failing": places}
+    assert admitted(share) == {"failing": slots}
     assert admitted(share) == {}
     begun = Delivery.objects.filter(state=State.PUBLISHED)[0]
     Delivery.objects.filter(id=begun.pk).update(state=State.RUNNING)

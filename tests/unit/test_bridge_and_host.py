@@ -110,7 +110,7 @@ class TestSendersOfPlainSignals:
         """It does stop ``send()``."""
         receiver(post_save, sender=Academy)(on_change)
         (built,) = bridge.bridges_of(post_save)
-        monkeypatch.setattr(built._roster, "_rivals", [tuple(built.entries()) * 2])
+        monkeypatch.setattr(built._subscriptions, "_rivals", [tuple(built.entries()) * 2])
         with captured() as sent:
             Academy.objects.create(name="Web", slug="web")
         assert not sent

@@ -471,7 +471,7 @@ class TestCollectedReceivers:
         del fleeting
         gc.collect()
         assert recipients(sale) == [[f"{HERE}.on_sale"]]
-        assert len(sale.receivers) == len(sale._roster.entries) == len(sale._roster._sites) == 1
+        assert len(sale.receivers) == len(sale._subscriptions.entries) == len(sale._subscriptions._sites) == 1
         assert sale.conflicts == []
 
     def test_receivers_of_a_replaced_list_are_not_forgotten(self, sale):
@@ -499,7 +499,7 @@ class TestCollectedReceivers:
         del fleeting
         gc.collect()
         assert sale.find("fleeting", None) is None
-        assert len(sale._roster.entries) == 0
+        assert len(sale._subscriptions.entries) == 0
 
     def test_the_id_of_a_collected_receiver_is_free(self, sale):
         """Another receiver may have it."""

@@ -192,8 +192,8 @@ class TestResult:
                 return answer
 
         signal.connect(identity, inline=True)
-        signal._roster.entries = SlowEntries()
-        signal._roster.get = signal._roster.entries.get
+        signal._subscriptions.entries = SlowEntries()
+        signal._subscriptions.get = signal._subscriptions.entries.get
         assert signal._live_receivers(None) == ([identity], [])
         other.join()
         assert len(signal.entries()) == 1

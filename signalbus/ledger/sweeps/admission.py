@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from django.db.models import QuerySet
 
-AHEAD: Final = 0.25  # seconds of work that are admitted for each place, so that brief retries keep it busy
+AHEAD: Final = 0.25  # seconds of work that are admitted for each slot, so that brief retries keep it busy
 AGAIN: Final = (State.PENDING, State.HELD)  # of a delivery that has run before: it waits to run again
 BRIEFEST: Final = 0.002  # seconds that any run takes, with what is written down about it
 
@@ -54,7 +54,7 @@ class DueRow(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Its expected run time: as long as the last run; an unknown one takes a place of its own."""
+        """Its expected run time: as long as the last run; an unknown one takes a slot of its own."""
         return _seconds(self.runtime_ms)
 
 
@@ -68,11 +68,11 @@ class Share:
 
     Args:
         worker: the worker's name.
-        places: processes, or threads, that the retries may keep busy.
+        slots: processes, or threads, that the retries may keep busy.
     """
 
     worker: str
-    places: int
+    slots: int
 
 
 class Admission:
@@ -100,8 +100,8 @@ class Admission:
         """Admit a row, if its receiver's share is not used up."""
         if self._share is None or not row.is_retry:
             return True
-        places, receiver = self._share.places, row.receiver
-        is_below_share = self._counts[receiver] < places or self._seconds[receiver] + row.seconds <= places * AHEAD
+        slots, receiver = self._share.slots, row.receiver
+        is_below_share = self._counts[receiver] < slots or self._seconds[receiver] + row.seconds <= slots * AHEAD
         if receiver in self.full or not is_below_share:
             self.full.add(receiver)
             return False

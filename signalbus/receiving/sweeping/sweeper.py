@@ -264,13 +264,13 @@ class Sweeper(threading.Thread):
 
     Args:
         interval: seconds between two looks.
-        places: processes, or threads, of this worker, of which one receiver's retries get half.
+        slots: processes, or threads, of this worker, of which one receiver's retries get half.
     """
 
-    def __init__(self, interval: float, places: int = 1) -> None:
+    def __init__(self, interval: float, slots: int = 1) -> None:
         super().__init__(name="signalbus-sweeper", daemon=True)
         self._interval = interval
-        self._share = ledger.Share(worker_name(), max(1, places // 2))
+        self._share = ledger.Share(worker_name(), max(1, slots // 2))
         self._retries_wait = False  # for their share of this worker, or for the next batch
         self._mark_at = 0.0
         self._is_stopping = False

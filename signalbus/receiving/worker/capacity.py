@@ -70,8 +70,8 @@ class WorkersWork(Work):
 
     def free(self) -> int:
         """Return the number of free processes or threads of the pool."""
-        places = self._worker.max_concurrency or self._worker.pool.num_processes
-        return int(places) - taken()
+        slots = self._worker.max_concurrency or self._worker.pool.num_processes
+        return int(slots) - taken()
 
     def in_flight(self) -> set[str]:
         """Return the delivery tags of messages that run, wait or are scheduled."""
