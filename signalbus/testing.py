@@ -20,7 +20,7 @@ from signalbus.receiving.running.hydration import fetch
 from signalbus.registration.registry import registry
 from signalbus.sending import event_loop_guard, outbox
 from signalbus.sending.signal import Signal
-from signalbus.transactions import Fate, deciding
+from signalbus.transactions import CommitOutcome, deciding
 from signalbus.wire import codec
 from signalbus.wire.message import to_body
 
@@ -85,7 +85,7 @@ class Captured(Sequence[SentMessage]):
     """The messages sent inside ``captured()``, in order, without those that a rollback took back."""
 
     def __init__(self, outgoing: Iterable[Outgoing] = ()) -> None:
-        self._outgoing = [(Fate(()), item) for item in outgoing]
+        self._outgoing = [(CommitOutcome(()), item) for item in outgoing]
         self._delivered = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Captured:
@@ -96,13 +96,13 @@ class Captured(Sequence[SentMessage]):
 
     def take(self, outgoing: list[Outgoing]) -> None:
         """Capture messages that would have been published."""
-        fate = Fate(deciding())
-        self._outgoing.extend((fate, item) for item in outgoing)
+        outcome = CommitOutcome(deciding())
+        self._outgoing.extend((outcome, item) for item in outgoing)
 
     def _messages(self) -> list[SentMessage]:
         messages: dict[UUID, SentMessage] = {}
-        for fate, item in self._outgoing:
-            if fate.stands:
+        for outcome, item in self._outgoing:
+            if outcome.survives:
                 message = item.message
                 parts = messages.get(message.id)
                 recipients = (*(parts.recipients if parts else ()), *(message.recipients or ()))
@@ -183,9 +183,9 @@ class Captured(Sequence[SentMessage]):
         delivered: set[UUID] = set()
         with _failures() as failures, _diverted(self.take):
             while self._delivered < len(self._outgoing):
-                fate, item = self._outgoing[self._delivered]
+                outcome, item = self._outgoing[self._delivered]
                 self._delivered += 1
-                if fate.stands:
+                if outcome.survives:
                     _deliver(item)
                     delivered.add(item.message.id)
         if failures:

@@ -85,7 +85,7 @@ class Hold:
         self.committed = True
 
 
-class Fate:
+class CommitOutcome:
     """The outcome of the transactions that a send belongs to: whether they were rolled back.
 
     Args:
@@ -101,7 +101,7 @@ class Fate:
             connection.on_commit(hold, robust=True)
 
     @property
-    def stands(self) -> bool:
+    def survives(self) -> bool:
         """False once one of the transactions, or a savepoint around the send, was rolled back."""
         return all(hold.committed or _waits(connection, hold) for connection, hold in self._holds)
 

@@ -50,10 +50,10 @@ def record_failure(signal: str, recipients: Sequence[tuple[str, str | None]], er
         else:
             _tell_after_commit([_dead(message, signal, receiver, error) for receiver, _ in recipients or [("", None)]])
 
-    _once_it_stands(write)
+    _with_the_transaction(write)
 
 
-def _once_it_stands(write: Callable[[], None]) -> None:
+def _with_the_transaction(write: Callable[[], None]) -> None:
     """Call a function in the sender's transaction if it is the ledger's, else after its commit, else at once."""
     if event_loop_guard.forbid_databases():
         event_loop_guard.call_away(write)

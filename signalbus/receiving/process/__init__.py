@@ -1,1 +1,1 @@
-"""What a worker process keeps between messages: connections, sessions, leases, an event loop, runtime estimates."""
+"""The state that a worker process keeps between messages: connections, sessions, leases, event loop, runtime estimates."""
