@@ -162,7 +162,7 @@ class Draft:
             try:
                 instead = outbox().add([part for parts in self._messages for part in parts], robust=self._robust)
             except Exception as error:
-                # As in encode(): a transaction that nobody can follow, for one.
+                # As in encode(): a transaction whose end Django does not announce, for one.
                 if not self._robust:
                     raise
                 self._error = error

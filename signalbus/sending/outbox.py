@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-NOBODY: Mapping[UUID, UUID] = MappingProxyType({})  # stands for anybody
+NOBODY: Mapping[UUID, UUID] = MappingProxyType({})  # no message stands for another
 MOMENT = 1.0  # seconds after a failure in which the broker is not even tried
 
 # Where messages go instead, in a test (signalbus.testing): in this context, else in every thread, else for as long as

@@ -218,7 +218,7 @@ class Plans:
             signal.open,
             signal.ordered_by,
             signal.deduplication,
-        )  # somebody may say otherwise later
+        )  # these may be set later
         state = (signal.receivers, len(signal.receivers), self._subscriptions.changes, registry.size, said)
         known = self._of_none if sender is None else self._by_class.get(sender)
         if known is not None and known[0] == state and known[1].envelope.ledger == outbox().ledger.using():

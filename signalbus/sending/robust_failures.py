@@ -89,7 +89,7 @@ def _tell_after_commit(dead: Sequence[Event]) -> None:
         _tell(dead)
     elif deciders[0].in_atomic_block:
         transactions.wait(deciders, dead, _tell)
-    # After set_autocommit(False) nobody says when the transaction commits: the log and the ledger have it.
+    # After set_autocommit(False) Django does not announce the commit: the log and the ledger have the failure.
 
 
 def _tell(dead: Sequence[Event]) -> None:

@@ -122,6 +122,6 @@ def cancel(message: UUID | str | None) -> bool:
     """
     from signalbus.ledger import sends as ledger  # noqa: PLC0415 - its tables must wait until the apps are loaded
 
-    if message is None:  # of what reached nobody
+    if message is None:  # of a send without receivers in workers
         return False
     return ledger.cancel(message if isinstance(message, UUID) else UUID(message))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def is_sending_heard() -> bool:
-    """Return whether anybody listens to what is sent or recorded."""
+    """Return whether ``sent`` or ``recorded`` has a listener."""
     return is_heard("sent") or is_heard("recorded")
 
 

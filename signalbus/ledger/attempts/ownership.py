@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from signalbus.ledger.base.deliveries import Settlement
 
-LEASE = 10.0  # seconds after which a committed claim whose row nobody holds is taken for lost
+LEASE = 10.0  # seconds after which a committed claim whose row is not locked is lost
 
 
 class Taken(NamedTuple):
@@ -161,7 +161,7 @@ def take_together(
         f"UPDATE {DELIVERIES} SET attempts = attempts + 1, {_done(dialect)} WHERE {dialect.free(condition)} "
         "RETURNING id, started_at, attempts, allowance, publications"
     )
-    if dialect.vendor == "postgresql":  # a query of its own, which is run once; what is taken here waits for nobody
+    if dialect.vendor == "postgresql":  # a query of its own, which is run once; this statement waits for no lock
         update += f", (SELECT {' || '.join(['set_config(%s, %s, true)'] * len(limits))})"
         values += [word for name, seconds in limits.items() for word in (name, f"{seconds * 1000:.0f}ms")]
     with connections[using].cursor() as cursor:

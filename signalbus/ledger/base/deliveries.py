@@ -52,7 +52,7 @@ def insert(messages: Sequence[StoredMessage], deliveries: Sequence[Delivery]) ->
         for delivery in deliveries:
             delivery.id = ids.get((delivery.message_id, delivery.receiver), delivery.id)
         StoredMessage.objects.using(alias).bulk_create(messages, ignore_conflicts=True)
-        # Not those that are known: PostgreSQL would wait for whoever has one locked, to ignore it then.
+        # Not those that exist: PostgreSQL would wait for a transaction that has locked one, to ignore it then.
         new = [delivery for delivery in deliveries if (delivery.message_id, delivery.receiver) not in ids]
         Delivery.objects.using(alias).bulk_create(new, ignore_conflicts=True)
         for start in range(0, len(new), CHUNK):

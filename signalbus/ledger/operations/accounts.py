@@ -250,7 +250,7 @@ def _lost(since: datetime, evidence: Evidence) -> Iterator[Lost]:
         found = [Lost(*row) for row in columns]
         for start in range(0, len(found), CHUNK):
             chunk = found[start : start + CHUNK]
-            # For a moment: whoever is given one of these meanwhile passes over it, and it is published again.
+            # For a moment: a worker that receives one of these meanwhile skips it, and it is published again.
             with transaction.atomic(using=alias):
                 asked = rows.filter(id__in=[row.id for row in chunk])
                 free = set(

@@ -1,1 +1,1 @@
-"""The state that a worker process keeps between messages: connections, sessions, leases, event loop, runtime estimates."""
+"""The state of a worker process between messages: connections, sessions, leases, an event loop, runtime estimates."""

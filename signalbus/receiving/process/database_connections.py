@@ -108,7 +108,7 @@ def use_no_pools() -> None:
 def drop_inherited(**_kwargs: object) -> None:
     """Forget the parent's connections and pools in a forked child, without a word to the server that they still serve.
 
-    Celery calls it in a pool that forks nobody as well, where they are this process's own.
+    Celery calls it in a pool without forks as well, where they are this process's own.
     """
     if os.getpid() == _main:
         return
@@ -146,7 +146,7 @@ def open_caches() -> None:
     if _caches.get() == here:
         return
     for alias in caches:
-        # A backend that cannot be imported, or made without a library that is missing: who asks for it gets the error.
+        # A backend whose import fails, or that needs a missing library: the code that uses it gets the error.
         with contextlib.suppress(Exception):
             caches[alias]
     _caches.set(here)

@@ -135,7 +135,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
             try:
                 loop.run_forever()
             except (SystemExit, KeyboardInterrupt):
-                continue  # of a task; whoever awaits that gets it, but only in a loop that goes on
+                continue  # of a task; the code that awaits it gets it, but only in a loop that goes on
             else:
                 return
     finally:

@@ -51,7 +51,7 @@ class Leases:
         try:
             yield
         finally:
-            # After a renewal under way: whoever settles passes over a row that is locked, as if somebody ran it.
+            # After a renewal that is running: a settling statement skips a locked row, as if another worker ran it.
             with self._renewing, self._lock:
                 self._held.discard(claim)
 

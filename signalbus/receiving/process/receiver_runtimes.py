@@ -1,4 +1,4 @@
-"""How long atomic receivers take, as this process has seen it: who may share a commit, and who is to be warned of."""
+"""Runtime estimates of atomic receivers in this process, for group commits and slow receivers (decision 0026)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Manners(RuntimeEstimates):
         self._alone_until[receiver] = time.monotonic() + ALONE_SECONDS
 
     def may_share(self, receiver: str) -> bool:
-        """Whether a receiver is known to be brief, and to wait for nobody."""
+        """Whether a receiver is known to be brief, and not to wait for others."""
         return self.expected(receiver) <= BRIEF and self._alone_until.get(receiver, 0.0) <= time.monotonic()
 
     def warn(self, receiver: str, seconds: float) -> None:

@@ -187,6 +187,6 @@ def has_schemas() -> bool:
 def _has_schema(engine: str) -> bool:
     try:
         backend: Any = load_backend(engine)
-    except ImproperlyConfigured:  # installed elsewhere only: whoever uses that database gets the error
+    except ImproperlyConfigured:  # not installed here: the code that uses that database gets the error
         return False
     return hasattr(backend.DatabaseWrapper, "set_schema_to_public")

@@ -45,7 +45,7 @@ ADMIT_SECONDS = 0.05  # between two sweeps while retries wait for their receiver
 ADMIT_PAUSES = 2  # times as long as such a sweep took is waited until the next one
 BREATH = 0.01  # seconds between two batches, in which a child may be forked
 PURGE_SECONDS = 60.0  # between two looks for what has been kept for long enough; one sweeper's turn
-PURGE_BATCH = 200  # deliveries of one transaction, so that nobody waits for it long where there is one writer at a time
+PURGE_BATCH = 200  # deliveries of one transaction, so that it is short on databases with one writer at a time
 PURGE_PAUSE = 0.1  # seconds between two of them
 KEEP_CONNECTED = 5.0  # seconds between two sweeps for which a connection is kept: to make one costs more than a sweep
 FORK_SECONDS = 5.0  # that a fork waits for the batch under way: longer than one takes while all is well
@@ -250,7 +250,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _sweeping  # noqa: PLW0603 - whoever held it is not here
+    global _sweeping  # noqa: PLW0603 - the thread that has locked it is not in the child
     _sweeping = threading.Lock()
 
 
@@ -285,7 +285,7 @@ class Sweeper(threading.Thread):
         """Sweep until stopped; log errors, and try again."""
         use_no_pools()
         for connection in connections.all():
-            connection.inc_thread_sharing()  # who forks closes them
+            connection.inc_thread_sharing()  # the forking thread closes them
         _open_connections[:] = connections.all()
         pause = BREATH
         losses.open(self._woken.set)

@@ -35,7 +35,7 @@ def connect() -> None:
 
 
 def _join(sender: Any, **_kwargs: object) -> None:
-    """Add our step to a worker of the app that carries the messages, whoever made that app."""
+    """Add our bootstep to a worker of the app that carries the messages, the host's or our own."""
     if sender.app == celery.get_app():  # either may be one of Celery's proxies
         sender.app.steps["worker"].add(BusStep)
 

@@ -89,7 +89,7 @@ def opened(message: Message) -> Message:
     """Return what Celery may see of a message: its own, what was under its seal, or one that our task refuses.
 
     Args:
-        message: as it came; whoever can write to the broker chose all of it.
+        message: the message; any writer to the broker may have chosen all of it.
     """
     headers = message.headers
     task = headers.get("task") if isinstance(headers, dict) else None

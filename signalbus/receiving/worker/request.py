@@ -137,7 +137,7 @@ class DeliverRequest(Request):
         self._request_dict = {
             **accepted,
             "correlation_id": self.id,
-            "reply_to": None,  # nobody asks for an answer
+            "reply_to": None,  # no sender waits for an answer
             "hostname": self._request_dict["hostname"],
             "delivery_info": {name: info[name] for name in ORIGIN if type(info[name]) in SCALARS},
             "ignore_result": True,
