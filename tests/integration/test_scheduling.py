@@ -291,7 +291,14 @@ def test_waiting_messages_cost_the_sweeper_nothing(bus: Bus, heard: Signal, limi
     plan = (query.order_by("due_at")[:100] if limited else query[:1]).explain()
 
     assert "signalbus_waiting" in plan, plan
-    assert any(range_ in plan for range_ in ("due_at<", "Index Cond: (due_at <=", "range signalbus_waiting"))
+    # MariaDB has no partial indexes: there two of them are of `due_at` alone, and it takes either.
+    ranges = (
+        "due_at<",
+        "Index Cond: (due_at <=",
+        "range signalbus_waiting",
+        "range signalbus_admitted,signalbus_waiting",
+    )
+    assert any(range_ in plan for range_ in ranges), plan
     assert "TEMP B-TREE" not in plan
     assert "Sort" not in plan
 

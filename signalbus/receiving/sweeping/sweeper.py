@@ -272,6 +272,7 @@ class Sweeper(threading.Thread):
         self._interval = interval
         self._share = ledger.Share(worker_name(), max(1, slots // 2))
         self._retries_wait = False  # for their share of this worker, or for the next batch
+        self._lost_wait = False  # for the next batch: the last one was full, and lost deliveries were looked for
         self._mark_at = 0.0
         self._is_stopping = False
         self._woken = threading.Event()  # there is something to do at once
@@ -328,11 +329,12 @@ class Sweeper(threading.Thread):
                 self._unparked = True
             pause = self._interval if again is None else again
             if follows or not ledger.is_idle():
-                lost = self._mark() or not follows
+                lost = self._mark() or not follows or self._lost_wait
                 published, more = 0, None
                 if not lost or ledger.anything_due():
                     published, more = _sweep_some(self._share, lost=lost)
                 self._retries_wait = more is not None
+                self._lost_wait = lost and more == BREATH
                 if not published:  # those on their way are not what runs here now
                     idleness.ignore()
                 if more == BREATH:
