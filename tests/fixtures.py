@@ -7,6 +7,7 @@ They do without pytest-django's database: a worker sees only what is committed. 
 from __future__ import annotations
 
 import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,7 +37,8 @@ def registry_as_it_was() -> Iterator[None]:
     yield
     for number, signal in list(registry._signals.items()):
         is_bridge = isinstance(signal, Bridge)  # which is found again by what it carries
-        if number not in before and not is_bridge and not signal._at_top and signal._attribute is None:
+        is_named = signal._at_top or signal._attribute is not None
+        if number not in before and not is_bridge and not (is_named and signal.module in sys.modules):
             del registry._signals[number]
     registry._by_name.clear()
     registry.renamed()

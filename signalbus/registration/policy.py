@@ -10,7 +10,6 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from textwrap import indent
 from typing import Any, Final, TypedDict, TypeVar
 
 from signalbus.exceptions import ConfigurationError
@@ -176,8 +175,8 @@ def shows_options(function: F) -> F:
     ]
     function.__signature__ = signature.replace(parameters=[*named, *options])  # type: ignore[attr-defined]  # PEP 362
     if function.__doc__ is not None and Policy.__doc__ is not None:  # as without -OO
-        head, _, rest = function.__doc__.partition("            options: ")
+        # Without the indentation, which Python takes away by itself from 3.13 on.
+        head, _, rest = inspect.cleandoc(function.__doc__).partition("    options: ")
         documented = inspect.cleandoc(Policy.__doc__).partition("Args:\n")[2]
-        shown = indent(documented, " " * 8)
-        function.__doc__ = "\n".join([head + shown, rest.partition("\n")[2]])
+        function.__doc__ = "\n".join([head + documented, rest.partition("\n")[2]])
     return function
