@@ -1,4 +1,4 @@
-"""What ``unique=`` and ``debounce=`` cost a sender, beside a plain durable send: ``python -m benchmarks.once``.
+"""Measures what ``unique=`` and ``debounce=`` cost a sender beside a plain durable send: ``python -m benchmarks.once``.
 
 In one run, by turns, for each database: a message whose key is new, and one whose key waits already. Each ratio is the
 median over the rounds; each row of the table also counts the statements of a send, those that begin and end its

@@ -92,7 +92,7 @@ def _captured(name: str, carrier: Carrier) -> Any:
         if json.loads(json.dumps(value, allow_nan=False)) == value:
             return value
     except (TypeError, ValueError, RecursionError):
-        pass
+        pass  # refused below, as a value that JSON changes
     raise PayloadError(
         f"capture() returned a {type(value).__name__} that does not arrive as it left: return a text, a number, "
         "a bool, None, or lists and dicts (with texts as keys) of these",

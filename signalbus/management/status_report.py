@@ -1,4 +1,4 @@
-"""What ``status`` says: of each queue what waits there and who consumes it, and what this process overlooks."""
+"""The report of ``status``: the waiting messages and the workers of each queue, and modules that are not imported."""
 
 from __future__ import annotations
 

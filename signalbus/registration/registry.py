@@ -1,4 +1,4 @@
-"""What this process knows: its signals by name, and the receivers that a worker could find again."""
+"""The registry of this process: its signals by name, and the receivers that a worker can find by their ids."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import importlib
+import sys
 
 import pytest
 from hypothesis import settings
@@ -31,6 +33,31 @@ def restored_bridges():
         if receivers_of(built) - before.get(key, set()) or key not in before:
             built.source.disconnect(built, sender=built.sender)
             del bridge._bridges[key]
+
+
+SHOP_CONFIG = "from django.apps import AppConfig\nclass Shop(AppConfig):\n    name, label = 'the_shop', 'shop'\n"
+
+
+@pytest.fixture
+def install_shop(tmp_path, monkeypatch, settings):
+    """Install the app `the_shop` with modules of the given texts; `a__in__b` is the module b in the package a."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["manage.py", "check"])
+
+    def install(**files):
+        folder = tmp_path / "the_shop"
+        folder.mkdir()
+        for name, text in {"__init__": "", "apps": SHOP_CONFIG, **files}.items():
+            path = folder / f"{name.replace('__in__', '/')}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        importlib.invalidate_caches()
+        settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "the_shop"]
+        return folder
+
+    yield install
+    for name in [name for name in sys.modules if name.partition(".")[0] == "the_shop"]:
+        del sys.modules[name]
 
 
 def receivers_of(built):

@@ -11,7 +11,6 @@ import pytest
 from signalbus.checks import check_overlooked
 from signalbus.checks.unsent import receivers_without_sends
 
-CONFIG = "from django.apps import AppConfig\nclass Shop(AppConfig):\n    name, label = 'the_shop', 'shop'\n"
 SIGNALS = "from signalbus import Signal\nsold = Signal()\nbought = Signal()\n"
 RECEIVERS = """\
 from django.contrib.auth.models import Group
@@ -26,25 +25,9 @@ IMPORTS = f"{MODELS}from the_shop.signals import sold\n"
 
 
 @pytest.fixture
-def app(tmp_path, monkeypatch, settings):
-    """Install an app with the files that the test writes."""
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["manage.py", "check"])
-
-    def install(**files):
-        folder = tmp_path / "the_shop"
-        folder.mkdir()
-        for name, text in {"__init__": "", "apps": CONFIG, "signals": SIGNALS, "receivers": RECEIVERS, **files}.items():
-            path = folder / f"{name.replace('__in__', '/')}.py"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
-        importlib.invalidate_caches()
-        settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "the_shop"]
-        return folder
-
-    yield install
-    for name in [name for name in sys.modules if name.partition(".")[0] == "the_shop"]:
-        del sys.modules[name]
+def app(install_shop):
+    """Install an app with a signal, and with the files that the test writes."""
+    return lambda **files: install_shop(**{"signals": SIGNALS, "receivers": RECEIVERS, **files})
 
 
 SENDS = [

@@ -12,30 +12,13 @@ from signalbus import Signal
 from signalbus.checks import check_overlooked
 from signalbus.checks.unused_code import modules_not_imported, signals_without_receivers
 
-CONFIG = "from django.apps import AppConfig\nclass Shop(AppConfig):\n    name, label = 'the_shop', 'shop'\n"
 SIGNALS = "from signalbus import Signal\nsold = Signal()\n"
 
 
 @pytest.fixture
-def app(tmp_path, monkeypatch, settings):
-    """Install an app with the files that the test writes."""
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["manage.py", "check"])
-
-    def install(**files):
-        folder = tmp_path / "the_shop"
-        folder.mkdir()
-        for name, text in {"__init__": "", "apps": CONFIG, "signals": SIGNALS, **files}.items():
-            path = folder / f"{name.replace('__in__', '/')}.py"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
-        importlib.invalidate_caches()
-        settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "the_shop"]
-        return folder
-
-    yield install
-    for name in [name for name in sys.modules if name.partition(".")[0] == "the_shop"]:
-        del sys.modules[name]
+def app(install_shop):
+    """Install an app with a signal, and with the files that the test writes."""
+    return lambda **files: install_shop(**{"signals": SIGNALS, **files})
 
 
 def connecting(imports, call):

@@ -140,7 +140,7 @@ def _run_as_due(attempt: Attempt, *, redelivered: bool, claim: bool) -> None:
         return
     else:
         return
-    # Not while that is handled, or it would be the context of whatever the receiver raises.
+    # Outside of the except block: otherwise Suspect would be the __context__ of every error that the receiver raises.
     _run_claimed(attempt)
 
 

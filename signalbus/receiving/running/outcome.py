@@ -1,6 +1,6 @@
-"""What the end of an attempt means: cut off, not known here, or a failure that is settled and told.
+"""Decide what the end of an attempt means: cut off, unknown to this worker, or a failure to settle and to report.
 
-It is decided here for a delivery that runs alone and for one in a group commit. They differ in what has become of the
+A delivery that runs alone and one in a group commit use the same functions. The two differ in what has become of the
 transaction: see `Settling`. A success needs no decision: its receipt is part of the receiver's commit.
 """
 

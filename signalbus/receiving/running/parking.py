@@ -1,4 +1,4 @@
-"""What this worker does not know yet waits in the ledger, for a worker that does."""
+"""Park messages for signals, receivers and classes that this worker does not know, for a worker with newer code."""
 
 from __future__ import annotations
 
