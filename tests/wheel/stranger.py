@@ -242,6 +242,20 @@ class Stranger:
         with closing(sqlite3.connect(self.directory / "db.sqlite3", timeout=60)) as file:
             return [row[0] for row in file.execute(query)]
 
+    def can_write(self) -> bool:
+        """Tell whether a transaction can begin to write within a second: on SQLite, no other one holds the write lock."""
+        if self._postgres is not None:
+            return True
+        with closing(sqlite3.connect(self.directory / "db.sqlite3", timeout=1, isolation_level=None)) as file:
+            try:
+                file.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                    return False
+                raise
+            file.execute("ROLLBACK")
+            return True
+
     def orders(self, of: str = "") -> list[int]:
         """Return the keys of its orders, sorted.
 

@@ -37,15 +37,15 @@ def signal_all(workers: list[Worker], number: signal.Signals) -> None:
         os.killpg(worker.pid, number)
 
 
-def wipe(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender) -> int:
+def wipe(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, stranger: Stranger) -> int:
     """Flush the broker while orders wait there, and return how many waited.
 
-    The workers stand still from the middle of the orders to the flush: on a machine under load they would otherwise be
+    The workers are stopped from the middle of the orders to the flush: on a machine under load they would otherwise be
     done with the last order between the look at the queue and the flush, or before the look.
     """
     sender.tell(AT_ONCE // 2)
-    signal_all(workers, signal.SIGSTOP)
     try:
+        wait_until(lambda: stop_between_transactions(workers, stranger), 60, "a moment without a transaction")
         sender.tell(AT_ONCE - AT_ONCE // 2)
         with redis.Redis.from_url(valkey.redis_url) as client:
             wait_until(lambda: client.llen(QUEUE), 60, "a backlog")
@@ -53,6 +53,18 @@ def wipe(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender) -> int:
             return int(waited)
     finally:
         signal_all(workers, signal.SIGCONT)
+
+
+def stop_between_transactions(workers: list[Worker], stranger: Stranger) -> bool:
+    """Stop the workers; let them continue and return False if one of them was stopped while it locks the database.
+
+    SQLite has one write lock for the whole database: a worker that is stopped inside a transaction would block the sender.
+    """
+    signal_all(workers, signal.SIGSTOP)
+    if stranger.can_write():
+        return True
+    signal_all(workers, signal.SIGCONT)
+    return False
 
 
 def kill(worker: Worker, *, children_too: bool) -> None:
@@ -65,14 +77,16 @@ def kill(worker: Worker, *, children_too: bool) -> None:
         worker.kill()
 
 
-def besiege(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, spread: random.Random) -> list[int]:
+def besiege(
+    workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, stranger: Stranger, spread: random.Random
+) -> list[int]:
     """Do all that, while orders are placed; return how many items waited at each wipe of the broker."""
     pause = threading.Event()  # never set
     waited = []
     for turn in range(KILLS):
         worker = workers[turn % 2]
         if turn in WIPED_AT:
-            waited.append(wipe(workers, valkey, sender))
+            waited.append(wipe(workers, valkey, sender, stranger))
         else:
             sender.tell(AT_ONCE)
         if turn == CRASH_AT:
@@ -102,7 +116,7 @@ def test_each_order_has_its_one_effect_whatever_is_killed(
         stranger.make_tables()
         workers = [stack.enter_context(stranger.worker()) for _ in range(2)]
         sender = stack.enter_context(stranger.sender())
-        waited = besiege(workers, valkey, sender, spread)
+        waited = besiege(workers, valkey, sender, stranger, spread)
         wait_until(lambda: not stranger.open(), 180, "all to be done")
         books = stranger.audit()
 
