@@ -94,7 +94,7 @@ test-long: $(READY)  ## Run the long forms of tests: an hour and a half (some ne
 		tests/acceptance/test_pgbouncer.py tests/acceptance/test_claiming.py
 	$(MAKE) wheel SIGNALBUS_BESIEGED=1500 SIGNALBUS_ROLLING=100
 
-check: $(READY)  ## Lint, check the types and the import contract, and look for missing migrations
+check: $(READY)  ## Lint, check the types, the import contract and the names, and look for missing migrations
 	$(BIN)/pre-commit run --all-files
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" pyright tests/unit/test_connect_types.py
@@ -103,6 +103,7 @@ check: $(READY)  ## Lint, check the types and the import contract, and look for 
 	cd docs && PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes signalbus --ignoreexternal
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py check
+	$(BIN)/python -m pytest --quiet tests/unit/test_architecture.py
 
 format: $(READY)  ## Format the code, and fix what the linter can fix
 	$(BIN)/ruff check --fix

@@ -14,7 +14,7 @@ from benchmarks import signals, stock, workers
 from benchmarks.line import at_least, summarize
 from benchmarks.peers import EMISOR, ON_THE_BROKER, ON_THE_DATABASE
 from benchmarks.peers.sides import PeerSide
-from benchmarks.receivers import ASIDE
+from benchmarks.receivers import UNCONSUMED
 from benchmarks.rows import Part, Row
 from benchmarks.sides import race
 from tasks.admissions.models import Cohort
@@ -131,9 +131,9 @@ class Drains(Part):
 
     def _durable(self, kind: str, peers: Sequence[Peer], goals: Mapping[str, tuple[Goal, Goal]]) -> Iterator[Line]:
         with self.ground.database(kind) as cohort, _quick_commits():
-            single = self._ours("prefork", partial(_send_each, signals.stored, cohort), **_aside("ours-single"))
+            single = self._ours("prefork", partial(_send_each, signals.stored, cohort), **_unconsumed("ours-single"))
             fill = partial(_send_many, signals.stored, cohort)
-            batches = self._ours("prefork", fill, IN_BATCHES, **_aside("ours-batches"))
+            batches = self._ours("prefork", fill, IN_BATCHES, **_unconsumed("ours-batches"))
             others = self._peers(peers, kind)
             self._race([single, batches, *others])
         for side in others:
@@ -172,8 +172,8 @@ def _line(title: str, ours: Side, other: Side, goal: Goal | None) -> Line:
     return summarize(title, ours.rates, other.rates, "/s", goal, cpu=cpu)
 
 
-def _aside(queue: str) -> dict[str, Any]:
-    return {"keys": (ASIDE,), "consumed": queue}
+def _unconsumed(queue: str) -> dict[str, Any]:
+    return {"keys": (UNCONSUMED,), "consumed": queue}
 
 
 def _send_each(signal: Signal, cohort: Cohort, messages: int) -> None:

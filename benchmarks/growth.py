@@ -14,7 +14,7 @@ from benchmarks.copies import multiply, readdress
 from benchmarks.ground import QUEUES
 from benchmarks.line import at_most, summarize
 from benchmarks.processes import peak_memory
-from benchmarks.receivers import ASIDE
+from benchmarks.receivers import UNCONSUMED
 from benchmarks.rows import Part, Row
 from benchmarks.sides import SideError
 from tasks.admissions.models import Cohort
@@ -84,7 +84,7 @@ class Growth(Part):
     def _pile_up(self, cohort: Cohort, backlog: int) -> None:
         """Put a backlog aside: one message of another queue, many times."""
         signals.piled.send(sender=Cohort, cohort_id=cohort.pk, created=True)
-        readdress(self.ground, ASIDE, "pile", QUEUES[0])
+        readdress(self.ground, UNCONSUMED, "pile", QUEUES[0])
         multiply(self.ground, "pile", backlog)
 
     def _registered(self) -> Iterator[Line]:

@@ -14,7 +14,7 @@ from tasks.admissions.models import Academy, Cohort
 if TYPE_CHECKING:
     from django.db.models import Model
 
-ASIDE = "aside"  # the queue of what must stay untouched, its rows too, until all of it is given to a worker
+UNCONSUMED = "unconsumed"  # the queue of what must stay untouched, its rows too, until all of it is given to a worker
 
 
 @receiver([signals.plain, signals.bulky], sender=Cohort, atomic=False)
@@ -23,7 +23,7 @@ def nothing(sender: type[Model], **kwargs: Any) -> None:
     tally()
 
 
-@receiver(signals.piled, sender=Cohort, atomic=False, queue=ASIDE)
+@receiver(signals.piled, sender=Cohort, atomic=False, queue=UNCONSUMED)
 def nothing_piled(sender: type[Model], **kwargs: Any) -> None:
     """Do nothing, late."""
     tally()
@@ -35,7 +35,7 @@ def nothing_atomic(sender: type[Model], **kwargs: Any) -> None:
     tally()
 
 
-@receiver(signals.stored, sender=Cohort, queue=ASIDE)
+@receiver(signals.stored, sender=Cohort, queue=UNCONSUMED)
 def nothing_stored(sender: type[Model], **kwargs: Any) -> None:
     """Do nothing, in the transaction of the receipt."""
     tally()

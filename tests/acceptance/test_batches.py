@@ -59,7 +59,7 @@ class Scene:
         self.client.rename(QUEUE, "backlog")
         for number in range(WARMING):
             signal.send(None, number=-1 - number, act="")
-        settings = {"DJANGO_SETTINGS_MODULE": "tests.settings", "COMPANY": str(self.place), **(environment or {})}
+        settings = {"DJANGO_SETTINGS_MODULE": "tests.settings", "BATCH_FOLDER": str(self.place), **(environment or {})}
         worker = self.start_worker(environment=settings, **options)
         wait_until(lambda: sum(self.ran().values()) == WARMING and self.is_empty(), 30, "the worker to learn")
         self.client.rename("backlog", QUEUE)
@@ -107,7 +107,7 @@ def test_the_others_do_not_wait_for_a_straggler(scene: Scene, pool: str, batch: 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_the_other_receivers_of_a_message_do_not_wait_for_a_straggler(scene: Scene, pool: str):
     """Those that have not begun run elsewhere, each once: with rows, without, and of open signals."""
-    settings = {"DJANGO_SETTINGS_MODULE": "tests.settings", "COMPANY": str(scene.place)}
+    settings = {"DJANGO_SETTINGS_MODULE": "tests.settings", "BATCH_FOLDER": str(scene.place)}
     scene.start_worker("-c", "4", environment=settings, pool=pool)
     log = scene.place / "ran"
 

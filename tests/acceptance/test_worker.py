@@ -15,10 +15,10 @@ from tests.misbehaving.signals import (
     awaited,
     cascading,
     endless,
+    failing,
     fleeting,
     killing,
     mailed,
-    trouble,
 )
 from tests.servers import wait_until
 
@@ -58,7 +58,7 @@ def test_promise_5_one_failing_receiver_disturbs_no_other(worker: Worker):
     """
     main = worker.pid
 
-    trouble.send(sender=None, label="a")
+    failing.send(sender=None, label="a")
 
     wait_until(lambda: traces("healthy") == ["a"], what="the healthy receiver")
     failed = [wait_for_dead(name) for name in ("that_raises", "that_exits", "that_eats_memory", "that_rejects")]
@@ -74,7 +74,7 @@ def test_one_log_record_with_the_traceback_for_each_failure(start_worker: Callab
     """The worker's log has each failed attempt once, with its traceback; Celery's lines have the outcomes."""
     worker = start_worker(environment=TESTS_SETTINGS)
 
-    trouble.send(sender=None, label="logged")
+    failing.send(sender=None, label="logged")
 
     wait_for_dead("that_raises")
     wait_until(lambda: worker.log.count("ValueError: no luck with logged") >= 2, what="two tracebacks")
@@ -99,7 +99,7 @@ def test_bad_input_a_killed_child_is_a_failed_attempt_bounded_then_dead(start_wo
     assert (dead.error, dead.attempts) == ("its process was lost: signal 9 (SIGKILL)", 2)
     assert [row.attempts for row in deliveries("healthy_beside_the_killer")] == [1]
     assert worker.pid == main
-    trouble.send(sender=None, label="afterwards")
+    failing.send(sender=None, label="afterwards")
     wait_until(lambda: traces("healthy") == ["afterwards"], what="the next good message")
 
 
@@ -112,7 +112,7 @@ def test_a_receiver_that_overruns_the_time_limit_ends_dead(start_worker: Callabl
     dead = wait_for_dead("that_never_returns", timeout=40)
     assert dead.attempts <= 3
     assert worker.pid is not None
-    trouble.send(sender=None, label="afterwards")
+    failing.send(sender=None, label="afterwards")
     wait_until(lambda: traces("healthy") == ["afterwards"], what="the next good message")
 
 
@@ -155,7 +155,7 @@ def test_promise_7_an_unknown_signal_is_parked_until_a_worker_knows_it(start_wor
     old = start_worker()  # config.settings: without the app, so without its signals
 
     arriving.send(sender=None, label="new signal")
-    trouble.send(sender=None, label="another")
+    failing.send(sender=None, label="another")
     wait_until(lambda: Delivery.objects.filter(state=State.PARKED).count() == 6, what="six parked deliveries")
     old.stop()
     start_worker(environment=TESTS_SETTINGS)

@@ -16,7 +16,7 @@ import psycopg
 
 from tests.chaos.journal import Journal
 from tests.chaos.roles import RECIPIENTS, WORK_SECONDS
-from tests.chaos.sender import Pace, arguments
+from tests.chaos.sender import RateLimit, arguments
 
 URL = os.environ.get("DATABASE_URL", "")
 EFFECT = "INSERT INTO chaos_effect (message, receiver, at) VALUES (%s, %s, %s)"
@@ -46,8 +46,8 @@ def main() -> None:
     options = arguments()
     journal = Journal(Path(os.environ["CHAOS_JOURNAL"]))
     with app.open():
-        pace = Pace(options.rate, options.limit)
-        while pace.goes_on():
+        rate_limit = RateLimit(options.rate, options.limit)
+        while rate_limit.goes_on():
             message = str(uuid.uuid4())
             began = time.monotonic()
             journal.note("sent", message, "working")
@@ -59,7 +59,7 @@ def main() -> None:
             else:
                 journal.note("acknowledged", message)
             journal.note("waited", f"{time.monotonic() - began:.6f}")
-            pace.wait(1)
+            rate_limit.wait(1)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class Sender:
         connection.commit = commit_and_die  # type: ignore[method-assign]
 
 
-class Pace:
+class RateLimit:
     """Keeps a loop at a rate until SIGTERM or a limit; it does not catch up after half a second.
 
     Args:
@@ -159,9 +159,9 @@ def main() -> None:
     options = arguments()
     django.setup()
     sender = Sender(options.kinds.split(","), Journal(Path(os.environ["CHAOS_JOURNAL"])), options.die_after)
-    pace = Pace(options.rate, options.limit)
-    while pace.goes_on():
-        pace.wait(sender.send())
+    rate_limit = RateLimit(options.rate, options.limit)
+    while rate_limit.goes_on():
+        rate_limit.wait(sender.send())
 
 
 if __name__ == "__main__":

@@ -31,18 +31,18 @@ from .bus import QUEUE, Bus, connect, fails, new_signal, only, rows
 
 
 @pytest.fixture
-def mended() -> list[Any]:
+def repaired() -> list[Any]:
     """Fill the list, and the receiver does not fail any more."""
     return []
 
 
 @pytest.fixture
-def signal(mended: list[Any]) -> Signal:
+def signal(repaired: list[Any]) -> Signal:
     """A signal with a receiver that may fail three times."""
     signal = new_signal()
 
     def receiver_that_raises(**kwargs):
-        if not mended:
+        if not repaired:
             raise ValueError("first line\nsecond line \x1b[31mred")
 
     connect(signal, receiver_that_raises, "failing", retry=Retry(max_attempts=3))
@@ -171,7 +171,7 @@ def test_failed_json_is_a_list_of_objects(bus: Bus, dead: Delivery, signal: Sign
     assert {"started_at", "worker"} <= shown.keys()
 
 
-def test_failed_shows_the_instance_of_a_message(bus: Bus, mended: list[Any]):
+def test_failed_shows_the_instance_of_a_message(bus: Bus, repaired: list[Any]):
     """It shows label and key of a row; JSON also has when and where the delivery ran."""
     durable = new_signal(durable=True)
 
@@ -191,7 +191,7 @@ def test_failed_shows_the_instance_of_a_message(bus: Bus, mended: list[Any]):
     assert shown[""]["started_at"]
 
 
-def test_promise_5_retry_gives_a_fresh_allowance(bus: Bus, dead: Delivery, mended: list[Any]):
+def test_promise_5_retry_gives_a_fresh_allowance(bus: Bus, dead: Delivery, repaired: list[Any]):
     """The delivery is due at once, attempts go on counting, and it gets as many new ones as the policy says."""
     assert run("retry", dead.pk) == "1 delivery due again.\n"
     assert run("sweep") == "1 deliveries published.\n"
@@ -201,7 +201,7 @@ def test_promise_5_retry_gives_a_fresh_allowance(bus: Bus, dead: Delivery, mende
     bus.come_again()
     assert rows() == [("failing", "dead", 6)]
 
-    mended.append(1)
+    repaired.append(1)
     run("retry", "--all")
     bus.come_again()
 
@@ -271,11 +271,11 @@ def test_a_running_delivery_is_neither_retried_nor_discarded(bus: Bus, dead: Del
     assert only().state == "running"
 
 
-def test_purge_deletes_old_ended_deliveries(bus: Bus, dead: Delivery, signal: Signal, mended: list[Any]):
+def test_purge_deletes_old_ended_deliveries(bus: Bus, dead: Delivery, signal: Signal, repaired: list[Any]):
     """These are done, skipped or discarded, and older than KEEP_SECONDS or --days; never dead or waiting."""
     signal.send(None)
     bus.work()
-    mended.append(1)
+    repaired.append(1)
     bus.come_again()
     assert [state for _, state, _ in rows()] == ["dead", "done"]
     assert run("purge") == "0 deliveries purged.\n"
@@ -289,7 +289,7 @@ def test_purge_deletes_old_ended_deliveries(bus: Bus, dead: Delivery, signal: Si
     assert StoredMessage.objects.count() == 1
 
 
-def test_purge_goes_in_small_batches(bus: Bus, signal: Signal, mended: list[Any]):
+def test_purge_goes_in_small_batches(bus: Bus, signal: Signal, repaired: list[Any]):
     """No sender waits long for it; a message stays with all its deliveries as long as one has not ended."""
     connect(signal, lambda **kwargs: None, "beside")
     with broker("redis://127.0.0.1:1/0"):
@@ -300,7 +300,7 @@ def test_purge_goes_in_small_batches(bus: Bus, signal: Signal, mended: list[Any]
     assert ledger.purge(3600, batch=2) == 0
     assert rows() == [("beside", "done", 1)] * 5 + [("failing", "pending", 1)] * 5
 
-    mended.append(1)
+    repaired.append(1)
     bus.come_again()
     Delivery.objects.update(ended_at=F("ended_at") - timedelta(days=8))
     assert ledger.purge(3600, batch=2) == 10

@@ -212,7 +212,7 @@ def test_a_sender_waits_for_the_commit_of_another(bus: Bus, ran: list[Any]):
     assert second == [first.id]
 
 
-def test_a_message_for_later_stands_for_equal_ones(bus: Bus, ran: list[Any]):
+def test_equal_messages_are_dropped_while_a_scheduled_one_waits(bus: Bus, ran: list[Any]):
     """It waits for its time; a cancelled one does not."""
     signal = hearing(ran, unique="slug")
     first = signal.send_later(timedelta(hours=1), None, slug="a", number=1)

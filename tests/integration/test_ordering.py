@@ -271,8 +271,8 @@ def test_a_failed_head_holds_back_until_it_succeeds(bus: Bus, ordered: Signal):
     assert [state for _, state, _ in rows()] == ["done"] * 3
 
 
-@pytest.mark.parametrize("mend", ["retry", "discard"])
-def test_a_dead_head_holds_back_until_a_person_decides(bus: Bus, ordered: Signal, mend: str, capsys):
+@pytest.mark.parametrize("command", ["retry", "discard"])
+def test_a_dead_head_holds_back_until_a_person_decides(bus: Bus, ordered: Signal, command: str, capsys):
     """The list shows how many wait behind it; after retry or discard they go on, in order."""
     told: list[int] = []
 
@@ -290,11 +290,11 @@ def test_a_dead_head_holds_back_until_a_person_decides(bus: Bus, ordered: Signal
 
     call_command("signalbus", "failed")
     assert "    2 of its ordering key wait behind it" in capsys.readouterr().out.splitlines()
-    call_command("signalbus", mend, str(dead.pk))
+    call_command("signalbus", command, str(dead.pk))
     assert sweep() == 1
     bus.work()
 
-    assert told == ([1, 1, 2, 3] if mend == "retry" else [1, 2, 3])
+    assert told == ([1, 1, 2, 3] if command == "retry" else [1, 2, 3])
     assert not Delivery.objects.filter(state="published").exists()
 
 

@@ -27,6 +27,7 @@ from .signals import (
     connected,
     counted,
     endless,
+    failing,
     fleeting,
     handing_on,
     hung,
@@ -40,7 +41,6 @@ from .signals import (
     stalling,
     stepping,
     together,
-    trouble,
 )
 from .tasks import note, note_at_the_second_try, task_that_fails
 
@@ -52,32 +52,32 @@ def leave_trace(kind: str, subject: object) -> None:
     FormEntry.objects.create(kind=kind, subject=str(subject), pid=os.getpid())
 
 
-@receiver(trouble, retry=TWICE)
+@receiver(failing, retry=TWICE)
 def receiver_that_raises(sender: Any, label: str, **kwargs: Any) -> None:
     """Raise after a write that must be rolled back."""
     leave_trace("written before the error", label)
     raise ValueError(f"no luck with {label}")
 
 
-@receiver(trouble, retry=TWICE)
+@receiver(failing, retry=TWICE)
 def receiver_that_exits(sender: Any, label: str, **kwargs: Any) -> None:
     """Try to end the process."""
     raise SystemExit(3)
 
 
-@receiver(trouble, retry=TWICE)
+@receiver(failing, retry=TWICE)
 def receiver_that_eats_memory(sender: Any, label: str, **kwargs: Any) -> None:
     """Raise an error that ends a stock worker."""
     raise MemoryError("all of it")
 
 
-@receiver(trouble, retry=TWICE)
+@receiver(failing, retry=TWICE)
 def receiver_that_rejects(sender: Any, label: str, **kwargs: Any) -> None:
     """Reject the message."""
     raise Reject("never")
 
 
-@receiver(trouble)
+@receiver(failing)
 def healthy_receiver(sender: Any, label: str, **kwargs: Any) -> None:
     """Succeed."""
     leave_trace("healthy", label)
@@ -152,7 +152,7 @@ def receiver_that_never_returns(sender: Any, label: str, **kwargs: Any) -> None:
 @receiver(together, atomic=False, retry=Retry(max_attempts=1))
 def receiver_in_a_batch(sender: Any, number: int, act: str, **kwargs: Any) -> None:
     """Record the run, and do what the message asks for."""
-    place = Path(os.environ["COMPANY"])
+    place = Path(os.environ["BATCH_FOLDER"])
     with (place / "ran").open("a", encoding="utf-8") as log:
         log.write(f"{number}\n")
     if act == "hang":
@@ -169,7 +169,7 @@ def receiver_in_a_batch(sender: Any, number: int, act: str, **kwargs: Any) -> No
 
 def leave_line(name: str) -> None:
     """Write to a file which receiver runs."""
-    with (Path(os.environ["COMPANY"]) / "ran").open("a", encoding="utf-8") as log:
+    with (Path(os.environ["BATCH_FOLDER"]) / "ran").open("a", encoding="utf-8") as log:
         log.write(f"{name}\n")
 
 
@@ -183,7 +183,7 @@ def receiver_that_is_quick_and_first(sender: Any, **kwargs: Any) -> None:
 def receiver_that_hangs_until_released(sender: Any, **kwargs: Any) -> None:
     """Hang."""
     leave_line("hangs")
-    while not (Path(os.environ["COMPANY"]) / "released").exists():
+    while not (Path(os.environ["BATCH_FOLDER"]) / "released").exists():
         time.sleep(0.02)
 
 

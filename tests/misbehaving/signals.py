@@ -2,7 +2,7 @@
 
 from signalbus import Signal
 
-trouble = Signal()  # to all that fail without ending their process, and to a healthy one
+failing = Signal()  # to all that fail without ending their process, and to a healthy one
 killing = Signal()  # to one that kills its process, and to a healthy one
 endless = Signal()  # to one that never returns
 mailed = Signal()  # through a queue of its own

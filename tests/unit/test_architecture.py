@@ -1,4 +1,4 @@
-"""docs/architecture.md is true of the folders, and no two modules or classes have one name."""
+"""docs/architecture.md is true of the folders, module and class names are unique, and names use standard terms."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import ast
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import signalbus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PACKAGE = Path(signalbus.__file__).parent
 ROOT = PACKAGE.parent
@@ -17,6 +21,76 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text()
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name != "migrations")
 # Names that Django asks for.
 GIVEN = {"Meta", "Command", "__init__.py"}
+
+OUR_CODE = ("signalbus", "config", "tasks", "tests", "benchmarks", "scripts")
+# Words that name one of our concepts by a picture, and the standard term; forbidden in any name, as whole words.
+PICTURES = {
+    "addressing": "routing, resolution",
+    "aside": "quarantine",
+    "beat": "heartbeat",
+    "beats": "heartbeats",
+    "company": "batch, group commit",
+    "cure": "remedy",
+    "cures": "remedies",
+    "give back": "requeue, unclaim",
+    "gives back": "requeues, unclaims",
+    "given back": "requeued, unclaimed",
+    "giving back": "requeueing, unclaiming",
+    "lane": "fast path",
+    "lanes": "fast paths",
+    "lookout": "watchdog",
+    "manners": "runtime estimates",
+    "mates": "stragglers",
+    "mend": "operations, by hand",
+    "mended": "repaired",
+    "mending": "operations, by hand",
+    "pace": "runtime estimate, rate",
+    "parcel": "batch",
+    "parcels": "batches",
+    "pulse": "heartbeat",
+    "room": "batch",
+    "rooms": "packages",
+    "roster": "subscriptions",
+    "sociable": "can share a commit",
+    "stand in": "placeholder",
+    "stand ins": "placeholders",
+    "stands": "is still true",
+    "take back": "requeue, unclaim",
+    "travel together": "batch",
+    "travelling together": "batching",
+    "trouble": "outage, fault",
+    "troubled": "failed",
+    "under way": "in flight",
+    "upkeep": "connection management",
+}
+# Ordinary words, which are too vague as the whole name of a module or class.
+VAGUE = {
+    "calling": "invocation, attempt",
+    "ending": "shutdown",
+    "held": "in flight",
+    "kept": "recorded",
+    "line": "tracking connection",
+    "lines": "tracking connections",
+    "once": "deduplication",
+    "opening": "verification",
+    "places": "sequence numbers",
+    "turns": "sequencing",
+}
+# Names that have such a word for another reason.
+OTHER_MEANINGS = {
+    "Held": "the verdict that leads to the state HELD of a delivery",
+    "Lane": "the model of a table, which keeps its name",
+    "Line": "a model of the tests: a line of an order",
+}
+# Still to be renamed.
+OTHER_MEANINGS |= dict.fromkeys(
+    (
+        *("StandIns", "_stand_ins", "_stand_in", "stands", "STANDS", "LANES", "TROUBLED", "Manners", "pace"),
+        *("_take_back", "_give_back", "is_given_back"),
+        *("test_a_verdict_that_does_not_stand_in_the_transaction_holds_nothing", "once", "line"),
+    ),
+    "not renamed yet",
+)
 
 
 def places(text: str) -> set[str]:
@@ -74,3 +148,66 @@ def test_no_folder_is_crowded(folder: Path):
     assert folder == PACKAGE / "management" / "commands" or ast.get_docstring(
         ast.parse((folder / "__init__.py").read_text())
     )
+
+
+def words(name: str) -> list[str]:
+    """Return the words of a name in snake_case or CamelCase, in lower case."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
+
+
+def defined(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield the functions, classes, arguments, attributes and names of a module, each with its line."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name, node.lineno
+            case ast.arg(arg=name) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name, node.lineno
+        if isinstance(node, ast.Module | ast.ClassDef):
+            for statement in node.body:
+                if isinstance(statement, ast.Assign | ast.AnnAssign):
+                    yield from (
+                        (part.id, part.lineno)
+                        for part in ast.walk(statement)
+                        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+                    )
+
+
+def pictures_in(name: str) -> list[str]:
+    """Return the words of a name that stand in the table of pictures."""
+    found = f" {' '.join(words(name))} "
+    return [picture for picture in PICTURES if f" {picture} " in found]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("_give_back", ["give back"]),
+        ("StragglerMates", ["mates"]),
+        ("test_a_lost_pulse_is_noticed", ["pulse"]),
+        ("heartbeat_seconds", []),
+        ("give_it_back", []),
+        ("automates", []),
+    ],
+)
+def test_pictures_are_found_as_whole_words(name: str, found: list[str]):
+    """A word that merely contains one of the table is no picture."""
+    assert pictures_in(name) == found
+
+
+@pytest.mark.parametrize("folder", OUR_CODE)
+def test_names_use_the_standard_terms(folder: str):
+    """One concept has one term, which readers know from Celery, Redis and PostgreSQL."""
+    wrong = set()
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        where = path.relative_to(ROOT)
+        tree = ast.parse(path.read_text())
+        modules = [(part, 1) for part in (*where.parts[1:-1], path.stem)]
+        classes = [(node.name, node.lineno) for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        for name, line in [*modules, *defined(tree)]:
+            wrong |= {(f"{where}:{line}", name, PICTURES[picture]) for picture in pictures_in(name)}
+        for name, line in [*modules, *classes]:
+            if (whole := " ".join(words(name))) in VAGUE:
+                wrong.add((f"{where}:{line}", name, VAGUE[whole]))
+    found = sorted(f"{at} {name}: say {term}" for at, name, term in wrong if name not in OTHER_MEANINGS)
+    assert not found, "\n".join(found)

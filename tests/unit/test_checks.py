@@ -155,7 +155,7 @@ class TestRefused:
         assert "dispatch_uid=" in error.msg
 
     @pytest.mark.parametrize(
-        ("function", "options", "cure"),
+        ("function", "options", "remedy"),
         [
             (on_event, {"timeout": 0}, "above 0"),
             (on_event, {"sender": 17}, "inline=True"),
@@ -163,12 +163,12 @@ class TestRefused:
             (Shapeless(), {"dispatch_uid": "object"}, "callable"),
         ],
     )
-    def test_each_kind_of_refusal_is_reported(self, signal, settings, function, options, cure):
+    def test_each_kind_of_refusal_is_reported(self, signal, settings, function, options, remedy):
         """Django's own refusals, with DEBUG on, are reported as well as ours."""
         settings.DEBUG = True
         self.swallowed(signal, function, **options)
         (error,) = check_refused()
-        assert cure in error.msg
+        assert remedy in error.msg
 
     def test_connecting_again_with_other_options_is_reported(self, signal):
         """The first connection stays, and the second is reported."""
@@ -179,8 +179,8 @@ class TestRefused:
         signal.connect(on_event)
         assert check_refused() == []
 
-    @pytest.mark.parametrize("cure", [{"dispatch_uid": "webhook", "weak": False}, {"inline": True}])
-    def test_a_receiver_that_is_connected_later_is_not_reported(self, signal, cure):
+    @pytest.mark.parametrize("remedy", [{"dispatch_uid": "webhook", "weak": False}, {"inline": True}])
+    def test_a_receiver_that_is_connected_later_is_not_reported(self, signal, remedy):
         """The same function or object was connected correctly after the refusal."""
 
         def make():
@@ -191,12 +191,12 @@ class TestRefused:
 
         self.swallowed(signal, make())
         assert check_refused()
-        signal.connect(make(), **cure)
+        signal.connect(make(), **remedy)
         assert check_refused() == []
         caller = partial(on_event)
         self.swallowed(signal, caller)
         assert check_refused()
-        signal.connect(caller, **{**cure, "dispatch_uid": "caller"})
+        signal.connect(caller, **{**remedy, "dispatch_uid": "caller"})
         assert check_refused() == []
 
     def test_another_receiver_does_not_end_the_report(self, signal):

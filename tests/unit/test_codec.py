@@ -655,13 +655,13 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_refused_value_is_named_with_place_and_remedy(name):
     """The error says where the value is and what to send instead; no value arrives changed."""
-    make, cure = REFUSED[name]
+    make, remedy = REFUSED[name]
 
     with pytest.raises(PayloadError) as caught:
         encode(None, {"context": {"items": [0, {"user": make()}]}})
 
     assert caught.value.path.startswith("context.items[1].user")
-    assert cure in str(caught.value)
+    assert remedy in str(caught.value)
     assert str(caught.value).startswith(caught.value.path)
 
 

@@ -78,7 +78,7 @@ def test_an_unknown_key_without_a_likely_one_lists_all_keys(given):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "cure"),
+    ("key", "value", "remedy"),
     [
         ("MAX_BYTES", "262144", "of type str; it must be a whole number"),
         ("MAX_BYTES", 1.5, "it must be a whole number"),
@@ -104,12 +104,12 @@ def test_an_unknown_key_without_a_likely_one_lists_all_keys(given):
         ("TIMEOUT", "5", "a number"),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(given, key, value, cure):
+def test_a_wrong_value_is_refused_by_name(given, key, value, remedy):
     """The error names the key, the value and what it must be."""
     with pytest.raises(ConfigurationError) as raised:
         given({key: value})
     assert f'SIGNALBUS["{key}"]' in str(raised.value)
-    assert cure in str(raised.value)
+    assert remedy in str(raised.value)
 
 
 @pytest.mark.parametrize("wrong", [[], "MAX_BYTES=1", 7])

@@ -13,7 +13,7 @@ from signalbus.sending.deduplication import Deduplication
 
 
 @pytest.mark.parametrize(
-    ("options", "cure"),
+    ("options", "remedy"),
     [
         ({"unique": "slug", "durable": False}, "durable=True"),
         ({"debounce": 30, "durable": False}, "durable=True"),
@@ -26,9 +26,9 @@ from signalbus.sending.deduplication import Deduplication
         ({"debounce": 30, "ordered_by": "slug"}, "ordered_by="),
     ],
 )
-def test_contradictory_options_are_refused(options: dict[str, Any], cure: str):
+def test_contradictory_options_are_refused(options: dict[str, Any], remedy: str):
     """The declaration raises, with the remedy."""
-    with pytest.raises(ConfigurationError, match=cure):
+    with pytest.raises(ConfigurationError, match=remedy):
         Signal("tests.refused", **options)
 
 

@@ -191,12 +191,12 @@ class TestDisconnecting:
         """The other receivers are still called."""
         ran = []
 
-        class Once:
+        class SelfDisconnecting:
             def __call__(self, signal, sender, **kwargs):
                 ran.append(self)
                 signal.disconnect(self, sender=sender)
 
-        first, second = Once(), Once()
+        first, second = SelfDisconnecting(), SelfDisconnecting()
         channel.connect(first, sender=Shop)
         channel.connect(second, sender=Shop)
         channel.signal.send(Shop)

@@ -12,68 +12,68 @@ from signalbus.receiving.process.receiver_runtimes import Manners
 
 
 @pytest.fixture
-def pace() -> Manners:
+def runtimes() -> Manners:
     """A runtime estimate without any observation."""
     return Manners()
 
 
-def test_a_receiver_that_has_not_run_yet_runs_alone(pace: Manners):
+def test_a_receiver_that_has_not_run_yet_runs_alone(runtimes: Manners):
     """Its run time is not known."""
-    assert not pace.may_share("new")
+    assert not runtimes.may_share("new")
 
 
-def test_a_brief_receiver_may_share_a_commit(pace: Manners):
+def test_a_brief_receiver_may_share_a_commit(runtimes: Manners):
     """Its run time is known after one run."""
-    pace.learn("brief", 0.002)
+    runtimes.learn("brief", 0.002)
 
-    assert pace.may_share("brief")
-    assert pace.expected("brief") == 0.002
+    assert runtimes.may_share("brief")
+    assert runtimes.expected("brief") == 0.002
 
 
-def test_one_slow_run_ends_sharing_and_many_brief_ones_restore_it(pace: Manners):
+def test_one_slow_run_ends_sharing_and_many_brief_ones_restore_it(runtimes: Manners):
     """The estimate rises quickly and falls slowly."""
-    pace.learn("turned slow", 0.002)
-    pace.learn("turned slow", 0.2)
-    assert not pace.may_share("turned slow")
+    runtimes.learn("turned slow", 0.002)
+    runtimes.learn("turned slow", 0.2)
+    assert not runtimes.may_share("turned slow")
 
     runs = 0
-    while not pace.may_share("turned slow"):
-        pace.learn("turned slow", 0.002)
+    while not runtimes.may_share("turned slow"):
+        runtimes.learn("turned slow", 0.002)
         runs += 1
     assert runs > 5
 
 
-def test_a_receiver_that_waited_for_a_lock_runs_alone_for_ten_minutes(pace: Manners, monkeypatch):
+def test_a_receiver_that_waited_for_a_lock_runs_alone_for_ten_minutes(runtimes: Manners, monkeypatch):
     """After that it may share again."""
-    pace.learn("hot", 0.002)
-    pace.keep_alone("hot")
-    assert not pace.may_share("hot")
+    runtimes.learn("hot", 0.002)
+    runtimes.keep_alone("hot")
+    assert not runtimes.may_share("hot")
 
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + module.ALONE_SECONDS + 1)
-    assert pace.may_share("hot")
+    assert runtimes.may_share("hot")
 
 
-def test_a_long_transaction_is_warned_of_once_an_hour(pace: Manners, monkeypatch, caplog):
+def test_a_long_transaction_is_warned_of_once_an_hour(runtimes: Manners, monkeypatch, caplog):
     """The warning names the remedy, and counts for each receiver."""
-    pace.warn("quick", 4.9)
-    pace.warn("slow", 6.0)
-    pace.warn("slow", 7.0)
-    pace.warn("other", 8.0)
+    runtimes.warn("quick", 4.9)
+    runtimes.warn("slow", 6.0)
+    runtimes.warn("slow", 7.0)
+    runtimes.warn("other", 8.0)
     assert [record.args[0] for record in caplog.records if isinstance(record.args, tuple)] == ["slow", "other"]
     assert "atomic=False" in caplog.text
 
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + module.WARN_EVERY + 1)
-    pace.warn("slow", 9.0)
+    runtimes.warn("slow", 9.0)
     assert len(caplog.records) == 3
 
 
-def test_slow_seconds_is_the_limit_of_the_warning(pace: Manners, caplog):
+def test_slow_seconds_is_the_limit_of_the_warning(runtimes: Manners, caplog):
     """0 turns the warning off."""
     with override_settings(SIGNALBUS={"SLOW_SECONDS": 1.0}):
-        pace.warn("slow", 2.0)
+        runtimes.warn("slow", 2.0)
     with override_settings(SIGNALBUS={"SLOW_SECONDS": 0}):
-        pace.warn("slower", 3600.0)
+        runtimes.warn("slower", 3600.0)
 
     assert len(caplog.records) == 1

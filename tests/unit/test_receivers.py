@@ -632,7 +632,7 @@ class TestPolicies:
         assert [entry.is_async for entry in sale.entries()] == [True, True]
 
     @pytest.mark.parametrize(
-        ("wrong", "cure"),
+        ("wrong", "remedy"),
         [
             ({"on_missing": "explode"}, '"skip", "fail" or "snapshot"'),
             ({"on_missing": ["skip"]}, '"skip", "fail" or "snapshot"'),
@@ -657,11 +657,11 @@ class TestPolicies:
             ({"queue": 7}, "is a text"),
         ],
     )
-    def test_a_meaningless_option_is_refused(self, sale, wrong, cure):
+    def test_a_meaningless_option_is_refused(self, sale, wrong, remedy):
         """The error says what to write."""
         with pytest.raises(ConfigurationError) as raised:
             sale.connect(on_sale, **wrong)
-        assert cure in str(raised.value)
+        assert remedy in str(raised.value)
         assert not sale.has_listeners()
 
     def test_the_decorator_takes_a_policy(self, sale):

@@ -383,7 +383,7 @@ class TestMessages:
         assert [parts[0].message.ordering_key for parts in calls] == ["admissions.Cohort 7", "17", None]
 
     @pytest.mark.parametrize(
-        ("options", "cure"),
+        ("options", "remedy"),
         [
             ({"ordered_by": "account", "durable": False}, "needs durable=True"),
             ({"ordered_by": "account", "open": True}, "Leave one of them out"),
@@ -391,9 +391,9 @@ class TestMessages:
             ({"ordered_by": 7}, "give a key of the payload"),
         ],
     )
-    def test_an_impossible_order_is_refused(self, options, cure):
+    def test_an_impossible_order_is_refused(self, options, remedy):
         """The error names the remedy."""
-        with pytest.raises(ConfigurationError, match=cure):
+        with pytest.raises(ConfigurationError, match=remedy):
             Signal("tests.refused_order", **options)
 
     def test_async_receivers_are_recipients(self, order):

@@ -58,11 +58,11 @@ def sheet(watchdog, message):
 
 
 @pytest.fixture(autouse=True)
-def pace(monkeypatch):
+def runtimes(monkeypatch):
     """A runtime estimate without any observation."""
-    pace = RuntimeEstimates()
-    monkeypatch.setattr(batching, "estimates", pace)
-    return pace
+    runtimes = RuntimeEstimates()
+    monkeypatch.setattr(batching, "estimates", runtimes)
+    return runtimes
 
 
 def test_recipients_behind_a_straggler_are_requeued(watchdog, message, caplog):
@@ -100,10 +100,10 @@ def test_texts_behind_a_straggler_are_requeued_once(watchdog, message, sheet, ca
     assert "2 of 3 deliveries have waited" in caplog.text
 
 
-def test_a_straggler_is_learned_as_slow(watchdog, sheet, pace):
+def test_a_straggler_is_learned_as_slow(watchdog, sheet, runtimes):
     """It runs alone from then on; the estimates of the others do not change."""
     watchdog.look(PATIENCE)
-    assert pace.expected(("q", None)) == PATIENCE
+    assert runtimes.expected(("q", None)) == PATIENCE
 
 
 def test_a_message_with_nothing_waiting_is_checked_seldom(watchdog, sheet):
@@ -149,7 +149,7 @@ def test_texts_wait_only_briefly_beside_a_free_process(watchdog, message, sheet,
     assert not watchdog._watched
 
 
-def test_a_straggler_is_logged_and_learned_with_nothing_waiting(watchdog, message, sheet, pace, caplog):
+def test_a_straggler_is_logged_and_learned_with_nothing_waiting(watchdog, message, sheet, runtimes, caplog):
     """Otherwise the next one would be batched again."""
     message.place_is_free = True
     for look in range(1, 100):
@@ -157,7 +157,7 @@ def test_a_straggler_is_logged_and_learned_with_nothing_waiting(watchdog, messag
     assert message.given == [[BEGUN, WAITING, WAITING]]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "2 of 3 deliveries would have waited for 1.0 s" in caplog.text
-    assert PATIENCE <= pace.expected(("q", None)) < PATIENCE + 2 * BRIEFLY
+    assert PATIENCE <= runtimes.expected(("q", None)) < PATIENCE + 2 * BRIEFLY
     assert not watchdog._watched
 
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 HERE = "tests.unit.test_testing"
 
-parcel = Signal()
-parcel_tracked = Signal()
+shipment = Signal()
+shipment_tracked = Signal()
 lonely = Signal()
 unheard = DjangoSignal()
 
@@ -62,23 +62,23 @@ def empty_inbox(monkeypatch):
         monkeypatch.setattr(publisher, name, lambda *args: pytest.fail("something was published"))
 
 
-@receiver(parcel, atomic=False)
+@receiver(shipment, atomic=False)
 def track(sender, label, **kwargs):
     """Receive, and send another message."""
     delivery = current()
     assert delivery is not None
     heard.append(("track", label))
-    parcel_tracked.send(sender, label=label, by=delivery.receiver)
+    shipment_tracked.send(sender, label=label, by=delivery.receiver)
 
 
-@receiver(parcel, queue="email")
+@receiver(shipment, queue="email")
 def receiver_that_writes(sender, label, **kwargs):
     """Write a row."""
     heard.append(("write", label))
     Academy.objects.create(name=str(label), slug=f"academy-{label}")
 
 
-@receiver(parcel_tracked, atomic=False)
+@receiver(shipment_tracked, atomic=False)
 async def follow(sender, label, **kwargs):
     """Receive in a coroutine."""
     await asyncio.sleep(0)
@@ -124,19 +124,19 @@ class TestCaptured:
         """Each has its id, signal, sender, recipients and payload, in the order of sending."""
         with captured() as sent:
             assert len(sent) == 0
-            first = parcel.send(Academy, label=1)
-            parcel_tracked.send(None, label=2)
-        assert [message.signal for message in sent] == [f"{HERE}.parcel", f"{HERE}.parcel_tracked"]
+            first = shipment.send(Academy, label=1)
+            shipment_tracked.send(None, label=2)
+        assert [message.signal for message in sent] == [f"{HERE}.shipment", f"{HERE}.shipment_tracked"]
         assert isinstance(sent[0], SentMessage)
         assert (sent[0].id, sent[0].sender, sent[0].payload) == (first.id, "admissions.Academy", {"label": 1})
         assert sent[0].recipients == (f"{HERE}.track", f"{HERE}.receiver_that_writes")
-        assert [message.signal for message in sent[1:]] == [f"{HERE}.parcel_tracked"]
+        assert [message.signal for message in sent[1:]] == [f"{HERE}.shipment_tracked"]
         assert heard == []
 
     def test_a_payload_that_cannot_travel_raises(self):
         """The codec is the real one."""
         with captured() as sent, pytest.raises(PayloadError, match="lock"):
-            parcel.send(None, label=1, lock=object())
+            shipment.send(None, label=1, lock=object())
         assert not sent
 
     def test_types_arrive_as_they_left(self):
@@ -152,7 +152,7 @@ class TestCaptured:
             "none": None,
         }
         with captured() as sent:
-            parcel.send(None, **payload)
+            shipment.send(None, **payload)
         arrived = sent[0].payload
         assert arrived == {**payload, "label": "lazy"}
         assert {key: type(value) for key, value in arrived.items()} == {
@@ -171,30 +171,30 @@ class TestCaptured:
         """An outer block does not see its messages."""
         with captured() as outer:
             with captured() as inner:
-                parcel.send(None, label=1)
-            parcel.send(None, label=2)
+                shipment.send(None, label=1)
+            shipment.send(None, label=2)
         assert [message.payload["label"] for message in inner] == [1]
         assert [message.payload["label"] for message in outer] == [2]
 
     def test_async_sends_are_captured(self):
         """``asend`` is captured in the same way."""
         with captured() as sent:
-            asyncio.run(parcel.asend(None, label=1))
+            asyncio.run(shipment.asend(None, label=1))
         assert len(sent) == 1
 
     def test_it_captures_its_own_context(self):
         """Another thread has another context, and is not captured."""
         with muted_everywhere(), captured() as sent:
-            in_a_thread(lambda: parcel.send(None, label=1))
+            in_a_thread(lambda: shipment.send(None, label=1))
         assert not sent
 
     def test_it_can_capture_all_threads(self):
         """A LiveServerTestCase needs it, whose server is another thread; also inside another block."""
         with captured() as outer:
             with captured(all_threads=True) as sent:
-                in_a_thread(lambda: parcel.send(None, label=1))
-                parcel.send(None, label=2)
-            parcel.send(None, label=3)
+                in_a_thread(lambda: shipment.send(None, label=1))
+                shipment.send(None, label=2)
+            shipment.send(None, label=3)
         assert [message.payload["label"] for message in sent] == [1, 2]
         assert [message.payload["label"] for message in outer] == [3]
 
@@ -204,7 +204,7 @@ class TestCaptured:
 
         def capture() -> None:
             with captured() as sent:
-                parcel.send(None, label=1)
+                shipment.send(None, label=1)
             inner.extend(sent)
 
         with captured(all_threads=True) as outer:
@@ -217,35 +217,35 @@ class TestAssertions:
     def test_assert_sent_returns_the_matching_messages(self):
         """They match all arguments."""
         with captured() as sent:
-            parcel.send(None, label=1, weight=5)
-            parcel.send(None, label=2, weight=5)
-        assert len(sent.assert_sent(parcel)) == 2
-        assert len(sent.assert_sent(parcel, times=2, weight=5)) == 2
-        assert [message.payload["label"] for message in sent.assert_sent(parcel, label=2)] == [2]
-        sent.assert_sent(parcel, times=0, label=3)
-        sent.assert_not_sent(parcel_tracked)
-        assert len(sent.of(parcel)) == 2
+            shipment.send(None, label=1, weight=5)
+            shipment.send(None, label=2, weight=5)
+        assert len(sent.assert_sent(shipment)) == 2
+        assert len(sent.assert_sent(shipment, times=2, weight=5)) == 2
+        assert [message.payload["label"] for message in sent.assert_sent(shipment, label=2)] == [2]
+        sent.assert_sent(shipment, times=0, label=3)
+        sent.assert_not_sent(shipment_tracked)
+        assert len(sent.of(shipment)) == 2
 
     def test_a_failure_shows_the_sent_messages(self):
         """The error names the expected message, its number, and every message that was sent."""
         with captured() as sent:
-            parcel.send(Academy, label="one")
-            parcel_tracked.send(None, label="two")
+            shipment.send(Academy, label="one")
+            shipment_tracked.send(None, label="two")
         with pytest.raises(AssertionError) as raised:
-            sent.assert_sent(parcel, label="three")
+            sent.assert_sent(shipment, label="three")
         text = str(raised.value)
-        assert f"{HERE}.parcel with {{'label': 'three'}} should have been sent at least once, was 0 time(s)." in text
+        assert f"{HERE}.shipment with {{'label': 'three'}} should have been sent at least once, was 0 time(s)." in text
         assert "What was sent:" in text
-        assert f"1. {HERE}.parcel from admissions.Academy to {HERE}.track, {HERE}.receiver_that_writes: " in text
+        assert f"1. {HERE}.shipment from admissions.Academy to {HERE}.track, {HERE}.receiver_that_writes: " in text
         assert '"one"' in text
-        assert f"2. {HERE}.parcel_tracked from None to {HERE}.follow" in text
+        assert f"2. {HERE}.shipment_tracked from None to {HERE}.follow" in text
 
     def test_times_is_exact(self):
         """Another number fails."""
         with captured() as sent:
-            parcel.send(None, label=1)
+            shipment.send(None, label=1)
         with pytest.raises(AssertionError, match=r"2 time\(s\), was 1 time\(s\)"):
-            sent.assert_sent(parcel, times=2)
+            sent.assert_sent(shipment, times=2)
 
     def test_a_failure_without_messages_says_so(self):
         """If no receiver is connected, it says that nothing can be sent."""
@@ -255,7 +255,7 @@ class TestAssertions:
             sent.assert_sent(lonely)
         assert "No receiver that runs in a worker is connected to it" in str(raised.value)
         with pytest.raises(AssertionError) as raised:
-            sent.assert_sent(parcel)
+            sent.assert_sent(shipment)
         assert "No receiver" not in str(raised.value)
         with pytest.raises(AssertionError, match="No receiver"):
             sent.assert_sent(unheard)
@@ -263,14 +263,14 @@ class TestAssertions:
     def test_assert_not_sent_shows_the_message(self):
         """A message of the signal fails it."""
         with captured() as sent:
-            parcel.send(None, label="one")
+            shipment.send(None, label="one")
         with pytest.raises(AssertionError, match=r'should not have been sent\.\nWhat was sent:\n  1\. .*"one"'):
-            sent.assert_not_sent(parcel)
+            sent.assert_not_sent(shipment)
 
     def test_a_long_failure_is_truncated(self):
         """A failure fits a screen."""
         with captured() as sent:
-            parcel.send(None, label="x" * 5000)
+            shipment.send(None, label="x" * 5000)
         assert len(str(sent)) < 1000
 
     @pytest.mark.django_db
@@ -278,11 +278,11 @@ class TestAssertions:
         """An instance is a model and a key, anywhere in the payload."""
         academy, other = (Academy.objects.create(name=slug, slug=slug) for slug in ("one", "two"))
         with captured() as sent:
-            parcel.send(None, label=academy, more=[academy, {"deep": academy}])
+            shipment.send(None, label=academy, more=[academy, {"deep": academy}])
         Academy.objects.all().delete()
 
-        sent.assert_sent(parcel, label=academy, more=[academy, {"deep": academy}])
-        sent.assert_sent(parcel, times=0, label=other)
+        sent.assert_sent(shipment, label=academy, more=[academy, {"deep": academy}])
+        sent.assert_sent(shipment, times=0, label=other)
 
     @pytest.mark.parametrize(
         ("model", "key"),
@@ -291,31 +291,31 @@ class TestAssertions:
     def test_keys_of_any_kind_are_compared(self, model, key):
         """Composite keys, a parent's key, and keys without other fields are compared, without a query."""
         with modify_settings(INSTALLED_APPS={"append": "tests.unit.wire_app"}), captured() as sent:
-            parcel.send(None, label=saved(model, pk=key))
-            sent.assert_sent(parcel, times=1, label=saved(model, pk=key))
+            shipment.send(None, label=saved(model, pk=key))
+            sent.assert_sent(shipment, times=1, label=saved(model, pk=key))
 
     @pytest.mark.django_db
     def test_an_instance_that_lost_its_key_is_explained(self):
         """``instance.delete()`` removes the key; the failure says so."""
         academy = Academy.objects.create(name="one", slug="one")
         with captured() as sent:
-            parcel.send(None, label=academy)
+            shipment.send(None, label=academy)
         academy.delete()
         with pytest.raises(AssertionError, match=r"label= has no primary key: delete\(\) takes it away"):
-            sent.assert_sent(parcel, label=academy)
+            sent.assert_sent(shipment, label=academy)
 
 
 class TestMuted:
     def test_nothing_is_sent(self):
         """A message still has an id."""
         with captured() as sent, muted():
-            assert parcel.send(None, label=1).id is not None
+            assert shipment.send(None, label=1).id is not None
         assert not sent
 
     def test_a_payload_that_cannot_travel_still_raises(self):
         """A test that mutes does not hide the error."""
         with muted(), pytest.raises(PayloadError):
-            parcel.send(None, label=object())
+            shipment.send(None, label=object())
 
 
 @pytest.mark.django_db
@@ -323,35 +323,35 @@ class TestDelivering:
     def test_receivers_run_and_their_messages_are_delivered_too(self):
         """Every receiver runs once, sync, async and of other queues; messages are counted, not parts."""
         with captured() as sent:
-            parcel.send(None, label=1)
+            shipment.send(None, label=1)
             assert deliver_all() == 2
         assert sorted(heard) == [("follow", 1), ("track", 1), ("write", 1)]
         assert Academy.objects.filter(slug="academy-1").exists()
-        assert sent.assert_sent(parcel_tracked)[0].payload["by"] == f"{HERE}.track"
+        assert sent.assert_sent(shipment_tracked)[0].payload["by"] == f"{HERE}.track"
         assert current() is None
 
     def test_each_message_is_delivered_once(self):
         """A second call delivers only new messages."""
         with captured() as sent:
-            parcel_tracked.send(None, label=1)
+            shipment_tracked.send(None, label=1)
             assert sent.deliver_all() == 1
             assert sent.deliver_all() == 0
-            parcel_tracked.send(None, label=2)
+            shipment_tracked.send(None, label=2)
             assert sent.deliver_all() == 1
         assert heard == [("follow", 1), ("follow", 2)]
 
     def test_deliver_all_after_the_block(self):
         """The receivers' messages are delivered too, and do not go to a broker."""
         with captured() as sent:
-            parcel.send(None, label=1)
+            shipment.send(None, label=1)
         assert sent.deliver_all() == 2
         assert sorted(heard) == [("follow", 1), ("track", 1), ("write", 1)]
-        sent.assert_sent(parcel_tracked, label=1)
+        sent.assert_sent(shipment_tracked, label=1)
 
     def test_receivers_messages_belong_to_the_delivered_ones(self):
         """An enclosing block does not capture them."""
         with captured() as outer:
-            parcel.send(None, label=1)
+            shipment.send(None, label=1)
         with captured() as inner:
             assert outer.deliver_all() == 2
         assert not inner
@@ -367,7 +367,7 @@ class TestDelivering:
         """A worker requeues the rest of a batch after a time; a test has no queue."""
         settings.SIGNALBUS = {"BATCH_SECONDS": 0.0}
         with captured() as sent:
-            parcel.send(None, label=1)
+            shipment.send(None, label=1)
             broken.send(None)
             with pytest.raises(DeliveryFailed):
                 sent.deliver_all()
@@ -411,7 +411,7 @@ class TestImmediate:
     def test_a_send_delivers_before_it_returns(self):
         """The receivers have run, sync, async and of any queue, and the receivers of their messages too."""
         with immediate():
-            parcel.send(None, label=1)
+            shipment.send(None, label=1)
             assert sorted(heard) == [("follow", 1), ("track", 1), ("write", 1)]
             opened.send(None, label=2)
             assert heard[3:] == [("open", 2), ("open elsewhere", 2)]
@@ -419,17 +419,17 @@ class TestImmediate:
     def test_all_forms_of_sending(self):
         """``send_many`` and the robust form deliver as well."""
         with immediate():
-            parcel_tracked.send_many(None, [{"label": 1}, {"label": 2}])
-            parcel_tracked.send_robust(None, label=3)
+            shipment_tracked.send_many(None, [{"label": 1}, {"label": 2}])
+            shipment_tracked.send_robust(None, label=3)
         assert heard == [("follow", 1), ("follow", 2), ("follow", 3)]
 
     def test_immediate_uses_the_codec(self):
         """A receiver gets a copy; a payload that cannot travel raises."""
         sent = ["a list"]
         with immediate():
-            parcel_tracked.send(None, label=sent)
+            shipment_tracked.send(None, label=sent)
             with pytest.raises(PayloadError):
-                parcel.send(None, label=object())
+                shipment.send(None, label=object())
         ((_, arrived),) = heard
         assert arrived == sent
         assert arrived is not sent
@@ -438,7 +438,7 @@ class TestImmediate:
         """It is that of the test, or of the code under test."""
         with immediate(), transaction.atomic():
             academy = Academy.objects.create(name="one", slug="one")
-            parcel_tracked.send(None, label=academy)
+            shipment_tracked.send(None, label=academy)
         assert heard == [("follow", academy)]
 
     def test_send_raises_a_receivers_failure(self):
@@ -453,8 +453,8 @@ class TestImmediate:
         """Later sends go where they went before."""
         with captured() as sent:
             with immediate():
-                parcel_tracked.send(None, label=1)
-            parcel_tracked.send(None, label=2)
+                shipment_tracked.send(None, label=1)
+            shipment_tracked.send(None, label=2)
         assert heard == [("follow", 1)]
         assert [message.payload["label"] for message in sent] == [2]
 
@@ -464,29 +464,29 @@ class TestFixtures:
 
     def test_the_captured_fixture(self, captured):
         """It is the list of the test's messages."""
-        parcel.send(None, label=1)
-        captured.assert_sent(parcel, times=1, label=1)
+        shipment.send(None, label=1)
+        captured.assert_sent(shipment, times=1, label=1)
 
     def test_the_sent_signals_fixture(self, sent_signals, captured):
         """It is the older name of ``captured``."""
-        parcel.send(None, label=1)
+        shipment.send(None, label=1)
         assert len(sent_signals) == 1
         assert sent_signals is captured
 
     def test_the_deliver_all_fixture(self, db, deliver_all):
         """A call delivers the test's messages."""
-        parcel_tracked.send(None, label=1)
+        shipment_tracked.send(None, label=1)
         assert heard == []
         assert deliver_all() == 1
         assert heard == [("follow", 1)]
 
     def test_the_muted_fixture(self, muted):
         """Nothing is sent, or it would be published."""
-        assert parcel.send(None, label=1).id is not None
+        assert shipment.send(None, label=1).id is not None
 
     def test_the_immediate_fixture(self, db, immediate):
         """Each send is delivered."""
-        parcel_tracked.send(None, label=1)
+        shipment_tracked.send(None, label=1)
         assert heard == [("follow", 1)]
 
 
@@ -496,21 +496,21 @@ class TestTestMode:
     def test_the_muted_mode(self, settings):
         """Nothing is sent."""
         settings.SIGNALBUS = {"TEST_MODE": "muted"}
-        in_a_thread(lambda: parcel.send(None, label=1))
-        assert parcel.send(None, label=1).id is not None
+        in_a_thread(lambda: shipment.send(None, label=1))
+        assert shipment.send(None, label=1).id is not None
 
     @pytest.mark.django_db
     def test_the_immediate_mode(self, settings):
         """Each send is delivered."""
         settings.SIGNALBUS = {"TEST_MODE": "immediate"}
-        parcel_tracked.send(None, label=1)
+        shipment_tracked.send(None, label=1)
         assert heard == [("follow", 1)]
 
     def test_a_block_takes_precedence_over_the_mode(self, settings):
         """A test may still capture or mute."""
         settings.SIGNALBUS = {"TEST_MODE": "immediate"}
         with captured() as sent:
-            parcel.send(None, label=1)
+            shipment.send(None, label=1)
         assert len(sent) == 1
         assert heard == []
 
@@ -518,7 +518,7 @@ class TestTestMode:
         """The error lists the modes."""
         settings.SIGNALBUS = {"TEST_MODE": "silent"}
         with pytest.raises(ConfigurationError, match='"muted", "immediate" or None'):
-            parcel.send(None, label=1)
+            shipment.send(None, label=1)
 
     @pytest.mark.django_db  # since 6.1 Django's checks look at databases unless told which
     @pytest.mark.parametrize(("mode", "warnings"), [(None, []), ("muted", ["signalbus.W004"])])
@@ -562,11 +562,11 @@ class InATestCase(TestCase):
     def setUpTestData(cls) -> None:
         """Send for all tests of the class; Django gives each test a copy of the result."""
         with captured() as cls.sent_for_all:
-            parcel.send(None, label="for all")
+            shipment.send(None, label="for all")
 
     def test_captured_for_the_class(self) -> None:
         """Messages that ``setUpTestData()`` captured are in each test, and can be delivered."""
-        self.sent_for_all.assert_sent(parcel, times=1, label="for all")
+        self.sent_for_all.assert_sent(shipment, times=1, label="for all")
         assert self.sent_for_all.deliver_all() == 2
 
     def test_captured_for_the_class_again(self) -> None:
@@ -576,9 +576,9 @@ class InATestCase(TestCase):
     def test_a_message_is_captured_before_the_commit(self) -> None:
         """The test's transaction stays open."""
         with captured() as sent:
-            parcel.send(None, label=1)
+            shipment.send(None, label=1)
             with transaction.atomic():
-                parcel.send(None, label=2)
+                shipment.send(None, label=2)
             assert [message.payload["label"] for message in sent] == [1, 2]
             assert deliver_all() == 4
         assert ("write", 2) in heard
@@ -586,14 +586,14 @@ class InATestCase(TestCase):
     def test_a_rolled_back_savepoint_removes_its_messages(self) -> None:
         """They were not sent, and are not delivered."""
         with captured() as sent:
-            parcel_tracked.send(None, label="before")
+            shipment_tracked.send(None, label="before")
             with transaction.atomic():
-                parcel_tracked.send(None, label="lost")
+                shipment_tracked.send(None, label="lost")
                 with transaction.atomic():
-                    parcel_tracked.send(None, label="lost too")
+                    shipment_tracked.send(None, label="lost too")
                 assert len(sent) == 3
                 transaction.set_rollback(True)
-            parcel_tracked.send(None, label="after")
+            shipment_tracked.send(None, label="after")
         assert [message.payload["label"] for message in sent] == ["before", "after"]
         assert sent.deliver_all() == 2
         assert heard == [("follow", "before"), ("follow", "after")]
@@ -601,24 +601,24 @@ class InATestCase(TestCase):
     def test_django_capture_on_commit_callbacks_works_too(self) -> None:
         """It runs the callbacks, and captured messages stay captured."""
         with captured() as sent, self.captureOnCommitCallbacks(execute=True):
-            parcel.send(None, label=1)
-        sent.assert_sent(parcel, times=1)
+            shipment.send(None, label=1)
+        sent.assert_sent(shipment, times=1)
 
     def test_immediate_in_a_testcase(self) -> None:
         """Each send is delivered without a commit, and leaves no callback behind."""
         with self.captureOnCommitCallbacks() as callbacks, immediate():
-            parcel_tracked.send(None, label=1)
+            shipment_tracked.send(None, label=1)
             with transaction.atomic():
-                parcel_tracked.send(None, label=2)
+                shipment_tracked.send(None, label=2)
             assert heard == [("follow", 1), ("follow", 2)]
         assert callbacks == []
 
     def test_a_failed_receiver_leaves_the_transaction_usable(self) -> None:
         """The database error of an atomic receiver is rolled back to its savepoint."""
         with immediate():
-            parcel.send(None, label=1)
+            shipment.send(None, label=1)
             with pytest.raises(DeliveryFailed, match="IntegrityError"):
-                parcel.send(None, label=1)
+                shipment.send(None, label=1)
         assert Academy.objects.filter(slug="academy-1").count() == 1
 
     def test_a_receiver_with_atomic_false_may_use_a_durable_atomic(self) -> None:
@@ -637,7 +637,7 @@ class InATestCase(TestCase):
     def test_muted_in_a_testcase(self) -> None:
         """No callback waits for the commit either."""
         with self.captureOnCommitCallbacks() as callbacks, muted():
-            parcel.send(None, label=1)
+            shipment.send(None, label=1)
         assert callbacks == []
 
 
@@ -647,11 +647,11 @@ class InATransactionTestCase(TransactionTestCase):
     def test_commits_and_rollbacks(self) -> None:
         """Committed messages were sent, rolled back ones were not, and those outside of transactions were."""
         with captured() as sent:
-            parcel_tracked.send(None, label="autocommit")
+            shipment_tracked.send(None, label="autocommit")
             with transaction.atomic():
-                parcel_tracked.send(None, label="committed")
+                shipment_tracked.send(None, label="committed")
             with transaction.atomic():
-                parcel_tracked.send(None, label="lost")
+                shipment_tracked.send(None, label="lost")
                 transaction.set_rollback(True)
         assert [message.payload["label"] for message in sent] == ["autocommit", "committed"]
 
@@ -659,6 +659,6 @@ class InATransactionTestCase(TransactionTestCase):
         """The receivers really commit here."""
         heard.clear()
         with captured() as sent:
-            parcel.send(None, label=1)
+            shipment.send(None, label=1)
         assert sent.deliver_all() == 2
         assert ("follow", 1) in heard

@@ -144,7 +144,7 @@ def test_places_are_formatted_once():
     assert texts[1] == texts[0].replace("first", "second")
 
 
-class Lines(logging.Handler):
+class CollectedLines(logging.Handler):
     """A handler that keeps the text of each record."""
 
     def __init__(self, formatter: logging.Formatter | None) -> None:
@@ -168,7 +168,7 @@ class OneLine(logging.Formatter):
 @pytest.fixture
 def logged(request):
     """The output of two handlers of our logger, one of them with a host's formatter."""
-    own, plain = Lines(request.param), Lines(None)
+    own, plain = CollectedLines(request.param), CollectedLines(None)
     listeners.logger.addHandler(own)
     listeners.logger.addHandler(plain)
     yield own.texts, plain.texts

@@ -94,9 +94,9 @@ def test_a_refused_message_is_recorded(database_url: str, monkeypatch: pytest.Mo
         publisher.publish_texts("signalbus", ["text"])
 
 
-@pytest.mark.parametrize("trouble", ["memory_alarm", "stopped"])
+@pytest.mark.parametrize("outage_kind", ["memory_alarm", "stopped"])
 def test_a_send_waits_once_for_a_broker_that_does_not_answer(
-    rabbitmq: RabbitMQ, broker_url: str, database_url: str, settings: Any, trouble: str
+    rabbitmq: RabbitMQ, broker_url: str, database_url: str, settings: Any, outage_kind: str
 ):
     """A publication without an answer costs PUBLISH_TIMEOUT once: its connection is closed without another wait."""
     settings.SIGNALBUS = {"PUBLISH_TIMEOUT": 3.0}
@@ -104,7 +104,7 @@ def test_a_send_waits_once_for_a_broker_that_does_not_answer(
     outbox.outage.is_over()  # of the test before
     arriving.send(sender=None, label="before")  # over a connection that is kept
 
-    with getattr(rabbitmq, trouble)():
+    with getattr(rabbitmq, outage_kind)():
         started = time.monotonic()
         arriving.send(sender=None, label="not answered")
         took = time.monotonic() - started

@@ -170,7 +170,7 @@ def test_a_robust_form_logs_for_a_receiver_without_a_name(form, caplog):
     assert record.exc_info[1] is error
 
 
-def test_a_lazy_object_contains_the_object_it_stands_for():
+def test_a_lazy_object_contains_the_object_it_wraps():
     """The object is made once, whether or not it was read before."""
     made: list[Holder] = []
 
