@@ -243,7 +243,7 @@ class Stranger:
             return [row[0] for row in file.execute(query)]
 
     def can_write(self) -> bool:
-        """Tell whether a transaction can begin to write within a second: on SQLite, no other one holds the write lock."""
+        """Return whether a transaction can begin to write within a second: on SQLite one at a time can."""
         if self._postgres is not None:
             return True
         with closing(sqlite3.connect(self.directory / "db.sqlite3", timeout=1, isolation_level=None)) as file:

@@ -58,7 +58,7 @@ def wipe(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, stranger
 def stop_between_transactions(workers: list[Worker], stranger: Stranger) -> bool:
     """Stop the workers; let them continue and return False if one of them was stopped while it locks the database.
 
-    SQLite has one write lock for the whole database: a worker that is stopped inside a transaction would block the sender.
+    SQLite has one write lock for the whole database: a worker that stops inside a transaction would block the sender.
     """
     signal_all(workers, signal.SIGSTOP)
     if stranger.can_write():
