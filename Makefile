@@ -45,7 +45,7 @@ integration: $(READY)  ## Run the tests that need a real broker and real databas
 	$(BIN)/python -m pytest tests/integration
 
 models: $(READY)  ## Check the models of the transport with SPIN, within larger bounds than `make test` (Debian: spin, gcc; half an hour)
-	$(BIN)/python -m tests.models.check
+	$(BIN)/python -m tests.protocol_models.check
 
 acceptance: $(READY)  ## Run the tests that drive real workers
 	$(BIN)/python -m pytest tests/acceptance

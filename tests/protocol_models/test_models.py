@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from tests.models import check
 from tests.others import programs
+from tests.protocol_models import check
 
 LIBRARY = check.FOLDER.parents[1] / "signalbus"
 

@@ -1,4 +1,4 @@
-"""Check the models with SPIN: ``python -m tests.models.check`` runs all, ``--short`` those that `make test` runs.
+"""Check the models with SPIN: ``python -m tests.protocol_models.check``; with ``--short`` those that `make test` runs.
 
 For each run SPIN makes a C program of a model and its switches; the program visits each state that can be reached. A
 run that is to hold must visit all of them. A run with a defect must find a violation: the property notices it.
