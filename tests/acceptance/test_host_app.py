@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from signalbus.embedded import EmbeddedValkey
     from tests.servers import Worker
 
-HOST_SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.host.settings"}
+HOST_SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.host_project.settings"}
 SEND = """
 import django
 django.setup()
@@ -28,14 +28,14 @@ from tests.misbehaving.signals import arriving
 arriving.send(sender=None, label="by the host")
 """
 PING = """
-from tests.host import celery_app
+from tests.host_project import celery_app
 assert celery_app.control.ping(timeout=5, limit=1)
 """
 IDENTITY = """
 import django
 django.setup()
-import signalbus.celery, tests.host
-assert signalbus.celery.app is tests.host.celery_app
+import signalbus.celery, tests.host_project
+assert signalbus.celery.app is tests.host_project.celery_app
 """
 NOT_TAKEN_OVER = """
 import django
@@ -61,7 +61,7 @@ def run(code: str, **environment: str) -> None:
     )
 
 
-@pytest.mark.parametrize("app", ["tests.host", "signalbus"])
+@pytest.mark.parametrize("app", ["tests.host_project", "signalbus"])
 def test_the_hosts_app_carries_the_signals(
     app: str, start_worker: Callable[..., Worker], broker_url: str, database_url: str
 ):
@@ -80,10 +80,10 @@ def test_the_hosts_workers_claim_with_the_setting(
     start_worker: Callable[..., Worker], broker_url: str, database_url: str, valkey: EmbeddedValkey
 ):
     """Celery's defaults stay, so that the workers exchange messages over the same transport."""
-    settings = {"DJANGO_SETTINGS_MODULE": "tests.host.claiming"}
+    settings = {"DJANGO_SETTINGS_MODULE": "tests.host_project.claiming"}
     with redis.Redis.from_url(valkey.redis_url) as client:
         client.delete("unacked_owners")
-        worker = start_worker(app="tests.host", environment=settings)
+        worker = start_worker(app="tests.host_project", environment=settings)
 
         run(PING, **settings, CELERY_BROKER_URL=broker_url)
         run(SEND, **settings, CELERY_BROKER_URL=broker_url, DATABASE_URL=database_url)
@@ -93,12 +93,12 @@ def test_the_hosts_workers_claim_with_the_setting(
         assert worker.pid is not None
 
 
-@pytest.mark.parametrize("app", [None, "tests.host.celery:app"])
+@pytest.mark.parametrize("app", [None, "tests.host_project.celery:app"])
 def test_a_host_s_tasks_may_travel_as_pickles(
     app: str | None, start_worker: Callable[..., Worker], broker_url: str, database_url: str
 ):
     """A signal still travels as JSON, with the host's app and with ours."""
-    settings = {"DJANGO_SETTINGS_MODULE": "tests.host.pickling", "CARRIED_BY": app or "", "C_FORCE_ROOT": "1"}
+    settings = {"DJANGO_SETTINGS_MODULE": "tests.host_project.pickling", "CARRIED_BY": app or "", "C_FORCE_ROOT": "1"}
     start_worker(environment=settings)
 
     run(SEND, **settings, CELERY_BROKER_URL=broker_url, DATABASE_URL=database_url)
@@ -111,7 +111,7 @@ def test_a_worker_that_takes_no_json_refuses_to_run(broker_url: str, database_ur
     said = refused_worker(
         CHECKOUT,
         C_FORCE_ROOT="1",
-        DJANGO_SETTINGS_MODULE="tests.host.pickles_only",
+        DJANGO_SETTINGS_MODULE="tests.host_project.pickles_only",
         CELERY_BROKER_URL=broker_url,
         DATABASE_URL=database_url,
     )
@@ -154,7 +154,7 @@ def test_a_worker_that_does_not_know_its_settings_says_what_to_set(tmp_path: os.
 
 def test_a_worker_without_signalbus_in_its_apps_refuses_to_run():
     """It would know neither the task nor a receiver, and Celery would discard the messages."""
-    said = refused_worker(CHECKOUT, DJANGO_SETTINGS_MODULE="tests.host.forgetful")
+    said = refused_worker(CHECKOUT, DJANGO_SETTINGS_MODULE="tests.host_project.without_signalbus")
 
     assert 'Add "signalbus" to INSTALLED_APPS' in said
 

@@ -102,7 +102,7 @@ def test_a_hanging_broker_costs_one_timeout(bus: Bus, signal: Signal, stopped, p
 def test_a_hosts_app_without_timeouts_does_not_hang_either(bus: Bus, signal: Signal, stopped):
     """The bus sets its own timeouts."""
     with (
-        override_settings(SIGNALBUS={"CELERY_APP": "tests.host.celery:app", **SHORT}),
+        override_settings(SIGNALBUS={"CELERY_APP": "tests.host_project.celery:app", **SHORT}),
         another_app(),
     ):
         start = time.monotonic()

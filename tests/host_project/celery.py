@@ -4,7 +4,7 @@ import os
 
 from celery import Celery
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.host.settings")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.host_project.settings")
 
 app = Celery("host")
 app.config_from_object("django.conf:settings", namespace="CELERY")

@@ -2,10 +2,10 @@
 
 import os
 
-from tests.host.settings import *  # noqa: F403 - settings built on settings
+from tests.host_project.settings import *  # noqa: F403 - settings built on settings
 
 # Empty: our own app carries the signals.
-SIGNALBUS = {"CELERY_APP": os.environ.get("CARRIED_BY", "tests.host.celery:app") or None}
+SIGNALBUS = {"CELERY_APP": os.environ.get("CARRIED_BY", "tests.host_project.celery:app") or None}
 
 CELERY_TASK_SERIALIZER = "pickle"
 CELERY_ACCEPT_CONTENT = ["pickle", "json"]

@@ -3,4 +3,4 @@
 from tests.settings import *  # noqa: F403 - settings built on settings
 
 CELERY_TASK_DEFAULT_QUEUE = "host"
-SIGNALBUS = {"CELERY_APP": "tests.host.celery:app"}
+SIGNALBUS = {"CELERY_APP": "tests.host_project.celery:app"}
