@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from signalbus import embedded
-from tests.others import BROKER, BROKERS, DATABASE, DATABASES, programs
+from tests.other_servers import BROKER, BROKERS, DATABASE, DATABASES, programs
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -16,7 +16,7 @@ import redis
 from signalbus.bridging.bridge import Bridge
 from signalbus.embedded import EmbeddedValkey
 from signalbus.registration.registry import registry
-from tests.others import BROKER, DATABASE
+from tests.other_servers import BROKER, DATABASE
 from tests.servers import Postgres, Worker, broker, default_database, migrate
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from pytest_django.plugin import DjangoDbBlocker
 
-    from tests.others.mariadb import MariaDB
-    from tests.others.rabbitmq import RabbitMQ
-    from tests.others.sentinel import Sentinel
+    from tests.other_servers.mariadb import MariaDB
+    from tests.other_servers.rabbitmq import RabbitMQ
+    from tests.other_servers.sentinel import Sentinel
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory, django_db_blocker:
 @pytest.fixture(scope="session")
 def mariadb(django_db_blocker: DjangoDbBlocker) -> Iterator[MariaDB]:
     """A private MariaDB with all tables, for all tests; ``database_url`` empties it."""
-    from tests.others.mariadb import MariaDB
+    from tests.other_servers.mariadb import MariaDB
 
     with MariaDB() as server:
         with django_db_blocker.unblock():
@@ -96,7 +96,7 @@ def mariadb(django_db_blocker: DjangoDbBlocker) -> Iterator[MariaDB]:
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitMQ]:
     """A private RabbitMQ."""
-    from tests.others.rabbitmq import RabbitMQ
+    from tests.other_servers.rabbitmq import RabbitMQ
 
     with RabbitMQ() as server:
         yield server
@@ -105,7 +105,7 @@ def rabbitmq() -> Iterator[RabbitMQ]:
 @pytest.fixture(scope="session")
 def sentinel() -> Iterator[Sentinel]:
     """A private Valkey behind a Sentinel."""
-    from tests.others.sentinel import Sentinel
+    from tests.other_servers.sentinel import Sentinel
 
     with Sentinel() as server:
         yield server

@@ -22,7 +22,7 @@ from tests.fixtures import (
     start_worker,
     valkey,
 )
-from tests.others import BROKER, BROKERS
+from tests.other_servers import BROKER, BROKERS
 from tests.servers import broker
 
 if TYPE_CHECKING:

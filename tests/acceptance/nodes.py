@@ -20,8 +20,8 @@ from tests.servers import CHECKOUT, Worker, wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tests.others.rabbitmq import RabbitMQ
-    from tests.others.sentinel import Sentinel
+    from tests.other_servers.rabbitmq import RabbitMQ
+    from tests.other_servers.sentinel import Sentinel
 
 READY_TIMEOUT = 30.0
 

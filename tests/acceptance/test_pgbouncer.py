@@ -10,8 +10,8 @@ import pytest
 
 from signalbus.models import CLOSED_STATES, Delivery
 from tests.misbehaving.signals import lingering, stepping
-from tests.others import programs
-from tests.others.daemon import Daemon, free_port
+from tests.other_servers import programs
+from tests.other_servers.daemon import Daemon, free_port
 from tests.servers import default_database, wait_until
 
 from .test_order import effects

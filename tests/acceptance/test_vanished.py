@@ -16,7 +16,7 @@ from django.db import transaction
 from signalbus.models import Delivery
 from tests.chaos.servers import MortalPostgres
 from tests.misbehaving.signals import stalling
-from tests.others import programs
+from tests.other_servers import programs
 from tests.servers import default_database, migrate, wait_until
 
 from .test_worker import TESTS_SETTINGS, traces

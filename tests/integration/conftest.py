@@ -24,7 +24,7 @@ from tests.fixtures import (
     start_worker,
     valkey,
 )
-from tests.others import DATABASE, DATABASES
+from tests.other_servers import DATABASE, DATABASES
 
 from .bus import Bus, new_signal
 

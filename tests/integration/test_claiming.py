@@ -20,8 +20,8 @@ from signalbus.transport.claims import Work
 from signalbus.transport.consumers import consumers_of
 from signalbus.transport.progress import BEGUN, DONE, WAITING
 from tests.integration.claimant import Claimant
-from tests.others.daemon import free_port
-from tests.others.tls import OPENSSL, behind_tls, make_certificate
+from tests.other_servers.daemon import free_port
+from tests.other_servers.tls import OPENSSL, behind_tls, make_certificate
 from tests.servers import CHECKOUT, wait_until
 from tests.unit.transport.queue_items import item
 

@@ -16,7 +16,7 @@ from django.utils import timezone, translation
 from signalbus import Reject, Retry, RetryLater, Signal, current
 from signalbus.models import Delivery, StoredMessage
 from tasks.admissions.models import Academy, Cohort
-from tests.others import DATABASE
+from tests.other_servers import DATABASE
 
 from .bus import Bus, connect, fails, only, rows
 

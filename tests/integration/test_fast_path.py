@@ -26,8 +26,8 @@ from kombu.transport.redis import Channel
 from signalbus import celery, tasks
 from signalbus.broker import celery_producers, envelope, fast_path, publisher
 from signalbus.embedded import EmbeddedValkey
-from tests.others.daemon import free_port
-from tests.others.tls import OPENSSL, behind_tls, make_certificate
+from tests.other_servers.daemon import free_port
+from tests.other_servers.tls import OPENSSL, behind_tls, make_certificate
 from tests.servers import CHECKOUT, wait_until
 
 from .bus import eager

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.others import programs
+from tests.other_servers import programs
 
 FOLDER = Path(__file__).parent
 SHORT_DEPTH, LONG_DEPTH = 1_000_000, 10_000_000  # steps in a row

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.others import programs
+from tests.other_servers import programs
 from tests.protocol_models import check
 
 LIBRARY = check.FOLDER.parents[1] / "signalbus"

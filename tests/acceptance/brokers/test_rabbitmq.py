@@ -22,7 +22,7 @@ from tests.servers import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.others.rabbitmq import RabbitMQ
+    from tests.other_servers.rabbitmq import RabbitMQ
     from tests.servers import Worker
 
 TESTS_SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.settings"}

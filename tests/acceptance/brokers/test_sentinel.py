@@ -15,7 +15,7 @@ from tests.servers import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.others.sentinel import Sentinel
+    from tests.other_servers.sentinel import Sentinel
     from tests.servers import Worker
 
 TESTS_SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.settings"}

@@ -12,8 +12,8 @@ from kombu import Connection
 
 from signalbus.celery import default_queue
 from signalbus.registration.registry import registry
-from tests.others import programs
-from tests.others.daemon import Daemon, free_port
+from tests.other_servers import programs
+from tests.other_servers.daemon import Daemon, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import pymysql
 
-from tests.others import programs
-from tests.others.daemon import Daemon
+from tests.other_servers import programs
+from tests.other_servers.daemon import Daemon
 
 if TYPE_CHECKING:
     from types import TracebackType

