@@ -84,12 +84,12 @@ test-redis: $(REDIS)  ## Run the tests of sending to Redis and claiming from it,
 		tests/integration/test_claiming.py tests/integration/test_fast_path.py tests/acceptance/test_claiming.py \
 		tests/acceptance/test_hostile.py tests/acceptance/test_many_queues.py $(STORY)
 
-LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_SIEGE=60 SIGNALBUS_CRASHES=2000 \
+LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_COMBINED=60 SIGNALBUS_CRASHES=2000 \
 	SIGNALBUS_ROWS=1000000 SIGNALBUS_CLAIMS=60
 
 test-long: $(READY)  ## Run the long forms of tests: an hour and a half (some need root and the Debian package pgbouncer)
 	$(LONG) $(BIN)/python -m pytest -s --timeout 3600 tests/integration/test_crashes.py tests/integration/test_large_ledgers.py \
-		tests/acceptance/test_siege.py tests/acceptance/test_sender_killed.py tests/acceptance/test_order.py \
+		tests/acceptance/test_combined_faults.py tests/acceptance/test_sender_killed.py tests/acceptance/test_order.py \
 		tests/acceptance/test_poison.py tests/acceptance/test_backlog.py tests/acceptance/test_vanished.py \
 		tests/acceptance/test_pgbouncer.py tests/acceptance/test_claiming.py
 	$(MAKE) wheel SIGNALBUS_BESIEGED=1500 SIGNALBUS_ROLLING=100

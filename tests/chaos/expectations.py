@@ -77,7 +77,7 @@ HOLDS: dict[str, dict[str, Bound]] = {
     "sweepers_killed": _all(),
     "broker_killed": _all(workers_died=NONE),
     "broker_wiped": _all(workers_died=NONE, max=Bound(most=60.0)),
-    "siege": _all(),
+    "combined": _all(),
     "broker_full": _all(),
     "broker_stopped": _all(longest_send=SEND_BUDGET, workers_died=NONE),
     "database_restarted": _all(),

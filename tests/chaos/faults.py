@@ -324,7 +324,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "broker_killed": Fault("broker `kill -9` and restart, appendonly", kill_broker, kills=True, broker=KEPT),
     "broker_wiped": Fault("FLUSHALL with a backlog", wipe_broker),
-    "siege": Fault(
+    "combined": Fault(
         "workers killed, the broker wiped and killed, all in one run; receivers of 20 ms",
         besiege,
         kinds=("working",),

@@ -229,8 +229,8 @@ def test_a_delivery_on_the_broker_may_be_done():
 def test_a_run_in_pieces_makes_one_report(tmp_path: Path, capsys):
     """The results of all pieces are in one table."""
     rows = [
-        Result("siege", "all at once", "sqlite", 3, figures={"owed": 7, "lost": 0, "p99": 1.25}),
-        Result("siege", "all at once", "postgres", 4, figures={"owed": 9, "lost": 1}, broken=["lost 1, at most 0"]),
+        Result("combined", "all at once", "sqlite", 3, figures={"owed": 7, "lost": 0, "p99": 1.25}),
+        Result("combined", "all at once", "postgres", 4, figures={"owed": 9, "lost": 1}, broken=["lost 1, at most 0"]),
     ]
     paths = [tmp_path / f"{row.database}.json" for row in rows]
     for path, row in zip(paths, rows, strict=True):
