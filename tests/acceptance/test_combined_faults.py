@@ -22,16 +22,7 @@ RATE = 40  # transactions a second
 def test_promise_2_under_combined_faults_each_signal_has_its_one_effect(database: str, tmp_path: Path):
     """Each committed message has exactly one effect in the end; the chaos suite counts them."""
     command = [sys.executable, "-m", "tests.chaos", "--faults", "combined", "--databases", database]
-    command += [
-        "--seconds",
-        str(SECONDS),
-        "--rate",
-        str(RATE),
-        "--kills",
-        "4",
-        "--json",
-        str(tmp_path / "combined.json"),
-    ]
+    command += ["--seconds", str(SECONDS), "--rate", str(RATE), "--kills", "4", "--json", str(tmp_path / "chaos.json")]
 
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=240 + 2 * SECONDS)
 

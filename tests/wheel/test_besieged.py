@@ -14,13 +14,13 @@ import redis
 
 from signalbus.embedded import EmbeddedValkey
 from tests.servers import wait_until
-from tests.wheel.stranger import Stranger
+from tests.wheel.clean_project import CleanProject
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.servers import Postgres, Worker
-    from tests.wheel.stranger import Sender
+    from tests.wheel.clean_project import Sender
 
 # SIGNALBUS_BESIEGED=1500: as the promise is shown; without it a short form of the same.
 ORDERS = int(os.environ.get("SIGNALBUS_BESIEGED", "150"))
@@ -37,7 +37,7 @@ def signal_all(workers: list[Worker], number: signal.Signals) -> None:
         os.killpg(worker.pid, number)
 
 
-def wipe(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, stranger: Stranger) -> int:
+def wipe(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, project: CleanProject) -> int:
     """Flush the broker while orders wait there, and return how many waited.
 
     The workers are stopped from the middle of the orders to the flush: on a machine under load they would otherwise be
@@ -45,7 +45,7 @@ def wipe(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, stranger
     """
     sender.tell(AT_ONCE // 2)
     try:
-        wait_until(lambda: stop_between_transactions(workers, stranger), 60, "a moment without a transaction")
+        wait_until(lambda: stop_between_transactions(workers, project), 60, "a moment without a transaction")
         sender.tell(AT_ONCE - AT_ONCE // 2)
         with redis.Redis.from_url(valkey.redis_url) as client:
             wait_until(lambda: client.llen(QUEUE), 60, "a backlog")
@@ -55,13 +55,13 @@ def wipe(workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, stranger
         signal_all(workers, signal.SIGCONT)
 
 
-def stop_between_transactions(workers: list[Worker], stranger: Stranger) -> bool:
+def stop_between_transactions(workers: list[Worker], project: CleanProject) -> bool:
     """Stop the workers; let them continue and return False if one of them was stopped while it locks the database.
 
     SQLite has one write lock for the whole database: a worker that stops inside a transaction would block the sender.
     """
     signal_all(workers, signal.SIGSTOP)
-    if stranger.can_write():
+    if project.can_write():
         return True
     signal_all(workers, signal.SIGCONT)
     return False
@@ -78,7 +78,7 @@ def kill(worker: Worker, *, children_too: bool) -> None:
 
 
 def besiege(
-    workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, stranger: Stranger, spread: random.Random
+    workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, project: CleanProject, spread: random.Random
 ) -> list[int]:
     """Do all that, while orders are placed; return how many items waited at each wipe of the broker."""
     pause = threading.Event()  # never set
@@ -86,7 +86,7 @@ def besiege(
     for turn in range(KILLS):
         worker = workers[turn % 2]
         if turn in WIPED_AT:
-            waited.append(wipe(workers, valkey, sender, stranger))
+            waited.append(wipe(workers, valkey, sender, project))
         else:
             sender.tell(AT_ONCE)
         if turn == CRASH_AT:
@@ -112,17 +112,17 @@ def test_each_order_has_its_one_effect_whatever_is_killed(
     spread = random.Random(ORDERS)
     server: Postgres | None = request.getfixturevalue("postgres_server") if database == "postgres" else None
     with EmbeddedValkey() as valkey, ExitStack() as stack:
-        stranger = Stranger(tmp_path, binaries_on_postgres, valkey.url, None if server is None else server.create())
-        stranger.make_tables()
-        workers = [stack.enter_context(stranger.worker()) for _ in range(2)]
-        sender = stack.enter_context(stranger.sender())
-        waited = besiege(workers, valkey, sender, stranger, spread)
-        wait_until(lambda: not stranger.open(), 180, "all to be done")
-        books = stranger.audit()
+        project = CleanProject(tmp_path, binaries_on_postgres, valkey.url, None if server is None else server.create())
+        project.make_tables()
+        workers = [stack.enter_context(project.worker()) for _ in range(2)]
+        sender = stack.enter_context(project.sender())
+        waited = besiege(workers, valkey, sender, project, spread)
+        wait_until(lambda: not project.open(), 180, "all to be done")
+        books = project.audit()
 
     assert all(waited)
-    orders = stranger.orders()
+    orders = project.orders()
     assert len(orders) == KILLS * AT_ONCE
-    assert stranger.mails() == orders
+    assert project.mails() == orders
     assert books["missing_total"] == 0
     assert [row["done"] for row in books["rows"]] == [len(orders)]

@@ -12,13 +12,13 @@ import pytest
 
 from signalbus.embedded import EmbeddedValkey
 from tests.servers import wait_until
-from tests.wheel.stranger import Stranger
+from tests.wheel.clean_project import CleanProject
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.servers import Worker
-    from tests.wheel.stranger import Sender
+    from tests.wheel.clean_project import Sender
 
 # SIGNALBUS_ROLLING=100: orders that each of the senders places in each phase.
 AT_ONCE = int(os.environ.get("SIGNALBUS_ROLLING", "10"))
@@ -46,7 +46,7 @@ def test_promise_7_old_and_new_in_turn_lose_and_double_nothing(binaries: Path, b
     unacknowledged, so that it runs again. (Ours does not, on any version of Celery.)
     """
     with EmbeddedValkey() as valkey, ExitStack() as stack:
-        old, new = (Stranger(tmp_path, each, valkey.url) for each in (binaries_of_0_1, binaries))
+        old, new = (CleanProject(tmp_path, each, valkey.url) for each in (binaries_of_0_1, binaries))
         old.make_tables()
         old_worker = stack.enter_context(old.worker())
         old_sender = stack.enter_context(old.sender())

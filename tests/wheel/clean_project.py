@@ -32,7 +32,7 @@ PROJECT = {
     "shop/settings.py": """
         import os
         from pathlib import Path
-        SECRET_KEY = "a stranger's"
+        SECRET_KEY = "of the clean project"
         INSTALLED_APPS = ["signalbus", "orders", "mail"]
         DATABASES = {"default": {
             "ENGINE": "django.db.backends.sqlite3",
@@ -115,7 +115,7 @@ PROJECT = {
     "config/__init__.py": "",
     "config/settings.py": "raise RuntimeError('not the settings you are looking for')",
 }
-FOREIGN = ("PYTHONPATH", "DATABASE_URL")  # what this checkout's shell may have, and a stranger's has not
+FOREIGN = ("PYTHONPATH", "DATABASE_URL")  # the clean project must not inherit them from the shell of this checkout
 
 
 class Sender:
@@ -161,7 +161,7 @@ class Sender:
         self._leash.release()
 
 
-class Stranger:
+class CleanProject:
     """The project in a folder, with its environment.
 
     Args:
