@@ -92,7 +92,7 @@ test-long: $(READY)  ## Run the long forms of tests: an hour and a half (some ne
 		tests/acceptance/test_combined_faults.py tests/acceptance/test_sender_killed.py tests/acceptance/test_order.py \
 		tests/acceptance/test_poison.py tests/acceptance/test_backlog.py tests/acceptance/test_vanished.py \
 		tests/acceptance/test_pgbouncer.py tests/acceptance/test_claiming.py
-	$(MAKE) wheel SIGNALBUS_BESIEGED=1500 SIGNALBUS_ROLLING=100
+	$(MAKE) wheel SIGNALBUS_WHEEL_ORDERS=1500 SIGNALBUS_ROLLING=100
 
 check: $(READY)  ## Lint, check the types, the import contract and the names, and look for missing migrations
 	$(BIN)/pre-commit run --all-files

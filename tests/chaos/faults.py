@@ -225,7 +225,7 @@ def stop_broker(stage: Stage, span: Span) -> None:
         stage.revive()
 
 
-def besiege(stage: Stage, span: Span) -> None:
+def inject_combined(stage: Stage, span: Span) -> None:
     """Kill a worker about every second, and wipe and kill the broker in between."""
     for number in span.turns(0.3, 1.2):
         if number % 4 == 2:
@@ -326,7 +326,7 @@ FAULTS: dict[str, Fault] = {
     "broker_wiped": Fault("FLUSHALL with a backlog", wipe_broker),
     "combined": Fault(
         "workers killed, the broker wiped and killed, all in one run; receivers of 20 ms",
-        besiege,
+        inject_combined,
         kinds=("working",),
         kills=True,
         broker=KEPT,

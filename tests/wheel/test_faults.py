@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tests.servers import Postgres, Worker
     from tests.wheel.clean_project import Sender
 
-# SIGNALBUS_BESIEGED=1500: as the promise is shown; without it a short form of the same.
-ORDERS = int(os.environ.get("SIGNALBUS_BESIEGED", "150"))
+# SIGNALBUS_WHEEL_ORDERS=1500: as the promise is shown; without it a short form of the same.
+ORDERS = int(os.environ.get("SIGNALBUS_WHEEL_ORDERS", "150"))
 AT_ONCE = 50
 KILLS = ORDERS // AT_ONCE
 WIPED_AT, CRASH_AT = {0, KILLS - 1}, KILLS // 2  # of the kills
@@ -77,10 +77,10 @@ def kill(worker: Worker, *, children_too: bool) -> None:
         worker.kill()
 
 
-def besiege(
+def inject_faults(
     workers: list[Worker], valkey: EmbeddedValkey, sender: Sender, project: CleanProject, spread: random.Random
 ) -> list[int]:
-    """Do all that, while orders are placed; return how many items waited at each wipe of the broker."""
+    """Kill workers, wipe and crash the broker while orders are placed; return how many items waited at each wipe."""
     pause = threading.Event()  # never set
     waited = []
     for turn in range(KILLS):
@@ -116,7 +116,7 @@ def test_each_order_has_its_one_effect_whatever_is_killed(
         project.make_tables()
         workers = [stack.enter_context(project.worker()) for _ in range(2)]
         sender = stack.enter_context(project.sender())
-        waited = besiege(workers, valkey, sender, project, spread)
+        waited = inject_faults(workers, valkey, sender, project, spread)
         wait_until(lambda: not project.open(), 180, "all to be done")
         books = project.audit()
 
