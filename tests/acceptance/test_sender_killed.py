@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 KILLS = int(os.environ.get("SIGNALBUS_SENDERS", "3"))
 
 
-def kill_one_that_saves(environment: Mapping[str, str], spread: random.Random) -> None:
-    """Start a sender, and kill it at a random moment after some commits."""
-    command = [sys.executable, "-m", "tests.acceptance.saver"]
+def kill_a_sender(environment: Mapping[str, str], spread: random.Random) -> None:
+    """Start the endless sender, and kill it at a random moment after some commits."""
+    command = [sys.executable, "-m", "tests.acceptance.endless_sender"]
     with subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE) as process:
         leash = Leash(process.pid)
         assert process.stdout is not None
@@ -51,7 +51,7 @@ def test_promise_1_no_row_without_its_effect_and_no_effect_without_its_row(start
     spread = random.Random(KILLS)
 
     for _ in range(KILLS):
-        kill_one_that_saves(worker.environment, spread)
+        kill_a_sender(worker.environment, spread)
 
     wait_until(is_over, 90, "all to be done")
     saved = sorted(Cohort.objects.values_list("pk", flat=True))

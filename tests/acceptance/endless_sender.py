@@ -1,7 +1,7 @@
-"""A process that saves cohorts, each of which tells of itself, until somebody kills it.
+"""A process that saves cohorts, and so sends signals, in one transaction after the other until it is killed.
 
-``python -m tests.acceptance.saver``. Some transactions hold several, some are rolled back; it writes a line after each
-that was committed.
+``python -m tests.acceptance.endless_sender``. Some transactions hold several cohorts, and some are rolled back. The
+process writes a line after each that was committed.
 """
 
 from __future__ import annotations
