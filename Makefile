@@ -90,7 +90,7 @@ LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_C
 test-long: $(READY)  ## Run the long forms of tests: an hour and a half (some need root and the Debian package pgbouncer)
 	$(LONG) $(BIN)/python -m pytest -s --timeout 3600 tests/integration/test_crashes.py tests/integration/test_large_ledgers.py \
 		tests/acceptance/test_combined_faults.py tests/acceptance/test_sender_killed.py tests/acceptance/test_order.py \
-		tests/acceptance/test_poison.py tests/acceptance/test_backlog.py tests/acceptance/test_vanished.py \
+		tests/acceptance/test_poison.py tests/acceptance/test_backlog.py tests/acceptance/test_lost_machine.py \
 		tests/acceptance/test_pgbouncer.py tests/acceptance/test_claiming.py
 	$(MAKE) wheel SIGNALBUS_WHEEL_ORDERS=1500 SIGNALBUS_ROLLING=100
 

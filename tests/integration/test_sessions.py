@@ -1,4 +1,4 @@
-"""The keepalive settings that workers ask PostgreSQL for, so that it notices a vanished machine."""
+"""The keepalive settings that workers ask PostgreSQL for, so that it notices a lost machine."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ pytestmark = [
 ]
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"  # documentation's own network: nobody has these addresses
-FREED = 30.0  # seconds in which a vanished machine's locks are free, as docs/operating.md promises
+FREED = 30.0  # seconds in which a lost machine's locks are free, as docs/operating.md promises
 
 
 class Cable:
