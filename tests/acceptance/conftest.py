@@ -8,7 +8,7 @@ import pytest
 from celery import _state
 from pytest_celery import CeleryTestBroker
 
-from tests.acceptance.nodes import OtherBrokerNode, ValkeyNode, WorkerNode
+from tests.acceptance.process_nodes import OtherBrokerNode, ValkeyNode, WorkerNode
 from tests.fixtures import (
     broker_url,
     database,

@@ -11,7 +11,7 @@ from django.db import transaction
 
 from tasks.admissions.models import Academy, Cohort, CohortUser
 from tasks.marketing.models import FormEntry
-from tests.acceptance.nodes import WorkerNode
+from tests.acceptance.process_nodes import WorkerNode
 from tests.servers import wait_until
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 from signalbus.celery import get_app
 from tasks.marketing.models import FormEntry
-from tests.acceptance.nodes import WorkerNode
+from tests.acceptance.process_nodes import WorkerNode
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
