@@ -17,18 +17,18 @@ from psycopg import sql
 
 from tests.chaos import running
 from tests.chaos.checker import judge
-from tests.chaos.contestants import SLOTS, WORKERS, Bus, Procrastinate, cut_off, ready
 from tests.chaos.expectations import CELLS as HOLDS
 from tests.chaos.expectations import broken
 from tests.chaos.report import Result
 from tests.chaos.roles import WORK_SECONDS
+from tests.chaos.systems import SLOTS, WORKERS, Bus, Procrastinate, cut_off, ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.chaos.contestants import Contestant
     from tests.chaos.running import Plan
     from tests.chaos.servers import MortalPostgres
+    from tests.chaos.systems import ComparedSystem
 
 IDLE = 300  # connections that pool_exhaustion holds
 READERS = 4
@@ -47,7 +47,7 @@ class Pressure:
         postgres: the server.
     """
 
-    side: Contestant
+    side: ComparedSystem
     seconds: float
     postgres: MortalPostgres
 
@@ -211,7 +211,7 @@ def _run(
         return figures, wrong, str(stage.directory) if wrong else ""
 
 
-def _measure(cell: Cell, side: Contestant, plan: Plan, postgres: MortalPostgres) -> dict[str, float]:
+def _measure(cell: Cell, side: ComparedSystem, plan: Plan, postgres: MortalPostgres) -> dict[str, float]:
     """Go through the phases, and count the completions in each."""
     try:
         side.start()

@@ -145,7 +145,7 @@ class RateLimit:
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line, which a rival's sender shares."""
+    """Read the command line, which procrastinate's sender shares."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kinds", default="steady", help="signals, with commas")
     parser.add_argument("--rate", type=float, default=0.0, help="messages a second; 0: as fast as it goes")

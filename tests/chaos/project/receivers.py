@@ -122,7 +122,7 @@ def record_as_always(**kwargs: Any) -> None:
 
 @receiver(signals.working, retry=SOON)
 def record_after_work(**kwargs: Any) -> None:
-    """Leave an effect after the same work as a rival's task."""
+    """Leave an effect after the same work as procrastinate's task."""
     time.sleep(WORK_SECONDS)
     leave_effect()
 

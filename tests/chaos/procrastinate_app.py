@@ -1,6 +1,7 @@
 """procrastinate, by its public API, with the same work as the bus in the cells: its app, its task, and its sender.
 
-``procrastinate --app=tests.chaos.rival.app worker``, and ``python -m tests.chaos.rival --rate 50``.
+The worker is ``procrastinate --app=tests.chaos.procrastinate_app.app worker``, the sender
+``python -m tests.chaos.procrastinate_app --rate 50``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two sides of a cell: the bus, and procrastinate; each with a database of its own on one server."""
+"""The two systems that a cell compares, the bus and procrastinate, each with a database of its own on one server."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ WORKERS = 2
 SLOTS = 2  # of each worker
 
 
-class Contestant(Protocol):
-    """The operations of a side that a cell needs.
+class ComparedSystem(Protocol):
+    """The operations of a system that a cell needs.
 
     Args:
         stage: its database and its journal.
@@ -99,7 +99,7 @@ class Procrastinate:
 
     @staticmethod
     def _command(*words: str) -> list[str]:
-        return [sys.executable, "-m", "procrastinate", "--app=tests.chaos.rival.app", *words]
+        return [sys.executable, "-m", "procrastinate", "--app=tests.chaos.procrastinate_app.app", *words]
 
     def start(self) -> None:
         """Make its tables, and start its workers."""
@@ -126,7 +126,7 @@ class Procrastinate:
 
     def send(self, rate: float) -> None:
         """Start a sender."""
-        self.stage.send("--rate", str(rate), module="tests.chaos.rival")
+        self.stage.send("--rate", str(rate), module="tests.chaos.procrastinate_app")
 
     def kill(self) -> None:
         """Kill one worker."""
@@ -170,6 +170,6 @@ def cut_off(stage: Stage, *, all_but: str) -> None:
         )
 
 
-def ready(contestant: Contestant, effects: int) -> None:
+def ready(system: ComparedSystem, effects: int) -> None:
     """Wait until a side has proved that it works."""
-    wait_until(lambda: contestant.stage.effects() >= effects, 90.0, f"the first effects of {type(contestant).__name__}")
+    wait_until(lambda: system.stage.effects() >= effects, 90.0, f"the first effects of {type(system).__name__}")
