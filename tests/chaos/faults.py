@@ -19,7 +19,7 @@ import redis
 from tests.chaos import journal, skew
 from tests.chaos.checker import delay_figures, judge
 from tests.chaos.roles import FATAL
-from tests.chaos.stage import LEASE, Crew, Span, Stage
+from tests.chaos.stage import LEASE, Span, Stage, WorkerOptions
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Fault:
     title: str
     inject: Callable[[Stage, Span], None]
     kinds: tuple[str, ...] = MIXED
-    workers: tuple[Crew, ...] = (Crew(), Crew())
+    workers: tuple[WorkerOptions, ...] = (WorkerOptions(), WorkerOptions())
     databases: tuple[str, ...] = BOTH
     kills: bool = False
     broker: tuple[str, ...] = ()
@@ -123,7 +123,7 @@ def terminate_worker(stage: Stage, span: Span) -> None:
     """Shut a worker down, in turn warm (SIGTERM), soft (SIGQUIT) and cold (SIGQUIT again and again)."""
     for number in span.turns(0.2, 1.5):
         worker = random.choice(stage.workers)
-        stage.dismiss(worker, *SHUTDOWNS[number % len(SHUTDOWNS)])
+        stage.shut_down(worker, *SHUTDOWNS[number % len(SHUTDOWNS)])
         stage.replace(worker)
 
 
@@ -136,11 +136,11 @@ def skew_clock(stage: Stage, span: Span) -> None:
 def deploy(stage: Stage, span: Span) -> None:
     """Run old and new workers in turn, while new senders send what the old ones do not know; new ones in the end."""
     for number in span.turns(1.0, 2.0):
-        stage.dismiss(stage.workers[0], signal.SIGTERM)
-        stage.replace(stage.workers[0], OLD if number % 2 else Crew())
+        stage.shut_down(stage.workers[0], signal.SIGTERM)
+        stage.replace(stage.workers[0], OLD if number % 2 else WorkerOptions())
     for worker in list(stage.workers):
-        stage.dismiss(worker, signal.SIGTERM)
-        stage.replace(worker, Crew())
+        stage.shut_down(worker, signal.SIGTERM)
+        stage.replace(worker, WorkerOptions())
 
 
 # Senders
@@ -289,18 +289,20 @@ def measure_steady(stage: Stage) -> None:
     stage.figures |= {f"{name}_steady": value for name, value in delays.items()}
 
 
-OLD = Crew(environment={"CHAOS_OLD": "1"})
-SKEWED = Crew(environment={skew.SECONDS: "7200"})
+OLD = WorkerOptions(environment={"CHAOS_OLD": "1"})
+SKEWED = WorkerOptions(environment={skew.SECONDS: "7200"})
 KEPT = ("--appendonly", "yes", "--appendfsync", "everysec")
 
 FAULTS: dict[str, Fault] = {
     "worker_killed": Fault("worker main `kill -9` at random moments, prefork", kill_worker, kills=True),
     "worker_killed_threads": Fault(
-        "the same, threads", kill_worker, workers=(Crew("threads"), Crew("threads")), kills=True
+        "the same, threads", kill_worker, workers=(WorkerOptions("threads"), WorkerOptions("threads")), kills=True
     ),
-    "worker_killed_solo": Fault("the same, solo", kill_worker, workers=(Crew("solo"), Crew("solo")), kills=True),
+    "worker_killed_solo": Fault(
+        "the same, solo", kill_worker, workers=(WorkerOptions("solo"), WorkerOptions("solo")), kills=True
+    ),
     "worker_killed_gevent": Fault(
-        "the same, gevent", kill_worker, workers=(Crew("gevent"), Crew("gevent")), kills=True
+        "the same, gevent", kill_worker, workers=(WorkerOptions("gevent"), WorkerOptions("gevent")), kills=True
     ),
     "child_killed": Fault("a child of the pool SIGKILLed at random moments", kill_child, kills=True),
     "poison": Fault("receivers that SIGKILL their process, raise MemoryError, SystemExit", send_poison, kills=True),
@@ -318,7 +320,7 @@ FAULTS: dict[str, Fault] = {
     "sweepers_killed": Fault(
         "three sweepers, killed while they publish what a broker's outage left",
         kill_sweeper,
-        workers=(Crew(concurrency=1),) * 3,
+        workers=(WorkerOptions(concurrency=1),) * 3,
         kills=True,
         broker=KEPT,
     ),
@@ -344,20 +346,20 @@ FAULTS: dict[str, Fault] = {
         "the clock two hours ahead on one of two workers",
         skew_clock,
         kinds=("steady", "flaky", "flaky", "pausing"),
-        workers=(SKEWED, Crew()),
+        workers=(SKEWED, WorkerOptions()),
         missing="" if skew.COMPILER else "there is no C compiler: apt-get install gcc libc6-dev",
     ),
     "slow_backlog": Fault(
         "a slow receiver with a long backlog on a queue of its own",
         pile_up,
         kinds=("steady",),
-        workers=(Crew(queues="slow"), Crew(queues="signalbus")),
+        workers=(WorkerOptions(queues="slow"), WorkerOptions(queues="signalbus")),
     ),
     "rolling_deploy": Fault(
         "old and new workers by turns, with a signal and a receiver that the old do not know",
         deploy,
         kinds=("steady", "young", "grown"),
-        workers=(OLD, Crew()),
+        workers=(OLD, WorkerOptions()),
         kills=True,
     ),
     "worker_terminated": Fault("warm, soft and cold shutdown by turns", terminate_worker, kills=True),

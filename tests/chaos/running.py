@@ -126,7 +126,7 @@ def _run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) 
 
 def _act(ground: Stage, fault: Fault, span: Span, rate: float) -> None:
     """Start everything, wait until it works, and inject the fault."""
-    ground.hire(*fault.workers)
+    ground.start_workers(*fault.workers)
     doom = ("--die-after", fault.die_after) if fault.die_after else ()
     ground.send("--kinds", ",".join(fault.kinds), "--rate", str(rate), *doom)
     if not doom:

@@ -41,7 +41,7 @@ PATIENCE = 90.0
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class WorkerOptions:
     """One worker.
 
     Args:
@@ -107,7 +107,7 @@ class Stage:
         self.died = 0  # workers that ended by themselves
         self.hung = 0  # workers that did not end when they were asked to
         self.figures: dict[str, float] = {}  # what a fault measures beside the verdict
-        self._crews: dict[str, Crew] = {}  # by a worker's name
+        self._options: dict[str, WorkerOptions] = {}  # by a worker's name
         self._senders: dict[int, tuple[subprocess.Popen[bytes], Leash, tuple[str, ...]]] = {}
 
     def __enter__(self) -> Self:
@@ -142,45 +142,45 @@ class Stage:
 
     # Workers
 
-    def hire(self, *crews: Crew) -> None:
+    def start_workers(self, *workers: WorkerOptions) -> None:
         """Start workers, and return when they are ready."""
-        hired = [self._start(crew) for crew in crews]
-        for worker in hired:
+        started = [self._start(options) for options in workers]
+        for worker in started:
             worker.wait_until_ready()
 
-    def _start(self, crew: Crew) -> Worker:
-        options = ("-Q", crew.queues) if crew.queues else ()
-        environment = {**self.environment, **crew.environment}
+    def _start(self, options: WorkerOptions) -> Worker:
+        queues = ("-Q", options.queues) if options.queues else ()
+        environment = {**self.environment, **options.environment}
         if skew.SECONDS in environment:
             environment["LD_PRELOAD"] = str(skew.library())
         worker = Worker(
             self.directory,
-            *options,
-            pool=crew.pool,
-            concurrency=crew.concurrency,
+            *queues,
+            pool=options.pool,
+            concurrency=options.concurrency,
             environment=environment,
             timeout=START,
         )
-        self._crews[worker.name] = crew
+        self._options[worker.name] = options
         self.workers.append(worker.start())
         return worker
 
-    def replace(self, worker: Worker, crew: Crew | None = None) -> Worker:
+    def replace(self, worker: Worker, options: WorkerOptions | None = None) -> Worker:
         """Start a worker in the place of one that is dead or dying.
 
         What is left of the old one's processes goes on until the new one is ready, and is ended then.
 
         Args:
             worker: the old one.
-            crew: what the new one is; as the old one was if None.
+            options: what the new one is; as the old one was if None.
         """
         self.workers.remove(worker)
-        fresh = self._start(crew or self._crews[worker.name])
+        fresh = self._start(options or self._options[worker.name])
         fresh.wait_until_ready()
         self._end(worker)
         return fresh
 
-    def dismiss(self, worker: Worker, *numbers: signal.Signals) -> None:
+    def shut_down(self, worker: Worker, *numbers: signal.Signals) -> None:
         """Ask a worker to end, and wait as an orchestrator does before it kills; count one that has not ended.
 
         Args:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from django.db import connection
 
-from tests.chaos.stage import Crew, Stage
+from tests.chaos.stage import Stage, WorkerOptions
 from tests.servers import CHECKOUT, Leash, wait_until
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Bus:
 
     def start(self) -> None:
         """Start its workers."""
-        self.stage.hire(*[Crew(concurrency=SLOTS)] * WORKERS)
+        self.stage.start_workers(*[WorkerOptions(concurrency=SLOTS)] * WORKERS)
 
     def send(self, rate: float) -> None:
         """Start a sender."""
