@@ -53,7 +53,7 @@ class Pressure:
 
     def connect(self) -> psycopg.Connection[Any]:
         """Return a connection of our own to the side's database."""
-        return psycopg.connect(self.side.stage.database_url, application_name=CONTROL)
+        return psycopg.connect(self.side.cluster.database_url, application_name=CONTROL)
 
     def every(self, pause: float, do: Callable[[], object]) -> None:
         """Do something repeatedly for the length of the phase."""
@@ -73,7 +73,7 @@ def postgres_restart(on: Pressure) -> None:
 
 def pg_backend_kill(on: Pressure) -> None:
     """All connections of the side are terminated, twice a second."""
-    on.every(0.5, lambda: on.side.stage.asked(lambda: cut_off(on.side.stage, all_but=CONTROL)))
+    on.every(0.5, lambda: on.side.cluster.asked(lambda: cut_off(on.side.cluster, all_but=CONTROL)))
 
 
 def pool_exhaustion(on: Pressure) -> None:
@@ -142,12 +142,12 @@ def active_readers(on: Pressure) -> None:
 
 def oversupply(on: Pressure) -> None:
     """One and a half times as many messages are sent as the workers' receivers alone could run."""
-    before = set(on.side.stage.senders)
+    before = set(on.side.cluster.senders)
     for _ in range(2):
         on.side.send((1.5 * CAPACITY - RATE) / 2)
     time.sleep(on.seconds)
-    for pid in set(on.side.stage.senders) - before:
-        on.side.stage.stop_sender(pid)
+    for pid in set(on.side.cluster.senders) - before:
+        on.side.cluster.stop_sender(pid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +202,13 @@ def _run(
     name: str, side: type[Bus | Procrastinate], plan: Plan, postgres: MortalPostgres
 ) -> tuple[dict[str, float], list[str], str]:
     """Run a cell for one side; return its figures, the broken expectations of ours, and the folder of the logs."""
-    with running.stage(name, "postgres", postgres) as stage:
-        figures = _measure(CELLS[name], side(stage), plan, postgres)
+    with running.new_cluster(name, "postgres", postgres) as cluster:
+        figures = _measure(CELLS[name], side(cluster), plan, postgres)
         # What somebody else's queue does is shown, and not judged.
         wrong = broken(HOLDS[name], figures) if side is Bus else []
         if wrong:
-            (stage.directory / "kept").touch()
-        return figures, wrong, str(stage.directory) if wrong else ""
+            (cluster.directory / "kept").touch()
+        return figures, wrong, str(cluster.directory) if wrong else ""
 
 
 def _measure(cell: Cell, side: ComparedSystem, plan: Plan, postgres: MortalPostgres) -> dict[str, float]:
@@ -225,10 +225,10 @@ def _measure(cell: Cell, side: ComparedSystem, plan: Plan, postgres: MortalPostg
         time.sleep(plan.seconds)
         marks.append(time.monotonic())
         dead = side.dead()
-        settled = side.stage.settle()
+        settled = side.cluster.settle()
     finally:
         side.stop()
-    evidence = side.stage.evidence()
+    evidence = side.cluster.evidence()
     spans = zip(("baseline", "pressure", "recovery"), marks[:-1], marks[1:], strict=True)
     rates = {
         phase: sum(begin <= effect.at < end for effect in evidence.effects) / (end - begin)

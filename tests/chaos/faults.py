@@ -1,4 +1,4 @@
-"""The faults: how each affects the processes of a stage. ``expectations`` says what must hold meanwhile."""
+"""The faults: how each affects the processes of a cluster. ``expectations`` says what must hold meanwhile."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import redis
 
 from tests.chaos import journal, skew
 from tests.chaos.checker import delay_figures, judge
+from tests.chaos.cluster import LEASE, Cluster, Span, WorkerOptions
 from tests.chaos.roles import FATAL
-from tests.chaos.stage import LEASE, Span, Stage, WorkerOptions
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Fault:
     """
 
     title: str
-    inject: Callable[[Stage, Span], None]
+    inject: Callable[[Cluster, Span], None]
     kinds: tuple[str, ...] = MIXED
     workers: tuple[WorkerOptions, ...] = (WorkerOptions(), WorkerOptions())
     databases: tuple[str, ...] = BOTH
@@ -63,51 +63,51 @@ class Fault:
 # Workers
 
 
-def kill_worker(stage: Stage, span: Span) -> None:
+def kill_worker(cluster: Cluster, span: Span) -> None:
     """Kill, in turn, the main process alone, whose children live a moment longer, and all processes of a worker."""
     for number in span.turns(0.2, 1.5):
-        worker = random.choice(stage.workers)
+        worker = random.choice(cluster.workers)
         if number % 2 and worker.pid is not None:
             os.killpg(worker.pid, signal.SIGKILL)
             worker.wait()
         elif worker.pid is not None:
             worker.kill()
-        stage.replace(worker)
+        cluster.replace(worker)
 
 
-def kill_child(stage: Stage, span: Span) -> None:
+def kill_child(cluster: Cluster, span: Span) -> None:
     """Kill a child as an out-of-memory kill does; the main process makes another."""
     for _ in span.turns(0.1, 0.6):
-        worker = random.choice(stage.workers)
-        children = [process for process in stage.processes(worker)[1:] if process.ppid() == worker.pid]
+        worker = random.choice(cluster.workers)
+        children = [process for process in cluster.processes(worker)[1:] if process.ppid() == worker.pid]
         if children:
             with suppress(psutil.NoSuchProcess):
                 random.choice(children).kill()
-        stage.revive()
+        cluster.revive()
 
 
-def send_poison(stage: Stage, span: Span) -> None:
+def send_poison(cluster: Cluster, span: Span) -> None:
     """Send, among ordinary messages, some whose receivers kill their process, use up its memory, or exit."""
     for _ in span.turns(0.5, 1.0):
-        pid = stage.send("--kinds", "deadly", "--limit", "1")
-        wait_until(partial(stage.sender_ended, pid), 30.0, "a sender")
-        stage.kill_sender(pid)
-        stage.revive()
+        pid = cluster.send("--kinds", "deadly", "--limit", "1")
+        wait_until(partial(cluster.sender_ended, pid), 30.0, "a sender")
+        cluster.kill_sender(pid)
+        cluster.revive()
 
 
-def measure_poison(stage: Stage) -> None:
+def measure_poison(cluster: Cluster) -> None:
     """Count the runs of messages that never succeed, and those that are still open."""
-    runs = Counter(journal.read(stage.journal).runs)
-    evidence = stage.evidence()
+    runs = Counter(journal.read(cluster.journal).runs)
+    evidence = cluster.evidence()
     owed = {pair for pair in judge(evidence).owed if pair[1] in FATAL}
-    stage.figures["poison_runs"] = max(runs.values(), default=0)
-    stage.figures["poison_alive"] = sum(evidence.states.get(pair) != "dead" for pair in owed)
+    cluster.figures["poison_runs"] = max(runs.values(), default=0)
+    cluster.figures["poison_alive"] = sum(evidence.states.get(pair) != "dead" for pair in owed)
 
 
-def stop_worker(stage: Stage, span: Span) -> None:
+def stop_worker(cluster: Cluster, span: Span) -> None:
     """Stop all processes of a worker for longer than any lease, as a machine that sleeps, and continue them."""
     for _ in span.turns(0.5, 2.0):
-        processes = stage.processes(random.choice(stage.workers))
+        processes = cluster.processes(random.choice(cluster.workers))
         for process in processes:
             process.suspend()
         try:
@@ -116,147 +116,147 @@ def stop_worker(stage: Stage, span: Span) -> None:
             for process in processes:
                 with suppress(psutil.NoSuchProcess):
                     process.resume()
-        stage.revive()
+        cluster.revive()
 
 
-def terminate_worker(stage: Stage, span: Span) -> None:
+def terminate_worker(cluster: Cluster, span: Span) -> None:
     """Shut a worker down, in turn warm (SIGTERM), soft (SIGQUIT) and cold (SIGQUIT again and again)."""
     for number in span.turns(0.2, 1.5):
-        worker = random.choice(stage.workers)
-        stage.shut_down(worker, *SHUTDOWNS[number % len(SHUTDOWNS)])
-        stage.replace(worker)
+        worker = random.choice(cluster.workers)
+        cluster.shut_down(worker, *SHUTDOWNS[number % len(SHUTDOWNS)])
+        cluster.replace(worker)
 
 
-def skew_clock(stage: Stage, span: Span) -> None:
+def skew_clock(cluster: Cluster, span: Span) -> None:
     """Do nothing more: the clock of one worker is two hours off from its start."""
     next(span.turns(0.0, 0.0))
     time.sleep(span.seconds)
 
 
-def deploy(stage: Stage, span: Span) -> None:
+def deploy(cluster: Cluster, span: Span) -> None:
     """Run old and new workers in turn, while new senders send what the old ones do not know; new ones in the end."""
     for number in span.turns(1.0, 2.0):
-        stage.shut_down(stage.workers[0], signal.SIGTERM)
-        stage.replace(stage.workers[0], OLD if number % 2 else WorkerOptions())
-    for worker in list(stage.workers):
-        stage.shut_down(worker, signal.SIGTERM)
-        stage.replace(worker, WorkerOptions())
+        cluster.shut_down(cluster.workers[0], signal.SIGTERM)
+        cluster.replace(cluster.workers[0], OLD if number % 2 else WorkerOptions())
+    for worker in list(cluster.workers):
+        cluster.shut_down(worker, signal.SIGTERM)
+        cluster.replace(worker, WorkerOptions())
 
 
 # Senders
 
 
-def kill_sender(stage: Stage, span: Span) -> None:
+def kill_sender(cluster: Cluster, span: Span) -> None:
     """Kill a sender at random moments, in a loop of transactions."""
     for _ in span.turns(0.8, 2.0):
-        stage.send(*stage.kill_sender(random.choice(stage.senders)))
+        cluster.send(*cluster.kill_sender(random.choice(cluster.senders)))
 
 
-def await_suicide(stage: Stage, span: Span) -> None:
+def await_suicide(cluster: Cluster, span: Span) -> None:
     """Wait for senders that kill themselves at a given step; each gets a successor."""
     for _ in span.turns(0.0, 0.1):
-        ended = wait_until(lambda: [pid for pid in stage.senders if stage.sender_ended(pid)], 60.0, "a suicide")
+        ended = wait_until(lambda: [pid for pid in cluster.senders if cluster.sender_ended(pid)], 60.0, "a suicide")
         for pid in ended:
-            stage.send(*stage.kill_sender(pid))
+            cluster.send(*cluster.kill_sender(pid))
 
 
 # The broker
 
 
-def kill_sweeper(stage: Stage, span: Span) -> None:
+def kill_sweeper(cluster: Cluster, span: Span) -> None:
     """Let rows pile up during an outage of the broker; then kill a worker while the sweepers publish them."""
     for _ in span.turns(0.2, 0.5):
-        stage.broker.kill()
+        cluster.broker.kill()
         time.sleep(1.5)
-        stage.broker.start()
+        cluster.broker.start()
         time.sleep(random.uniform(0.0, 1.0))
-        worker = random.choice(stage.workers)
+        worker = random.choice(cluster.workers)
         if worker.pid is not None:
             worker.kill()
-        stage.replace(worker)
-        stage.revive()
+        cluster.replace(worker)
+        cluster.revive()
 
 
-def kill_broker(stage: Stage, span: Span) -> None:
+def kill_broker(cluster: Cluster, span: Span) -> None:
     """Kill a broker with a file (appendonly); it comes back with the contents of the file."""
     for _ in span.turns(0.5, 2.5):
-        stage.broker.kill()
+        cluster.broker.kill()
         time.sleep(random.uniform(0.0, 1.0))
-        stage.broker.start()
-        stage.revive()
+        cluster.broker.start()
+        cluster.revive()
 
 
-def _flush(stage: Stage) -> None:
-    with redis.Redis.from_url(stage.broker.redis_url) as client:
+def _flush(cluster: Cluster) -> None:
+    with redis.Redis.from_url(cluster.broker.redis_url) as client:
         client.flushall()
 
 
-def wipe_broker(stage: Stage, span: Span) -> None:
+def wipe_broker(cluster: Cluster, span: Span) -> None:
     """FLUSHALL with a backlog, seldom; the workers stand still for a moment before."""
     for _ in span.turns(20.0, 40.0):
-        processes = [process for worker in stage.workers for process in stage.processes(worker)]
+        processes = [process for worker in cluster.workers for process in cluster.processes(worker)]
         for process in processes:
             process.suspend()
         time.sleep(0.5)
-        _flush(stage)
+        _flush(cluster)
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
-        stage.revive()
+        cluster.revive()
 
 
-def fill_broker(stage: Stage, span: Span) -> None:
+def fill_broker(cluster: Cluster, span: Span) -> None:
     """Let the broker reach its maxmemory without eviction: it accepts nothing more."""
     for _ in span.turns(0.5, 1.5):
-        with redis.Redis.from_url(stage.broker.redis_url) as client:
+        with redis.Redis.from_url(cluster.broker.redis_url) as client:
             client.config_set("maxmemory", "1mb")
             time.sleep(2.0)
             client.config_set("maxmemory", "0")
-        stage.revive()
+        cluster.revive()
 
 
-def stop_broker(stage: Stage, span: Span) -> None:
+def stop_broker(cluster: Cluster, span: Span) -> None:
     """Stop the broker, which closes nothing, for 30 seconds, or half of a shorter run."""
     for _ in span.turns(0.5, 1.0):
-        assert stage.broker.pid is not None
-        os.kill(stage.broker.pid, signal.SIGSTOP)
+        assert cluster.broker.pid is not None
+        os.kill(cluster.broker.pid, signal.SIGSTOP)
         time.sleep(min(30.0, max(3.0, span.seconds / 2)))
-        os.kill(stage.broker.pid, signal.SIGCONT)
-        stage.revive()
+        os.kill(cluster.broker.pid, signal.SIGCONT)
+        cluster.revive()
 
 
-def inject_combined(stage: Stage, span: Span) -> None:
+def inject_combined(cluster: Cluster, span: Span) -> None:
     """Kill a worker about every second, and wipe and kill the broker in between."""
     for number in span.turns(0.3, 1.2):
         if number % 4 == 2:
-            _flush(stage)
+            _flush(cluster)
         elif number % 4 == 0:
-            stage.broker.kill()
+            cluster.broker.kill()
             time.sleep(0.5)
-            stage.broker.start()
-        worker = random.choice(stage.workers)
+            cluster.broker.start()
+        worker = random.choice(cluster.workers)
         if worker.pid is not None:
             worker.kill()
-        stage.replace(worker)
-        stage.revive()
+        cluster.replace(worker)
+        cluster.revive()
 
 
 # The database
 
 
-def restart_database(stage: Stage, span: Span) -> None:
+def restart_database(cluster: Cluster, span: Span) -> None:
     """Restart the database, in turn in good order, and by a crash with a recovery."""
     for number in span.turns(0.5, 2.5):
-        stage.postgres.end(crash=bool(number % 2))
+        cluster.postgres.end(crash=bool(number % 2))
         time.sleep(random.uniform(0.0, 1.0))
-        stage.postgres.begin()
-        stage.revive()
+        cluster.postgres.begin()
+        cluster.revive()
 
 
-def deadlock(stage: Stage, span: Span) -> None:
+def deadlock(cluster: Cluster, span: Span) -> None:
     """Let two receivers lock the same rows in crossing orders; the database ends one, which is retried."""
     time.sleep(span.seconds)
-    with psycopg.connect(stage.database_url) as connection:
+    with psycopg.connect(cluster.database_url) as connection:
         row = connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()
     assert row is not None
     span.injections = row[0]
@@ -265,28 +265,30 @@ def deadlock(stage: Stage, span: Span) -> None:
 # Load
 
 
-def pile_up(stage: Stage, span: Span) -> None:
+def pile_up(cluster: Cluster, span: Span) -> None:
     """Let a slow receiver's queue grow through the whole run; another worker's queue goes on beside it."""
     next(span.turns(0.0, 0.0))
-    pid = stage.send("--kinds", "slow", "--limit", str(int(SLOW_TRANSACTIONS * span.seconds)))
+    pid = cluster.send("--kinds", "slow", "--limit", str(int(SLOW_TRANSACTIONS * span.seconds)))
     # On SQLite senders wait for their turn among those who work.
-    wait_until(partial(stage.sender_ended, pid), 60.0 + 10 * span.seconds, "the backlog")
+    wait_until(partial(cluster.sender_ended, pid), 60.0 + 10 * span.seconds, "the backlog")
     memory: list[int] = []
     end = time.monotonic() + span.seconds
     while time.monotonic() < end:
         time.sleep(0.5)
-        memory.append(sum(process.memory_info().rss for worker in stage.workers for process in stage.processes(worker)))
+        memory.append(
+            sum(process.memory_info().rss for worker in cluster.workers for process in cluster.processes(worker))
+        )
     # Against the first third: imports and caches are done by then.
     early, late = memory[: max(1, len(memory) // 3)], memory[-max(1, len(memory) // 3) :]
-    stage.figures["memory_growth"] = max(late) / max(early)
+    cluster.figures["memory_growth"] = max(late) / max(early)
 
 
-def measure_steady(stage: Stage) -> None:
+def measure_steady(cluster: Cluster) -> None:
     """Measure the other receivers' deliveries separately."""
-    evidence = stage.evidence()
+    evidence = cluster.evidence()
     steady = {message for message, (kind, _) in evidence.notes.sent.items() if kind == "steady"}
     delays = delay_figures(delay for (message, _), delay in judge(evidence).delays.items() if message in steady)
-    stage.figures |= {f"{name}_steady": value for name, value in delays.items()}
+    cluster.figures |= {f"{name}_steady": value for name, value in delays.items()}
 
 
 OLD = WorkerOptions(environment={"CHAOS_OLD": "1"})
@@ -366,6 +368,6 @@ FAULTS: dict[str, Fault] = {
 }
 
 # After the run, of what only some faults leave behind.
-MEASURES: dict[str, Callable[[Stage], None]] = {"poison": measure_poison, "slow_backlog": measure_steady}
+MEASURES: dict[str, Callable[[Cluster], None]] = {"poison": measure_poison, "slow_backlog": measure_steady}
 # What CI has the time for.
 SHORT = ("worker_killed", "child_killed", "poison", "sender_killed_after_insert", "broker_stopped", "rolling_deploy")

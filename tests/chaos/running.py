@@ -1,4 +1,4 @@
-"""Runs the faults one after the other, each on a stage of its own."""
+"""Runs the faults one after the other, each on a cluster of its own."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from django.core.management import call_command
 from django.db import connection
 
 from tests.chaos.checker import judge
+from tests.chaos.cluster import Cluster, Span
 from tests.chaos.expectations import HOLDS, ON_SQLITE, broken, without_times
 from tests.chaos.faults import FAULTS, MEASURES
 from tests.chaos.report import Result
-from tests.chaos.stage import Span, Stage
 from tests.servers import default_database, wait_until
 
 if TYPE_CHECKING:
@@ -47,15 +47,15 @@ class Plan:
 
 
 @contextmanager
-def stage(name: str, database: str, postgres: MortalPostgres | None, *broker: str) -> Iterator[Stage]:
-    """Set up a stage with an empty database; its directory stays if somebody marks it as ``kept``."""
+def new_cluster(name: str, database: str, postgres: MortalPostgres | None, *broker: str) -> Iterator[Cluster]:
+    """Set up a cluster with an empty database; its directory stays if a file ``kept`` is in it."""
     directory = Path(tempfile.mkdtemp(prefix=f"signalbus-chaos-{name}-"))
     server = postgres if database == "postgres" else None
     url = server.create() if server is not None else f"sqlite:///{directory / 'db.sqlite3'}"
     try:
         with default_database(url):
             call_command("migrate", run_syncdb=True, verbosity=0)
-            with Stage(directory, url, server, *broker) as made:
+            with Cluster(directory, url, server, *broker) as made:
                 yield made
             connection.close()
     except AssertionError as error:
@@ -95,40 +95,40 @@ def stopped(error: AssertionError) -> str:
 
 def _run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) -> Result:
     fault = FAULTS[name]
-    with stage(name, database, postgres, *fault.broker) as ground:
+    with new_cluster(name, database, postgres, *fault.broker) as cluster:
         span = Span(plan.seconds, plan.kills if fault.kills else 1)
         began = time.monotonic()
-        _act(ground, fault, span, plan.rate)
+        _act(cluster, fault, span, plan.rate)
         lasted = time.monotonic() - began
-        settled = ground.settle()
+        settled = cluster.settle()
         if name in MEASURES:
-            MEASURES[name](ground)
-        evidence = ground.evidence()
+            MEASURES[name](cluster)
+        evidence = cluster.evidence()
         verdict = judge(evidence)
         figures = {
             **verdict.figures(),
-            **ground.figures,
+            **cluster.figures,
             "sent": len(evidence.notes.sent),
             "sends_raised": len(evidence.notes.raised),
             "longest_send": max(evidence.notes.waits, default=0.0),
-            "workers_died": ground.died,
-            "workers_hung": ground.hung,
+            "workers_died": cluster.died,
+            "workers_hung": cluster.hung,
             "settled_after": settled,
         }
         bounds = HOLDS[name] | (ON_SQLITE.get(name, {}) if database == "sqlite" else {})
         wrong = broken(bounds if plan.timed else without_times(bounds), figures)
         if wrong:
-            (ground.directory / "kept").touch()
-        kept = str(ground.directory) if wrong else ""
+            (cluster.directory / "kept").touch()
+        kept = str(cluster.directory) if wrong else ""
     examples = verdict.examples()
     return Result(name, fault.title, database, span.injections, lasted, plan.rate, figures, wrong, examples, kept=kept)
 
 
-def _act(ground: Stage, fault: Fault, span: Span, rate: float) -> None:
+def _act(cluster: Cluster, fault: Fault, span: Span, rate: float) -> None:
     """Start everything, wait until it works, and inject the fault."""
-    ground.start_workers(*fault.workers)
+    cluster.start_workers(*fault.workers)
     doom = ("--die-after", fault.die_after) if fault.die_after else ()
-    ground.send("--kinds", ",".join(fault.kinds), "--rate", str(rate), *doom)
+    cluster.send("--kinds", ",".join(fault.kinds), "--rate", str(rate), *doom)
     if not doom:
-        wait_until(lambda: ground.effects() >= WARM_UP, 60.0, "the first effects")
-    fault.inject(ground, span)
+        wait_until(lambda: cluster.effects() >= WARM_UP, 60.0, "the first effects")
+    fault.inject(cluster, span)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from django.db import connection
 
-from tests.chaos.stage import Stage, WorkerOptions
+from tests.chaos.cluster import Cluster, WorkerOptions
 from tests.servers import CHECKOUT, Leash, wait_until
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ class ComparedSystem(Protocol):
     """The operations of a system that a cell needs.
 
     Args:
-        stage: its database and its journal.
+        cluster: its database and its journal.
         tables: what a reader of its queue scans.
     """
 
-    stage: Stage
+    cluster: Cluster
     tables: tuple[str, ...]
 
     def start(self) -> None:
@@ -55,37 +55,37 @@ class Bus:
 
     tables: tuple[str, ...] = ("signalbus_message", "signalbus_delivery")
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
 
     def start(self) -> None:
         """Start its workers."""
-        self.stage.start_workers(*[WorkerOptions(concurrency=SLOTS)] * WORKERS)
+        self.cluster.start_workers(*[WorkerOptions(concurrency=SLOTS)] * WORKERS)
 
     def send(self, rate: float) -> None:
         """Start a sender."""
-        self.stage.send("--kinds", "working", "--rate", str(rate))
+        self.cluster.send("--kinds", "working", "--rate", str(rate))
 
     def kill(self) -> None:
         """Kill one worker with all its processes."""
-        worker = self.stage.workers[0]
+        worker = self.cluster.workers[0]
         if worker.pid is not None:
             os.killpg(worker.pid, signal.SIGKILL)
             worker.wait()
 
     def revive(self) -> None:
         """Replace it."""
-        if self.stage.workers[0].pid is None:
-            worker = self.stage.replace(self.stage.workers[0])
-            self.stage.workers.remove(worker)
-            self.stage.workers.insert(0, worker)
+        if self.cluster.workers[0].pid is None:
+            worker = self.cluster.replace(self.cluster.workers[0])
+            self.cluster.workers.remove(worker)
+            self.cluster.workers.insert(0, worker)
 
     def dead(self) -> int:
         """Count those that do not run."""
-        return sum(worker.pid is None for worker in self.stage.workers)
+        return sum(worker.pid is None for worker in self.cluster.workers)
 
     def stop(self) -> None:
-        """Do nothing: the stage ends the workers."""
+        """Do nothing: the cluster ends the workers."""
 
 
 class Procrastinate:
@@ -93,8 +93,8 @@ class Procrastinate:
 
     tables: tuple[str, ...] = ("procrastinate_jobs", "procrastinate_events")
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
         self._workers: list[tuple[subprocess.Popen[bytes], Leash]] = []
 
     @staticmethod
@@ -103,7 +103,7 @@ class Procrastinate:
 
     def start(self) -> None:
         """Make its tables, and start its workers."""
-        environment = {**os.environ, **self.stage.environment}
+        environment = {**os.environ, **self.cluster.environment}
         subprocess.run(
             self._command("schema", "--apply"), cwd=CHECKOUT, env=environment, check=True, capture_output=True
         )
@@ -111,12 +111,12 @@ class Procrastinate:
             self._workers.append(self._start())
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Leash]:
-        log_path: Path = self.stage.directory / "procrastinate.log"
+        log_path: Path = self.cluster.directory / "procrastinate.log"
         with log_path.open("ab") as log:
             process = subprocess.Popen(
                 self._command("worker", "--concurrency", str(SLOTS)),
                 cwd=CHECKOUT,
-                env={**os.environ, **self.stage.environment},
+                env={**os.environ, **self.cluster.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -126,7 +126,7 @@ class Procrastinate:
 
     def send(self, rate: float) -> None:
         """Start a sender."""
-        self.stage.send("--rate", str(rate), module="tests.chaos.procrastinate_app")
+        self.cluster.send("--rate", str(rate), module="tests.chaos.procrastinate_app")
 
     def kill(self) -> None:
         """Kill one worker."""
@@ -155,11 +155,11 @@ class Procrastinate:
         self._workers.clear()
 
 
-def cut_off(stage: Stage, *, all_but: str) -> None:
+def cut_off(cluster: Cluster, *, all_but: str) -> None:
     """Terminate all of a database's connections but those of one application.
 
     Args:
-        stage: whose database.
+        cluster: whose database.
         all_but: the application_name of who asks.
     """
     with connection.cursor() as cursor:
@@ -172,4 +172,4 @@ def cut_off(stage: Stage, *, all_but: str) -> None:
 
 def ready(system: ComparedSystem, effects: int) -> None:
     """Wait until a side has proved that it works."""
-    wait_until(lambda: system.stage.effects() >= effects, 90.0, f"the first effects of {type(system).__name__}")
+    wait_until(lambda: system.cluster.effects() >= effects, 90.0, f"the first effects of {type(system).__name__}")

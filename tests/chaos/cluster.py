@@ -1,4 +1,4 @@
-"""The stage of a fault: a database, a broker, workers and senders, all of them processes that it starts and ends."""
+"""The cluster of a fault: a database, a broker, workers and senders, all of them processes that it starts and ends."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Span:
             yield self.injections
 
 
-class Stage:
+class Cluster:
     """The processes of one run, as a context manager; what it starts, it ends.
 
     Args:
