@@ -130,8 +130,8 @@ performance: $(READY) $(RIVALS)  ## Run make bench, and write its tables into do
 curves: $(READY) $(RIVALS)  ## Measure how costs grow, and draw the curves into docs/benchmarks
 	$(BIN)/python -m benchmarks.curves $(ARGS)
 
-chaos: $(VENV)/.chaos  ## Inject faults, and count lost and duplicate deliveries (hours). FORM=short takes minutes; FAULTS=a,b CELLS=c SECONDS=9 TRANSPORT=kombu
-	$(BIN)/python -m tests.chaos --form $(FORM) --json $(JSON) $(if $(FAULTS),--faults $(FAULTS)) $(if $(CELLS),--cells $(CELLS)) \
+chaos: $(VENV)/.chaos  ## Inject faults, and count lost and duplicate deliveries (hours). FORM=short takes minutes; FAULTS=a,b SCENARIOS=c SECONDS=9 TRANSPORT=kombu
+	$(BIN)/python -m tests.chaos --form $(FORM) --json $(JSON) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE)) $(if $(KILLS),--kills $(KILLS)) $(if $(DATABASES),--databases $(DATABASES)) $(if $(TRANSPORT),--transport $(TRANSPORT))
 
 fuzz: $(READY)  ## Verify a million mutated texts (minutes)

@@ -1,5 +1,5 @@
 """The chaos suite injects faults into real processes, and counts lost and duplicate deliveries: ``make chaos``.
 
-What happens (``faults``, ``cells``) knows nothing of what must hold (``expectations``), and who judges (``checker``)
-knows neither processes nor databases: it reads what senders and receivers left behind.
+The modules that inject faults (``faults``, ``scenarios``) do not know what must hold (``expectations``). The one that
+judges (``checker``) knows neither processes nor databases: it reads what senders and receivers left behind.
 """

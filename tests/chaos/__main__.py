@@ -1,4 +1,4 @@
-"""``make chaos``: run the faults and the cells, print their tables, and fail if an expectation does not hold."""
+"""``make chaos``: run the faults and the scenarios, print their tables, and fail if an expectation does not hold."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--form", choices=("short", "long"), default="long", help="how much, where nothing else is said"
     )
-    parser.add_argument("--faults", default="", help="names with commas; all of the form's if no cells are named")
-    parser.add_argument("--cells", default="", help="names with commas; all of the form's if no faults are named")
+    parser.add_argument("--faults", default="", help="names with commas; all of the form's if no scenarios are named")
+    parser.add_argument("--scenarios", default="", help="names with commas; all of the form's if no faults are named")
     parser.add_argument("--databases", default="", help="postgres, sqlite, or both with a comma")
-    parser.add_argument("--seconds", type=float, help="of each fault, and of each phase of a cell")
+    parser.add_argument("--seconds", type=float, help="of each fault, and of each phase of a scenario")
     parser.add_argument("--rate", type=float, help="messages a second")
     parser.add_argument("--kills", type=int, help="of each fault that ends processes, at least")
     parser.add_argument(
@@ -50,16 +50,16 @@ def chosen(given: str, known: Sequence[str], default: Sequence[str]) -> list[str
 
 
 def main(given: Sequence[str]) -> int:
-    """Run the requested faults and cells; return 0 if all expectations held."""
+    """Run the requested faults and scenarios; return 0 if all expectations held."""
     options = arguments(given)
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.chaos.project.settings"
     os.environ["CHAOS_TRANSPORT"] = options.transport
     django.setup()
-    from tests.chaos import cells, faults, report, running
+    from tests.chaos import faults, report, running, scenarios
     from tests.chaos.servers import MortalPostgres
 
     if options.list:
-        print("\n".join([*faults.FAULTS, *cells.CELLS]))
+        print("\n".join([*faults.FAULTS, *scenarios.SCENARIOS]))
         return 0
     short = options.form == "short"
     plan = running.Plan(
@@ -69,10 +69,10 @@ def main(given: Sequence[str]) -> int:
         timed=not short,
     )
     # Who asks for some of the one wants none of the other.
-    every = [] if options.cells else list(faults.FAULTS)
+    every = [] if options.scenarios else list(faults.FAULTS)
     names = chosen(options.faults, list(faults.FAULTS), [name for name in every if not short or name in faults.SHORT])
-    every = [] if options.faults or short else list(cells.CELLS)
-    cell_names = chosen(options.cells, list(cells.CELLS), every)
+    every = [] if options.faults or short else list(scenarios.SCENARIOS)
+    scenario_names = chosen(options.scenarios, list(scenarios.SCENARIOS), every)
     databases = chosen(options.databases, faults.BOTH, faults.SERVER if short else faults.BOTH)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     random.seed(seed)
@@ -86,13 +86,13 @@ def main(given: Sequence[str]) -> int:
     results: list[Result] = []
     pressed: list[Result] = []
     with ExitStack() as stack:
-        postgres = stack.enter_context(MortalPostgres()) if "postgres" in databases or cell_names else None
+        postgres = stack.enter_context(MortalPostgres()) if "postgres" in databases or scenario_names else None
         rows = [(name, each) for each in databases for name in names if each in faults.FAULTS[name].databases]
         results.extend(_told(running.run(*row, plan, postgres)) for row in rows)
-        for name in cell_names:
+        for name in scenario_names:
             assert postgres is not None
-            pressed += [_told(each) for each in cells.run(name, plan, postgres)]
-    for part in [report.table(results)] * bool(results) + [report.cells_table(pressed)] * bool(pressed):
+            pressed += [_told(each) for each in scenarios.run(name, plan, postgres)]
+    for part in [report.table(results)] * bool(results) + [report.scenarios_table(pressed)] * bool(pressed):
         print(f"\n{part}")
     report.write(
         options.json, results, pressed, seed=seed, form=options.form, seconds=plan.seconds, rate=plan.rate,

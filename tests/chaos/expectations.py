@@ -93,7 +93,7 @@ ON_SQLITE = {"slow_backlog": {"p99_steady": Bound()}}
 
 # Recovery divided by baseline.
 _STEADY = _all(ratio=Bound(least=0.95))
-CELLS: dict[str, dict[str, Bound]] = {
+SCENARIOS: dict[str, dict[str, Bound]] = {
     "postgres_restart": _STEADY,
     "pg_backend_kill": _STEADY,
     "pool_exhaustion": _STEADY,

@@ -1,4 +1,4 @@
-"""procrastinate, by its public API, with the same work as the bus in the cells: its app, its task, and its sender.
+"""procrastinate, by its public API, with the same work as the bus in the scenarios: its app, its task, and its sender.
 
 The worker is ``procrastinate --app=tests.chaos.procrastinate_app.app worker``, the sender
 ``python -m tests.chaos.procrastinate_app --rate 50``.

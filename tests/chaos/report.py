@@ -24,9 +24,9 @@ class Result:
     """A row.
 
     Args:
-        name: of the fault or cell.
+        name: of the fault or scenario.
         title: what happened.
-        database: on what; in a cell, whose queue.
+        database: on what; in a scenario, whose queue.
         injections: how often.
         seconds: that it went on.
         rate: messages sent a second, as asked for.
@@ -77,12 +77,12 @@ def table(results: Iterable[Result]) -> str:
     return "\n".join(lines)
 
 
-def cells_table(results: Sequence[Result]) -> str:
-    """Return the cells as a Markdown table: recovery divided by baseline for each side, and our losses."""
+def scenarios_table(results: Sequence[Result]) -> str:
+    """Return the scenarios as a Markdown table: recovery divided by baseline for each side, and our losses."""
     sides = list(dict.fromkeys(each.database for each in results))
     names = list(dict.fromkeys(each.name for each in results))
     found = {(each.name, each.database): each for each in results}
-    head = ["cell", *(f"{side}, a second: baseline, pressure, recovery (ratio)" for side in sides), "ours"]
+    head = ["scenario", *(f"{side}, a second: baseline, pressure, recovery (ratio)" for side in sides), "ours"]
     lines = [_row(head), _row(["---"] * len(head))]
     for name in names:
         row = [f"`{name}`", *(_rates(found.get((name, side))) for side in sides)]
@@ -111,28 +111,28 @@ def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def write(path: Path, results: Iterable[Result], cells: Iterable[Result], **run: Any) -> None:
-    """Write the JSON: an object with ``schema``, the options, ``faults`` and ``cells``."""
+def write(path: Path, results: Iterable[Result], scenarios: Iterable[Result], **run: Any) -> None:
+    """Write the JSON: an object with ``schema``, the options, ``faults`` and ``scenarios``."""
     content = {
         "schema": SCHEMA,
         **run,
         "faults": [asdict(each) for each in results],
-        "cells": [asdict(each) for each in cells],
+        "scenarios": [asdict(each) for each in scenarios],
     }
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def read(paths: Iterable[Path]) -> tuple[list[Result], list[Result]]:
-    """Return the faults and the cells of several runs, in the order of the files."""
+    """Return the faults and the scenarios of several runs, in the order of the files."""
     runs = [json.loads(path.read_text()) for path in paths]
-    faults, cells = ([Result(**each) for run in runs for each in run[part]] for part in ("faults", "cells"))
-    return faults, cells
+    faults, scenarios = ([Result(**each) for run in runs for each in run[part]] for part in ("faults", "scenarios"))
+    return faults, scenarios
 
 
 def main(paths: Sequence[str]) -> None:
     """Print the tables of runs that were made in pieces."""
-    faults, cells = read(map(Path, paths))
-    for part in [table(faults)] * bool(faults) + [cells_table(cells)] * bool(cells):
+    faults, scenarios = read(map(Path, paths))
+    for part in [table(faults)] * bool(faults) + [scenarios_table(scenarios)] * bool(scenarios):
         print(f"{part}\n")
 
 

@@ -30,4 +30,4 @@ AT_LEAST_ONCE = frozenset(_ids("record_outside"))
 FATAL = frozenset(RECIPIENTS["deadly"])
 
 POISON_ATTEMPTS = 2  # max_attempts of what never succeeds
-WORK_SECONDS = 0.02  # what a delivery of a cell takes, on both sides
+WORK_SECONDS = 0.02  # what a delivery of a scenario takes, on both sides

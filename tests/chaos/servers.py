@@ -16,7 +16,7 @@ import redis
 from tests.servers import Leash, Postgres
 
 ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")  # as a message's header writes it
-CONNECTIONS = 400  # room for the 300 that a cell holds
+CONNECTIONS = 400  # room for the 300 that a scenario holds
 
 
 class MortalPostgres(Postgres):

@@ -1,4 +1,4 @@
-"""The two systems that a cell compares, the bus and procrastinate, each with a database of its own on one server."""
+"""The two systems that a scenario compares, the bus and procrastinate, each with its own database on one server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLOTS = 2  # of each worker
 
 
 class ComparedSystem(Protocol):
-    """The operations of a system that a cell needs.
+    """The operations of a system that a scenario needs.
 
     Args:
         cluster: its database and its journal.

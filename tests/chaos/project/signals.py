@@ -15,7 +15,7 @@ slow = Signal()  # to a slow one with a queue of its own
 deadly = Signal()  # to those that never succeed
 crossing = Signal()  # to two that deadlock with each other
 grown = Signal()  # to one that was always there, and to one that an old worker lacks
-working = Signal()  # to one that takes as long as procrastinate's task in the cells
+working = Signal()  # to one that takes as long as procrastinate's task in the scenarios
 
 if not OLD:
     young = Signal()  # not known to an old worker

@@ -1,4 +1,4 @@
-"""The nine cells that break queues on PostgreSQL, each for the bus and then for procrastinate, in one run.
+"""The nine scenarios that break queues on PostgreSQL, each for the bus and then for procrastinate, in one run.
 
 Baseline, pressure, recovery; each phase takes as many seconds as the original takes minutes, or what ``SECONDS`` says.
 After:  hardbyte/postgresql-job-queue-benchmarking, whose names these are.
@@ -17,7 +17,7 @@ from psycopg import sql
 
 from tests.chaos import running
 from tests.chaos.checker import judge
-from tests.chaos.expectations import CELLS as HOLDS
+from tests.chaos.expectations import SCENARIOS as HOLDS
 from tests.chaos.expectations import broken
 from tests.chaos.report import Result
 from tests.chaos.roles import WORK_SECONDS
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 IDLE = 300  # connections that pool_exhaustion holds
 READERS = 4
 CAPACITY = WORKERS * SLOTS / WORK_SECONDS  # deliveries a second if nothing but the work took time
-RATE = 0.25 * CAPACITY  # of a cell's sender: 50 a second
+RATE = 0.25 * CAPACITY  # of a scenario's sender: 50 a second
 CONTROL = "signalbus-chaos"  # the application_name of connections that nothing cuts off
 
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """A cell's middle phase.
+    """A scenario's middle phase.
 
     Args:
         side: on whom.
@@ -151,8 +151,8 @@ def oversupply(on: Pressure) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """A cell.
+class Scenario:
+    """A scenario.
 
     Args:
         press: its middle phase.
@@ -163,30 +163,30 @@ class Cell:
     longer: float = 1.0
 
 
-CELLS: dict[str, Cell] = {
-    "postgres_restart": Cell(postgres_restart),
-    "pg_backend_kill": Cell(pg_backend_kill),
-    "pool_exhaustion": Cell(pool_exhaustion),
-    "crash_recovery": Cell(crash_recovery),
-    "repeated_kills": Cell(repeated_kills),
-    "idle_in_tx": Cell(idle_in_tx),
-    "active_readers": Cell(active_readers),
-    "sustained_high_load": Cell(oversupply),
-    "event_delivery_burst": Cell(oversupply, longer=1.5),  # 45 minutes of it, and 30 of recovery
+SCENARIOS: dict[str, Scenario] = {
+    "postgres_restart": Scenario(postgres_restart),
+    "pg_backend_kill": Scenario(pg_backend_kill),
+    "pool_exhaustion": Scenario(pool_exhaustion),
+    "crash_recovery": Scenario(crash_recovery),
+    "repeated_kills": Scenario(repeated_kills),
+    "idle_in_tx": Scenario(idle_in_tx),
+    "active_readers": Scenario(active_readers),
+    "sustained_high_load": Scenario(oversupply),
+    "event_delivery_burst": Scenario(oversupply, longer=1.5),  # 45 minutes of it, and 30 of recovery
 }
 
 
 def run(name: str, plan: Plan, postgres: MortalPostgres) -> list[Result]:
-    """Run a cell for each side, one after the other.
+    """Run a scenario for each side, one after the other.
 
     Args:
-        name: of the cell.
+        name: of the scenario.
         plan: its seconds are those of a phase.
         postgres: the server of both sides.
     """
     results = []
     for label, side in (("signalbus", Bus), ("procrastinate", Procrastinate)):
-        title = (CELLS[name].press.__doc__ or "").strip()
+        title = (SCENARIOS[name].press.__doc__ or "").strip()
         try:
             figures, wrong, kept = _run(name, side, plan, postgres)
         except AssertionError as error:
@@ -201,9 +201,9 @@ def run(name: str, plan: Plan, postgres: MortalPostgres) -> list[Result]:
 def _run(
     name: str, side: type[Bus | Procrastinate], plan: Plan, postgres: MortalPostgres
 ) -> tuple[dict[str, float], list[str], str]:
-    """Run a cell for one side; return its figures, the broken expectations of ours, and the folder of the logs."""
+    """Run a scenario for one side; return its figures, the broken expectations of ours, and the folder of the logs."""
     with running.new_cluster(name, "postgres", postgres) as cluster:
-        figures = _measure(CELLS[name], side(cluster), plan, postgres)
+        figures = _measure(SCENARIOS[name], side(cluster), plan, postgres)
         # What somebody else's queue does is shown, and not judged.
         wrong = broken(HOLDS[name], figures) if side is Bus else []
         if wrong:
@@ -211,7 +211,7 @@ def _run(
         return figures, wrong, str(cluster.directory) if wrong else ""
 
 
-def _measure(cell: Cell, side: ComparedSystem, plan: Plan, postgres: MortalPostgres) -> dict[str, float]:
+def _measure(scenario: Scenario, side: ComparedSystem, plan: Plan, postgres: MortalPostgres) -> dict[str, float]:
     """Go through the phases, and count the completions in each."""
     try:
         side.start()
@@ -220,7 +220,7 @@ def _measure(cell: Cell, side: ComparedSystem, plan: Plan, postgres: MortalPostg
         marks = [time.monotonic()]
         time.sleep(plan.seconds)
         marks.append(time.monotonic())
-        cell.press(Pressure(side, plan.seconds * cell.longer, postgres))
+        scenario.press(Pressure(side, plan.seconds * scenario.longer, postgres))
         marks.append(time.monotonic())
         time.sleep(plan.seconds)
         marks.append(time.monotonic())
