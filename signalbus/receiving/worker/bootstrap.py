@@ -12,7 +12,7 @@ from django.db import DatabaseError, connections
 
 from signalbus import celery, conf
 from signalbus.compat.celery_internals import names_queues
-from signalbus.compat.pool_internals import keep_written_requests
+from signalbus.compat.pool_internals import keep_written_requests, reap_at_once
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import attempts as ledger
 from signalbus.models import Delivery
@@ -69,6 +69,7 @@ class BusStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Start the sweeper, after the pool: its first children are forked without it."""
         keep_written_requests(parent.pool)
+        reap_at_once(parent.pool)
         if celery.claims():
             capacity.claim(parent)
         interval = conf.get().SWEEP_SECONDS
