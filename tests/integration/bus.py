@@ -21,7 +21,7 @@ from signalbus import Signal, conf
 from signalbus.celery import get_app
 from signalbus.ledger.base.clock import Now
 from signalbus.ledger.sweeps.due import GRACE
-from signalbus.models import Delivery, Lane
+from signalbus.models import Delivery, QueueState
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.sweeping.sweeper import mark, sweep
 from tasks.admissions.models import Academy
@@ -120,7 +120,9 @@ def let_wait(seconds: float = 3600) -> None:
     """Let time pass since every publication and every marker."""
     passed = timedelta(seconds=seconds)
     Delivery.objects.update(due_at=F("due_at") - passed)
-    Lane.objects.update(**{name: F(name) - passed for name in ("marked_at", "returned_at", "seen_at", "proven_at")})
+    QueueState.objects.update(
+        **{name: F(name) - passed for name in ("marked_at", "returned_at", "seen_at", "proven_at")}
+    )
 
 
 def prove_lost(bus: Bus) -> None:

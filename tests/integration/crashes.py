@@ -21,7 +21,7 @@ from django.db.backends.signals import connection_created
 from signalbus import Retry, Signal, current
 from signalbus.broker import publisher
 from signalbus.ledger import attempts, sweeps
-from signalbus.models import Delivery, Lane, State, StoredMessage
+from signalbus.models import Delivery, QueueState, State, StoredMessage
 from signalbus.receiving.process import leases
 from signalbus.receiving.process.receiver_runtimes import Manners
 from signalbus.receiving.routing.batch import deliver
@@ -215,7 +215,7 @@ class World:
             (sweeps, "mark", partial(self._then_stand, sweeps.mark, "marked")),
         ):
             self._stack.enter_context(patch.object(place, name, made))
-        for model in (Delivery, StoredMessage, Lane, Academy):
+        for model in (Delivery, StoredMessage, QueueState, Academy):
             model.objects.all().delete()
 
     def close(self) -> None:

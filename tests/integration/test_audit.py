@@ -19,7 +19,7 @@ from signalbus import Reject, Retry, Signal
 from signalbus.ledger import operations as ledger
 from signalbus.ledger.operations import accounts
 from signalbus.ledger.sweeps import due
-from signalbus.models import Delivery, Lane, StoredMessage
+from signalbus.models import Delivery, QueueState, StoredMessage
 from signalbus.receiving.sweeping.sweeper import mark, sweep
 from signalbus.wire.message import delivery_id
 from tasks.admissions.models import Academy
@@ -239,7 +239,7 @@ def test_a_running_delivery_is_not_missing(bus: Bus, durable: Signal):
     durable.send(None)
     let_wait()
     mark()
-    Lane.objects.update(returned_at=F("marked_at"), proven_at=F("marked_at"))
+    QueueState.objects.update(returned_at=F("marked_at"), proven_at=F("marked_at"))
 
     bus.work()
 

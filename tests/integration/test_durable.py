@@ -20,7 +20,7 @@ from signalbus.broker import publisher
 from signalbus.ledger import attempts, sends
 from signalbus.ledger.base.clock import Now
 from signalbus.ledger.sweeps import due
-from signalbus.models import Delivery, Lane, StoredMessage
+from signalbus.models import Delivery, QueueState, StoredMessage
 from signalbus.receiving.process.receiver_runtimes import pace
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.sweeping.sweeper import mark, sweep
@@ -176,7 +176,7 @@ def test_a_healthy_receiver_runs_once_however_long_it_takes(bus: Bus, durable: S
 
     def look() -> None:
         for _ in range(3):
-            Lane.objects.update(seen_at=F("seen_at") - timedelta(seconds=due.GRACE))
+            QueueState.objects.update(seen_at=F("seen_at") - timedelta(seconds=due.GRACE))
             mark()
             bus.work()
             published.append(sweep())

@@ -19,7 +19,7 @@ from signalbus.ledger.base import recording
 from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.recording import Part, record
 from signalbus.ledger.sweeps import due
-from signalbus.models import Delivery, Lane, State, StoredMessage
+from signalbus.models import Delivery, QueueState, State, StoredMessage
 from signalbus.wire.message import Message, delivery_id, to_body, uuid7
 
 from .bus import Bus, connect, elsewhere, new_signal
@@ -371,8 +371,8 @@ def come_back(queue: str, marked_at: datetime) -> None:
     from datetime import timedelta
 
     due.marker_returned(queue, marked_at)
-    Lane.objects.filter(queue=queue).update(seen_at=Now() - timedelta(seconds=due.GRACE))
-    due.marker_returned(queue, Lane.objects.values_list(Now(), flat=True)[0])
+    QueueState.objects.filter(queue=queue).update(seen_at=Now() - timedelta(seconds=due.GRACE))
+    due.marker_returned(queue, QueueState.objects.values_list(Now(), flat=True)[0])
 
 
 @pytest.mark.parametrize("seconds", [0.0, -0.001])
@@ -434,7 +434,7 @@ def test_a_marker_is_sent_only_while_a_delivery_is_open(database_url: str):
 
     with transaction.atomic():
         ownership.take(delivery, worker="w1", using=DEFAULT)
-    Lane.objects.update(marked_at=None)
+    QueueState.objects.update(marked_at=None)
     assert due.mark() == []
 
 
@@ -447,7 +447,7 @@ def test_a_marker_that_does_not_come_back_is_sent_again(database_url: str):
     recorded()
     let_wait(recording.WAIT)
     assert len(due.mark()) == 1
-    Lane.objects.update(marked_at=F("marked_at") - timedelta(seconds=due.MARK_AGAIN + 1))
+    QueueState.objects.update(marked_at=F("marked_at") - timedelta(seconds=due.MARK_AGAIN + 1))
 
     assert len(due.mark()) == 1
 
@@ -476,7 +476,7 @@ def test_an_old_marker_changes_nothing(database_url: str):
 
     due.marker_returned(queue, marked_at - timedelta(seconds=60))
 
-    assert Lane.objects.get().returned_at == marked_at
+    assert QueueState.objects.get().returned_at == marked_at
 
 
 def test_the_interval_doubles_with_each_publication(database_url: str):
@@ -485,7 +485,7 @@ def test_the_interval_doubles_with_each_publication(database_url: str):
     waits = []
     for _ in range(3):
         let_wait(3600)
-        Lane.objects.update_or_create(queue="", defaults={"proven_at": Delivery.objects.get().created_at})
+        QueueState.objects.update_or_create(queue="", defaults={"proven_at": Delivery.objects.get().created_at})
         (row,) = due.take_due(100)
         whole = row.load()
         waits.append((whole.due_at - whole.clock).total_seconds())  # type: ignore[attr-defined]  # annotated

@@ -23,7 +23,7 @@ from signalbus.ledger.base.event_subjects import tell_of_rows
 from signalbus.ledger.base.recording import WAIT
 from signalbus.ledger.base.sequence_numbers import assign_positions, order_of
 from signalbus.ledger.sweeps.due import open_queues
-from signalbus.models import OPEN_STATES, Delivery, Lane, State, StoredMessage
+from signalbus.models import OPEN_STATES, Delivery, QueueState, State, StoredMessage
 from signalbus.registration.registry import registry
 from signalbus.wire.message import Message, delivery_id, from_body
 
@@ -128,7 +128,7 @@ def mark_now(queues: Collection[str]) -> dict[str, datetime]:
     Returns:
         For each queue the time that the marker carries.
     """
-    lanes = Lane.objects.using(using())
+    lanes = QueueState.objects.using(using())
     for queue in queues:
         lanes.get_or_create(queue=queue)
     lanes.filter(queue__in=queues).update(marked_at=Now())
@@ -154,7 +154,7 @@ def proven(marked: Mapping[str, datetime]) -> set[str]:
     Args:
         marked: the times of the markers, as `mark_now` returns them.
     """
-    lanes = Lane.objects.using(using()).filter(queue__in=marked).exclude(proven_at=None)
+    lanes = QueueState.objects.using(using()).filter(queue__in=marked).exclude(proven_at=None)
     return {lane.queue for lane in lanes if lane.proven_at is not None and lane.proven_at >= marked[lane.queue]}
 
 
@@ -279,7 +279,7 @@ def _behind(since: datetime, evidence: Evidence) -> Iterator[QuerySet[Delivery]]
     before = later(WAIT - (time.monotonic() - evidence.asked_at))
     for queue in sorted(evidence.empty):
         yield published.filter(queue=queue, due_at__lte=before)
-    for lane in Lane.objects.using(using()).exclude(proven_at=None).exclude(queue__in=evidence.empty):
+    for lane in QueueState.objects.using(using()).exclude(proven_at=None).exclude(queue__in=evidence.empty):
         marked: datetime = lane.proven_at  # type: ignore[assignment]  # excluded above
         yield published.filter(queue=lane.queue, due_at__lte=marked + timedelta(seconds=WAIT))
 

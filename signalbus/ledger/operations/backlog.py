@@ -9,7 +9,7 @@ from django.db.models import Count, Max, Min, Q
 
 from signalbus.ledger.base.clock import Now
 from signalbus.ledger.base.deliveries import using
-from signalbus.models import Delivery, Lane, State
+from signalbus.models import Delivery, QueueState, State
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -69,7 +69,7 @@ def backlogs() -> dict[str, Backlog]:
     # A worker shows a sign when it begins a delivery, and when it returns a marker.
     seen: dict[str, list[datetime]] = {}
     started = rows.exclude(started_at=None).values_list("queue").annotate(seen=Max("started_at"))
-    returned = Lane.objects.using(alias).exclude(seen_at=None).values_list("queue", "seen_at")
+    returned = QueueState.objects.using(alias).exclude(seen_at=None).values_list("queue", "seen_at")
     for queue, moment in [*started, *returned]:
         seen.setdefault(queue, []).append(moment)
     return {

@@ -23,7 +23,7 @@ from signalbus.ledger.base.deliveries import unlocked, using
 from signalbus.ledger.base.dialect import DELIVERIES, MESSAGES, as_uuid, dialect_of
 from signalbus.ledger.base.recording import WAIT
 from signalbus.ledger.sweeps.admission import Admission
-from signalbus.models import DUE_STATES, TAKEN_STATES, Delivery, Lane, State, StoredMessage
+from signalbus.models import DUE_STATES, TAKEN_STATES, Delivery, QueueState, State, StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -157,7 +157,7 @@ def _to_publish() -> Iterator[QuerySet[Delivery]]:
     yield _due_now()
     open_ = Delivery.objects.using(using()).filter(due_at__lte=Now(), ended_at=None)
     # One range of the index for each queue: a backlog is never scanned.
-    for lane in Lane.objects.using(using()).exclude(proven_at=None):
+    for lane in QueueState.objects.using(using()).exclude(proven_at=None):
         marked: datetime = lane.proven_at  # type: ignore[assignment]  # excluded above
         yield open_.filter(state=State.PUBLISHED, queue=lane.queue, due_at__lte=marked + timedelta(seconds=WAIT))
 
@@ -251,7 +251,7 @@ def open_queues() -> Iterator[str]:
 
 def _mark(queue: str) -> datetime | None:
     alias = using()
-    lanes = Lane.objects.using(alias)
+    lanes = QueueState.objects.using(alias)
     lanes.get_or_create(queue=queue)
     back = Q(returned_at__gte=F("marked_at")) & Q(seen_at__lte=later(-GRACE))
     with transaction.atomic(using=alias):
@@ -268,7 +268,7 @@ def marker_returned(queue: str, marked_at: datetime) -> None:
         queue: the queue.
         marked_at: the time that the marker carries.
     """
-    lane = Lane.objects.using(using()).filter(Q(returned_at=None) | Q(returned_at__lt=marked_at), queue=queue)
+    lane = QueueState.objects.using(using()).filter(Q(returned_at=None) | Q(returned_at__lt=marked_at), queue=queue)
     # Markers that waited in a long queue together come back together, and prove nothing of each other. All values are
     # those from before, but on MySQL, where each assignment is seen by the next: the order of them matters.
     proven = Case(When(seen_at__lte=later(-GRACE), then=F("returned_at")), default=F("proven_at"))

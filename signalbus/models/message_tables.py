@@ -1,18 +1,33 @@
-"""Define the tables of the ledger: messages, their deliveries, the state of each queue, and the keys to lock."""
+"""Define the tables of messages, of their deliveries, of the state of each queue, and of the keys to lock."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import models
 from django.db.models import Q
+
+from signalbus.models.states import CLOSED_STATES, DUE_STATES, TAKEN_STATES, State
 
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
     from django.db.models.expressions import Combinable
+
+PREFIX_CHARS = 100  # of a text, in an index of MySQL and MariaDB
+
+
+class TextIndex(models.Index):
+    """An index of a text column, of which MySQL and MariaDB index the beginning."""
+
+    def create_sql(self, model: Any, schema_editor: Any, using: str = "", **kwargs: Any) -> Any:
+        """Return the SQL; MySQL has no index of a text without a length, and none of some rows alone."""
+        if schema_editor.connection.vendor != "mysql":
+            return super().create_sql(model, schema_editor, using, **kwargs)
+        quote, meta = schema_editor.quote_name, model._meta  # noqa: SLF001 - Django documents it
+        columns = ", ".join(f"{quote(meta.get_field(name).column)}({PREFIX_CHARS})" for name in self.fields)
+        return f"CREATE INDEX {quote(self.name)} ON {quote(meta.db_table)} ({columns})"
 
 
 class StoredMessage(models.Model):
@@ -35,75 +50,12 @@ class StoredMessage(models.Model):
     class Meta:
         db_table = "signalbus_message"
         verbose_name = "message"
+        indexes: ClassVar[list[models.Index]] = [
+            TextIndex(fields=["subject"], name="signalbus_subject", condition=~Q(subject="")),
+        ]
 
     def __str__(self) -> str:
         return f"{self.signal or 'unopened text'} {self.pk}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """The facts that hold for every delivery in a state.
-
-    Args:
-        means: its description in `manage.py signalbus failed`.
-        is_open: it has not ended.
-        is_due: the sweeper publishes it when it is due.
-        is_taken: it is on its way to a worker, or in flight.
-        is_waiting: no worker has claimed it, so it can be cancelled, postponed or parked; `audit` counts it as waiting.
-        is_closed: it has ended for good; a dead one waits for a person.
-    """
-
-    means: str
-    is_open: bool = False
-    is_due: bool = False
-    is_taken: bool = False
-    is_waiting: bool = False
-    is_closed: bool = False
-
-
-class State(models.TextChoices):
-    """The state of a delivery, with the facts that all code decides by.
-
-    A state that is new, or that becomes due, taken or closed, changes an index and the field's choices: it needs a
-    migration, and a row in the table of docs/operating.md.
-    """
-
-    facts: Facts
-
-    # PENDING waits for its time, or for a broker. PARKED is unknown to the worker that met it, and is published again
-    # for a day. HELD waits because a gate says so, until its time or until it is released. PUBLISHED is published again
-    # when a marker proves it lost, RUNNING when its claim is overdue.
-    PENDING = "pending", Facts(means="published when it is due", is_open=True, is_due=True, is_waiting=True)
-    PARKED = "parked", Facts(means="unknown to the workers; tried again", is_open=True, is_due=True, is_waiting=True)
-    HELD = "held", Facts(means="may not run yet; published when it is due", is_open=True, is_due=True, is_waiting=True)
-    PUBLISHED = "published", Facts(means="on its way to a worker", is_open=True, is_taken=True, is_waiting=True)
-    RUNNING = "running", Facts(means="running now", is_open=True, is_due=True, is_taken=True)
-    DONE = "done", Facts(means="done", is_closed=True)
-    SKIPPED = "skipped", Facts(means="skipped: its row was not found, or nobody received it", is_closed=True)
-    DEAD = "dead", Facts(means="dead: retry or discard it")
-    DISCARDED = "discarded", Facts(means="discarded", is_closed=True)
-
-    if not TYPE_CHECKING:  # a type checker would take it for what State("dead") calls
-
-        def __new__(cls, value: str, facts: Facts) -> Self:
-            """Make a member whose value is the text alone."""
-            state = str.__new__(cls, value)
-            state._value_ = value
-            state.facts = facts
-            return state
-
-    @property
-    def word(self) -> str:
-        """The name of the state in an `audit`: waiting, or its own name."""
-        return "waiting" if self.facts.is_waiting else self.value
-
-
-# In the order of the members, which is that of the indexes' conditions.
-OPEN_STATES = tuple(state for state in State if state.facts.is_open)
-DUE_STATES = tuple(state for state in State if state.facts.is_due)
-TAKEN_STATES = tuple(state for state in State if state.facts.is_taken)
-WAITING_STATES = tuple(state for state in State if state.facts.is_waiting)
-CLOSED_STATES = tuple(state for state in State if state.facts.is_closed)
 
 
 class Delivery(models.Model):
@@ -169,6 +121,11 @@ class Delivery(models.Model):
         null=True, help_text="the worker whose sweeper published it for a retry"
     )
 
+    # NULL while its last attempt did not fail; see `ledger/base/failure_groups.py`.
+    error_group: models.CharField[str | None, str | None] = models.CharField(  # noqa: DJ001 - see above
+        max_length=16, null=True, blank=True, help_text="the same for failures of one cause"
+    )
+
     class Meta:
         verbose_name_plural = "deliveries"
         indexes: ClassVar[list[models.Index]] = [
@@ -190,13 +147,15 @@ class Delivery(models.Model):
                 name="signalbus_admitted",
                 condition=Q(admitted_by__isnull=False) & Q(state__in=TAKEN_STATES),
             ),
+            # The failures of one cause: a delivery that did not fail is not in it.
+            models.Index(fields=["error_group"], name="signalbus_group", condition=Q(error_group__isnull=False)),
         ]
 
     def __str__(self) -> str:
         return f"{self.message_id} to {self.receiver or 'whom it names'}: {self.state}"
 
 
-class Lane(models.Model):
+class QueueState(models.Model):
     """The state of a queue: messages that were published before a marker that came back have left it."""
 
     # MySQL has no TEXT keys.
@@ -213,6 +172,9 @@ class Lane(models.Model):
     proven_at: models.DateTimeField[datetime | Combinable | None, datetime | None] = models.DateTimeField(
         null=True, help_text="what was published before is on no queue, and with no worker that would still run it"
     )
+
+    class Meta:
+        db_table = "signalbus_lane"  # its name since 0003; workers of earlier versions use it
 
     def __str__(self) -> str:
         return self.queue or "the default queue"
