@@ -80,7 +80,7 @@ def _measure(ground: Ground, size: Size, options: argparse.Namespace) -> dict[st
 
     parts = _parts(ground, size)
     began = time.monotonic()
-    found: list[line.Line] = []
+    found: list[line.Comparison] = []
     print(line.HEADER)
     for row in _chosen(parts, options):
         for each in row.measure():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connection
 
 from benchmarks import signals, stock, workers
-from benchmarks.line import at_least, summarize
+from benchmarks.comparison import at_least, summarize
 from benchmarks.peers import EMISOR, ON_THE_BROKER, ON_THE_DATABASE
 from benchmarks.peers.sides import PeerSide
 from benchmarks.receivers import UNCONSUMED
@@ -22,7 +22,7 @@ from tasks.admissions.models import Cohort
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from benchmarks.line import Goal, Line
+    from benchmarks.comparison import Comparison, Goal
     from benchmarks.peers import Peer
     from benchmarks.sides import Side
     from signalbus import Signal
@@ -100,22 +100,22 @@ class Drains(Part):
     def _celery(self, pool: str, fill: Callable[[int], None]) -> Side:
         return workers.stock(self.ground, pool, fill, self.size.of(OTHERS, 50))
 
-    def _beside_celery(self, pool: str, work: Work) -> Iterator[Line]:
+    def _beside_celery(self, pool: str, work: Work) -> Iterator[Comparison]:
         with self.ground.database("sqlite") as cohort:
             fill, other = self._one_by_one(cohort, work)
             sides = [self._ours(pool, fill), self._celery(pool, other)]
             self._race(sides)
-        yield _line(f"drain, {pool}: {work.title} ÷ Celery", sides[0], sides[1], at_least(work.goal))
+        yield _compare(f"drain, {pool}: {work.title} ÷ Celery", sides[0], sides[1], at_least(work.goal))
 
-    def _batches(self) -> Iterator[Line]:
+    def _batches(self) -> Iterator[Comparison]:
         with self.ground.database("sqlite") as cohort:
             other = self._one_by_one(cohort, WORKS[0])[1]
             fill = partial(_send_many, signals.plain, cohort)
             sides = [self._ours("prefork", fill, IN_BATCHES), self._celery("prefork", other)]
             self._race(sides)
-        yield _line("drain, prefork: nothing, sent in batches ÷ Celery", sides[0], sides[1], at_least(20))
+        yield _compare("drain, prefork: nothing, sent in batches ÷ Celery", sides[0], sides[1], at_least(20))
 
-    def _beside_peers(self) -> Iterator[Line]:
+    def _beside_peers(self) -> Iterator[Comparison]:
         goals = {"huey": at_least(2), "dramatiq": at_least(2), "taskiq": at_least(2)}
         with self.ground.database("sqlite") as cohort:
             fill, other = self._one_by_one(cohort, WORKS[0])
@@ -125,11 +125,13 @@ class Drains(Part):
         best = max(pools, key=lambda pool: statistics.median(pools[pool].rates))
         for side in others:
             if side.slices:
-                yield _line(
+                yield _compare(
                     f"drain, best pool ({best}): nothing ÷ {side.name}", pools[best], side, goals.get(side.name)
                 )
 
-    def _durable(self, kind: str, peers: Sequence[Peer], goals: Mapping[str, tuple[Goal, Goal]]) -> Iterator[Line]:
+    def _durable(
+        self, kind: str, peers: Sequence[Peer], goals: Mapping[str, tuple[Goal, Goal]]
+    ) -> Iterator[Comparison]:
         with self.ground.database(kind) as cohort, _quick_commits():
             single = self._ours("prefork", partial(_send_each, signals.stored, cohort), **_unconsumed("ours-single"))
             fill = partial(_send_many, signals.stored, cohort)
@@ -139,8 +141,8 @@ class Drains(Part):
         for side in others:
             if side.slices:
                 one, many = goals.get(side.name, (None, at_least(1)))
-                yield _line(f"durable drain, {kind}: one by one ÷ {side.name}", single, side, one)
-                yield _line(f"durable drain, {kind}: in batches ÷ {side.name}", batches, side, many)
+                yield _compare(f"durable drain, {kind}: one by one ÷ {side.name}", single, side, one)
+                yield _compare(f"durable drain, {kind}: in batches ÷ {side.name}", batches, side, many)
 
     def _peers(self, peers: Sequence[Peer], kind: str | None = None) -> list[Side]:
         """Return the installed peers, and name the missing ones.
@@ -167,7 +169,7 @@ class Drains(Part):
             self.ground.left_out[failed.name] = str(failed)
 
 
-def _line(title: str, ours: Side, other: Side, goal: Goal | None) -> Line:
+def _compare(title: str, ours: Side, other: Side, goal: Goal | None) -> Comparison:
     cpu = (statistics.median(ours.cpus), statistics.median(other.cpus))
     return summarize(title, ours.rates, other.rates, "/s", goal, cpu=cpu)
 

@@ -10,9 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks import signals, workers
+from benchmarks.comparison import at_most, summarize
 from benchmarks.copies import multiply, readdress
 from benchmarks.ground import QUEUES
-from benchmarks.line import at_most, summarize
 from benchmarks.processes import peak_memory
 from benchmarks.receivers import UNCONSUMED
 from benchmarks.rows import Part, Row
@@ -23,7 +23,7 @@ from tests.servers import CHECKOUT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.line import Line
+    from benchmarks.comparison import Comparison
 
 BACKLOGS = (10_000, 1_000_000)
 WATCHED = 10_000  # messages whose processor time is taken, at the head of each backlog
@@ -38,7 +38,7 @@ class Growth(Part):
         yield Row("backlog", self._backlog)
         yield Row("registered", self._registered)
 
-    def _backlog(self) -> Iterator[Line]:
+    def _backlog(self) -> Iterator[Comparison]:
         small, big = (self.size.of(backlog, 200 * (place + 1)) for place, backlog in enumerate(BACKLOGS))
         found: dict[int, list[tuple[float, float]]] = {small: [], big: []}
         for _ in range(max(2, self.size.rounds // 2)):
@@ -87,7 +87,7 @@ class Growth(Part):
         readdress(self.ground, UNCONSUMED, "pile", QUEUES[0])
         multiply(self.ground, "pile", backlog)
 
-    def _registered(self) -> Iterator[Line]:
+    def _registered(self) -> Iterator[Comparison]:
         few, many = REGISTERED
         found = self.crowds([(few, 1), (many, 1)], 5 * self.size.rounds)
         for place, what in enumerate(("send()", "a delivery")):

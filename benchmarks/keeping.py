@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from django.db import connection, transaction
 
 from benchmarks import signals
+from benchmarks.comparison import at_most, summarize
 from benchmarks.deliveries import Waiting
 from benchmarks.ground import QUEUES, cohort
-from benchmarks.line import at_most, summarize
 from benchmarks.rows import Part, Row
 from benchmarks.timing import by_turns, each, repeated
 from signalbus.ledger import sends as ledger
@@ -21,7 +21,7 @@ from tasks.admissions.models import Academy, Cohort
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from benchmarks.line import Goal, Line
+    from benchmarks.comparison import Comparison, Goal
     from benchmarks.timing import Times
     from signalbus.sending.outgoing import Outgoing
 
@@ -42,7 +42,7 @@ class Keeping(Part):
             yield Row(f"a durable delivery, {kind}", partial(self._deliveries, kind))
             yield Row(f"a million rows settled, {kind}", partial(self._settled, kind))
 
-    def _sends(self, kind: str) -> Iterator[Line]:
+    def _sends(self, kind: str) -> Iterator[Comparison]:
         with self.ground.database(kind) as row:
             ways = {
                 "one": _in_a_transaction(_send_one(row), SENDS),
@@ -55,7 +55,7 @@ class Keeping(Part):
             title = f"durable send(){to} ÷ one row created, both in a transaction, {kind}"
             yield summarize(title, times[way], times["row"], "us", at_most(goal))
 
-    def _many(self, kind: str) -> Iterator[Line]:
+    def _many(self, kind: str) -> Iterator[Comparison]:
         number = self.size.of(ROWS, 10)
         with self.ground.database(kind) as row:
             send = _send_many(row, number)
@@ -77,7 +77,7 @@ class Keeping(Part):
                 f"{title} of {number:,} ÷ bulk_create(), each, {kind}", times[way], times["other"], "us", at_most(goal)
             )
 
-    def _deliveries(self, kind: str) -> Iterator[Line]:
+    def _deliveries(self, kind: str) -> Iterator[Comparison]:
         goals: dict[int, Goal | None] = {1: at_most(1.4), TOGETHER: at_most(0.9) if kind == "postgres" else None}
         for together, goal in goals.items():
             with self.ground.database(kind):
@@ -95,7 +95,7 @@ class Keeping(Part):
             title = f"a durable delivery ÷ durable=False, {together} together, {kind}"
             yield summarize(title, times["durable"], times["fleeting"], "us", goal)
 
-    def _settled(self, kind: str) -> Iterator[Line]:
+    def _settled(self, kind: str) -> Iterator[Comparison]:
         settled = self.size.of(SETTLED)
         for way, (full, empty) in self.beside(kind, [settled, 0]).items():
             yield summarize(f"{way}: {settled:,} rows settled ÷ none, {kind}", full, empty, "us", at_most(1.1))

@@ -10,14 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks import signals, stock, workers
-from benchmarks.line import at_most, summarize
+from benchmarks.comparison import at_most, summarize
 from benchmarks.processes import cpu_seconds
 from benchmarks.rows import Part, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from benchmarks.line import Goal, Line
+    from benchmarks.comparison import Comparison, Goal
     from benchmarks.sides import Side
 
     Send = Callable[[str, float], object]
@@ -95,14 +95,14 @@ class Latency(Part):
     def _sides(self, pool: str) -> tuple[Side, Side]:
         return workers.ours(self.ground, pool), workers.stock(self.ground, pool)
 
-    def _idle(self, pool: str) -> Iterator[Line]:
+    def _idle(self, pool: str) -> Iterator[Comparison]:
         load = one_at_a_time(self.size.of(300, 20))
         yield from self._compare(f"idle, {pool}: send() to the first line", pool, load, at_most(0.8), at_most(1.2))
 
-    def _mixed(self, title: str, load: Sequence[Event]) -> Iterator[Line]:
+    def _mixed(self, title: str, load: Sequence[Event]) -> Iterator[Comparison]:
         yield from self._compare(f"mixed load: {title}; the quick ones", MIXED, load, at_most(1), at_most(1))
 
-    def _compare(self, title: str, pool: str, load: Sequence[Event], middle: Goal, worst: Goal) -> Iterator[Line]:
+    def _compare(self, title: str, pool: str, load: Sequence[Event], middle: Goal, worst: Goal) -> Iterator[Comparison]:
         delays: dict[str, list[list[float]]] = {"ours": [], "other": []}
         with self.ground.database("sqlite"), ExitStack() as stack:
             sides = dict(zip(delays, zip(self._sides(pool), (_send_ours, _send_stock), strict=True), strict=True))
@@ -126,7 +126,7 @@ class Latency(Part):
         side.wait_for(len(kinds))
         side.tally.reset()
 
-    def _cost(self) -> Iterator[Line]:
+    def _cost(self) -> Iterator[Comparison]:
         used: dict[str, list[tuple[float, float]]] = {"ours": [], "other": []}
         with self.ground.database("sqlite"):
             for _ in range(2):

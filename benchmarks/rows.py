@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.line import Line
+from benchmarks.comparison import Comparison
 
 if TYPE_CHECKING:
     from benchmarks.ground import Ground
 
-Measure = Callable[[], Iterable[Line]]
+Measure = Callable[[], Iterable[Comparison]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from uuid import uuid4
 from django.db import transaction
 
 from benchmarks import signals, stock
+from benchmarks.comparison import at_least, at_most, summarize
 from benchmarks.ground import QUEUES
-from benchmarks.line import at_least, at_most, summarize
 from benchmarks.rows import Part, Row
 from benchmarks.timing import by_turns, each, repeated
 from tasks.admissions.models import Academy, Cohort
@@ -18,7 +18,7 @@ from tasks.admissions.models import Academy, Cohort
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from benchmarks.line import Line
+    from benchmarks.comparison import Comparison
 
 BATCH = 1000
 DELAYS = 100  # in a block beside a batch: as many would take most of the time
@@ -54,7 +54,7 @@ class Sending(Part):
     def _empty(self) -> None:
         self.ground.client.delete(RAW, *QUEUES)
 
-    def _alone(self) -> Iterator[Line]:
+    def _alone(self) -> Iterator[Comparison]:
         with self.ground.database("sqlite") as cohort:
             send = partial(self._send, cohort)
             item = self._item(send)
@@ -68,7 +68,7 @@ class Sending(Part):
             "Celery's .delay() ÷ send()", times["send"], times["delay"], "us", at_least(8), upside_down=True
         )
 
-    def _together(self) -> Iterator[Line]:
+    def _together(self) -> Iterator[Comparison]:
         number = self.size.of(BATCH, 10)
 
         with self.ground.database("sqlite") as cohort:
@@ -96,7 +96,7 @@ class Sending(Part):
         ):
             yield summarize(title, each(times[way], number), delay, "us", at_least(goal), upside_down=True)
 
-    def _durable(self, kind: str) -> Iterator[Line]:
+    def _durable(self, kind: str) -> Iterator[Comparison]:
         with self.ground.database(kind) as cohort:
             send = partial(signals.kept.send, sender=Cohort, cohort_id=cohort.pk, created=True)
             item = self._item(send)
@@ -114,7 +114,7 @@ class Sending(Part):
         title = f"durable send() ÷ (a row committed + raw LPUSH), {kind}"
         yield summarize(title, times["send"], times["row"], "us", at_most(1.3))
 
-    def _local(self) -> Iterator[Line]:
+    def _local(self) -> Iterator[Comparison]:
         with self.ground.database("sqlite") as cohort:
             payload = {"sender": Cohort, "instance": cohort, "created": True}
             for title, ours, other, goal in (

@@ -14,8 +14,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks import page
+from benchmarks.comparison import Goal, at_least, at_most, summarize
 from benchmarks.copies import readdressed
-from benchmarks.line import Goal, at_least, at_most, summarize
 from benchmarks.peers import ON_THE_BROKER, Peer
 from benchmarks.shares import owner
 from benchmarks.sides import Side, SideError, race

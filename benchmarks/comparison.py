@@ -43,7 +43,7 @@ def at_least(value: float) -> Goal:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Comparison:
     """A comparison, as the table shows it.
 
     Args:
@@ -101,7 +101,7 @@ def summarize(  # noqa: PLR0913 - a comparison has these
     *,
     upside_down: bool = False,
     cpu: tuple[float, float] | None = None,
-) -> Line:
+) -> Comparison:
     """Make a line of the figures of the rounds.
 
     Args:
@@ -116,6 +116,6 @@ def summarize(  # noqa: PLR0913 - a comparison has these
     pairs = list(zip(ours, other, strict=True))
     ratios = [theirs / mine if upside_down else mine / theirs for mine, theirs in pairs]
     spread = (min(ratios), max(ratios))
-    return Line(
+    return Comparison(
         title, statistics.median(ours), statistics.median(other), unit, statistics.median(ratios), spread, goal, cpu
     )
