@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import django
 
 if TYPE_CHECKING:
-    from benchmarks.ground import Ground
     from benchmarks.rows import Part, Row, Size
+    from benchmarks.servers import Servers
 
 PARTS = ("sending", "drains", "latency", "growth", "keeping")
 
@@ -28,15 +28,15 @@ def main(arguments: list[str]) -> int:
     options = _options(arguments)
     os.environ |= {"DJANGO_SETTINGS_MODULE": "benchmarks.settings", "DATABASE_URL": "sqlite://"}
     django.setup()
-    from benchmarks.ground import Ground  # noqa: PLC0415 - needs Django's apps, as all below
     from benchmarks.rows import Size  # noqa: PLC0415
+    from benchmarks.servers import Servers  # noqa: PLC0415 - needs Django's apps, as all below
 
-    ground, size = Ground(), Size(options.rounds, options.scale, options.peers)
+    servers, size = Servers(), Size(options.rounds, options.scale, options.peers)
     if options.list:
-        print("\n".join(row.title for row in _chosen(_parts(ground, size), options)))
+        print("\n".join(row.title for row in _chosen(_parts(servers, size), options)))
         return 0
-    with ground:
-        results = _measure(ground, size, options)
+    with servers:
+        results = _measure(servers, size, options)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     return 0
@@ -54,14 +54,14 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _parts(ground: Ground, size: Size) -> dict[str, Part]:
+def _parts(servers: Servers, size: Size) -> dict[str, Part]:
     from benchmarks.drains import Drains  # noqa: PLC0415 - need Django's apps
     from benchmarks.growth import Growth  # noqa: PLC0415
     from benchmarks.keeping import Keeping  # noqa: PLC0415
     from benchmarks.latency import Latency  # noqa: PLC0415
     from benchmarks.sending import Sending  # noqa: PLC0415
 
-    made = (part(ground, size) for part in (Sending, Drains, Latency, Growth, Keeping))
+    made = (part(servers, size) for part in (Sending, Drains, Latency, Growth, Keeping))
     return dict(zip(PARTS, made, strict=True))
 
 
@@ -75,10 +75,10 @@ def _chosen(parts: dict[str, Part], options: argparse.Namespace) -> list[Row]:
     ]
 
 
-def _measure(ground: Ground, size: Size, options: argparse.Namespace) -> dict[str, Any]:
+def _measure(servers: Servers, size: Size, options: argparse.Namespace) -> dict[str, Any]:
     from benchmarks import line, machine  # noqa: PLC0415 - need Django's apps
 
-    parts = _parts(ground, size)
+    parts = _parts(servers, size)
     began = time.monotonic()
     found: list[line.Comparison] = []
     print(line.HEADER)
@@ -86,17 +86,17 @@ def _measure(ground: Ground, size: Size, options: argparse.Namespace) -> dict[st
         for each in row.measure():
             print(each, flush=True)
             found.append(each)
-    for name, reason in ground.left_out.items():
+    for name, reason in servers.left_out.items():
         print(f"  left out: {name}: {reason}")
     minutes = (time.monotonic() - began) / 60
     print(f"  {sum(each.held is False for each in found)} of {len(found)} missed; {minutes:.1f} minutes")
     return {
-        "machine": machine.describe(ground.versions()),
+        "machine": machine.describe(servers.versions()),
         "rounds": size.rounds,
         "scale": size.scale,
         "minutes": round(minutes, 1),
         "lines": [each.as_json() for each in found],
-        "left_out": ground.left_out,
+        "left_out": servers.left_out,
     }
 
 

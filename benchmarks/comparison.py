@@ -44,7 +44,7 @@ def at_least(value: float) -> Goal:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A comparison, as the table shows it.
+    """The result of one comparison: a line of the table.
 
     Args:
         title: what was done, and which ratio is meant.
@@ -102,7 +102,7 @@ def summarize(  # noqa: PLR0913 - a comparison has these
     upside_down: bool = False,
     cpu: tuple[float, float] | None = None,
 ) -> Comparison:
-    """Make a line of the figures of the rounds.
+    """Summarize the figures of the rounds.
 
     Args:
         title: what was done.
@@ -111,7 +111,7 @@ def summarize(  # noqa: PLR0913 - a comparison has these
         unit: of both.
         goal: of the ratio.
         upside_down: whether the ratio is other to ours, not ours to other.
-        cpu: as the line has it.
+        cpu: as `Comparison` has it.
     """
     pairs = list(zip(ours, other, strict=True))
     ratios = [theirs / mine if upside_down else mine / theirs for mine, theirs in pairs]

@@ -20,7 +20,7 @@ from benchmarks.timing import by_turns
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from benchmarks.ground import Ground
+    from benchmarks.servers import Servers
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 BACKLOGS = (10_000, 100_000, 1_000_000)
@@ -41,28 +41,28 @@ def main(arguments: list[str]) -> int:
     os.environ |= {"DJANGO_SETTINGS_MODULE": "benchmarks.settings", "DATABASE_URL": "sqlite://"}
     django.setup()
     from benchmarks import machine  # noqa: PLC0415 - need Django's apps
-    from benchmarks.ground import Ground  # noqa: PLC0415
+    from benchmarks.servers import Servers  # noqa: PLC0415
 
     options.folder.mkdir(parents=True, exist_ok=True)
     path = options.folder / "curves.json"
     written = json.loads(path.read_text()) if path.exists() else {}
-    with Ground() as ground:
+    with Servers() as servers:
         for name, measure in CURVES.items():
             if options.only in {"", name}:
-                curve = measure(ground, Size(options.rounds, options.scale))
+                curve = measure(servers, Size(options.rounds, options.scale))
                 (options.folder / f"{name}.svg").write_text(draw(curve))
-                written[name] = curve.as_json() | {"machine": machine.describe(ground.versions())}
+                written[name] = curve.as_json() | {"machine": machine.describe(servers.versions())}
                 print(f"{name}: {json.dumps(curve.as_json()['lines'])}", flush=True)
     path.write_text(json.dumps(written, indent=1) + "\n")
     return 0
 
 
-def backlog(ground: Ground, size: Size) -> Curve:
+def backlog(servers: Servers, size: Size) -> Curve:
     """Measure the cost of a message for a worker with a long queue."""
     from benchmarks.growth import Growth  # noqa: PLC0415 - needs Django's apps, as all below
 
     numbers = [size.of(number, 200) for number in BACKLOGS]
-    growth = Growth(ground, size)
+    growth = Growth(servers, size)
     found = [[growth.drain(number) for _ in range(max(1, size.rounds // 2))] for number in numbers]
     lines = {
         name: [statistics.median(each[place] for each in rounds) for rounds in found]
@@ -73,66 +73,66 @@ def backlog(ground: Ground, size: Size) -> Curve:
     )
 
 
-def payload(ground: Ground, size: Size) -> Curve:
+def payload(servers: Servers, size: Size) -> Curve:
     """Measure sends of growing payloads, beside Celery's and beside a bare push to Redis."""
     from benchmarks import signals, stock  # noqa: PLC0415
-    from benchmarks.ground import QUEUES  # noqa: PLC0415
+    from benchmarks.servers import QUEUES  # noqa: PLC0415
     from tasks.admissions.models import Cohort  # noqa: PLC0415
 
     lines: dict[str, list[float]] = {"Celery's .delay()": [], "send()": [], "raw LPUSH": []}
-    with ground.database("sqlite"):
+    with servers.database("sqlite"):
         for number in PAYLOADS:
             text = ("An academy's text of some length. " * (number // 34 + 1))[:number]
             send = partial(signals.bulky.send, sender=Cohort, text=text)
-            ground.empty()
+            servers.empty()
             send()
-            item = ground.client.lindex(QUEUES[0], 0)
+            item = servers.client.lindex(QUEUES[0], 0)
             ways: dict[str, Callable[[], object]] = {
                 "Celery's .delay()": partial(stock.work.delay, sent=0.0, seconds=0.0, text=text),
                 "send()": send,
-                "raw LPUSH": partial(ground.client.lpush, QUEUES[0], item),
+                "raw LPUSH": partial(servers.client.lpush, QUEUES[0], item),
             }
-            times = by_turns(ways, calls=size.of(100, 5), rounds=size.rounds, between=ground.empty)
+            times = by_turns(ways, calls=size.of(100, 5), rounds=size.rounds, between=servers.empty)
             for name, values in lines.items():
                 values.append(statistics.median(times[name]))
     return Curve("payload", "A send and its payload (durable=False)", "bytes of payload", "µs a send", PAYLOADS, lines)
 
 
-def fan_out(ground: Ground, size: Size) -> Curve:
+def fan_out(servers: Servers, size: Size) -> Curve:
     """Measure a signal with a growing number of receivers."""
     numbers = [number for number in FAN_OUT if number <= max(3, FAN_OUT[-1] * size.scale)]
-    lines = _crowds(ground, size, [(1, number) for number in numbers], ("send()", "delivery to all of them"))
+    lines = _crowds(servers, size, [(1, number) for number in numbers], ("send()", "delivery to all of them"))
     return Curve("fan-out", "A signal and its receivers (durable=False)", "receivers", "µs of CPU", numbers, lines)
 
 
-def registered(ground: Ground, size: Size) -> Curve:
+def registered(servers: Servers, size: Size) -> Curve:
     """Measure a signal among a growing number of others."""
     numbers = [number for number in REGISTERED if number <= max(100, REGISTERED[-1] * size.scale)]
-    lines = _crowds(ground, size, [(number, 1) for number in numbers], ("send()", "delivery"))
+    lines = _crowds(servers, size, [(number, 1) for number in numbers], ("send()", "delivery"))
     title = "A signal among others (durable=False)"
     return Curve("registered", title, "signals, each with a receiver", "µs of CPU", numbers, lines)
 
 
 def _crowds(
-    ground: Ground, size: Size, crowds: list[tuple[int, int]], names: tuple[str, str]
+    servers: Servers, size: Size, crowds: list[tuple[int, int]], names: tuple[str, str]
 ) -> dict[str, list[float]]:
     from benchmarks.growth import Growth  # noqa: PLC0415
 
-    found = Growth(ground, size).crowds(crowds, 2 * size.rounds)
+    found = Growth(servers, size).crowds(crowds, 2 * size.rounds)
     return {
         name: [statistics.median(each[place] for each in rounds) for rounds in found]
         for place, name in enumerate(names)
     }
 
 
-def ledger(ground: Ground, size: Size) -> Curve:
+def ledger(servers: Servers, size: Size) -> Curve:
     """Measure durable sends and deliveries beside a growing number of settled rows."""
     from benchmarks.keeping import Keeping  # noqa: PLC0415
 
     numbers = _apart([size.of(number) for number in SETTLED])
     lines: dict[str, list[float]] = {}
     for kind in ("sqlite", "postgres"):
-        for way, rounds in Keeping(ground, size).beside(kind, numbers).items():
+        for way, rounds in Keeping(servers, size).beside(kind, numbers).items():
             if "batch" not in way and "many" not in way:
                 lines[f"{way}, {kind}"] = [statistics.median(times) for times in rounds]
     return Curve("ledger", "The ledger and what is settled in it", "messages settled", "µs", numbers, lines)
@@ -143,7 +143,7 @@ def _apart(numbers: Sequence[int]) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-CURVES: dict[str, Callable[[Ground, Size], Curve]] = {
+CURVES: dict[str, Callable[[Servers, Size], Curve]] = {
     "backlog": backlog,
     "payload": payload,
     "fan-out": fan_out,

@@ -6,7 +6,7 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.ground import QUEUES
+from benchmarks.servers import QUEUES
 from signalbus.receiving.routing.batch import deliver
 
 if TYPE_CHECKING:

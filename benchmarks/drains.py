@@ -95,20 +95,20 @@ class Drains(Part):
         return ours, other
 
     def _ours(self, pool: str, fill: Callable[[int], None], messages: int = MESSAGES, **options: Any) -> Side:
-        return workers.ours(self.ground, pool, fill, self.size.of(messages, 100), **options)
+        return workers.ours(self.servers, pool, fill, self.size.of(messages, 100), **options)
 
     def _celery(self, pool: str, fill: Callable[[int], None]) -> Side:
-        return workers.stock(self.ground, pool, fill, self.size.of(OTHERS, 50))
+        return workers.stock(self.servers, pool, fill, self.size.of(OTHERS, 50))
 
     def _beside_celery(self, pool: str, work: Work) -> Iterator[Comparison]:
-        with self.ground.database("sqlite") as cohort:
+        with self.servers.database("sqlite") as cohort:
             fill, other = self._one_by_one(cohort, work)
             sides = [self._ours(pool, fill), self._celery(pool, other)]
             self._race(sides)
         yield _compare(f"drain, {pool}: {work.title} ÷ Celery", sides[0], sides[1], at_least(work.goal))
 
     def _batches(self) -> Iterator[Comparison]:
-        with self.ground.database("sqlite") as cohort:
+        with self.servers.database("sqlite") as cohort:
             other = self._one_by_one(cohort, WORKS[0])[1]
             fill = partial(_send_many, signals.plain, cohort)
             sides = [self._ours("prefork", fill, IN_BATCHES), self._celery("prefork", other)]
@@ -117,7 +117,7 @@ class Drains(Part):
 
     def _beside_peers(self) -> Iterator[Comparison]:
         goals = {"huey": at_least(2), "dramatiq": at_least(2), "taskiq": at_least(2)}
-        with self.ground.database("sqlite") as cohort:
+        with self.servers.database("sqlite") as cohort:
             fill, other = self._one_by_one(cohort, WORKS[0])
             pools = {pool: self._ours(pool, fill, consumed=f"ours-{pool}") for pool in ("prefork", "solo")}
             others = [self._celery("prefork", other), *self._peers(ON_THE_BROKER)]
@@ -132,7 +132,7 @@ class Drains(Part):
     def _durable(
         self, kind: str, peers: Sequence[Peer], goals: Mapping[str, tuple[Goal, Goal]]
     ) -> Iterator[Comparison]:
-        with self.ground.database(kind) as cohort, _quick_commits():
+        with self.servers.database(kind) as cohort, _quick_commits():
             single = self._ours("prefork", partial(_send_each, signals.stored, cohort), **_unconsumed("ours-single"))
             fill = partial(_send_many, signals.stored, cohort)
             batches = self._ours("prefork", fill, IN_BATCHES, **_unconsumed("ours-batches"))
@@ -155,10 +155,10 @@ class Drains(Part):
         for peer in peers:
             reason = peer.missing()
             if reason is not None:
-                self.ground.left_out[peer.name] = reason
+                self.servers.left_out[peer.name] = reason
                 continue
-            url = kind and self.ground.create_empty(kind)
-            sides.append(PeerSide(peer, self.ground, self.size.of(peer.messages, 20), url))
+            url = kind and self.servers.create_empty(kind)
+            sides.append(PeerSide(peer, self.servers, self.size.of(peer.messages, 20), url))
         return sides
 
     def _race(self, sides: Sequence[Side]) -> None:
@@ -166,7 +166,7 @@ class Drains(Part):
         for failed in race(sides, self.size.rounds):
             if failed.name in OURS:
                 raise failed
-            self.ground.left_out[failed.name] = str(failed)
+            self.servers.left_out[failed.name] = str(failed)
 
 
 def _compare(title: str, ours: Side, other: Side, goal: Goal | None) -> Comparison:

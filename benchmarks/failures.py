@@ -29,8 +29,8 @@ import django
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchmarks.ground import Ground
     from benchmarks.program import Program
+    from benchmarks.servers import Servers
     from benchmarks.tally import Tally
 
 PLACES = 2  # processes, or threads
@@ -53,26 +53,26 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     os.environ |= {"DJANGO_SETTINGS_MODULE": "benchmarks.settings", "DATABASE_URL": "sqlite://"}
     django.setup()
-    from benchmarks.ground import Ground  # noqa: PLC0415 - needs Django's apps
+    from benchmarks.servers import Servers  # noqa: PLC0415 - needs Django's apps
 
     print(HEAD if options.cost else HEAD + HEAD_OF_DELAYS)
-    with Ground() as ground:
+    with Servers() as servers:
         for kind, pool in itertools.product(options.databases, options.pools):
-            with ground.database(kind):
-                print(f"{kind + ', ' + pool:24}{_measure(ground, pool, options)}", flush=True)
-            ground.clear()
+            with servers.database(kind):
+                print(f"{kind + ', ' + pool:24}{_measure(servers, pool, options)}", flush=True)
+            servers.clear()
     return 0
 
 
-def _measure(ground: Ground, pool: str, options: argparse.Namespace) -> str:
+def _measure(servers: Servers, pool: str, options: argparse.Namespace) -> str:
     from benchmarks import signals, workers  # noqa: PLC0415 - needs Django's apps
     from benchmarks.program import Program  # noqa: PLC0415
     from benchmarks.tally import Tally  # noqa: PLC0415
 
-    tally = Tally(ground.folder("tally") / "tally")
+    tally = Tally(servers.folder("tally") / "tally")
     command = [*workers.celery("signalbus", pool, "signalbus"), "--concurrency", str(PLACES)]
     environment = {"DJANGO_SETTINGS_MODULE": workers.SETTINGS, "BENCH_TALLY": str(tally.path)}
-    worker = Program(command, ground.folder("program"), environment)
+    worker = Program(command, servers.folder("program"), environment)
     worker.start()
     try:
         _seconds(worker, tally, 200, partial(_send, signals.succeeding, 200))  # the worker is there, and warm

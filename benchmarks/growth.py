@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from benchmarks import signals, workers
 from benchmarks.comparison import at_most, summarize
 from benchmarks.copies import multiply, readdress
-from benchmarks.ground import QUEUES
 from benchmarks.processes import peak_memory
 from benchmarks.receivers import UNCONSUMED
 from benchmarks.rows import Part, Row
+from benchmarks.servers import QUEUES
 from benchmarks.sides import SideError
 from tasks.admissions.models import Cohort
 from tests.servers import CHECKOUT
@@ -58,9 +58,9 @@ class Growth(Part):
             Microseconds of processor time a message, of all processes, and the main process's peak memory in MB.
         """
         watched = min(backlog, self.size.of(WATCHED, 100))
-        with self.ground.database("sqlite") as cohort:
+        with self.servers.database("sqlite") as cohort:
             send = partial(signals.plain.send, sender=Cohort, cohort_id=cohort.pk, created=True)
-            side = workers.ours(self.ground, "prefork")
+            side = workers.ours(self.servers, "prefork")
             side.start()
             try:
                 for _ in range(100):
@@ -69,7 +69,7 @@ class Growth(Part):
                 side.tally.reset()
                 self._pile_up(cohort, backlog)
                 before = side.cpu()
-                self.ground.client.rename("pile", QUEUES[0])
+                self.servers.client.rename("pile", QUEUES[0])
                 side.wait_for(watched)
                 done = len(side.tally)
                 cpu = (side.cpu() - before) / done * 1e6
@@ -79,13 +79,13 @@ class Growth(Part):
                 return cpu, peak_memory(pid)
             finally:
                 side.stop(gently=False)
-                self.ground.clear()
+                self.servers.clear()
 
     def _pile_up(self, cohort: Cohort, backlog: int) -> None:
         """Put a backlog aside: one message of another queue, many times."""
         signals.piled.send(sender=Cohort, cohort_id=cohort.pk, created=True)
-        readdress(self.ground, UNCONSUMED, "pile", QUEUES[0])
-        multiply(self.ground, "pile", backlog)
+        readdress(self.servers, UNCONSUMED, "pile", QUEUES[0])
+        multiply(self.servers, "pile", backlog)
 
     def _registered(self) -> Iterator[Comparison]:
         few, many = REGISTERED
@@ -106,7 +106,7 @@ class Growth(Part):
             For each process and round the microseconds of a send and of a delivery.
         """
         found: list[list[tuple[float, float]]] = [[] for _ in sizes]
-        with self.ground.database("sqlite"), _asked(sizes, self.ground.valkey.redis_url) as processes:
+        with self.servers.database("sqlite"), _asked(sizes, self.servers.valkey.redis_url) as processes:
             for _ in range(rounds + 1):
                 for process, numbers in zip(processes, found, strict=True):
                     send, deliver = _ask(process).split()

@@ -10,8 +10,8 @@ from django.db import connection, transaction
 from benchmarks import signals
 from benchmarks.comparison import at_most, summarize
 from benchmarks.deliveries import Waiting
-from benchmarks.ground import QUEUES, cohort
 from benchmarks.rows import Part, Row
+from benchmarks.servers import QUEUES, cohort
 from benchmarks.timing import by_turns, each, repeated
 from signalbus.ledger import sends as ledger
 from signalbus.sending import outbox
@@ -43,7 +43,7 @@ class Keeping(Part):
             yield Row(f"a million rows settled, {kind}", partial(self._settled, kind))
 
     def _sends(self, kind: str) -> Iterator[Comparison]:
-        with self.ground.database(kind) as row:
+        with self.servers.database(kind) as row:
             ways = {
                 "one": _in_a_transaction(_send_one(row), SENDS),
                 "three": _in_a_transaction(_send_three(row), SENDS),
@@ -57,7 +57,7 @@ class Keeping(Part):
 
     def _many(self, kind: str) -> Iterator[Comparison]:
         number = self.size.of(ROWS, 10)
-        with self.ground.database(kind) as row:
+        with self.servers.database(kind) as row:
             send = _send_many(row, number)
             outgoing = _captured(send)
 
@@ -80,9 +80,9 @@ class Keeping(Part):
     def _deliveries(self, kind: str) -> Iterator[Comparison]:
         goals: dict[int, Goal | None] = {1: at_most(1.4), TOGETHER: at_most(0.9) if kind == "postgres" else None}
         for together, goal in goals.items():
-            with self.ground.database(kind):
+            with self.servers.database(kind):
                 durable, fleeting = (
-                    Waiting(self.ground.client, signal, together) for signal in (signals.durable, signals.fleeting)
+                    Waiting(self.servers.client, signal, together) for signal in (signals.durable, signals.fleeting)
                 )
                 calls = self.size.of(400 // together)
                 times: Times = {"durable": [], "fleeting": []}
@@ -110,14 +110,14 @@ class Keeping(Part):
         Returns:
             For each thing that is done, for each ledger, the microseconds that it takes: a number for each round.
         """
-        urls = [self.ground.create(kind) for _ in counts]
+        urls = [self.servers.create(kind) for _ in counts]
         for url, count in zip(urls, counts, strict=True):
-            with self.ground.using(url):
+            with self.servers.using(url):
                 settle(count)
         found: dict[str, list[list[float]]] = {}
         for number in range(2 * self.size.rounds):
             for place, url in list(enumerate(urls))[:: 1 if number % 2 else -1]:
-                with self.ground.using(url):
+                with self.servers.using(url):
                     for way, took in self._once().items():
                         found.setdefault(way, [[] for _ in urls])[place].append(took)
         return found
@@ -125,7 +125,7 @@ class Keeping(Part):
     def _once(self) -> dict[str, float]:
         """Return the microseconds of each operation in the present database."""
         row = cohort()
-        alone, together = (Waiting(self.ground.client, signals.durable, number) for number in (1, TOGETHER))
+        alone, together = (Waiting(self.servers.client, signals.durable, number) for number in (1, TOGETHER))
         calls = self.size.of(30)
         alone.fill(2 * calls)
         together.fill(2 * calls)
@@ -137,7 +137,7 @@ class Keeping(Part):
         }
         numbers = (SENDS, TOGETHER, 1, TOGETHER)
         found = by_turns(ways, calls=calls, rounds=1)
-        self.ground.client.delete(*QUEUES)
+        self.servers.client.delete(*QUEUES)
         return {name: found[name][0] / number for name, number in zip(ways, numbers, strict=True)}
 
 

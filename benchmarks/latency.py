@@ -93,7 +93,7 @@ class Latency(Part):
             yield Row(f"mixed load: {title}", partial(self._mixed, title, load))
 
     def _sides(self, pool: str) -> tuple[Side, Side]:
-        return workers.ours(self.ground, pool), workers.stock(self.ground, pool)
+        return workers.ours(self.servers, pool), workers.stock(self.servers, pool)
 
     def _idle(self, pool: str) -> Iterator[Comparison]:
         load = one_at_a_time(self.size.of(300, 20))
@@ -104,7 +104,7 @@ class Latency(Part):
 
     def _compare(self, title: str, pool: str, load: Sequence[Event], middle: Goal, worst: Goal) -> Iterator[Comparison]:
         delays: dict[str, list[list[float]]] = {"ours": [], "other": []}
-        with self.ground.database("sqlite"), ExitStack() as stack:
+        with self.servers.database("sqlite"), ExitStack() as stack:
             sides = dict(zip(delays, zip(self._sides(pool), (_send_ours, _send_stock), strict=True), strict=True))
             for side, send in sides.values():
                 stack.callback(side.stop)
@@ -128,7 +128,7 @@ class Latency(Part):
 
     def _cost(self) -> Iterator[Comparison]:
         used: dict[str, list[tuple[float, float]]] = {"ours": [], "other": []}
-        with self.ground.database("sqlite"):
+        with self.servers.database("sqlite"):
             for _ in range(2):
                 for name, side, send in zip(used, self._sides(MIXED), (_send_ours, _send_stock), strict=True):
                     side.start()
@@ -151,7 +151,7 @@ class Latency(Part):
         return cpu * 1e3 / seconds, max(commands, 1) / seconds
 
     def _commands(self) -> int:
-        return int(self.ground.client.info("stats")["total_commands_processed"])
+        return int(self.servers.client.info("stats")["total_commands_processed"])
 
 
 def _run(load: Sequence[Event], side: Side, send: Send) -> list[float]:

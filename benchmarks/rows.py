@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks.comparison import Comparison
 
 if TYPE_CHECKING:
-    from benchmarks.ground import Ground
+    from benchmarks.servers import Servers
 
 Measure = Callable[[], Iterable[Comparison]]
 
@@ -56,12 +56,12 @@ class Part(ABC):
     """The measurements of one aspect of the bus.
 
     Args:
-        ground: the servers.
+        servers: of the run.
         size: how much is measured.
     """
 
-    def __init__(self, ground: Ground, size: Size) -> None:
-        self.ground = ground
+    def __init__(self, servers: Servers, size: Size) -> None:
+        self.servers = servers
         self.size = size
 
     @abstractmethod

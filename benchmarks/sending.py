@@ -10,8 +10,8 @@ from django.db import transaction
 
 from benchmarks import signals, stock
 from benchmarks.comparison import at_least, at_most, summarize
-from benchmarks.ground import QUEUES
 from benchmarks.rows import Part, Row
+from benchmarks.servers import QUEUES
 from benchmarks.timing import by_turns, each, repeated
 from tasks.admissions.models import Academy, Cohort
 
@@ -45,20 +45,20 @@ class Sending(Part):
 
     def _item(self, send: Callable[[], object]) -> bytes:
         """Return the item that a send puts on our queue."""
-        self.ground.empty()
+        self.servers.empty()
         send()
-        item: bytes = self.ground.client.lindex(QUEUES[0], 0)
-        self.ground.empty()
+        item: bytes = self.servers.client.lindex(QUEUES[0], 0)
+        self.servers.empty()
         return item
 
     def _empty(self) -> None:
-        self.ground.client.delete(RAW, *QUEUES)
+        self.servers.client.delete(RAW, *QUEUES)
 
     def _alone(self) -> Iterator[Comparison]:
-        with self.ground.database("sqlite") as cohort:
+        with self.servers.database("sqlite") as cohort:
             send = partial(self._send, cohort)
             item = self._item(send)
-            ways = {"raw": partial(self.ground.client.lpush, RAW, item), "delay": partial(self._delay, cohort)}
+            ways = {"raw": partial(self.servers.client.lpush, RAW, item), "delay": partial(self._delay, cohort)}
             times = by_turns(
                 ways | {"send": send}, calls=self.size.of(200), rounds=3 * self.size.rounds, between=self._empty
             )
@@ -71,7 +71,7 @@ class Sending(Part):
     def _together(self) -> Iterator[Comparison]:
         number = self.size.of(BATCH, 10)
 
-        with self.ground.database("sqlite") as cohort:
+        with self.servers.database("sqlite") as cohort:
             payloads = [{"instance": cohort, "created": True}] * number
 
             def in_a_transaction() -> None:
@@ -97,13 +97,13 @@ class Sending(Part):
             yield summarize(title, each(times[way], number), delay, "us", at_least(goal), upside_down=True)
 
     def _durable(self, kind: str) -> Iterator[Comparison]:
-        with self.ground.database(kind) as cohort:
+        with self.servers.database(kind) as cohort:
             send = partial(signals.kept.send, sender=Cohort, cohort_id=cohort.pk, created=True)
             item = self._item(send)
 
             def row_and_push() -> None:
                 Academy.objects.create(name="an ordinary row", slug=uuid4().hex)
-                self.ground.client.lpush(RAW, item)
+                self.servers.client.lpush(RAW, item)
 
             times = by_turns(
                 {"send": send, "row": row_and_push},
@@ -115,7 +115,7 @@ class Sending(Part):
         yield summarize(title, times["send"], times["row"], "us", at_most(1.3))
 
     def _local(self) -> Iterator[Comparison]:
-        with self.ground.database("sqlite") as cohort:
+        with self.servers.database("sqlite") as cohort:
             payload = {"sender": Cohort, "instance": cohort, "created": True}
             for title, ours, other, goal in (
                 ("send() without receivers ÷ Django's", signals.unheard, signals.django_unheard, 1.5),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from benchmarks.ground import Ground
+    from benchmarks.servers import Servers
 
 INTERVAL = 0.0005  # seconds between two looks
 LEAST = 0.02  # of the time: less is "the rest"
@@ -108,11 +108,11 @@ def share(title: str, function: Callable[[], object], calls: int, per_call: int 
     return Share(title, each, parts | {"the rest": max(0.0, each - sum(parts.values()))})
 
 
-def shares(ground: Ground, scale: float) -> Iterator[Share]:
+def shares(servers: Servers, scale: float) -> Iterator[Share]:
     """Measure sends, and deliveries in this process.
 
     Args:
-        ground: the servers.
+        servers: of the run.
         scale: of the calls.
     """
     from django.db import transaction  # noqa: PLC0415 - needs Django's apps, as all below
@@ -123,7 +123,7 @@ def shares(ground: Ground, scale: float) -> Iterator[Share]:
     from tasks.admissions.models import Cohort  # noqa: PLC0415
 
     calls = max(10, int(5000 * scale))
-    with ground.database("sqlite") as cohort:
+    with servers.database("sqlite") as cohort:
         flat = {"sender": Cohort, "cohort_id": cohort.pk, "created": True}
         row = {"sender": Cohort, "instance": cohort, "created": True}
         yield share("send(), durable=False, alone", partial(signals.fetched.send, **row), calls)
@@ -132,16 +132,16 @@ def shares(ground: Ground, scale: float) -> Iterator[Share]:
         with transaction.atomic():
             yield share("the rows of a durable send(), in a transaction", partial(signals.kept.send, **flat), calls)
             transaction.set_rollback(True)
-        ground.empty()
+        servers.empty()
         for title, signal_, payload in (
             ("a delivery, no transaction", signals.plain, flat),
             ("a delivery, in a transaction", signals.atomic, flat),
             ("a delivery with a row, in a transaction", signals.fetched, row),
         ):
-            (texts,) = published(ground.client, partial(signal_.send, **payload))
+            (texts,) = published(servers.client, partial(signal_.send, **payload))
             yield share(title, partial(deliver, texts * 100), calls // 50, 100)
         for together, times in ((1, calls // 2), (100, calls // 100)):
-            waiting = Waiting(ground.client, signals.durable, together)
+            waiting = Waiting(servers.client, signals.durable, together)
             waiting.fill(times + times // 10 + 1)
             yield share(f"a durable delivery that writes a row, {together} together", waiting, times, together)
 
@@ -154,11 +154,11 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     os.environ |= {"DJANGO_SETTINGS_MODULE": "benchmarks.settings", "DATABASE_URL": "sqlite://"}
     django.setup()
-    from benchmarks.ground import Ground  # noqa: PLC0415 - needs Django's apps
+    from benchmarks.servers import Servers  # noqa: PLC0415 - needs Django's apps
 
     written = []
-    with Ground() as ground:
-        for each in shares(ground, options.scale):
+    with Servers() as servers:
+        for each in shares(servers, options.scale):
             parts = ", ".join(f"{name} {number:.1f}" for name, number in each.parts.items())
             print(f"{each.title}: {each.microseconds:.1f} µs ({parts})", flush=True)
             written.append(each.as_json())

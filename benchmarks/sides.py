@@ -16,7 +16,7 @@ from benchmarks.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from benchmarks.ground import Ground
+    from benchmarks.servers import Servers
 
 PATIENCE = 120.0  # seconds for a slice
 SETTLING = 0.25  # seconds in which a worker acknowledges what it has done
@@ -54,7 +54,7 @@ class Side:
 
     Args:
         name: as the table has it.
-        ground: the servers.
+        servers: of the run.
         commands: of its programs, each from the module's name on.
         fill: sends so many messages.
         messages: in a slice.
@@ -66,7 +66,7 @@ class Side:
     """
 
     name: str
-    ground: Ground
+    servers: Servers
     commands: Sequence[Sequence[str]]
     fill: Callable[[int], None]
     messages: int
@@ -76,9 +76,9 @@ class Side:
     slices: list[Slice] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.tally = Tally(self.ground.memory / f"tally-{id(self)}")
+        self.tally = Tally(self.servers.memory / f"tally-{id(self)}")
         environment = {"BENCH_TALLY": str(self.tally.path), **self.environment}
-        self.programs = [Program(words, self.ground.folder("program"), environment) for words in self.commands]
+        self.programs = [Program(words, self.servers.folder("program"), environment) for words in self.commands]
 
     def _slice(self, key: str, number: int) -> str:
         return f"slice-{number}:{id(self)}:{key}"
@@ -89,9 +89,9 @@ class Side:
             self.fill(self.messages)
             for key in self.keys:
                 if self.consumed is None:
-                    self.ground.client.rename(key, self._slice(key, number))
+                    self.servers.client.rename(key, self._slice(key, number))
                 else:
-                    readdress(self.ground, key, self._slice(key, number), self.consumed)
+                    readdress(self.servers, key, self._slice(key, number), self.consumed)
 
     def start(self) -> None:
         """Start the worker."""
@@ -115,13 +115,13 @@ class Side:
 
         def release() -> None:
             for key in self.keys:
-                self.ground.client.rename(self._slice(key, number), self.consumed or key)
+                self.servers.client.rename(self._slice(key, number), self.consumed or key)
 
         return release
 
     def cpu(self) -> float:
         """Return the processor time of the worker and its servers, in seconds."""
-        return cpu_seconds(*(program.pid for program in self.programs if program.pid), *self.ground.servers())
+        return cpu_seconds(*(program.pid for program in self.programs if program.pid), *self.servers.server_pids())
 
     def run(self, number: int) -> None:
         """Let the worker run a slice."""

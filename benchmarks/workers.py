@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.ground import QUEUES
+from benchmarks.servers import QUEUES
 from benchmarks.sides import Side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from benchmarks.ground import Ground
+    from benchmarks.servers import Servers
 
 POOLS: Mapping[str, int] = {"solo": 1, "threads": 4, "prefork": 2}  # with how many at once
 SETTINGS = "benchmarks.settings"
@@ -28,7 +28,7 @@ def _nothing(messages: int) -> None:
 
 
 def ours(  # noqa: PLR0913 - a worker has these
-    ground: Ground,
+    servers: Servers,
     pool: str,
     fill: Callable[[int], None] = _nothing,
     messages: int = 0,
@@ -39,7 +39,7 @@ def ours(  # noqa: PLR0913 - a worker has these
     """Return our worker.
 
     Args:
-        ground: the servers.
+        servers: of the run.
         pool: Celery's name of it.
         fill: sends so many messages.
         messages: in a slice.
@@ -48,18 +48,18 @@ def ours(  # noqa: PLR0913 - a worker has these
     """
     command = celery("signalbus", pool, consumed or QUEUES[0])
     environment = {"DJANGO_SETTINGS_MODULE": SETTINGS}
-    return Side("signalbus", ground, [command], fill, messages, keys, consumed, environment)
+    return Side("signalbus", servers, [command], fill, messages, keys, consumed, environment)
 
 
-def stock(ground: Ground, pool: str, fill: Callable[[int], None] = _nothing, messages: int = 0) -> Side:
+def stock(servers: Servers, pool: str, fill: Callable[[int], None] = _nothing, messages: int = 0) -> Side:
     """Return stock Celery's worker.
 
     Args:
-        ground: the servers.
+        servers: of the run.
         pool: Celery's name of it.
         fill: sends so many messages.
         messages: in a slice.
     """
     command = celery("benchmarks.stock", pool, QUEUES[1])
     environment = {"DJANGO_SETTINGS_MODULE": STOCK_SETTINGS}
-    return Side("Celery", ground, [command], fill, messages, keys=(QUEUES[1],), environment=environment)
+    return Side("Celery", servers, [command], fill, messages, keys=(QUEUES[1],), environment=environment)

@@ -10,8 +10,8 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 
 def send(count: int) -> None:
     """Send so many."""
-    from benchmarks.ground import cohort  # noqa: PLC0415 - Celery imports this module before Django is set up
     from benchmarks.peers.emisor_receivers import saved  # noqa: PLC0415
+    from benchmarks.servers import cohort  # noqa: PLC0415 - Celery imports this module before Django is set up
     from tasks.admissions.models import Cohort  # noqa: PLC0415
 
     app.set_current()

@@ -13,8 +13,8 @@ from tests.servers import CHECKOUT
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from benchmarks.ground import Ground
     from benchmarks.peers import Peer
+    from benchmarks.servers import Servers
 
 SETTINGS = "benchmarks.peers.settings"
 
@@ -24,18 +24,18 @@ class PeerSide(Side):
 
     Args:
         peer: which one.
-        ground: the servers.
+        servers: the servers.
         messages: in a slice.
         database_url: a database without tables, where it needs one.
     """
 
-    def __init__(self, peer: Peer, ground: Ground, messages: int, database_url: str | None = None) -> None:
-        environment: dict[str, str] = {"BENCH_REDIS_URL": ground.valkey.redis_url, "BENCH_PEER": peer.module}
+    def __init__(self, peer: Peer, servers: Servers, messages: int, database_url: str | None = None) -> None:
+        environment: dict[str, str] = {"BENCH_REDIS_URL": servers.valkey.redis_url, "BENCH_PEER": peer.module}
         if database_url is not None:
             environment["DATABASE_URL"] = database_url
         if peer.settings:
             environment["DJANGO_SETTINGS_MODULE"] = SETTINGS
-        super().__init__(peer.name, ground, peer.commands, self._fill, messages, peer.keys, environment=environment)
+        super().__init__(peer.name, servers, peer.commands, self._fill, messages, peer.keys, environment=environment)
         self.peer = peer
 
     def _run(self, *words: str) -> subprocess.Popen[str]:

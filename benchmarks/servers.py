@@ -27,7 +27,7 @@ VENDORS = {"sqlite": "sqlite", "postgres": "postgresql"}
 QUEUES = ("signalbus", "celery")  # ours, and stock Celery's
 
 
-class Ground:
+class Servers:
     """A private Valkey, private databases and a directory, as a context manager."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Ground:
         folder.mkdir()
         return folder
 
-    def servers(self) -> list[int]:
+    def server_pids(self) -> list[int]:
         """Return the processes that serve all sides: the broker, and the database server if there is one."""
         found = [self.valkey.pid, self._postgres.pid if self._postgres is not None else None]
         return [pid for pid in found if pid is not None]

@@ -1,4 +1,4 @@
-"""Measures what ``unique=`` and ``debounce=`` cost a sender beside a plain durable send: ``python -m benchmarks.once``.
+"""Measures what ``unique=`` and ``debounce=`` cost beside a plain durable send: ``python -m benchmarks.deduplication``.
 
 In one run, by turns, for each database: a message whose key is new, and one whose key waits already. Each ratio is the
 median over the rounds; each row of the table also counts the statements of a send, those that begin and end its
@@ -21,7 +21,7 @@ import django
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchmarks.ground import Ground
+    from benchmarks.servers import Servers
 
 HEAD = f"{'':34}{'µs':>8}{'÷ plain':>9}{'lowest':>8}{'highest':>9}{'statements':>12}"
 PLAIN = "plain"
@@ -29,29 +29,29 @@ PLAIN = "plain"
 
 def main(arguments: list[str]) -> int:
     """Run the benchmark, and print its tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.once", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.deduplication", description=__doc__)
     parser.add_argument("--calls", type=int, default=200, help="of each way in a round (default: 200)")
     parser.add_argument("--rounds", type=int, default=7, help="(default: 7)")
     parser.add_argument("--databases", nargs="+", default=["sqlite", "postgres"])
     options = parser.parse_args(arguments)
     os.environ |= {"DJANGO_SETTINGS_MODULE": "benchmarks.settings", "DATABASE_URL": "sqlite://"}
     django.setup()
-    from benchmarks.ground import Ground  # noqa: PLC0415 - needs Django's apps
+    from benchmarks.servers import Servers  # noqa: PLC0415 - needs Django's apps
 
-    with Ground() as ground:
+    with Servers() as servers:
         for kind in options.databases:
             print(f"{kind + ', a durable send()':34}{HEAD[34:]}")
-            with ground.database(kind):
-                _measure(ground, options)
+            with servers.database(kind):
+                _measure(servers, options)
     return 0
 
 
-def _measure(ground: Ground, options: argparse.Namespace) -> None:
+def _measure(servers: Servers, options: argparse.Namespace) -> None:
     from benchmarks.timing import by_turns  # noqa: PLC0415 - needs Django's apps
 
     ways = _ways()
     statements = {name: _statements(send) for name, send in ways.items()}
-    times = by_turns(ways, calls=options.calls, rounds=options.rounds, between=ground.empty)
+    times = by_turns(ways, calls=options.calls, rounds=options.rounds, between=servers.empty)
     for name, found in times.items():
         ratios = [one / other for one, other in zip(found, times[PLAIN], strict=True)]
         print(
