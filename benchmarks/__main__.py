@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from benchmarks.rows import Part, Row, Size
     from benchmarks.servers import Servers
 
-PARTS = ("sending", "drains", "latency", "growth", "keeping")
+PARTS = ("sending", "drains", "latency", "growth", "ledger")
 
 
 def main(arguments: list[str]) -> int:
@@ -57,11 +57,11 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 def _parts(servers: Servers, size: Size) -> dict[str, Part]:
     from benchmarks.drains import Drains  # noqa: PLC0415 - need Django's apps
     from benchmarks.growth import Growth  # noqa: PLC0415
-    from benchmarks.keeping import Keeping  # noqa: PLC0415
     from benchmarks.latency import Latency  # noqa: PLC0415
+    from benchmarks.ledger_costs import LedgerCosts  # noqa: PLC0415
     from benchmarks.sending import Sending  # noqa: PLC0415
 
-    made = (part(servers, size) for part in (Sending, Drains, Latency, Growth, Keeping))
+    made = (part(servers, size) for part in (Sending, Drains, Latency, Growth, LedgerCosts))
     return dict(zip(PARTS, made, strict=True))
 
 

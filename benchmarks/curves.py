@@ -127,12 +127,12 @@ def _crowds(
 
 def ledger(servers: Servers, size: Size) -> Curve:
     """Measure durable sends and deliveries beside a growing number of settled rows."""
-    from benchmarks.keeping import Keeping  # noqa: PLC0415
+    from benchmarks.ledger_costs import LedgerCosts  # noqa: PLC0415
 
     numbers = _apart([size.of(number) for number in SETTLED])
     lines: dict[str, list[float]] = {}
     for kind in ("sqlite", "postgres"):
-        for way, rounds in Keeping(servers, size).beside(kind, numbers).items():
+        for way, rounds in LedgerCosts(servers, size).beside(kind, numbers).items():
             if "batch" not in way and "many" not in way:
                 lines[f"{way}, {kind}"] = [statistics.median(times) for times in rounds]
     return Curve("ledger", "The ledger and what is settled in it", "messages settled", "µs", numbers, lines)

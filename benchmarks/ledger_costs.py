@@ -31,7 +31,7 @@ TOGETHER = 100  # texts in one Celery message
 SETTLED = 1_000_000
 
 
-class Keeping(Part):
+class LedgerCosts(Part):
     """Measures the ledger's writes, beside ordinary rows and beside signals without rows."""
 
     def rows(self) -> Iterator[Row]:
