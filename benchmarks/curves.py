@@ -101,24 +101,24 @@ def payload(servers: Servers, size: Size) -> Curve:
 def fan_out(servers: Servers, size: Size) -> Curve:
     """Measure a signal with a growing number of receivers."""
     numbers = [number for number in FAN_OUT if number <= max(3, FAN_OUT[-1] * size.scale)]
-    lines = _crowds(servers, size, [(1, number) for number in numbers], ("send()", "delivery to all of them"))
+    lines = _many_signals(servers, size, [(1, number) for number in numbers], ("send()", "delivery to all of them"))
     return Curve("fan-out", "A signal and its receivers (durable=False)", "receivers", "µs of CPU", numbers, lines)
 
 
 def registered(servers: Servers, size: Size) -> Curve:
     """Measure a signal among a growing number of others."""
     numbers = [number for number in REGISTERED if number <= max(100, REGISTERED[-1] * size.scale)]
-    lines = _crowds(servers, size, [(number, 1) for number in numbers], ("send()", "delivery"))
+    lines = _many_signals(servers, size, [(number, 1) for number in numbers], ("send()", "delivery"))
     title = "A signal among others (durable=False)"
     return Curve("registered", title, "signals, each with a receiver", "µs of CPU", numbers, lines)
 
 
-def _crowds(
-    servers: Servers, size: Size, crowds: list[tuple[int, int]], names: tuple[str, str]
+def _many_signals(
+    servers: Servers, size: Size, sizes: list[tuple[int, int]], names: tuple[str, str]
 ) -> dict[str, list[float]]:
     from benchmarks.growth import Growth  # noqa: PLC0415
 
-    found = Growth(servers, size).crowds(crowds, 2 * size.rounds)
+    found = Growth(servers, size).many_signals(sizes, 2 * size.rounds)
     return {
         name: [statistics.median(each[place] for each in rounds) for rounds in found]
         for place, name in enumerate(names)

@@ -89,13 +89,13 @@ class Growth(Part):
 
     def _registered(self) -> Iterator[Comparison]:
         few, many = REGISTERED
-        found = self.crowds([(few, 1), (many, 1)], 5 * self.size.rounds)
+        found = self.many_signals([(few, 1), (many, 1)], 5 * self.size.rounds)
         for place, what in enumerate(("send()", "a delivery")):
             ours, other = ([each[place] for each in numbers] for numbers in (found[1], found[0]))
             title = f"{many:,} signals with {many:,} receivers ÷ {few}: {what}"
             yield summarize(title, ours, other, "us", at_most(1.05))
 
-    def crowds(self, sizes: list[tuple[int, int]], rounds: int) -> list[list[tuple[float, float]]]:
+    def many_signals(self, sizes: list[tuple[int, int]], rounds: int) -> list[list[tuple[float, float]]]:
         """Measure in processes with many signals and receivers, in turn.
 
         Args:
@@ -119,7 +119,7 @@ def _asked(sizes: list[tuple[int, int]], redis_url: str) -> Iterator[list[subpro
     environment = {**os.environ, "BENCH_REDIS_URL": redis_url}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.crowd", *map(str, size)],
+            [sys.executable, "-m", "benchmarks.many_signals", *map(str, size)],
             cwd=CHECKOUT,
             env=environment,
             stdin=subprocess.PIPE,

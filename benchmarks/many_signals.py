@@ -1,4 +1,4 @@
-"""Measures a send and a delivery in a process with many signals: ``python -m benchmarks.crowd SIGNALS FAN_OUT``.
+"""Measures a send and a delivery in a process with many signals: ``python -m benchmarks.many_signals SIGNALS FAN_OUT``.
 
 Each line that it reads is an order to measure once; it answers with this process's microseconds of processor time
 for a send, and for the delivery of a message.
@@ -36,17 +36,17 @@ def main(signals: int, receivers: int) -> None:
     from signalbus import Signal  # noqa: PLC0415 - needs Django's apps
     from tasks.admissions.models import Cohort  # noqa: PLC0415
 
-    crowd = [Signal(f"benchmarks.crowd_{number}", durable=False) for number in range(signals)]
+    declared = [Signal(f"benchmarks.signal_{number}", durable=False) for number in range(signals)]
     kept: list[Callable[..., None]] = []
-    for number, signal in enumerate(crowd):
+    for number, signal in enumerate(declared):
         for place in range(receivers if number == 0 else 1):
 
             def receiver(sender: type[Model], **kwargs: Any) -> None:
                 """Listen."""
 
-            signal.connect(receiver, sender=Cohort, dispatch_uid=f"benchmarks.crowd_{number}_{place}", atomic=False)
+            signal.connect(receiver, sender=Cohort, dispatch_uid=f"benchmarks.signal_{number}_{place}", atomic=False)
             kept.append(receiver)
-    send = partial(crowd[0].send, sender=Cohort, cohort_id=1, created=True)
+    send = partial(declared[0].send, sender=Cohort, cohort_id=1, created=True)
     print("ready", flush=True)
     for _ in sys.stdin:
         print(*_measure(send), flush=True)
