@@ -75,7 +75,7 @@ def backlog(servers: Servers, size: Size) -> Curve:
 
 def payload(servers: Servers, size: Size) -> Curve:
     """Measure sends of growing payloads, beside Celery's and beside a bare push to Redis."""
-    from benchmarks import signals, stock  # noqa: PLC0415
+    from benchmarks import signals, stock_celery  # noqa: PLC0415
     from benchmarks.servers import QUEUES  # noqa: PLC0415
     from tasks.admissions.models import Cohort  # noqa: PLC0415
 
@@ -88,7 +88,7 @@ def payload(servers: Servers, size: Size) -> Curve:
             send()
             item = servers.client.lindex(QUEUES[0], 0)
             ways: dict[str, Callable[[], object]] = {
-                "Celery's .delay()": partial(stock.work.delay, sent=0.0, seconds=0.0, text=text),
+                "Celery's .delay()": partial(stock_celery.work.delay, sent=0.0, seconds=0.0, text=text),
                 "send()": send,
                 "raw LPUSH": partial(servers.client.lpush, QUEUES[0], item),
             }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connection
 
-from benchmarks import signals, stock, workers
+from benchmarks import signals, stock_celery, workers
 from benchmarks.comparison import at_least, summarize
 from benchmarks.peers import EMISOR, ON_THE_BROKER, ON_THE_DATABASE
 from benchmarks.peers.sides import PeerSide
@@ -41,7 +41,7 @@ class Work:
     Args:
         title: what both do.
         signal: what is sent.
-        task: the stock app's.
+        task: of the plain Celery app.
         goal: how many times as fast ours is to be, at least.
         row: whether the message refers to a row.
     """
@@ -58,9 +58,9 @@ class Work:
 
 
 WORKS = (
-    Work("nothing", signals.plain, stock.nothing, 8),
-    Work("nothing; both in a transaction", signals.atomic, stock.nothing_atomic, 7),
-    Work("a row fetched; both in a transaction", signals.fetched, stock.fetch_atomic, 5, row=True),
+    Work("nothing", signals.plain, stock_celery.nothing, 8),
+    Work("nothing; both in a transaction", signals.atomic, stock_celery.nothing_atomic, 7),
+    Work("a row fetched; both in a transaction", signals.fetched, stock_celery.fetch_atomic, 5, row=True),
 )
 
 

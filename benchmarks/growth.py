@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks import signals, workers
 from benchmarks.comparison import at_most, summarize
-from benchmarks.copies import multiply, readdress
 from benchmarks.processes import peak_memory
+from benchmarks.queued_copies import multiply, readdress
 from benchmarks.receivers import UNCONSUMED
 from benchmarks.rows import Part, Row
 from benchmarks.servers import QUEUES

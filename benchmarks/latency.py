@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks import signals, stock, workers
+from benchmarks import signals, stock_celery, workers
 from benchmarks.comparison import at_most, summarize
 from benchmarks.processes import cpu_seconds
 from benchmarks.rows import Part, Row
@@ -74,7 +74,7 @@ def _send_ours(kind: str, seconds: float) -> None:
 
 
 def _send_stock(kind: str, seconds: float) -> None:
-    stock.work.delay(sent=time.monotonic(), seconds=seconds)
+    stock_celery.work.delay(sent=time.monotonic(), seconds=seconds)
 
 
 class Latency(Part):

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from django.db import transaction
 
-from benchmarks import signals, stock
+from benchmarks import signals, stock_celery
 from benchmarks.comparison import at_least, at_most, summarize
 from benchmarks.rows import Part, Row
 from benchmarks.servers import QUEUES
@@ -41,7 +41,7 @@ class Sending(Part):
         signals.fetched.send(sender=Cohort, instance=cohort, created=True)
 
     def _delay(self, cohort: Cohort) -> None:
-        stock.fetch_atomic.delay("admissions.Cohort", cohort.pk, True)
+        stock_celery.fetch_atomic.delay("admissions.Cohort", cohort.pk, True)
 
     def _item(self, send: Callable[[], object]) -> bytes:
         """Return the item that a send puts on our queue."""

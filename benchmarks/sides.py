@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from operator import methodcaller
 from typing import TYPE_CHECKING
 
-from benchmarks.copies import readdress
 from benchmarks.processes import cpu_seconds
 from benchmarks.program import Program
+from benchmarks.queued_copies import readdress
 from benchmarks.tally import Tally
 
 if TYPE_CHECKING:

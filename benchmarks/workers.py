@@ -60,6 +60,6 @@ def stock(servers: Servers, pool: str, fill: Callable[[int], None] = _nothing, m
         fill: sends so many messages.
         messages: in a slice.
     """
-    command = celery("benchmarks.stock", pool, QUEUES[1])
+    command = celery("benchmarks.stock_celery", pool, QUEUES[1])
     environment = {"DJANGO_SETTINGS_MODULE": STOCK_SETTINGS}
     return Side("Celery", servers, [command], fill, messages, keys=(QUEUES[1],), environment=environment)

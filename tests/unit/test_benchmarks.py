@@ -15,8 +15,8 @@ import pytest
 
 from benchmarks import page
 from benchmarks.comparison import Goal, at_least, at_most, summarize
-from benchmarks.copies import readdressed
 from benchmarks.peers import ON_THE_BROKER, Peer
+from benchmarks.queued_copies import readdressed
 from benchmarks.shares import owner
 from benchmarks.sides import Side, SideError, race
 from benchmarks.svg import Curve, draw
