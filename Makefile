@@ -117,17 +117,17 @@ docs: $(READY)  ## Build the documentation site into .venv/site: a warning is an
 
 # PEERS=0 leaves out all peers but Celery and Django; ARGS takes further options: make bench ARGS='--part sending --scale 0.1'
 PEERS ?= 1
-RIVALS := $(if $(filter 0,$(PEERS)),,$(VENV)/.bench)
+PEERS_READY := $(if $(filter 0,$(PEERS)),,$(VENV)/.bench)
 
-bench: $(READY) $(RIVALS)  ## Measure the bus beside Celery, Django and its peers, and print each goal (25 minutes). PEERS=0 ARGS='--part sending'
-	$(BIN)/python -m benchmarks $(if $(RIVALS),,--no-peers) $(ARGS)
+bench: $(READY) $(PEERS_READY)  ## Measure the bus beside Celery, Django and its peers, and print each goal (25 minutes). PEERS=0 ARGS='--part sending'
+	$(BIN)/python -m benchmarks $(if $(PEERS_READY),,--no-peers) $(ARGS)
 
-performance: $(READY) $(RIVALS)  ## Run make bench, and write its tables into docs/performance.md
+performance: $(READY) $(PEERS_READY)  ## Run make bench, and write its tables into docs/performance.md
 	$(BIN)/python -m benchmarks --json docs/benchmarks/bench.json $(ARGS)
 	$(BIN)/python -m benchmarks.shares
 	$(BIN)/python -m benchmarks.page
 
-curves: $(READY) $(RIVALS)  ## Measure how costs grow, and draw the curves into docs/benchmarks
+curves: $(READY) $(PEERS_READY)  ## Measure how costs grow, and draw the curves into docs/benchmarks
 	$(BIN)/python -m benchmarks.curves $(ARGS)
 
 chaos: $(VENV)/.chaos  ## Inject faults, and count lost and duplicate deliveries (hours). FORM=short takes minutes; FAULTS=a,b SCENARIOS=c SECONDS=9 TRANSPORT=kombu

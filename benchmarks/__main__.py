@@ -76,12 +76,12 @@ def _chosen(parts: dict[str, Part], options: argparse.Namespace) -> list[Row]:
 
 
 def _measure(servers: Servers, size: Size, options: argparse.Namespace) -> dict[str, Any]:
-    from benchmarks import line, machine  # noqa: PLC0415 - need Django's apps
+    from benchmarks import comparison, machine  # noqa: PLC0415 - need Django's apps
 
     parts = _parts(servers, size)
     began = time.monotonic()
-    found: list[line.Comparison] = []
-    print(line.HEADER)
+    found: list[comparison.Comparison] = []
+    print(comparison.HEADER)
     for row in _chosen(parts, options):
         for each in row.measure():
             print(each, flush=True)
