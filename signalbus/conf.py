@@ -53,6 +53,7 @@ class Settings:
     PARK_SECONDS: float = 24 * 3600.0  # how long unknown messages are parked and tried again
     KEEP_REFUSED: int = 100  # texts that were refused, kept one by one; the rest are counted
     KEEP_SECONDS: float = 24 * 3600.0  # how long done, skipped and discarded deliveries are kept
+    REDACT: tuple[str, ...] = ()  # keys of payloads whose values are hidden from people, beside those that Django hides
     TRACEBACK_CHARS: int = 8000  # of a traceback, its end
     TEST_MODE: str | None = None  # in a test run's settings: one of TEST_MODES
 
@@ -68,6 +69,7 @@ WORDS: dict[type, str] = {float: "a number", int: "a whole number", str: "a text
 # The items of the settings that are lists: their description, and their type.
 LISTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "SIGNING_KEYS": ("texts, the one that signs first", lambda key: isinstance(key, str) and key != ""),
+    "REDACT": ("keys of payloads", lambda key: isinstance(key, str) and key != ""),
     "SKIP_APPS": ("apps, by their names or labels", lambda app: isinstance(app, str)),
     "CARRY": (
         'carriers: dotted paths, as "signalbus.carriers.Language", or objects',
@@ -97,7 +99,7 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
 
 def _listed(name: str, value: Any) -> tuple[Any, ...]:
     what, accepts = LISTS[name]
-    if isinstance(value, (list, tuple, set, frozenset) if name == "SKIP_APPS" else (list, tuple)):
+    if isinstance(value, (list, tuple, set, frozenset) if name in {"SKIP_APPS", "REDACT"} else (list, tuple)):
         listed = tuple(value)
         if all(map(accepts, listed)) and (listed or name != "SIGNING_KEYS"):
             return listed

@@ -3,7 +3,7 @@
 from signalbus.ledger.attempts.held_rows import count_held, release_held
 from signalbus.ledger.attempts.ordering import behind
 from signalbus.ledger.base.clock import clock_of, in_utc
-from signalbus.ledger.base.deliveries import using
+from signalbus.ledger.base.deliveries import CHUNK, using
 from signalbus.ledger.base.missing_tables import missing
 from signalbus.ledger.operations.accounts import (
     Account,
@@ -22,6 +22,7 @@ from signalbus.ledger.sweeps.due import mark
 from signalbus.ledger.sweeps.purging import purge
 
 __all__ = [
+    "CHUNK",
     "Account",
     "Audit",
     "Backlog",

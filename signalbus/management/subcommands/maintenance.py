@@ -1,0 +1,47 @@
+"""``purge`` and ``sweep``: do the sweeper's work by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.core.management.base import CommandError
+
+from signalbus import conf
+from signalbus.broker.publisher import PublishError
+from signalbus.ledger import operations as ledger
+from signalbus.receiving.sweeping.sweeper import sweep
+
+if TYPE_CHECKING:
+    from django.core.management.base import BaseCommand
+
+
+def add(commands: Any) -> None:
+    """Declare ``purge`` and ``sweep``."""
+    purge = commands.add_parser("purge", help="delete what ended well, was skipped or discarded, and is old")
+    purge.set_defaults(run=run_purge)
+    purge.add_argument("--days", type=float, help='how old; SIGNALBUS["KEEP_SECONDS"] if not given')
+    sweeping = commands.add_parser("sweep", help="publish what is due now, as the sweeper in each worker does")
+    sweeping.set_defaults(run=run_sweep)
+
+
+def run_purge(command: BaseCommand, options: dict[str, Any]) -> None:
+    """Delete old rows."""
+    seconds = conf.get().KEEP_SECONDS if options["days"] is None else options["days"] * 86400
+    command.stdout.write(f"{ledger.purge(seconds)} deliveries purged.")
+
+
+def run_sweep(command: BaseCommand, _options: dict[str, Any]) -> None:
+    """Publish what is due."""
+    command.stdout.write(f"{publish_due()} deliveries published.")
+
+
+def publish_due() -> int:
+    """Publish what is due, and return the number of deliveries.
+
+    Raises:
+        CommandError: the broker does not accept it.
+    """
+    try:
+        return sweep()
+    except PublishError as error:
+        raise CommandError(str(error)) from error

@@ -1,0 +1,32 @@
+"""Format what the commands print: a text on one line, times in UTC."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from signalbus.ledger import operations as ledger
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+LONGEST = 200  # characters: a line or two of a terminal
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line without control characters: a stranger's escapes must not paint the terminal.
+
+    Args:
+        text: any text, as an error's.
+    """
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
+
+
+def time_of(moment: datetime | None) -> str:
+    """Return a time of the ledger in UTC, to the second; a dash for none."""
+    return "-" if moment is None else ledger.in_utc(moment, ledger.using()).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def iso(moment: datetime | None) -> str | None:
+    """Return a time of the ledger in UTC, for programs."""
+    return None if moment is None else ledger.in_utc(moment, ledger.using()).isoformat()

@@ -1,0 +1,181 @@
+"""Signals, messages and deliveries as ``manage.py signalbus`` shows them."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from signalbus import Retry, Signal
+from signalbus.models import Delivery, StoredMessage
+from tasks.admissions.models import Academy
+
+from .bus import Bus, connect, fails, new_signal
+
+
+def run(*arguments: object) -> str:
+    """Run a subcommand, and return what it prints."""
+    out = io.StringIO()
+    call_command("signalbus", *map(str, arguments), stdout=out, stderr=out)
+    return out.getvalue()
+
+
+@pytest.fixture
+def academy(bus: Bus) -> Academy:
+    """A row that messages are about."""
+    return Academy.objects.create(name="A", slug="a")
+
+
+@pytest.fixture
+def signal(bus: Bus) -> Signal:
+    """A durable signal with a receiver that works and one that fails once."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "crm.sync")
+    fails(signal, KeyError("slug"), "marketing.tag", retry=Retry(max_attempts=1))
+    return signal
+
+
+def test_list_shows_signals_with_their_receivers(signal: Signal):
+    """Each receiver has its sender, queue, place and policy; it needs no broker and no database."""
+    shown = run("list", signal.name)
+
+    assert signal.name in shown
+    assert "->  crm.sync  from any sender  in signalbus" in shown
+    assert "in a transaction, 1 attempt" not in shown
+    assert "one attempt" in shown
+    (found,) = json.loads(run("list", signal.name, "--json"))["signals"]
+    assert [each["id"] for each in found["receivers"]] == ["crm.sync", "marketing.tag"]
+
+
+def test_list_names_the_signals_that_nobody_receives(bus: Bus):
+    """The exit code tells a script."""
+    lonely = new_signal()
+
+    with pytest.raises(CommandError, match="without a receiver"):
+        run("list", lonely.name, "--orphans")
+    connect(lonely, lambda **kwargs: None, "there")
+    assert run("list", lonely.name, "--orphans") == ""
+
+
+def test_explain_says_which_receivers_a_sender_reaches(signal: Signal):
+    """A receiver of another sender is listed with the reason."""
+    connect(signal, lambda **kwargs: None, "academies", sender=Academy)
+
+    shown = run("explain", signal.name, "--sender", "admissions.cohort")
+
+    assert "->  crm.sync" in shown
+    assert "no  academies  from admissions.Academy" in shown
+    assert "not reached: it listens to admissions.Academy only" in shown
+    assert "no  academies" not in run("explain", signal.name, "--sender", "admissions.academy")
+
+
+def test_explain_fails_if_nobody_is_reached(bus: Bus):
+    """The exit code tells a script, and the text where to look."""
+    lonely = new_signal()
+    with pytest.raises(CommandError, match="Nobody receives it"):
+        run("explain", lonely.name)
+
+
+def test_bad_input_an_unknown_signal_is_answered_with_a_near_name(signal: Signal):
+    """A typo is told as such."""
+    with pytest.raises(CommandError, match=f"did you mean .*{signal.name}"):
+        run("explain", signal.name + "x")
+
+
+def test_show_tells_all_of_a_message(bus: Bus, signal: Signal, academy: Academy):
+    """The payload, each delivery's state, error and traceback; secrets are hidden."""
+    sent = signal.send(Academy, instance=academy, password="hunter2", note="\x1b[31mred")
+    bus.work()
+    failed = Delivery.objects.get(receiver="marketing.tag")
+
+    shown = run("show", failed.pk)
+
+    assert shown == run("show", sent.id)
+    assert "state       dead (dead: retry or discard it)" in shown
+    assert "state       done (done)" in shown
+    assert "error       KeyError: 'slug'" in shown
+    assert "Traceback" in shown
+    assert f'instance: "admissions.Academy {academy.pk}"' in shown
+    assert 'sender: "admissions.Academy"' in shown
+    assert "hunter2" not in shown
+    assert "\x1b" not in shown
+    found = json.loads(run("show", failed.pk, "--json"))
+    assert found["schema"] == 1
+    assert found["payload"]["values"]["instance"] == f"admissions.Academy {academy.pk}"
+
+
+def test_history_lists_what_happened_to_a_row(bus: Bus, signal: Signal, academy: Academy):
+    """The messages about it, the oldest first, each with its deliveries; others are not listed."""
+    other = Academy.objects.create(name="B", slug="b")
+    ids = [signal.send(Academy, instance=each).id for each in (academy, other, academy)]
+    bus.work()
+
+    shown = run("history", f"admissions.academy:{academy.pk}")
+
+    assert shown.index(str(ids[0])) < shown.index(str(ids[2]))
+    assert str(ids[1]) not in shown
+    assert shown.count("crm.sync  done") == 2
+    assert shown.count("marketing.tag  dead  1 attempt") == shown.count("KeyError: 'slug'") == 2
+
+
+def test_history_of_a_row_without_messages_says_why(bus: Bus):
+    """An empty answer may have four reasons; the exit code is 1."""
+    with pytest.raises(CommandError, match=r"no message about admissions.academy:7: none was sent, it is purged"):
+        run("history", "admissions.academy:7")
+
+
+def test_trace_shows_a_cascade_as_a_tree(bus: Bus):
+    """From any message of a cascade, all of it is found, each under the message whose receiver sent it."""
+    parent, child, grandchild = (new_signal(durable=True) for _ in range(3))
+    connect(parent, lambda **kwargs: child.send(None), "first")
+    connect(child, lambda **kwargs: grandchild.send(None), "second")
+    connect(grandchild, lambda **kwargs: None, "third")
+    parent.send(None)
+    for _ in range(3):
+        bus.work()
+    last = StoredMessage.objects.get(signal=grandchild.name)
+
+    lines = run("trace", last.pk).splitlines()
+
+    indents = [len(line) - len(line.lstrip()) for line in lines]
+    assert indents == [0, 4, 4, 8, 8, 12]
+    assert [line.split()[0] for line in lines[1::2]] == ["first", "second", "third"]
+    tree = json.loads(run("trace", last.pk, "--json"))
+    assert tree["children"][0]["children"][0]["id"] == str(last.pk)
+    assert tree["whole"] is True
+
+
+def test_bad_input_an_id_that_the_ledger_lacks_is_told_with_the_reasons(bus: Bus):
+    """It may be purged, or never have had a row."""
+    with pytest.raises(CommandError, match="is not in the ledger: it is purged"):
+        run("show", "0c5b2f3e-7c1e-5a57-8a3d-1c2d3e4f5a6b")
+
+
+def test_failed_takes_a_filter(bus: Bus, signal: Signal, academy: Academy):
+    """Words narrow what failed; a word with a state selects among all deliveries."""
+    signal.send(Academy, instance=academy)
+    bus.work()
+
+    assert run("failed", "receiver:marketing.*").count("-> marketing.tag") == 1
+    assert run("failed", "receiver:crm.*") == "Nothing matches receiver:crm.*.\n"
+    assert run("failed", "receiver:crm.*", "state:done").count("-> crm.sync") == 1
+    assert run("failed", f"subject:admissions.academy:{academy.pk}", "error:KeyError").count("KeyError") == 1
+    assert run("failed", "since:1h", "--limit", "1").count("-> ") == 1
+    assert json.loads(run("failed", "until:1h", "--json")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["stat:dead"], "did you mean 'state'"),
+        (["state:dead", "--state", "dead"], "Name the state once"),
+        (["--limit", "0"], "it must be at least 1"),
+    ],
+)
+def test_bad_input_a_wrong_filter_is_an_error_of_the_command(bus: Bus, arguments: list[Any], remedy: str):
+    """A typo ends the command with one line."""
+    with pytest.raises(CommandError, match=remedy):
+        run("failed", *arguments)
