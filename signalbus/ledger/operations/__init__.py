@@ -17,7 +17,7 @@ from signalbus.ledger.operations.accounts import (
     waiting_queues,
 )
 from signalbus.ledger.operations.backlog import Backlog, backlogs, failures
-from signalbus.ledger.operations.by_hand import discard, failed, retry, skipped
+from signalbus.ledger.operations.failed_deliveries import discard, failed, retry, skipped
 from signalbus.ledger.sweeps.due import mark
 from signalbus.ledger.sweeps.purging import purge
 
