@@ -17,7 +17,7 @@ from django.db.models import F
 
 from signalbus import Reject, Retry, Signal
 from signalbus.ledger import operations as ledger
-from signalbus.ledger.operations import accounts
+from signalbus.ledger.operations import ledger_audit
 from signalbus.ledger.sweeps import due
 from signalbus.models import Delivery, QueueState, StoredMessage
 from signalbus.receiving.sweeping.sweeper import mark, sweep
@@ -248,7 +248,7 @@ def test_a_running_delivery_is_not_missing(bus: Bus, durable: Signal):
 
 def test_a_row_that_a_message_should_have_is_missing(bus: Bus, durable: Signal, received: list[int], monkeypatch):
     """A message names its recipients, of any queue; a delivery without a row is found by its id."""
-    monkeypatch.setattr(accounts, "CHUNK", 2)
+    monkeypatch.setattr(ledger_audit, "CHUNK", 2)
     connect(durable, lambda **kwargs: None, "mail", queue="email")
     ids = [durable.send(None, number=number).id for number in range(5)]
     bus.work()

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from signalbus import models
-from signalbus.ledger.operations.accounts import COLUMNS
+from signalbus.ledger.operations.ledger_audit import COLUMNS
 from signalbus.models import Delivery, State
 
 STATES = {

@@ -5,7 +5,9 @@ from signalbus.ledger.attempts.ordering import behind
 from signalbus.ledger.base.clock import clock_of, in_utc
 from signalbus.ledger.base.deliveries import CHUNK, using
 from signalbus.ledger.base.missing_tables import missing
-from signalbus.ledger.operations.accounts import (
+from signalbus.ledger.operations.backlog import Backlog, backlogs, failures
+from signalbus.ledger.operations.failed_deliveries import discard, failed, retry, skipped
+from signalbus.ledger.operations.ledger_audit import (
     Account,
     Audit,
     Evidence,
@@ -16,8 +18,6 @@ from signalbus.ledger.operations.accounts import (
     undecided,
     waiting_queues,
 )
-from signalbus.ledger.operations.backlog import Backlog, backlogs, failures
-from signalbus.ledger.operations.failed_deliveries import discard, failed, retry, skipped
 from signalbus.ledger.sweeps.due import mark
 from signalbus.ledger.sweeps.purging import purge
 
