@@ -14,7 +14,7 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from signalbus.ledger import attempts, operations, sweeps
-from signalbus.ledger.attempts import ownership
+from signalbus.ledger.attempts import row_claims
 from signalbus.ledger.base import recording
 from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.recording import Part, record
@@ -134,9 +134,9 @@ def test_a_take_is_one_statement(database_url: str):
     delivery = recorded()
 
     with transaction.atomic(), CaptureQueriesContext(connections[DEFAULT]) as queries:
-        taken = ownership.take(delivery, worker="w1", using=DEFAULT)
+        taken = row_claims.take(delivery, worker="w1", using=DEFAULT)
 
-    assert taken == ownership.Taken(attempt=1, allowance=0, publications=0)
+    assert taken == row_claims.Taken(attempt=1, allowance=0, publications=0)
     assert len(queries) == (2 if connections[DEFAULT].vendor == "mysql" else 1)
     assert state_of(delivery) == ("done", 1)
     row = Delivery.objects.get()
@@ -165,7 +165,7 @@ def test_failures_of_a_group_commit_are_recorded_like_single_ones(database_url: 
         attempts.settle(delivery, outcome, seen=0, attempt=1)
     with transaction.atomic():
         for delivery in together:
-            ownership.take(delivery, worker="w1", using=DEFAULT)
+            row_claims.take(delivery, worker="w1", using=DEFAULT)
         with CaptureQueriesContext(connections[DEFAULT]) as queries:
             attempts.settle_taken(list(zip(together, outcomes, strict=True)), using=DEFAULT)
 
@@ -179,7 +179,7 @@ def test_a_take_that_rolls_back_leaves_the_delivery_as_it_was(database_url: str)
     delivery = recorded()
 
     with pytest.raises(ZeroDivisionError), transaction.atomic():
-        ownership.take(delivery, worker="w1", using=DEFAULT)
+        row_claims.take(delivery, worker="w1", using=DEFAULT)
         raise ZeroDivisionError
 
     assert state_of(delivery) == ("published", 0)
@@ -189,11 +189,11 @@ def test_a_done_delivery_is_not_taken_again(database_url: str):
     """A second copy of a message has nothing to run."""
     delivery = recorded()
     with transaction.atomic():
-        ownership.take(delivery, worker="w1", using=DEFAULT)
+        row_claims.take(delivery, worker="w1", using=DEFAULT)
 
     with transaction.atomic():
-        assert ownership.take(delivery, worker="w2", using=DEFAULT) is None
-    assert ownership.claim(delivery, worker="w2", lease=10, using=DEFAULT) is None
+        assert row_claims.take(delivery, worker="w2", using=DEFAULT) is None
+    assert row_claims.claim(delivery, worker="w2", lease=10, using=DEFAULT) is None
 
 
 @pytest.mark.parametrize("database", ["postgres"])
@@ -203,11 +203,11 @@ def test_no_statement_waits_for_a_running_row(database_url: str):
 
     def attempts_to_take() -> list[object]:
         with transaction.atomic():
-            first = ownership.take(delivery, worker="w2", using=DEFAULT)
-        return [first, ownership.claim(delivery, worker="w2", lease=10, using=DEFAULT)]
+            first = row_claims.take(delivery, worker="w2", using=DEFAULT)
+        return [first, row_claims.claim(delivery, worker="w2", lease=10, using=DEFAULT)]
 
     with transaction.atomic():
-        ownership.take(delivery, worker="w1", using=DEFAULT)
+        row_claims.take(delivery, worker="w1", using=DEFAULT)
         assert elsewhere(attempts_to_take) == [[None, None]]
 
     assert state_of(delivery) == ("done", 1)
@@ -236,7 +236,7 @@ def test_statements_that_change_rows_skip_running_ones(database_url: str, state:
         ]
 
     with transaction.atomic():
-        ownership.take(delivery, worker="w1", using=DEFAULT)
+        row_claims.take(delivery, worker="w1", using=DEFAULT)
         (changed,) = elsewhere(change)
 
     assert changed == [0, 0, 0, 0, {}]
@@ -249,20 +249,20 @@ def test_a_claim_counts_before_the_run_and_is_confirmed_by_its_number(database_u
     """
     delivery = recorded()
 
-    first = ownership.claim(delivery, worker="w1", lease=0, using=DEFAULT)
+    first = row_claims.claim(delivery, worker="w1", lease=0, using=DEFAULT)
     assert state_of(delivery) == ("running", 1)
-    assert ownership.claim(delivery, worker="w2", lease=10, using=DEFAULT) is None
+    assert row_claims.claim(delivery, worker="w2", lease=10, using=DEFAULT) is None
     lost = attempts.Settlement(state=State.PENDING, error="lost")
     assert attempts.settle_lost(delivery, lost, seen=1, attempt=1)
     assert not attempts.settle_lost(delivery, lost, seen=1, attempt=1)
-    second = ownership.claim(delivery, worker="w2", lease=10, using=DEFAULT)
+    second = row_claims.claim(delivery, worker="w2", lease=10, using=DEFAULT)
 
     assert first is not None
     assert second is not None
     assert (first.attempt, second.attempt) == (1, 2)
     with transaction.atomic():
-        assert not ownership.confirm(delivery, 1, worker="w1", using=DEFAULT)
-        assert ownership.confirm(delivery, 2, worker="w2", using=DEFAULT)
+        assert not row_claims.confirm(delivery, 1, worker="w1", using=DEFAULT)
+        assert row_claims.confirm(delivery, 2, worker="w2", using=DEFAULT)
     assert state_of(delivery) == ("done", 2)
 
 
@@ -270,7 +270,7 @@ def test_a_claim_counts_before_the_run_and_is_confirmed_by_its_number(database_u
 def test_a_claim_waits_for_a_brief_lock_on_its_row(database_url: str):
     """Another worker locked it before it saw that the row is claimed."""
     delivery = recorded()
-    claimed = ownership.claim(delivery, worker="w1", lease=10, using=DEFAULT)
+    claimed = row_claims.claim(delivery, worker="w1", lease=10, using=DEFAULT)
     assert claimed is not None
     locked = threading.Event()
 
@@ -290,7 +290,7 @@ def test_a_claim_waits_for_a_brief_lock_on_its_row(database_url: str):
             assert attempts.settle(delivery, done, seen=claimed.attempt, attempt=claimed.attempt)
         else:
             with transaction.atomic():
-                assert ownership.confirm(delivery, claimed.attempt, worker="w1", using=DEFAULT)
+                assert row_claims.confirm(delivery, claimed.attempt, worker="w1", using=DEFAULT)
                 transaction.set_rollback(True)
         looking.join(30)
 
@@ -298,11 +298,11 @@ def test_a_claim_waits_for_a_brief_lock_on_its_row(database_url: str):
 def test_a_claim_is_not_taken_before_its_lease_ends(database_url: str):
     """The delivery runs."""
     delivery = recorded()
-    ownership.claim(delivery, worker="w1", lease=60, using=DEFAULT)
+    row_claims.claim(delivery, worker="w1", lease=60, using=DEFAULT)
 
-    assert ownership.claim(delivery, worker="w2", lease=60, using=DEFAULT) is None
+    assert row_claims.claim(delivery, worker="w2", lease=60, using=DEFAULT) is None
     with transaction.atomic():
-        assert ownership.take(delivery, worker="w2", using=DEFAULT) is None
+        assert row_claims.take(delivery, worker="w2", using=DEFAULT) is None
 
 
 def test_a_retry_is_not_taken_early(database_url: str):
@@ -311,7 +311,7 @@ def test_a_retry_is_not_taken_early(database_url: str):
     Delivery.objects.update(state=State.PENDING)
 
     with transaction.atomic():
-        assert ownership.take(delivery, worker="w1", using=DEFAULT) is None
+        assert row_claims.take(delivery, worker="w1", using=DEFAULT) is None
 
 
 ODD = ["", "NULL", "null", '"', "\\", '\\"', "{}", "{a,b}", "a,b", " a ", "\n\t", "%s", "é€😀", "'", "$1"]
@@ -418,7 +418,7 @@ def test_a_delivery_that_runs_is_not_lost(database_url: str):
         return  # one writer at a time: the sweeper waits until the receiver has ended
 
     with transaction.atomic():
-        ownership.take(delivery, worker="w1", using=DEFAULT)
+        row_claims.take(delivery, worker="w1", using=DEFAULT)
         assert elsewhere(lambda: due.take_due(100)) == [[]]
 
 
@@ -433,7 +433,7 @@ def test_a_marker_is_sent_only_while_a_delivery_is_open(database_url: str):
     assert due.mark() == []
 
     with transaction.atomic():
-        ownership.take(delivery, worker="w1", using=DEFAULT)
+        row_claims.take(delivery, worker="w1", using=DEFAULT)
     QueueState.objects.update(marked_at=None)
     assert due.mark() == []
 
@@ -497,13 +497,13 @@ def test_the_interval_doubles_with_each_publication(database_url: str):
 def test_a_claim_that_was_lost_is_published_as_suspect(database_url: str):
     """A worker that died in a claimed run leaves an overdue claim; the next one claims as well."""
     delivery = recorded()
-    ownership.claim(delivery, worker="w1", lease=-1, using=DEFAULT)  # SQLite's clock has milliseconds: not just now
+    row_claims.claim(delivery, worker="w1", lease=-1, using=DEFAULT)  # SQLite's clock has milliseconds: not just now
 
     (row,) = due.take_due(100)
 
     assert (row.publications, row.attempts) == (1, 1)
     with transaction.atomic():
-        taken = ownership.take(delivery, worker="w2", using=DEFAULT)
+        taken = row_claims.take(delivery, worker="w2", using=DEFAULT)
     assert taken is not None
     assert taken.publications == 1
 

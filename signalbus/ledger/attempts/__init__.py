@@ -3,7 +3,8 @@
 from signalbus.ledger.attempts.held_rows import hold_delivery
 from signalbus.ledger.attempts.lost_rows import LastRun, last_run, lost_claim, settle_lost
 from signalbus.ledger.attempts.ordering import behind, head, wake
-from signalbus.ledger.attempts.ownership import (
+from signalbus.ledger.attempts.parked_rows import bury, open_parked, park, park_text, postpone_row, refuse, unpark
+from signalbus.ledger.attempts.row_claims import (
     Taken,
     claim,
     confirm,
@@ -14,7 +15,6 @@ from signalbus.ledger.attempts.ownership import (
     tell_runtime,
     undo_take,
 )
-from signalbus.ledger.attempts.parked_rows import bury, open_parked, park, park_text, postpone_row, refuse, unpark
 from signalbus.ledger.base.deliveries import (
     Settlement,
     earlier_id,
