@@ -3,7 +3,7 @@
 from signalbus.ledger.base.deliveries import record_unpublished, using
 from signalbus.ledger.base.missing_tables import reject_missing, reject_unmigrated
 from signalbus.ledger.base.recording import Part, record
-from signalbus.ledger.sends.due_later import cancel
+from signalbus.ledger.sends.cancellation import cancel
 from signalbus.ledger.sends.duplicates import record_last_of_burst, record_unless_one_waits
 from signalbus.ledger.sends.unsendable import record_unsendable
 

@@ -18,7 +18,7 @@ from signalbus.ledger.base.clock import Now
 from signalbus.ledger.base.deliveries import unlocked
 from signalbus.ledger.base.dialect import DELIVERIES, KEYS, Dialect, dialect_of
 from signalbus.ledger.base.recording import DueTime, record
-from signalbus.ledger.sends.due_later import discard_locked, lock_waiting
+from signalbus.ledger.sends.cancellation import discard_locked, lock_waiting
 from signalbus.models import Delivery, State
 
 if TYPE_CHECKING:
