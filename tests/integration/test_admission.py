@@ -10,7 +10,7 @@ from django.db import connection
 
 from signalbus.ledger import sweeps as ledger
 from signalbus.ledger.base.clock import Now
-from signalbus.ledger.sweeps.admission import AHEAD
+from signalbus.ledger.sweeps.retry_admission import AHEAD
 from signalbus.models import Delivery, State
 
 from .bus import Bus, connect, fails, new_signal

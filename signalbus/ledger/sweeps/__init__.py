@@ -3,7 +3,6 @@
 from signalbus.ledger.attempts.parked_rows import bury, open_parked, postpone_row, unpark
 from signalbus.ledger.base.deliveries import return_due, using
 from signalbus.ledger.base.event_subjects import delivery_of_row
-from signalbus.ledger.sweeps.admission import Share
 from signalbus.ledger.sweeps.due import (
     Publishable,
     anything_due,
@@ -16,6 +15,7 @@ from signalbus.ledger.sweeps.due import (
     wait_anew,
 )
 from signalbus.ledger.sweeps.purging import acquire_purge_lease, purge, purge_keys, purge_some
+from signalbus.ledger.sweeps.retry_admission import Share
 
 __all__ = [
     "Publishable",

@@ -22,7 +22,7 @@ from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.deliveries import unlocked, using
 from signalbus.ledger.base.dialect import DELIVERIES, MESSAGES, as_uuid, dialect_of
 from signalbus.ledger.base.recording import WAIT
-from signalbus.ledger.sweeps.admission import Admission
+from signalbus.ledger.sweeps.retry_admission import Admission
 from signalbus.models import DUE_STATES, TAKEN_STATES, Delivery, QueueState, State, StoredMessage
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
 
     from signalbus.ledger.base.dialect import Dialect
-    from signalbus.ledger.sweeps.admission import Share
+    from signalbus.ledger.sweeps.retry_admission import Share
 
 MARK_AFTER = 5.0  # seconds after which a marker goes after what was published, and is open
 GRACE = 10.0  # seconds in which workers get to what they have taken off the queue, as long as a batch may take
