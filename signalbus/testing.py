@@ -16,7 +16,7 @@ from signalbus.bridging.bridge import names_of
 from signalbus.carriers import carrying
 from signalbus.exceptions import SignalBusError
 from signalbus.receiving.routing import batch
-from signalbus.receiving.running.hydration import fetch
+from signalbus.receiving.running.row_loading import fetch
 from signalbus.registration.registry import registry
 from signalbus.sending import event_loop_guard, outbox
 from signalbus.sending.signal import Signal
