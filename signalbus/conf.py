@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
-from signalbus.core.near_miss import RETRY_ALIASES
+from signalbus.core.suggestions import RETRY_ALIASES
 from signalbus.exceptions import ConfigurationError
 from signalbus.retry import Retry
 from signalbus.wire.signing import Signer

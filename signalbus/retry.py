@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Self
 
-from signalbus.core.near_miss import RETRY_ALIASES, reject_unknown
+from signalbus.core.suggestions import RETRY_ALIASES, reject_unknown
 from signalbus.exceptions import ConfigurationError, Reject, RetryLater
 
 LONGEST = 366 * 24 * 3600.0  # seconds: a receiver's delay must still give a date that a database can store

@@ -15,7 +15,7 @@ from django.dispatch import Signal as DjangoSignal
 from signalbus.bridging.bridge import Options, bridge_of, bridges_of
 from signalbus.connecting.factory import place_of
 from signalbus.connecting.senders import with_model
-from signalbus.core.near_miss import RECEIVER_ALIASES, reject_unknown
+from signalbus.core.suggestions import RECEIVER_ALIASES, reject_unknown
 from signalbus.exceptions import ConfigurationError
 from signalbus.registration.policy import CONNECT_OPTIONS, DJANGO_OPTIONS
 from signalbus.sending.draft import RESERVED

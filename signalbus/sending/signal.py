@@ -19,7 +19,7 @@ from signalbus.connecting.factory import (
 from signalbus.connecting.naming import Named
 from signalbus.connecting.senders import StandIns, Unheard, interned, with_model
 from signalbus.connecting.subscriptions import Refusals, SenderCache, Subscriptions, sort_out
-from signalbus.core.near_miss import (
+from signalbus.core.suggestions import (
     AT_RECEIVER,
     RECEIVER_ALIASES,
     SIGNAL_ALIASES,
