@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from signalbus.compat import redis_internals as compat
-from signalbus.transport import batching, claims, scripts
+from signalbus.transport import batching, claims, lua_scripts
 from signalbus.transport.claimed_message import ClaimedMessage
 from signalbus.transport.claims import Claimed, Numbers, Owner, Work
 from signalbus.transport.coalescing import BatchMember, Merged, read, tag_of
@@ -196,8 +196,8 @@ class ClaimingMixin:
             keys = (*self.unacked.keys, *(key for key, _ in lists))
             queues = [json.dumps(queue) for _, queue in lists]
             arguments = (wanted, owner.id, owner.prefix, numbers.first - 1, *queues)
-            commands.append(scripts.CLAIM.command(keys, *arguments))
-            self._asked = numbers, lists, scripts.CLAIM.whole(keys, *arguments)
+            commands.append(lua_scripts.CLAIM.command(keys, *arguments))
+            self._asked = numbers, lists, lua_scripts.CLAIM.whole(keys, *arguments)
             tracking.has_news = False  # notices from here on count
         tracking.send(commands)
 

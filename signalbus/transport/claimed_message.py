@@ -13,8 +13,8 @@ from kombu.transport import virtual
 from redis.exceptions import RedisError
 
 from signalbus.transport.coalescing import Merged
+from signalbus.transport.lua_scripts import Script
 from signalbus.transport.progress import BEGUN, DONE, FREE, SHARED, WAITING
-from signalbus.transport.scripts import Script
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from signalbus.compat.redis_internals import MALFORMED, is_closing, is_wrong_type, list_of, parsed, prefixed, queues_of
-from signalbus.transport import scripts
+from signalbus.transport import lua_scripts
 from signalbus.transport.claims import CLAIM
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Unacked:
             connection.send_command(*command)
             return connection.read_response()
 
-    def run(self, script: scripts.Script, keys: Sequence[str], *arguments: Any) -> Any:
+    def run(self, script: lua_scripts.Script, keys: Sequence[str], *arguments: Any) -> Any:
         """Run a script now."""
         with self.connection() as connection:
             return script.run(connection, keys, *arguments)
@@ -182,7 +182,7 @@ class Unacked:
             return 0, []
         arguments = [part for _, item in pairs for part in item]
         keys = (*self.keys, *(key for key, _ in pairs))
-        count, *changed = self.run(scripts.RESTORE, keys, end, dead, LEASE, *arguments)
+        count, *changed = self.run(lua_scripts.RESTORE, keys, end, dead, LEASE, *arguments)
         return count, changed
 
     def _restore(self, end: str, pairs: Sequence[Pair], dead: str = "") -> tuple[int, list[Tag]]:
@@ -212,7 +212,7 @@ class Unacked:
         shown = repr(item[:MOST_QUARANTINED_BYTES])
         entry = json.dumps({"place": origin, "error": reprlib.repr(error), "bytes": len(item), "item": shown})
         keys = (self.claims, self.index, self._quarantine_list, self._quarantine_count)
-        count = self.run(scripts.QUARANTINE, keys, tag, entry, MOST_QUARANTINED)
+        count = self.run(lua_scripts.QUARANTINE, keys, tag, entry, MOST_QUARANTINED)
         if count:
             logger.error(
                 "signalbus has set aside an item of %r that is no message (%s), the %d. of all: the last %d are in the "
@@ -227,7 +227,7 @@ class Unacked:
             key: as it is in Redis.
             kind: the type that it must have.
         """
-        if self.run(scripts.QUARANTINE_KEY, (key, f"{key}.set_aside"), kind, MOVED_MS):
+        if self.run(lua_scripts.QUARANTINE_KEY, (key, f"{key}.set_aside"), kind, MOVED_MS):
             logger.error("signalbus has moved the key %r, which was no %s, to %r.", key, kind, f"{key}.set_aside")
 
     def repair_keys(self) -> None:
@@ -249,7 +249,7 @@ class Unacked:
         tags = list(tags)
         dead: list[bytes] = []
         for start in range(0, max(len(tags), 1), CHUNK * 10):
-            dead = self.run(scripts.HEARTBEAT, keys, owner, LEASE, *tags[start : start + CHUNK * 10])
+            dead = self.run(lua_scripts.HEARTBEAT, keys, owner, LEASE, *tags[start : start + CHUNK * 10])
         strange = [name for name in dead if not name.isascii()]
         if strange:  # no worker has such an id, and they would keep dead owners from being found
             self.command("ZREM", self.owners, *strange)
@@ -298,7 +298,7 @@ class Unacked:
 
     def forget(self, owner: str) -> None:
         """Remove the id of an owner that has no claims and no recent heartbeat."""
-        self.run(scripts.FORGET, (self.owners,), owner, LEASE)
+        self.run(lua_scripts.FORGET, (self.owners,), owner, LEASE)
 
     def _tags_of(self, owner: str) -> set[bytes]:
         tags: set[bytes] = set()

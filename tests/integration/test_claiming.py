@@ -15,7 +15,7 @@ from kombu import Connection, Consumer, Exchange, Queue
 
 from signalbus.celery import TASK_NAME
 from signalbus.embedded import EmbeddedValkey
-from signalbus.transport import claims, heartbeat, scripts, unacked
+from signalbus.transport import claims, heartbeat, lua_scripts, unacked
 from signalbus.transport.claims import Work
 from signalbus.transport.consumers import consumers_of
 from signalbus.transport.progress import BEGUN, DONE, WAITING
@@ -634,7 +634,7 @@ def test_a_batch_that_is_divided_during_its_restoration(valkey, client, monkeypa
         run, divisions = unacked.Unacked.run, iter([[BEGUN, WAITING, BEGUN], [BEGUN, WAITING, WAITING]])
 
         def divide_first(unacked: Any, script: Any, *arguments: Any) -> Any:
-            if script is scripts.RESTORE and (states := next(divisions, None)):
+            if script is lua_scripts.RESTORE and (states := next(divisions, None)):
                 assert message.requeue_free(states)
             return run(unacked, script, *arguments)
 
