@@ -13,9 +13,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from signalbus.compat import redis_internals as compat
-from signalbus.transport import batching, claims, lua_scripts
+from signalbus.transport import batching, broker_claims, lua_scripts
+from signalbus.transport.broker_claims import Claimed, Numbers, Owner, Work
 from signalbus.transport.claimed_message import ClaimedMessage
-from signalbus.transport.claims import Claimed, Numbers, Owner, Work
 from signalbus.transport.coalescing import BatchMember, Merged, read, tag_of
 from signalbus.transport.heartbeat import Heartbeat
 from signalbus.transport.qos import QoS
@@ -63,7 +63,7 @@ class ClaimingMixin:
         super().__init__(*arguments, **options)
         self.unacked: Unacked = Unacked(self)
         self.work: Work = self.connection.work
-        self.owner: Owner = claims.owner_of((*compat.server_of(self.connection.client), *self.unacked.keys))
+        self.owner: Owner = broker_claims.owner_of((*compat.server_of(self.connection.client), *self.unacked.keys))
 
     # Consumers, and whether they claim.
 

@@ -12,13 +12,13 @@ from binascii import a2b_base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from signalbus.transport.claims import BATCH, CLAIM
+from signalbus.transport.broker_claims import BATCH, CLAIM
 from signalbus.wire.peek import signal_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from signalbus.transport.claims import Claimed
+    from signalbus.transport.broker_claims import Claimed
 
 MOST_TEXTS: Final = 100  # in one message; as the publisher's
 

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from signalbus.transport.unacked import HEARTBEAT_INTERVAL, LEASE
 
 if TYPE_CHECKING:
-    from signalbus.transport.claims import Owner
+    from signalbus.transport.broker_claims import Owner
 
 logger: logging.Logger = logging.getLogger("signalbus")
 

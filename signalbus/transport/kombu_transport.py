@@ -7,8 +7,8 @@ from typing import Any
 from kombu.transport import redis as stock
 
 from signalbus.compat import redis_internals as compat
+from signalbus.transport.broker_claims import Work
 from signalbus.transport.channel import ClaimingMixin
-from signalbus.transport.claims import Work
 from signalbus.transport.poller import Poller
 
 

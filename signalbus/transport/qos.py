@@ -10,7 +10,7 @@ from kombu.transport import redis as stock
 from redis.exceptions import ResponseError
 
 from signalbus.compat import redis_internals as compat
-from signalbus.transport.claims import is_ours
+from signalbus.transport.broker_claims import is_ours
 
 logger: logging.Logger = logging.getLogger("signalbus")
 

@@ -16,12 +16,12 @@ from redis.exceptions import ResponseError
 
 from signalbus.compat.redis_internals import MALFORMED, is_closing, is_wrong_type, list_of, parsed, prefixed, queues_of
 from signalbus.transport import lua_scripts
-from signalbus.transport.claims import CLAIM
+from signalbus.transport.broker_claims import CLAIM
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from signalbus.transport.claims import Claimed, Owner
+    from signalbus.transport.broker_claims import Claimed, Owner
 
     Tag = str | bytes  # of other workers' claims as they are in Redis: anybody may have chosen them
     Pair = tuple[str, tuple[Tag, Tag, str]]  # a list; a claim's tag, its item, and the SHA-1 of its entry as read

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.asynchronous import Hub
 
-from signalbus.transport import claims, kombu_transport
-from signalbus.transport.claims import Owner, Work
+from signalbus.transport import broker_claims, kombu_transport
+from signalbus.transport.broker_claims import Owner, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,10 +41,10 @@ class Claimant:
         **options: Any,
     ) -> None:
         if alone:
-            for owner in claims._owners.values():
+            for owner in broker_claims._owners.values():
                 if owner.heartbeat is not None:  # of a process that has ended
                     owner.heartbeat.stop()
-            claims._owners.clear()
+            broker_claims._owners.clear()
         self.messages: list[Any] = []
         self.channel: Any = None
         self.hub = Hub()

@@ -11,7 +11,7 @@ from signalbus.celery import TASK_NAME
 from signalbus.receiving.process.receiver_runtimes import Manners
 from signalbus.receiving.routing.batch import deliver
 from signalbus.transport import coalescing, progress
-from signalbus.transport.claims import Claimed
+from signalbus.transport.broker_claims import Claimed
 from signalbus.transport.progress import BEGUN, DONE, SHARED, WAITING
 from tasks.admissions.models import Academy, Cohort
 

@@ -15,8 +15,8 @@ from kombu import Connection, Consumer, Exchange, Queue
 
 from signalbus.celery import TASK_NAME
 from signalbus.embedded import EmbeddedValkey
-from signalbus.transport import claims, heartbeat, lua_scripts, unacked
-from signalbus.transport.claims import Work
+from signalbus.transport import broker_claims, heartbeat, lua_scripts, unacked
+from signalbus.transport.broker_claims import Work
 from signalbus.transport.consumers import consumers_of
 from signalbus.transport.progress import BEGUN, DONE, WAITING
 from tests.integration.claimant import Claimant
@@ -507,10 +507,10 @@ class TestHeartbeats:
         with Claimant(url, work=Knows(given_up=False)) as other:
             other.take(1)
         with Claimant(url):
-            owners = dict(claims._owners)
+            owners = dict(broker_claims._owners)
         with Claimant(url) as fresh:
             client.zadd("unacked_owners", {other.owner.id: 5})
-            claims._owners.update(owners)
+            broker_claims._owners.update(owners)
             with Claimant(url, alone=False) as again:
                 again.owner.heartbeat.send_heartbeat(again.channel)
                 assert client.llen("work") == 0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from signalbus.transport import unacked
-from signalbus.transport.claims import Claimed
+from signalbus.transport.broker_claims import Claimed
 from tests.integration.claimant import Claimant
 from tests.integration.test_claiming import client, is_over, publish, url
 

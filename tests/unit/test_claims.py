@@ -14,15 +14,15 @@ from kombu import Connection
 
 from signalbus import Signal, celery, conf
 from signalbus.receiving.worker import capacity
-from signalbus.transport import claims
+from signalbus.transport import broker_claims
 from signalbus.transport.kombu_transport import Transport
 from signalbus.wire.message import Message, from_body, to_body, uuid7
 
 
 @pytest.fixture
-def owner() -> claims.Owner:
+def owner() -> broker_claims.Owner:
     """An owner with three claims, two of them in a batch."""
-    made = claims.Owner()
+    made = broker_claims.Owner()
     made.claimed = dict.fromkeys(["a", "b", "c"], "q")
     made.batches["sb1g:1"] = ["a", "b"]
     return made
@@ -46,13 +46,13 @@ class TestOwner:
         """A number is not given again, whether it was used or not."""
         assert (owner.reserve(3), owner.reserve(1)) == ((1, 3), (4, 1))
         assert owner.tag(4) == f"sb1:{owner.id}:4"
-        assert claims.is_ours(owner.tag(4))
-        assert not claims.is_ours("4")
+        assert broker_claims.is_ours(owner.tag(4))
+        assert not broker_claims.is_ours("4")
 
     def test_a_process_has_one_name_for_each_server(self):
         """A forked child has another name."""
-        assert claims.owner_of("here") is claims.owner_of("here")
-        assert claims.owner_of("here") is not claims.owner_of("there")
+        assert broker_claims.owner_of("here") is broker_claims.owner_of("here")
+        assert broker_claims.owner_of("here") is not broker_claims.owner_of("there")
 
 
 class TestWorkload:

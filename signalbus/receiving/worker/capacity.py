@@ -22,7 +22,7 @@ from signalbus.compat.pool_internals import (
 from signalbus.exceptions import TextError
 from signalbus.registration.registry import registry
 from signalbus.transport import kombu_transport
-from signalbus.transport.claims import Work
+from signalbus.transport.broker_claims import Work
 from signalbus.wire.message import from_body, to_body
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from redis._parsers import _HiredisParser, _RESP3Parser
 from signalbus.compat import redis_internals as compat
 from signalbus.transport import channel as channel_module
 from signalbus.transport import kombu_transport
+from signalbus.transport.broker_claims import Work
 from signalbus.transport.claimed_message import ClaimedMessage
-from signalbus.transport.claims import Work
 from signalbus.transport.poller import Poller
 from signalbus.transport.qos import QoS
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from signalbus import celery, conf
 from signalbus.broker.envelope import envelope
 from signalbus.transport import coalescing
-from signalbus.transport.claims import Claimed
+from signalbus.transport.broker_claims import Claimed
 from signalbus.wire.message import Message, to_body, uuid7
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from signalbus.core.runtime_estimate import RuntimeEstimates
 from signalbus.transport import batching
 from signalbus.transport.batching import BUDGET, MOST_BYTES, arrange
-from signalbus.transport.claims import Claimed
+from signalbus.transport.broker_claims import Claimed
 from signalbus.transport.coalescing import MOST_TEXTS, BatchMember
 
 HEAD = "k" * 8 + "." + "0" * 64 + '.1\n{"i":"' + "0" * 32 + '","s":"'

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from signalbus.transport.claims import Numbers, Owner, Work
+from signalbus.transport.broker_claims import Numbers, Owner, Work
 from signalbus.transport.heartbeat import PATIENCE, Heartbeat
 from signalbus.transport.unacked import LEASE
 
