@@ -1,6 +1,6 @@
 /* claims.pml: no message is lost and none is in two places, whichever process divides, requeues or ends its claim.
  *
- * The scripts CLAIM, RESTORE (scripts.py) and DIVIDE (claimed_message.py) are one step each. Between them, step by step:
+ * The scripts CLAIM, RESTORE (lua_scripts.py) and DIVIDE (claimed_message.py) are one step each. Between them, step by step:
  *   Claim           the event loop, for one claim after the other: ClaimingMixin._send, _take_in, _settle, _requeue_now
  *                   (channel.py), ClaimedMessage.ack, reject (claimed_message.py), Unacked.restore (HMGET, then RESTORE),
  *                   Unacked.acknowledge (ZREM, then HDEL; unacked.py)

@@ -1,8 +1,8 @@
 /* heartbeat.pml: a worker that lives and answers keeps its claims; a dead worker's claims are requeued in time.
  *
  * Models signalbus/transport/heartbeat.py (Heartbeat.run, Heartbeat.send_heartbeat), the scripts HEARTBEAT, FORGET and
- * CLAIM, the test for a dead owner in RESTORE (scripts.py), Unacked.reclaim (unacked.py), and which claims count as in
- * flight (claims.py, Owner.is_in_flight). The content of a claim is in claims.pml. Two workers:
+ * CLAIM, the test for a dead owner in RESTORE (lua_scripts.py), Unacked.reclaim (unacked.py), and which claims count as in
+ * flight (broker_claims.py, Owner.is_in_flight). The content of a claim is in claims.pml. Two workers:
  *   Claim      the event loop (channel.py), for one of its CLAIMS claims, again and again
  *   Heartbeat  the thread that sends heartbeats
  *   Time       one tick is 2 s: LEASE is 6 s = 3 ticks, a heartbeat comes after at most 3.3 s < 2 ticks. (Redis' whole seconds
