@@ -14,7 +14,7 @@ from signalbus.exceptions import TextError
 from signalbus.ledger import sweeps as ledger
 from signalbus.receiving.process import task_log
 from signalbus.receiving.routing.verification import open_text
-from signalbus.receiving.running.reporting import tell, worker_name
+from signalbus.receiving.running.worker_events import tell, worker_name
 from signalbus.wire.message import delivery_id, from_body, to_body
 
 if TYPE_CHECKING:

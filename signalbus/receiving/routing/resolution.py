@@ -14,7 +14,7 @@ from signalbus.receiving.process import task_log
 from signalbus.receiving.routing.requeueing import returned_rest
 from signalbus.receiving.running.attempt import deliver_one
 from signalbus.receiving.running.parking import park
-from signalbus.receiving.running.reporting import tell, worker_name
+from signalbus.receiving.running.worker_events import tell, worker_name
 from signalbus.registration.registry import registry
 from signalbus.wire.message import delivery_id, to_body
 

@@ -35,8 +35,8 @@ from signalbus.receiving.running.gates import Held, decide
 from signalbus.receiving.running.invocation import Attempt, call_receiver
 from signalbus.receiving.running.lost_runs import settle_redelivered
 from signalbus.receiving.running.outcome import OwnTransaction, end_failed, end_spent, raise_if_cut_off, unclaim
-from signalbus.receiving.running.reporting import worker_name
 from signalbus.receiving.running.sequencing import is_ordered, turns
+from signalbus.receiving.running.worker_events import worker_name
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper

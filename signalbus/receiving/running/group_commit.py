@@ -19,8 +19,8 @@ from signalbus.receiving.process.session_state import end_changed_sessions, forg
 from signalbus.receiving.running.attempt import WORTH_TELLING
 from signalbus.receiving.running.invocation import call_receiver
 from signalbus.receiving.running.outcome import OwnTransaction, end_failed, raise_if_cut_off, settlement_of
-from signalbus.receiving.running.reporting import worker_name
 from signalbus.receiving.running.savepoints import Savepoint, Watch, met_a_limit
+from signalbus.receiving.running.worker_events import worker_name
 from signalbus.transactions import Hold
 
 if TYPE_CHECKING:

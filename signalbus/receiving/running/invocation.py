@@ -17,9 +17,9 @@ from signalbus.exceptions import SignalBusError, UnknownClass
 from signalbus.receiving.process.query_cancellation import cancel_queries
 from signalbus.receiving.process.session_state import has_schemas, restored_schemas
 from signalbus.receiving.running.carried_context import call_in_context
-from signalbus.receiving.running.reporting import tell, worker_name
 from signalbus.receiving.running.row_loading import payload_for
 from signalbus.receiving.running.runner import call, explain_refused_call
+from signalbus.receiving.running.worker_events import tell, worker_name
 from signalbus.registration.registry import registry
 from signalbus.wire.message import delivery_id
 

@@ -21,8 +21,8 @@ from signalbus.ledger import attempts as ledger
 from signalbus.ledger.attempts import Settlement
 from signalbus.models import State
 from signalbus.receiving.running.invocation import Attempt
-from signalbus.receiving.running.reporting import tell
 from signalbus.receiving.running.sequencing import is_ordered
+from signalbus.receiving.running.worker_events import tell
 from signalbus.registration.registry import registry
 from signalbus.wire.message import delivery_id, from_body
 

@@ -22,7 +22,7 @@ from signalbus.models import State
 from signalbus.receiving.process.database_connections import close_connection, close_connections, use_no_pools
 from signalbus.receiving.process.outages import OutageLog
 from signalbus.receiving.running.lost_runs import losses, settle_overdue
-from signalbus.receiving.running.reporting import tell, worker_name
+from signalbus.receiving.running.worker_events import tell, worker_name
 from signalbus.receiving.sweeping.idleness import idleness
 from signalbus.receiving.sweeping.stale_code import StaleCode
 from signalbus.wire.marker import Marker, marker_from
