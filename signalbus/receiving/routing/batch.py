@@ -10,8 +10,8 @@ from signalbus import conf
 from signalbus.receiving.process import task_log
 from signalbus.receiving.process.database_connections import open_caches, reset_connections
 from signalbus.receiving.process.session_state import end_changed_sessions
-from signalbus.receiving.routing.requeueing import returned
 from signalbus.receiving.routing.resolution import deliver_message
+from signalbus.receiving.routing.text_requeueing import returned
 from signalbus.receiving.routing.verification import open_text, refuse
 from signalbus.receiving.running.grouping import Group
 from signalbus.transport import progress

@@ -11,7 +11,7 @@ from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process import task_log
-from signalbus.receiving.routing.requeueing import returned_rest
+from signalbus.receiving.routing.text_requeueing import returned_rest
 from signalbus.receiving.running.attempt import deliver_one
 from signalbus.receiving.running.parking import park
 from signalbus.receiving.running.worker_events import tell, worker_name
