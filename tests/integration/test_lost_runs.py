@@ -13,8 +13,8 @@ from signalbus.events import listen, unlisten
 from signalbus.ledger import attempts, operations
 from signalbus.models import Delivery, State
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.running import lost_runs
-from signalbus.receiving.running.lost_runs import Loss, Losses
+from signalbus.receiving.running import lost_processes
+from signalbus.receiving.running.lost_processes import Loss, Losses
 from signalbus.receiving.sweeping.sweeper import sweep
 from signalbus.wire.message import from_body
 
@@ -223,7 +223,7 @@ def test_a_row_that_the_database_has_not_freed_yet_is_waited_for(bus: Bus, durab
     ((text,),) = bus.take()
     with transaction.atomic():
         attempts.take(only().pk, worker=CHILD, using="default")
-        assert elsewhere(lambda: child.is_lost(text)) == [lost_runs.AGAIN]
+        assert elsewhere(lambda: child.is_lost(text)) == [lost_processes.AGAIN]
         assert child.requeued == []
         transaction.set_rollback(True)
 
@@ -235,7 +235,7 @@ def test_a_row_that_the_database_has_not_freed_yet_is_waited_for(bus: Bus, durab
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_row_locked_by_another_worker_is_not_waited_for_long(bus: Bus, durable: Signal, child: Child, monkeypatch):
     """It may run a copy of the message: the message is requeued, and dropped there."""
-    monkeypatch.setattr(lost_runs, "PATIENCE", 0.0)
+    monkeypatch.setattr(lost_processes, "PATIENCE", 0.0)
     connect(durable, receiver_that_must_not_run, "receiver")
     durable.send(None)
     ((text,),) = bus.take()

@@ -20,7 +20,7 @@ from kombu.message import Message
 
 from signalbus import celery
 from signalbus.receiving.process import interruption
-from signalbus.receiving.running.lost_runs import Loss, losses
+from signalbus.receiving.running.lost_processes import Loss, losses
 from signalbus.receiving.running.worker_events import worker_name
 from signalbus.receiving.worker.request import DeliverRequest
 from signalbus.transport import batching, progress

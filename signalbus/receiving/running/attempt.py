@@ -33,7 +33,7 @@ from signalbus.receiving.process.receiver_runtimes import BRIEF
 from signalbus.receiving.process.session_state import end_changed_sessions, is_changed
 from signalbus.receiving.running.gates import Held, decide
 from signalbus.receiving.running.invocation import Attempt, call_receiver
-from signalbus.receiving.running.lost_runs import settle_redelivered
+from signalbus.receiving.running.lost_processes import settle_redelivered
 from signalbus.receiving.running.outcome import OwnTransaction, end_failed, end_spent, raise_if_cut_off, unclaim
 from signalbus.receiving.running.sequencing import is_ordered, turns
 from signalbus.receiving.running.worker_events import worker_name

@@ -19,7 +19,7 @@ from celery.worker.strategy import default
 from signalbus import celery
 from signalbus.compat.pool_internals import cause_of_loss
 from signalbus.receiving.process import interruption, task_log
-from signalbus.receiving.running.lost_runs import Loss, losses
+from signalbus.receiving.running.lost_processes import Loss, losses
 from signalbus.receiving.running.worker_events import worker_name
 from signalbus.receiving.sweeping.idleness import idleness
 from signalbus.receiving.worker import stragglers
