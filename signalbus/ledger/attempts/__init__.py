@@ -1,7 +1,7 @@
 """The ledger's functions for an attempt: own the row of a delivery, keep the order of a key, park unknown messages."""
 
 from signalbus.ledger.attempts.held_rows import hold_delivery
-from signalbus.ledger.attempts.lost_rows import LastRun, last_run, lost_claim, settle_lost
+from signalbus.ledger.attempts.lost_attempts import LastRun, last_run, lost_claim, settle_lost
 from signalbus.ledger.attempts.ordering import behind, head, wake
 from signalbus.ledger.attempts.parked_rows import bury, open_parked, park, park_text, postpone_row, refuse, unpark
 from signalbus.ledger.attempts.row_claims import (
