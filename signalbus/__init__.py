@@ -1,10 +1,10 @@
 """Django signals that run out of process: after the commit, in Celery workers, retried, recorded and visible."""
 
-from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.bridging.decorator import disconnect, receiver
 from signalbus.context import current
 from signalbus.events import Event, listen
 from signalbus.exceptions import Reject, RetryLater, SignalBusError
+from signalbus.failure_signals import delivery_dead, delivery_failed
 from signalbus.retry import Retry
 from signalbus.sending.draft import Sent
 from signalbus.sending.scheduling import cancel

@@ -11,10 +11,10 @@ from django.apps import apps
 from django.db.models import Model
 
 from signalbus import conf
-from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.bridging.bridge import names_of
 from signalbus.carriers import carrying
 from signalbus.exceptions import SignalBusError
+from signalbus.failure_signals import delivery_dead, delivery_failed
 from signalbus.receiving.routing import batch
 from signalbus.receiving.running.row_loading import fetch
 from signalbus.registration.registry import registry

@@ -17,10 +17,10 @@ from django.db.models.signals import m2m_changed, post_delete, pre_delete, pre_s
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.bridging.origin import name_of_plain
 from signalbus.compat.django_internals import databases_being_migrated, loads_a_fixture
 from signalbus.exceptions import ConfigurationError, PayloadError
+from signalbus.failure_signals import delivery_dead, delivery_failed
 from signalbus.sending.signal import Signal
 from signalbus.wire.values.references import SENDERS, Snapshot, importable_name, is_model, name_of
 

@@ -15,8 +15,8 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from signalbus import Retry, Signal
-from signalbus.announcements import delivery_dead
 from signalbus.broker import publisher
+from signalbus.failure_signals import delivery_dead
 from signalbus.ledger import attempts, sends
 from signalbus.ledger.base.clock import Now
 from signalbus.ledger.sweeps import due

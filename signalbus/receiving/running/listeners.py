@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from celery.utils.log import ColorFormatter
 
-from signalbus.announcements import delivery_dead, delivery_failed
 from signalbus.events import listen
 from signalbus.exceptions import MissingRow, RetryLater
+from signalbus.failure_signals import delivery_dead, delivery_failed
 from signalbus.receiving.process import task_log
 from signalbus.receiving.process.receiver_runtimes import pace
 from signalbus.receiving.running.runner import describe
