@@ -61,7 +61,7 @@ def _attempt() -> Attempt:
     """Return an attempt that ran for a millisecond."""
     from signalbus import Signal  # noqa: PLC0415 - as above
     from signalbus.receiving.running.invocation import Attempt  # noqa: PLC0415 - as above
-    from signalbus.sending.draft import envelope_of  # noqa: PLC0415 - as above
+    from signalbus.sending.send_operation import envelope_of  # noqa: PLC0415 - as above
     from signalbus.wire.message import from_body  # noqa: PLC0415 - as above
 
     signal = Signal("benchmarks.events")

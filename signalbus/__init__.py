@@ -6,8 +6,8 @@ from signalbus.events import Event, listen
 from signalbus.exceptions import Reject, RetryLater, SignalBusError
 from signalbus.failure_signals import delivery_dead, delivery_failed
 from signalbus.retry import Retry
-from signalbus.sending.draft import Sent
 from signalbus.sending.scheduling import cancel
+from signalbus.sending.send_operation import Sent
 from signalbus.sending.signal import Signal
 from signalbus.wire.values.references import Snapshot
 

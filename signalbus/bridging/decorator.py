@@ -18,7 +18,7 @@ from signalbus.connecting.senders import with_model
 from signalbus.core.suggestions import RECEIVER_ALIASES, reject_unknown
 from signalbus.exceptions import ConfigurationError
 from signalbus.registration.policy import CONNECT_OPTIONS, DJANGO_OPTIONS
-from signalbus.sending.draft import RESERVED
+from signalbus.sending.send_operation import RESERVED
 from signalbus.sending.signal import Signal
 
 if TYPE_CHECKING:

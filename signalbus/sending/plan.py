@@ -11,8 +11,8 @@ from signalbus.context import current
 from signalbus.registration.registry import registry
 from signalbus.sending import event_loop_guard
 from signalbus.sending.deduplication import RecordingRule
-from signalbus.sending.draft import Sent, envelope_of, outbox, refuse_reserved
 from signalbus.sending.outgoing import Outgoing, Route, lineage_of, ordering_key_of, subject_of
+from signalbus.sending.send_operation import Sent, envelope_of, outbox, refuse_reserved
 from signalbus.wire import codec
 from signalbus.wire.message import CONTEXT_VERSION, VERSION, Heading, lineage, stamp, surroundings
 from signalbus.wire.values.references import ForeignModel, name_of

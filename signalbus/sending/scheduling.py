@@ -11,11 +11,11 @@ from django.conf import settings
 from django.utils import timezone
 
 from signalbus.exceptions import ConfigurationError, DueError
-from signalbus.sending.draft import Sent, unheard
+from signalbus.sending.send_operation import Sent, unheard
 
 if TYPE_CHECKING:
     from signalbus.sending.deduplication import Deduplication
-    from signalbus.sending.draft import Draft
+    from signalbus.sending.send_operation import Draft
 
 FURTHEST = timedelta(days=3650)  # as far as the ledger counts from now
 PAST = datetime(1970, 1, 1, tzinfo=UTC)  # what is before is due at once, and some databases know no earlier years

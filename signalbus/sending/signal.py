@@ -30,9 +30,9 @@ from signalbus.core.suggestions import (
 from signalbus.exceptions import ConfigurationError
 from signalbus.registration.policy import CONNECT_OPTIONS, policy_from, shows_options
 from signalbus.sending.deduplication import deduplication_from
-from signalbus.sending.draft import Draft, Sent, ids_of, unheard
 from signalbus.sending.plan import Plans
 from signalbus.sending.scheduling import Later
+from signalbus.sending.send_operation import Draft, Sent, ids_of, unheard
 from signalbus.wire.values.references import allow_sender
 
 if TYPE_CHECKING:
