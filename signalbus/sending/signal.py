@@ -30,7 +30,7 @@ from signalbus.core.suggestions import (
 from signalbus.exceptions import ConfigurationError
 from signalbus.registration.policy import CONNECT_OPTIONS, policy_from, shows_options
 from signalbus.sending.deduplication import deduplication_from
-from signalbus.sending.plan import Plans
+from signalbus.sending.message_templates import Plans
 from signalbus.sending.scheduling import Later
 from signalbus.sending.send_operation import Draft, Sent, ids_of, unheard
 from signalbus.wire.values.references import allow_sender

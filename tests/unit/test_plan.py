@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from signalbus import Signal
 from signalbus.exceptions import ConfigurationError, PayloadError
-from signalbus.sending.plan import Plan
+from signalbus.sending.message_templates import Plan
 from signalbus.testing import captured
 from signalbus.wire import codec
 from signalbus.wire.message import delivery_hex, delivery_id, from_body, stamp, to_body, uuid7

@@ -12,7 +12,7 @@ from django.contrib.auth.models import AnonymousUser
 
 from signalbus import wire
 from signalbus.exceptions import UnknownVersion
-from signalbus.sending import plan
+from signalbus.sending import message_templates
 from signalbus.sending.outgoing import Envelope
 from signalbus.wire import codec
 from signalbus.wire.message import from_body
@@ -128,7 +128,7 @@ def test_a_new_tag_raises_the_version(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(("context_version", "version"), [("2", "3"), ("3", "3"), ("10", "10")])
 def test_a_context_never_lowers_the_version(monkeypatch: pytest.MonkeyPatch, context_version: str, version: str):
     """A message with a context has the newer version of the two: that of its tags, and that of the context."""
-    monkeypatch.setattr(plan, "CONTEXT_VERSION", context_version)
+    monkeypatch.setattr(message_templates, "CONTEXT_VERSION", context_version)
     envelope = Envelope(
         signal="tests.tags",
         routes={None: ("receiver",)},
@@ -136,6 +136,6 @@ def test_a_context_never_lowers_the_version(monkeypatch: pytest.MonkeyPatch, con
         durable=False,
         ordered_by=None,
     )
-    ((part,),) = plan.Plan(envelope, None).messages(None, [{"user": AnonymousUser()}], {"tenant": "acme"})
+    ((part,),) = message_templates.Plan(envelope, None).messages(None, [{"user": AnonymousUser()}], {"tenant": "acme"})
 
     assert part.body.startswith(f"{version}\n")
