@@ -1,4 +1,4 @@
-"""One send that takes the general way from the payload to the outbox; `plan` has the fast path."""
+"""One send that takes the general way from the payload to the outbox; `message_templates` has the fast path."""
 
 from __future__ import annotations
 

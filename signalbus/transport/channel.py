@@ -1,6 +1,6 @@
 """A kombu channel that claims messages from Redis, and hands them to the consumer in batches (decision 0031).
 
-The claims of the process are kept in `broker_claims`; scripts and commands are in `unacked`; `qos` counts what is in flight.
+`broker_claims` keeps the claims of the process, `unacked` has the scripts, and `qos` counts what is in flight.
 """
 
 from __future__ import annotations

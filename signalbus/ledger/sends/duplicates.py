@@ -86,7 +86,7 @@ def record_last_of_burst(  # noqa: PLR0913 - all that is to be known of a burst
         record(parts, using=using, due=due, first=[move])
 
 
-# Cached, as in `ownership`.
+# Cached, as in `row_claims`.
 @cache
 def _locking(dialect: Dialect) -> str:
     """Return the statement that inserts the row of a key if there is none, and locks it."""
