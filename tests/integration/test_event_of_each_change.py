@@ -501,7 +501,7 @@ EXPECTED: dict[Callable[[Scene], None], dict[str, list[list[str]]]] = {
 
 # Each function of the ledger that writes a state, with a scenario in which it does.
 PLACES: dict[str, Callable[[Scene], None]] = {
-    "accounts.repair": is_repaired,
+    "ledger_audit.repair": is_repaired,
     "deliveries.expand": is_open,
     "deliveries.unclaim": does_not_begin,
     "deliveries.record_unpublished": has_no_broker,
@@ -512,27 +512,27 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "held_rows.hold_delivery": is_held,
     "held_rows.release_held": is_held,
     "due._publish": fails_until_it_is_dead,
-    "due_later.discard_locked": is_cancelled,
-    "due_later.lock_waiting": has_an_equal_message,
-    "by_hand._discard": is_discarded_by_hand,
-    "by_hand.retry": is_retried_by_hand,
+    "cancellation.discard_locked": is_cancelled,
+    "cancellation.lock_waiting": has_an_equal_message,
+    "failed_deliveries._discard": is_discarded_by_hand,
+    "failed_deliveries.retry": is_retried_by_hand,
     "parked_rows._parked": is_unknown,
     "parked_rows._postpone": is_unknown,
     "parked_rows.bury": cannot_be_published,
     "parked_rows.refuse": is_refused,
     "recording._inserts": succeeds,
-    "ownership._claiming": is_not_atomic,
-    "ownership._done": succeeds,
-    "ownership._settling": shares_a_commit,
-    "ownership.undo_take": loses_its_shared_commit,
+    "row_claims._claiming": is_not_atomic,
+    "row_claims._done": succeeds,
+    "row_claims._settling": shares_a_commit,
+    "row_claims.undo_take": loses_its_shared_commit,
     "ordering.postpone_followers": waits_for_its_turn,
     "ordering.wake": waits_for_its_turn,
     "unsendable.record_unsendable": cannot_be_sent,
 }
 # These write it in fewer statements while nobody listens; else the function beside it does, which reads the rows.
 WHILE_UNHEARD = {
-    "due_later._locking_waiting": "due_later.lock_waiting",
-    "duplicates._replacing": "due_later.discard_locked",
+    "cancellation._locking_waiting": "cancellation.lock_waiting",
+    "duplicates._replacing": "cancellation.discard_locked",
 }
 
 
