@@ -57,12 +57,12 @@ WORKER := tests/acceptance/test_worker.py
 HOST := tests/acceptance/test_host_app.py
 WORKERS := $(EXAMPLE)::test_a_saved_cohort_is_noted_by_marketing_in_the_worker \
 	$(EXAMPLE)::test_a_cohort_saved_while_worker_and_broker_are_away_is_noted \
-	$(WORKER)::test_promise_5_one_failing_receiver_disturbs_no_other
+	$(WORKER)::test_promise_5_a_failing_receiver_does_not_affect_others
 KILLED := $(WORKER)::test_bad_input_a_killed_child_is_a_failed_attempt_bounded_then_dead
 
 test-mariadb: $(READY)  ## Run the tests of the ledger, and real workers, on MariaDB (Debian: mariadb-server)
 	SIGNALBUS_TEST_DATABASE=mariadb $(BIN)/python -m pytest -k 'not threads and not test_fixtures' tests/integration \
-		tests/acceptance/test_connections.py::test_a_connection_is_kept_and_one_that_died_fails_no_message \
+		tests/acceptance/test_connections.py::test_a_connection_is_reused_and_a_closed_one_is_replaced \
 		$(WORKERS) $(KILLED)
 
 test-rabbitmq: $(READY)  ## Run real workers on RabbitMQ with quorum queues (Debian: rabbitmq-server)

@@ -59,7 +59,7 @@ def test_a_backlog_is_not_published_again(start_worker: Callable[..., Worker], v
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("on_the_broker", [True, False])
-def test_a_key_that_is_gone_loses_nothing(
+def test_messages_under_a_removed_key_are_delivered(
     start_worker: Callable[..., Worker], valkey: EmbeddedValkey, on_the_broker: bool
 ):
     """Messages under a key that no worker has are signed anew and delivered, once each."""

@@ -89,7 +89,7 @@ def scene(start_worker: Callable[..., Worker], tmp_path: Path, valkey) -> Scene:
 
 
 @pytest.mark.parametrize(("pool", "batch"), [("prefork", False), ("prefork", True), ("threads", False)])
-def test_the_others_do_not_wait_for_a_straggler(scene: Scene, pool: str, batch: bool):
+def test_other_messages_do_not_wait_for_a_straggler(scene: Scene, pool: str, batch: bool):
     """They run elsewhere after a second or so, once; and the straggler ends normally."""
     worker = scene.begin("hang", pool=pool, batch=batch)
 
@@ -105,7 +105,7 @@ def test_the_others_do_not_wait_for_a_straggler(scene: Scene, pool: str, batch: 
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_the_other_receivers_of_a_message_do_not_wait_for_a_straggler(scene: Scene, pool: str):
+def test_other_receivers_of_a_message_do_not_wait_for_a_straggler(scene: Scene, pool: str):
     """Those that have not begun run elsewhere, each once: with rows, without, and of open signals."""
     settings = {"DJANGO_SETTINGS_MODULE": "tests.settings", "BATCH_FOLDER": str(scene.place)}
     scene.start_worker("-c", "4", environment=settings, pool=pool)
@@ -150,7 +150,7 @@ def test_a_group_commit_does_not_wait_for_a_straggler(scene: Scene, database: st
     wait_until(lambda: once.count() == WARMING + COUNT, what="the one that hung to be done")
 
 
-def test_a_killed_child_costs_the_other_messages_nothing(scene: Scene):
+def test_a_killed_child_does_not_affect_the_other_messages(scene: Scene):
     """Done messages stay done, waiting ones run, and only the lost run is a failed attempt, the last one."""
     scene.begin("kill")
 

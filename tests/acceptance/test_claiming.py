@@ -164,7 +164,7 @@ def test_stops_and_kills_lose_nothing_and_a_warm_stop_runs_nothing_twice(fleet: 
 
 
 @pytest.mark.parametrize("pool", ["prefork"])
-def test_beside_kombus_transport(fleet: Fleet):
+def test_claiming_beside_workers_with_kombus_transport(fleet: Fleet):
     """Both kinds of workers share the queue, and each restores the claims of a killed one of the other kind."""
     ours, kombus = fleet.start_all({}, KOMBUS)
     with fleet.load():

@@ -50,7 +50,7 @@ def save_and_wait(slug: str) -> None:
     wait_until(FormEntry.objects.filter(kind="cohort created", subject=str(cohort.pk)).exists, what=slug)
 
 
-def test_a_connection_is_kept_and_one_that_died_fails_no_message(start_worker: Callable[..., Worker]):
+def test_a_connection_is_reused_and_a_closed_one_is_replaced(start_worker: Callable[..., Worker]):
     """The next message uses the last one's connection; if the server ended it, a new one, in the first attempt."""
     start_worker(concurrency=1)
     save_and_wait("first")
@@ -74,7 +74,7 @@ def connections_told() -> dict[int, set[int]]:
 
 
 @pytest.mark.parametrize("options", [(), ("--max-tasks-per-child", "3")])
-def test_children_have_pools_of_their_own(start_worker: Callable[..., Worker], options: tuple[str, ...]):
+def test_each_child_has_its_own_connection_pool(start_worker: Callable[..., Worker], options: tuple[str, ...]):
     """With psycopg's pool each child has connections of its own, also one that is forked while the sweeper runs; the
     main process keeps its sweeper's alone, and the worker ends when it is told to.
     """

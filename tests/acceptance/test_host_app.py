@@ -144,7 +144,7 @@ def refused_worker(directory: os.PathLike[str], **environment: str) -> str:
     return ended.stdout + ended.stderr
 
 
-def test_a_worker_that_does_not_know_its_settings_says_what_to_set(tmp_path: os.PathLike[str]):
+def test_a_worker_without_its_settings_says_what_to_set(tmp_path: os.PathLike[str]):
     """The error names settings that cannot be imported, and the remedy."""
     said = refused_worker(tmp_path, DJANGO_SETTINGS_MODULE="nowhere.settings")
 

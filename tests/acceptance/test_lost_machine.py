@@ -126,7 +126,7 @@ def database_url(cable: Cable, django_db_blocker: DjangoDbBlocker) -> Iterator[s
 
 
 @pytest.mark.timeout(300)
-def test_the_locks_of_a_vanished_machine_are_free_within_half_a_minute(
+def test_the_locks_of_a_lost_machine_are_freed_within_half_a_minute(
     start_worker: Callable[..., Worker], cable: Cable, database_url: str
 ):
     """Its receiver has a transaction open when the cable is cut; another worker runs the delivery, once."""

@@ -38,7 +38,7 @@ RUNS = [(on, *each) for on in ("sqlite", "postgres") for each in EACH] if "SIGNA
 
 
 @pytest.mark.parametrize(("database", "how", "others"), RUNS)
-def test_promise_5_a_poison_message_dies_alone(
+def test_promise_5_only_the_poison_message_becomes_dead(
     start_worker: Callable[..., Worker], tmp_path: Path, database: str, how: str, others: int
 ):
     """It runs at most once more than its attempts; the 99 others of its batch are done at the first attempt, once."""

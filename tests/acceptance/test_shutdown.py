@@ -84,7 +84,7 @@ def test_a_child_with_a_message_is_waited_for(start_worker: Callable[..., Worker
         assert client.hlen("unacked") == client.llen("signalbus") == 0
 
 
-def test_a_service_manager_that_ends_all_processes_at_once(start_worker: Callable[..., Worker]):
+def test_a_shutdown_of_all_processes_at_once_is_no_attempt(start_worker: Callable[..., Worker]):
     """systemd sends SIGTERM to the children too, by default. This does not count as an attempt either."""
     worker = start_worker(environment=TESTS_SETTINGS, concurrency=1)
     long.send(None, label="cut", fail_first=True)
@@ -100,7 +100,7 @@ def test_a_service_manager_that_ends_all_processes_at_once(start_worker: Callabl
     assert traces("long done") == ["cut 2"]
 
 
-def test_a_child_that_is_told_to_end_alone_costs_an_attempt(start_worker: Callable[..., Worker]):
+def test_a_child_terminated_by_itself_is_a_failed_attempt(start_worker: Callable[..., Worker]):
     """Its receiver may be the reason, so attempts are limited as if it had been killed."""
     start_worker(environment=TESTS_SETTINGS, concurrency=1)
     long.send(None, label="killed", fail_first=True)

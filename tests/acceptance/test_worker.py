@@ -52,7 +52,7 @@ def worker(request: pytest.FixtureRequest, start_worker: Callable[..., Worker]) 
     return start_worker(pool=request.param, environment=TESTS_SETTINGS)
 
 
-def test_promise_5_one_failing_receiver_disturbs_no_other(worker: Worker):
+def test_promise_5_a_failing_receiver_does_not_affect_others(worker: Worker):
     """Beside receivers that raise, exit, use too much memory and reject, the healthy one runs; the others are
     retried and recorded.
     """
@@ -165,7 +165,7 @@ def test_promise_7_an_unknown_signal_is_parked_until_a_worker_knows_it(start_wor
     wait_until(lambda: not Delivery.objects.filter(state=State.PARKED).exists(), what="an empty car park")
 
 
-def test_promise_7_a_receiver_that_comes_with_the_next_version(start_worker: Callable[..., Worker]):
+def test_promise_7_a_receiver_of_the_next_version_is_parked(start_worker: Callable[..., Worker]):
     """A worker that knows the signal, but not the receiver, parks that delivery."""
     old = start_worker(environment={**TESTS_SETTINGS, "WITHOUT_NEW_RECEIVER": "1"})
 
@@ -178,7 +178,7 @@ def test_promise_7_a_receiver_that_comes_with_the_next_version(start_worker: Cal
     wait_until(lambda: traces("arrived") == ["new receiver"], what="the parked delivery")
 
 
-def test_promise_7_a_key_that_comes_with_the_next_deploy(start_worker: Callable[..., Worker]):
+def test_promise_7_a_text_signed_with_the_next_key_is_parked(start_worker: Callable[..., Worker]):
     """A worker without the sender's key parks the text, and runs it once it has the key."""
     old = start_worker(environment={**TESTS_SETTINGS, "SECRET_KEY": "the key of yesterday"})
 

@@ -288,7 +288,7 @@ def test_a_message_that_is_not_durable_misses_no_rows(bus: Bus, signal: Signal):
     assert audit()["missing_total"] == 0
 
 
-def test_a_purge_leaves_no_message_half(bus: Bus, durable: Signal, received: list[int]):
+def test_a_purge_deletes_all_deliveries_of_a_message_or_none(bus: Bus, durable: Signal, received: list[int]):
     """A done delivery stays while another one of its message is dead, or it would count as missing."""
 
     def receiver_that_rejects(**kwargs):
@@ -331,7 +331,7 @@ def test_the_table_has_a_line_for_each_signal_and_receiver(bus: Bus, durable: Si
     assert f"missing: {delivery_id(sent.id, 'receiver')}" in out.getvalue()  # type: ignore[arg-type]  # it was sent
 
 
-def test_a_row_of_an_order_is_repaired_at_its_end(bus: Bus):
+def test_a_repaired_row_of_an_ordered_signal_runs_last(bus: Bus):
     """Its position is lost, so it runs after the waiting ones."""
     told: list[int] = []
     ordered = new_signal(durable=True, ordered_by="key")

@@ -35,7 +35,7 @@ def test_the_rest_of_a_batch_is_requeued_after_batch_seconds(bus: Bus, signal: S
     assert ran == [0, 1, 2, 3, 4]
 
 
-def test_a_batch_that_cannot_be_requeued_goes_on(bus: Bus, signal: Signal, valkey):
+def test_a_batch_that_cannot_be_requeued_is_continued(bus: Bus, signal: Signal, valkey):
     """During an outage of the broker the worker delivers past the time, and loses nothing."""
     ran: list[int] = []
     connect(signal, lambda number, **kwargs: ran.append(number), "slow")
@@ -53,7 +53,7 @@ def test_a_batch_that_cannot_be_requeued_goes_on(bus: Bus, signal: Signal, valke
     assert ran == [0, 1, 2]
 
 
-def test_receivers_with_queues_get_their_own_part(bus: Bus, signal: Signal):
+def test_receivers_with_queues_get_their_own_message(bus: Bus, signal: Signal):
     """A receiver's failure is recorded with its queue, and retried through it."""
     fails(signal, ValueError(), "mailer", queue="email")
     ran = []

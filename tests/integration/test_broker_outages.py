@@ -72,7 +72,7 @@ def test_a_refused_message_is_published_when_the_broker_is_back(bus: Bus, signal
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_a_hanging_broker_costs_one_timeout(bus: Bus, signal: Signal, stopped, pooled: bool):
+def test_a_send_waits_one_timeout_for_a_hanging_broker(bus: Bus, signal: Signal, stopped, pooled: bool):
     """All messages are recorded, however many queues there are."""
     connect(signal, lambda **kwargs: None, "trouble.email", queue="email")
     connect(signal, lambda **kwargs: None, "trouble.sms", queue="sms")

@@ -501,7 +501,7 @@ class TestHeartbeats:
             claimant.run(lambda: not owner.is_in_flight())
             assert is_over(client)
 
-    def test_no_worker_is_dead_after_an_outage_of_the_server(self, url, client):
+    def test_no_worker_is_declared_dead_after_an_outage_of_the_server(self, url, client):
         """The others may not have reached it yet."""
         publish(url, "a")
         with Claimant(url, work=Knows(given_up=False)) as other:
@@ -517,7 +517,7 @@ class TestHeartbeats:
             fresh.owner.heartbeat.send_heartbeat(fresh.channel)
             fresh.take(1)
 
-    def test_no_worker_is_dead_for_one_without_an_answer(self, url, client, monkeypatch):
+    def test_a_worker_without_an_answer_declares_no_other_dead(self, url, client, monkeypatch):
         """It asks again soon, and waits for the others' heartbeats."""
         monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL", 0.02)
         monkeypatch.setattr(heartbeat, "AGAIN", 0.02)
@@ -625,7 +625,7 @@ def test_a_batch_is_divided_once_if_the_answer_is_lost(valkey, client, monkeypat
 
 
 @pytest.mark.parametrize("by", ["its own worker", "a worker that takes it for dead"])
-def test_a_batch_that_is_divided_during_its_restoration(valkey, client, monkeypatch, by):
+def test_a_batch_divided_while_it_is_requeued_is_in_the_queue_once(valkey, client, monkeypatch, by):
     """A claim is read and restored in two steps; a text must not be in the queue twice."""
     with Claimant(valkey.url, work=given_a_batch(client)) as claimant:
         (message,) = claimant.take(1)

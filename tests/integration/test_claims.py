@@ -31,7 +31,7 @@ def fail_once(**kwargs: Any) -> None:
         raise ValueError
 
 
-def test_a_lost_claim_runs_nothing(bus: Bus, signal: Signal, monkeypatch, caplog):
+def test_a_worker_that_lost_its_claim_does_not_run_the_delivery(bus: Bus, signal: Signal, monkeypatch, caplog):
     """A worker that lost its claim before its transaction leaves the delivery to the new one."""
     ran: list[int] = []
     connect(signal, lambda **kwargs: ran.append(1), "receiver")
@@ -52,7 +52,7 @@ def test_a_lost_claim_runs_nothing(bus: Bus, signal: Signal, monkeypatch, caplog
     assert "lost its claim" in caplog.text
 
 
-def test_a_late_failure_does_not_overwrite_anothers_success(bus: Bus, signal: Signal, caplog):
+def test_a_late_failure_does_not_overwrite_the_success_of_another_worker(bus: Bus, signal: Signal, caplog):
     """The settlement of a lost claim changes nothing, and says so."""
 
     def receiver_that_is_too_late(**kwargs):
@@ -269,7 +269,7 @@ def test_slow_retries_run_alone(bus: Bus, signal: Signal):
     assert [len(texts) for texts in bus.take()] == [1, 1, 1, 1]
 
 
-def test_a_retry_under_suspicion_runs_alone_and_is_counted_first(bus: Bus, signal: Signal, caplog):
+def test_a_suspect_retry_runs_alone_and_is_counted_first(bus: Bus, signal: Signal, caplog):
     """A delivery that may have ended its worker stays under suspicion after an exception."""
     seen: list[Any] = []
 

@@ -191,7 +191,7 @@ def test_failed_shows_the_instance_of_a_message(bus: Bus, repaired: list[Any]):
     assert shown[""]["started_at"]
 
 
-def test_promise_5_retry_gives_a_fresh_allowance(bus: Bus, dead: Delivery, repaired: list[Any]):
+def test_promise_5_retry_allows_all_attempts_again(bus: Bus, dead: Delivery, repaired: list[Any]):
     """The delivery is due at once, attempts go on counting, and it gets as many new ones as the policy says."""
     assert run("retry", dead.pk) == "1 delivery due again.\n"
     assert run("sweep") == "1 deliveries published.\n"
@@ -378,7 +378,7 @@ def test_status_reports_an_app_that_cannot_be_imported(bus: Bus, settings: Any):
 class TestWorkersInStatus:
     """``status`` and ``failed`` say whether a worker consumes each queue."""
 
-    def test_without_a_worker(self, bus: Bus):
+    def test_status_without_a_worker_says_what_waits(self, bus: Bus):
         """Each queue says how much waits, since when, and that no worker consumes it; ``failed`` refers to it."""
         signal = new_signal(durable=True)
         connect(signal, lambda **kwargs: None, "count")
@@ -411,7 +411,7 @@ class TestWorkersInStatus:
         )
         assert expected in run("status")
 
-    def test_queue_of_a_receiver(self, bus: Bus):
+    def test_status_shows_the_queue_of_a_receiver(self, bus: Bus):
         """A queue that a receiver names has lines of its own, and so does one that no receiver names any more."""
         signal = new_signal(durable=True)
         connect(signal, lambda **kwargs: None, "count", queue="tills")
@@ -424,7 +424,7 @@ class TestWorkersInStatus:
         at = next(number for number, line in enumerate(lines) if line.startswith("tills: "))
         assert "NO WORKER" in lines[at + 2]
 
-    def test_with_a_worker(self, bus: Bus):
+    def test_status_finds_a_worker_that_claims(self, bus: Bus):
         """A worker that claims is found by the name of its connection, which lists its queues."""
         signal = new_signal(durable=True)
         connect(signal, lambda **kwargs: None, "count")
@@ -499,7 +499,7 @@ execute_from_command_line(["manage.py", "signalbus", "failed", *sys.argv[1:]])
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_failed_ends_quietly_when_its_reader_stops(options: list[str]):
+def test_failed_ends_without_an_error_when_its_pipe_is_closed(options: list[str]):
     """``failed | head -1`` prints no traceback, and no word about a broken pipe."""
     command = [sys.executable, "-c", MANY_ROWS, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

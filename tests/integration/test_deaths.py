@@ -133,7 +133,7 @@ def of_a_refused_text(bus: Bus) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_each_death_is_told_once(bus: Bus, deaths, caplog, happens, logged: int):
+def test_delivery_dead_is_sent_once_for_each_dead_delivery(bus: Bus, deaths, caplog, happens, logged: int):
     """Each dead row has one `delivery_dead` with the same message, signal and receiver; no error is logged twice."""
     happens(bus)
 

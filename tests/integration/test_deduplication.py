@@ -126,7 +126,7 @@ def test_unique_names_the_compared_value(bus: Bus, ran: list[Any], unique: Any, 
     assert (first.id == second.id) is equal
 
 
-def test_the_whole_payload_in_any_order(bus: Bus, ran: list[Any]):
+def test_equal_payloads_may_differ_in_order(bus: Bus, ran: list[Any]):
     """Keywords, sets and rows are equal if their values are."""
     signal = hearing(ran, unique=True)
     academy = Academy.objects.create(name="A", slug="a")
@@ -265,7 +265,7 @@ def test_max_wait_ends_a_burst(bus: Bus, ran: list[Any]):
     assert Delivery.objects.filter(state="pending").count() == 1
 
 
-def test_bursts_have_keys(bus: Bus, ran: list[Any]):
+def test_each_key_has_its_own_burst(bus: Bus, ran: list[Any]):
     """With unique=, messages of the same value are one burst."""
     signal = hearing(ran, unique="slug", debounce=30)
 

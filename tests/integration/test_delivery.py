@@ -149,7 +149,7 @@ def test_reject_makes_it_dead_at_once(bus: Bus, signal: Signal, told):
 
 
 @pytest.mark.parametrize(("delay", "at_least"), [(77, 75), (1e30, 3e7), (-5, -1)])
-def test_retry_later_is_obeyed(bus: Bus, signal: Signal, delay: float, at_least: float):
+def test_retry_later_sets_the_time_of_the_next_attempt(bus: Bus, signal: Signal, delay: float, at_least: float):
     """It counts as an attempt, and the next one comes after its own delay; an extreme delay is limited."""
     fails(signal, RetryLater(delay))
     signal.send(None)
@@ -188,7 +188,7 @@ def test_bad_input_memory_error_and_system_exit_are_failed_attempts(bus: Bus, si
     assert rows() == [("failing", "dead", 2)]
 
 
-def test_promise_5_one_failing_receiver_disturbs_no_other(bus: Bus, signal: Signal):
+def test_promise_5_a_failing_receiver_does_not_affect_others(bus: Bus, signal: Signal):
     """In a message and in a batch only the failed delivery is retried, and it wrote nothing."""
     ran = []
     connect(signal, lambda number, **kwargs: ran.append(("before", number)), "before")

@@ -218,7 +218,7 @@ def test_a_prefetched_message_is_late_for_a_while(bus: Bus, durable: Signal):
     assert Academy.objects.count() == 1
 
 
-def test_markers_that_come_back_together_are_one(bus: Bus, durable: Signal):
+def test_markers_returned_together_count_as_one(bus: Bus, durable: Signal):
     """Several markers wait in a long queue; a message that was claimed just before them is late, not lost."""
     connect(durable, write_academy, "receiver")
     durable.send(None)
@@ -274,7 +274,7 @@ def test_a_failure_is_settled_and_retried(bus: Bus, durable: Signal):
     assert Academy.objects.count() == 1
 
 
-def test_one_failing_receiver_disturbs_no_other(bus: Bus, durable: Signal):
+def test_a_failing_receiver_does_not_affect_others(bus: Bus, durable: Signal):
     """Promise 5: receivers that succeeded are done, and do not run again."""
 
     def receiver_that_raises(**kwargs):

@@ -93,7 +93,7 @@ def test_the_command_prints_its_addresses(free_port: int, with_port: bool, tmp_p
     assert (f"redis://127.0.0.1:{free_port}/0" in said.read_text()) == with_port
 
 
-def test_stop_leaves_nothing():
+def test_stop_leaves_no_process_directory_or_address():
     """After stop there is no process, no directory and no address; a second stop does no harm."""
     server = EmbeddedValkey().start()
     pid, directory = server.pid, server.socket.parent
@@ -186,7 +186,7 @@ def test_a_deep_temporary_directory_is_avoided(tmp_path: Path, monkeypatch: pyte
     assert list(deep.iterdir()) == []
 
 
-def test_the_server_dies_with_a_killed_parent():
+def test_the_server_ends_when_its_parent_is_killed():
     """SIGKILL of the process that started it leaves no server and no directory."""
     code = """if True:
         from signalbus.embedded import EmbeddedValkey

@@ -651,7 +651,7 @@ def test_tls_certificates_are_verified(tmp_path: Path, new_app: Callable[..., Ce
             fast_path_of(new_app(url, broker_use_ssl={"ssl_cert_reqs": "required"})).push("q", [["text"]])
 
 
-def test_a_broker_that_is_none_of_redis_has_no_fast_path(new_app: Callable[..., Celery]):
+def test_a_broker_other_than_redis_has_no_fast_path(new_app: Callable[..., Celery]):
     """It says so once, for all queues."""
     app = new_app("memory://")
 

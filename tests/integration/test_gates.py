@@ -232,7 +232,7 @@ def test_a_verdict_that_does_not_stand_in_the_transaction_holds_nothing(bus: Bus
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("options", [{}, {"durable": False}, {"atomic": False}], ids=["row", "no row", "atomic=False"])
-def test_a_worker_that_is_killed_as_it_holds_loses_nothing(  # noqa: PLR0917 - fixtures
+def test_a_worker_killed_while_it_holds_a_delivery_loses_nothing(  # noqa: PLR0917 - fixtures
     bus: Bus, gated: list[Any], ran: list[Any], monkeypatch, options: dict[str, Any], when: str
 ):
     """Its message is given out again, before and after the commit that holds the delivery."""
@@ -312,7 +312,7 @@ def test_a_row_that_another_worker_has_locked_is_not_held(bus: Bus, gated: list[
     assert (found, only().state) == (["published"], "done")
 
 
-def test_a_held_delivery_is_cancelled_as_one_that_nobody_has_begun(bus: Bus, gated: list[Any], ran: list[Any]):
+def test_a_held_delivery_can_be_cancelled(bus: Bus, gated: list[Any], ran: list[Any]):
     """It has not run, and may be taken back."""
     sent = receiver_of(ran).send(None)
     bus.work()
@@ -321,7 +321,7 @@ def test_a_held_delivery_is_cancelled_as_one_that_nobody_has_begun(bus: Bus, gat
     assert only().state == "discarded"
 
 
-def test_a_worker_that_lacks_the_receiver_does_not_park_what_is_held(bus: Bus, gated: list[Any], ran: list[Any]):
+def test_a_worker_that_lacks_the_receiver_does_not_park_a_held_delivery(bus: Bus, gated: list[Any], ran: list[Any]):
     """A late copy there neither makes it due earlier, nor starts its day of being unknown."""
     signal = receiver_of(ran)
     signal.send(None)
@@ -333,7 +333,7 @@ def test_a_worker_that_lacks_the_receiver_does_not_park_what_is_held(bus: Bus, g
     assert (only().state, only().parked_at) == ("held", None)
 
 
-def test_commands_show_what_is_held(bus: Bus, gated: list[Any], ran: list[Any], monkeypatch):
+def test_commands_show_held_deliveries(bus: Bus, gated: list[Any], ran: list[Any], monkeypatch):
     """`failed` lists it when asked for, with its reason and its time; `status` counts it; an audit finds it waiting."""
     gated[:] = [lambda *_: Held("a reason\nof two lines", 3600)]
     receiver_of(ran).send(None)
@@ -392,7 +392,7 @@ def test_a_worker_of_0_4_inserts_rows_without_the_new_column(bus: Bus):
     assert only().held_reason is None
 
 
-def test_what_is_held_tells_its_event(bus: Bus, gated: list[Any], ran: list[Any], listening: Callable[..., Any]):
+def test_a_held_delivery_has_an_event(bus: Bus, gated: list[Any], ran: list[Any], listening: Callable[..., Any]):
     """It says why, and for how long."""
     heard: list[Any] = []
     listening("held")(heard.append)

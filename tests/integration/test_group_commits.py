@@ -212,7 +212,7 @@ def test_a_rejection_is_settled_in_the_same_commit(bus: Bus, durable: Signal, to
     assert [which for which, *_ in told] == ["dead"]
 
 
-def test_events_are_told_after_the_commit(bus: Bus, durable: Signal, listening):
+def test_listeners_are_called_after_the_commit(bus: Bus, durable: Signal, listening):
     """A listener finds the rows of its events."""
     open_: dict[str, bool] = {}
     listening("done", "failed")(lambda event: open_.update({event.kind: connection.in_atomic_block}))
@@ -281,7 +281,7 @@ BREAKS: dict[str, tuple[Callable[[], object], tuple[str, int]]] = {
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_a_broken_transaction_costs_the_others_no_attempt(bus: Bus, durable: Signal, how: str):
+def test_a_broken_transaction_is_no_attempt_of_the_other_deliveries(bus: Bus, durable: Signal, how: str):
     """Uncommitted deliveries run again alone, and have their effect once."""
     misbehave, end = BREAKS[how]
     connect(durable, at(3, misbehave), "receiver")
@@ -298,7 +298,7 @@ def test_a_broken_transaction_costs_the_others_no_attempt(bus: Bus, durable: Sig
 
 @pytest.mark.parametrize("position", [0, 3])
 @pytest.mark.parametrize("database", ["postgres"])
-def test_a_rollback_by_the_driver_costs_the_others_no_attempt(bus: Bus, durable: Signal, position: int):
+def test_a_rollback_by_the_driver_is_no_attempt_of_the_other_deliveries(bus: Bus, durable: Signal, position: int):
     """The driver begins another transaction, which could be committed unnoticed, also by the last delivery."""
     called: list[int] = []
 
@@ -320,7 +320,7 @@ def test_a_rollback_by_the_driver_costs_the_others_no_attempt(bus: Bus, durable:
     assert [states()[number] for number in others] == [("done", 1)] * 3
 
 
-def test_a_savepoint_by_hand_is_no_end_of_the_transaction(bus: Bus, durable: Signal):
+def test_a_savepoint_by_hand_does_not_end_the_transaction(bus: Bus, durable: Signal):
     """A receiver may return to a savepoint of its own."""
 
     def go_back() -> None:
@@ -337,7 +337,7 @@ def test_a_savepoint_by_hand_is_no_end_of_the_transaction(bus: Bus, durable: Sig
     assert rows() == [("receiver", "done", 1)] * 3
 
 
-def test_a_commit_that_fails_lets_each_run_alone(bus: Bus, durable: Signal):
+def test_after_a_failed_commit_each_delivery_runs_alone(bus: Bus, durable: Signal):
     """A constraint that is checked at the commit fails only the delivery that broke it."""
 
     def orphan() -> None:
@@ -447,7 +447,7 @@ def test_a_receivers_messages_are_published_with_the_group_commit(bus: Bus, dura
     ids=["set", "bytes", "composed", "set_config", "temp", "cursor"],
 )
 @pytest.mark.parametrize("database", ["postgres"])
-def test_a_setting_of_the_transaction_is_made_alone(bus: Bus, durable: Signal, statement: Any):
+def test_a_setting_of_the_transaction_does_not_reach_the_next_delivery(bus: Bus, durable: Signal, statement: Any):
     """One delivery's tenant, for row-level security, is not the next one's."""
     seen: list[tuple[int, str]] = []
 
@@ -480,7 +480,7 @@ def test_a_copy_in_a_batch_runs_once(bus: Bus, durable: Signal):
     assert rows() == [("receiver", "done", 1)] * 3
 
 
-def test_deliveries_under_suspicion_run_alone(bus: Bus, durable: Signal, monkeypatch):
+def test_suspect_deliveries_run_alone(bus: Bus, durable: Signal, monkeypatch):
     """They may have ended their worker: each attempt is committed before it runs."""
     claimed: list[object] = []
     real = ledger.claim
@@ -501,7 +501,9 @@ def test_deliveries_under_suspicion_run_alone(bus: Bus, durable: Signal, monkeyp
 
 
 @pytest.mark.parametrize("options", [{"atomic": False}, {"timeout": 5}])
-def test_other_receivers_run_alone(bus: Bus, durable: Signal, monkeypatch, options: dict[str, Any]):
+def test_receivers_that_cannot_share_a_commit_run_alone(
+    bus: Bus, durable: Signal, monkeypatch, options: dict[str, Any]
+):
     """They have no transaction, or a limit that would interrupt the group."""
     monkeypatch.delattr(ledger, "take_together")
     connect(durable, write, "receiver", **options)
@@ -533,7 +535,7 @@ def test_in_an_open_transaction_there_is_no_group(bus: Bus, durable: Signal, mon
     assert written() == [0, 1, 2]
 
 
-def test_a_kill_during_a_group_costs_the_others_no_attempt(bus: Bus, durable: Signal):
+def test_a_kill_during_a_group_is_no_attempt_of_the_other_deliveries(bus: Bus, durable: Signal):
     """Nothing was committed; the broker redelivers all, and each runs alone."""
 
     def die() -> None:

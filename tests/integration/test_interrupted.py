@@ -50,7 +50,7 @@ def sleeping_queries() -> bool:
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_a_timeout_in_mid_query_is_recorded_and_disturbs_nobody(bus: Bus, signal: Signal, atomic: bool):
+def test_a_timeout_during_a_query_is_recorded_and_the_next_receiver_runs(bus: Bus, signal: Signal, atomic: bool):
     """The failure is written down, the next receiver runs in its first attempt, and the server runs the query no
     longer: what it locked is free for the next attempt.
     """
@@ -67,7 +67,9 @@ def test_a_timeout_in_mid_query_is_recorded_and_disturbs_nobody(bus: Bus, signal
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_a_soft_time_limit_in_mid_query_is_recorded_and_disturbs_nobody(bus: Bus, signal: Signal, atomic: bool):
+def test_a_soft_time_limit_during_a_query_is_recorded_and_the_next_receiver_runs(
+    bus: Bus, signal: Signal, atomic: bool
+):
     """Celery's own limit has the same effect as the receiver's."""
     ran = []
     connect(signal, sleep_in_a_query, "interrupted", atomic=atomic)
@@ -116,7 +118,7 @@ def test_the_outcome_of_a_receiver_that_catches_its_timeout_is_recorded(bus: Bus
     assert rows() == [("swallows", state, 1)]
 
 
-def test_a_limit_that_strikes_in_the_bus_itself_leaves_no_broken_connection(bus: Bus, signal: Signal, monkeypatch):
+def test_a_limit_that_expires_in_the_bus_itself_leaves_no_broken_connection(bus: Bus, signal: Signal, monkeypatch):
     """The message is requeued, and the next one has a working connection."""
     ran: list[Any] = []
     connect(signal, lambda **kwargs: ran.append(Academy.objects.count()), "receiver")
@@ -133,12 +135,12 @@ def test_a_limit_that_strikes_in_the_bus_itself_leaves_no_broken_connection(bus:
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
-def test_a_limit_that_strikes_as_a_transaction_begins_leaves_none_open(bus: Bus, signal: Signal, monkeypatch):
+def test_a_limit_that_expires_as_a_transaction_begins_leaves_none_open(bus: Bus, signal: Signal, monkeypatch):
     """Django does not know it yet: on SQLite nobody else could write any more."""
     interrupt_as_a_transaction_begins(bus, signal, monkeypatch)
 
 
-def test_a_driver_that_cannot_tell_its_state_is_trusted():
+def test_a_driver_that_does_not_report_its_state_is_trusted():
     """MySQL Connector/Python would have to ask its server."""
     assert not database_connections._has_begun(Mock(vendor="mysql", connection=object()))
 

@@ -508,7 +508,7 @@ def test_a_claim_that_was_lost_is_published_as_suspect(database_url: str):
     assert taken.publications == 1
 
 
-def test_a_retry_is_published_without_suspicion(database_url: str):
+def test_a_retry_is_not_published_as_suspect(database_url: str):
     """An exception did not end its worker."""
     recorded()
     Delivery.objects.update(state=State.PENDING)

@@ -128,7 +128,7 @@ def test_the_next_run_is_claimed_first(bus: Bus, durable: Signal, child: Child):
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_the_last_lost_attempt_is_the_delivery_s_death(bus: Bus, durable: Signal, child: Child, told, atomic: bool):
+def test_the_last_lost_attempt_makes_the_delivery_dead(bus: Bus, durable: Signal, child: Child, told, atomic: bool):
     """Each lost run is reported like a failure of the receiver, and counts as an attempt."""
     connect(durable, receiver_that_must_not_run, "killer", retry=SLOW, atomic=atomic)
     durable.send(None)
@@ -165,7 +165,7 @@ def test_a_message_without_a_row_gets_one(bus: Bus, signal: Signal, child: Child
     assert rows() == [("killer", "pending", 1)]
 
 
-def test_an_innocent_recipient_is_not_counted(bus: Bus, durable: Signal, child: Child):
+def test_a_recipient_that_did_not_run_has_no_failed_attempt(bus: Bus, durable: Signal, child: Child):
     """If the worker knows which recipient ran, only its delivery has failed; the others go on as before."""
     connect(durable, lambda **kwargs: None, "before")
     connect(durable, receiver_that_must_not_run, "killer", retry=SLOW)
@@ -182,7 +182,7 @@ def test_an_innocent_recipient_is_not_counted(bus: Bus, durable: Signal, child: 
     assert rows() == [("after", "done", 1), ("before", "done", 1), ("killer", "pending", 1)]
 
 
-def test_an_uncertain_loss_is_not_counted(bus: Bus, durable: Signal, child: Child):
+def test_no_attempt_is_counted_if_the_running_recipient_is_unknown(bus: Bus, durable: Signal, child: Child):
     """One of several recipients ran, and nobody knows which: all run alone."""
     connect(durable, lambda **kwargs: None, "one")
     connect(durable, lambda **kwargs: None, "another")

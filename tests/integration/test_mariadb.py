@@ -61,7 +61,7 @@ def purge_impatiently() -> int:
     return ledger.purge(86400)
 
 
-def test_names_that_differ_in_case_alone_are_two(bus: Bus, signal: Signal):
+def test_names_that_differ_only_in_case_are_different(bus: Bus, signal: Signal):
     """MariaDB compares «É» equal to «e»; each delivery keeps its own name, and neither stands for both."""
     for uid in ("étage", "Etage", "etage "):
         fails(signal, ValueError(uid), uid, retry=ONCE)
@@ -122,7 +122,7 @@ def test_a_time_zone_of_the_session_changes_no_time(bus: Bus, signal: Signal):
 
 
 @pytest.mark.parametrize("held", [Delivery, StoredMessage])
-def test_a_purge_waits_for_no_row(bus: Bus, held: type[Delivery | StoredMessage]):
+def test_a_purge_does_not_wait_for_locked_rows(bus: Bus, held: type[Delivery | StoredMessage]):
     """It skips a running delivery, and the rows of a sender that has not committed."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "receiver")
@@ -140,7 +140,7 @@ def test_a_purge_waits_for_no_row(bus: Bus, held: type[Delivery | StoredMessage]
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_a_timeout_in_mid_query_is_recorded_and_disturbs_nobody(bus: Bus, signal: Signal, atomic: bool):
+def test_a_timeout_during_a_query_is_recorded_and_the_next_receiver_runs(bus: Bus, signal: Signal, atomic: bool):
     """The failure is written down, and the next receiver runs in its first attempt. PyMySQL closes what is cut off, and
     says for a `TimeoutError` that the connection was lost; the reason stands in its text.
     """
@@ -205,7 +205,7 @@ def test_an_interrupted_wait_for_a_lock_leaves_no_lock_on_its_delivery(bus: Bus)
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_a_limit_that_a_receiver_catches_in_mid_query_disturbs_nobody(bus: Bus, atomic: bool):
+def test_a_limit_caught_during_a_query_does_not_affect_the_next_receiver(bus: Bus, atomic: bool):
     """The receiver has no connection: an atomic one has failed; the next one has a new connection."""
     ran = []
 
@@ -224,12 +224,12 @@ def test_a_limit_that_a_receiver_catches_in_mid_query_disturbs_nobody(bus: Bus, 
     assert ran == [0]
 
 
-def test_a_limit_that_strikes_as_a_transaction_begins_leaves_none_open(bus: Bus, signal: Signal, monkeypatch):
+def test_a_limit_that_expires_as_a_transaction_begins_leaves_none_open(bus: Bus, signal: Signal, monkeypatch):
     """Django does not know it yet: later writes would be rolled back."""
     interrupt_as_a_transaction_begins(bus, signal, monkeypatch)
 
 
-def test_a_connection_that_the_server_ended_in_mid_run_is_a_failed_attempt(bus: Bus, signal: Signal):
+def test_a_connection_that_the_server_closed_during_a_run_is_a_failed_attempt(bus: Bus, signal: Signal):
     """The writes of an `atomic` receiver are gone with it; the next attempt writes once."""
 
     def receiver_whose_connection_dies(**kwargs: Any) -> None:

@@ -199,7 +199,7 @@ def test_a_purged_key_begins_behind_its_waiting_messages(bus: Bus, ordered: Sign
     assert numbers == [1, 2, 3]
 
 
-def test_an_order_costs_one_statement(bus: Bus, ordered: Signal, numbers: list[int]):
+def test_ordering_adds_one_statement_to_a_send(bus: Bus, ordered: Signal, numbers: list[int]):
     """A send in a transaction makes one for the position, then those for the rows."""
     with transaction.atomic(), CaptureQueriesContext(connections["default"]) as sending:
         send(ordered, 1)
@@ -250,7 +250,7 @@ def test_keys_and_receivers_and_signals_do_not_wait_for_each_other(bus: Bus, ord
     assert told.count(("note", "b")) == 1
 
 
-def test_a_failed_head_holds_back_until_it_succeeds(bus: Bus, ordered: Signal):
+def test_a_failed_head_blocks_its_key_until_it_succeeds(bus: Bus, ordered: Signal):
     """No delivery passes one that waits for its next attempt."""
     told: list[int] = []
 
@@ -272,7 +272,7 @@ def test_a_failed_head_holds_back_until_it_succeeds(bus: Bus, ordered: Signal):
 
 
 @pytest.mark.parametrize("command", ["retry", "discard"])
-def test_a_dead_head_holds_back_until_a_person_decides(bus: Bus, ordered: Signal, command: str, capsys):
+def test_a_dead_head_blocks_its_key_until_retry_or_discard(bus: Bus, ordered: Signal, command: str, capsys):
     """The list shows how many wait behind it; after retry or discard they go on, in order."""
     told: list[int] = []
 
@@ -340,7 +340,7 @@ def test_the_worker_of_the_head_runs_the_dropped_messages_too(bus: Bus, ordered:
     assert rows() == [("waiting", "done", 1)] * 3
 
 
-def test_a_worker_passes_a_long_key_on(bus: Bus, ordered: Signal, numbers: list[int], monkeypatch):
+def test_a_worker_publishes_the_rest_of_a_long_key(bus: Bus, ordered: Signal, numbers: list[int], monkeypatch):
     """After its time it publishes its message once more, and the rest runs through that."""
     monkeypatch.setattr(sequencing, "KEY_SECONDS", 0.0)
     send(ordered, *range(5))
@@ -372,7 +372,9 @@ def test_a_key_is_left_to_the_sweeper_if_the_broker_is_away(bus: Bus, ordered: S
     assert numbers == [1, 2]
 
 
-def test_a_worker_that_dies_between_two_of_a_key_loses_none(bus: Bus, ordered: Signal, numbers: list[int], monkeypatch):
+def test_a_worker_killed_between_two_messages_of_a_key_loses_none(
+    bus: Bus, ordered: Signal, numbers: list[int], monkeypatch
+):
     """The head whose message was dropped is found as lost, and those behind it follow."""
 
     def die(*args: Any) -> None:
@@ -392,7 +394,7 @@ def test_a_worker_that_dies_between_two_of_a_key_loses_none(bus: Bus, ordered: S
     assert numbers == [1, 2, 3]
 
 
-def test_a_poison_head_is_bounded_however_many_wait_behind_it(bus: Bus, ordered: Signal):
+def test_the_attempts_of_a_poison_head_are_limited(bus: Bus, ordered: Signal):
     """It runs at most once more than its attempts, whichever message makes it run."""
     runs: list[int] = []
 
@@ -438,7 +440,7 @@ def test_a_row_without_a_position_is_delivered(bus: Bus, ordered: Signal, number
     assert numbers == [1]
 
 
-def test_an_effect_is_there_once_and_in_order(bus: Bus, ordered: Signal):
+def test_effects_happen_once_and_in_order(bus: Bus, ordered: Signal):
     """Promise 3 holds with four workers, in each of which any message may come first and twice."""
 
     def write(number: int, cohort: int, **kwargs: Any) -> None:

@@ -42,7 +42,9 @@ DURABLE: list[dict[str, Any]] = [{"durable": True}, {"durable": True, "ordered_b
 
 @pytest.mark.parametrize("options", DURABLE)
 @pytest.mark.parametrize("recipients", [1, 2])
-def test_duplicate_of_a_delivered_message(bus: Bus, line: Callable[[], str], options: dict[str, Any], recipients: int):
+def test_the_line_of_a_duplicate_names_the_done_deliveries(
+    bus: Bus, line: Callable[[], str], options: dict[str, Any], recipients: int
+):
     """Each delivery that was already done is named."""
     signal = new_signal(**options)
     for number in range(recipients):
@@ -58,7 +60,7 @@ def test_duplicate_of_a_delivered_message(bus: Bus, line: Callable[[], str], opt
         assert f"{signal.name} to count_{number}: runs elsewhere, or was delivered already" in shown
 
 
-def test_message_of_a_key_that_another_worker_runs(bus: Bus, line: Callable[[], str], monkeypatch: Any):
+def test_the_line_says_that_another_worker_runs_the_key(bus: Bus, line: Callable[[], str], monkeypatch: Any):
     """It is left to that worker."""
     signal = new_signal(durable=True, ordered_by="key")
     connect(signal, lambda **kwargs: None, "count")
@@ -69,7 +71,7 @@ def test_message_of_a_key_that_another_worker_runs(bus: Bus, line: Callable[[], 
     assert line().endswith(f"ended in 0.25s: {signal.name} to count: left to the worker that runs its ordering key")
 
 
-def test_redelivered_batch(bus: Bus, line: Callable[[], str]):
+def test_the_line_of_a_redelivered_batch(bus: Bus, line: Callable[[], str]):
     """Deliveries of a lost worker's batch wait for runs of their own."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "count")
@@ -82,7 +84,7 @@ def test_redelivered_batch(bus: Bus, line: Callable[[], str]):
     assert f"{signal.name} to ship: not begun" in shown
 
 
-def test_rest_of_a_batch_past_its_time(bus: Bus, line: Callable[[], str], settings: Any):
+def test_the_line_names_requeued_deliveries_of_a_batch(bus: Bus, line: Callable[[], str], settings: Any):
     """The line names requeued deliveries beside done ones."""
     settings.SIGNALBUS = {**settings.SIGNALBUS, "BATCH_SECONDS": 0}
     signal = new_signal(durable=True)
@@ -96,7 +98,7 @@ def test_rest_of_a_batch_past_its_time(bus: Bus, line: Callable[[], str], settin
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_message_of_an_open_signal(bus: Bus, line: Callable[[], str], durable: bool):
+def test_the_line_of_an_open_signal_names_its_receivers(bus: Bus, line: Callable[[], str], durable: bool):
     """Its receivers are named, with how they are reached."""
     signal = new_signal(durable=durable, open=True)
     connect(signal, lambda **kwargs: None, "count", queue="tills")
@@ -106,7 +108,7 @@ def test_message_of_an_open_signal(bus: Bus, line: Callable[[], str], durable: b
     assert line().endswith(f"ended in 0.25s: {signal.name} to count: {how}")
 
 
-def test_marker(bus: Bus, line: Callable[[], str]):
+def test_the_line_of_a_marker(bus: Bus, line: Callable[[], str]):
     """A marker of the sweeper delivers nothing."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "count")

@@ -140,7 +140,7 @@ def test_promise_7_a_class_that_comes_with_the_next_release(bus: Bus, signal: Si
     assert only().parked_at is None
 
 
-def test_a_class_that_never_comes_is_dead_after_a_day(bus: Bus, signal: Signal, told):
+def test_a_message_of_an_unknown_class_is_dead_after_a_day(bus: Bus, signal: Signal, told):
     """The day begins with the first parking, however often it was claimed since."""
     connect(signal, lambda **kwargs: None, "to come")
     deliver(send_next_model(signal, bus), queue=QUEUE)
@@ -239,7 +239,7 @@ def test_the_delays_grow_up_to_five_minutes(bus: Bus, signal: Signal):
         assert rows() == [("to come", "parked", 0)]
 
 
-def test_after_a_day_it_is_dead(bus: Bus, signal: Signal, caplog):
+def test_a_parked_delivery_is_dead_after_a_day(bus: Bus, signal: Signal, caplog):
     """It is listed, logged, and reported by delivery_dead."""
     heard: list[str] = []
 
@@ -261,7 +261,7 @@ def test_after_a_day_it_is_dead(bus: Bus, signal: Signal, caplog):
     assert bus.come_again() == 0
 
 
-def test_a_sealed_text_is_given_up_after_a_day(bus: Bus, caplog):
+def test_a_sealed_text_is_dead_after_a_day(bus: Bus, caplog):
     """The sweeper that cannot verify it reports that."""
     deliver([Signer(["to come"], 1000).sign("1\n{}\n[]")], queue=QUEUE)
     parked_for(24 * 3600)

@@ -96,7 +96,7 @@ SIGNED: dict[str, Callable[[str], object]] = {
 
 
 @pytest.mark.parametrize("kind", [*FORGED, *SIGNED])
-def test_promise_6_garbage_runs_nothing_and_is_kept(kind: str, bus: Bus, good: str, ran: list[Any], caplog):
+def test_promise_6_garbage_runs_nothing_and_is_recorded(kind: str, bus: Bus, good: str, ran: list[Any], caplog):
     """Bad input, a text that is garbage, unsigned or wrongly signed: never run, kept as a dead letter, its text cut;
     the good text beside it is delivered.
     """

@@ -98,13 +98,13 @@ def test_the_error_is_recorded_as_dead_deliveries(bus: Bus, signal: Signal, form
     assert operations.retry([second.pk]) == 0
 
 
-def test_a_purge_keeps_these_dead_deliveries(bus: Bus, signal: Signal):
+def test_a_purge_does_not_delete_dead_deliveries_of_robust_sends(bus: Bus, signal: Signal):
     """Unlike refused texts, somebody has to discard them."""
     send(signal, lock=object())
     assert sweeps.purge(0) == 0
 
 
-def test_they_do_not_count_as_refused_texts(bus: Bus):
+def test_dead_deliveries_of_robust_sends_are_no_refused_texts(bus: Bus):
     """An open signal's dead row names no receiver, and is no refused text either."""
     send(new_signal(open=True), lock=object())
     with override_settings(SIGNALBUS={"KEEP_REFUSED": 1}):
@@ -256,7 +256,7 @@ def test_a_test_that_captures_has_no_dead_rows(bus: Bus, signal: Signal):
 @pytest.mark.parametrize(
     "many", [lambda signal: signal.send(None, lock=object()), lambda signal: signal.send_many(None, [{"lock": 1j}])]
 )
-def test_the_other_forms_raise(bus: Bus, signal: Signal, many: Callable[[Signal], Any]):
+def test_send_and_asend_raise_the_error(bus: Bus, signal: Signal, many: Callable[[Signal], Any]):
     """They leave nothing behind."""
     with pytest.raises(PayloadError, match="lock"):
         many(signal)

@@ -126,7 +126,7 @@ def test_rows_come_from_the_database_that_is_written_to(bus: Bus, signal: Signal
     assert seen == [academy.pk]
 
 
-def test_current_and_the_cascade(bus: Bus):
+def test_current_describes_the_delivery_and_its_cascade(bus: Bus):
     """current() describes the delivery; the receiver's messages have its parent, root and path."""
     first, second = new_signal(), new_signal()
     seen: list[Any] = []

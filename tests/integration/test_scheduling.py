@@ -47,7 +47,7 @@ def id_of(sent: signalbus.Sent) -> UUID:
     return sent.id
 
 
-def test_it_runs_when_it_is_due_and_not_before(bus: Bus, heard: Signal, ran: list[Any]):
+def test_a_scheduled_message_runs_when_it_is_due_and_not_before(bus: Bus, heard: Signal, ran: list[Any]):
     """The message waits as pending, is published when its time has come, and runs once."""
     heard.send_later(HOUR, None, number=1)
 
@@ -60,7 +60,7 @@ def test_it_runs_when_it_is_due_and_not_before(bus: Bus, heard: Signal, ran: lis
     assert rows() == [("receiver", "done", 1)]
 
 
-def test_its_time_counts_from_the_databases_now(bus: Bus, heard: Signal):
+def test_a_delay_counts_from_the_databases_clock(bus: Bus, heard: Signal):
     """A timedelta is added to the database's clock, not to the sender's."""
     heard.send_later(HOUR, None, number=1)
 
@@ -106,7 +106,7 @@ def test_without_use_tz_a_naive_time_is_local(bus: Bus, heard: Signal, settings:
     assert sweep() == 0
 
 
-def test_a_message_for_later_is_part_of_the_transaction(bus: Bus, heard: Signal):
+def test_a_scheduled_message_is_part_of_the_transaction(bus: Bus, heard: Signal):
     """A rollback removes it; a commit keeps it, and publishes nothing."""
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         heard.send_later(HOUR, None, number=1)
@@ -120,7 +120,7 @@ def test_a_message_for_later_is_part_of_the_transaction(bus: Bus, heard: Signal)
     assert bus.client.llen(QUEUE) == 0
 
 
-def test_a_coroutine_sends_a_message_for_later(bus: Bus, heard: Signal):
+def test_a_coroutine_can_schedule_a_message(bus: Bus, heard: Signal):
     """asend_later records it as send_later does."""
     from asgiref.sync import async_to_sync
 
@@ -161,7 +161,7 @@ def test_without_receivers_nothing_is_recorded(bus: Bus, ran: list[Any]):
     assert rows() == []
 
 
-def test_an_ordered_signal_is_not_sent_for_later(bus: Bus):
+def test_an_ordered_signal_cannot_be_scheduled(bus: Bus):
     """It would hold back the rest of its key; the error names the remedy."""
     with pytest.raises(ConfigurationError, match="ordered"):
         new_signal(durable=True, ordered_by="number").send_later(HOUR, None, number=1)
@@ -256,7 +256,7 @@ def test_a_message_in_an_uncommitted_cancellation_does_not_run(bus: Bus, ran: li
     assert sorted(ran) == [1, 2]
 
 
-def test_captured_shows_messages_for_later(bus: Bus, heard: Signal, ran: list[Any]):
+def test_captured_shows_scheduled_messages(bus: Bus, heard: Signal, ran: list[Any]):
     """deliver_all() delivers them like others."""
     with captured() as sent:
         heard.send_later(HOUR, None, number=1)
@@ -267,7 +267,7 @@ def test_captured_shows_messages_for_later(bus: Bus, heard: Signal, ran: list[An
     assert rows() == []
 
 
-def test_immediate_delivers_it_at_once(bus: Bus, heard: Signal, ran: list[Any]):
+def test_immediate_delivers_a_scheduled_message_at_once(bus: Bus, heard: Signal, ran: list[Any]):
     """A suite that asserts right after a send sees the result."""
     with immediate():
         heard.send_later(HOUR, None, number=1)
@@ -276,7 +276,7 @@ def test_immediate_delivers_it_at_once(bus: Bus, heard: Signal, ran: list[Any]):
 
 
 @pytest.mark.parametrize("limited", [True, False])
-def test_waiting_messages_cost_the_sweeper_nothing(bus: Bus, heard: Signal, limited: bool):
+def test_a_sweep_does_not_read_the_rows_of_scheduled_messages(bus: Bus, heard: Signal, limited: bool):
     """It reads a range of the index of due rows, in which they are not."""
     heard.send_later(HOUR, None, number=1)
     one = only()

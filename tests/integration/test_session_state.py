@@ -123,7 +123,7 @@ def test_a_run_that_fails_ends_its_session_too(bus: Bus):
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_a_long_run_that_hides_the_tables_is_done(bus: Bus, monkeypatch: pytest.MonkeyPatch):
+def test_a_long_run_that_changes_the_search_path_is_done(bus: Bus, monkeypatch: pytest.MonkeyPatch):
     """Its run time is not recorded in a session that may not show the ledger's tables."""
     monkeypatch.setattr(attempt, "WORTH_TELLING", 0.0)
 

@@ -63,7 +63,7 @@ def test_without_autocommit_the_settings_last(database_url: str, monkeypatch):
 
 
 @pytest.mark.parametrize("database", ["postgres"])
-def test_a_server_that_refuses_breaks_nothing(database_url: str, monkeypatch, caplog):
+def test_a_server_that_refuses_the_settings_is_used_without_them(database_url: str, monkeypatch, caplog):
     """It is logged, and the connection works."""
     monkeypatch.setattr(keepalive, "STATEMENT", "SELECT set_config('no.such', %s::text[]::text, %s)")
     connection.close()
@@ -72,7 +72,7 @@ def test_a_server_that_refuses_breaks_nothing(database_url: str, monkeypatch, ca
     assert "could not set keepalives" in caplog.text
 
 
-def test_other_databases_are_left_alone(database_url: str):
+def test_other_databases_get_no_settings(database_url: str):
     """SQLite has no sessions."""
     connections["default"].close()
     connections["default"].ensure_connection()

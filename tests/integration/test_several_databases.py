@@ -75,7 +75,7 @@ ENDS = [(True, True), (True, False), (False, True), (False, False)]  # whether t
 @pytest.mark.parametrize("first", [LEDGER, "other"], ids=["ledger-ends-first", "other-ends-first"])
 @pytest.mark.parametrize("opened", [(LEDGER, "other"), ("other", LEDGER)], ids=["ledger-outside", "other-outside"])
 @pytest.mark.usefixtures("other")
-def test_the_ledgers_commit_decides(
+def test_the_commit_of_the_ledgers_database_publishes(
     opened: tuple[str, str], first: str, commit: tuple[bool, bool], bus: Bus, signal: Signal
 ):
     """The message is published at the ledger's commit, and removed by its rollback, whatever the other does."""
@@ -96,7 +96,9 @@ def test_the_ledgers_commit_decides(
 
 @pytest.mark.parametrize("alias", [LEDGER, "other"])
 @pytest.mark.parametrize("commits", [True, False], ids=["commits", "rolls-back"])
-def test_a_single_open_transaction_decides(alias: str, commits: bool, bus: Bus, signal: Signal, other: str):
+def test_the_commit_of_a_single_open_transaction_publishes(
+    alias: str, commits: bool, bus: Bus, signal: Signal, other: str
+):
     """It may be the ledger's or another one's."""
     alone = Open(alias)
     signal.send(None, number=1)
@@ -107,7 +109,7 @@ def test_a_single_open_transaction_decides(alias: str, commits: bool, bus: Bus, 
 
 
 @pytest.mark.parametrize("commit", ENDS)
-def test_without_the_ledgers_all_commits_decide(
+def test_without_a_transaction_of_the_ledger_all_commits_must_succeed(
     commit: tuple[bool, bool], bus: Bus, signal: Signal, other: str, third: str
 ):
     """The message waits for all commits, and any rollback removes it."""

@@ -58,7 +58,7 @@ def asked(*words: str) -> Any:
     return json.loads(out.getvalue())
 
 
-def test_a_message_for_later_is_due_in_time(bus: Bus):
+def test_a_scheduled_message_is_due_in_time(bus: Bus):
     """An aware time is compared with the database's clock, whatever zones are set."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "receiver")

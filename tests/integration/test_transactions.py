@@ -139,7 +139,7 @@ def callback_that_raises() -> None:
     raise RuntimeError("a host's callback failed")
 
 
-def test_a_hosts_callback_that_raises_before_ours_costs_no_message(bus: Bus, signal: Signal, ran: list[Any]):
+def test_a_hosts_callback_that_raises_before_ours_loses_no_message(bus: Bus, signal: Signal, ran: list[Any]):
     """Our callbacks run first, whatever was registered before; Django skips those after one that raises."""
     with pytest.raises(RuntimeError), transaction.atomic():
         transaction.on_commit(callback_that_raises)
@@ -154,7 +154,7 @@ def test_a_hosts_callback_that_raises_before_ours_costs_no_message(bus: Bus, sig
     assert sorted(ran) == [1, 2, 3]
 
 
-def test_a_hosts_callback_that_raises_in_a_commit_inside_a_callback_costs_no_message(
+def test_a_hosts_callback_that_raises_in_a_commit_inside_a_callback_loses_no_message(
     bus: Bus, signal: Signal, ran: list[Any]
 ):
     """A message sent during a commit's callbacks belongs to the transaction that is opened there, or to none."""

@@ -69,7 +69,7 @@ class TestSendersOfPlainSignals:
         assert 'exclude=["lock"]' in row.error
 
     @pytest.mark.parametrize("wrong", [lambda **kwargs: 1 / 0, lambda request, **kwargs: request.META])
-    def test_an_extract_that_raises(self, wrong, caplog):
+    def test_the_error_of_an_extract_is_the_reason_of_the_dead_delivery(self, wrong, caplog):
         """The function's error is the reason."""
         receiver(stocktaking, extract={"ip": wrong})(on_change)
         with captured() as sent:

@@ -122,13 +122,13 @@ class TestRemedyForABrokerThatDoesNotAnswer:
         made.conf.update(settings)
         monkeypatch.setattr(celery, "get_app", lambda: made)
 
-    def test_address_that_is_set(self, monkeypatch):
+    def test_the_error_names_the_setting_and_its_address(self, monkeypatch):
         """The setting and the address are named, without the password."""
         self.app(monkeypatch, broker_url="redis://:hush@127.0.0.1:1/0")
         remedy = celery.broker_remedy()
         assert remedy == "Is CELERY_BROKER_URL ('redis://:**@127.0.0.1:1/0') right, and does the broker run?"
 
-    def test_address_that_is_not_set(self, monkeypatch):
+    def test_the_error_names_the_address_that_is_not_set(self, monkeypatch):
         """The error says so, and how to set it, because RabbitMQ was not meant."""
         self.app(monkeypatch)
         assert celery.broker_remedy() == (
@@ -136,7 +136,7 @@ class TestRemedyForABrokerThatDoesNotAnswer:
             "or the settings, as redis://127.0.0.1:6379/0."
         )
 
-    def test_several_addresses(self, monkeypatch):
+    def test_the_error_names_all_addresses_of_a_fail_over(self, monkeypatch):
         """All addresses of a fail-over are named, each once."""
         self.app(monkeypatch, broker_url=["redis://a:1/0", "redis://:hush@b:1/0;redis://c:1/0"])
         assert "('redis://a:1/0', 'redis://:**@b:1/0', 'redis://c:1/0')" in celery.broker_remedy()

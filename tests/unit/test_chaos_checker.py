@@ -54,7 +54,7 @@ def test_a_missing_effect_is_lost():
     assert faults(judge(evidence(effects=()))) == {"lost": {("m", RECORD)}}
 
 
-def test_each_receiver_counts():
+def test_effects_are_counted_for_each_receiver():
     """An effect of one receiver does not count for another."""
     assert faults(judge(evidence("paired", effects=(OUTSIDE,)))) == {"lost": {("m", BESIDE)}}
 

@@ -37,12 +37,12 @@ class TestOwner:
         assert not owner.claimed
         assert not owner.batches
 
-    def test_deliveries_are_batches_and_single_claims(self, owner):
+    def test_batches_and_single_claims_are_counted_as_deliveries(self, owner):
         """The consumer counts in the same way."""
         assert owner.deliveries() == {"sb1g:1", "c"}
         assert owner.claims_of(["sb1g:1"]) == {"a", "b"}
 
-    def test_numbers_are_given_once(self, owner):
+    def test_each_number_is_used_once(self, owner):
         """A number is not given again, whether it was used or not."""
         assert (owner.reserve(3), owner.reserve(1)) == ((1, 3), (4, 1))
         assert owner.tag(4) == f"sb1:{owner.id}:4"

@@ -126,7 +126,7 @@ def test_the_error_is_an_improperly_configured():
 
 
 class TestKeys:
-    def test_no_text_of_a_signal_passes_for_a_task_s(self, settings):
+    def test_a_text_of_a_signal_is_never_read_as_a_task(self, settings):
         """The reverse holds as well: a payload must never be read as a task's call."""
         with pytest.raises(UnknownKey):
             conf.task_signer().verify(conf.signer().sign("body"))

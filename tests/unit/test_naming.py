@@ -276,7 +276,7 @@ class TestLookup:
         monkeypatch.setattr(type(registry), "_index", lambda self: pytest.fail("walked again"))
         assert registry.signal("shop.nothing_either") is None
 
-    def test_the_registry_keeps_nothing_alive(self):
+    def test_the_registry_has_only_weak_references(self):
         """A signal without other references is collected."""
         Signal("shop.forgotten")
         gc.collect()

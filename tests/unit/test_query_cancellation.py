@@ -30,7 +30,7 @@ def wrapper(driver: Any, **attributes: Any) -> tuple[MagicMock, Any]:
         (1, False, False, False),
     ],
 )
-def test_the_session_of_a_connection_that_its_driver_gave_up_is_ended(is_open, errors, usable, lost):
+def test_the_session_of_a_broken_connection_is_terminated(is_open, errors, usable, lost):
     """A sound connection keeps its session; nothing is asked of a server after an error that was no database's."""
     connection, cursor = wrapper(MagicMock(open=is_open), errors_occurred=errors)
     connection.is_usable.return_value = usable
@@ -42,7 +42,7 @@ def test_the_session_of_a_connection_that_its_driver_gave_up_is_ended(is_open, e
     assert connection.is_usable.called is (errors and bool(is_open))
 
 
-def test_a_session_that_is_not_ours_is_left_alone():
+def test_a_session_of_another_connection_is_not_terminated():
     """Behind a proxy, or after a restart, the number may be that of another user's session."""
     connection, cursor = wrapper(MagicMock(open=False))
     cursor.execute.side_effect = [0, 0]

@@ -250,7 +250,7 @@ class TestUnreachable:
         assert "Connect a function of a module" in last
 
     @pytest.mark.parametrize("mock", [Mock(), MagicMock(name="till"), AsyncMock()])
-    def test_a_mock_is_refused_with_how_to_test(self, sale, mock):
+    def test_a_mock_is_refused_and_the_error_names_the_tools_for_tests(self, sale, mock):
         """The error names the tools for tests."""
         with pytest.raises(ConfigurationError, match="a mock") as raised:
             sale.connect(mock)
@@ -455,7 +455,7 @@ class TestCollectedReceivers:
 
     @pytest.mark.parametrize("caching", [False, True])
     @pytest.mark.parametrize("uid", [False, True])
-    def test_thousands_leave_no_entries(self, caching, uid):
+    def test_collected_receivers_leave_no_entries(self, caching, uid):
         """5,000 receivers that were connected and collected are not remembered."""
         sale = Signal("tests.fleeting_sale", use_caching=caching)
         sale.connect(on_sale)
@@ -513,7 +513,7 @@ class TestCollectedReceivers:
 
 
 class TestRecipients:
-    def test_the_recipients_are_djangos(self, sale):
+    def test_the_recipients_are_the_receivers_that_django_calls(self, sale):
         """They are the connected receivers of this sender, in the order of connection."""
         sale.connect(on_sale_too)
         sale.connect(on_sale, sender=Cohort)

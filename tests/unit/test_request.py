@@ -259,7 +259,7 @@ class TestLostChild:
 
 
 class TestLearnedTimes:
-    def test_a_requests_time_teaches_its_signals_times(self, monkeypatch):
+    def test_a_requests_time_updates_the_estimates_of_its_signals(self, monkeypatch):
         """Celery's own subclass, which the pool calls, reports it."""
         seen, made = learning_request(monkeypatch)
 
@@ -267,7 +267,7 @@ class TestLearnedTimes:
 
         assert seen == [([TEXT], "signalbus", 0.25)]
 
-    def test_a_divided_request_teaches_only_the_stragglers_time(self, monkeypatch):
+    def test_a_divided_request_updates_only_the_stragglers_estimate(self, monkeypatch):
         """It is the time for which the others waited, and the rest of its run."""
         seen, made = learning_request(monkeypatch)
         sheet = made._sheet = progress.post(2)
@@ -282,7 +282,7 @@ class TestLearnedTimes:
         assert (texts, queue) == ([TEXT], "signalbus")
         assert 0.5 <= seconds < 5
 
-    def test_a_failed_request_teaches_nothing(self, monkeypatch):
+    def test_a_failed_request_updates_no_estimate(self, monkeypatch):
         """Its time is that of a broken database, or of the pause after it."""
         seen: list[object] = []
         monkeypatch.setattr(batching, "learn", lambda *args: seen.append(args))

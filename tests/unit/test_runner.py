@@ -121,7 +121,7 @@ class TestDescriptions:
 
 
 class TestInvocation:
-    def test_sync_and_async(self):
+    def test_sync_and_async_receivers_get_keyword_arguments(self):
         """Both kinds of receivers get their arguments as keywords."""
         heard = []
 
@@ -283,7 +283,7 @@ def test_an_error_of_types_inside_a_receiver_is_its_own(function):
     assert "was sent" not in describe(caught.value)
 
 
-def test_nothing_is_said_where_nothing_was_sent():
+def test_the_error_of_an_empty_payload_names_no_parameters():
     """The payload may be empty."""
     with pytest.raises(TypeError) as caught:
         call(requires, {"sender": None, "signal": None}, is_async=False, timeout=None)

@@ -131,7 +131,7 @@ def test_our_tasks_messages_are_not_sealed():
 
 
 @pytest.mark.parametrize("given", ["", "x", 7, None, json.dumps([[], {}, {}])])
-def test_garbage_is_no_seal(given):
+def test_garbage_is_refused_as_a_seal(given):
     """Anything may come out of the queue."""
     with pytest.raises(TextError):
         sealing.unseal(given, NAME)

@@ -89,7 +89,7 @@ class TestNoReceivers:
         caplog.set_level(logging.INFO, logger="signalbus")
 
     @pytest.mark.parametrize("sender", [Group, None, "nightly", on_event, TestModelNames])
-    def test_it_is_logged_once_for_each_sender(self, signal, caplog, sender):
+    def test_a_send_that_no_receiver_of_its_sender_gets_is_logged_once(self, signal, caplog, sender):
         """The line names the signal, the sender, and the senders that have receivers."""
         signal.connect(on_event, sender=User)
         for _ in range(3):
@@ -101,7 +101,7 @@ class TestNoReceivers:
         assert "auth.User" in line
         assert f"{__name__}.on_event ({__file__}" in line
 
-    def test_it_is_not_logged_with_a_receiver(self, signal, caplog):
+    def test_a_send_with_a_receiver_is_not_logged(self, signal, caplog):
         """An inline receiver counts; a signal without any receiver is not logged either."""
         assert signal.send(sender=Group) == []
         signal.connect(on_event, sender=User)

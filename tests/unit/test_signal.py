@@ -207,7 +207,7 @@ def identity(sender, signal, **kwargs):
 class TestTypes:
     """mypy and the running code agree on the types."""
 
-    def test_the_types_of_results(self, order):
+    def test_every_form_of_send_returns_its_type(self, order):
         """Every form returns a ``Sent``; ``send_many`` returns ids."""
         signal: Signal = order
         with muted():
@@ -229,7 +229,7 @@ class TestTypes:
 
 
 class TestOrder:
-    def test_encoding_comes_first(self, order):
+    def test_a_payload_is_encoded_before_inline_receivers_run(self, order):
         """A payload that cannot travel raises before an inline receiver has run, in each form that raises."""
         ran = []
         listener = lambda **kwargs: ran.append(1)  # noqa: E731 - it needs a name to live
@@ -324,7 +324,7 @@ class TestOrder:
 
 
 class TestMessages:
-    def test_one_part_for_each_queue(self, order):
+    def test_a_message_is_published_to_the_queue_of_each_receiver(self, order):
         """Each queue gets its recipients; it is one message, and names each receiver once."""
         order.connect(on_order_by_mail, queue="email")
         with handed_over() as calls:

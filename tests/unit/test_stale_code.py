@@ -39,7 +39,7 @@ def warnings(caplog):
     return [record.getMessage() for record in caplog.records if record.name == "signalbus"]
 
 
-def test_changed_file_is_told_once(module, caplog, monkeypatch):
+def test_a_changed_file_is_reported_once(module, caplog, monkeypatch):
     """After each change, and not after each look."""
     monkeypatch.setattr(stale_code, "LOOK_SECONDS", 0.0)
     watch = StaleCode()
@@ -53,14 +53,14 @@ def test_changed_file_is_told_once(module, caplog, monkeypatch):
     assert f"still runs the old code of {module}, which changed after it started: restart it" in warnings(caplog)[0]
 
 
-def test_older_file_in_its_place_is_a_change_too(module, caplog):
+def test_an_older_file_in_its_place_is_a_change_too(module, caplog):
     """As after a checkout of another branch."""
     watch = StaleCode()
     os.utime(module, ns=(1, 1))
     assert watch.changed() == [str(module)]
 
 
-def test_file_that_is_away_for_a_moment_is_looked_at_again(module):
+def test_a_file_that_is_missing_for_a_moment_is_checked_again(module):
     """Some editors write another file, and put that in its place."""
     watch = StaleCode()
     text = module.read_text()
@@ -71,7 +71,7 @@ def test_file_that_is_away_for_a_moment_is_looked_at_again(module):
     assert watch.changed() == [str(module)]
 
 
-def test_module_that_is_imported_later_has_not_changed(module, tmp_path):
+def test_a_module_that_is_imported_later_has_not_changed(module, tmp_path):
     """A receiver may import what it needs when it runs."""
     watch = StaleCode()
     (tmp_path / "the_helper.py").write_text("x = 1")
@@ -85,7 +85,7 @@ def test_module_that_is_imported_later_has_not_changed(module, tmp_path):
         del sys.modules["the_helper"]
 
 
-def test_looks_are_seconds_apart(module, caplog):
+def test_files_are_checked_every_few_seconds(module, caplog):
     """However often a sweeper asks."""
     watch = StaleCode()
     watch.tell()
@@ -94,7 +94,7 @@ def test_looks_are_seconds_apart(module, caplog):
     assert warnings(caplog) == []
 
 
-def test_only_the_projects_own_code_is_looked_at(module):
+def test_only_the_projects_own_code_is_checked(module):
     """Nobody edits Python, signalbus or what pip installed."""
     assert str(module) in own_modules()
     for other in (json.__file__, pytest.__file__, stale_code.__file__, "<string>"):
@@ -102,7 +102,7 @@ def test_only_the_projects_own_code_is_looked_at(module):
 
 
 @pytest.mark.parametrize("debug", [True, False])
-def test_sweeper_looks_under_debug_alone(module, caplog, settings, monkeypatch, debug):
+def test_the_sweeper_checks_files_only_with_debug(module, caplog, settings, monkeypatch, debug):
     """In production code is deployed, and each worker started again."""
     settings.DEBUG = debug
     swept = []

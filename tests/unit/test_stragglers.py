@@ -100,7 +100,7 @@ def test_texts_behind_a_straggler_are_requeued_once(watchdog, message, sheet, ca
     assert "2 of 3 deliveries have waited" in caplog.text
 
 
-def test_a_straggler_is_learned_as_slow(watchdog, sheet, runtimes):
+def test_the_estimate_of_a_straggler_becomes_slow(watchdog, sheet, runtimes):
     """It runs alone from then on; the estimates of the others do not change."""
     watchdog.look(PATIENCE)
     assert runtimes.expected(("q", None)) == PATIENCE
@@ -149,7 +149,7 @@ def test_texts_wait_only_briefly_beside_a_free_process(watchdog, message, sheet,
     assert not watchdog._watched
 
 
-def test_a_straggler_is_logged_and_learned_with_nothing_waiting(watchdog, message, sheet, runtimes, caplog):
+def test_a_straggler_with_nothing_waiting_is_logged_and_estimated(watchdog, message, sheet, runtimes, caplog):
     """Otherwise the next one would be batched again."""
     message.place_is_free = True
     for look in range(1, 100):

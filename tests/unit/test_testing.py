@@ -120,7 +120,7 @@ def healthy_receiver(sender, **kwargs):
 
 
 class TestCaptured:
-    def test_it_lists_the_messages(self):
+    def test_captured_lists_the_messages(self):
         """Each has its id, signal, sender, recipients and payload, in the order of sending."""
         with captured() as sent:
             assert len(sent) == 0
@@ -182,13 +182,13 @@ class TestCaptured:
             asyncio.run(shipment.asend(None, label=1))
         assert len(sent) == 1
 
-    def test_it_captures_its_own_context(self):
+    def test_captured_captures_only_its_own_context(self):
         """Another thread has another context, and is not captured."""
         with muted_everywhere(), captured() as sent:
             in_a_thread(lambda: shipment.send(None, label=1))
         assert not sent
 
-    def test_it_can_capture_all_threads(self):
+    def test_captured_can_capture_all_threads(self):
         """A LiveServerTestCase needs it, whose server is another thread; also inside another block."""
         with captured() as outer:
             with captured(all_threads=True) as sent:
@@ -391,7 +391,7 @@ class TestDelivering:
         with pytest.raises(SignalBusError, match=r"with captured\(\)"):
             deliver_all()
 
-    def test_a_receiver_that_is_gone_is_not_silently_skipped(self):
+    def test_delivering_to_a_disconnected_receiver_raises(self):
         """A message without its receiver is no success."""
 
         def fleeting(sender, **kwargs):

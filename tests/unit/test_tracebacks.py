@@ -129,7 +129,7 @@ def test_an_error_that_was_not_raised():
     assert format_error(error, None) == "".join(traceback.format_exception(error))
 
 
-def test_places_are_formatted_once():
+def test_the_source_of_a_place_is_formatted_once():
     """The source is read for the first error of a place only."""
     name, source = "<made for a test>", "def fail(what):\n    raise ValueError(what)\n"
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)

@@ -92,7 +92,7 @@ def test_class_that_sends_itself(app, sender):
 
 
 @pytest.mark.parametrize("name", ["Till", "SubTill"])
-def test_receiver_of_such_a_class_is_well(app, name):
+def test_a_receiver_of_a_class_that_sends_itself_is_accepted(app, name):
     """Whichever of them it listens to."""
     receivers = RECEIVERS.replace(
         "django.contrib.auth.models import Group", f"the_shop.services import {name} as Group"
@@ -120,14 +120,14 @@ UNCERTAIN = [
 
 
 @pytest.mark.parametrize("source", UNCERTAIN)
-def test_nothing_is_said_without_certainty(app, source):
+def test_uncertain_senders_are_not_reported(app, source):
     """Where its sender may send, or the signal goes somewhere that cannot be followed."""
     app(services=IMPORTS + source)
     assert receivers_without_sends() == []
 
 
 @pytest.mark.parametrize("connection", ["sold", "[sold, bought], sender=User", "sold, sender='auth.User'"])
-def test_receivers_that_are_reached_are_well(app, connection):
+def test_receivers_that_can_be_reached_are_accepted(app, connection):
     """Those of any sender, of several signals, of a text."""
     receivers = RECEIVERS.replace("import Group", "import User").replace("import sold", "import bought, sold")
     receivers = receivers.replace("sold, sender=Group", connection)
@@ -163,12 +163,12 @@ def test_many_senders_are_counted(app):
     assert found.endswith("services.py:8), 4 others only")
 
 
-def test_open_signals_are_left_alone(app):
+def test_open_signals_are_not_checked(app):
     """Their senders may be anywhere."""
     app(services=IMPORTS + "sold.send(User)", signals=SIGNALS.replace("Signal()", "Signal(open=True)"))
     assert receivers_without_sends() == []
 
 
-def test_the_checkouts_own_receivers_are_well():
+def test_the_example_projects_receivers_are_accepted():
     """Each is sent to."""
     assert receivers_without_sends() == []

@@ -59,7 +59,7 @@ def test_all_queues_are_quorum_queues(start_worker: Callable[..., Worker], conne
         declare(connection, "signalbus", "classic")
 
 
-def test_a_queue_declared_with_other_arguments_holds_up_no_other(
+def test_a_queue_declared_with_other_arguments_does_not_delay_others(
     start_worker: Callable[..., Worker], connection: Connection
 ):
     """The worker names it, and consumes the other queues; ``status`` names it too."""

@@ -26,7 +26,7 @@ def wait_for(label: str) -> None:
     wait_until(FormEntry.objects.filter(kind="arrived", subject=label).exists, 60, f"«{label}»")
 
 
-def test_a_worker_lives_through_a_fail_over(sentinel: Sentinel, start_worker: Callable[..., Worker]):
+def test_a_worker_survives_a_fail_over(sentinel: Sentinel, start_worker: Callable[..., Worker]):
     """Messages before, during and after it arrive, in the same worker, at the first attempt or the next."""
     worker = start_worker(environment=TESTS_SETTINGS)
     main = worker.pid

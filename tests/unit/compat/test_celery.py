@@ -36,7 +36,7 @@ class TestPublishHandlers:
         signal.connect(of_another, sender="another")
         assert listeners(signal, "mine") == [(of_all, False), (of_mine, True)]
 
-    def test_no_handlers(self):
+    def test_without_handlers_none_are_found(self):
         """Without handlers the list is empty."""
         assert listeners(Signal(name="tests"), "mine") == []
 

@@ -121,7 +121,7 @@ class TestReapAtOnce:
         children._event_process_exit(None, child)
         return found
 
-    def test_celery_looks_once(self):
+    def test_celery_checks_an_ended_child_only_once(self):
         """It looks again after five seconds. Without this defect the workaround would not be needed."""
         assert self.told(3, wrapped=False) == [False]
         assert "self.maintain_pool: 5.0" in inspect.getsource(AsynPool)
@@ -139,7 +139,7 @@ class TestReapAtOnce:
         """Threads have no exit code."""
         pool_internals.reap_at_once(ThreadPool(2))
 
-    def test_celery_finds_it_by_that_name(self):
+    def test_celery_finds_our_method_by_its_name(self):
         """Celery hands this method to its event loop, and reads the exit code of a child."""
         assert "self._event_process_exit," in inspect.getsource(AsynPool)
         assert "worker.exitcode" in inspect.getsource(Pool)

@@ -148,7 +148,7 @@ class TestLearning:
         assert sizes([member("a")] * 2) == ([2], 0)
         assert sizes([member("a", queue="r")] * 2) == ([1], 1)
 
-    def test_an_empty_message_teaches_nothing(self):
+    def test_an_empty_message_updates_no_estimate(self):
         """It has no texts."""
         batching.learn([], "q", 1.0)
         assert batching.size() == 1

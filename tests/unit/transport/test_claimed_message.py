@@ -222,7 +222,7 @@ class TestAtAHardTimeLimit:
         assert channel.unacked.calls == [("back", "3"), ("ack", "sb1g:1")]
 
     @pytest.mark.parametrize("end", [lambda message: message.reject(requeue=True), lambda message: message.ack()])
-    def test_the_process_begins_nothing_after_it(self, channel, posted, end):
+    def test_a_process_begins_no_text_after_its_message_was_redelivered(self, channel, posted, end):
         """It lives a moment longer."""
         message = deliver(channel, *ABC)
         message.sheet = posted
@@ -232,7 +232,7 @@ class TestAtAHardTimeLimit:
         told.end(0)
         assert not told.begin(1)
 
-    def test_a_process_that_had_not_begun_begins_nothing_after_it(self, channel, posted):
+    def test_a_process_that_had_not_begun_begins_no_text_after_its_message_was_redelivered(self, channel, posted):
         """The whole message is redelivered."""
         message = deliver(channel, *ABC)
         message.sheet = posted

@@ -152,7 +152,7 @@ def test_a_closed_channels_heartbeat_goes_on_until_redis_answers(run, channel, o
 
 
 @pytest.mark.parametrize(("closed", "taken"), [(False, ["another"]), (True, [])])
-def test_no_worker_is_dead_at_once_after_an_outage_between_heartbeats(run, channel, owner, closed, taken):
+def test_no_worker_is_declared_dead_right_after_an_outage_between_heartbeats(run, channel, owner, closed, taken):
     """The heartbeat of another worker may have met it, and comes later for that; this channel lost its connection."""
     ask(owner)
     channel.closed, channel.unacked.dead = closed, ["another"]
