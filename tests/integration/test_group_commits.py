@@ -50,6 +50,20 @@ def durable() -> Signal:
     return new_signal(durable=True)
 
 
+@pytest.fixture
+def groups(monkeypatch) -> list[int]:
+    """The number of deliveries in each group that is taken."""
+    sizes: list[int] = []
+    real = ledger.take_together
+
+    def take_together(ids: Any, **more: Any) -> Any:
+        sizes.append(len(ids))
+        return real(ids, **more)
+
+    monkeypatch.setattr(ledger, "take_together", take_together)
+    return sizes
+
+
 def write(number: int, **kwargs: Any) -> None:
     """Write a row."""
     Academy.objects.create(name="A", slug=f"a{number}")
@@ -126,22 +140,14 @@ def test_prepared_statements_use_single_savepoints(bus: Bus, durable: Signal, op
         connection.settings_dict["OPTIONS"] = before
 
 
-def test_at_most_32_share_a_commit(bus: Bus, durable: Signal, monkeypatch):
+def test_at_most_32_share_a_commit(bus: Bus, durable: Signal, groups: list[int]):
     """A batch of 70 is three commits."""
-    sizes: list[int] = []
-    real = ledger.take_together
-
-    def take_together(ids: Any, **more: Any) -> Any:
-        sizes.append(len(ids))
-        return real(ids, **more)
-
-    monkeypatch.setattr(ledger, "take_together", take_together)
     connect(durable, write, "receiver")
     send(durable, 70)
 
     bus.work()
 
-    assert sizes == [32, 32, 6]
+    assert groups == [32, 32, 6]
     assert written() == list(range(70))
 
 
@@ -196,6 +202,46 @@ def test_a_failure_is_rolled_back_alone_and_settled_in_the_same_commit(bus: Bus,
 
     bus.come_again()
     assert states()[4] == ("pending", 2)
+
+
+def connect_two(signal: Signal, misbehave: Callable[[], object] = int) -> None:
+    """Connect two receivers: the first writes under even numbers; the second under odd ones, and misbehaves."""
+
+    def first(number: int, **kwargs: Any) -> None:
+        write(2 * number)
+
+    def second(number: int, **kwargs: Any) -> None:
+        write(2 * number + 1)
+        misbehave()
+
+    connect(signal, first, "first")
+    connect(signal, second, "second")
+
+
+def test_two_receivers_share_a_commit(bus: Bus, durable: Signal, groups: list[int]):
+    """The receivers of a message need not be one: each has its own savepoint and its own row."""
+    connect_two(durable)
+    send(durable, 3)
+    bus.work()
+
+    assert groups == [6]
+    assert written() == [0, 1, 2, 3, 4, 5]
+    assert rows() == [("first", "done", 1)] * 3 + [("second", "done", 1)] * 3
+
+
+def test_a_failing_receiver_does_not_undo_the_other_receiver_of_its_group(bus: Bus, durable: Signal, groups: list[int]):
+    """Only its own writes are rolled back, in each of its deliveries; the other receiver runs once."""
+
+    def fail() -> None:
+        raise ValueError
+
+    connect_two(durable, fail)
+    send(durable, 3)
+    bus.work()
+
+    assert groups == [6]
+    assert written() == [0, 2, 4]
+    assert rows() == [("first", "done", 1)] * 3 + [("second", "pending", 1)] * 3
 
 
 def test_a_rejection_is_settled_in_the_same_commit(bus: Bus, durable: Signal, told):
