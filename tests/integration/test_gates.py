@@ -147,6 +147,23 @@ def test_a_retry_is_held_and_keeps_the_error_of_its_attempt(bus: Bus, gated: lis
     assert (only().state, only().attempts, only().held_reason) == ("pending", 2, "not on Sundays")
 
 
+def test_a_registered_gate_is_asked_once(bus: Bus, gated: list[Any], ran: list[Any]):
+    """Registering it again, as by a module that is imported under two names, changes nothing."""
+    asked: list[Any] = []
+    gated.clear()
+
+    @gates.register_gate
+    def observe(message: Any, receiver: Any) -> None:
+        asked.append(receiver.id)
+
+    assert gates.register_gate(observe) is observe
+    assert gated == [observe]
+    receiver_of(ran, durable=False).send(None, number=1)
+    bus.work()
+
+    assert (asked, ran) == (["receiver"], [1])
+
+
 def test_a_gate_asks_for_a_claim(bus: Bus, gated: list[Any], ran: list[Any], listening):
     """A delivery that could share a commit runs alone, and is counted before."""
     claimed: list[str] = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from django.db import DatabaseError
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from signalbus.registration.registry import Receiver
     from signalbus.wire.message import Message
+
+    Gate = Callable[[Message, Receiver], "Held | Literal['claim'] | None"]
+
+G = TypeVar("G", bound="Gate")
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
@@ -47,9 +51,24 @@ class Held:
     stands: Callable[[], bool] | None = None
 
 
-# A gate has no effects: it may be asked more than once before a delivery runs. They are asked in this order, and the
-# first that holds the delivery decides.
-GATES: list[Callable[[Message, Receiver], Held | Literal["claim"] | None]] = []
+# They are asked in this order, and the first that holds the delivery decides. `register_gate` adds to them.
+GATES: list[Gate] = []
+
+
+def register_gate(gate: G) -> G:
+    """Ask a gate before each delivery, in this process and those that it forks; a decorator.
+
+    A gate has no effects: it may be asked more than once before a delivery runs.
+
+    Args:
+        gate: a function of a message and its receiver; one that is registered already is not asked twice.
+
+    Returns:
+        The same function.
+    """
+    if gate not in GATES:
+        GATES.append(gate)
+    return gate
 
 
 def decide(
