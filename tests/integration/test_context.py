@@ -26,6 +26,7 @@ from signalbus.receiving.process.receiver_runtimes import Manners
 from signalbus.receiving.running import group_commit, grouping
 from signalbus.testing import captured, immediate
 from tasks.admissions.models import Academy
+from tests.documents.reading import ROOT, examples
 
 from .bus import Bus, connect, fails, new_signal, only, rows
 
@@ -412,53 +413,36 @@ def schemas(bus: Bus) -> Iterator[None]:
         cursor.execute("SET search_path TO public")
 
 
-class SearchPath:
-    """A carrier of the schema in which a connection looks, like a host's middleware."""
-
-    name = "search_path"
-
-    def capture(self) -> str:
-        """Return it."""
-        with connection.cursor() as cursor:
-            cursor.execute("SHOW search_path")
-            return str(cursor.fetchone()[0])
-
-    @contextmanager
-    def restore(self, value: str) -> Iterator[None]:
-        """Set it; whatever ends the transaction takes it back as well."""
-        before = self.capture()
-        look_in(value)
-        yield
-        look_in(before)
+@pytest.fixture
+def search_path() -> Any:
+    """The carrier that docs/context.md shows."""
+    module: dict[str, Any] = {}
+    exec(examples(ROOT / "docs" / "context.md")[0]["mysite/tenants.py"], module)
+    return module["SearchPath"]()
 
 
-def look_in(path: str) -> None:
-    """Set where the connection looks for tables."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('search_path', %s, false)", [path])
-
-
+@pytest.mark.parametrize("atomic", [True, False])
 @pytest.mark.parametrize("durable", [True, False])
-def test_the_row_is_that_of_the_senders_tenant(bus: Bus, schemas, seen, durable: bool):
+def test_the_row_is_that_of_the_senders_tenant(bus: Bus, schemas, search_path, durable: bool, atomic: bool):
     """A reference is loaded in the sender's schema, and the ledger's rows are settled outside of it."""
-    signal = new_signal(durable=durable)
+    signal, seen = new_signal(durable=durable), list[tuple[str, str]]()
 
     def on_saved(instance: Academy, name: str, **kwargs: Any) -> None:
         seen.append((name, instance.name))
         if len(seen) == 1:
             raise ValueError(name)
 
-    connect(signal, on_saved, "receiver")
-    with override_settings(SIGNALBUS={"CARRY": [SearchPath()]}):
+    connect(signal, on_saved, "receiver", atomic=atomic)
+    with override_settings(SIGNALBUS={"CARRY": [search_path]}):
         with transaction.atomic():
             for tenant in ("alpha", "beta"):
-                look_in(f"{tenant}, public")
+                search_path.search(f"{tenant}, public")
                 instance = Academy.objects.get(pk=1)
                 signal.send(Academy, instance=instance, name=instance.name)
-            look_in("public")
+            search_path.search("public")
         bus.work()
         bus.come_again()
         assert [name for name, _ in seen] == [got for _, got in seen]
         assert sorted(set(seen)) == [("of alpha", "of alpha"), ("of beta", "of beta")]
         assert set(Delivery.objects.values_list("state", flat=True)) == {"done"}
-        assert SearchPath().capture() == "public"
+        assert search_path.capture() == "public"
