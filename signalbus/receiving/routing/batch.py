@@ -44,21 +44,23 @@ def deliver(
         raise
 
 
-def _deliver_each(texts: list[object], queue: str | None, told: progress.Progress, *, redelivered: bool) -> None:
+def _deliver_each(
+    texts: list[object], queue: str | None, text_progress: progress.Progress, *, redelivered: bool
+) -> None:
     deadline = time.monotonic() + conf.get().BATCH_SECONDS
-    group = Group(told)
+    group = Group(text_progress)
     put_off: list[int] = []
     alone = len(texts) == 1
     for index, text in enumerate(texts):
         over = index > 0 and time.monotonic() > deadline
         rest = range(index, len(texts) if over else index + 1)
-        if not told.begin(*rest):
+        if not text_progress.begin(*rest):
             break  # the texts that have not begun were requeued
         if over:
             if returned(queue, texts[index:]):
-                told.end(*rest)
+                text_progress.end(*rest)
                 break
-            told.put_off(*rest[1:])
+            text_progress.put_off(*rest[1:])
         grouped_before = len(group)
         group.begin_text(index)
         try:
@@ -71,16 +73,16 @@ def _deliver_each(texts: list[object], queue: str | None, told: progress.Progres
             group.drop_text()
         if len(group) > grouped_before:
             put_off.append(index)
-            told.put_off(index)
+            text_progress.put_off(index)
         else:
-            told.end(index)
+            text_progress.end(index)
         if group.is_full:
-            _deliver_group(group, put_off, told)
-    _deliver_group(group, put_off, told)
+            _deliver_group(group, put_off, text_progress)
+    _deliver_group(group, put_off, text_progress)
 
 
-def _deliver_group(group: Group, put_off: list[int], told: progress.Progress) -> None:
-    told.resume(*put_off)
+def _deliver_group(group: Group, put_off: list[int], text_progress: progress.Progress) -> None:
+    text_progress.resume(*put_off)
     group.deliver()
-    told.end(*put_off)
+    text_progress.end(*put_off)
     put_off.clear()

@@ -62,23 +62,23 @@ def _deliver_each(
     """Deliver a message to several receivers in order; requeue it for those that wait too long behind one of them."""
     recipients = message.recipients or ()
     places = {recipient: place for place, recipient in enumerate(recipients) if recipient in known}
-    told = group.divide(len(recipients))
-    told.end(*(set(range(len(recipients))) - set(places.values())))
+    recipient_progress = group.divide(len(recipients))
+    recipient_progress.end(*(set(range(len(recipients))) - set(places.values())))
     for index, (recipient, receiver) in enumerate(known.items()):
         over = index > 0 and time.monotonic() > deadline
         rest = list(known)[index:] if over else [recipient]
-        if not told.begin(*(places[each] for each in rest)):
+        if not recipient_progress.begin(*(places[each] for each in rest)):
             return  # the deliveries that have not begun were requeued
         if over:
             if returned_rest(message, rest, queue):
-                told.end(*(places[each] for each in rest))
+                recipient_progress.end(*(places[each] for each in rest))
                 return
-            told.put_off(*(places[each] for each in rest[1:]))
+            recipient_progress.put_off(*(places[each] for each in rest[1:]))
         if group.add(message, recipient, receiver, places[recipient]):
-            told.put_off(places[recipient])
+            recipient_progress.put_off(places[recipient])
         else:
             deliver_one(message, recipient, receiver, redelivered=False)
-            told.end(places[recipient])
+            recipient_progress.end(places[recipient])
 
 
 def _known(signal: Any, message: Message, recipients: Sequence[str], queue: str | None) -> dict[str, Receiver]:

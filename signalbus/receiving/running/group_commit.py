@@ -81,15 +81,15 @@ class SharedCommit:
     Args:
         attempts: the deliveries.
         alias: the ledger's.
-        told: where it is noted who has begun.
+        text_progress: records which texts of the batch have begun.
     """
 
-    def __init__(self, attempts: list[Attempt], alias: str, told: Progress) -> None:
+    def __init__(self, attempts: list[Attempt], alias: str, text_progress: Progress) -> None:
         self.alone: list[Attempt] = []  # are to run by themselves
         self.late: list[Attempt] = []  # the time was over before they began
         self._attempts = attempts
         self._alias = alias
-        self._told = told
+        self._text_progress = text_progress
         self._connection = connections[alias]
         # There, who keeps the others waiting loses the transaction: others may run them. SQLite has one writer anyway.
         self._frees_rows = self._connection.vendor == "postgresql"
@@ -139,9 +139,9 @@ class SharedCommit:
             elif len(self._not_begun) < len(taken) and time.monotonic() > deadline:
                 self.late.append(attempt)
             else:
-                self._told.resume(attempt.text)
-                if attempt.told is not None:
-                    attempt.told.resume(attempt.place)
+                self._text_progress.resume(attempt.text)
+                if attempt.recipient_progress is not None:
+                    attempt.recipient_progress.resume(attempt.place)
                 if not self._run_one(attempt, found):
                     deadline = 0.0  # what this one waited for may wait for what the others have locked
                 self._share(attempt)
@@ -154,10 +154,10 @@ class SharedCommit:
 
     def _share(self, *attempts: Attempt) -> None:
         if self._frees_rows:
-            self._told.share(*(attempt.text for attempt in attempts))
+            self._text_progress.share(*(attempt.text for attempt in attempts))
             for attempt in attempts:
-                if attempt.told is not None:
-                    attempt.told.share(attempt.place)
+                if attempt.recipient_progress is not None:
+                    attempt.recipient_progress.share(attempt.place)
 
     def _take_back(self, deliveries: list[UUID]) -> None:
         ledger.undo_take(deliveries, worker=worker_name(), until=self._taken_at, using=self._alias)

@@ -34,14 +34,14 @@ class Group:
     """Deliveries that have been put off, to be run together.
 
     Args:
-        told: where it is noted who has begun.
+        text_progress: records which texts of the batch have begun.
     """
 
-    def __init__(self, told: Progress) -> None:
+    def __init__(self, text_progress: Progress) -> None:
         self.text: int = 0  # whose deliveries are added now
         self.parts: Progress | None = None  # how far its recipients are; None if it has one
         self._recipients = 0
-        self._told = told
+        self._text_progress = text_progress
         self._waiting: dict[UUID, Attempt] = {}
         self._may_share: bool | None = None  # nobody knows yet, nor asks where there are no rows
 
@@ -61,7 +61,7 @@ class Group:
     def divide(self, recipients: int) -> Progress:
         """Note for each recipient of the text by itself how far it is."""
         self._recipients = recipients
-        self.parts = self._told.parts(self.text, recipients)
+        self.parts = self._text_progress.parts(self.text, recipients)
         return self.parts
 
     def drop_text(self) -> None:
@@ -87,7 +87,9 @@ class Group:
             self._may_share = _may_share()
         if not self._may_share:
             return False
-        attempt = Attempt(message, recipient, receiver, recorded=True, text=self.text, told=self.parts, place=place)
+        attempt = Attempt(
+            message, recipient, receiver, recorded=True, text=self.text, recipient_progress=self.parts, place=place
+        )
         return self._waiting.setdefault(attempt.id, attempt) is attempt
 
     def deliver(self) -> None:
@@ -95,8 +97,8 @@ class Group:
         divided = _by_context(self._waiting.values())
         self._waiting.clear()
         for attempt in (attempt for waiting in divided for attempt in waiting):
-            if attempt.told is not None:
-                attempt.told.resume(attempt.place)
+            if attempt.recipient_progress is not None:
+                attempt.recipient_progress.resume(attempt.place)
         for waiting in divided:
             self._deliver_together(waiting)
 
@@ -108,19 +110,19 @@ class Group:
             if len(some) == 1:
                 self._deliver_alone(some[0])
                 continue
-            shared = SharedCommit(some, ledger.using(), self._told)
+            shared = SharedCommit(some, ledger.using(), self._text_progress)
             shared.run()
             for attempt in shared.alone:
                 self._deliver_alone(attempt)
             waiting = shared.late + waiting
         for attempt in put_off:
-            if attempt.told is not None:
-                attempt.told.end(attempt.place)
+            if attempt.recipient_progress is not None:
+                attempt.recipient_progress.end(attempt.place)
 
     def _deliver_alone(self, attempt: Attempt) -> None:
-        self._told.resume(attempt.text)
-        if attempt.told is not None:
-            attempt.told.resume(attempt.place)
+        self._text_progress.resume(attempt.text)
+        if attempt.recipient_progress is not None:
+            attempt.recipient_progress.resume(attempt.place)
         deliver_attempt(attempt)
 
 

@@ -55,7 +55,7 @@ class Attempt:
         claimed: its number was committed before it runs.
         text: where its message stands among those of its Celery message.
         row: the id of its row, once it was asked for.
-        told: where it is noted how far the recipients of its message are; None if it has one.
+        recipient_progress: the progress of the recipients of its message; None if it has one recipient.
         place: its own among them.
         took: seconds that its receiver ran; None while it did not.
     """
@@ -69,7 +69,7 @@ class Attempt:
     claimed: bool = False
     text: int = 0
     row: UUID | None = None
-    told: Progress | None = None
+    recipient_progress: Progress | None = None
     place: int = 0
     took: float | None = None
     _delivery: CurrentDelivery | None = None
