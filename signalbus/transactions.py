@@ -67,10 +67,10 @@ def refuse_manual(deciders: Iterable[BaseDatabaseWrapper]) -> None:
     """
     for connection in deciders:
         if not connection.in_atomic_block:
-            connection.on_commit(Hold(), robust=True)  # raises Django's own error
+            connection.on_commit(CommitCallback(), robust=True)  # raises Django's own error
 
 
-class Hold:
+class CommitCallback:
     """A callback in Django's list of callbacks of a commit, from which a rollback removes it.
 
     In a list of our own it would survive the rollback, and be called at the next commit.
@@ -96,18 +96,18 @@ class CommitOutcome:
     """
 
     def __init__(self, deciders: Sequence[BaseDatabaseWrapper]) -> None:
-        self._holds = [(connection, Hold()) for connection in deciders]
-        for connection, hold in self._holds:
-            connection.on_commit(hold, robust=True)
+        self._callbacks = [(connection, CommitCallback()) for connection in deciders]
+        for connection, callback in self._callbacks:
+            connection.on_commit(callback, robust=True)
 
     @property
     def survives(self) -> bool:
         """False once one of the transactions, or a savepoint around the send, was rolled back."""
-        return all(hold.committed or _waits(connection, hold) for connection, hold in self._holds)
+        return all(callback.committed or _waits(connection, callback) for connection, callback in self._callbacks)
 
 
-def _waits(connection: BaseDatabaseWrapper, hold: Hold) -> bool:
-    return any(callback is hold for _, callback, _ in tuple(callbacks_of(connection)))
+def _waits(connection: BaseDatabaseWrapper, callback: CommitCallback) -> bool:
+    return any(waiting is callback for _, waiting, _ in tuple(callbacks_of(connection)))
 
 
 class Joint(Generic[T]):
@@ -131,7 +131,7 @@ class Joint(Generic[T]):
             buffer.add(self._items, self._release)
 
 
-class Buffer(Hold):
+class Buffer(CommitCallback):
     """Items that wait for the same commit and savepoints, and are released together."""
 
     def __init__(self) -> None:

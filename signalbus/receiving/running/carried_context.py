@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from signalbus.carriers import carrying
 from signalbus.compat.django_internals import callbacks_of, opened_connections
-from signalbus.transactions import Hold
+from signalbus.transactions import CommitCallback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,5 +43,5 @@ def call_in_context(context: Mapping[str, Any], function: Callable[..., object],
     for connection in opened_connections():
         entries = callbacks_of(connection)
         for index, (savepoints, callback, robust) in enumerate(entries):
-            if id(callback) not in before and not isinstance(callback, Hold):
+            if id(callback) not in before and not isinstance(callback, CommitCallback):
                 entries[index] = (savepoints, RestoredCallback(callback, context), robust)

@@ -21,7 +21,7 @@ from signalbus.receiving.running.invocation import call_receiver
 from signalbus.receiving.running.outcome import OwnTransaction, end_failed, raise_if_cut_off, settlement_of
 from signalbus.receiving.running.savepoints import Savepoint, Watch, met_a_limit
 from signalbus.receiving.running.worker_events import worker_name
-from signalbus.transactions import Hold
+from signalbus.transactions import CommitCallback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -226,7 +226,7 @@ class SharedCommit:
     def _guard_callbacks(self, attempt: Attempt, context: contextvars.Context) -> None:
         entries = callbacks_of(self._connection)
         for index, (savepoints, callback, robust) in enumerate(entries):
-            if not isinstance(callback, (Hold, Callback)) and callback != self._note_commit:
+            if not isinstance(callback, (CommitCallback, Callback)) and callback != self._note_commit:
                 entries[index] = (savepoints, Callback(callback, attempt, context), robust)
 
     def _dissolve(self, error: BaseException) -> None:
