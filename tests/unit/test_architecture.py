@@ -86,7 +86,7 @@ OTHER_MEANINGS = {
 OTHER_MEANINGS |= dict.fromkeys(
     (
         *("StandIns", "_stand_ins", "_stand_in", "stands", "STANDS", "LANES", "TROUBLED", "Manners", "pace"),
-        *("_take_back", "_give_back", "is_given_back"),
+        "is_given_back",
         "test_a_verdict_that_does_not_stand_in_the_transaction_holds_nothing",
     ),
     "not renamed yet",

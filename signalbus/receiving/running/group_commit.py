@@ -94,7 +94,7 @@ class SharedCommit:
         # There, who keeps the others waiting loses the transaction: others may run them. SQLite has one writer anyway.
         self._frees_rows = self._connection.vendor == "postgresql"
         self._watch = Watch(together=ledger.takes_several(self._connection))
-        self._back: list[UUID] = []  # taken, and to be given back
+        self._to_undo: list[UUID] = []  # taken, and to be given back
         self._failed: list[tuple[UUID, Settlement]] = []  # to be written down before it
         self._ended: list[tuple[Attempt, Outcome]] = []  # to be told after the commit
         self._done: list[Attempt] = []
@@ -148,9 +148,9 @@ class SharedCommit:
         self._watch.finish(self._connection)
         if self._failed:
             ledger.settle_taken(self._failed, using=self._alias)
-        back = [*self._back, *(attempt.id for attempt in self.late)]
-        if back:
-            self._take_back(back)
+        to_undo = [*self._to_undo, *(attempt.id for attempt in self.late)]
+        if to_undo:
+            self._undo_take(to_undo)
 
     def _share(self, *attempts: Attempt) -> None:
         if self._frees_rows:
@@ -159,7 +159,7 @@ class SharedCommit:
                 if attempt.recipient_progress is not None:
                     attempt.recipient_progress.share(attempt.place)
 
-    def _take_back(self, deliveries: list[UUID]) -> None:
+    def _undo_take(self, deliveries: list[UUID]) -> None:
         ledger.undo_take(deliveries, worker=worker_name(), until=self._taken_at, using=self._alias)
 
     def _run_one(self, attempt: Attempt, taken: Taken) -> bool:
@@ -215,7 +215,7 @@ class SharedCommit:
 
     def undo(self, attempt: Attempt, error: BaseException) -> None:  # noqa: ARG002 - it comes again
         """Do not count the attempt here: the delivery runs alone after the commit, and is parked then if it must be."""
-        self._back.append(attempt.id)
+        self._to_undo.append(attempt.id)
         self.alone.append(attempt)
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
@@ -236,7 +236,7 @@ class SharedCommit:
         )
         reset_connections()
         if self._not_begun:  # nothing, unless a receiver has committed behind Django's back
-            self._take_back(self._not_begun)
+            self._undo_take(self._not_begun)
         culprit = self._culprit and self._culprit[0].id
         self.late = []
         self.alone = [attempt for attempt in self._attempts if attempt.id != culprit]

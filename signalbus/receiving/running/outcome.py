@@ -71,7 +71,7 @@ def raise_if_cut_off(attempt: Attempt, error: BaseException) -> None:
     what = (attempt.message.signal, attempt.recipient, attempt.number)
     why = "the worker shuts down, which is no attempt" if shutdown else "its process was told to end"
     logger.warning("signalbus: %s to %s was cut off in attempt %s: %s", *what, why)
-    if shutdown and attempt.claimed and _give_back(attempt):
+    if shutdown and attempt.claimed and _undo_claim(attempt):
         attempt.tell("requeued")
     raise error
 
@@ -80,13 +80,13 @@ def unclaim(attempt: Attempt) -> None:
     """Undo the claim of a run that has not begun, which was no attempt; if the ledger is away, it counts."""
     try:
         reset_connections()
-        if _give_back(attempt):
+        if _undo_claim(attempt):
             attempt.tell("requeued")
     except Error as error:
         logger.warning("signalbus: attempt %s of %s has not begun, and counts: %s", attempt.number, attempt.id, error)
 
 
-def _give_back(attempt: Attempt) -> bool:
+def _undo_claim(attempt: Attempt) -> bool:
     return ledger.unclaim(attempt.id, attempt.number)
 
 
@@ -121,7 +121,7 @@ class OwnTransaction:
 
     def undo(self, attempt: Attempt, error: BaseException) -> None:
         """Give the claim back, and park the delivery."""
-        if not attempt.claimed or _give_back(attempt):
+        if not attempt.claimed or _undo_claim(attempt):
             park(attempt.message, [attempt.recipient], attempt.receiver.queue, str(error))
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
