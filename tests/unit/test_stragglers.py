@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from signalbus.core.runtime_estimate import RuntimeEstimates
-from signalbus.receiving.worker.stragglers import AGAIN, BRIEFLY, EVERY, PATIENCE, STANDS, StragglerWatchdog
+from signalbus.receiving.worker.stragglers import AGAIN, BRIEFLY, EVERY, FREE_FOR, PATIENCE, StragglerWatchdog
 from signalbus.transport import batching, progress
 from signalbus.transport.progress import BEGUN, DONE, PAUSE, SHARED, WAITING
 
@@ -135,11 +135,11 @@ def test_texts_wait_only_briefly_beside_a_free_process(watchdog, message, sheet,
     assert not sheet.is_void  # the others have something to do as well
     for place_is_free in (True, False, True):
         message.place_is_free = place_is_free
-        now += STANDS
+        now += FREE_FOR
         watchdog.look(now)
     assert not sheet.is_void  # it was free for a moment only, as it is while there is a backlog
-    watchdog.look(now + STANDS)
-    watchdog.look(now + STANDS + PAUSE)
+    watchdog.look(now + FREE_FOR)
+    watchdog.look(now + FREE_FOR + PAUSE)
     assert message.given == [[BEGUN, WAITING, WAITING]]
     assert sheet.late == ["a"]
     assert sheet.late_since == 0.0

@@ -23,7 +23,7 @@ logger: logging.Logger = logging.getLogger("signalbus")
 
 PATIENCE: Final = 1.0  # seconds that a text may keep the others of its batch waiting
 BRIEFLY: Final = 0.02  # the same, while a free process or thread of this worker would begin them at once
-STANDS: Final = 0.01  # seconds for which it has been free: while there is a backlog, one is free for a moment only
+FREE_FOR: Final = 0.01  # seconds for which it has been free: while there is a backlog, one is free for a moment only
 EVERY: Final = 0.005  # between two looks, while a text waits behind another; a step is seen that much later
 SELDOM: Final = 0.1  # the same, while none waits: the last text of a message may run for an hour
 AGAIN: Final = 0.25  # seconds until a broker that did not answer is asked again
@@ -57,12 +57,12 @@ class _Watched:
     since: float  # when it was last seen to make a step
     steps: int = 0
     free_since: float | None = None  # when a place was first seen free that has been at each look from then on
-    is_given_back: bool = False
-    is_told: bool = False  # that one of its texts hangs
+    is_requeued: bool = False
+    is_logged: bool = False  # that one of its texts hangs
 
     def is_anyone_waiting(self) -> bool:
         """Return whether there are texts to requeue, now or soon."""
-        return not self.is_given_back and not progress.FREE.isdisjoint(self.sheet.all_states)
+        return not self.is_requeued and not progress.FREE.isdisjoint(self.sheet.all_states)
 
     def begun(self) -> list[str]:
         """Return the texts that have begun."""
@@ -149,15 +149,15 @@ class StragglerWatchdog(threading.Thread):
             watched.steps, watched.since = sheet.steps, now
         waited = now - watched.since
         if sheet.is_void:
-            if not watched.is_given_back and waited >= progress.PAUSE:
-                watched.is_given_back = message.requeue_free(sheet.states)
+            if not watched.is_requeued and waited >= progress.PAUSE:
+                watched.is_requeued = message.requeue_free(sheet.states)
                 watched.since = now + AGAIN
-            return watched.is_given_back and self._is_known(watched, now)
+            return watched.is_requeued and self._is_known(watched, now)
         if not message.is_waited_for():
             watched.free_since = None
         elif watched.free_since is None:
             watched.free_since = now
-        is_waited_for = watched.free_since is not None and now - watched.free_since >= STANDS
+        is_waited_for = watched.free_since is not None and now - watched.free_since >= FREE_FOR
         # A message without a step may wait for a rate limit, or its process may share no memory with this one.
         if watched.steps and waited >= BRIEFLY and self._is_to_be_divided(sheet.all_states, waited, is_waited_for):
             self._divide(watched, waited)
@@ -184,7 +184,7 @@ class StragglerWatchdog(threading.Thread):
         """Return whether the straggler has ended, or was reported."""
         waited = now - watched.sheet.late_since
         late = watched.sheet.late
-        if watched.is_told or not late or watched.begun() != late:
+        if watched.is_logged or not late or watched.begun() != late:
             return True
         if waited < self._patience:
             return False
@@ -193,7 +193,7 @@ class StragglerWatchdog(threading.Thread):
 
     def _tell(self, watched: _Watched, waited: float, text: str) -> None:
         """Report a straggler: to the run time estimates of batching, and in the log."""
-        watched.is_told = True
+        watched.is_logged = True
         sheet = watched.sheet
         states, parts = sheet.all_states, sheet.parts()
         batching.learn(sheet.late, watched.queue, waited)
