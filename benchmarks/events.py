@@ -28,7 +28,7 @@ def main() -> int:
     django.setup()
     from signalbus.events import is_heard, listen  # noqa: PLC0415 - needs Django's apps
     from signalbus.receiving.process import task_log  # noqa: PLC0415 - as above
-    from signalbus.receiving.process.receiver_runtimes import pace  # noqa: PLC0415 - as above
+    from signalbus.receiving.process.receiver_runtimes import runtimes  # noqa: PLC0415 - as above
 
     attempt = _attempt()
     heard = 0
@@ -38,8 +38,8 @@ def main() -> int:
         heard += 1
 
     def before() -> None:
-        pace.learn(attempt.receiver.id, 0.001)
-        pace.warn(attempt.receiver.id, 0.001)
+        runtimes.learn(attempt.receiver.id, 0.001)
+        runtimes.warn(attempt.receiver.id, 0.001)
         task_log.note(attempt.message.signal, attempt.recipient, "done")
 
     ways: dict[str, Callable[[], object]] = {

@@ -23,7 +23,7 @@ from signalbus.broker import publisher
 from signalbus.ledger import attempts, sweeps
 from signalbus.models import Delivery, QueueState, State, StoredMessage
 from signalbus.receiving.process import leases
-from signalbus.receiving.process.receiver_runtimes import Manners
+from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import attempt, group_commit, grouping, listeners
 from signalbus.receiving.sweeping import sweeper
@@ -173,7 +173,7 @@ class Leases:
             del self.claims[delivery, number]
 
 
-class Steady(Manners):
+class Steady(ReceiverRuntimes):
     """A runtime estimate that learns that each run was brief, so that an order of crashes can be repeated."""
 
     def learn(self, key: Hashable, seconds: float) -> None:
@@ -195,7 +195,7 @@ class World:
         self.committed: set[UUID] = set()
         self._processes: list[Process] = []
         self._stack = ExitStack()
-        pace = Steady()
+        runtimes = Steady()
         connection.close()
         connection_created.connect(self.clock.put_in)
         self._stack.callback(connection.close)
@@ -204,9 +204,9 @@ class World:
             (publisher, "publish_texts", self.broker.publish_texts),
             (outbox, "outage", outbox.Outage()),
             (attempt, "leases", self.leases),
-            (listeners, "pace", pace),
-            (grouping, "pace", pace),
-            (group_commit, "pace", pace),
+            (listeners, "runtimes", runtimes),
+            (grouping, "runtimes", runtimes),
+            (group_commit, "runtimes", runtimes),
             (group_commit, "BRIEF", 60.0),
             (attempts, "claim", partial(self._claim, attempts.claim)),
             (attempts, "settle", partial(self._settle, attempts.settle)),

@@ -8,7 +8,7 @@ from django.test import override_settings
 
 from signalbus import Signal, delivery_failed
 from signalbus.celery import TASK_NAME
-from signalbus.receiving.process.receiver_runtimes import Manners
+from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes
 from signalbus.receiving.routing.batch import deliver
 from signalbus.transport import coalescing, progress
 from signalbus.transport.broker_claims import Claimed
@@ -193,7 +193,7 @@ class TestProgress:
         """They can be requeued while another one of the group runs, if that frees their rows."""
         if database == "mariadb":
             pytest.skip("nothing shares a commit there")
-        monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+        monkeypatch.setattr(ReceiverRuntimes, "expected", lambda self, receiver: 0.001)
         durable = new_signal(durable=True)
         connect(durable, lambda number, **kwargs: ran.append(list(sheet.states)), "brief")
         deliver(self.sent(bus, durable), queue=QUEUE, ticket=sheet.ticket)
@@ -226,7 +226,7 @@ class TestProgress:
 
     def test_done_recipients_are_recorded_in_the_progress(self, bus: Bus, sheet, ran, database, monkeypatch):
         """They ran alone or in a group, were parked or requeued: none is given to another worker."""
-        monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+        monkeypatch.setattr(ReceiverRuntimes, "expected", lambda self, receiver: 0.001)
         durable = new_signal(durable=True)
         for name, atomic in (("a", True), ("b", False), ("c", True), ("gone", True)):
             connect(durable, lambda name=name, **kwargs: ran.append(name), name, atomic=atomic)
@@ -254,7 +254,7 @@ class TestProgress:
         """This needs a database that frees their rows while another one runs."""
         if database == "mariadb":
             pytest.skip("nothing shares a commit there")
-        monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+        monkeypatch.setattr(ReceiverRuntimes, "expected", lambda self, receiver: 0.001)
         durable = new_signal(durable=True)
         for name in ("a", "b"):
             connect(durable, lambda **kwargs: ran.append(sheet.parts()[0]), name)

@@ -22,7 +22,7 @@ from django.utils.functional import SimpleLazyObject
 from signalbus import Reject, Retry, Signal, disconnect, receiver
 from signalbus.exceptions import PayloadError
 from signalbus.models import Delivery
-from signalbus.receiving.process.receiver_runtimes import Manners
+from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes
 from signalbus.receiving.running import group_commit, grouping
 from signalbus.testing import captured, immediate
 from tasks.admissions.models import Academy
@@ -197,7 +197,7 @@ def test_deliveries_of_different_context_share_no_commit(bus: Bus, seen, monkeyp
             super().__init__(attempts, *args)
 
     monkeypatch.setattr(grouping, "SharedCommit", SharedCommit)
-    monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+    monkeypatch.setattr(ReceiverRuntimes, "expected", lambda self, receiver: 0.001)
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver")
     with transaction.atomic():

@@ -21,7 +21,7 @@ from signalbus.ledger import attempts, sends
 from signalbus.ledger.base.clock import Now
 from signalbus.ledger.sweeps import due
 from signalbus.models import Delivery, QueueState, StoredMessage
-from signalbus.receiving.process.receiver_runtimes import pace
+from signalbus.receiving.process.receiver_runtimes import runtimes
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.sweeping.sweeper import mark, sweep
 from signalbus.sending import outbox
@@ -460,7 +460,7 @@ def test_a_slow_atomic_receiver_is_warned_of(bus: Bus, durable: Signal, monkeypa
     def receiver_that_takes_its_time(**kwargs):
         raise ValueError
 
-    monkeypatch.setattr(pace, "_warned_at", {})
+    monkeypatch.setattr(runtimes, "_warned_at", {})
     connect(durable, receiver_that_takes_its_time, f"slow {atomic}", atomic=atomic)
     durable.send(None)
     with override_settings(SIGNALBUS={"SLOW_SECONDS": 1e-9}):

@@ -26,7 +26,7 @@ from signalbus.events import KINDS, Event
 from signalbus.ledger import attempts, operations
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State, StoredMessage
-from signalbus.receiving.process.receiver_runtimes import pace
+from signalbus.receiving.process.receiver_runtimes import runtimes
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import gates, group_commit, outcome, sequencing
 from signalbus.receiving.sweeping.sweeper import sweep
@@ -87,8 +87,8 @@ class Scene(NamedTuple):
 
     def share_commits(self) -> None:
         """Let deliveries run in a group commit, however slow this machine is."""
-        self.patch.setattr(pace, "expected", lambda receiver: 0.0)
-        self.patch.setattr(pace, "_alone_until", {})
+        self.patch.setattr(runtimes, "expected", lambda receiver: 0.0)
+        self.patch.setattr(runtimes, "_alone_until", {})
         self.patch.setattr(group_commit, "BRIEF", 60.0)
         self.patch.setattr(group_commit, "LIMITS", dict.fromkeys(group_commit.LIMITS, 60.0))
 

@@ -17,7 +17,7 @@ from signalbus import Signal, cancel
 from signalbus.ledger import attempts, operations, sweeps
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State, StoredMessage
-from signalbus.receiving.process.receiver_runtimes import pace
+from signalbus.receiving.process.receiver_runtimes import runtimes
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import gates, group_commit
 from signalbus.receiving.running.gates import Held
@@ -49,8 +49,8 @@ def gated(monkeypatch) -> list[Any]:
     monkeypatch.setitem(globals(), "kept", [])
     registered: list[Any] = [not_on_sundays]
     monkeypatch.setattr(gates, "GATES", registered)
-    monkeypatch.setattr(pace, "expected", lambda receiver: 0.0)
-    monkeypatch.setattr(pace, "_alone_until", {})
+    monkeypatch.setattr(runtimes, "expected", lambda receiver: 0.0)
+    monkeypatch.setattr(runtimes, "_alone_until", {})
     monkeypatch.setattr(group_commit, "BRIEF", 60.0)
     monkeypatch.setattr(group_commit, "LIMITS", dict.fromkeys(group_commit.LIMITS, 60.0))
     return registered

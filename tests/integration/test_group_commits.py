@@ -17,7 +17,7 @@ from signalbus import Reject, Signal
 from signalbus.ledger import attempts as ledger
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State
-from signalbus.receiving.process.receiver_runtimes import Manners, pace
+from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes, runtimes
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import group_commit, grouping
 from signalbus.receiving.running.attempt import deliver_attempt
@@ -40,8 +40,8 @@ def brief(database: str, monkeypatch):
         pytest.skip("no UPDATE there returns what it took: nothing shares a commit")
     monkeypatch.setattr(group_commit, "BRIEF", 5.0)
     monkeypatch.setattr(group_commit, "WORTH_TELLING", 5.0)
-    monkeypatch.setattr(pace, "_alone_until", {})
-    monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+    monkeypatch.setattr(runtimes, "_alone_until", {})
+    monkeypatch.setattr(ReceiverRuntimes, "expected", lambda self, receiver: 0.001)
 
 
 @pytest.fixture
@@ -635,7 +635,7 @@ def test_a_delivery_that_waits_for_a_lock_runs_alone_from_then_on(bus: Bus, dura
     assert rows() == [("receiver", "done", 1)] * 5
     assert written() == [0, 1, 2, 3, 4, 100]
     assert Academy.objects.get(slug="a100").name == "touched"
-    assert not pace.may_share("receiver")
+    assert not runtimes.may_share("receiver")
 
 
 def _after(event: threading.Event, function: Callable[..., None]) -> Callable[..., None]:

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from signalbus.receiving.process.receiver_runtimes import pace
+from signalbus.receiving.process.receiver_runtimes import runtimes
 from signalbus.receiving.running import attempt, group_commit
 from tasks.admissions.models import Academy
 
@@ -33,8 +33,8 @@ def durable(monkeypatch) -> Signal:
         monkeypatch.setattr(module, "WORTH_TELLING", 3600.0)
     monkeypatch.setattr(group_commit, "BRIEF", 60.0)
     monkeypatch.setattr(group_commit, "LIMITS", dict.fromkeys(group_commit.LIMITS, 60.0))
-    monkeypatch.setattr(pace, "expected", lambda receiver: 0.0)
-    monkeypatch.setattr(pace, "_alone_until", {})
+    monkeypatch.setattr(runtimes, "expected", lambda receiver: 0.0)
+    monkeypatch.setattr(runtimes, "_alone_until", {})
     signal = new_signal(durable=True)
     connect(signal, write_academy, "receiver")
     return signal

@@ -11,7 +11,7 @@ from django.db import connection, connections
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
 from signalbus.receiving.process import database_connections, session_state
-from signalbus.receiving.process.receiver_runtimes import Manners, pace
+from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes, runtimes
 from signalbus.receiving.running import group_commit, invocation
 from tasks.admissions.models import Academy
 
@@ -156,8 +156,8 @@ def test_a_server_that_ends_connections_fails_no_later_run_of_a_loops_threads(bu
 def test_a_session_changed_before_a_group_commit_fails_no_delivery(bus: Bus, in_a_worker: None, monkeypatch):
     """A host's handler or task has changed it: the connection is closed before the deliveries begin."""
     monkeypatch.setattr(group_commit, "BRIEF", 5.0)
-    monkeypatch.setattr(pace, "_alone_until", {})
-    monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+    monkeypatch.setattr(runtimes, "_alone_until", {})
+    monkeypatch.setattr(ReceiverRuntimes, "expected", lambda self, receiver: 0.001)
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: Academy.objects.exists(), "innocent")
     signal.send_many(None, [{}] * 4)

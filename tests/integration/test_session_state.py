@@ -14,7 +14,7 @@ from signalbus import delivery_failed
 from signalbus.compat.django_internals import close_pools
 from signalbus.models import Delivery
 from signalbus.receiving.process import session_state
-from signalbus.receiving.process.receiver_runtimes import Manners, pace
+from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes, runtimes
 from signalbus.receiving.running import attempt, group_commit
 from tasks.admissions.models import Academy
 
@@ -243,8 +243,8 @@ def group_commits(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if database == "mariadb":
         pytest.skip("nothing shares a commit there")
     monkeypatch.setattr(group_commit, "BRIEF", 5.0)
-    monkeypatch.setattr(pace, "_alone_until", {})
-    monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+    monkeypatch.setattr(runtimes, "_alone_until", {})
+    monkeypatch.setattr(ReceiverRuntimes, "expected", lambda self, receiver: 0.001)
 
 
 def test_callbacks_of_a_group_commit_end_their_sessions_too(bus: Bus, group_commits: None):

@@ -9,7 +9,7 @@ import pytest
 from django.db import connections, transaction
 
 from signalbus.receiving.process import database_connections
-from signalbus.receiving.process.receiver_runtimes import Manners
+from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes
 
 from .bus import QUEUE, Bus, connect, new_signal
 
@@ -163,7 +163,7 @@ def test_a_transaction_that_a_receiver_leaves_open_is_not_the_next_one_s(
 ):
     """Later deliveries of its Celery message are committed, also in a group commit."""
     monkeypatch.setattr(database_connections, "_is_worker", lambda: True)
-    monkeypatch.setattr(Manners, "expected", lambda self, receiver: 0.001)
+    monkeypatch.setattr(ReceiverRuntimes, "expected", lambda self, receiver: 0.001)
     with connections[other].cursor() as cursor:
         cursor.execute("CREATE TABLE written (number integer)")
 

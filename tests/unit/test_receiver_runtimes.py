@@ -8,21 +8,21 @@ import pytest
 from django.test import override_settings
 
 from signalbus.receiving.process import receiver_runtimes as module
-from signalbus.receiving.process.receiver_runtimes import Manners
+from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes
 
 
 @pytest.fixture
-def runtimes() -> Manners:
+def runtimes() -> ReceiverRuntimes:
     """A runtime estimate without any observation."""
-    return Manners()
+    return ReceiverRuntimes()
 
 
-def test_a_receiver_that_has_not_run_yet_runs_alone(runtimes: Manners):
+def test_a_receiver_that_has_not_run_yet_runs_alone(runtimes: ReceiverRuntimes):
     """Its run time is not known."""
     assert not runtimes.may_share("new")
 
 
-def test_a_brief_receiver_may_share_a_commit(runtimes: Manners):
+def test_a_brief_receiver_may_share_a_commit(runtimes: ReceiverRuntimes):
     """Its run time is known after one run."""
     runtimes.learn("brief", 0.002)
 
@@ -30,7 +30,7 @@ def test_a_brief_receiver_may_share_a_commit(runtimes: Manners):
     assert runtimes.expected("brief") == 0.002
 
 
-def test_one_slow_run_ends_sharing_and_many_brief_ones_restore_it(runtimes: Manners):
+def test_one_slow_run_ends_sharing_and_many_brief_ones_restore_it(runtimes: ReceiverRuntimes):
     """The estimate rises quickly and falls slowly."""
     runtimes.learn("turned slow", 0.002)
     runtimes.learn("turned slow", 0.2)
@@ -43,7 +43,7 @@ def test_one_slow_run_ends_sharing_and_many_brief_ones_restore_it(runtimes: Mann
     assert runs > 5
 
 
-def test_a_receiver_that_waited_for_a_lock_runs_alone_for_ten_minutes(runtimes: Manners, monkeypatch):
+def test_a_receiver_that_waited_for_a_lock_runs_alone_for_ten_minutes(runtimes: ReceiverRuntimes, monkeypatch):
     """After that it may share again."""
     runtimes.learn("hot", 0.002)
     runtimes.keep_alone("hot")
@@ -54,7 +54,7 @@ def test_a_receiver_that_waited_for_a_lock_runs_alone_for_ten_minutes(runtimes: 
     assert runtimes.may_share("hot")
 
 
-def test_a_long_transaction_is_warned_of_once_an_hour(runtimes: Manners, monkeypatch, caplog):
+def test_a_long_transaction_is_warned_of_once_an_hour(runtimes: ReceiverRuntimes, monkeypatch, caplog):
     """The warning names the remedy, and counts for each receiver."""
     runtimes.warn("quick", 4.9)
     runtimes.warn("slow", 6.0)
@@ -69,7 +69,7 @@ def test_a_long_transaction_is_warned_of_once_an_hour(runtimes: Manners, monkeyp
     assert len(caplog.records) == 3
 
 
-def test_slow_seconds_is_the_limit_of_the_warning(runtimes: Manners, caplog):
+def test_slow_seconds_is_the_limit_of_the_warning(runtimes: ReceiverRuntimes, caplog):
     """0 turns the warning off."""
     with override_settings(SIGNALBUS={"SLOW_SECONDS": 1.0}):
         runtimes.warn("slow", 2.0)

@@ -15,7 +15,7 @@ ALONE_SECONDS = 600.0  # for one that had to wait for another's lock
 WARN_EVERY = 3600.0  # seconds between two warnings of one receiver
 
 
-class Manners(RuntimeEstimates):
+class ReceiverRuntimes(RuntimeEstimates):
     """What this process has learned of its receivers, by their ids."""
 
     def __init__(self) -> None:
@@ -53,4 +53,4 @@ class Manners(RuntimeEstimates):
         )
 
 
-pace: Manners = Manners()
+runtimes: ReceiverRuntimes = ReceiverRuntimes()

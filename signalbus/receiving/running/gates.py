@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from django.db import DatabaseError
 
-from signalbus.receiving.process.receiver_runtimes import pace
+from signalbus.receiving.process.receiver_runtimes import runtimes
 from signalbus.receiving.running.runner import describe
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def decide(
 
 def can_share_commit(receiver: Receiver) -> bool:
     """Whether a receiver may run in a group commit at all, and has been brief so far."""
-    return receiver.atomic and not receiver.is_async and receiver.timeout is None and pace.may_share(receiver.id)
+    return receiver.atomic and not receiver.is_async and receiver.timeout is None and runtimes.may_share(receiver.id)
 
 
 def _ask(message: Message, receiver: Receiver) -> Held | Literal["claim"] | None:

@@ -14,7 +14,7 @@ from signalbus.compat.django_internals import callbacks_of, rollback_error
 from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process.database_connections import left_open, reject_broken, reset_connections
-from signalbus.receiving.process.receiver_runtimes import BRIEF, pace
+from signalbus.receiving.process.receiver_runtimes import BRIEF, runtimes
 from signalbus.receiving.process.session_state import end_changed_sessions, forget_change
 from signalbus.receiving.running.attempt import WORTH_TELLING
 from signalbus.receiving.running.invocation import call_receiver
@@ -200,7 +200,7 @@ class SharedCommit:
         self._cut_off = False
         unfit = self._watch.unfit or met_a_limit(error)
         if unfit:
-            pace.keep_alone(attempt.receiver.id)
+            runtimes.keep_alone(attempt.receiver.id)
         try:
             reject_broken(self._connection, begun=True)
         except TransactionManagementError:

@@ -12,7 +12,7 @@ from django.db import connections
 
 from signalbus import conf
 from signalbus.ledger import attempts as ledger
-from signalbus.receiving.process.receiver_runtimes import BRIEF, pace
+from signalbus.receiving.process.receiver_runtimes import BRIEF, runtimes
 from signalbus.receiving.running.attempt import deliver_attempt
 from signalbus.receiving.running.gates import decide
 from signalbus.receiving.running.group_commit import SharedCommit
@@ -148,9 +148,9 @@ def _first(waiting: list[Attempt]) -> list[Attempt]:
     seconds = 0.0
     for count, attempt in enumerate(waiting[:MOST]):
         receiver = attempt.receiver.id
-        seconds += pace.expected(receiver)
-        if count and (seconds > BRIEF or not pace.may_share(receiver)):
+        seconds += runtimes.expected(receiver)
+        if count and (seconds > BRIEF or not runtimes.may_share(receiver)):
             return waiting[:count]
-        if not pace.may_share(receiver):
+        if not runtimes.may_share(receiver):
             return waiting[:1]
     return waiting[:MOST]

@@ -15,7 +15,7 @@ from signalbus.events import listen
 from signalbus.exceptions import MissingRow, RetryLater
 from signalbus.failure_signals import delivery_dead, delivery_failed
 from signalbus.receiving.process import task_log
-from signalbus.receiving.process.receiver_runtimes import pace
+from signalbus.receiving.process.receiver_runtimes import runtimes
 from signalbus.receiving.running.runner import describe
 from signalbus.receiving.running.tracebacks import format_error
 
@@ -38,8 +38,8 @@ SNAPSHOT = ' If the receiver can do without the row, connect it with on_missing=
 def estimate_runtime(event: Event) -> None:
     """Learn how long an atomic receiver runs, and warn of one that keeps its transaction open for long."""
     if event.seconds is not None and event.receiver is not None and event.receiver.atomic:
-        pace.learn(event.receiver.id, event.seconds)
-        pace.warn(event.receiver.id, event.seconds)
+        runtimes.learn(event.receiver.id, event.seconds)
+        runtimes.warn(event.receiver.id, event.seconds)
 
 
 @listen("done", "failed", "dead", "skipped", "parked", "held", "refused")
