@@ -231,15 +231,15 @@ def test_a_gate_whose_database_is_away_leaves_the_message_with_the_broker(bus: B
     assert (only().state, ran) == ("published", [])
 
 
-def test_a_verdict_that_does_not_stand_in_the_transaction_holds_nothing(bus: Bus, gated: list[Any], ran: list[Any]):
+def test_a_verdict_that_no_longer_applies_in_the_transaction_holds_nothing(bus: Bus, gated: list[Any], ran: list[Any]):
     """A reason that is over when the row is written, as one from a cache, lets the delivery be due at once."""
     asked: list[bool] = []
 
-    def stands() -> bool:
+    def still_applies() -> bool:
         asked.append(connection.in_atomic_block)
         return False
 
-    gated[:] = [lambda *_: Held("paused a moment ago", stands=stands)]
+    gated[:] = [lambda *_: Held("paused a moment ago", still_applies=still_applies)]
     receiver_of(ran).send(None, number=1)
     bus.work()
     gated.clear()

@@ -24,7 +24,7 @@ def hold_delivery(
     seconds: float,
     *,
     unrecorded: tuple[Message, str, str | None] | None = None,
-    stands: Callable[[], bool] | None = None,
+    still_applies: Callable[[], bool] | None = None,
 ) -> bool:
     """Let a delivery wait that a worker was given and has not begun; no attempt is counted.
 
@@ -33,14 +33,14 @@ def hold_delivery(
         reason: why.
         seconds: until the sweeper publishes it; infinite: until `release_held`.
         unrecorded: the message, the receiver's id and the queue of a delivery that has no row yet; None if it has one.
-        stands: whether the reason stands, asked in the transaction; if not, the delivery is due at once.
+        still_applies: called in the transaction: whether the reason still applies; if not, the delivery is due at once.
 
     Returns:
         False if the delivery runs, is not due, is held already, or has ended: its row is as it was.
     """
     alias = using()
     with transaction.atomic(using=alias):
-        if stands is not None and not stands():
+        if still_applies is not None and not still_applies():
             seconds = 0.0
         if unrecorded is not None:
             message, receiver, queue = unrecorded

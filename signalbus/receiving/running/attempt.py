@@ -147,7 +147,9 @@ def _run_as_due(attempt: Attempt, *, redelivered: bool, claim: bool) -> None:
 def _hold(attempt: Attempt, held: Held, *, redelivered: bool) -> None:
     """Let a delivery wait that a gate holds; no attempt is counted."""
     unrecorded = None if attempt.recorded else (attempt.message, attempt.recipient, attempt.receiver.queue)
-    if ledger.hold_delivery(attempt.id, held.reason, held.seconds, unrecorded=unrecorded, stands=held.stands):
+    if ledger.hold_delivery(
+        attempt.id, held.reason, held.seconds, unrecorded=unrecorded, still_applies=held.still_applies
+    ):
         attempt.number = 0
         attempt.tell("held", SignalBusError(held.reason), held.seconds)
     elif not (redelivered and settle_redelivered(attempt)):

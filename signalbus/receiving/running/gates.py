@@ -42,13 +42,13 @@ class Held:
     Args:
         reason: why, for people: `manage.py signalbus failed --state held` shows it.
         seconds: until the sweeper publishes it and the gates are asked again; infinite: until it is released.
-        stands: called in the transaction that holds the delivery, where it may lock what the verdict depends on. If it
+        still_applies: called in the transaction that holds the delivery, where it may lock what the verdict depends on. If it
             returns False, the reason is gone, and the delivery is due at once.
     """
 
     reason: str
     seconds: float = math.inf
-    stands: Callable[[], bool] | None = None
+    still_applies: Callable[[], bool] | None = None
 
 
 # They are asked in this order, and the first that holds the delivery decides. `register_gate` adds to them.
