@@ -11,14 +11,13 @@ from uuid import UUID
 
 from django.db import NotSupportedError, connections
 
-from signalbus.models import Delivery, Key, QueueState, StoredMessage
+from signalbus.models import Delivery, Key, StoredMessage
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 MESSAGES: Final = StoredMessage._meta.db_table  # noqa: SLF001 - Django documents it
 DELIVERIES: Final = Delivery._meta.db_table  # noqa: SLF001 - as above
-LANES: Final = QueueState._meta.db_table  # noqa: SLF001 - as above
 KEYS: Final = Key._meta.db_table  # noqa: SLF001 - as above
 
 

@@ -128,11 +128,15 @@ def mark_now(queues: Collection[str]) -> dict[str, datetime]:
     Returns:
         For each queue the time that the marker carries.
     """
-    lanes = QueueState.objects.using(using())
+    queue_states = QueueState.objects.using(using())
     for queue in queues:
-        lanes.get_or_create(queue=queue)
-    lanes.filter(queue__in=queues).update(marked_at=Now())
-    return {lane.queue: lane.marked_at for lane in lanes.filter(queue__in=queues) if lane.marked_at is not None}
+        queue_states.get_or_create(queue=queue)
+    queue_states.filter(queue__in=queues).update(marked_at=Now())
+    return {
+        queue_state.queue: queue_state.marked_at
+        for queue_state in queue_states.filter(queue__in=queues)
+        if queue_state.marked_at is not None
+    }
 
 
 def undecided(queues: Collection[str], *, decided: Collection[str], age: float) -> list[str]:
@@ -154,8 +158,12 @@ def proven(marked: Mapping[str, datetime]) -> set[str]:
     Args:
         marked: the times of the markers, as `mark_now` returns them.
     """
-    lanes = QueueState.objects.using(using()).filter(queue__in=marked).exclude(proven_at=None)
-    return {lane.queue for lane in lanes if lane.proven_at is not None and lane.proven_at >= marked[lane.queue]}
+    queue_states = QueueState.objects.using(using()).filter(queue__in=marked).exclude(proven_at=None)
+    return {
+        queue_state.queue
+        for queue_state in queue_states
+        if queue_state.proven_at is not None and queue_state.proven_at >= marked[queue_state.queue]
+    }
 
 
 def waiting_queues() -> list[str]:
@@ -279,9 +287,9 @@ def _behind(since: datetime, evidence: Evidence) -> Iterator[QuerySet[Delivery]]
     before = later(WAIT - (time.monotonic() - evidence.asked_at))
     for queue in sorted(evidence.empty):
         yield published.filter(queue=queue, due_at__lte=before)
-    for lane in QueueState.objects.using(using()).exclude(proven_at=None).exclude(queue__in=evidence.empty):
-        marked: datetime = lane.proven_at  # type: ignore[assignment]  # excluded above
-        yield published.filter(queue=lane.queue, due_at__lte=marked + timedelta(seconds=WAIT))
+    for queue_state in QueueState.objects.using(using()).exclude(proven_at=None).exclude(queue__in=evidence.empty):
+        marked: datetime = queue_state.proven_at  # type: ignore[assignment]  # excluded above
+        yield published.filter(queue=queue_state.queue, due_at__lte=marked + timedelta(seconds=WAIT))
 
 
 def _recorded(since: datetime) -> Iterator[list[Message]]:

@@ -157,9 +157,9 @@ def _to_publish() -> Iterator[QuerySet[Delivery]]:
     yield _due_now()
     open_ = Delivery.objects.using(using()).filter(due_at__lte=Now(), ended_at=None)
     # One range of the index for each queue: a backlog is never scanned.
-    for lane in QueueState.objects.using(using()).exclude(proven_at=None):
-        marked: datetime = lane.proven_at  # type: ignore[assignment]  # excluded above
-        yield open_.filter(state=State.PUBLISHED, queue=lane.queue, due_at__lte=marked + timedelta(seconds=WAIT))
+    for queue_state in QueueState.objects.using(using()).exclude(proven_at=None):
+        marked: datetime = queue_state.proven_at  # type: ignore[assignment]  # excluded above
+        yield open_.filter(state=State.PUBLISHED, queue=queue_state.queue, due_at__lte=marked + timedelta(seconds=WAIT))
 
 
 def _take(rows: QuerySet[Delivery], limit: int, admission: Admission) -> list[Publishable]:
@@ -251,14 +251,14 @@ def open_queues() -> Iterator[str]:
 
 def _mark(queue: str) -> datetime | None:
     alias = using()
-    lanes = QueueState.objects.using(alias)
-    lanes.get_or_create(queue=queue)
+    queue_states = QueueState.objects.using(alias)
+    queue_states.get_or_create(queue=queue)
     back = Q(returned_at__gte=F("marked_at")) & Q(seen_at__lte=later(-GRACE))
     with transaction.atomic(using=alias):
-        due = lanes.filter(Q(marked_at=None) | back | Q(marked_at__lte=later(-MARK_AGAIN)), queue=queue)
+        due = queue_states.filter(Q(marked_at=None) | back | Q(marked_at__lte=later(-MARK_AGAIN)), queue=queue)
         if not due.update(marked_at=Now()):  # another sweeper's, or still under way
             return None
-        return lanes.values_list("marked_at", flat=True).get(queue=queue)
+        return queue_states.values_list("marked_at", flat=True).get(queue=queue)
 
 
 def marker_returned(queue: str, marked_at: datetime) -> None:
@@ -268,11 +268,13 @@ def marker_returned(queue: str, marked_at: datetime) -> None:
         queue: the queue.
         marked_at: the time that the marker carries.
     """
-    lane = QueueState.objects.using(using()).filter(Q(returned_at=None) | Q(returned_at__lt=marked_at), queue=queue)
+    queue_state = QueueState.objects.using(using()).filter(
+        Q(returned_at=None) | Q(returned_at__lt=marked_at), queue=queue
+    )
     # Markers that waited in a long queue together come back together, and prove nothing of each other. All values are
     # those from before, but on MySQL, where each assignment is seen by the next: the order of them matters.
     proven = Case(When(seen_at__lte=later(-GRACE), then=F("returned_at")), default=F("proven_at"))
-    lane.update(proven_at=proven, returned_at=marked_at, seen_at=Now())
+    queue_state.update(proven_at=proven, returned_at=marked_at, seen_at=Now())
 
 
 def wait_anew(deliveries: Iterable[UUID]) -> None:

@@ -42,8 +42,8 @@ class Held:
     Args:
         reason: why, for people: `manage.py signalbus failed --state held` shows it.
         seconds: until the sweeper publishes it and the gates are asked again; infinite: until it is released.
-        still_applies: called in the transaction that holds the delivery, where it may lock what the verdict depends on. If it
-            returns False, the reason is gone, and the delivery is due at once.
+        still_applies: called in the transaction that holds the delivery, where it may lock what the verdict depends
+            on. If it returns False, the reason is gone, and the delivery is due at once.
     """
 
     reason: str
