@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # A text that was parked may be a good one whose key came too late; one that was not is garbage, or forged, or its
 # payload could not be encoded.
 REFUSED = Q(message__sealed=True, parked_at=None)
-TROUBLED = Q(state__in=(State.DEAD, State.PARKED)) | (Q(state__in=OPEN_STATES) & ~Q(error=""))
+UNRESOLVED = Q(state__in=(State.DEAD, State.PARKED)) | (Q(state__in=OPEN_STATES) & ~Q(error=""))
 
 
 def failed(*, state: str | None = None) -> QuerySet[Delivery]:
@@ -37,7 +37,7 @@ def failed(*, state: str | None = None) -> QuerySet[Delivery]:
     rows = Delivery.objects.using(using()).select_related("message")
     if state is not None:
         return rows.filter(state=state).order_by("-created_at")
-    return rows.filter(TROUBLED).order_by("-failed_at", "-created_at")
+    return rows.filter(UNRESOLVED).order_by("-failed_at", "-created_at")
 
 
 def skipped() -> tuple[int, int]:
@@ -60,7 +60,7 @@ def retry(ids: Sequence[UUID] | None) -> int:
     Returns:
         Their number. Refused texts cannot be retried: they were not verified.
     """
-    rows = _changeable() if ids is not None else _changeable().filter(TROUBLED)
+    rows = _changeable() if ids is not None else _changeable().filter(UNRESOLVED)
     wanted = rows.exclude(REFUSED)
     # A parked delivery gets another ``PARK_SECONDS``.
     parked_at = Case(When(parked_at__isnull=False, then=Now()))
