@@ -65,7 +65,7 @@ def _shown(sender: object) -> str:
         return f"an object of {type(sender).__qualname__}"
 
 
-class StandIns:
+class ObjectSenders:
     """Replace senders that are ordinary objects by their classes, with a warning once for each class."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from signalbus.connecting.factory import (
     site_of_call,
 )
 from signalbus.connecting.naming import Named
-from signalbus.connecting.senders import StandIns, Unheard, interned, with_model
+from signalbus.connecting.senders import ObjectSenders, Unheard, interned, with_model
 from signalbus.connecting.subscriptions import Refusals, SenderCache, Subscriptions, sort_out
 from signalbus.core.suggestions import (
     AT_RECEIVER,
@@ -106,7 +106,7 @@ class Signal(Named, Later, HookedSignal):
             self.sender_receivers_cache: Any = SenderCache()
         self.refusals: Refusals = Refusals()
         self._unheard = Unheard()
-        self._stand_ins = StandIns()
+        self._object_senders = ObjectSenders()
         self._subscriptions = Subscriptions()
         self._plans = Plans(self._subscriptions)
         self._settle(name, (was,) if isinstance(was, str) else tuple(was))
@@ -365,16 +365,16 @@ class Signal(Named, Later, HookedSignal):
         if not self._subscriptions.entries and not self.open:
             return None
         travelling, sync, asynchronous = self.split(sender)
-        self._stand_ins.warn_of_class(self, sender, self._living())
+        self._object_senders.warn_of_class(self, sender, self._living())
         if not travelling and not self.open:
             if not (sync or asynchronous):
                 self._unheard.log_once(self, sender, self.entries())
             return None
         here = bool(sync or asynchronous)
-        stand_in = self._stand_ins.of(self, sender)
+        carried = self._object_senders.of(self, sender)
         return Draft(
             self,
-            stand_in,
+            carried,
             travelling,
             inline=here,
             coroutines=bool(asynchronous) and due is None,

@@ -84,7 +84,7 @@ OTHER_MEANINGS = {
 }
 # Still to be renamed.
 OTHER_MEANINGS |= dict.fromkeys(
-    (*("StandIns", "_stand_ins", "_stand_in"),),
+    (*("_stand_in"),),
     "not renamed yet",
 )
 
