@@ -79,14 +79,8 @@ VAGUE = {
 # Names that have such a word for another reason.
 OTHER_MEANINGS = {
     "Held": "the verdict that leads to the state HELD of a delivery",
-    "Lane": "the model of a table, which keeps its name",
     "Line": "a model of the tests: a line of an order",
 }
-# Still to be renamed.
-OTHER_MEANINGS |= dict.fromkeys(
-    (*("_stand_in"),),
-    "not renamed yet",
-)
 
 
 def places(text: str) -> set[str]:

@@ -53,21 +53,21 @@ class Finder:
         ((tag, value),) = node.items()
         if type(value) is tuple:  # which JSON has not: taken already
             return
-        using = stand_in = None
+        using = snapshot = None
         if tag == _REF:
             label, pk = value
         else:
-            label, pk, using, stand_in = value
+            label, pk, using, snapshot = value
         key = pk if type(pk) is int else Decoder({}, 0).pk(pk)
         reference = references.reference_from(_text(label), key, None if using is None else _text(using))
         known = self.found.setdefault(reference, relations)
         if relations and known is not relations:
             self.found[reference] = {*known, *relations}
         if not self._snapshots:
-            stand_in = None
-        elif stand_in is not None:
-            self.walk(stand_in)
-        node[tag] = (reference, stand_in)
+            snapshot = None
+        elif snapshot is not None:
+            self.walk(snapshot)
+        node[tag] = (reference, snapshot)
 
 
 class Decoder:
@@ -161,10 +161,10 @@ class Decoder:
     def _row(self, value: Any, left: int) -> Model | None:
         if type(value) is not tuple:  # which JSON has not: only the first walk makes them
             raise Garbage("a reference that was not looked up")
-        reference, stand_in = value
+        reference, snapshot = value
         row = self._rows.get(reference)
-        if row is None and stand_in is not None:
-            return self._snapshot(stand_in, left)
+        if row is None and snapshot is not None:
+            return self._snapshot(snapshot, left)
         if row is None:
             self.missing.add(reference)
         return row

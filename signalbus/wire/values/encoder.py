@@ -213,10 +213,10 @@ class Encoder:
         key = pk if type(pk) is int else self._value(pk, 1)
         if reference.using is None and not self._snapshots:
             return {_REF: [reference.label, key]}
-        row = [reference.label, key, reference.using, self._stand_in(instance, left)]
+        row = [reference.label, key, reference.using, self._snapshot_if_wanted(instance, left)]
         return self._tagged(Tag.ROW, row)
 
-    def _stand_in(self, instance: Model, left: int) -> Any:
+    def _snapshot_if_wanted(self, instance: Model, left: int) -> Any:
         if not self._snapshots:
             return None
         try:
