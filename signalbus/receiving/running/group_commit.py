@@ -39,7 +39,7 @@ logger: logging.Logger = logging.getLogger("signalbus")
 LIMITS = {"lock_timeout": 0.02, "statement_timeout": 0.5, "idle_in_transaction_session_timeout": 0.5}
 
 
-class Unfit(SignalBusError):  # noqa: N818 - says what happened
+class MustRunAlone(SignalBusError):  # noqa: N818 - says what happened
     """A receiver has done what only one that runs alone may do, whatever it made of the error."""
 
 
@@ -98,7 +98,7 @@ class SharedCommit:
         self._failed: list[tuple[UUID, Settlement]] = []  # to be written down before it
         self._ended: list[tuple[Attempt, Outcome]] = []  # to be told after the commit
         self._done: list[Attempt] = []
-        self._culprit: tuple[Attempt, BaseException] | None = None
+        self._ended_by: tuple[Attempt, BaseException] | None = None
         self._not_begun: list[UUID] = []
         self._committed = self._cut_off = False
         self._taken_at: Any = None  # by the database's clock
@@ -166,7 +166,7 @@ class SharedCommit:
         """Run a receiver up to its savepoint's end; return whether the others may go on."""
         attempt.count(taken)
         context = contextvars.copy_context()
-        self._watch.unfit = False
+        self._watch.must_run_alone = False
         savepoint = Savepoint(self._watch, self._alias)
         self._not_begun.remove(attempt.id)
         former = rollback_error(self._connection)
@@ -175,8 +175,8 @@ class SharedCommit:
             with savepoint:
                 context.run(call_receiver, attempt)
                 reject_broken(self._connection, former, begun=True)
-                if self._watch.unfit:
-                    raise Unfit
+                if self._watch.must_run_alone:
+                    raise MustRunAlone
         except KeyboardInterrupt:  # the person's at the terminal
             raise
         except BaseException as error:  # noqa: BLE001 - a receiver's SystemExit or MemoryError is a failed attempt
@@ -198,20 +198,20 @@ class SharedCommit:
         self._cut_off = True  # until it is known that it was not
         raise_if_cut_off(attempt, error)
         self._cut_off = False
-        unfit = self._watch.unfit or met_a_limit(error)
-        if unfit:
+        must_run_alone = self._watch.must_run_alone or met_a_limit(error)
+        if must_run_alone:
             runtimes.keep_alone(attempt.receiver.id)
         try:
             reject_broken(self._connection, begun=True)
         except TransactionManagementError:
-            self._culprit = None if unfit else (attempt, error)
+            self._ended_by = None if must_run_alone else (attempt, error)
             raise Broken(f"{attempt.recipient} ended the transaction, or its connection") from error
         reset_connections(but=self._alias)
-        if unfit:
+        if must_run_alone:
             self.undo(attempt, error)
         else:
             end_failed(attempt, error, self)
-        return not unfit
+        return not must_run_alone
 
     def undo(self, attempt: Attempt, error: BaseException) -> None:  # noqa: ARG002 - it comes again
         """Do not count the attempt here: the delivery runs alone after the commit, and is parked then if it must be."""
@@ -237,9 +237,9 @@ class SharedCommit:
         reset_connections()
         if self._not_begun:  # nothing, unless a receiver has committed behind Django's back
             self._undo_take(self._not_begun)
-        culprit = self._culprit and self._culprit[0].id
+        ended_by = self._ended_by and self._ended_by[0].id
         self.late = []
-        self.alone = [attempt for attempt in self._attempts if attempt.id != culprit]
-        if self._culprit is not None:
-            attempt, failure = self._culprit
+        self.alone = [attempt for attempt in self._attempts if attempt.id != ended_by]
+        if self._ended_by is not None:
+            attempt, failure = self._ended_by
             end_failed(attempt, failure, OwnTransaction())

@@ -41,7 +41,7 @@ class Watch:
     """
 
     def __init__(self, *, together: bool) -> None:
-        self.unfit: bool = False
+        self.must_run_alone: bool = False
         self.ours: bool = False  # a savepoint of ours begins or ends
         self._together = together
         self._ended = ""  # what ends the last one, or rolls back to it, not said yet
@@ -54,14 +54,14 @@ class Watch:
                 return None
             sql, self._ended = self._ended + sql, ""
         elif _concerns_all(sql if type(sql) is str else text_of(sql, context["connection"]), context["connection"]):
-            self.unfit = True
+            self.must_run_alone = True
             raise TransactionManagementError(
                 "a transaction that others share is not to be ended, nor is anything set for all of it; alone it may be"
             )
         try:
             return execute(sql, params, many, context)
         except DatabaseError as error:
-            self.unfit = self.unfit or met_a_limit(error)
+            self.must_run_alone = self.must_run_alone or met_a_limit(error)
             raise
 
     def finish(self, connection: BaseDatabaseWrapper) -> None:
