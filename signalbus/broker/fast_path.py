@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from signalbus import celery, conf
 from signalbus.broker import envelope
-from signalbus.broker.queue_item import Template, UnfitError
+from signalbus.broker.queue_item import NoFastPathError, Template
 from signalbus.compat.kombu_internals import close_sockets, is_sentinel, new_connection, speaks_redis
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class FastPath:
         app: the app.
 
     Raises:
-        UnfitError: its broker is not reached with kombu's Redis transport.
+        NoFastPathError: its broker is not reached with kombu's Redis transport.
     """
 
     def __init__(self, app: Celery) -> None:
@@ -54,12 +54,14 @@ class FastPath:
         self._connection = app.connection_for_write(transport_options=celery.transport_options(app))
         transport = type(self._connection.transport)
         if not speaks_redis(self._connection):
-            raise UnfitError(f"{transport.__module__}.{transport.__qualname__} is not made of kombu's Redis transport")
+            raise NoFastPathError(
+                f"{transport.__module__}.{transport.__qualname__} is not made of kombu's Redis transport"
+            )
         if len(self._connection.alt) > 1 and not is_sentinel(self._connection):
-            raise UnfitError("the broker's address names several, of which Celery chooses one that answers")
+            raise NoFastPathError("the broker's address names several, of which Celery chooses one that answers")
         self._channel: Any = None
         self._lock = threading.Lock()
-        self._templates: dict[str, Template | UnfitError] = {}
+        self._templates: dict[str, Template | NoFastPathError] = {}
         # Connections, or empty slots, with the time of their last use; the one that was used last is used next.
         self._slots: deque[tuple[Any, float]] = deque([EMPTY_SLOT] * CONNECTIONS)
         self._waiters: deque[_Waiter] = deque()
@@ -76,15 +78,15 @@ class FastPath:
             queue: its name.
 
         Raises:
-            UnfitError: Celery's own way must be taken.
+            NoFastPathError: Celery's own way must be taken.
             Exception: the error of the broker.
         """
         known = self._templates.get(queue) or self._new_template(queue)
-        if isinstance(known, UnfitError):
+        if isinstance(known, NoFastPathError):
             raise known
         return known
 
-    def _new_template(self, queue: str) -> Template | UnfitError:
+    def _new_template(self, queue: str) -> Template | NoFastPathError:
         # With a timeout: in an outage, each thread would else wait for all threads before it.
         if not self._lock.acquire(timeout=conf.get().CONNECT_TIMEOUT):
             raise TimeoutError("the broker has not told another thread yet whether the queue is there")
@@ -93,16 +95,16 @@ class FastPath:
         finally:
             self._lock.release()
 
-    def _made(self, queue: str) -> Template | UnfitError:
+    def _made(self, queue: str) -> Template | NoFastPathError:
         declared: Any = self._app.amqp.queues[queue]
         if declared.exchange.type != "direct":
-            return UnfitError(f"its exchange is of type {declared.exchange.type}, which Celery has to look up")
+            return NoFastPathError(f"its exchange is of type {declared.exchange.type}, which Celery has to look up")
         if self._channel is None:
             self._channel = self._connection.default_channel
         try:
             declared(self._channel).declare()
             return Template(self._app, queue, self._channel)
-        except UnfitError as error:
+        except NoFastPathError as error:
             return error
         finally:
             close_sockets(self._channel)
@@ -115,7 +117,7 @@ class FastPath:
         """
         try:
             self.template(queue)
-        except UnfitError as error:
+        except NoFastPathError as error:
             return str(error)
         return None
 
@@ -127,7 +129,7 @@ class FastPath:
             batches: for each Celery message its signed texts.
 
         Raises:
-            UnfitError: Celery's own way must be taken; nothing was done.
+            NoFastPathError: Celery's own way must be taken; nothing was done.
             Exception: the error of the broker. After a timeout it is unknown whether it has accepted them.
         """
         packet = self.template(queue).command(batches, envelope.tree_here(self._app))
@@ -232,10 +234,10 @@ def _ask(connection: Any, packet: bytes) -> None:
 
 
 @lru_cache(maxsize=4)
-def _fast_path(app: Celery, pid: int) -> FastPath | UnfitError:  # noqa: ARG001 - a forked child must not write to its parent's sockets
+def _fast_path(app: Celery, pid: int) -> FastPath | NoFastPathError:  # noqa: ARG001 - a forked child must not write to its parent's sockets
     try:
         return FastPath(app)
-    except UnfitError as error:
+    except NoFastPathError as error:
         return error
 
 

@@ -13,7 +13,7 @@ from django.core.signals import setting_changed
 
 from signalbus import celery, conf
 from signalbus.broker import celery_producers, envelope, fast_path
-from signalbus.broker.queue_item import UnfitError
+from signalbus.broker.queue_item import NoFastPathError
 from signalbus.exceptions import SignalBusError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def publish_texts(queue: str | None, texts: Sequence[str], *, most: int = MAX_TE
             if path is not None:
                 try:
                     path.push(name, batches)
-                except UnfitError:
+                except NoFastPathError:
                     path = None  # not for this queue
                 else:
                     sent += sum(map(len, batches))

@@ -32,7 +32,7 @@ TEXT = "5a6e1f00-text"
 ONE = "(1 texts)"
 
 
-class UnfitError(Exception):
+class NoFastPathError(Exception):
     """A queue or an app whose messages only Celery can write; the text says why."""
 
 
@@ -61,7 +61,7 @@ class Template:
         channel: of kombu's Redis transport, for this use only.
 
     Raises:
-        UnfitError: Celery's own way must be taken.
+        NoFastPathError: Celery's own way must be taken.
     """
 
     def __init__(self, app: Celery, queue: str, channel: Any) -> None:
@@ -112,29 +112,29 @@ class _Ids:
 def _cut_twice(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tuple[bytes, Cut]:
     cut = _cut(app, queue, channel, tree)
     if _cut(app, queue, channel, tree) != cut:  # a time, a number, a signature: each message needs its own
-        raise UnfitError("what Celery writes differs from message to message in more than its ids")
+        raise NoFastPathError("what Celery writes differs from message to message in more than its ids")
     return cut
 
 
 def _cut(app: Celery, queue: str, channel: Any, tree: Tree | None) -> tuple[bytes, Cut]:
     """Let Celery and kombu write a message, and cut gaps for its ids and its text."""
     if channel.body_encoding != "base64":
-        raise UnfitError(f"the transport's body_encoding is {channel.body_encoding!r}, not base64")
+        raise NoFastPathError(f"the transport's body_encoding is {channel.body_encoding!r}, not base64")
     message = envelope(app, [TEXT], ID, tree) | address(app, queue) | {"declare": []}
     headers = dict(message["headers"])
     try:
         key, item = pushed_by(channel, lambda channel: Producer(channel, auto_declare=False).publish(**message))
     except ValueError as error:
-        raise UnfitError(str(error)) from error
+        raise NoFastPathError(str(error)) from error
     found = re.search(r'"body": "([^"]*)"', item)
     tag = re.search(r'"delivery_tag": "([^"]*)"', item)
     if found is None or tag is None:
-        raise UnfitError("what Celery writes has no body or no delivery tag where they are looked for")
+        raise NoFastPathError("what Celery writes has no body or no delivery tag where they are looked for")
     opening, _, closing = a2b_base64(found[1]).partition(quoted(TEXT).encode())
     if not closing:
-        raise UnfitError("the body is not plain JSON: task_compression, or a serializer of somebody's")
+        raise NoFastPathError("the body is not plain JSON: task_compression, or a serializer of somebody's")
     if json.loads(item)["headers"] != headers:  # of this moment: each message after it would bear them
-        raise UnfitError("somebody puts headers of their own on what kombu publishes, as a tracer does")
+        raise NoFastPathError("somebody puts headers of their own on what kombu publishes, as a tracer does")
     root, parent = (ID, []) if tree is None else (ROOT, [PARENT])
     format_ = _format(item, [found[1], ID, root, ONE, *parent, ID, tag[1]])
     ids = 3 * len(ID) + (len(ID) if tree is None else 0)
@@ -150,10 +150,10 @@ def _format(item: str, fields: Sequence[str]) -> bytes:
         fields: the parts to replace, in their order in the item.
 
     Raises:
-        UnfitError: they occur in another order, or not exactly once.
+        NoFastPathError: they occur in another order, or not exactly once.
     """
     pattern = "|".join(re.escape(field) for field in dict.fromkeys(fields))
     if re.findall(pattern, item) != list(fields):
-        raise UnfitError("what Celery writes has its ids elsewhere than this version of signalbus knows")
+        raise NoFastPathError("what Celery writes has its ids elsewhere than this version of signalbus knows")
     marked = re.sub(pattern, lambda match: "(%b texts)" if match[0] == ONE else "%b", item.replace("%", "%%"))
     return marked.encode("ascii")
