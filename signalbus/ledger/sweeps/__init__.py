@@ -8,11 +8,11 @@ from signalbus.ledger.sweeps.due import (
     anything_due,
     is_idle,
     mark,
+    mark_requeued,
     marker_returned,
     recall,
     take_admitted,
     take_due,
-    wait_anew,
 )
 from signalbus.ledger.sweeps.purging import acquire_purge_lease, purge, purge_keys, purge_some
 from signalbus.ledger.sweeps.retry_admission import Share
@@ -26,6 +26,7 @@ __all__ = [
     "delivery_of_row",
     "is_idle",
     "mark",
+    "mark_requeued",
     "marker_returned",
     "open_parked",
     "postpone_row",
@@ -38,5 +39,4 @@ __all__ = [
     "take_due",
     "unpark",
     "using",
-    "wait_anew",
 ]

@@ -277,7 +277,7 @@ def marker_returned(queue: str, marked_at: datetime) -> None:
     queue_state.update(proven_at=proven, returned_at=marked_at, seen_at=Now())
 
 
-def wait_anew(deliveries: Iterable[UUID]) -> None:
+def mark_requeued(deliveries: Iterable[UUID]) -> None:
     """Record that waiting deliveries were requeued at the end of their queue.
 
     Args:

@@ -11,7 +11,7 @@ from signalbus.receiving.process import task_log
 from signalbus.receiving.process.database_connections import open_caches, reset_connections
 from signalbus.receiving.process.session_state import end_changed_sessions
 from signalbus.receiving.routing.resolution import deliver_message
-from signalbus.receiving.routing.text_requeueing import returned
+from signalbus.receiving.routing.text_requeueing import requeue_texts
 from signalbus.receiving.routing.verification import open_text, refuse
 from signalbus.receiving.running.grouping import Group
 from signalbus.transport import progress
@@ -57,7 +57,7 @@ def _deliver_each(
         if not text_progress.begin(*rest):
             break  # the texts that have not begun were requeued
         if over:
-            if returned(queue, texts[index:]):
+            if requeue_texts(queue, texts[index:]):
                 text_progress.end(*rest)
                 break
             text_progress.put_off(*rest[1:])

@@ -11,7 +11,7 @@ from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process import task_log
-from signalbus.receiving.routing.text_requeueing import returned_rest
+from signalbus.receiving.routing.text_requeueing import requeue_for
 from signalbus.receiving.running.attempt import deliver_one
 from signalbus.receiving.running.parking import park
 from signalbus.receiving.running.worker_events import tell, worker_name
@@ -70,7 +70,7 @@ def _deliver_each(
         if not recipient_progress.begin(*(places[each] for each in rest)):
             return  # the deliveries that have not begun were requeued
         if over:
-            if returned_rest(message, rest, queue):
+            if requeue_for(message, rest, queue):
                 recipient_progress.end(*(places[each] for each in rest))
                 return
             recipient_progress.put_off(*(places[each] for each in rest[1:]))

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("signalbus")
 
 
-def returned(queue: str | None, texts: Sequence[Any]) -> bool:
+def requeue_texts(queue: str | None, texts: Sequence[Any]) -> bool:
     """Requeue the rest of a batch, so that it does not occupy a worker for too long; return whether that worked."""
     for text in texts:
         if not isinstance(text, str):
             open_text(text, queue)  # refuses it
     messages = _messages_in(texts)
-    _wait_anew(messages)
+    _mark_requeued(messages)
     try:
         publisher.publish_texts(queue, [text for text in texts if isinstance(text, str)])
     except publisher.PublishError as error:
@@ -53,7 +53,7 @@ def _messages_in(texts: Sequence[Any]) -> list[Message]:
     return messages
 
 
-def _wait_anew(messages: Sequence[Message]) -> None:
+def _mark_requeued(messages: Sequence[Message]) -> None:
     """Record that deliveries are at the end of their queue: else the markers before them would prove them lost."""
     waiting = [
         delivery_id(message.id, recipient)
@@ -62,9 +62,9 @@ def _wait_anew(messages: Sequence[Message]) -> None:
         for recipient in message.recipients or ()
     ]
     if waiting:
-        ledger.wait_anew(waiting)
+        ledger.mark_requeued(waiting)
 
 
-def returned_rest(message: Message, recipients: Sequence[str], queue: str | None) -> bool:
+def requeue_for(message: Message, recipients: Sequence[str], queue: str | None) -> bool:
     """Requeue a message for its remaining recipients: a slow receiver must not use up another's time."""
-    return returned(queue, [publisher.sign(to_body(message.for_recipients(recipients)))])
+    return requeue_texts(queue, [publisher.sign(to_body(message.for_recipients(recipients)))])
