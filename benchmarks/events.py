@@ -61,12 +61,12 @@ def _attempt() -> Attempt:
     """Return an attempt that ran for a millisecond."""
     from signalbus import Signal  # noqa: PLC0415 - as above
     from signalbus.receiving.running.invocation import Attempt  # noqa: PLC0415 - as above
-    from signalbus.sending.send_operation import envelope_of  # noqa: PLC0415 - as above
+    from signalbus.sending.send_operation import shared_fields_of  # noqa: PLC0415 - as above
     from signalbus.wire.message import from_body  # noqa: PLC0415 - as above
 
     signal = Signal("benchmarks.events")
     signal.connect(_receiver, dispatch_uid="benchmarks.events.receiver")
-    message = from_body(signal.compose(envelope_of(signal, signal.entries()), None, [{}])[0][0].body)
+    message = from_body(signal.compose(shared_fields_of(signal, signal.entries()), None, [{}])[0][0].body)
     receiver = signal.entries()[0]
     attempt = Attempt(message, receiver.id, receiver)
     attempt.took = 0.001

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from django.dispatch import Signal as DjangoSignal
 
-    from signalbus.sending.outgoing import Envelope, Outgoing
+    from signalbus.sending.outgoing import Outgoing, SharedFields
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
@@ -131,13 +131,13 @@ class Bridge(Signal):
         using = payload.get("using")
         return any(using in (None, alias) for alias in databases_being_migrated())
 
-    def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
+    def compose(self, shared: SharedFields, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode the chosen payloads; an error for one that cannot be encoded names the remedy for bridges."""
         try:
             chosen = [self._chosen(sender, payload) for payload in payloads]
-            return super().compose(envelope, _findable(sender), chosen)
+            return super().compose(shared, _findable(sender), chosen)
         except PayloadError as error:
-            receivers = ", ".join(receiver for part in envelope.routes.values() for receiver in part or ())
+            receivers = ", ".join(receiver for part in shared.routes.values() for receiver in part or ())
             reason = f"{error.reason}. {self.name} to {receivers}: {_remedy(error.path)}"
             raise PayloadError(reason, error.path) from error
 

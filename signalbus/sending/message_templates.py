@@ -12,7 +12,7 @@ from signalbus.registration.registry import registry
 from signalbus.sending import event_loop_guard
 from signalbus.sending.deduplication import RecordingRule
 from signalbus.sending.outgoing import Outgoing, Route, lineage_of, ordering_key_of, subject_of
-from signalbus.sending.send_operation import Sent, envelope_of, outbox, refuse_reserved
+from signalbus.sending.send_operation import Sent, outbox, refuse_reserved, shared_fields_of
 from signalbus.wire import codec
 from signalbus.wire.message import CONTEXT_VERSION, VERSION, Heading, lineage, stamp, surroundings
 from signalbus.wire.values.references import ForeignModel, name_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from signalbus.conf import Settings
     from signalbus.connecting.subscriptions import Subscriptions
-    from signalbus.sending.outgoing import Envelope
+    from signalbus.sending.outgoing import SharedFields
     from signalbus.sending.signal import Signal
 
 
@@ -31,36 +31,36 @@ class Plan:
     """A cached plan to write the messages of one sender, while its receivers stay the same; it keeps no sender alive.
 
     Args:
-        envelope: the values that its messages share.
+        shared: the values that its messages share.
         sender: the sender.
 
     Raises:
         PayloadError: a sender that has no name.
     """
 
-    __slots__ = ("_routes", "_sender_text", "envelope")
+    __slots__ = ("_routes", "_sender_text", "shared")
 
-    def __init__(self, envelope: Envelope, sender: Any) -> None:
-        self.envelope: Envelope = envelope
-        self._sender_text = None if envelope.snapshots else codec.write_sender(sender)
+    def __init__(self, shared: SharedFields, sender: Any) -> None:
+        self.shared: SharedFields = shared
+        self._sender_text = None if shared.snapshots else codec.write_sender(sender)
         name = name_of(sender)
         self._routes = [
             Route(
-                signal=envelope.signal,
+                signal=shared.signal,
                 queue=queue,
                 recipients=recipients,
-                ledger=envelope.ledger,
-                recorded=envelope.durable,
+                ledger=shared.ledger,
+                recorded=shared.durable,
                 heading=Heading(
-                    signal=envelope.signal,
+                    signal=shared.signal,
                     sender=name,
                     recipients=recipients,
-                    ledger=envelope.ledger,
-                    durable=envelope.durable,
-                    recorded=envelope.durable,
+                    ledger=shared.ledger,
+                    durable=shared.durable,
+                    recorded=shared.durable,
                 ),
             )
-            for queue, recipients in envelope.routes.items()
+            for queue, recipients in shared.routes.items()
         ]
 
     def messages(
@@ -82,7 +82,7 @@ class Plan:
             CascadeError: a cascade too deep.
         """
         settings = conf.get()
-        more = "" if current() is None else lineage(*lineage_of(self.envelope.signal, settings.MAX_CASCADE))
+        more = "" if current() is None else lineage(*lineage_of(self.shared.signal, settings.MAX_CASCADE))
         if context is None:
             context = carrying.capture() if settings.CARRY else carrying.NOTHING
         if context:
@@ -133,7 +133,7 @@ class Plan:
         """
         (parts,), _ = self.send(sender, (payload,))
         # Only drafts have a rule for their rows: whether a plan's message is recorded follows from the signal.
-        return Sent().with_message(parts[0].key, self._routes, recorded=self.envelope.durable) if parts else Sent()
+        return Sent().with_message(parts[0].key, self._routes, recorded=self.shared.durable) if parts else Sent()
 
     def _written(self, sender: Any, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
         """Return the encoded sender and payload, and the version that can read them."""
@@ -144,7 +144,7 @@ class Plan:
         return codec.encode(
             sender,
             payload,
-            snapshots=self.envelope.snapshots,
+            snapshots=self.shared.snapshots,
             max_depth=settings.MAX_NESTING,
             max_bytes=settings.MAX_BYTES,
         )
@@ -155,15 +155,13 @@ class Plan:
         text, version = written
         if context:
             version = max(version, CONTEXT_VERSION, key=int)
-        envelope = self.envelope
+        shared = self.shared
         key, sent_at = stamp()
-        subject = subject_of(payload) if envelope.durable else ""
-        rule = (
-            None if envelope.due is None and envelope.deduplication is None else self._rule_of(sender, payload, context)
-        )
+        subject = subject_of(payload) if shared.durable else ""
+        rule = None if shared.due is None and shared.deduplication is None else self._rule_of(sender, payload, context)
         order = None
-        if envelope.ordered_by is not None:
-            order = ordering_key_of(envelope.ordered_by, payload)
+        if shared.ordered_by is not None:
+            order = ordering_key_of(shared.ordered_by, payload)
             more += lineage(ordering_key=order)
         return [
             Outgoing(route, key, route.heading.body(key, sent_at, text, version, more), subject, order, rule)
@@ -171,16 +169,14 @@ class Plan:
         ]
 
     def _rule_of(self, sender: Any, payload: Mapping[str, Any], context: Mapping[str, Any]) -> RecordingRule | None:
-        envelope = self.envelope
-        deduplication = envelope.deduplication
+        shared = self.shared
+        deduplication = shared.deduplication
         key = (
-            None
-            if deduplication is None
-            else deduplication.key(envelope.signal, sender, payload, envelope.routes, context)
+            None if deduplication is None else deduplication.key(shared.signal, sender, payload, shared.routes, context)
         )
         if key is None:
-            return None if envelope.due is None else RecordingRule(due=envelope.due)
-        return RecordingRule(due=envelope.due, deduplication=deduplication, key=key)
+            return None if shared.due is None else RecordingRule(due=shared.due)
+        return RecordingRule(due=shared.due, deduplication=deduplication, key=key)
 
 
 class Plans:
@@ -221,7 +217,7 @@ class Plans:
         )  # these may be set later
         state = (signal.receivers, len(signal.receivers), self._subscriptions.changes, registry.size, said)
         known = self._of_none if sender is None else self._by_class.get(sender)
-        if known is not None and known[0] == state and known[1].envelope.ledger == outbox().ledger.using():
+        if known is not None and known[0] == state and known[1].shared.ledger == outbox().ledger.using():
             return known[1]
         if (
             not (sender is None or isinstance(sender, type))
@@ -233,12 +229,12 @@ class Plans:
         travelling, sync, asynchronous = signal.split(sender)
         if not travelling or sync or asynchronous or signal.conflicts:
             return None
-        plan = Plan(envelope_of(signal, travelling), sender)
+        plan = Plan(shared_fields_of(signal, travelling), sender)
         self._remember(sender, state, plan)
         return plan
 
-    def with_envelope(self, envelope: Envelope, sender: Any) -> Plan:
-        """Return the plan of a sender for a given envelope.
+    def with_shared_fields(self, shared: SharedFields, sender: Any) -> Plan:
+        """Return the plan of a sender for given shared fields.
 
         Args:
             envelope: the values that its messages share.
@@ -248,10 +244,10 @@ class Plans:
             PayloadError: a sender that has no name.
         """
         known = self._of_none if sender is None else self._by_class.get(sender)
-        if known is not None and known[1].envelope == envelope:
+        if known is not None and known[1].shared == shared:
             return known[1]
-        plan = Plan(envelope, sender)
-        if envelope.due is None:
+        plan = Plan(shared, sender)
+        if shared.due is None:
             self._remember(sender, None, plan)
         return plan
 

@@ -110,7 +110,7 @@ def route(receivers: Iterable[Receiver]) -> dict[str | None, tuple[str, ...] | N
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
+class SharedFields:
     """The values that all messages of one send share.
 
     Args:

@@ -13,7 +13,7 @@ from signalbus.carriers import carrying
 from signalbus.exceptions import ConfigurationError, PayloadError, SignalBusError
 from signalbus.registration.registry import registry
 from signalbus.sending import event_loop_guard
-from signalbus.sending.outgoing import Envelope, Outgoing, route
+from signalbus.sending.outgoing import Outgoing, SharedFields, route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -140,17 +140,17 @@ class Draft:
         if signal.conflicts:
             raise ConfigurationError(str(signal.conflicts[0]))
         refuse_reserved(payloads)
-        envelope = envelope_of(signal, self._receivers, self._due)
+        shared = shared_fields_of(signal, self._receivers, self._due)
         context = carrying.capture()  # in the sender's own thread: another one may have another tenant
         if context:
-            envelope = replace(envelope, context=context)
+            shared = replace(shared, context=context)
         try:
-            return signal.compose(envelope, self._sender, payloads)
+            return signal.compose(shared, self._sender, payloads)
         except Exception:
             # Whatever the encoder makes of it, a payload that asks a database was not allowed to under an event loop.
             if not event_loop_guard.forbid_databases():
                 raise
-            return event_loop_guard.call_away(signal.compose, envelope, self._sender, payloads)
+            return event_loop_guard.call_away(signal.compose, shared, self._sender, payloads)
 
     def publish(self) -> list[UUID | None]:
         """Hand the messages to the outbox.
@@ -196,8 +196,10 @@ class Draft:
         return sent
 
 
-def envelope_of(signal: Signal, receivers: Sequence[Receiver], due: timedelta | datetime | None = None) -> Envelope:
-    """Return the envelope of a send: the values that all its messages share.
+def shared_fields_of(
+    signal: Signal, receivers: Sequence[Receiver], due: timedelta | datetime | None = None
+) -> SharedFields:
+    """Return the values that all messages of a send share.
 
     Args:
         signal: the signal.
@@ -207,7 +209,7 @@ def envelope_of(signal: Signal, receivers: Sequence[Receiver], due: timedelta | 
     Raises:
         ConfigurationError: a signal without a name, or with that of another.
     """
-    return Envelope(
+    return SharedFields(
         signal=signal.name,
         durable=signal.durable,
         ordered_by=signal.ordered_by,

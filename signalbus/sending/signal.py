@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from signalbus.registration.policy import ConnectOptions, Policy
     from signalbus.registration.registry import Conflict, Receiver
     from signalbus.sending.deduplication import Deduplication, Unique
-    from signalbus.sending.outgoing import Envelope, OrderedBy, Outgoing
+    from signalbus.sending.outgoing import OrderedBy, Outgoing, SharedFields
 
 # What Signal() says of options that it does not take: those of a receiver belong where one is connected.
 _ALIASES = {**dict.fromkeys({*CONNECT_OPTIONS} - {*SIGNAL_OPTIONS}, AT_RECEIVER), **SIGNAL_ALIASES}
@@ -382,6 +382,6 @@ class Signal(Named, Later, HookedSignal):
             due=due,
         )
 
-    def compose(self, envelope: Envelope, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
+    def compose(self, shared: SharedFields, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode payloads into messages; a bridge first selects the parts of a payload that it sends."""
-        return self._plans.with_envelope(envelope, sender).messages(sender, payloads, envelope.context)
+        return self._plans.with_shared_fields(shared, sender).messages(sender, payloads, shared.context)

@@ -324,20 +324,20 @@ def test_the_router_is_asked_for_each_message(signal: Signal):
     with override_settings(DATABASE_ROUTERS=[Router()]):
         plan = plan_of(signal)
         assert plan is not None
-        assert plan.envelope.ledger == "other"
+        assert plan.shared.ledger == "other"
     plan = plan_of(signal)
     assert plan is not None
-    assert plan.envelope.ledger == "default"
+    assert plan.shared.ledger == "default"
 
 
 def test_a_plan_follows_the_signals_attributes(signal: Signal):
     """A test may make a signal non-durable: the next message is."""
     before = plan_of(signal)
     assert before is not None
-    signal.durable = not before.envelope.durable
+    signal.durable = not before.shared.durable
     after = plan_of(signal)
     assert after is not None
-    assert after.envelope.durable is not before.envelope.durable
+    assert after.shared.durable is not before.shared.durable
     signal.open = True
     assert plan_of(signal) is None
 

@@ -13,7 +13,7 @@ from django.contrib.auth.models import AnonymousUser
 from signalbus import wire
 from signalbus.exceptions import UnknownVersion
 from signalbus.sending import message_templates
-from signalbus.sending.outgoing import Envelope
+from signalbus.sending.outgoing import SharedFields
 from signalbus.wire import codec
 from signalbus.wire.message import from_body
 from signalbus.wire.values import decoder, encoder, scalars
@@ -129,13 +129,13 @@ def test_a_new_tag_raises_the_version(monkeypatch: pytest.MonkeyPatch):
 def test_a_context_never_lowers_the_version(monkeypatch: pytest.MonkeyPatch, context_version: str, version: str):
     """A message with a context has the newer version of the two: that of its tags, and that of the context."""
     monkeypatch.setattr(message_templates, "CONTEXT_VERSION", context_version)
-    envelope = Envelope(
+    shared = SharedFields(
         signal="tests.tags",
         routes={None: ("receiver",)},
         ledger="default",
         durable=False,
         ordered_by=None,
     )
-    ((part,),) = message_templates.Plan(envelope, None).messages(None, [{"user": AnonymousUser()}], {"tenant": "acme"})
+    ((part,),) = message_templates.Plan(shared, None).messages(None, [{"user": AnonymousUser()}], {"tenant": "acme"})
 
     assert part.body.startswith(f"{version}\n")
