@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from signalbus import celery, conf
 from signalbus.broker import envelope
-from signalbus.broker.queue_item import NoFastPathError, Template
+from signalbus.broker.queue_item import NoFastPathError, QueueItemTemplate
 from signalbus.compat.kombu_internals import close_sockets, is_sentinel, new_connection, speaks_redis
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class FastPath:
             raise NoFastPathError("the broker's address names several, of which Celery chooses one that answers")
         self._channel: Any = None
         self._lock = threading.Lock()
-        self._templates: dict[str, Template | NoFastPathError] = {}
+        self._templates: dict[str, QueueItemTemplate | NoFastPathError] = {}
         # Connections, or empty slots, with the time of their last use; the one that was used last is used next.
         self._slots: deque[tuple[Any, float]] = deque([EMPTY_SLOT] * CONNECTIONS)
         self._waiters: deque[_Waiter] = deque()
@@ -71,7 +71,7 @@ class FastPath:
         self._timeouts = (exceptions.TimeoutError, TimeoutError)
         self._answer = exceptions.ResponseError
 
-    def template(self, queue: str) -> Template:
+    def template(self, queue: str) -> QueueItemTemplate:
         """Return the template of messages to a queue; declare the queue when it is asked for the first time.
 
         Args:
@@ -86,7 +86,7 @@ class FastPath:
             raise known
         return known
 
-    def _new_template(self, queue: str) -> Template | NoFastPathError:
+    def _new_template(self, queue: str) -> QueueItemTemplate | NoFastPathError:
         # With a timeout: in an outage, each thread would else wait for all threads before it.
         if not self._lock.acquire(timeout=conf.get().CONNECT_TIMEOUT):
             raise TimeoutError("the broker has not told another thread yet whether the queue is there")
@@ -95,7 +95,7 @@ class FastPath:
         finally:
             self._lock.release()
 
-    def _made(self, queue: str) -> Template | NoFastPathError:
+    def _made(self, queue: str) -> QueueItemTemplate | NoFastPathError:
         declared: Any = self._app.amqp.queues[queue]
         if declared.exchange.type != "direct":
             return NoFastPathError(f"its exchange is of type {declared.exchange.type}, which Celery has to look up")
@@ -103,7 +103,7 @@ class FastPath:
             self._channel = self._connection.default_channel
         try:
             declared(self._channel).declare()
-            return Template(self._app, queue, self._channel)
+            return QueueItemTemplate(self._app, queue, self._channel)
         except NoFastPathError as error:
             return error
         finally:

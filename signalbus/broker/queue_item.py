@@ -52,7 +52,7 @@ class Cut(NamedTuple):
     closing: bytes
 
 
-class Template:
+class QueueItemTemplate:
     """The template of the messages to one queue.
 
     Args:
