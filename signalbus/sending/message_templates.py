@@ -1,4 +1,4 @@
-"""Encode payloads into messages; cache what all messages of a signal from one sender share as a plan."""
+"""Encode payloads into messages, with a template for each sender that is cached while its receivers stay the same."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from signalbus.sending.signal import Signal
 
 
-class Plan:
-    """A cached plan to write the messages of one sender, while its receivers stay the same; it keeps no sender alive.
+class MessageTemplate:
+    """A cached template to write the messages of one sender, while its receivers stay the same; it keeps no sender alive.
 
     Args:
         shared: the values that its messages share.
@@ -69,7 +69,7 @@ class Plan:
         """Encode payloads into messages.
 
         Args:
-            sender: the plan's sender.
+            sender: the template's sender.
             payloads: one for each message.
             context: the carried context of the sender, if it was captured already.
 
@@ -103,7 +103,7 @@ class Plan:
         """Encode payloads, and hand the messages to the outbox.
 
         Args:
-            sender: the plan's sender.
+            sender: the template's sender.
             payloads: one for each message.
 
         Returns:
@@ -121,7 +121,7 @@ class Plan:
         """Encode a payload, and hand it to the outbox.
 
         Args:
-            sender: the plan's sender.
+            sender: the template's sender.
             payload: the keyword arguments of the receivers.
 
         Returns:
@@ -132,7 +132,7 @@ class Plan:
             CascadeError: a cascade too deep.
         """
         (parts,), _ = self.send(sender, (payload,))
-        # Only drafts have a rule for their rows: whether a plan's message is recorded follows from the signal.
+        # Only drafts have a rule for their rows: whether a template's message is recorded follows from the signal.
         return Sent().with_message(parts[0].key, self._routes, recorded=self.shared.durable) if parts else Sent()
 
     def _written(self, sender: Any, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
@@ -179,8 +179,8 @@ class Plan:
         return RecordingRule(due=shared.due, deduplication=deduplication, key=key)
 
 
-class Plans:
-    """The cached plans of one signal by sender: for None, and for each class while it lives.
+class MessageTemplates:
+    """The cached templates of one signal by sender: for None, and for each class while it lives.
 
     Args:
         subscriptions: the signal's subscriptions.
@@ -189,18 +189,18 @@ class Plans:
     def __init__(self, subscriptions: Subscriptions) -> None:
         self._subscriptions = subscriptions
         self._by_class = SenderCache()
-        self._of_none: tuple[object, Plan] | None = None
+        self._of_none: tuple[object, MessageTemplate] | None = None
 
-    def of(self, signal: Signal, sender: Any) -> Plan | None:
-        """Return the plan of a sender, if a plan alone can write its messages.
+    def of(self, signal: Signal, sender: Any) -> MessageTemplate | None:
+        """Return the template of a sender, if a template alone can write its messages.
 
         Args:
-            signal: the signal of these plans.
+            signal: the signal of these templates.
             sender: the sender.
 
         Returns:
-            The plan. None if a receiver runs here, if a rule applies to the rows, if an event loop runs on this thread,
-            or if plans of such a sender are not cached.
+            The template. None if a receiver runs here, if a rule applies to the rows, if an event loop runs on this thread,
+            or if templates of such a sender are not cached.
 
         Raises:
             PayloadError: a sender that has no name.
@@ -208,7 +208,7 @@ class Plans:
         """
         if not self._subscriptions.entries or signal.has_collected_receivers or event_loop_guard.is_running():
             return None
-        # All that a plan depends on but the ledger: it is valid for this state only.
+        # All that a template depends on but the ledger: it is valid for this state only.
         said = (
             signal.durable,
             signal.open,
@@ -229,12 +229,12 @@ class Plans:
         travelling, sync, asynchronous = signal.split(sender)
         if not travelling or sync or asynchronous or signal.conflicts:
             return None
-        plan = Plan(shared_fields_of(signal, travelling), sender)
-        self._remember(sender, state, plan)
-        return plan
+        template = MessageTemplate(shared_fields_of(signal, travelling), sender)
+        self._remember(sender, state, template)
+        return template
 
-    def with_shared_fields(self, shared: SharedFields, sender: Any) -> Plan:
-        """Return the plan of a sender for given shared fields.
+    def with_shared_fields(self, shared: SharedFields, sender: Any) -> MessageTemplate:
+        """Return the template of a sender for given shared fields.
 
         Args:
             envelope: the values that its messages share.
@@ -246,13 +246,13 @@ class Plans:
         known = self._of_none if sender is None else self._by_class.get(sender)
         if known is not None and known[1].shared == shared:
             return known[1]
-        plan = Plan(shared, sender)
+        template = MessageTemplate(shared, sender)
         if shared.due is None:
-            self._remember(sender, None, plan)
-        return plan
+            self._remember(sender, None, template)
+        return template
 
-    def _remember(self, sender: Any, state: object, plan: Plan) -> None:
+    def _remember(self, sender: Any, state: object, template: MessageTemplate) -> None:
         if sender is None:
-            self._of_none = (state, plan)
+            self._of_none = (state, template)
         else:
-            self._by_class[sender] = (state, plan)  # which takes classes only
+            self._by_class[sender] = (state, template)  # which takes classes only

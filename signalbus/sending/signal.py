@@ -30,7 +30,7 @@ from signalbus.core.suggestions import (
 from signalbus.exceptions import ConfigurationError
 from signalbus.registration.policy import CONNECT_OPTIONS, policy_from, shows_options
 from signalbus.sending.deduplication import deduplication_from
-from signalbus.sending.message_templates import Plans
+from signalbus.sending.message_templates import MessageTemplates
 from signalbus.sending.scheduling import Later
 from signalbus.sending.send_operation import Draft, Sent, ids_of, unheard
 from signalbus.wire.values.references import allow_sender
@@ -108,7 +108,7 @@ class Signal(Named, Later, HookedSignal):
         self._unheard = Unheard()
         self._object_senders = ObjectSenders()
         self._subscriptions = Subscriptions()
-        self._plans = Plans(self._subscriptions)
+        self._templates = MessageTemplates(self._subscriptions)
         self._settle(name, (was,) if isinstance(was, str) else tuple(was))
 
     @property
@@ -284,9 +284,9 @@ class Signal(Named, Later, HookedSignal):
         """
         if not self._subscriptions.entries and not self.open:  # nothing travels, so that it is Django's alone
             return Sent(super().send(sender, **payload)) if self.receivers else unheard()
-        plan = self._plans.of(self, sender)
-        if plan is not None:
-            return plan.send_one(sender, payload)
+        template = self._templates.of(self, sender)
+        if template is not None:
+            return template.send_one(sender, payload)
         draft = self._draft(sender)
         if draft is None:
             return Sent(super().send(sender, **payload))
@@ -349,9 +349,9 @@ class Signal(Named, Later, HookedSignal):
         payloads = list(payloads)
         if not self.receivers and not self.open:
             unheard()
-        plan = self._plans.of(self, sender)
-        if plan is not None:
-            return ids_of(*plan.send(sender, payloads))
+        template = self._templates.of(self, sender)
+        if template is not None:
+            return ids_of(*template.send(sender, payloads))
         draft = self._draft(sender)
         if draft is not None:
             draft.encode(payloads)
@@ -384,4 +384,4 @@ class Signal(Named, Later, HookedSignal):
 
     def compose(self, shared: SharedFields, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode payloads into messages; a bridge first selects the parts of a payload that it sends."""
-        return self._plans.with_shared_fields(shared, sender).messages(sender, payloads, shared.context)
+        return self._templates.with_shared_fields(shared, sender).messages(sender, payloads, shared.context)

@@ -1,4 +1,4 @@
-"""A plan, which is made once for many messages, writes the same as a single send would."""
+"""A template, which is made once for many messages, writes the same as a single send would."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from signalbus import Signal
 from signalbus.exceptions import ConfigurationError, PayloadError
-from signalbus.sending.message_templates import Plan
+from signalbus.sending.message_templates import MessageTemplate
 from signalbus.testing import captured
 from signalbus.wire import codec
 from signalbus.wire.message import delivery_hex, delivery_id, from_body, stamp, to_body, uuid7
@@ -52,8 +52,8 @@ def signal() -> Signal:
     return signal
 
 
-def plan_of(signal: Signal, sender: Any = None) -> Plan | None:
-    return signal._plans.of(signal, sender)
+def template_of(signal: Signal, sender: Any = None) -> MessageTemplate | None:
+    return signal._templates.of(signal, sender)
 
 
 def written(sender: object, payload: Mapping[str, object], **options: Any) -> str | None:
@@ -140,9 +140,9 @@ def test_a_plan_writes_an_ordinary_message(signal: Signal):
         signal.send(Cohort, **FLAT)
         signal.send(Cohort, **FLAT)
 
-    plan = plan_of(signal, Cohort)
-    assert plan is not None
-    ((part,),) = plan.messages(Cohort, [FLAT])
+    template = template_of(signal, Cohort)
+    assert template is not None
+    ((part,),) = template.messages(Cohort, [FLAT])
     assert to_body(from_body(part.body)) == part.body
     message = from_body(part.body)
     assert (message.id, message.id.hex) == (part.id, part.key)
@@ -153,7 +153,7 @@ def test_a_plan_writes_an_ordinary_message(signal: Signal):
 
 
 def test_send_and_send_robust_write_the_same(signal: Signal):
-    """One of them uses a plan."""
+    """One of them uses a template."""
     with captured() as sent:
         signal.send(Cohort, **FLAT)
         signal.send_robust(Cohort, **FLAT)
@@ -196,16 +196,16 @@ def test_a_delivery_has_one_id_as_hex_and_as_uuid(message, receiver):
 
 
 def test_a_plan_is_made_once_for_a_sender(signal: Signal):
-    """Another sender has another plan."""
-    assert plan_of(signal) is plan_of(signal) is not None
-    assert plan_of(signal, Cohort) is plan_of(signal, Cohort) is not plan_of(signal)
+    """Another sender has another template."""
+    assert template_of(signal) is template_of(signal) is not None
+    assert template_of(signal, Cohort) is template_of(signal, Cohort) is not template_of(signal)
 
 
 def test_other_forms_of_send_use_the_same_plan(signal: Signal, monkeypatch: pytest.MonkeyPatch):
     """These are the robust form and a bridge."""
-    assert plan_of(signal, Cohort) is not None
+    assert template_of(signal, Cohort) is not None
     made = []
-    monkeypatch.setattr(Plan, "__init__", lambda self, *args: made.append(args))
+    monkeypatch.setattr(MessageTemplate, "__init__", lambda self, *args: made.append(args))
     with captured() as sent:
         signal.send_robust(Cohort, number=1)
 
@@ -215,8 +215,8 @@ def test_other_forms_of_send_use_the_same_plan(signal: Signal, monkeypatch: pyte
 
 @pytest.mark.parametrize("sender", ["a text", saved(Academy, pk=1)], ids=["text", "row"])
 def test_senders_without_a_plan_are_sent(signal: Signal, sender: object):
-    """Texts and rows have no plan, because their number is unlimited."""
-    assert plan_of(signal, sender) is None
+    """Texts and rows have no template, because their number is unlimited."""
+    assert template_of(signal, sender) is None
     with captured() as sent:
         signal.send(sender, number=1)
     assert len(sent) == 1
@@ -296,10 +296,10 @@ def test_a_later_receiver_of_the_same_uid_is_an_error(signal: Signal):
 
 def test_an_inline_receiver_ends_the_plan(signal: Signal):
     """``send`` returns its response."""
-    assert plan_of(signal) is not None
+    assert template_of(signal) is not None
     signal.connect(on_sale_too, inline=True)
 
-    assert plan_of(signal) is None
+    assert template_of(signal) is None
     with captured():
         assert signal.send(None, number=1) == [(on_sale_too, None)]
 
@@ -320,30 +320,30 @@ def test_the_router_is_asked_for_each_message(signal: Signal):
         def db_for_write(self, model: type[django_models.Model], **hints: Any) -> str | None:
             return "other" if model._meta.app_label == "signalbus" else None
 
-    assert plan_of(signal) is not None
+    assert template_of(signal) is not None
     with override_settings(DATABASE_ROUTERS=[Router()]):
-        plan = plan_of(signal)
-        assert plan is not None
-        assert plan.shared.ledger == "other"
-    plan = plan_of(signal)
-    assert plan is not None
-    assert plan.shared.ledger == "default"
+        template = template_of(signal)
+        assert template is not None
+        assert template.shared.ledger == "other"
+    template = template_of(signal)
+    assert template is not None
+    assert template.shared.ledger == "default"
 
 
 def test_a_plan_follows_the_signals_attributes(signal: Signal):
     """A test may make a signal non-durable: the next message is."""
-    before = plan_of(signal)
+    before = template_of(signal)
     assert before is not None
     signal.durable = not before.shared.durable
-    after = plan_of(signal)
+    after = template_of(signal)
     assert after is not None
     assert after.shared.durable is not before.shared.durable
     signal.open = True
-    assert plan_of(signal) is None
+    assert template_of(signal) is None
 
 
 def test_limits_are_read_for_each_message(signal: Signal):
-    """A plan outlives a change of settings."""
+    """A template outlives a change of settings."""
     signal.send_robust(None)
     with captured():
         signal.send(None, text="x" * 300)
@@ -354,10 +354,10 @@ def test_limits_are_read_for_each_message(signal: Signal):
 def test_a_plan_does_not_keep_its_sender_alive(signal: Signal):
     """Both are collected."""
     brief = type("Brief", (), {"__module__": models.__name__})
-    assert plan_of(signal, brief) is not None
+    assert template_of(signal, brief) is not None
     ended = weakref.ref(brief)
     del brief
     gc.collect()
 
     assert ended() is None
-    assert len(signal._plans._by_class) == 0
+    assert len(signal._templates._by_class) == 0

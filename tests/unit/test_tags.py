@@ -136,6 +136,8 @@ def test_a_context_never_lowers_the_version(monkeypatch: pytest.MonkeyPatch, con
         durable=False,
         ordered_by=None,
     )
-    ((part,),) = message_templates.Plan(shared, None).messages(None, [{"user": AnonymousUser()}], {"tenant": "acme"})
+    ((part,),) = message_templates.MessageTemplate(shared, None).messages(
+        None, [{"user": AnonymousUser()}], {"tenant": "acme"}
+    )
 
     assert part.body.startswith(f"{version}\n")
