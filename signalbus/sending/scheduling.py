@@ -15,7 +15,7 @@ from signalbus.sending.send_operation import Sent, unheard
 
 if TYPE_CHECKING:
     from signalbus.sending.deduplication import Deduplication
-    from signalbus.sending.send_operation import Draft
+    from signalbus.sending.send_operation import SendOperation
 
 FURTHEST = timedelta(days=3650)  # as far as the ledger counts from now
 PAST = datetime(1970, 1, 1, tzinfo=UTC)  # what is before is due at once, and some databases know no earlier years
@@ -29,7 +29,9 @@ class Later:
     ordered_by: Any
     deduplication: Deduplication | None
 
-    def _draft(self, sender: Any, *, robust: bool = False, due: timedelta | datetime | None = None) -> Draft | None:
+    def _operation(
+        self, sender: Any, *, robust: bool = False, due: timedelta | datetime | None = None
+    ) -> SendOperation | None:
         raise NotImplementedError
 
     def send_later(self, when: timedelta | datetime, /, sender: Any, **payload: Any) -> Sent:
@@ -57,11 +59,11 @@ class Later:
         due = due_from(when)
         if not self.receivers and not self.open:
             return unheard()
-        draft = self._draft(sender, due=due)
-        if draft is None:
+        operation = self._operation(sender, due=due)
+        if operation is None:
             return Sent()
-        draft.encode((payload,))
-        return draft.hand_over(())
+        operation.encode((payload,))
+        return operation.hand_over(())
 
     async def asend_later(self, when: timedelta | datetime, /, sender: Any, **payload: Any) -> Sent:
         """Send from a coroutine; as `send_later` in everything else."""

@@ -76,7 +76,7 @@ def unheard() -> Sent:
     return Sent()
 
 
-class Draft:
+class SendOperation:
     """One send to receivers in workers, before it is handed to the outbox.
 
     Args:

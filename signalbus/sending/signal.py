@@ -32,7 +32,7 @@ from signalbus.registration.policy import CONNECT_OPTIONS, policy_from, shows_op
 from signalbus.sending.deduplication import deduplication_from
 from signalbus.sending.message_templates import MessageTemplates
 from signalbus.sending.scheduling import Later
-from signalbus.sending.send_operation import Draft, Sent, ids_of, unheard
+from signalbus.sending.send_operation import SendOperation, Sent, ids_of, unheard
 from signalbus.wire.values.references import allow_sender
 
 if TYPE_CHECKING:
@@ -287,11 +287,11 @@ class Signal(Named, Later, HookedSignal):
         template = self._templates.of(self, sender)
         if template is not None:
             return template.send_one(sender, payload)
-        draft = self._draft(sender)
-        if draft is None:
+        operation = self._operation(sender)
+        if operation is None:
             return Sent(super().send(sender, **payload))
-        draft.encode((payload,))
-        return draft.hand_over(super().send(sender, **payload) if draft.inline else ())
+        operation.encode((payload,))
+        return operation.hand_over(super().send(sender, **payload) if operation.inline else ())
 
     def send_robust(self, sender: Any, **payload: Any) -> Sent:
         """Send as `send` does, and never raise: each receiver's error is its response.
@@ -308,11 +308,11 @@ class Signal(Named, Later, HookedSignal):
         """
         if not self.receivers and not self.open:
             return unheard()
-        draft = self._draft(sender, robust=True)
-        if draft is None:
+        operation = self._operation(sender, robust=True)
+        if operation is None:
             return Sent(super().send_robust(sender, **payload))
-        draft.encode((payload,))
-        return draft.hand_over(super().send_robust(sender, **payload) if draft.inline else ())
+        operation.encode((payload,))
+        return operation.hand_over(super().send_robust(sender, **payload) if operation.inline else ())
 
     async def asend(self, sender: Any, **payload: Any) -> Sent:
         """Send from a coroutine; as `send` in everything else."""
@@ -325,11 +325,11 @@ class Signal(Named, Later, HookedSignal):
     async def _asend(self, here: Any, sender: Any, payload: Mapping[str, Any], *, robust: bool = False) -> Sent:
         if not self.receivers and not self.open:
             return unheard()
-        draft = self._draft(sender, robust=robust)
-        if draft is None:
+        operation = self._operation(sender, robust=robust)
+        if operation is None:
             return Sent(await here(sender, **payload))
-        await sync_to_async(draft.encode)((payload,))
-        return await sync_to_async(draft.hand_over)(await here(sender, **payload) if draft.inline else ())
+        await sync_to_async(operation.encode)((payload,))
+        return await sync_to_async(operation.hand_over)(await here(sender, **payload) if operation.inline else ())
 
     def send_many(self, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[UUID | None]:
         """Send one message for each payload, together.
@@ -352,15 +352,17 @@ class Signal(Named, Later, HookedSignal):
         template = self._templates.of(self, sender)
         if template is not None:
             return ids_of(*template.send(sender, payloads))
-        draft = self._draft(sender)
-        if draft is not None:
-            draft.encode(payloads)
-        if draft is None or draft.inline:
+        operation = self._operation(sender)
+        if operation is not None:
+            operation.encode(payloads)
+        if operation is None or operation.inline:
             for payload in payloads:
                 super().send(sender, **payload)
-        return [None] * len(payloads) if draft is None else draft.publish()
+        return [None] * len(payloads) if operation is None else operation.publish()
 
-    def _draft(self, sender: Any, *, robust: bool = False, due: timedelta | datetime | None = None) -> Draft | None:
+    def _operation(
+        self, sender: Any, *, robust: bool = False, due: timedelta | datetime | None = None
+    ) -> SendOperation | None:
         """Begin a send; return None if no receiver runs in a worker: then the send is Django's alone."""
         if not self._subscriptions.entries and not self.open:
             return None
@@ -372,7 +374,7 @@ class Signal(Named, Later, HookedSignal):
             return None
         here = bool(sync or asynchronous)
         carried = self._object_senders.of(self, sender)
-        return Draft(
+        return SendOperation(
             self,
             carried,
             travelling,
