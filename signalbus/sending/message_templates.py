@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class MessageTemplate:
-    """A cached template to write the messages of one sender, while its receivers stay the same; it keeps no sender alive.
+    """Writes the messages of one sender. Cached while its receivers stay the same; it keeps no sender alive.
 
     Args:
         shared: the values that its messages share.
@@ -132,7 +132,7 @@ class MessageTemplate:
             CascadeError: a cascade too deep.
         """
         (parts,), _ = self.send(sender, (payload,))
-        # Only drafts have a rule for their rows: whether a template's message is recorded follows from the signal.
+        # Only a `SendOperation` has a rule for its rows: whether this message is recorded follows from the signal.
         return Sent().with_message(parts[0].key, self._routes, recorded=self.shared.durable) if parts else Sent()
 
     def _written(self, sender: Any, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
@@ -199,8 +199,8 @@ class MessageTemplates:
             sender: the sender.
 
         Returns:
-            The template. None if a receiver runs here, if a rule applies to the rows, if an event loop runs on this thread,
-            or if templates of such a sender are not cached.
+            The template. None if a receiver runs here, if a rule applies to the rows, if an event loop runs on this
+            thread, or if templates of such a sender are not cached.
 
         Raises:
             PayloadError: a sender that has no name.

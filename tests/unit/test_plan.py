@@ -254,7 +254,7 @@ class _AllEqual(type):
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_equal_classes_have_plans_of_their_own(signal: Signal, lazy: bool):
+def test_equal_classes_have_templates_of_their_own(signal: Signal, lazy: bool):
     """Senders are compared by identity, as in Django."""
     one = _AllEqual("One", (), {"__module__": models.__name__})
     other: Any = SimpleLazyObject(lambda: one) if lazy else _AllEqual("Other", (), {"__module__": models.__name__})
