@@ -18,7 +18,7 @@ from celery.utils.imports import symbol_by_name
 from django.apps import apps
 
 from signalbus import conf
-from signalbus.core import broker_address
+from signalbus.core import broker_address, development_socket
 from signalbus.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -169,6 +169,8 @@ def _own_app() -> Celery:
     )
     own.config_from_object("django.conf:settings", namespace="CELERY")
     reject_unusable_broker(own)
+    if not broker_address.addresses_of(own) and (development := development_broker()) is not None:
+        own.conf.update(broker_url=development)
     # Celery's `add_defaults` would put them before the configuration.
     own.conf.update({name: _host(name, default) for name, default in defaults().items()})
     on_redis = "redis" in str(own.connection_for_write().transport.driver_type)
@@ -191,8 +193,36 @@ def reject_unusable_broker(app: Celery) -> None:
     broker_address.reject_unusable(app, f"{name[0].upper()}{name[1:]}")
 
 
+def development_broker() -> str | None:
+    """Return the address of the broker that ``manage.py signalbus dev`` starts for this project.
+
+    Our own app uses it if no broker is configured. It has no effect in production, where ``DEBUG`` is False.
+
+    Returns:
+        The address; None if ``DEBUG`` is False, or the settings are in no module.
+
+    Raises:
+        ConfigurationError: another user may have made the folder of its socket.
+    """
+    name = os.environ.get(django.conf.ENVIRONMENT_VARIABLE)
+    if not django.conf.settings.DEBUG or not name or not hasattr(os, "getuid"):
+        return None
+    project = development_socket.project_of(name)
+    return None if project is None else f"redis+socket://{development_socket.socket_of(project)}"
+
+
+def uses_development_broker() -> bool:
+    """Return whether the messages go to the broker of ``manage.py signalbus dev``, for want of a configured one."""
+    return is_own_app() and broker_address.addresses_of(get_app()) == [development_broker()]
+
+
 def broker_remedy() -> str:
     """Return the remedy if the broker does not answer: the setting that names it, and its value."""
+    if uses_development_broker():
+        return (
+            "CELERY_BROKER_URL is not set, so messages go to the broker of `manage.py signalbus dev` (DEBUG is True), "
+            "which does not run for this project: start it in another terminal."
+        )
     name, addresses = _name_of_broker_setting(), broker_address.addresses_of(get_app())
     if not addresses:
         where = "in the environment or the settings, " if is_own_app() else ""

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from signalbus.core.leash import Leash
 from signalbus.exceptions import ConfigurationError, SignalBusError
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 # A unix socket's path holds 104 bytes on macOS and 108 on Linux, its end included.
 MAX_SOCKET_PATH = 100
 PING = b"*1\r\n$4\r\nPING\r\n"
-# Reads until the process that started it is gone, however that died: its end of the pipe closes with it.
-WATCHER = 'read -r _; kill -9 "$1"; rm -rf -- "$2"'
 
 
 def _binary() -> Path:
@@ -62,16 +61,20 @@ class EmbeddedValkey:
         options: more of the server's command line, as in ``EmbeddedValkey("--maxmemory", "2mb")``.
         port: a port of 127.0.0.1 to listen on as well, for a cache that knows no sockets. Everybody on this machine
             can reach it.
+        socket: the path of the socket, in a folder that only this user can enter; a new path if None.
         timeout: seconds that the server may take to answer, and to end.
     """
 
-    def __init__(self, *options: str, port: int | None = None, timeout: float = 10.0) -> None:
+    def __init__(
+        self, *options: str, port: int | None = None, socket: Path | None = None, timeout: float = 10.0
+    ) -> None:
         self._options = options
         self._port = port
+        self._socket = socket
         self._timeout = timeout
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._watcher: subprocess.Popen[bytes] | None = None
+        self._leash: Leash | None = None
         self._owner = 0
 
     def __enter__(self) -> Self:
@@ -85,9 +88,7 @@ class EmbeddedValkey:
     @property
     def socket(self) -> Path:
         """The path of the unix socket; it stays the same from ``kill`` to the next ``start``."""
-        if self._directory is None:
-            raise SignalBusError("The embedded server is not started: call start(), or use it in a with statement.")
-        return self._directory / "valkey.sock"
+        return self._socket or self._started_directory() / "valkey.sock"
 
     @property
     def url(self) -> str:
@@ -114,7 +115,7 @@ class EmbeddedValkey:
     @property
     def log(self) -> str:
         """The server's log."""
-        return (self.socket.parent / "valkey.log").read_text(errors="replace")
+        return (self._started_directory() / "valkey.log").read_text(errors="replace")
 
     def start(self) -> Self:
         """Start the server, and return when it answers; after ``kill``, an empty one at the same address.
@@ -124,13 +125,15 @@ class EmbeddedValkey:
 
         Raises:
             ConfigurationError: the package is not installed, or has no server for this machine.
-            SignalBusError: it runs already, or did not come up.
+            SignalBusError: it runs already, another one answers on its socket, or it did not come up.
         """
         if self.pid is not None:
             raise SignalBusError(f"The embedded server runs already, as process {self.pid}.")
-        # One that ended by itself has left a watcher, which would take the directory away.
+        # One that ended by itself has left a leash, which would take the directory away.
         self._end(gently=False)
         binary = _binary()
+        if self._socket is not None and self._answers():
+            raise SignalBusError(f"Another server answers on {self._socket}.")
         if self._directory is None:
             self._directory = _make_directory()
             self._owner = os.getpid()
@@ -144,13 +147,7 @@ class EmbeddedValkey:
             self._process = subprocess.Popen(  # noqa: S603 - a fixed command
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        self._watcher = subprocess.Popen(  # noqa: S603 - a fixed command
-            ["/bin/sh", "-c", WATCHER, "watcher", str(self._process.pid), str(self._directory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._leash = Leash(self._process.pid, self._directory, self.socket)
         self._wait_until_it_answers(self._process)
         return self
 
@@ -165,8 +162,14 @@ class EmbeddedValkey:
             return
         self._end(gently=True)
         atexit.unregister(self.stop)
+        self.socket.unlink(missing_ok=True)
         shutil.rmtree(self._directory, ignore_errors=True)
         self._directory = None
+
+    def _started_directory(self) -> Path:
+        if self._directory is None:
+            raise SignalBusError("The embedded server is not started: call start(), or use it in a with statement.")
+        return self._directory
 
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self._timeout
@@ -204,11 +207,9 @@ class EmbeddedValkey:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        if self._watcher is not None:
-            # Killed before its pipe closes, so that it does not take its turn.
-            self._watcher.kill()
-            self._watcher.communicate()
-            self._watcher = None
+        if self._leash is not None:
+            self._leash.release()
+            self._leash = None
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.core import checks
@@ -14,9 +15,13 @@ from signalbus import celery, conf
 from signalbus.carriers import carrying
 from signalbus.checks import unsent, unused_code
 from signalbus.connecting.subclasses import methods_that_pick
+from signalbus.core.development_socket import accepts_connections
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.registration.registry import registry
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 
 @checks.register("signalbus")
@@ -28,9 +33,19 @@ def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
         carrying.carriers()
     except ConfigurationError as error:
         return [checks.Error(str(error), id="signalbus.E001")]
-    if own and not app.conf.broker_url and conf.get().TEST_MODE is None and _is_about_running(sys.argv):
+    if own and conf.get().TEST_MODE is None and _is_about_running(sys.argv) and _lacks_broker(app):
         return [checks.Warning(celery.broker_remedy(), id="signalbus.W003")]
     return []
+
+
+def _lacks_broker(app: Celery) -> bool:
+    """Return whether no broker is configured, and that of ``manage.py signalbus dev`` does not run either.
+
+    ``check`` does not ask for the latter: it is started after everything else.
+    """
+    if not celery.uses_development_broker():
+        return not app.conf.broker_url
+    return sys.argv[1:2] != ["check"] and not accepts_connections(Path(app.conf.broker_url.partition("://")[2]))
 
 
 def _is_about_running(argv: list[str]) -> bool:
@@ -39,7 +54,7 @@ def _is_about_running(argv: list[str]) -> bool:
     A command such as ``makemigrations`` or ``collectstatic`` runs all checks, and needs neither broker nor receivers.
     """
     command = argv[1] if len(argv) > 1 else ""
-    return command in {"check", "runserver"} or command not in get_commands()
+    return command in {"check", "runserver"} or argv[1:3] == ["signalbus", "dev"] or command not in get_commands()
 
 
 @checks.register("signalbus")

@@ -84,7 +84,7 @@ def log_outcome(event: Event) -> None:
 
 def _log_error(error: BaseException | None, text: str, *arguments: object) -> None:
     """Log an error with its traceback, which is formatted here where the handlers would format it in the same way."""
-    raised = _as_raised(error)
+    raised = as_raised(error)
     if raised is None or not _format_as_python(logger):
         logger.error(text, *arguments, exc_info=raised)
     elif logger.isEnabledFor(logging.ERROR):
@@ -108,8 +108,12 @@ def _has_plain_format(formatter: logging.Formatter | None) -> bool:
     return formatter is None or getattr(formatter.formatException, "__func__", None) in PLAIN_FORMATS
 
 
-def _as_raised(error: BaseException | None) -> ExcInfo | None:
-    """Return what a logger takes for an error, with a traceback that begins in the receiver; whole if it never does."""
+def as_raised(error: BaseException | None) -> ExcInfo | None:
+    """Return what a logger takes for an error, with a traceback that begins in the receiver; whole if it never does.
+
+    Args:
+        error: the error, or None.
+    """
     if error is None:
         return None
     found = error.__traceback__
