@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import sys
 from dataclasses import dataclass, fields
 from functools import cache
@@ -54,6 +55,7 @@ class Settings:
     KEEP_REFUSED: int = 100  # texts that were refused, kept one by one; the rest are counted
     KEEP_SECONDS: float = 24 * 3600.0  # how long done, skipped and discarded deliveries are kept
     REDACT: tuple[str, ...] = ()  # keys of payloads whose values are hidden from people, beside those that Django hides
+    RELEASE: str | None = None  # of the project's code; None: SENTRY_RELEASE, GIT_SHA or none, as the environment says
     TRACEBACK_CHARS: int = 8000  # of a traceback, its end
     TEST_MODE: str | None = None  # in a test run's settings: one of TEST_MODES
 
@@ -173,6 +175,12 @@ def get() -> Settings:
 
 
 @cache
+def release() -> str:
+    """Return the release of the project's code that this process runs; empty if nobody says."""
+    return get().RELEASE or os.environ.get("SENTRY_RELEASE") or os.environ.get("GIT_SHA") or ""
+
+
+@cache
 def signer() -> Signer:
     """Return the signer for the settings' keys and size limit."""
     return Signer(get().keys(), get().MAX_BYTES)
@@ -188,6 +196,7 @@ def task_signer() -> Signer:
 def _forget(*, setting: str, **_kwargs: object) -> None:
     if setting in {"SIGNALBUS", "SECRET_KEY", "SECRET_KEY_FALLBACKS"}:
         get.cache_clear()
+        release.cache_clear()
         signer.cache_clear()
         task_signer.cache_clear()
 

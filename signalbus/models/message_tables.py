@@ -121,7 +121,7 @@ class Delivery(models.Model):
         null=True, help_text="the worker whose sweeper published it for a retry"
     )
 
-    # NULL while its last attempt did not fail; see `ledger/base/failure_groups.py`.
+    # NULL while its last attempt did not fail; `core/error_groups.py` computes it.
     error_group: models.CharField[str | None, str | None] = models.CharField(  # noqa: DJ001 - see above
         max_length=16, null=True, blank=True, help_text="the same for failures of one cause"
     )

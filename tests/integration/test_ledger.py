@@ -148,12 +148,14 @@ def test_a_take_is_one_statement(database_url: str):
 def test_failures_of_a_group_commit_are_recorded_like_single_ones(database_url: str):
     """Each row says what `settle` would have written; PostgreSQL takes those of a kind in one statement."""
     outcomes = [
-        attempts.Settlement(state=State.PENDING, error="E: 'a' \\ %s", traceback='a "b"\nc', delay=5.0, took=0.25),
+        attempts.Settlement(
+            state=State.PENDING, error="E: 'a' \\ %s", traceback='a "b"\nc', delay=5.0, took=0.25, error_group="0a1b"
+        ),
         attempts.Settlement(state=State.PENDING, error="E: \x00", delay=0.0),
         attempts.Settlement(state=State.DEAD, error="dead", traceback="t", took=0.001),
         attempts.Settlement(state=State.SKIPPED, error="gone"),
     ]
-    columns = ("state", "error", "traceback", "runtime_ms", "attempts")
+    columns = ("state", "error", "error_group", "traceback", "runtime_ms", "attempts")
 
     def outcome_of(delivery: UUID) -> tuple[object, ...]:
         row = Delivery.objects.annotate(waits=F("due_at") - Now()).get(id=delivery)
@@ -167,7 +169,8 @@ def test_failures_of_a_group_commit_are_recorded_like_single_ones(database_url: 
         for delivery in together:
             row_claims.take(delivery, worker="w1", using=DEFAULT)
         with CaptureQueriesContext(connections[DEFAULT]) as queries:
-            attempts.settle_taken(list(zip(together, outcomes, strict=True)), using=DEFAULT)
+            failed = [(delivery, 1, outcome) for delivery, outcome in zip(together, outcomes, strict=True)]
+            attempts.settle_taken(failed, using=DEFAULT)
 
     assert [outcome_of(delivery) for delivery in together] == [outcome_of(delivery) for delivery in singly]
     if connections[DEFAULT].vendor == "postgresql":

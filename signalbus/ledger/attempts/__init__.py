@@ -16,23 +16,19 @@ from signalbus.ledger.attempts.row_claims import (
     undo_take,
 )
 from signalbus.ledger.base.deliveries import (
-    Settlement,
     earlier_id,
     expand,
-    last_failure,
     record_deliveries,
-    record_settled,
     record_unpublished,
     release,
     renew,
-    settle,
-    skip,
     unclaim,
     using,
 )
 from signalbus.ledger.base.dialect import takes_several
 from signalbus.ledger.base.event_subjects import delivery_of_text
 from signalbus.ledger.base.sequence_numbers import order_of
+from signalbus.ledger.base.settlements import Settlement, last_failure, record_settled, settle, skip
 
 __all__ = [
     "LastRun",

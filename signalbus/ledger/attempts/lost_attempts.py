@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from django.db import transaction
+
 from signalbus.ledger.base.clock import Now
-from signalbus.ledger.base.deliveries import update_free, using
+from signalbus.ledger.base.deliveries import update_unlocked, using
+from signalbus.ledger.base.failed_attempts import keep_failed
 from signalbus.models import TAKEN_STATES, Delivery, State
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from signalbus.ledger.base.deliveries import Settlement
+    from signalbus.ledger.base.settlements import Settlement
 
 
 class LastRun(NamedTuple):
@@ -68,4 +71,8 @@ def settle_lost(delivery: UUID, settlement: Settlement, *, seen: int, attempt: i
         False if another transaction has locked the row, or the delivery has run since.
     """
     rows = Delivery.objects.using(using()).filter(id=delivery, attempts=seen, state__in=TAKEN_STATES)
-    return bool(update_free(rows, attempts=attempt, publications=1, **settlement.fields()))
+    with transaction.atomic(using=rows.db):
+        settled = bool(update_unlocked(rows, attempts=attempt, publications=1, **settlement.fields()))
+        if settled and settlement.worker:
+            keep_failed([(delivery, attempt, settlement)], using=rows.db)
+    return settled

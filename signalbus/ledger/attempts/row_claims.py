@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import connections, transaction
 
 from signalbus.ledger.base.dialect import DELIVERIES, Dialect, dialect_of
+from signalbus.ledger.base.failed_attempts import keep_failed
 from signalbus.models import OPEN_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
-    from signalbus.ledger.base.deliveries import Settlement
+    from signalbus.ledger.base.settlements import Settlement
 
 LEASE = 10.0  # seconds after which a committed claim whose row is not locked is lost
 
@@ -92,7 +93,7 @@ def _free(dialect: Dialect) -> str:
 
 def _done(dialect: Dialect) -> str:
     return (
-        f"state = 'done', error = '', traceback = '', parked_at = NULL, "
+        f"state = 'done', error = '', traceback = '', error_group = NULL, parked_at = NULL, "
         f"started_at = {dialect.now}, ended_at = {dialect.now}, worker = %s"
     )
 
@@ -189,18 +190,19 @@ def undo_take(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str
         )
 
 
-def settle_taken(failed: Sequence[tuple[UUID, Settlement]], *, using: str) -> None:
+def settle_taken(failed: Sequence[tuple[UUID, int, Settlement]], *, using: str) -> None:
     """Record the failed attempts of deliveries that this transaction took; their savepoints were rolled back.
 
     Args:
-        failed: deliveries, each with its settlement.
+        failed: deliveries, each with the number of its attempt and its settlement.
         using: the ledger's alias, in the transaction that took them.
     """
     dialect = dialect_of(using)
     groups: dict[tuple[bool, bool], list[tuple[Any, ...]]] = {}
-    for delivery, settlement in failed:
-        runtime = None if settlement.took is None else round(settlement.took * 1000)
-        row = (settlement.state.value, *settlement.texts(), settlement.delay, runtime, dialect.key(delivery))
+    for delivery, _, settlement in failed:
+        group = settlement.error_group or None
+        texts = (settlement.state.value, *settlement.texts(), group)
+        row = (*texts, settlement.delay, settlement.runtime_ms, dialect.key(delivery))
         groups.setdefault((settlement.state in OPEN_STATES, settlement.failed), []).append(row)
     with connections[using].cursor() as cursor:
         for (is_open, has_failed), rows in groups.items():
@@ -209,6 +211,9 @@ def settle_taken(failed: Sequence[tuple[UUID, Settlement]], *, using: str) -> No
                 cursor.execute(statement, [list(column) for column in zip(*rows, strict=True)])
             else:
                 cursor.executemany(statement, rows)
+    kept = [failure for failure in failed if failure[2].worker]
+    if kept:
+        keep_failed(kept, using=using)
 
 
 @cache
@@ -222,16 +227,18 @@ def _settling(dialect: Dialect, *, is_open: bool, failed: bool, at_once: bool) -
         at_once: for an array of each value instead of the values of one delivery.
     """
     ended, now = ("NULL" if is_open else dialect.now), dialect.now
-    state, error, traceback, runtime, id_ = ["%s"] * 5
+    state, error, traceback, group, runtime, id_ = ["%s"] * 6
     later, rows = dialect.later, ""
     if at_once:
-        state, error, traceback, runtime, id_ = "f.state", "f.error", "f.traceback", "f.runtime_ms", "f.id"
+        state, error, traceback, group = "f.state", "f.error", "f.traceback", "f.error_group"
+        runtime, id_ = "f.runtime_ms", "f.id"
         later = later.replace("%s", "f.delay")
-        arrays = "%s::text[], %s::text[], %s::text[], %s::float8[], %s::int[], %s::uuid[]"
-        rows = f" FROM unnest({arrays}) AS f (state, error, traceback, delay, runtime_ms, id)"
+        arrays = "%s::text[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::int[], %s::uuid[]"
+        rows = f" FROM unnest({arrays}) AS f (state, error, traceback, error_group, delay, runtime_ms, id)"
     return (
         f"UPDATE {DELIVERIES} SET state = {state}, parked_at = NULL, error = {error}, traceback = {traceback}, "
-        f"due_at = {later}, runtime_ms = {runtime}, ended_at = {ended}{f', failed_at = {now}' if failed else ''}{rows} "
+        f"error_group = {group}, due_at = {later}, runtime_ms = {runtime}, ended_at = {ended}"
+        f"{f', failed_at = {now}' if failed else ''}{rows} "
         f"WHERE {DELIVERIES}.id = {id_}"
     )
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, router, transaction
 from django.db.models import F
 
-from signalbus import conf
 from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.event_subjects import tell_of_rows
 from signalbus.ledger.base.recording import WAIT
@@ -142,104 +140,6 @@ def record_deliveries(message: Message, receivers: Iterable[str], queue: str | N
     insert([row_of(message)], [new_delivery(message.id, receiver, queue) for receiver in receivers])
 
 
-def _end_of(text: str, most: int) -> str:
-    return text[max(0, len(text) - most) :]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
-    """The recorded end of an attempt.
-
-    Args:
-        state: the delivery's state now.
-        error: the error, or the reason why it was skipped.
-        traceback: the error's traceback; its end is stored.
-        delay: seconds until it is due again, if it is pending.
-        took: seconds that a failed run took; None if it did not run.
-    """
-
-    state: State
-    error: str = ""
-    traceback: str = ""
-    delay: float = 0.0
-    took: float | None = None
-
-    @property
-    def failed(self) -> bool:
-        """Whether the attempt failed."""
-        return self.state in {State.PENDING, State.DEAD}
-
-    def texts(self) -> tuple[str, str]:
-        """Return the error and the traceback, as they are stored."""
-        return shorten(self.error), storable(_end_of(self.traceback, conf.get().TRACEBACK_CHARS))
-
-    def fields(self) -> dict[str, Any]:
-        """Return the columns this settles."""
-        error, traceback = self.texts()
-        fields: dict[str, Any] = {
-            "state": self.state,
-            # It ran, so this worker knows it: if it is parked later, its time for that begins anew.
-            "parked_at": None,
-            "error": error,
-            "traceback": traceback,
-            "due_at": later(self.delay),
-            "ended_at": None if self.state in OPEN_STATES else Now(),
-        }
-        if self.failed:
-            fields["failed_at"] = Now()
-        if self.took is not None:
-            fields["runtime_ms"] = round(self.took * 1000)
-        return fields
-
-
-def record_settled(
-    message: Message, receiver: str, queue: str | None, settlement: Settlement, *, suspect: bool = False
-) -> None:
-    """Record the first attempt of a delivery that had no row.
-
-    Args:
-        message: the message.
-        receiver: the receiver's id.
-        queue: the queue.
-        settlement: the end of the attempt.
-        suspect: as in `settle`.
-    """
-    fields = {"attempts": 1, "publications": int(suspect), **settlement.fields()}
-    insert([row_of(message)], [new_delivery(message.id, receiver, queue, **fields)])
-
-
-def settle(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int, suspect: bool = False) -> bool:
-    """Record the end of an attempt whose own transaction did not record it.
-
-    Args:
-        delivery: its id.
-        settlement: the end of the attempt.
-        seen: the attempts that its row counts, if no other worker has run it since.
-        attempt: the number of this attempt.
-        suspect: publish it alone, and claim it before it runs, from now on.
-
-    Returns:
-        False if another worker runs it now, or has settled it.
-    """
-    rows = Delivery.objects.using(using()).filter(id=delivery, attempts=seen)
-    fields = {"attempts": attempt, "publications": int(suspect), **settlement.fields()}
-    # A transaction that has locked the row of a claim only reads it, for a moment: if this one skipped it, it would run
-    # again.
-    if seen == attempt and rows.filter(state=State.RUNNING).update(**fields):
-        return True
-    return bool(update_free(rows.filter(state__in=OPEN_STATES), **fields))
-
-
-def last_failure(delivery: UUID) -> tuple[str, str]:
-    """Return the error of a delivery's last failed attempt, empty if none has failed, and its traceback.
-
-    Args:
-        delivery: its id.
-    """
-    rows = Delivery.objects.using(using()).filter(id=delivery)
-    return rows.values_list("error", "traceback").first() or ("", "")
-
-
 def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
     """Lock the rows that no other transaction has locked, until this one ends, and return them; wait for none."""
     alias = rows.db
@@ -265,10 +165,17 @@ def update_free(
         The number of updated rows.
     """
     with transaction.atomic(using=rows.db):
-        free = unlocked(rows)
-        if kind is not None:
-            tell_of_rows(kind, free, cause)
-        return free.update(**fields)
+        return update_unlocked(rows, kind=kind, cause=cause, **fields)
+
+
+def update_unlocked(
+    rows: QuerySet[Delivery], *, kind: Kind | None = None, cause: BaseException | None = None, **fields: Any
+) -> int:
+    """Do what `update_free` does, in the caller's transaction."""
+    free = unlocked(rows)
+    if kind is not None:
+        tell_of_rows(kind, free, cause)
+    return free.update(**fields)
 
 
 def renew(claims: Iterable[tuple[UUID, int]], lease: float) -> None:
@@ -323,24 +230,6 @@ def release(deliveries: Iterable[UUID]) -> None:
         rows = unlocked(Delivery.objects.using(alias).filter(state=State.PUBLISHED, id__in=list(deliveries)))
         tell_of_rows("requeued", rows)
         rows.update(state=State.PENDING, publications=F("publications") + 1, due_at=Now())
-
-
-def skip(message: Message, queue: str | None, reason: str) -> bool:
-    """Record an open message without receivers as skipped.
-
-    Args:
-        message: an open message.
-        queue: the queue that it came from.
-        reason: the reason.
-
-    Returns:
-        False if it had ended before.
-    """
-    waiting = new_delivery(message.id, "", queue)
-    with transaction.atomic(using=using()):
-        insert([row_of(message)], [waiting])
-        whole = Delivery.objects.using(using()).filter(id=waiting.pk, state__in=OPEN_STATES)
-        return bool(whole.update(**Settlement(state=State.SKIPPED, error=reason).fields()))
 
 
 def expand(message: Message, receivers: Iterable[tuple[str, str | None]]) -> bool:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db import NotSupportedError, connections
 
-from signalbus.models import Delivery, Key, StoredMessage
+from signalbus.models import Delivery, FailedAttempt, Key, StoredMessage
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MESSAGES: Final = StoredMessage._meta.db_table  # noqa: SLF001 - Django documents it
 DELIVERIES: Final = Delivery._meta.db_table  # noqa: SLF001 - as above
 KEYS: Final = Key._meta.db_table  # noqa: SLF001 - as above
+FAILED_ATTEMPTS: Final = FailedAttempt._meta.db_table  # noqa: SLF001 - as above
 
 
 @dataclass(frozen=True, slots=True, eq=False)

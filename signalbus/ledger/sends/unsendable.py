@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from signalbus.ledger.base.clock import Now
-from signalbus.ledger.base.deliveries import Settlement, insert, new_delivery, storable
+from signalbus.ledger.base.deliveries import insert, new_delivery, storable
+from signalbus.ledger.base.settlements import Settlement
 from signalbus.models import State, StoredMessage
 from signalbus.wire.message import uuid7
 

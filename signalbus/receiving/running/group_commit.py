@@ -95,7 +95,7 @@ class SharedCommit:
         self._frees_rows = self._connection.vendor == "postgresql"
         self._watch = Watch(together=ledger.takes_several(self._connection))
         self._to_undo: list[UUID] = []  # taken, and to be given back
-        self._failed: list[tuple[UUID, Settlement]] = []  # to be written down before it
+        self._failed: list[tuple[UUID, int, Settlement]] = []  # to be written down before it
         self._ended: list[tuple[Attempt, Outcome]] = []  # to be told after the commit
         self._done: list[Attempt] = []
         self._ended_by: tuple[Attempt, BaseException] | None = None
@@ -220,7 +220,7 @@ class SharedCommit:
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Write the outcome down at the end of the transaction, and tell it after the commit."""
-        self._failed.append((attempt.id, settlement_of(outcome, attempt.took)))
+        self._failed.append((attempt.id, attempt.number, settlement_of(attempt, outcome, attempt.took)))
         self._ended.append((attempt, outcome))
 
     def _guard_callbacks(self, attempt: Attempt, context: contextvars.Context) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from signalbus import conf
+from signalbus.core.error_groups import group_of
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, TextError
 from signalbus.ledger import attempts as ledger
@@ -65,7 +66,7 @@ class Loss:
             return True  # the message goes back to the broker, as that of a worker that was lost as a whole
         run, error = ledger.last_run(attempt.id), SignalBusError(f"its process was lost: {self.reason}")
         if run is None and not attempt.recorded:
-            settlement = _conclude(attempt, error)
+            settlement = _conclude(attempt, error, self.worker)
             queue = attempt.receiver.queue
             ledger.record_settled(attempt.message, attempt.recipient, queue, settlement, suspect=True)
             _tell(attempt, error, settlement, self.worker)
@@ -204,19 +205,26 @@ def _settle(attempt: Attempt, run: LastRun, error: SignalBusError, worker: str) 
     """Write a lost run down; return False if somebody holds the row, or has run the delivery since."""
     number = run.attempts if run.state == State.RUNNING else run.attempts + 1
     attempt.count(ledger.Taken(number, run.allowance, 0))
-    settlement = _conclude(attempt, error)
+    settlement = _conclude(attempt, error, worker)
     settled = ledger.settle_lost(attempt.id, settlement, seen=run.attempts, attempt=number)
     if settled:
         _tell(attempt, error, settlement, worker)
     return settled
 
 
-def _conclude(attempt: Attempt, error: SignalBusError) -> Settlement:
+def _conclude(attempt: Attempt, error: SignalBusError, worker: str) -> Settlement:
     """Decide what follows a lost run, by the receiver's policy."""
     spread = random.random()  # noqa: S311 - spreads retries; guards nothing
     delay = attempt.receiver.retry.delay(attempt.number - attempt.since, spread=spread)
     state = State.DEAD if delay is None else State.PENDING
-    return Settlement(state=state, error=str(error), delay=delay or 0.0)
+    return Settlement(
+        state=state,
+        error=str(error),
+        delay=delay or 0.0,
+        error_group=group_of(error, attempt.recipient),
+        worker=worker,
+        was_lost=True,
+    )
 
 
 def _tell(attempt: Attempt, error: SignalBusError, settlement: Settlement, worker: str) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from django.db import Error
 
-from signalbus.exceptions import SignalBusError
+from signalbus.core.error_groups import group_of
+from signalbus.exceptions import RetryLater, SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.models import State
 from signalbus.receiving.process import task_log
@@ -22,6 +23,7 @@ from signalbus.receiving.process.interruption import is_shutting_down, was_cut_o
 from signalbus.receiving.running.invocation import NotKnownHere
 from signalbus.receiving.running.parking import park
 from signalbus.receiving.running.runner import Outcome, conclude, strip_traceback
+from signalbus.receiving.running.worker_events import worker_name
 
 if TYPE_CHECKING:
     from signalbus.receiving.running.invocation import Attempt
@@ -102,11 +104,25 @@ def _conclude(attempt: Attempt, error: BaseException) -> Outcome:
     )
 
 
-def settlement_of(outcome: Outcome, took: float | None) -> ledger.Settlement:
-    """Return what the ledger is told of an outcome, after so many seconds."""
+def settlement_of(attempt: Attempt, outcome: Outcome, took: float | None) -> ledger.Settlement:
+    """Return what the ledger is told of an attempt's outcome, after so many seconds."""
+    group = worker = ""
+    if outcome.error is not None and has_failed(outcome):
+        group, worker = group_of(outcome.error, attempt.recipient), worker_name()
     return ledger.Settlement(
-        state=STATES[outcome.kind], error=outcome.reason, traceback=outcome.traceback, delay=outcome.delay, took=took
+        state=STATES[outcome.kind],
+        error=outcome.reason,
+        traceback=outcome.traceback,
+        delay=outcome.delay,
+        took=took,
+        error_group=group,
+        worker=worker,
     )
+
+
+def has_failed(outcome: Outcome) -> bool:
+    """Return whether an outcome is a failure: a receiver that asks to be run later has not failed."""
+    return outcome.kind == "dead" or (outcome.kind == "failed" and not isinstance(outcome.error, RetryLater))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +143,7 @@ class OwnTransaction:
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Write the outcome down, unless the claim was lost, and tell it."""
         message, recipient = attempt.message, attempt.recipient
-        settlement = settlement_of(outcome, self.took)
+        settlement = settlement_of(attempt, outcome, self.took)
         if not attempt.recorded:
             ledger.record_settled(message, recipient, attempt.receiver.queue, settlement)
         else:
@@ -150,9 +166,9 @@ def end_spent(attempt: Attempt) -> None:
     """
     attempt.number -= 1
     attempt.claimed = False
-    error, traceback = ledger.last_failure(attempt.id)
+    error, traceback, group = ledger.last_failure(attempt.id)
     error = error or f"its worker was lost in attempt {attempt.number}"  # by a worker of 0.5, which wrote nothing down
-    settlement = ledger.Settlement(state=State.DEAD, error=error, traceback=traceback)
+    settlement = ledger.Settlement(state=State.DEAD, error=error, traceback=traceback, error_group=group)
     if ledger.settle(attempt.id, settlement, seen=attempt.number, attempt=attempt.number):
         most = attempt.receiver.retry.max_attempts
         spent = SignalBusError(f"attempt {attempt.number} was the last one (max_attempts is {most}): {error}")

@@ -1,0 +1,43 @@
+"""Compute the group of an error: the same for failures of one cause (decision 0046)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import blake2b
+from traceback import walk_tb
+from typing import TYPE_CHECKING
+
+from signalbus.core.own_code import is_own_code
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+GROUP_BYTES = 6
+_is_own_file = lru_cache(maxsize=4096)(is_own_code)
+
+
+def group_of(error: BaseException, receiver: str) -> str:
+    """Return the group of an error: a short hash of its type, of the place in the project's code, and of the receiver.
+
+    The message is not part of it: an id in it would make each failure a group of its own. Neither is the line, which
+    the next release moves; a function has one cause for a type of error more often than two.
+
+    Args:
+        error: what the receiver raised, or why its process is gone.
+        receiver: the receiver's id.
+    """
+    kind = type(error)
+    seed = f"{kind.__module__}.{kind.__qualname__}\n{_place(error.__traceback__)}\n{receiver}"
+    return blake2b(seed.encode("utf-8", "surrogatepass"), digest_size=GROUP_BYTES).hexdigest()
+
+
+def _place(begin: TracebackType | None) -> str:
+    """Return the last function of the project in a traceback; without one the first that is not of signalbus."""
+    place = ""
+    is_found = False
+    for frame, _ in walk_tb(begin):
+        module = str(frame.f_globals.get("__name__", ""))
+        is_own = _is_own_file(frame.f_code.co_filename)
+        if is_own or not (is_found or place or module.partition(".")[0] == "signalbus"):
+            place, is_found = f"{module}.{frame.f_code.co_qualname}", is_own or is_found
+    return place

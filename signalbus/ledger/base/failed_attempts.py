@@ -1,0 +1,87 @@
+"""Keep the attempts that failed, in the transaction that records their end (decision 0046)."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+
+from signalbus import conf
+from signalbus.ledger.base.dialect import FAILED_ATTEMPTS, Dialect, as_uuid, dialect_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from signalbus.ledger.base.settlements import Settlement
+
+    Failure = tuple[UUID, int, Settlement]  # the delivery, the number of its attempt, and how that ended
+
+LAST = 9  # attempts of a delivery that are kept, beside the first one
+# Each so many attempts the traceback is kept again: so there is always one among the last.
+TRACEBACK_EVERY = LAST - 1
+_COLUMNS = (
+    ("delivery_id", "uuid"),
+    ("number", "int"),
+    ("runtime_ms", "int"),
+    ("was_lost", "boolean"),
+    ("worker", "text"),
+    ("release", "text"),
+    ("error", "text"),
+    ("error_group", "text"),
+    ("traceback", "text"),
+)
+
+
+def keep_failed(failures: Sequence[Failure], *, using: str) -> None:
+    """Insert a row for each attempt that failed, and delete those that are no longer among a delivery's last.
+
+    Args:
+        failures: the attempts, each with its delivery and its number.
+        using: the ledger's alias, in the transaction that has changed the deliveries.
+    """
+    dialect = dialect_of(using)
+    same = _in_same_group(failures, dialect, using)
+    release = conf.release()
+    rows = []
+    for failure in failures:
+        delivery, number, settlement = failure
+        error, traceback = settlement.texts()
+        ended = (settlement.runtime_ms, settlement.was_lost, settlement.worker, release, error)
+        traceback = "" if failure in same else traceback
+        rows.append((dialect.key(delivery), number, *ended, settlement.error_group, traceback))
+    old = [(dialect.key(delivery), number - LAST) for delivery, number, _ in failures if number - LAST > 1]
+    with connections[using].cursor() as cursor:
+        statement = _insertion(dialect, at_once=dialect.arrays and len(rows) > 1)
+        if dialect.arrays and len(rows) > 1:
+            cursor.execute(statement, [list(column) for column in zip(*rows, strict=True)])
+        else:
+            cursor.executemany(statement, rows)
+        if old:
+            cursor.executemany(
+                f"DELETE FROM {FAILED_ATTEMPTS} WHERE delivery_id = %s AND number > 1 AND number <= %s", old
+            )
+
+
+@cache
+def _insertion(dialect: Dialect, *, at_once: bool) -> str:
+    columns = ", ".join(f"{dialect.quote}{name}{dialect.quote}" for name, _ in _COLUMNS)
+    head = f"INSERT INTO {FAILED_ATTEMPTS} (ended_at, {columns}) "
+    if at_once:
+        arrays = ", ".join(f"%s::{kind}[]" for _, kind in _COLUMNS)
+        return f"{head}SELECT {dialect.now}, rows.* FROM unnest({arrays}) AS rows"
+    return f"{head}VALUES ({dialect.now}, {', '.join(['%s'] * len(_COLUMNS))})"
+
+
+def _in_same_group(failures: Sequence[Failure], dialect: Dialect, using: str) -> Sequence[Failure]:
+    """Return the failures whose traceback need not be kept: the attempt before failed in the same group."""
+    later = [failure for failure in failures if failure[1] % TRACEBACK_EVERY != 1]
+    if not later:
+        return ()
+    values: list[Any] = [value for delivery, number, _ in later for value in (dialect.key(delivery), number - 1)]
+    before = " OR ".join(["(delivery_id = %s AND number = %s)"] * len(later))
+    with connections[using].cursor() as cursor:
+        cursor.execute(f"SELECT delivery_id, number, error_group FROM {FAILED_ATTEMPTS} WHERE {before}", values)
+        found = {(as_uuid(delivery), number + 1, group) for delivery, number, group in cursor.fetchall()}
+    return [each for each in later if (each[0], each[1], each[2].error_group) in found]
