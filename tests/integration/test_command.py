@@ -260,6 +260,21 @@ def test_a_discarded_delivery_is_never_published_again(bus: Bus, dead: Delivery)
     assert run("failed", "--state", "discarded").count("discarded") >= 2
 
 
+def test_a_discarded_delivery_is_retried_by_its_id_only(bus: Bus, dead: Delivery, repaired: list[Any]):
+    """`retry --all` leaves it alone: a person decided that it must not run."""
+    repaired.append(1)
+    run("discard", dead.pk)
+
+    assert run("retry", "--all") == "0 deliveries due again.\n"
+    assert bus.come_again() == 0
+    assert only().state == "discarded"
+
+    assert run("retry", dead.pk) == "1 delivery due again.\n"
+    bus.come_again()
+    assert rows() == [("failing", "done", 4)]
+    assert only().ended_at is not None
+
+
 def test_a_running_delivery_is_neither_retried_nor_discarded(bus: Bus, dead: Delivery):
     """A worker runs it."""
     Delivery.objects.update(state="running")

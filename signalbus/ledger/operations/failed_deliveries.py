@@ -55,7 +55,7 @@ def retry(ids: Sequence[UUID] | None) -> int:
     """Make deliveries due at once, with a new allowance of attempts: all unresolved ones, or those that are named.
 
     Args:
-        ids: the deliveries; None for all unresolved ones.
+        ids: the deliveries, which may be skipped or discarded ones; None for all unresolved ones.
 
     Returns:
         Their number. Refused texts cannot be retried: they were not verified.
@@ -74,7 +74,7 @@ def retry(ids: Sequence[UUID] | None) -> int:
 
 
 def discard(ids: Sequence[UUID]) -> int:
-    """Discard deliveries: none is run again unless somebody retries it; they stay visible until they are purged.
+    """Discard deliveries: none is run again unless it is retried by its id; they stay visible until they are purged.
 
     Args:
         ids: the deliveries.

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Declare ``retry`` and ``discard``."""
-    retry = commands.add_parser("retry", help="give deliveries a fresh allowance of attempts, due at once")
+    retry = commands.add_parser("retry", help="run deliveries again, also discarded ones, with new attempts")
     retry.set_defaults(run=run_retry)
     retry.add_argument("ids", nargs="*", type=id_from, metavar="ID")
-    retry.add_argument("--all", action="store_true", help="all that `failed` lists")
-    discard = commands.add_parser("discard", help="give deliveries up for good")
+    retry.add_argument("--all", action="store_true", help="all that `failed` lists, so none that was discarded")
+    discard = commands.add_parser("discard", help="never run deliveries again, unless you retry them by their ids")
     discard.set_defaults(run=run_discard)
     discard.add_argument("ids", nargs="+", type=id_from, metavar="ID")
 
