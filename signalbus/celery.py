@@ -89,7 +89,7 @@ def _fixed() -> dict[str, Any]:
         "accept_content": ["json"],
         "task_serializer": "json",
         "task_protocol": 2,
-        "worker_consumer": "signalbus.receiving.worker.consumer:SealedConsumer",
+        "worker_consumer": "signalbus.receiving.worker.consumer:VerifyingConsumer",
     }
 
 
@@ -164,7 +164,7 @@ def _own_app() -> Celery:
         "signalbus",
         set_as_current=False,
         fixups=[],
-        amqp="signalbus.broker.sealing:SealingAMQP",
+        amqp="signalbus.broker.task_signing:TaskSigningAMQP",
         task_cls="celery.contrib.django.task:DjangoTask",
     )
     own.config_from_object("django.conf:settings", namespace="CELERY")

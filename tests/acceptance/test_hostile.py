@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from signalbus import celery, conf
-from signalbus.broker import sealing
+from signalbus.broker import task_signing
 from signalbus.models import Delivery, State
 from signalbus.transport.unacked import QUARANTINE_LIST
 from signalbus.wire.signing import Signer
@@ -95,7 +95,7 @@ def items_for_other_tasks(text: str, envelope: dict[str, Any], sealed: str) -> d
     tag = with_arguments(envelope, [1, "unsigned"])
     deep = with_arguments(envelope, [nested(600)])
     triple: Any = base64.b64decode(json.loads(tag)["body"])
-    other = sealing.seal({"task": "celery.backend_cleanup", "id": "x"}, "", [[], {}, {}]).encode()
+    other = task_signing.sign_task({"task": "celery.backend_cleanup", "id": "x"}, "", [[], {}, {}]).encode()
     mac = json.loads(sealed)["body"]
     return {
         "a built-in": edited(with_arguments(envelope, []), task="celery.backend_cleanup"),

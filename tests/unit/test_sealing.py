@@ -13,7 +13,7 @@ from kombu import Message
 from kombu.utils import json as kombu_json
 
 from signalbus import celery
-from signalbus.broker import sealing
+from signalbus.broker import task_signing
 from signalbus.exceptions import Forged, TextError, UnknownKey
 from signalbus.receiving.worker import consumer
 
@@ -56,7 +56,7 @@ def test_only_the_sealed_part_is_read(published):
     """Outside of it are the names that Celery's own tools need, and no arguments."""
     message = published("secret")
     assert set(message.headers) == {"task", "id"}
-    assert message.content_type == sealing.CONTENT_TYPE
+    assert message.content_type == task_signing.CONTENT_TYPE
     message.headers |= {"retries": 9, "mine": [[]], "chain": "x"}
     message.properties["reply_to"] = "elsewhere"
     assert not {"mine", "chain"} & set(opened(message).headers)
@@ -82,14 +82,16 @@ def test_an_event_about_a_publication_is_no_task():
             return body, options
 
     producer: Any = Producer()
-    sent = sealing._SealingProducer(producer, ([], {}, {})).publish({"type": "task-sent"}, headers={"hostname": "here"})
+    sent = task_signing._SigningProducer(producer, ([], {}, {})).publish(
+        {"type": "task-sent"}, headers={"hostname": "here"}
+    )
     assert sent == ({"type": "task-sent"}, {"headers": {"hostname": "here"}, "serializer": None})
 
 
 def test_another_task_s_seal_is_forged(published):
     """A seal names its task."""
     with pytest.raises(Forged, match="somebody_s"):
-        sealing.unseal(published().body.decode(), "tests.another")
+        task_signing.verify_task(published().body.decode(), "tests.another")
 
 
 def test_a_seal_of_an_unknown_key_is_refused(published, settings):
@@ -97,7 +99,7 @@ def test_a_seal_of_an_unknown_key_is_refused(published, settings):
     text = published().body.decode()
     settings.SECRET_KEY = "another"
     with pytest.raises(UnknownKey):
-        sealing.unseal(text, NAME)
+        task_signing.verify_task(text, NAME)
 
 
 @pytest.mark.parametrize(
@@ -134,4 +136,4 @@ def test_our_tasks_messages_are_not_sealed():
 def test_garbage_is_refused_as_a_seal(given):
     """Anything may come out of the queue."""
     with pytest.raises(TextError):
-        sealing.unseal(given, NAME)
+        task_signing.verify_task(given, NAME)

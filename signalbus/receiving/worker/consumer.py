@@ -1,4 +1,4 @@
-"""Filter what our own app's worker accepts in its main process: our task's messages, sealed ones (decision 0015)."""
+"""Filter the messages that our own app's worker accepts: those of our task, and signed tasks (decision 0015)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kombu import Message
 from kombu.utils import json
 
 from signalbus import celery
-from signalbus.broker import queue_status, sealing
+from signalbus.broker import queue_status, task_signing
 from signalbus.exceptions import ConfigurationError, TextError
 from signalbus.receiving.worker.request import ORIGIN, SCALARS
 from signalbus.receiving.worker.unacknowledged import forget_if_lost
@@ -42,8 +42,8 @@ class SealedRequest(Request):
         return {name: value for name, value in super().request_dict.items() if name not in {"args", "kwargs"}}
 
 
-class SealedConsumer(Consumer):
-    """Celery's consumer, which sees only our task's messages and those whose seal was verified."""
+class VerifyingConsumer(Consumer):
+    """Celery's consumer, which sees only our task's messages, and tasks whose signature was verified."""
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Message], object]:
         """Return the function that Celery calls with each message."""
@@ -86,7 +86,7 @@ def _leave_out_refused_queues(consumer: Consumer) -> None:
 
 
 def opened(message: Message) -> Message:
-    """Return what Celery may see of a message: its own, what was under its seal, or one that our task refuses.
+    """Return what Celery may see of a message: its own, a signed task's content, or one that our task refuses.
 
     Args:
         message: the message; any writer to the broker may have chosen all of it.
@@ -96,13 +96,13 @@ def opened(message: Message) -> Message:
     if task == celery.TASK_NAME:  # its texts are verified one by one
         return message
     try:
-        sealed = sealing.unseal(_text(message.body), task)
+        signed = task_signing.verify_task(_text(message.body), task)
     except TextError as error:
         # In a child, which may wait for the ledger: as an item of our own task, which keeps it as a dead letter.
         shown = f"a message for the task {_shown(task)} ({error}): {_shown(message.body)}"
         headers = {"task": celery.TASK_NAME, "id": str(uuid.uuid4())}
         return _replaced(message, headers, "", json.dumps([[[shown]], {}, {}]))
-    return forget_if_lost(_replaced(message, sealed.headers, sealed.reply_to, sealed.body))
+    return forget_if_lost(_replaced(message, signed.headers, signed.reply_to, signed.body))
 
 
 def _text(body: object) -> object:

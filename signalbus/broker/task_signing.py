@@ -1,6 +1,7 @@
-"""Seal the tasks that our own app publishes besides signals: sign a host's shared tasks and Celery's own as a whole.
+"""Sign each task that our own app publishes besides signals: a host's shared tasks, and Celery's own (decision 0015).
 
-A worker of our own app verifies a seal before it reads the message, and runs no task without one (decision 0015).
+`celery` installs `TaskSigningAMQP` in our app. The worker's consumer (`receiving/worker/consumer`) verifies the
+signature before it reads the message, and runs no task without one.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ CONTENT_TYPE = "application/x-signalbus-sealed"
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
-    """The content of a sealed message.
+class SignedTask:
+    """The content of a signed task's message, after its signature was verified.
 
     Args:
         headers: Celery's headers of the message, and a host's own.
@@ -39,7 +40,7 @@ class Sealed:
     body: str
 
 
-def seal(headers: Mapping[str, Any], reply_to: str, body: object) -> str:
+def sign_task(headers: Mapping[str, Any], reply_to: str, body: object) -> str:
     """Sign a task's message, and return its text.
 
     Args:
@@ -53,41 +54,41 @@ def seal(headers: Mapping[str, Any], reply_to: str, body: object) -> str:
     return conf.task_signer().sign(f"{json.dumps([headers, reply_to])}\n{json.dumps(body)}")
 
 
-def unseal(text: object, task: object) -> Sealed:
-    """Verify a text and return its content.
+def verify_task(text: object, task: object) -> SignedTask:
+    """Verify the text of a signed task, and return its content.
 
     Args:
         text: a text from a queue, not verified yet.
-        task: the task that the message names outside of its seal.
+        task: the task that the message names outside of the signed text.
 
     Raises:
-        TextError: no holder of one of the keys sealed this for that task.
+        TextError: no holder of one of the keys signed this for that task.
     """
     head, _, body = conf.task_signer().verify(text).partition("\n")
     headers, reply_to = json.loads(head)
     if headers["task"] != task:
-        raise Forged(f"sealed for the task {headers['task']!r}")
-    return Sealed(headers, reply_to, body)
+        raise Forged(f"signed for the task {headers['task']!r}")
+    return SignedTask(headers, reply_to, body)
 
 
-class SealingAMQP(AMQP):
-    """Celery's AMQP, which seals each task's message before it is published."""
+class TaskSigningAMQP(AMQP):
+    """Celery's AMQP, which signs each task's message before it is published."""
 
     @cached_property
     def send_task_message(self) -> Callable[..., Any]:
         """Send what `create_task_message` made, as Celery's does."""
         send: Callable[..., Any] = super().send_task_message
 
-        def send_sealed(producer: Producer, name: str, message: Any, **options: Any) -> Any:
+        def send_signed(producer: Producer, name: str, message: Any, **options: Any) -> Any:
             # The texts of our task are signed one by one.
-            sealing = producer if name == celery.TASK_NAME else _SealingProducer(producer, message.body)
-            return send(sealing, name, message, **options)
+            signing = producer if name == celery.TASK_NAME else _SigningProducer(producer, message.body)
+            return send(signing, name, message, **options)
 
-        return send_sealed
+        return send_signed
 
 
-class _SealingProducer:
-    """A producer that seals one message, after listeners to `before_task_publish` have added to its headers.
+class _SigningProducer:
+    """A producer that signs one message, after listeners to `before_task_publish` have added to its headers.
 
     Args:
         producer: the producer that publishes.
@@ -102,11 +103,11 @@ class _SealingProducer:
         return getattr(self._producer, name)
 
     def publish(self, body: Any, *, headers: dict[str, Any], serializer: str | None = None, **options: Any) -> Any:
-        """Publish a message; the task's message as one sealed text."""
+        """Publish a message; the task's message as one signed text."""
         if body is not self._body:
             return self._producer.publish(body, headers=headers, serializer=serializer, **options)
         return self._producer.publish(
-            seal(headers, options.get("reply_to") or "", body),
+            sign_task(headers, options.get("reply_to") or "", body),
             headers={name: headers[name] for name in ("task", "id")},
             content_type=CONTENT_TYPE,
             content_encoding="us-ascii",
