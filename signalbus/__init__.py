@@ -7,7 +7,7 @@ from signalbus.exceptions import Reject, RetryLater, SignalBusError
 from signalbus.failure_signals import delivery_dead, delivery_failed
 from signalbus.retry import Retry
 from signalbus.sending.scheduling import cancel
-from signalbus.sending.send_operation import Sent
+from signalbus.sending.sent import Sent
 from signalbus.sending.signal import Signal
 from signalbus.wire.values.references import Snapshot
 

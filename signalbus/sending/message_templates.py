@@ -12,7 +12,8 @@ from signalbus.registration.registry import registry
 from signalbus.sending import event_loop_guard
 from signalbus.sending.deduplication import RecordingRule
 from signalbus.sending.outgoing import Outgoing, Route, lineage_of, ordering_key_of, subject_of
-from signalbus.sending.send_operation import Sent, outbox, refuse_reserved, shared_fields_of
+from signalbus.sending.send_operation import outbox, refuse_reserved, shared_fields_of
+from signalbus.sending.sent import Sent
 from signalbus.wire import codec
 from signalbus.wire.message import CONTEXT_VERSION, VERSION, Heading, lineage, stamp, surroundings
 from signalbus.wire.values.references import ForeignModel, name_of
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from signalbus.conf import Settings
     from signalbus.connecting.subscriptions import Subscriptions
+    from signalbus.sending.declared_signal import DeclaredSignal
     from signalbus.sending.outgoing import SharedFields
-    from signalbus.sending.signal import Signal
 
 
 class MessageTemplate:
@@ -191,7 +192,7 @@ class MessageTemplates:
         self._by_class = SenderCache()
         self._of_none: tuple[object, MessageTemplate] | None = None
 
-    def of(self, signal: Signal, sender: Any) -> MessageTemplate | None:
+    def of(self, signal: DeclaredSignal, sender: Any) -> MessageTemplate | None:
         """Return the template of a sender, if a template alone can write its messages.
 
         Args:

@@ -11,23 +11,18 @@ from django.conf import settings
 from django.utils import timezone
 
 from signalbus.exceptions import ConfigurationError, DueError
-from signalbus.sending.send_operation import Sent, unheard
+from signalbus.sending.declared_signal import DeclaredSignal
+from signalbus.sending.sent import Sent, unheard
 
 if TYPE_CHECKING:
-    from signalbus.sending.deduplication import Deduplication
     from signalbus.sending.send_operation import SendOperation
 
 FURTHEST = timedelta(days=3650)  # as far as the ledger counts from now
 PAST = datetime(1970, 1, 1, tzinfo=UTC)  # what is before is due at once, and some databases know no earlier years
 
 
-class Later:
+class Later(DeclaredSignal):
     """The part of `Signal` that sends for later."""
-
-    receivers: list[Any]
-    open: bool
-    ordered_by: Any
-    deduplication: Deduplication | None
 
     def _operation(
         self, sender: Any, *, robust: bool = False, due: timedelta | datetime | None = None

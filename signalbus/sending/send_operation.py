@@ -5,75 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
-
-from django.apps import apps
 
 from signalbus.carriers import carrying
 from signalbus.exceptions import ConfigurationError, PayloadError, SignalBusError
-from signalbus.registration.registry import registry
 from signalbus.sending import event_loop_guard
 from signalbus.sending.outgoing import Outgoing, SharedFields, route
+from signalbus.sending.sent import Sent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
     from types import ModuleType
+    from uuid import UUID
 
     from signalbus.registration.registry import Receiver
-    from signalbus.sending.outgoing import Route
-    from signalbus.sending.signal import Signal
+    from signalbus.sending.declared_signal import DeclaredSignal
+
+    Compose = Callable[[SharedFields, Any, Iterable[Mapping[str, Any]]], list[list[Outgoing]]]
 
 RESERVED = frozenset({"signal", "sender"})  # what a receiver gets beside the payload
-
-
-class Sent(list[tuple[Any, Any]]):
-    """The result of a send: (receiver, response) for each receiver that ran in this process; normally none."""
-
-    _id: UUID | str | None = None  # no constructor of its own: that would be half the cost of a send without receivers
-    _routes: Sequence[Route] = ()
-    _recorded: bool = False
-
-    def with_message(self, id_: UUID | str | None, routes: Sequence[Route], *, recorded: bool) -> Sent:
-        """Remember the message that was sent, and return this.
-
-        Args:
-            id_: the message's id, or its hex.
-            routes: its routes; none if no receiver runs in a worker.
-            recorded: the ledger has a row of each delivery.
-        """
-        self._id, self._routes, self._recorded = id_, routes, recorded
-        return self
-
-    @property
-    def id(self) -> UUID | None:
-        """The message's id, or None if no receiver runs in a worker."""
-        if type(self._id) is str:  # made on demand: few callers ask, and it takes as long as to sign a message
-            self._id = UUID(hex=self._id)
-        return self._id  # type: ignore[return-value]  # a text no more
-
-    def __repr__(self) -> str:
-        """Describe the message, its recipients and the responses, for people in a shell."""
-        said = []
-        if self._routes:
-            recipients = [recipient for route in self._routes for recipient in route.recipients or ("whoever listens",)]
-            said.append(f"{self._routes[0].signal} {self.id} to {', '.join(recipients)}")
-            said.append("recorded" if self._recorded else "not recorded unless something goes wrong")
-        elif not self:
-            said.append("nothing travels: no receiver in a worker listens to this sender")
-        if self:
-            said.append(f"responses {super().__repr__()}")
-        return f"<Sent {'; '.join(said)}>"
-
-
-def unheard() -> Sent:
-    """Return the result of a send without receivers; raise if the app is not installed, and so found no receivers."""
-    if not registry.complete and apps.ready:
-        raise ConfigurationError(
-            'Add "signalbus" to INSTALLED_APPS: without it, nobody looks for the receivers of your apps, and whatever '
-            "you send reaches nobody."
-        )
-    return Sent()
 
 
 class SendOperation:
@@ -86,18 +36,20 @@ class SendOperation:
         inline: whether receivers run here as well.
         coroutines: whether some of those are coroutines.
         robust: raise nothing; an error is the response of each of the receivers.
+        compose: encodes payloads into messages.
         due: when to publish it; None: after the commit.
     """
 
     def __init__(  # noqa: PLR0913 - made in one place
         self,
-        signal: Signal,
+        signal: DeclaredSignal,
         sender: Any,
         receivers: Sequence[Receiver],
         *,
         inline: bool,
         coroutines: bool,
         robust: bool,
+        compose: Compose,
         due: timedelta | datetime | None = None,
     ) -> None:
         self.inline = inline
@@ -106,6 +58,7 @@ class SendOperation:
         self._receivers = receivers
         self._coroutines = coroutines
         self._robust = robust
+        self._compose = compose
         self._due = due
         self._messages: list[list[Outgoing]] = []
         self._error: Exception | None = None
@@ -145,12 +98,12 @@ class SendOperation:
         if context:
             shared = replace(shared, context=context)
         try:
-            return signal.compose(shared, self._sender, payloads)
+            return self._compose(shared, self._sender, payloads)
         except Exception:
             # Whatever the encoder makes of it, a payload that asks a database was not allowed to under an event loop.
             if not event_loop_guard.forbid_databases():
                 raise
-            return event_loop_guard.call_away(signal.compose, shared, self._sender, payloads)
+            return event_loop_guard.call_away(self._compose, shared, self._sender, payloads)
 
     def publish(self) -> list[UUID | None]:
         """Hand the messages to the outbox.
@@ -197,7 +150,7 @@ class SendOperation:
 
 
 def shared_fields_of(
-    signal: Signal, receivers: Sequence[Receiver], due: timedelta | datetime | None = None
+    signal: DeclaredSignal, receivers: Sequence[Receiver], due: timedelta | datetime | None = None
 ) -> SharedFields:
     """Return the values that all messages of a send share.
 
