@@ -14,12 +14,30 @@ from django.db import DatabaseError
 
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
-from signalbus.management.subcommands import auditing, changing, development, inspecting, listing, maintenance, status
+from signalbus.management.subcommands import (
+    auditing,
+    changing,
+    development,
+    inspecting,
+    listing,
+    maintenance,
+    rehearsing,
+    status,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MODULES = (listing, inspecting, changing, auditing, maintenance, status, development)
+MODULES = (
+    listing,
+    inspecting,
+    rehearsing,
+    changing,
+    auditing,
+    maintenance,
+    status,
+    development,
+)
 
 
 class Command(BaseCommand):

@@ -111,9 +111,18 @@ class Attempt:
 
 
 def call_receiver(attempt: Attempt) -> None:
-    """Fetch the rows, and call the receiver as the current delivery, with a decimal context of its own."""
+    """Emit ``started``, load the rows, and call the receiver as the current delivery, with its own decimal context."""
     if is_heard("started"):
         _tell_started(attempt)
+    invoke(attempt)
+
+
+def invoke(attempt: Attempt) -> None:
+    """Load the rows, and call the receiver; emit no event.
+
+    Args:
+        attempt: the attempt.
+    """
     own_decimal_context()
     if has_schemas():
         with restored_schemas():
