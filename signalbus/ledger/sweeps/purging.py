@@ -102,7 +102,8 @@ def _delete(model: type[Model], ids: Collection[UUID], alias: str) -> int:
         return 0
     dialect, connection = dialect_of(alias), connections[alias]
     if dialect.vendor != "mysql":
-        return model._base_manager.using(alias).filter(pk__in=ids).only("pk").delete()[0]  # noqa: SLF001 - documented
+        rows = model._base_manager.using(alias).filter(pk__in=ids)  # noqa: SLF001 - Django documents it
+        return rows.only("pk").delete()[1].get(model._meta.label, 0)  # noqa: SLF001 - as above
     table, keys = model._meta.db_table, [dialect.key(id_) for id_ in ids]  # noqa: SLF001 - Django documents it
     with connection.cursor() as cursor:
         if connection.features.has_native_uuid_field:
