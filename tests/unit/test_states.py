@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from signalbus import models
+from signalbus.ledger.base.deliveries import DeliveryColumns
 from signalbus.ledger.operations.ledger_audit import COLUMNS
 from signalbus.models import Delivery, State
 
@@ -64,3 +65,9 @@ def test_the_conditions_of_the_indexes_name_the_states_of_the_facts():
     assert str(models.DUE_STATES) in conditions["signalbus_waiting"]
     assert str(models.CLOSED_STATES) in conditions["signalbus_order"]
     assert str(models.TAKEN_STATES) in conditions["signalbus_admitted"]
+
+
+def test_the_values_that_the_ledger_updates_are_columns():
+    """A type checker compares them with each caller: a misspelt column is found before anything runs."""
+    columns = {field.attname for field in Delivery._meta.concrete_fields}
+    assert DeliveryColumns.__annotations__.keys() <= columns

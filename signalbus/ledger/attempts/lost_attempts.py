@@ -14,6 +14,7 @@ from signalbus.models import TAKEN_STATES, Delivery, State
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from signalbus.ledger.base.deliveries import DeliveryColumns
     from signalbus.ledger.base.settlements import Settlement
 
 
@@ -71,8 +72,9 @@ def settle_lost(delivery: UUID, settlement: Settlement, *, seen: int, attempt: i
         False if another transaction has locked the row, or the delivery has run since.
     """
     rows = Delivery.objects.using(using()).filter(id=delivery, attempts=seen, state__in=TAKEN_STATES)
+    fields: DeliveryColumns = {"attempts": attempt, "publications": 1, **settlement.fields()}
     with transaction.atomic(using=rows.db):
-        settled = bool(update_unlocked(rows, attempts=attempt, publications=1, **settlement.fields()))
+        settled = bool(update_unlocked(rows, **fields))
         if settled and settlement.worker:
             keep_failed([(delivery, attempt, settlement)], using=rows.db)
     return settled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID, uuid5
 
 from django.db import transaction
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from signalbus.ledger.base.deliveries import DeliveryColumns
     from signalbus.wire.message import Message
 
 # Names are hashed into ids, so these must never change.
@@ -121,7 +122,7 @@ def postpone_row(row: Delivery, reason: str) -> State | None:
 def _postpone(delivery: UUID, since: datetime, clock: datetime, error: str) -> State | None:
     age = (clock - since).total_seconds()
     state = State.PARKED if age < conf.get().PARK_SECONDS else State.DEAD
-    fields: dict[str, Any] = {"state": state, "parked_at": since, "error": error, "failed_at": Now()}
+    fields: DeliveryColumns = {"state": state, "parked_at": since, "error": error, "failed_at": Now()}
     if state == State.PARKED:
         fields["due_at"] = later(min(PARK_LONGEST, max(PARK_FIRST, age)))
     else:
@@ -188,8 +189,10 @@ def refuse(text: str, reason: str, queue: str | None) -> Text:
             return Text(id_, None)
         id_, text, reason = OVERFLOW, "", "more refused texts; attempts counts them"
     row = StoredMessage(id=id_, text=storable(text[:REFUSED_CHARS]), sealed=True, created_at=Now())
-    ended = {"state": State.DEAD, "attempts": 1, "error": shorten(reason), "failed_at": Now(), "ended_at": Now()}
-    insert([row], [new_delivery(id_, "", queue, **ended)])
+    dead = new_delivery(
+        id_, "", queue, state=State.DEAD, attempts=1, error=shorten(reason), failed_at=Now(), ended_at=Now()
+    )
+    insert([row], [dead])
     return Text(id_, State.DEAD)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from django.db import connections, router, transaction
 from django.db.models import F
@@ -15,15 +15,37 @@ from signalbus.wire.message import delivery_id, to_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from django.db.models import QuerySet
+    from django.db.models.expressions import Combinable
 
     from signalbus.events import Kind
     from signalbus.wire.message import Message
 
 CHUNK = 500  # ids in one statement: SQLite takes a limited number of parameters
 ERROR_CHARS = 2000  # kept of an error's text
+
+
+class DeliveryColumns(TypedDict, total=False):
+    """New values for columns of a delivery: type checkers find a name that is no column, and a value that is wrong."""
+
+    state: State
+    attempts: int | Combinable
+    allowance: int | Combinable
+    publications: int | Combinable
+    due_at: datetime | Combinable
+    ordering_key: str
+    position: int
+    parked_at: datetime | Combinable | None
+    held_reason: str | None
+    error: str
+    traceback: str
+    error_group: str | None
+    failed_at: datetime | Combinable | None
+    ended_at: datetime | Combinable | None
+    runtime_ms: int | None
 
 
 def using() -> str:
@@ -80,7 +102,7 @@ def row_of(message: Message) -> StoredMessage:
     return StoredMessage(id=message.id, signal=message.signal, text=to_body(message), created_at=Now())
 
 
-def new_delivery(message: UUID, receiver: str, queue: str | None, **fields: Any) -> Delivery:
+def new_delivery(message: UUID, receiver: str, queue: str | None, **fields: Unpack[DeliveryColumns]) -> Delivery:
     """Return the row of a delivery, due at once by default."""
     fields.setdefault("due_at", Now())
     return Delivery(
@@ -151,7 +173,11 @@ def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
 
 
 def update_free(
-    rows: QuerySet[Delivery], *, kind: Kind | None = None, cause: BaseException | None = None, **fields: Any
+    rows: QuerySet[Delivery],
+    *,
+    kind: Kind | None = None,
+    cause: BaseException | None = None,
+    **fields: Unpack[DeliveryColumns],
 ) -> int:
     """Update the rows that no other transaction has locked; wait for none.
 
@@ -159,7 +185,7 @@ def update_free(
         rows: the rows.
         kind: the kind of event to emit for each of them; None if the caller does that.
         cause: the cause, for listeners.
-        fields: the new values.
+        fields: the new values of columns.
 
     Returns:
         The number of updated rows.
@@ -169,7 +195,11 @@ def update_free(
 
 
 def update_unlocked(
-    rows: QuerySet[Delivery], *, kind: Kind | None = None, cause: BaseException | None = None, **fields: Any
+    rows: QuerySet[Delivery],
+    *,
+    kind: Kind | None = None,
+    cause: BaseException | None = None,
+    **fields: Unpack[DeliveryColumns],
 ) -> int:
     """Do what `update_free` does, in the caller's transaction."""
     free = unlocked(rows)

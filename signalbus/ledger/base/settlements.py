@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from uuid import UUID
 
+    from signalbus.ledger.base.deliveries import DeliveryColumns
     from signalbus.wire.message import Message
 
 
@@ -72,10 +73,10 @@ class Settlement:
         """Return the error and the traceback, as they are stored."""
         return shorten(self.error), storable(_end_of(self.traceback, conf.get().TRACEBACK_CHARS))
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> DeliveryColumns:
         """Return the columns this settles."""
         error, traceback = self.texts()
-        fields: dict[str, Any] = {
+        fields: DeliveryColumns = {
             "state": self.state,
             # It ran, so this worker knows it: if it is parked later, its time for that begins anew.
             "parked_at": None,
@@ -104,7 +105,7 @@ def record_settled(
         settlement: the end of the attempt.
         suspect: as in `settle`.
     """
-    fields = {"attempts": 1, "publications": int(suspect), **settlement.fields()}
+    fields: DeliveryColumns = {"attempts": 1, "publications": int(suspect), **settlement.fields()}
     delivery = new_delivery(message.id, receiver, queue, **fields)
     with _keeping(settlement):
         insert([row_of(message)], [delivery])
@@ -139,7 +140,7 @@ def _keeping(settlement: Settlement) -> AbstractContextManager[Any]:
 
 def _settle_row(delivery: UUID, settlement: Settlement, *, seen: int, attempt: int, suspect: bool) -> bool:
     rows = Delivery.objects.using(using()).filter(id=delivery, attempts=seen)
-    fields = {"attempts": attempt, "publications": int(suspect), **settlement.fields()}
+    fields: DeliveryColumns = {"attempts": attempt, "publications": int(suspect), **settlement.fields()}
     # A transaction that has locked the row of a claim only reads it, for a moment: if this one skipped it, it would run
     # again.
     if seen == attempt and rows.filter(state=State.RUNNING).update(**fields):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import transaction
 from django.db.models import Case, F, Q, When
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from django.db.models import QuerySet
+
+    from signalbus.ledger.base.deliveries import DeliveryColumns
 
 # A text that was parked may be a good one whose key came too late; one that was not is garbage, or forged, or its
 # payload could not be encoded.
@@ -64,7 +66,7 @@ def retry(ids: Sequence[UUID] | None) -> int:
     wanted = rows.exclude(REFUSED)
     # A parked delivery gets another ``PARK_SECONDS``.
     parked_at = Case(When(parked_at__isnull=False, then=Now()))
-    fields: dict[str, Any] = {
+    fields: DeliveryColumns = {
         "state": State.PENDING, "allowance": F("attempts"), "due_at": Now(), "parked_at": parked_at, "ended_at": None
     }  # fmt: skip
     return sum(

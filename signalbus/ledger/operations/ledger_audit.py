@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from django.db import transaction
 from django.db.models import Count, F, Q
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from django.db.models import QuerySet
+
+    from signalbus.ledger.base.deliveries import DeliveryColumns
 
 HEAD_CHARS = 4096  # of a text, in which its header nearly always ends: the payload says nothing here
 
@@ -224,7 +226,7 @@ def repair(found: Audit) -> int:
 
 def _absent_row(message: Message, receiver: str, positions: Mapping[UUID, int]) -> Delivery:
     """Make the row that a delivery should have; in an order, its place is at the end of what is there by now."""
-    order_columns: dict[str, Any] = {}
+    order_columns: DeliveryColumns = {}
     if message.id in positions:
         order_columns = {"ordering_key": order_of(message, receiver), "position": positions[message.id]}
     return new_delivery(message.id, receiver, _queue_of(message, receiver), **order_columns)
