@@ -87,6 +87,11 @@ class Message:
         """The number of messages between the root of the cascade and this one; 0 for a root."""
         return len(self.path)
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether its deliveries are ordered; one without rows, as in tests, is delivered as it comes."""
+        return self.ordering_key is not None and self.recorded
+
     def for_recipients(self, recipients: Iterable[str] | None, *, recorded: bool | None = None) -> Message:
         """Return the same message for some of its recipients: its id stays, and so do the ids of their deliveries.
 

@@ -35,7 +35,7 @@ from signalbus.receiving.running.gates import Held, decide
 from signalbus.receiving.running.invocation import Attempt, call_receiver
 from signalbus.receiving.running.lost_processes import settle_redelivered
 from signalbus.receiving.running.outcome import OwnTransaction, end_failed, end_spent, raise_if_cut_off, unclaim
-from signalbus.receiving.running.sequencing import is_ordered, turns
+from signalbus.receiving.running.sequencing import turns
 from signalbus.receiving.running.worker_events import worker_name
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Run:
 
 def deliver_one(message: Message, recipient: str, receiver: Receiver, *, redelivered: bool) -> None:
     """Run a receiver, of an ordered signal for the message whose turn it is."""
-    if not is_ordered(message):
+    if not message.is_ordered:
         recorded = message.recorded or redelivered
         deliver_attempt(Attempt(message, recipient, receiver, recorded=recorded), redelivered=redelivered)
         return

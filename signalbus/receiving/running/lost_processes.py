@@ -22,7 +22,6 @@ from signalbus.ledger import attempts as ledger
 from signalbus.ledger.attempts import Settlement
 from signalbus.models import State
 from signalbus.receiving.running.invocation import Attempt
-from signalbus.receiving.running.sequencing import is_ordered
 from signalbus.receiving.running.worker_events import tell
 from signalbus.registration.registry import registry
 from signalbus.wire.message import delivery_id, from_body
@@ -89,7 +88,7 @@ class Loss:
             if len(recipients) <= (self.place or 0) or (self.place is None and len(recipients) > 1):
                 return None
             recipient = recipients[self.place or 0]
-            head = ledger.head(ledger.order_of(message, recipient)) if is_ordered(message) else None
+            head = ledger.head(ledger.order_of(message, recipient)) if message.is_ordered else None
             # What has its turn is claimed, unless its own message was at hand.
             claimed = head is not None and head.id != delivery_id(message.id, recipient)
             if head is not None and claimed:

@@ -28,11 +28,6 @@ logger: logging.Logger = logging.getLogger("signalbus")
 KEY_SECONDS = 0.3  # after which a worker leaves the rest of a key to whoever is free
 
 
-def is_ordered(message: Message) -> bool:
-    """Whether a message's deliveries have turns; what has no rows, as in tests, is delivered as it comes."""
-    return message.ordering_key is not None and message.recorded
-
-
 def turns(message: Message, recipient: str, queue: str | None) -> Iterator[Message]:
     """Yield the messages whose turn it is, each after the run of the one before.
 
