@@ -17,7 +17,7 @@ import django
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from signalbus.receiving.running.invocation import Attempt
+    from signalbus.receiving.invoking.invocation import Attempt
 
 CALLS, ROUNDS = 5000, 40
 
@@ -60,7 +60,7 @@ def main() -> int:
 def _attempt() -> Attempt:
     """Return an attempt that ran for a millisecond."""
     from signalbus import Signal  # noqa: PLC0415 - as above
-    from signalbus.receiving.running.invocation import Attempt  # noqa: PLC0415 - as above
+    from signalbus.receiving.invoking.invocation import Attempt  # noqa: PLC0415 - as above
     from signalbus.sending.send_operation import shared_fields_of  # noqa: PLC0415 - as above
     from signalbus.wire.message import from_body  # noqa: PLC0415 - as above
 

@@ -15,8 +15,8 @@ from signalbus.bridging.bridge import names_of
 from signalbus.carriers import carrying
 from signalbus.exceptions import SignalBusError
 from signalbus.failure_signals import delivery_dead, delivery_failed
+from signalbus.receiving.invoking.row_loading import fetch
 from signalbus.receiving.routing import batch
-from signalbus.receiving.running.row_loading import fetch
 from signalbus.registration.registry import registry
 from signalbus.sending import event_loop_guard, outbox
 from signalbus.sending.signal import Signal

@@ -1,1 +1,1 @@
-"""Receiving messages in a worker: the main process, routing, running, and the sweeper."""
+"""Receiving messages in a worker: its main process, routing, running, invoking and settling, and the sweeper."""

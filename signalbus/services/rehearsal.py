@@ -22,11 +22,11 @@ from django.utils.module_loading import import_string
 
 from signalbus.compat.django_internals import callbacks_of
 from signalbus.exceptions import ConfigurationError
+from signalbus.receiving.invoking.invocation import Attempt, invoke
+from signalbus.receiving.invoking.runner import describe
+from signalbus.receiving.invoking.tracebacks import format_error
 from signalbus.receiving.process.database_connections import reset_connections
 from signalbus.receiving.process.session_state import end_changed_sessions
-from signalbus.receiving.running.invocation import Attempt, invoke
-from signalbus.receiving.running.runner import describe
-from signalbus.receiving.running.tracebacks import format_error
 from signalbus.registration.registry import registry
 from signalbus.sending import outbox
 

@@ -25,7 +25,8 @@ from signalbus.models import Delivery, QueueState, State, StoredMessage
 from signalbus.receiving.process import leases
 from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.running import attempt, group_commit, grouping, listeners
+from signalbus.receiving.running import attempt, group_commit, grouping
+from signalbus.receiving.settling import listeners
 from signalbus.receiving.sweeping import sweeper
 from signalbus.sending import outbox
 from tasks.admissions.models import Academy

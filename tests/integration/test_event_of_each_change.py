@@ -28,7 +28,8 @@ from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State, StoredMessage
 from signalbus.receiving.process.receiver_runtimes import runtimes
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.running import gates, group_commit, outcome, sequencing
+from signalbus.receiving.running import gates, group_commit, sequencing
+from signalbus.receiving.settling import outcome
 from signalbus.receiving.sweeping.sweeper import sweep
 from tasks.admissions.models import Academy
 

@@ -12,7 +12,7 @@ from signalbus import Retry, RetryLater, Signal
 from signalbus.ledger import attempts
 from signalbus.models import Delivery, FailedAttempt, State
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.running.lost_processes import Loss
+from signalbus.receiving.settling.lost_processes import Loss
 
 from .bus import QUEUE, Bus, connect, fails, new_signal, only
 

@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 
 from signalbus.compat.row_sql import row_query
 from signalbus.exceptions import MissingRow
-from signalbus.receiving.running.row_loading import fetch
+from signalbus.receiving.invoking.row_loading import fetch
 from signalbus.wire import codec
 from signalbus.wire.values.references import Reference, Snapshot, reference_to
 

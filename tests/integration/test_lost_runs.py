@@ -13,8 +13,8 @@ from signalbus.events import listen, unlisten
 from signalbus.ledger import attempts, operations
 from signalbus.models import Delivery, State
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.running import lost_processes
-from signalbus.receiving.running.lost_processes import Loss, Losses
+from signalbus.receiving.settling import lost_processes
+from signalbus.receiving.settling.lost_processes import Loss, Losses
 from signalbus.receiving.sweeping.sweeper import sweep
 from signalbus.wire.message import from_body
 

@@ -10,9 +10,10 @@ from asgiref.sync import sync_to_async
 from django.db import connection, connections
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
+from signalbus.receiving.invoking import invocation
 from signalbus.receiving.process import database_connections, session_state
 from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes, runtimes
-from signalbus.receiving.running import group_commit, invocation
+from signalbus.receiving.running import group_commit
 from tasks.admissions.models import Academy
 
 from .bus import Bus, connect, elsewhere, new_signal, rows

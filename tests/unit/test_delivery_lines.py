@@ -15,7 +15,7 @@ from signalbus.context import CurrentDelivery
 from signalbus.events import Event
 from signalbus.exceptions import MissingRow, RetryLater
 from signalbus.management.dev.delivery_lines import SHOWN, DeliveryLines
-from signalbus.receiving.running.listeners import log_outcome
+from signalbus.receiving.settling.listeners import log_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
+from signalbus.receiving.invoking.invocation import own_decimal_context
 from signalbus.receiving.process.event_loop import run_in_loop
-from signalbus.receiving.running.invocation import own_decimal_context
 
 
 def run(function: Any) -> Any:

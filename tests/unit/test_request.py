@@ -20,8 +20,8 @@ from kombu.message import Message
 
 from signalbus import celery
 from signalbus.receiving.process import interruption
-from signalbus.receiving.running.lost_processes import Loss, losses
-from signalbus.receiving.running.worker_events import worker_name
+from signalbus.receiving.process.worker_events import worker_name
+from signalbus.receiving.settling.lost_processes import Loss, losses
 from signalbus.receiving.worker.request import DeliverRequest
 from signalbus.transport import batching, progress
 

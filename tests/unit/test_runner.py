@@ -14,7 +14,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from signalbus import Reject, Retry, RetryLater
 from signalbus.exceptions import MissingRow, TooLarge, UnknownClass
-from signalbus.receiving.running.runner import call, conclude, describe, explain_refused_call
+from signalbus.receiving.invoking.runner import call, conclude, describe, explain_refused_call
 
 STEADY = Retry(max_attempts=3, base_delay=2, jitter=False)
 

@@ -15,8 +15,8 @@ from signalbus.compat.celery_internals import LINE_OF_END, LINE_OF_START, logger
 from signalbus.context import CurrentDelivery
 from signalbus.events import Event, tell
 from signalbus.exceptions import RetryLater
+from signalbus.receiving.invoking.runner import Outcome
 from signalbus.receiving.process import task_log
-from signalbus.receiving.running.runner import Outcome
 from signalbus.receiving.worker import bootstrap
 from signalbus.wire.message import Message, to_body
 

@@ -12,8 +12,8 @@ import pytest
 
 from signalbus.context import CurrentDelivery
 from signalbus.events import Event
-from signalbus.receiving.running import listeners
-from signalbus.receiving.running.tracebacks import format_error
+from signalbus.receiving.invoking.tracebacks import format_error
+from signalbus.receiving.settling import listeners
 
 
 def _raise(error: BaseException) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from signalbus import events
 from signalbus.exceptions import MissingRow, RetryLater
-from signalbus.receiving.running.listeners import as_raised, log_outcome
-from signalbus.receiving.running.runner import describe
+from signalbus.receiving.invoking.runner import describe
+from signalbus.receiving.settling.listeners import as_raised, log_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

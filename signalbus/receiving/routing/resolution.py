@@ -11,10 +11,10 @@ from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process import task_log
+from signalbus.receiving.process.worker_events import tell, worker_name
 from signalbus.receiving.routing.text_requeueing import requeue_for
 from signalbus.receiving.running.attempt import deliver_one
-from signalbus.receiving.running.parking import park
-from signalbus.receiving.running.worker_events import tell, worker_name
+from signalbus.receiving.settling.parking import park
 from signalbus.registration.registry import registry
 from signalbus.wire.message import delivery_id, to_body
 

@@ -13,8 +13,8 @@ from signalbus.events import Event, is_heard
 from signalbus.exceptions import TextError
 from signalbus.ledger import sweeps as ledger
 from signalbus.receiving.process import task_log
+from signalbus.receiving.process.worker_events import tell, worker_name
 from signalbus.receiving.routing.verification import open_text
-from signalbus.receiving.running.worker_events import tell, worker_name
 from signalbus.wire.message import delivery_id, from_body, to_body
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from signalbus.ledger import attempts as ledger
 from signalbus.ledger import sweeps
 from signalbus.models import State
 from signalbus.receiving.process import task_log
-from signalbus.receiving.running.worker_events import tell, worker_name
+from signalbus.receiving.process.worker_events import tell, worker_name
 from signalbus.wire.marker import marker_from
 from signalbus.wire.message import from_body
 

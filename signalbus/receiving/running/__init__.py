@@ -1,1 +1,1 @@
-"""Running receivers: take the delivery, load its payload, invoke the receiver, and settle the outcome."""
+"""Running deliveries: ask the gates, take the delivery in the ledger, and run it alone or in a group commit."""

@@ -21,6 +21,7 @@ from signalbus.compat.django_internals import rollback_error
 from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.models import State
+from signalbus.receiving.invoking.invocation import Attempt, call_receiver
 from signalbus.receiving.process import task_log
 from signalbus.receiving.process.database_connections import (
     left_open,
@@ -31,12 +32,11 @@ from signalbus.receiving.process.database_connections import (
 from signalbus.receiving.process.leases import LEASE, leases
 from signalbus.receiving.process.receiver_runtimes import BRIEF
 from signalbus.receiving.process.session_state import end_changed_sessions, is_changed
+from signalbus.receiving.process.worker_events import worker_name
 from signalbus.receiving.running.gates import Held, decide
-from signalbus.receiving.running.invocation import Attempt, call_receiver
-from signalbus.receiving.running.lost_processes import settle_redelivered
-from signalbus.receiving.running.outcome import OwnTransaction, end_failed, end_spent, raise_if_cut_off, unclaim
 from signalbus.receiving.running.sequencing import turns
-from signalbus.receiving.running.worker_events import worker_name
+from signalbus.receiving.settling.lost_processes import settle_redelivered
+from signalbus.receiving.settling.outcome import OwnTransaction, end_failed, end_spent, raise_if_cut_off, unclaim
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from django.db import DatabaseError
 
+from signalbus.receiving.invoking.runner import describe
 from signalbus.receiving.process.receiver_runtimes import runtimes
-from signalbus.receiving.running.runner import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

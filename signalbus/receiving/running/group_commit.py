@@ -13,14 +13,14 @@ from django.db.transaction import TransactionManagementError
 from signalbus.compat.django_internals import callbacks_of, rollback_error
 from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
+from signalbus.receiving.invoking.invocation import call_receiver
 from signalbus.receiving.process.database_connections import left_open, reject_broken, reset_connections
 from signalbus.receiving.process.receiver_runtimes import BRIEF, runtimes
 from signalbus.receiving.process.session_state import end_changed_sessions, forget_change
+from signalbus.receiving.process.worker_events import worker_name
 from signalbus.receiving.running.attempt import WORTH_TELLING
-from signalbus.receiving.running.invocation import call_receiver
-from signalbus.receiving.running.outcome import OwnTransaction, end_failed, raise_if_cut_off, settlement_of
 from signalbus.receiving.running.savepoints import Savepoint, Watch, met_a_limit
-from signalbus.receiving.running.worker_events import worker_name
+from signalbus.receiving.settling.outcome import OwnTransaction, end_failed, raise_if_cut_off, settlement_of
 from signalbus.transactions import CommitCallback
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from signalbus.ledger.attempts import Settlement, Taken
-    from signalbus.receiving.running.invocation import Attempt
-    from signalbus.receiving.running.runner import Outcome
+    from signalbus.receiving.invoking.invocation import Attempt
+    from signalbus.receiving.invoking.runner import Outcome
     from signalbus.transport.progress import Progress
 
 logger: logging.Logger = logging.getLogger("signalbus")

@@ -12,11 +12,11 @@ from django.db import connections
 
 from signalbus import conf
 from signalbus.ledger import attempts as ledger
+from signalbus.receiving.invoking.invocation import Attempt
 from signalbus.receiving.process.receiver_runtimes import BRIEF, runtimes
 from signalbus.receiving.running.attempt import deliver_attempt
 from signalbus.receiving.running.gates import decide
 from signalbus.receiving.running.group_commit import SharedCommit
-from signalbus.receiving.running.invocation import Attempt
 from signalbus.wire.json_writer import write
 
 if TYPE_CHECKING:

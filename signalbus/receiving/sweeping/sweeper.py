@@ -21,8 +21,8 @@ from signalbus.ledger import sweeps as ledger
 from signalbus.models import State
 from signalbus.receiving.process.database_connections import close_connection, close_connections, use_no_pools
 from signalbus.receiving.process.outages import OutageLog
-from signalbus.receiving.running.lost_processes import losses, settle_overdue
-from signalbus.receiving.running.worker_events import tell, worker_name
+from signalbus.receiving.process.worker_events import tell, worker_name
+from signalbus.receiving.settling.lost_processes import losses, settle_overdue
 from signalbus.receiving.sweeping.idleness import idleness
 from signalbus.receiving.sweeping.stale_code import StaleCode
 from signalbus.wire.marker import Marker, marker_from

@@ -19,8 +19,8 @@ from celery.worker.strategy import default
 from signalbus import celery
 from signalbus.compat.pool_internals import cause_of_loss
 from signalbus.receiving.process import interruption, task_log
-from signalbus.receiving.running.lost_processes import Loss, losses
-from signalbus.receiving.running.worker_events import worker_name
+from signalbus.receiving.process.worker_events import worker_name
+from signalbus.receiving.settling.lost_processes import Loss, losses
 from signalbus.receiving.sweeping.idleness import idleness
 from signalbus.receiving.worker import stragglers
 from signalbus.receiving.worker.unacknowledged import forget_if_lost

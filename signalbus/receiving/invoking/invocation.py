@@ -14,12 +14,12 @@ from signalbus.compat.django_internals import opened_connections
 from signalbus.context import delivery_of, running
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, UnknownClass
+from signalbus.receiving.invoking.carried_context import call_in_context
+from signalbus.receiving.invoking.row_loading import payload_for
+from signalbus.receiving.invoking.runner import call, explain_refused_call
 from signalbus.receiving.process.query_cancellation import cancel_queries
 from signalbus.receiving.process.session_state import has_schemas, restored_schemas
-from signalbus.receiving.running.carried_context import call_in_context
-from signalbus.receiving.running.row_loading import payload_for
-from signalbus.receiving.running.runner import call, explain_refused_call
-from signalbus.receiving.running.worker_events import tell, worker_name
+from signalbus.receiving.process.worker_events import tell, worker_name
 from signalbus.registration.registry import registry
 from signalbus.wire.message import delivery_id
 

@@ -21,8 +21,8 @@ from signalbus.exceptions import SignalBusError, TextError
 from signalbus.ledger import attempts as ledger
 from signalbus.ledger.attempts import Settlement
 from signalbus.models import State
-from signalbus.receiving.running.invocation import Attempt
-from signalbus.receiving.running.worker_events import tell
+from signalbus.receiving.invoking.invocation import Attempt
+from signalbus.receiving.process.worker_events import tell
 from signalbus.registration.registry import registry
 from signalbus.wire.message import delivery_id, from_body
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from django.core.exceptions import SynchronousOnlyOperation
 
 from signalbus.exceptions import MissingRow, TextError
+from signalbus.receiving.invoking.tracebacks import format_error
 from signalbus.receiving.process.event_loop import run_in_loop
-from signalbus.receiving.running.tracebacks import format_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

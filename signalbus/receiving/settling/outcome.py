@@ -17,16 +17,16 @@ from signalbus.core.error_groups import group_of
 from signalbus.exceptions import RetryLater, SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.models import State
+from signalbus.receiving.invoking.invocation import NotKnownHere
+from signalbus.receiving.invoking.runner import Outcome, conclude, strip_traceback
 from signalbus.receiving.process import task_log
 from signalbus.receiving.process.database_connections import reset_connections
 from signalbus.receiving.process.interruption import is_shutting_down, was_cut_off
-from signalbus.receiving.running.invocation import NotKnownHere
-from signalbus.receiving.running.parking import park
-from signalbus.receiving.running.runner import Outcome, conclude, strip_traceback
-from signalbus.receiving.running.worker_events import worker_name
+from signalbus.receiving.process.worker_events import worker_name
+from signalbus.receiving.settling.parking import park
 
 if TYPE_CHECKING:
-    from signalbus.receiving.running.invocation import Attempt
+    from signalbus.receiving.invoking.invocation import Attempt
 
 logger: logging.Logger = logging.getLogger("signalbus")
 

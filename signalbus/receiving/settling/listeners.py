@@ -14,10 +14,10 @@ from celery.utils.log import ColorFormatter
 from signalbus.events import listen
 from signalbus.exceptions import MissingRow, RetryLater
 from signalbus.failure_signals import delivery_dead, delivery_failed
+from signalbus.receiving.invoking.runner import describe
+from signalbus.receiving.invoking.tracebacks import format_error
 from signalbus.receiving.process import task_log
 from signalbus.receiving.process.receiver_runtimes import runtimes
-from signalbus.receiving.running.runner import describe
-from signalbus.receiving.running.tracebacks import format_error
 
 if TYPE_CHECKING:
     from types import TracebackType

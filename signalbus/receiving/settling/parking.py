@@ -10,7 +10,7 @@ from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.models import State
-from signalbus.receiving.running.worker_events import tell, worker_name
+from signalbus.receiving.process.worker_events import tell, worker_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

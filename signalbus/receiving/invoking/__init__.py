@@ -1,0 +1,1 @@
+"""Invoking a receiver: load the rows of its payload, restore its context, and call it as the current delivery."""

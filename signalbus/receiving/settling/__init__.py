@@ -1,0 +1,1 @@
+"""Settling an attempt: decide what its end means, record that in the ledger, and log and announce it."""
