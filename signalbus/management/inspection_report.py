@@ -13,7 +13,7 @@ from signalbus.services.redaction import shown_payload
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from signalbus.models import Delivery
+    from signalbus.models import Delivery, FailedAttempt
     from signalbus.services.explanation import Explanation
     from signalbus.services.lookup import FoundMessage
 
@@ -132,8 +132,18 @@ def detail_lines(stored: FoundMessage, *, reveal: bool = False) -> Iterator[str]
             ("error", one_line(delivery.error)),
         )
         yield from (f"{INDENT}{one_line(line)}" for line in delivery.traceback.splitlines())
+        for attempt in stored.attempts.get(delivery.pk, []):
+            yield f"attempt {attempt.number}   {_attempt_line(attempt)}"
     yield ""
     yield from _payload_lines(stored, reveal=reveal)
+
+
+def _attempt_line(attempt: FailedAttempt) -> str:
+    words = [time_of(attempt.ended_at), one_line(attempt.error)]
+    if attempt.runtime_ms is not None:
+        words.append(f"{attempt.runtime_ms} ms")
+    words += [one_line(word) for word in (attempt.worker, attempt.release) if word]
+    return "  ".join(words)
 
 
 def _lineage(stored: FoundMessage) -> list[tuple[str, str]]:
@@ -193,7 +203,7 @@ def message_object(stored: FoundMessage, *, payload: bool = False, reveal: bool 
         "root": None if message is None else str(message.root),
         "parent": None if message is None or message.parent is None else str(message.parent),
         "context": {} if message is None else dict(message.context),
-        "deliveries": [delivery_object(each) for each in stored.deliveries],
+        "deliveries": [_delivery_with_attempts(each, stored) for each in stored.deliveries],
         "children": [message_object(each) for each in stored.children],
     }
     if payload:
@@ -222,4 +232,23 @@ def delivery_object(delivery: Delivery) -> dict[str, Any]:
         "worker": delivery.worker,
         "due_at": iso(delivery.due_at) if delivery.ended_at is None else None,
         "traceback": delivery.traceback,
+    }
+
+
+def _delivery_with_attempts(delivery: Delivery, stored: FoundMessage) -> dict[str, Any]:
+    attempts = [_attempt_object(each) for each in stored.attempts.get(delivery.pk, [])]
+    return delivery_object(delivery) | {"failed_attempts": attempts}
+
+
+def _attempt_object(attempt: FailedAttempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "ended_at": iso(attempt.ended_at),
+        "runtime_ms": attempt.runtime_ms,
+        "was_lost": attempt.was_lost,
+        "worker": attempt.worker,
+        "release": attempt.release,
+        "error": attempt.error,
+        "group": attempt.error_group,
+        "traceback": attempt.traceback,
     }

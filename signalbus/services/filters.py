@@ -204,4 +204,5 @@ _KEYS: Final[dict[str, Callable[[str], Q]]] = {
     "id": _id("id"),
     "worker": _text("worker"),
     "attempts": _attempts,
+    "group": _text("error_group"),
 }

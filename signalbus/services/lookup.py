@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from signalbus.exceptions import TextError
 from signalbus.ledger import operations as ledger
-from signalbus.models import Delivery, StoredMessage
+from signalbus.models import Delivery, FailedAttempt, StoredMessage
 from signalbus.services.filters import Filter, parse_filter, subject_from
 from signalbus.wire.message import from_body
 
@@ -34,12 +34,14 @@ class FoundMessage:
         row: the message's row.
         message: the message as its text says; None if it is sealed, or this version cannot read it.
         deliveries: the deliveries, the oldest first.
+        attempts: the failed attempts of a delivery by its id; filled by `message_of`.
         children: the messages that its receivers sent, the oldest first; filled by `cascade_of`.
     """
 
     row: StoredMessage
     message: Message | None
     deliveries: list[Delivery] = field(default_factory=list)
+    attempts: dict[UUID, list[FailedAttempt]] = field(default_factory=dict)
     children: list[FoundMessage] = field(default_factory=list)
 
 
@@ -80,7 +82,11 @@ def message_of(id_: UUID) -> FoundMessage | None:
         if delivery is None:
             return None
         row = delivery.message
-    return _with_deliveries([row])[0]
+    (found,) = _with_deliveries([row])
+    ids = [delivery.pk for delivery in found.deliveries]
+    for attempt in FailedAttempt.objects.using(alias).filter(delivery_id__in=ids).order_by("number", "id"):
+        found.attempts.setdefault(attempt.delivery_id, []).append(attempt)
+    return found
 
 
 def history_of(subject: str) -> tuple[list[FoundMessage], bool]:

@@ -179,3 +179,58 @@ def test_bad_input_a_wrong_filter_is_an_error_of_the_command(bus: Bus, arguments
     """A typo ends the command with one line."""
     with pytest.raises(CommandError, match=remedy):
         run("failed", *arguments)
+
+
+def test_failures_are_grouped_by_their_cause(bus: Bus, signal: Signal, academy: Academy):
+    """One line for each cause, the largest group first; a group can be listed."""
+
+    def other(**kwargs: Any) -> None:
+        raise ValueError(f"for {kwargs['number']}")
+
+    connect(signal, other, "other", retry=Retry(max_attempts=3))
+    for number in range(3):
+        signal.send(Academy, instance=academy, number=number)
+    bus.work()
+
+    groups = json.loads(run("failed", "--group", "--json"))["groups"]
+
+    assert [(group["receiver"], group["count"], group["states"]) for group in groups] in (
+        [("marketing.tag", 3, {"dead": 3}), ("other", 3, {"pending": 3})],
+        [("other", 3, {"pending": 3}), ("marketing.tag", 3, {"dead": 3})],
+    )
+    one = next(group["group"] for group in groups if group["receiver"] == "other")
+    shown = run("failed", "--group")
+    assert f"{one}  3 pending  {signal.name} -> other" in shown
+    assert "3 failed attempts, 20" in shown
+    assert run("failed", f"group:{one}").count("-> other") == 3
+    assert run("failed", f"group:{one}").count("-> marketing.tag") == 0
+    assert run("failed", "--group", "--state", "dead").count("->") == 1
+    assert run("failed", "--group", "receiver:nobody") == "Nothing matches receiver:nobody.\n"
+
+
+def test_show_lists_the_failed_attempts_of_a_delivery_that_succeeded(bus: Bus):
+    """A retry that succeeds does not erase what failed before it."""
+    signal = new_signal(durable=True)
+    answers = iter([ConnectionError("away"), ConnectionError("still away"), None])
+
+    def flaky(**kwargs: Any) -> None:
+        if (error := next(answers)) is not None:
+            raise error
+
+    connect(signal, flaky, "flaky")
+    sent = signal.send(None)
+    bus.work()
+    bus.come_again()
+    bus.come_again()
+
+    shown = run("show", sent.id)
+
+    assert "state       done (done)" in shown
+    assert [line.split("  ")[0] for line in shown.splitlines() if line.startswith("attempt ")] == [
+        "attempt 1", "attempt 2",
+    ]  # fmt: skip
+    assert "ConnectionError: still away" in shown
+    (delivery,) = json.loads(run("show", sent.id, "--json"))["deliveries"]
+    assert [each["error"] for each in delivery["failed_attempts"]] == [
+        "ConnectionError: away", "ConnectionError: still away",
+    ]  # fmt: skip

@@ -11,8 +11,10 @@ from django.core.management.base import CommandError
 from signalbus.exceptions import TextError
 from signalbus.ledger import operations as ledger
 from signalbus.management import status_report
+from signalbus.management.inspection_report import SCHEMA
 from signalbus.management.text import iso, one_line, time_of
 from signalbus.models import State
+from signalbus.services.groups import failure_groups
 from signalbus.services.lookup import filter_from, find_deliveries
 from signalbus.wire.message import from_body
 from signalbus.wire.peek import address_of
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from signalbus.models import Delivery
     from signalbus.services.filters import Filter
+    from signalbus.services.groups import FailureGroup
 
 LISTED = "failed --state skipped lists them"
 
@@ -38,6 +41,7 @@ def add(commands: Any) -> None:
     failed.add_argument("--json", action="store_true", help="a list of objects, for programs")
     failed.add_argument("--state", choices=[state.value for state in State], help="list only, and all of, one state")
     failed.add_argument("--limit", type=int, metavar="N", help="list at most so many")
+    failed.add_argument("--group", action="store_true", help="group them by cause: error, place and receiver")
     failed.add_argument("--traceback", action="store_true", help="print each traceback too")
 
 
@@ -45,6 +49,9 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
     """List deliveries."""
     wanted = filter_from(options["filter"])
     rows = _rows(wanted, options["state"])
+    if options["group"]:
+        _run_groups(command, wanted, options)
+        return
     limit = options["limit"]
     if limit is not None and limit < 1:
         raise CommandError(f"--limit is {limit}; it must be at least 1.")
@@ -66,6 +73,46 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
             command.stdout.write(f"{gone} skipped because their row was not found: {LISTED}")
         if nobody:
             command.stdout.write(f"{nobody} skipped because nobody received it: {LISTED}")
+
+
+def _run_groups(command: BaseCommand, wanted: Filter, options: dict[str, Any]) -> None:
+    """List failures by their cause."""
+    if options["state"] is not None:
+        wanted = filter_from([*wanted.words, f"state:{options['state']}"])
+    groups, more = failure_groups(wanted)
+    if options["json"]:
+        found = [_group_as_json(group) for group in groups]
+        command.stdout.write(json.dumps({"schema": SCHEMA, "groups": found, "more": more}, indent=2))
+        return
+    for group in groups:
+        states = ", ".join(f"{count} {state}" for state, count in group.states.most_common())
+        attempts = f"{group.attempts} failed {'attempt' if group.attempts == 1 else 'attempts'}"
+        command.stdout.write(f"{group.id}  {states}  {group.example.message.signal} -> {group.example.receiver}")
+        command.stdout.write(f"    {one_line(group.example.error)}")
+        command.stdout.write(
+            f"    {attempts}, {time_of(group.first)} to {time_of(group.last)} (UTC); the last is {group.example.pk}"
+        )
+    if more:
+        command.stdout.write(f"The {len(groups)} largest groups; there are more.")
+    if groups:
+        command.stdout.write("manage.py signalbus failed group:ID lists a group; rehearse tries one of it.")
+    else:
+        command.stdout.write(f"Nothing matches {wanted}." if wanted else "Nothing has failed.")
+
+
+def _group_as_json(group: FailureGroup) -> dict[str, Any]:
+    return {
+        "group": group.id,
+        "count": group.count,
+        "states": dict(group.states),
+        "signal": group.example.message.signal,
+        "receiver": group.example.receiver,
+        "error": group.example.error,
+        "attempts": group.attempts,
+        "first_failed_at": iso(group.first),
+        "last_failed_at": iso(group.last),
+        "example": str(group.example.pk),
+    }
 
 
 def _rows(wanted: Filter, state: str | None) -> QuerySet[Delivery]:
