@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connections, transaction
 
-from signalbus.ledger.base.dialect import DELIVERIES, Dialect, dialect_of
+from signalbus.ledger.base.dialect import DELIVERIES, Dialect, dialect_for, dialect_of
 from signalbus.ledger.base.failed_attempts import keep_failed
 from signalbus.models import OPEN_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
     from signalbus.ledger.base.settlements import Settlement
 
@@ -98,8 +100,10 @@ def _done(dialect: Dialect) -> str:
     )
 
 
-def _take(using: str, statement: Statement, values: tuple[Any, ...], where: tuple[Any, ...]) -> Any:
-    with connections[using].cursor() as cursor:
+def _take(
+    connection: BaseDatabaseWrapper, statement: Statement, values: tuple[Any, ...], where: tuple[Any, ...]
+) -> Any:
+    with connection.cursor() as cursor:
         if not statement.look:
             cursor.execute(statement.update, (*values, *where))
             return cursor.fetchone()
@@ -121,8 +125,9 @@ def take(delivery: UUID, *, worker: str, using: str) -> Taken | None:
     Returns:
         The delivery; None if it is done, runs elsewhere now, or is not due.
     """
-    dialect = dialect_of(using)
-    found = _take(using, _taking(dialect), (worker,), (dialect.key(delivery),))
+    connection = connections[using]
+    dialect = dialect_for(connection)
+    found = _take(connection, _taking(dialect), (worker,), (dialect.key(delivery),))
     return None if found is None else _taken(dialect, found)
 
 
@@ -152,7 +157,8 @@ def take_together(
     Returns:
         The deliveries that were taken, and the time of the last one, as the driver has it.
     """
-    dialect = dialect_of(using)
+    connection = connections[using]
+    dialect = dialect_for(connection)
     condition = (
         f"id IN {_placeholders(deliveries)} AND {_free(dialect)} AND publications = 0 AND attempts < allowance + %s"
     )
@@ -165,7 +171,7 @@ def take_together(
     if dialect.vendor == "postgresql":  # a query of its own, which is run once; this statement waits for no lock
         update += f", (SELECT {' || '.join(['set_config(%s, %s, true)'] * len(limits))})"
         values += [word for name, seconds in limits.items() for word in (name, f"{seconds * 1000:.0f}ms")]
-    with connections[using].cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute(update, values)
         found = cursor.fetchall()
     return {by_key[row[0]]: Taken(*row[2:5]) for row in found}, max((row[1] for row in found), default=None)
@@ -180,8 +186,9 @@ def undo_take(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str
         until: the time at which they were taken; rows taken later belong to another worker.
         using: the ledger's alias.
     """
-    dialect = dialect_of(using)
-    with connections[using].cursor() as cursor:
+    connection = connections[using]
+    dialect = dialect_for(connection)
+    with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {DELIVERIES} SET state = 'published', attempts = attempts - 1, started_at = NULL, "
             f"ended_at = NULL, worker = '' WHERE id IN {_placeholders(deliveries)} AND state = 'done' AND worker = %s "
@@ -197,14 +204,15 @@ def settle_taken(failed: Sequence[tuple[UUID, int, Settlement]], *, using: str) 
         failed: deliveries, each with the number of its attempt and its settlement.
         using: the ledger's alias, in the transaction that took them.
     """
-    dialect = dialect_of(using)
+    connection = connections[using]
+    dialect = dialect_for(connection)
     groups: dict[tuple[bool, bool], list[tuple[Any, ...]]] = {}
     for delivery, _, settlement in failed:
         group = settlement.error_group or None
         texts = (settlement.state.value, *settlement.texts(), group)
         row = (*texts, settlement.delay, settlement.runtime_ms, dialect.key(delivery))
         groups.setdefault((settlement.state in OPEN_STATES, settlement.failed), []).append(row)
-    with connections[using].cursor() as cursor:
+    with connection.cursor() as cursor:
         for (is_open, has_failed), rows in groups.items():
             statement = _settling(dialect, is_open=is_open, failed=has_failed, at_once=dialect.arrays and len(rows) > 1)
             if dialect.arrays and len(rows) > 1:
@@ -260,9 +268,10 @@ def claim(delivery: UUID, *, worker: str, lease: float, most: int | None = None,
     Returns:
         The delivery, or None.
     """
-    dialect = dialect_of(using)
+    connection = connections[using]
+    dialect = dialect_for(connection)
     with transaction.atomic(using=using):
-        found = _take(using, _claiming(dialect), (lease, worker), (dialect.key(delivery),))
+        found = _take(connection, _claiming(dialect), (lease, worker), (dialect.key(delivery),))
         taken = None if found is None else _taken(dialect, found)
         if taken is not None and most is not None and taken.attempt - taken.allowance > most:
             transaction.set_rollback(True, using=using)
@@ -281,8 +290,9 @@ def confirm(delivery: UUID, attempt: int, *, worker: str, using: str) -> bool:
     Returns:
         False if another worker has claimed it since.
     """
-    dialect = dialect_of(using)
-    return _take(using, _confirming(dialect), (worker,), (dialect.key(delivery), attempt)) is not None
+    connection = connections[using]
+    dialect = dialect_for(connection)
+    return _take(connection, _confirming(dialect), (worker,), (dialect.key(delivery), attempt)) is not None
 
 
 def _taken(dialect: Dialect, found: Any) -> Taken:
@@ -298,8 +308,9 @@ def tell_runtime(delivery: UUID, seconds: float, *, using: str) -> None:
         seconds: the duration.
         using: the ledger's alias.
     """
-    dialect = dialect_of(using)
-    with connections[using].cursor() as cursor:
+    connection = connections[using]
+    dialect = dialect_for(connection)
+    with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {DELIVERIES} SET runtime_ms = %s, ended_at = {dialect.now} WHERE id = %s",
             (round(seconds * 1000), dialect.key(delivery)),

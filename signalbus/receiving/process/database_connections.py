@@ -167,15 +167,16 @@ def reset_connections(*, but: str | None = None) -> None:
             connection.close_if_unusable_or_obsolete()
 
 
-def left_open(*, but: str | None = None) -> bool:
+def left_open(ledger: BaseDatabaseWrapper | None = None, *, goes_on: bool = False) -> bool:
     """Return whether a receiver has left a transaction open, which the writes of the next one would be a part of.
 
     Args:
-        but: the alias of a connection that the caller goes on to use.
+        ledger: this thread's connection to the ledger, if the caller has it.
+        goes_on: the transaction of that one goes on, and does not count.
     """
-    for connection in opened_connections():
+    for connection in opened_connections(ledger):
         if (connection.in_atomic_block or not connection.autocommit) and not (
-            connection.connection is None or connection.alias == but
+            connection.connection is None or (goes_on and connection is ledger)
         ):
             return True
     return False
@@ -277,5 +278,8 @@ def _is_broken(connection: BaseDatabaseWrapper) -> bool:
 
 def _is_broken_for_database(connection: BaseDatabaseWrapper) -> bool:
     """Return whether a transaction is lost whatever Django makes of it."""
-    closed = connection.connection is None or is_closed_by_driver(connection)
-    return closed or pg_status(connection) not in {None, PG_IDLE, PG_IN_TRANSACTION}
+    if connection.connection is None:
+        return True
+    if connection.vendor == "postgresql":
+        return pg_status(connection) not in {PG_IDLE, PG_IN_TRANSACTION}
+    return connection.vendor == "mysql" and is_closed_by_driver(connection)

@@ -75,6 +75,7 @@ class Run:
     """How far an attempt has come, for whoever has to write down how it ended."""
 
     attempt: Attempt
+    connection: BaseDatabaseWrapper | None = None  # to the ledger, once it was looked up
     begun: bool = False
     committed: bool = False
     took: float = 0.0  # seconds, in the receiver
@@ -184,7 +185,7 @@ def _run(attempt: Attempt) -> None:
         end_changed_sessions()
     # A time limit may have struck, and the receiver have gone on after it; what was brief is hardly looked at.
     long = attempt.receiver.timeout is not None or time.monotonic() - started > BRIEF
-    if error is not None or long or left_open():
+    if error is not None or long or left_open(run.connection):
         reset_connections()
     if error is None:
         attempt.tell("done")
@@ -214,14 +215,14 @@ def _attempt(run: Run) -> BaseException | None:
 def _execute(run: Run) -> None:
     """Run the receiver; if it is atomic, its effects and its receipt are one commit."""
     attempt, alias = run.attempt, ledger.using()
-    connection = connections[alias]
+    connection = run.connection = connections[alias]
     if not attempt.receiver.atomic:
         _execute_bare(run, connection)
         return
     outermost = not connection.in_atomic_block  # else in a test, whose commit never comes
     with transaction.atomic(using=alias):
         if outermost:
-            transaction.on_commit(run.note_commit, using=alias, robust=True)
+            connection.on_commit(run.note_commit, robust=True)  # Django's function would look it up again
         if attempt.recorded:
             _settle_first(attempt, alias)
         former = rollback_error(connection)

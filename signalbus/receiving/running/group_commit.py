@@ -188,7 +188,7 @@ class SharedCommit:
         end_changed_sessions(but=self._connection)
         if took >= WORTH_TELLING:
             ledger.tell_runtime(attempt.id, took, using=self._alias)
-        if took > BRIEF or left_open(but=self._alias):
+        if took > BRIEF or left_open(self._connection, goes_on=True):
             reset_connections(but=self._alias)
         self._guard_callbacks(attempt, context)
         self._done.append(attempt)
