@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from signalbus.core.thawing import thawed
 from signalbus.wire.message import delivery_id
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class CurrentDelivery:
         return delivery_id(self.message_id, self.receiver)
 
 
+_Thawed: Any = thawed(CurrentDelivery)
+
+
 def delivery_of(message: Message, receiver: str, attempt: int) -> CurrentDelivery:
     """Return the delivery of a message to a receiver.
 
@@ -54,15 +58,9 @@ def delivery_of(message: Message, receiver: str, attempt: int) -> CurrentDeliver
         receiver: the receiver's id, as the message has it; empty if the workers resolve the receivers.
         attempt: the number of the attempt; 0 before the first one.
     """
-    return CurrentDelivery(
-        message_id=message.id,
-        signal=message.signal,
-        receiver=receiver,
-        attempt=attempt,
-        root=message.root,
-        parent=message.parent,
-        path=message.path,
-    )
+    delivery = _Thawed(message.id, message.signal, receiver, attempt, message.root, message.parent, message.path)
+    delivery.__class__ = CurrentDelivery
+    return delivery  # type: ignore[no-any-return]  # it is one now
 
 
 current_delivery: ContextVar[CurrentDelivery | None] = ContextVar("signalbus_delivery", default=None)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     Split = tuple[list[Receiver], list[Any], list[Any]]
 
 
+_NONE: dict[Key, Receiver] = {}
+
+
 class Subscriptions:
     """The subscriptions of one signal: its receivers, each under the key by which Django keeps it.
 
@@ -120,10 +123,19 @@ class Subscriptions:
             Conflict("receiver", pair[0].id, (pair[0].place, pair[1].place)) for pair in self._rivals if _alive(pair)
         ]
 
-    def called(self, id: str) -> list[Receiver]:  # noqa: A002 - a receiver's id, as everywhere
-        """Return the living receivers with an id: those that have it now before those that had it formerly."""
-        now = reversed(list(self._called.get(id, {}).values()))  # what a reloaded module connected again comes first
-        return [entry for entry in (*now, *self._formerly.get(id, {}).values()) if entry.function() is not None]
+    def find(self, id: str, sender: str | None) -> Receiver | None:  # noqa: A002 - a receiver's id, as everywhere
+        """Return the living receiver with an id, best the one for a sender.
+
+        Args:
+            id: its id, or one that it had formerly.
+            sender: the sender's name.
+        """
+        namesakes = list(self._called.get(id, _NONE).values())
+        if len(namesakes) == 1 and namesakes[0].sender == sender and namesakes[0].function() is not None:
+            return namesakes[0]
+        now = reversed(namesakes)  # what a reloaded module connected again comes first
+        found = [entry for entry in (*now, *self._formerly.get(id, _NONE).values()) if entry.function() is not None]
+        return next((entry for entry in found if entry.sender == sender), found[0] if found else None)
 
 
 def _alive(pair: tuple[Receiver, Receiver]) -> bool:

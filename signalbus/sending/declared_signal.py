@@ -195,8 +195,7 @@ class DeclaredSignal(Named, HookedSignal):
         Returns:
             The receiver connected under that id (or that had it before), or None.
         """
-        found = self._living().called(receiver)
-        return next((entry for entry in found if entry.sender == sender), found[0] if found else None)
+        return self._living().find(receiver, sender)
 
     def matching(self, sender: str | None) -> list[Receiver]:
         """Return the receivers of an open message from this sender."""

@@ -85,9 +85,10 @@ class Progress:
         Returns:
             Whether they may run; if not, nothing more of this message may.
         """
-        memory = self._memory
-        self._note(texts, BEGUN)
-        self._step()
+        memory, states, steps = self._memory, self._states, self._start + _STEPS
+        for text in texts:
+            memory[states + text] = BEGUN
+        memory[steps] = memory[steps] % 255 + 1
         if memory[self._start + _TICKET] == self._ticket:
             return True
         self._note(texts, WAITING)
@@ -108,7 +109,9 @@ class Progress:
 
     def end(self, *texts: int) -> None:
         """Note that texts are done: they are not redelivered, whatever happens."""
-        self._note(texts, DONE)
+        memory, states = self._memory, self._states
+        for text in texts:
+            memory[states + text] = DONE
 
     def _step(self) -> None:
         steps = self._start + _STEPS

@@ -52,6 +52,7 @@ from signalbus.receiving.process.session_state import changes_session
         "# why\nSET @a = 1",
         "/*! SET sql_mode = '' */",
         "SELECT '--'; SET ROLE other",
+        'SAVEPOINT "s1"; SET ROLE other',
         "INSERT INTO t VALUES " + "(1)," * 1000 + "(2); SET ROLE other",
     ],
 )
@@ -74,6 +75,7 @@ def test_a_change_of_the_session_is_noticed(sql):
         "SELECT pg_try_advisory_xact_lock(1)",
         'SAVEPOINT "s1"',
         'RELEASE SAVEPOINT "s1"',
+        'ROLLBACK TO SAVEPOINT "s1"',
         "CREATE TABLE temperature (a int)",
         "DECLARE c NO SCROLL CURSOR FOR SELECT 1",
         "PREPARE TRANSACTION 'a'",

@@ -115,7 +115,7 @@ class TestEnd:
         caplog.set_level(logging.WARNING, logger=logger_of_ends.name)
         task_log.begin()
         task_log.note("shop.sold", "stock.count", task_log.DONE)
-        assert task_log._outcomes.noted is None
+        assert task_log.outcomes.noted is None
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def _rows(label: str, using: str | None, references: list[Reference], relations:
     """
     model = model_named(label)
     alias = using or router.db_for_write(model)
-    keys = {reference: lookup_key(label, reference.pk) for reference in references}
+    keys = {reference: lookup_key(model, reference.pk) for reference in references}
     if len(keys) == 1 and not relations:
         ((reference, key),) = keys.items()
         query = row_query(model, connections[alias], key)

@@ -44,6 +44,7 @@ _ANYWHERE: Final = re.compile(
 _SETTING: Final = re.compile(r"\bset_config\s*\(")
 _LOCAL_SETTING: Final = re.compile(r"set_config\s*\([^()]*,\s*true\s*\)")
 
+_SAVEPOINT: Final = ("SAVEPOINT ", "RELEASE SAVEPOINT ", "ROLLBACK TO SAVEPOINT ")  # as Django writes them
 MOST_REMEMBERED: Final = 2000  # characters of a statement whose answer is remembered
 
 
@@ -71,23 +72,26 @@ def _attach(connection: BaseDatabaseWrapper, **_kwargs: object) -> None:
 def _look(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
     """Run a statement, as Django's ``execute_wrapper()`` asks for it, and note what it changes, even if it fails."""
     connection = context["connection"]
-    if leaves_traces(sql if type(sql) is str else text_of(sql, connection), connection):
+    text = sql if type(sql) is str else text_of(sql, connection)
+    if changes_session(text) and not _is_restored(text, connection):
         note_change(connection)
     return execute(sql, params, many, context)
 
 
 def leaves_traces(sql: str, connection: Any) -> bool:
-    """Return whether a statement changes the session of a connection, and is not undone later.
+    """Return whether a statement changes the session of a connection, and is not undone later."""
+    return changes_session(sql) and not _is_restored(sql, connection)
 
-    A tenant library (django-tenants) sets the ``search_path`` by itself whenever the schema of its connection changes.
-    """
-    return changes_session(sql) and not (
-        hasattr(connection, "set_schema_to_public") and sql.lstrip()[:15].lower() == "set search_path"
-    )
+
+def _is_restored(sql: str, connection: Any) -> bool:
+    """Return whether a change is undone: a tenant library sets the ``search_path`` whenever the schema changes."""
+    return hasattr(connection, "set_schema_to_public") and sql.lstrip()[:15].lower() == "set search_path"
 
 
 def changes_session(sql: str) -> bool:
     """Return whether a statement changes the database session beyond its transaction."""
+    if sql.startswith(_SAVEPOINT) and ";" not in sql:
+        return False  # the name of each savepoint is another: its answer is not worth remembering
     # The texts of bulk inserts are long, and seldom the same.
     return _known_change(sql) if len(sql) <= MOST_REMEMBERED else _is_change(sql)
 

@@ -26,18 +26,18 @@ ENDED = "Task %(name)s[%(id)s] ended in %(runtime)ss: %(return_value)s"
 RECEIVED = f"{LINE_OF_START}: %(addresses)s"
 
 
-class _Outcomes(threading.local):
+class Outcomes(threading.local):
     """The outcomes of the deliveries of this thread's Celery message; None if they are not logged."""
 
     noted: list[tuple[str, str]] | None = None
 
 
-_outcomes = _Outcomes()
+outcomes: Outcomes = Outcomes()
 
 
 def begin() -> None:
     """Begin to note outcomes for the line about a Celery message, if there will be one."""
-    _outcomes.noted = [] if logger_of_ends.isEnabledFor(logging.INFO) else None
+    outcomes.noted = [] if logger_of_ends.isEnabledFor(logging.INFO) else None
 
 
 def note(signal: str, receiver: str, outcome: str) -> None:
@@ -48,15 +48,15 @@ def note(signal: str, receiver: str, outcome: str) -> None:
         receiver: its id; empty for whoever listens.
         outcome: in a few words, as "failed, again in 4.2 s".
     """
-    if _outcomes.noted is not None:
-        _outcomes.noted.append((f"{signal} to {receiver or '(whoever listens)'}", outcome))
+    if outcomes.noted is not None:
+        outcomes.noted.append((f"{signal} to {receiver or '(whoever listens)'}", outcome))
 
 
 def note_requeued(texts: Iterable[object]) -> None:
     """Note that texts went back to their queue before they began."""
-    if _outcomes.noted is not None:
+    if outcomes.noted is not None:
         addresses = [address_of(text) if isinstance(text, str) else "" for text in texts]
-        _outcomes.noted += [(address or "a text", "not begun, requeued") for address in addresses]
+        outcomes.noted += [(address or "a text", "not begun, requeued") for address in addresses]
 
 
 class Completed(logging.Filter):
@@ -76,7 +76,7 @@ class Completed(logging.Filter):
 
 
 def _complete_end(record: logging.LogRecord, context: dict[str, Any]) -> None:
-    noted, _outcomes.noted = _outcomes.noted, None
+    noted, outcomes.noted = outcomes.noted, None
     if noted is None:
         return
     told = _listed(": ".join(each) for each in noted)

@@ -74,10 +74,10 @@ def _deliver_each(
         if len(group) > grouped_before:
             put_off.append(index)
             text_progress.put_off(index)
+            if group.is_full:
+                _deliver_group(group, put_off, text_progress)
         else:
             text_progress.end(index)
-        if group.is_full:
-            _deliver_group(group, put_off, text_progress)
     _deliver_group(group, put_off, text_progress)
 
 

@@ -81,7 +81,7 @@ class Group:
         Returns:
             False if it must run alone, and now.
         """
-        if decide(message, receiver, recorded=message.recorded) != "share":
+        if not message.recorded or decide(message, receiver, recorded=True) != "share":
             return False
         if self._may_share is None:
             self._may_share = _may_share()

@@ -48,8 +48,8 @@ class Watch:
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Run a statement, as Django's ``execute_wrapper()`` asks for it."""
-        if self.ours and self._together:
-            if sql.startswith(("RELEASE", "ROLLBACK TO")):
+        if self.ours:
+            if self._together and sql.startswith(("RELEASE", "ROLLBACK TO")):
                 self._ended += f"{sql}; "
                 return None
             sql, self._ended = self._ended + sql, ""

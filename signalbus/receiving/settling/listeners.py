@@ -45,6 +45,8 @@ def estimate_runtime(event: Event) -> None:
 @listen("done", "failed", "dead", "skipped", "parked", "held", "refused")
 def complete_line(event: Event) -> None:
     """Note what became of a delivery, for Celery's line about the end of its task."""
+    if task_log.outcomes.noted is None:
+        return  # no line will tell it
     if not event.worker or (event.kind == "dead" and is_text(event)):
         return  # of no task, or noted when it was refused
     if event.kind == "done" and event.seconds is None:

@@ -228,9 +228,8 @@ def reference_from(label: str, pk: object, using: str | None = None) -> Referenc
     return clean
 
 
-def lookup_key(label: str, pk: Any) -> Any:
+def lookup_key(model: type[Model], pk: Any) -> Any:
     """Return the key of a reference in the type of the model's field, as a query takes it."""
-    model = model_named(label)
     return pk if _known(model)[1] and type(pk) is int else typed(model, pk)
 
 
