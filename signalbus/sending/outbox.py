@@ -66,12 +66,12 @@ def add(outgoing: Sequence[Outgoing], *, robust: bool = True) -> Mapping[UUID, U
         _divert(divert, list(outgoing), robust=robust)
         return NOBODY
     deciders = transactions.deciding()
-    transactions.refuse_manual(deciders)
     if not deciders:
         if event_loop_guard.forbid_databases():
             # Rows are written, and in eager mode receivers run: not on an event loop's thread.
             return event_loop_guard.call_away(_send_now, outgoing, robust=robust)
         return _send_now(outgoing, robust=robust)
+    transactions.refuse_manual(deciders)
     if outgoing and deciders[0].alias == outgoing[0].route.ledger:
         due, instead = _record(outgoing)
         if is_sending_heard():

@@ -164,6 +164,7 @@ def dialect_for(connection: BaseDatabaseWrapper) -> Dialect:
 
 def takes_several(connection: BaseDatabaseWrapper) -> bool:
     """Return whether a database takes several statements at once: PostgreSQL, unless the driver prepares each."""
+    if connection.vendor != "postgresql":
+        return False
     options = connection.settings_dict["OPTIONS"]
-    prepares = options.get("prepare_threshold") is not None or options.get("server_side_binding")
-    return connection.vendor == "postgresql" and not prepares
+    return options.get("prepare_threshold") is None and not options.get("server_side_binding")

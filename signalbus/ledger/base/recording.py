@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from django.db import connections, transaction
@@ -239,11 +240,12 @@ def _insertions(dialect: Dialect, inserts: Sequence[_Insert], rows: Rows, due: D
         deliveries = [(*row, *due.values) for row in deliveries]
     if dialect.arrays:
         return [_at_once(inserts, (messages, deliveries), arrays=len(deliveries) > FEW and due is None)]
-    return [
-        (insert.of(len(chunk)), [value for row in chunk for value in row])
-        for insert, each in zip(inserts, (messages, deliveries), strict=True)
-        for chunk in (each[start : start + CHUNK] for start in range(0, len(each), CHUNK))
-    ]
+    statements: list[Statement] = []
+    for insert, each in ((inserts[0], messages), (inserts[1], deliveries)):
+        for start in range(0, len(each), CHUNK):
+            chunk = each[start : start + CHUNK]
+            statements.append((insert.of(len(chunk)), list(chain.from_iterable(chunk))))
+    return statements
 
 
 def _at_once(inserts: Sequence[_Insert], tables: Rows, *, arrays: bool) -> Statement:
