@@ -16,6 +16,7 @@ from signalbus.checks import unsent, unused_code
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.ledger.operations import Backlog
+from signalbus.management.pause_report import pause_line
 from signalbus.registration.registry import registry
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def report() -> Iterator[str]:
     if any(failed):  # first: this needs no broker
         waiting = f"{failed.retrying} failed and wait for their next attempt"
         yield f"{waiting}, {failed.parked} parked, {failed.dead} dead: `manage.py signalbus failed` lists them."
+    yield from map(pause_line, ledger.pauses())
     if held := ledger.count_held():
         yield f"{held} held, and not to run yet: `manage.py signalbus failed --state held` lists them."
     known = ledger.backlogs()

@@ -218,4 +218,14 @@ class Migration(migrations.Migration):
                 condition=models.Q(("subject", ""), _negated=True), fields=["subject"], name="signalbus_subject"
             ),
         ),
+        migrations.AlterModelOptions(
+            name="delivery",
+            options={
+                "permissions": [
+                    ("view_payload", "Can see the payloads of messages"),
+                    ("operate_delivery", "Can retry and discard deliveries, pause and resume receivers"),
+                ],
+                "verbose_name_plural": "deliveries",
+            },
+        ),
     ]

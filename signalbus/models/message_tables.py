@@ -128,6 +128,10 @@ class Delivery(models.Model):
 
     class Meta:
         verbose_name_plural = "deliveries"
+        permissions = [
+            ("view_payload", "Can see the payloads of messages"),
+            ("operate_delivery", "Can retry and discard deliveries, pause and resume receivers"),
+        ]
         indexes: ClassVar[list[models.Index]] = [
             # The sweeper's query of each second, and its purge. SQLite uses the second only as it is written here:
             # for "IS NOT NULL", which a comparison implies, and not for "NOT (… IS NULL)".

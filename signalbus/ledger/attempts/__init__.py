@@ -4,6 +4,7 @@ from signalbus.ledger.attempts.held_rows import hold_delivery
 from signalbus.ledger.attempts.lost_attempts import LastRun, last_run, lost_claim, settle_lost
 from signalbus.ledger.attempts.ordering import behind, head, wake
 from signalbus.ledger.attempts.parked_rows import bury, open_parked, park, park_text, postpone_row, refuse, unpark
+from signalbus.ledger.attempts.pauses import PauseRow, is_in_force, pause_rows
 from signalbus.ledger.attempts.row_claims import (
     Taken,
     claim,
@@ -32,6 +33,7 @@ from signalbus.ledger.base.settlements import Settlement, last_failure, record_s
 
 __all__ = [
     "LastRun",
+    "PauseRow",
     "Settlement",
     "Taken",
     "behind",
@@ -43,6 +45,7 @@ __all__ = [
     "expand",
     "head",
     "hold_delivery",
+    "is_in_force",
     "last_failure",
     "last_run",
     "lost_claim",
@@ -50,6 +53,7 @@ __all__ = [
     "order_of",
     "park",
     "park_text",
+    "pause_rows",
     "postpone_row",
     "record_deliveries",
     "record_settled",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from django.db import transaction
 from django.db.models import Q
 
-from signalbus.ledger.base.clock import Now, later
+from signalbus.ledger.base.clock import LATEST, Now, later
 from signalbus.ledger.base.deliveries import record_deliveries, shorten, update_free, using
 from signalbus.models import Delivery, State
 
@@ -69,3 +69,12 @@ def release_held(receivers: Collection[str]) -> int:
 def count_held() -> int:
     """Count the deliveries that are held."""
     return Delivery.objects.using(using()).filter(state=State.HELD).count()
+
+
+def waits_for_release(row: Delivery) -> bool:
+    """Return whether a held delivery waits for `release_held` or the end of a pause, and for no time.
+
+    Args:
+        row: the delivery.
+    """
+    return (row.due_at - row.created_at).total_seconds() > LATEST / 2

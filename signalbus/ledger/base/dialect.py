@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db import NotSupportedError, connections
 
-from signalbus.models import Delivery, FailedAttempt, Key, StoredMessage
+from signalbus.models import Delivery, FailedAttempt, Key, Pause, StoredMessage
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -20,6 +20,7 @@ MESSAGES: Final = StoredMessage._meta.db_table  # noqa: SLF001 - Django document
 DELIVERIES: Final = Delivery._meta.db_table  # noqa: SLF001 - as above
 KEYS: Final = Key._meta.db_table  # noqa: SLF001 - as above
 FAILED_ATTEMPTS: Final = FailedAttempt._meta.db_table  # noqa: SLF001 - as above
+PAUSES: Final = Pause._meta.db_table  # noqa: SLF001 - as above
 
 
 @dataclass(frozen=True, slots=True, eq=False)

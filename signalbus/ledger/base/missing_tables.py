@@ -36,7 +36,7 @@ def reject_missing(error: DatabaseError) -> None:
     Raises:
         MissingTables: its tables, or columns of theirs, do not exist.
     """
-    if _is_missing(error):
+    if is_missing(error):
         raise MissingTables(_remedy()) from error
 
 
@@ -68,7 +68,7 @@ def _failing(statements: Iterable[str]) -> str | None:
             for statement in statements:
                 cursor.execute(statement)
     except DatabaseError as error:
-        if _is_missing(error):
+        if is_missing(error):
             return _remedy()
         raise
     return None
@@ -88,7 +88,12 @@ def _remedy() -> str:
     )
 
 
-def _is_missing(error: DatabaseError) -> bool:
+def is_missing(error: DatabaseError) -> bool:
+    """Return whether a statement failed because a table or column of the ledger does not exist.
+
+    Args:
+        error: the statement's error.
+    """
     cause = error.__cause__
     code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg 3, and 2
     number = error.args[0] if error.args else None

@@ -1,6 +1,6 @@
 """The ledger's operations for people: list, retry and discard deliveries by hand, audit, and count what waits."""
 
-from signalbus.ledger.attempts.held_rows import count_held, release_held
+from signalbus.ledger.attempts.held_rows import count_held, release_held, waits_for_release
 from signalbus.ledger.attempts.ordering import behind
 from signalbus.ledger.base.clock import clock_of, in_utc
 from signalbus.ledger.base.deliveries import CHUNK, using
@@ -18,6 +18,8 @@ from signalbus.ledger.operations.ledger_audit import (
     undecided,
     waiting_queues,
 )
+from signalbus.ledger.operations.operation_log import LogEntry, add_to_log, complete_log, log_entries
+from signalbus.ledger.operations.pause_changes import Paused, pause, pauses, resume
 from signalbus.ledger.sweeps.due import mark
 from signalbus.ledger.sweeps.purging import purge
 
@@ -27,25 +29,34 @@ __all__ = [
     "Audit",
     "Backlog",
     "Evidence",
+    "LogEntry",
+    "Paused",
+    "add_to_log",
     "audit",
     "backlogs",
     "behind",
     "clock_of",
+    "complete_log",
     "count_held",
     "discard",
     "failed",
     "failures",
     "in_utc",
+    "log_entries",
     "mark",
     "mark_now",
     "missing",
+    "pause",
+    "pauses",
     "proven",
     "purge",
     "release_held",
     "repair",
+    "resume",
     "retry",
     "skipped",
     "undecided",
     "using",
     "waiting_queues",
+    "waits_for_release",
 ]

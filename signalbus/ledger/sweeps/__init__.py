@@ -1,6 +1,7 @@
 """The ledger's functions for the sweeper: find due rows, admit retries, and purge closed messages."""
 
 from signalbus.ledger.attempts.parked_rows import bury, open_parked, postpone_row, unpark
+from signalbus.ledger.attempts.pauses import pause_rows
 from signalbus.ledger.base.deliveries import return_due, using
 from signalbus.ledger.base.event_subjects import delivery_of_row
 from signalbus.ledger.sweeps.due import (
@@ -15,6 +16,7 @@ from signalbus.ledger.sweeps.due import (
     take_due,
 )
 from signalbus.ledger.sweeps.purging import acquire_purge_lease, purge, purge_keys, purge_some
+from signalbus.ledger.sweeps.releases import release_some
 from signalbus.ledger.sweeps.retry_admission import Share
 
 __all__ = [
@@ -29,11 +31,13 @@ __all__ = [
     "mark_requeued",
     "marker_returned",
     "open_parked",
+    "pause_rows",
     "postpone_row",
     "purge",
     "purge_keys",
     "purge_some",
     "recall",
+    "release_some",
     "return_due",
     "take_admitted",
     "take_due",

@@ -23,6 +23,7 @@ from signalbus.management.subcommands import (
     maintenance,
     rehearsing,
     status,
+    steering,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ MODULES = (
     inspecting,
     rehearsing,
     changing,
+    steering,
     auditing,
     maintenance,
     status,

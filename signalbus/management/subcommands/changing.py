@@ -8,7 +8,8 @@ from uuid import UUID
 
 from django.core.management.base import CommandError
 
-from signalbus.ledger import operations as ledger
+from signalbus.services.actors import command_actor
+from signalbus.services.delivery_changes import discard, retry
 
 if TYPE_CHECKING:
     from django.core.management.base import BaseCommand
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Declare ``retry`` and ``discard``."""
-    retry = commands.add_parser("retry", help="run deliveries again, also discarded ones, with new attempts")
-    retry.set_defaults(run=run_retry)
-    retry.add_argument("ids", nargs="*", type=id_from, metavar="ID")
-    retry.add_argument("--all", action="store_true", help="all that `failed` lists, so none that was discarded")
-    discard = commands.add_parser("discard", help="never run deliveries again, unless you retry them by their ids")
-    discard.set_defaults(run=run_discard)
-    discard.add_argument("ids", nargs="+", type=id_from, metavar="ID")
+    again = commands.add_parser("retry", help="run deliveries again, also discarded ones, with new attempts")
+    again.set_defaults(run=run_retry)
+    again.add_argument("ids", nargs="*", type=id_from, metavar="ID")
+    again.add_argument("--all", action="store_true", help="all that `failed` lists, so none that was discarded")
+    never = commands.add_parser("discard", help="never run deliveries again, unless you retry them by their ids")
+    never.set_defaults(run=run_discard)
+    never.add_argument("ids", nargs="+", type=id_from, metavar="ID")
+    for parser in (again, never):
+        parser.add_argument("--reason", default="", metavar="TEXT", help="why; `log` shows it")
 
 
 def id_from(text: str) -> UUID:
@@ -42,13 +45,14 @@ def run_retry(command: BaseCommand, options: dict[str, Any]) -> None:
     if bool(options["ids"]) == options["all"]:
         raise CommandError("Say which: the ids that `manage.py signalbus failed` lists, or --all.")
     ids = set(options["ids"])
-    _report(command, ledger.retry(None if options["all"] else list(ids)), len(ids), "due again")
+    retried = retry(None if options["all"] else list(ids), actor=command_actor(), reason=options["reason"])
+    _report(command, retried, len(ids), "due again")
 
 
 def run_discard(command: BaseCommand, options: dict[str, Any]) -> None:
     """Discard deliveries."""
     ids = set(options["ids"])
-    _report(command, ledger.discard(list(ids)), len(ids), "discarded")
+    _report(command, discard(list(ids), actor=command_actor(), reason=options["reason"]), len(ids), "discarded")
 
 
 def _report(command: BaseCommand, done: int, wanted: int, word: str) -> None:

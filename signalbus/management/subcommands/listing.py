@@ -163,6 +163,8 @@ def _when_again(row: Delivery) -> str:
     """Say when a delivery that waits is published, and what helps one that no worker knows."""
     if row.state not in {State.PENDING, State.PARKED, State.HELD}:
         return ""
+    if row.state == State.HELD and ledger.waits_for_release(row):
+        return ""
     due = f"due{' again' if row.error else ''} at {time_of(row.due_at)} (UTC)"
     # Of a text that cannot be opened the error says what helps.
     if row.state != State.PARKED or not row.message.signal:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
 
-from signalbus import conf
 from signalbus.broker.publisher import PublishError
-from signalbus.ledger import operations as ledger
 from signalbus.receiving.sweeping.sweeper import sweep
+from signalbus.services.actors import command_actor
+from signalbus.services.delivery_changes import purge
 
 if TYPE_CHECKING:
     from django.core.management.base import BaseCommand
@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Declare ``purge`` and ``sweep``."""
-    purge = commands.add_parser("purge", help="delete what ended well, was skipped or discarded, and is old")
-    purge.set_defaults(run=run_purge)
-    purge.add_argument("--days", type=float, help='how old; SIGNALBUS["KEEP_SECONDS"] if not given')
+    purging = commands.add_parser("purge", help="delete what ended well, was skipped or discarded, and is old")
+    purging.set_defaults(run=run_purge)
+    purging.add_argument("--days", type=float, help='how old; SIGNALBUS["KEEP_SECONDS"] if not given')
+    purging.add_argument("--reason", default="", metavar="TEXT", help="why; `log` shows it")
     sweeping = commands.add_parser("sweep", help="publish what is due now, as the sweeper in each worker does")
     sweeping.set_defaults(run=run_sweep)
 
 
 def run_purge(command: BaseCommand, options: dict[str, Any]) -> None:
     """Delete old rows."""
-    seconds = conf.get().KEEP_SECONDS if options["days"] is None else options["days"] * 86400
-    command.stdout.write(f"{ledger.purge(seconds)} deliveries purged.")
+    seconds = None if options["days"] is None else options["days"] * 86400
+    purged = purge(actor=command_actor(), seconds=seconds, reason=options["reason"])
+    command.stdout.write(f"{purged} deliveries purged.")
 
 
 def run_sweep(command: BaseCommand, _options: dict[str, Any]) -> None:

@@ -96,6 +96,16 @@ def decide(
     return "share"
 
 
+def is_held(message: Message, receiver: Receiver) -> bool:
+    """Return whether a gate holds a delivery now.
+
+    Args:
+        message: what is delivered.
+        receiver: to whom.
+    """
+    return bool(GATES) and isinstance(_ask(message, receiver), Held)
+
+
 def can_share_commit(receiver: Receiver) -> bool:
     """Whether a receiver may run in a group commit at all, and has been brief so far."""
     return receiver.atomic and not receiver.is_async and receiver.timeout is None and runtimes.may_share(receiver.id)

@@ -15,7 +15,7 @@ from signalbus.ledger import attempts as ledger
 from signalbus.receiving.invoking.invocation import Attempt
 from signalbus.receiving.process.receiver_runtimes import BRIEF, runtimes
 from signalbus.receiving.running.attempt import deliver_attempt
-from signalbus.receiving.running.gates import decide
+from signalbus.receiving.running.gates import decide, is_held
 from signalbus.receiving.running.group_commit import SharedCommit
 from signalbus.wire.json_writer import write
 
@@ -107,8 +107,11 @@ class Group:
         while waiting:
             some = _first(waiting)
             waiting = waiting[len(some) :]
-            if len(some) == 1:
-                self._deliver_alone(some[0])
+            # The gates once more: a delivery may have been put off for as long as the rest of its batch took. Where one
+            # is held by now, each is decided by itself.
+            if len(some) == 1 or any(is_held(attempt.message, attempt.receiver) for attempt in some):
+                for attempt in some:
+                    self._deliver_alone(attempt)
                 continue
             shared = SharedCommit(some, ledger.using(), self._text_progress)
             shared.run()

@@ -35,8 +35,14 @@ if TYPE_CHECKING:
     from signalbus.registration.registry import Receiver
     from signalbus.wire.message import Message
 
+    IsHeld = Callable[[Message, Receiver], bool]
+
 PATIENCE = 2.0  # seconds for a database to notice that a process is gone, and to free the row that it had locked
 AGAIN = 0.05  # seconds between two looks at a row that is locked
+
+
+def _is_never_held(_message: Message, _receiver: Receiver) -> bool:
+    return False
 
 
 @dataclass(slots=True)
@@ -58,12 +64,18 @@ class Loss:
     requeue: Callable[[], object]
     deadline: float = field(default_factory=lambda: time.monotonic() + PATIENCE)
 
-    def is_settled(self) -> bool:
-        """Write the attempt down as failed; return False while the row is still locked."""
+    def is_settled(self, is_held: IsHeld = _is_never_held) -> bool:
+        """Write the attempt down as failed; return False while the row is still locked.
+
+        Args:
+            is_held: whether a gate holds a delivery now.
+        """
         attempt = self._attempt()
         if attempt is None:
             return True  # the message goes back to the broker, as that of a worker that was lost as a whole
         run, error = ledger.last_run(attempt.id), SignalBusError(f"its process was lost: {self.reason}")
+        if (run is None or run.state != State.RUNNING) and is_held(attempt.message, attempt.receiver):
+            return True  # its process may have been about to hold it, as will the one that gets the message now
         if run is None and not attempt.recorded:
             settlement = _conclude(attempt, error, self.worker)
             queue = attempt.receiver.queue
@@ -134,8 +146,11 @@ class Losses:
             self._wake()
             return True
 
-    def settle(self) -> float | None:
+    def settle(self, is_held: IsHeld = _is_never_held) -> float | None:
         """Write down what was lost, and give the messages back.
+
+        Args:
+            is_held: whether a gate holds a delivery now; then it is not counted, unless it was claimed.
 
         Returns:
             In how many seconds to look again, or None if nothing is left.
@@ -147,7 +162,7 @@ class Losses:
             loss = self._waiting.popleft()
             settled = True
             try:
-                settled = loss.is_settled()
+                settled = loss.is_settled(is_held)
             finally:
                 if settled:
                     loss.requeue()

@@ -19,9 +19,11 @@ from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
 from signalbus.ledger import operations
 from signalbus.ledger import sweeps as ledger
 from signalbus.models import State
+from signalbus.receiving.pausing.releasing import Release, release_all
 from signalbus.receiving.process.database_connections import close_connection, close_connections, use_no_pools
 from signalbus.receiving.process.outages import OutageLog
 from signalbus.receiving.process.worker_events import tell, worker_name
+from signalbus.receiving.running.gates import is_held
 from signalbus.receiving.settling.lost_processes import losses, settle_overdue
 from signalbus.receiving.sweeping.idleness import idleness
 from signalbus.receiving.sweeping.stale_code import StaleCode
@@ -84,6 +86,7 @@ def sweep() -> int:
         PublishError: the broker did not take some; all that are not published are due again soon.
         DatabaseError: the ledger could not be read.
     """
+    release_all()
     try:
         published, more = _sweep_some() if ledger.anything_due() else (0, None)
         while more is not None:
@@ -277,6 +280,7 @@ class Sweeper(threading.Thread):
         self._is_stopping = False
         self._woken = threading.Event()  # there is something to do at once
         self._unparked = False
+        self._release = Release()
         self._purge = Purge()
         self._stale_code = StaleCode() if settings.DEBUG else None
         self._outages = OutageLog("signalbus could not sweep, and will try again")
@@ -323,11 +327,7 @@ class Sweeper(threading.Thread):
         """Publish a batch; return the seconds until the next one."""
         follows, self._retries_wait = self._retries_wait, False
         try:
-            again = losses.settle()
-            if not self._unparked:
-                ledger.unpark()
-                self._unparked = True
-            pause = self._interval if again is None else again
+            pause = self._make_due()
             if follows or not ledger.is_idle():
                 lost = self._mark() or not follows or self._lost_wait
                 published, more = 0, None
@@ -352,6 +352,16 @@ class Sweeper(threading.Thread):
             return pause
         close_connections()  # whatever is wrong with them
         return self._interval
+
+    def _make_due(self) -> float:
+        """Make due what waited for something else than time; return the seconds until there may be more."""
+        again = losses.settle(is_held)
+        if not self._unparked:
+            ledger.unpark()
+            self._unparked = True
+        if self._release.step():
+            return BREATH
+        return self._interval if again is None else again
 
     def _mark(self) -> bool:
         """Send markers that are due, but not at each of the quick sweeps while retries wait.

@@ -16,6 +16,8 @@ from signalbus.compat.pool_internals import keep_written_requests, reap_at_once
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import attempts as ledger
 from signalbus.models import Delivery
+from signalbus.receiving.pausing.pause_gate import obey_pauses
+from signalbus.receiving.pausing.pause_watch import watch
 from signalbus.receiving.process import database_connections, interruption, keepalive, session_state, task_log
 from signalbus.receiving.sweeping.sweeper import Sweeper
 from signalbus.receiving.worker import capacity
@@ -58,6 +60,7 @@ class BusStep(bootsteps.StartStopStep):
         _warn_of_async(parent)
         _check_content(parent)
         _check_tables()
+        _learn_of_pauses()
         if celery.is_own_app():
             _check()
             _prepare_own(parent)
@@ -119,6 +122,15 @@ def _check_tables() -> None:
             f"The table {Delivery._meta.db_table} is missing in the database {connection.alias!r}: run "  # noqa: SLF001 - as above
             "`python manage.py migrate`, then start the worker again."
         )
+
+
+def _learn_of_pauses() -> None:
+    """Read what is paused before the first delivery, and before the first process is forked."""
+    obey_pauses()
+    try:
+        watch.refresh()
+    except DatabaseError as error:
+        logger.warning("signalbus cannot see now what is paused, and will try again: %s", error)
 
 
 def _check() -> None:

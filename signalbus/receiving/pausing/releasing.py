@@ -1,0 +1,43 @@
+"""Read what is paused for all processes of a worker, and release what ended pauses hold; the sweeper calls it."""
+
+from __future__ import annotations
+
+import time
+
+from signalbus.ledger import sweeps as ledger
+from signalbus.receiving.pausing.pause_watch import REFRESH_SECONDS, watch
+
+
+class Release:
+    """Read the pauses every two seconds, and release a batch of the deliveries of each that is over."""
+
+    def __init__(self) -> None:
+        self._next_at = 0.0
+        self._over: list[int] = []
+
+    def step(self) -> bool:
+        """Read the pauses if it is time to, and release a batch.
+
+        Returns:
+            Whether more can be released at once.
+
+        Raises:
+            DatabaseError: the ledger could not be reached.
+        """
+        now = time.monotonic()
+        if now >= self._next_at:
+            self._over = [pause.id for pause in watch.refresh()]
+            self._next_at = now + REFRESH_SECONDS
+        more = [pause for pause in self._over if ledger.release_some(pause)]
+        return bool(more)
+
+
+def release_all() -> None:
+    """Release what can be released now of the pauses that are over, as `sweep` does by hand.
+
+    Raises:
+        DatabaseError: the ledger could not be reached.
+    """
+    for pause in ledger.pause_rows():
+        while pause.is_over and ledger.release_some(pause.id):
+            pass
