@@ -1,4 +1,4 @@
-"""A receiver that listens to a sender which never sends is told by a system check, and by ``status``."""
+"""A receiver whose sender never sends its signal is reported by a system check and by ``status``."""
 
 from __future__ import annotations
 
