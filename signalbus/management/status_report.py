@@ -41,13 +41,13 @@ def report() -> Iterator[str]:
         yield f"{held} held, and not to run yet: `manage.py signalbus failed --state held` lists them."
     known = ledger.backlogs()
     queues = _queues(known)
-    trouble = ""
+    fault = ""
     try:
         ways, found = _ask(queues)
     except ConfigurationError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever the broker, or what stands before it, has to say
-        ways, found, trouble = {}, {}, _in_words(error)
+        ways, found, fault = {}, {}, _in_words(error)
     for queue in queues:
         yield from _about(queue, ways.get(queue), found.get(queue), _backlog_of(queue, known))
     for module in unused_code.modules_not_imported():
@@ -57,8 +57,8 @@ def report() -> Iterator[str]:
     unused = unused_code.signals_without_receivers()
     if unused:
         yield f"Nobody is connected to {', '.join(unused)}."
-    if trouble:
-        raise CommandError(f"{queues[0]}: the broker cannot be asked: {trouble}")
+    if fault:
+        raise CommandError(f"{queues[0]}: the broker cannot be asked: {fault}")
 
 
 def _ask(queues: list[str]) -> tuple[dict[str, str | None], dict[str, Presence]]:

@@ -165,7 +165,7 @@ class Leases:
         self.claims: dict[tuple[UUID, int], Process] = {}
 
     @contextmanager
-    def held(self, delivery: UUID, number: int) -> Iterator[None]:
+    def renewed(self, delivery: UUID, number: int) -> Iterator[None]:
         """As the real ones."""
         self.claims[delivery, number] = _here.process
         try:

@@ -22,7 +22,7 @@ NAME = "tests.somebody_s"
 
 def opened(message: Any) -> Any:
     """Verify a message, as a worker's consumer does."""
-    return consumer.opened(message)
+    return consumer.verified(message)
 
 
 @pytest.fixture

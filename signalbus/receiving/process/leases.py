@@ -28,12 +28,12 @@ class Leases:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._renewing = threading.Lock()
-        self._held: set[tuple[UUID, int]] = set()
+        self._claims: set[tuple[UUID, int]] = set()
         self._pause = threading.Event()  # never set: waiting for it lets other threads run
         self._pid = 0  # of the process that the thread runs in: a forked child has none
 
     @contextmanager
-    def held(self, delivery: UUID, attempt: int) -> Iterator[None]:
+    def renewed(self, delivery: UUID, attempt: int) -> Iterator[None]:
         """Keep a claim for as long as the block takes.
 
         Args:
@@ -42,9 +42,9 @@ class Leases:
         """
         claim = (delivery, attempt)
         with self._lock:
-            self._held.add(claim)
+            self._claims.add(claim)
             if self._pid != os.getpid():
-                self._held = {claim}
+                self._claims = {claim}
                 self._pid = os.getpid()
                 self._renewing = threading.Lock()  # a parent's may have been held when it forked
                 threading.Thread(target=self._renew, name="signalbus-leases", daemon=True).start()
@@ -53,24 +53,24 @@ class Leases:
         finally:
             # After a renewal that is running: a settling statement skips a locked row, as if another worker ran it.
             with self._renewing, self._lock:
-                self._held.discard(claim)
+                self._claims.discard(claim)
 
     def _renew(self) -> None:
         while not self._pause.wait(RENEW_EVERY):
             with self._renewing:
                 with self._lock:
-                    held = sorted(self._held, key=str)
-                    if not held:
+                    claims = sorted(self._claims, key=str)
+                    if not claims:
                         self._pid = 0  # the next claim starts another thread
                         return
-                self._renew_all(held)
+                self._renew_all(claims)
 
     @staticmethod
-    def _renew_all(held: Sequence[tuple[UUID, int]]) -> None:
+    def _renew_all(claims: Sequence[tuple[UUID, int]]) -> None:
         try:
-            ledger.renew(held, LEASE)
+            ledger.renew(claims, LEASE)
         except DatabaseError as error:
-            logger.warning("signalbus could not renew %d lease(s), and will try again: %r", len(held), error)
+            logger.warning("signalbus could not renew %d lease(s), and will try again: %r", len(claims), error)
         finally:
             connections.close_all()
 

@@ -12,7 +12,7 @@ from signalbus.receiving.process.database_connections import open_caches, reset_
 from signalbus.receiving.process.session_state import end_changed_sessions
 from signalbus.receiving.routing.resolution import deliver_message
 from signalbus.receiving.routing.text_requeueing import requeue_texts
-from signalbus.receiving.routing.verification import open_text, refuse
+from signalbus.receiving.routing.verification import refuse, verify_text
 from signalbus.receiving.running.grouping import Group
 from signalbus.transport import progress
 
@@ -64,7 +64,7 @@ def _deliver_each(
         grouped_before = len(group)
         group.begin_text(index)
         try:
-            message = open_text(text, queue)
+            message = verify_text(text, queue)
             if message is not None:
                 deliver_message(message, queue, deadline, group, redelivered=redelivered, alone=alone)
         except (DataError, UnicodeError) as error:

@@ -61,24 +61,24 @@ def _deliver_each(
 ) -> None:
     """Deliver a message to several receivers in order; requeue it for those that wait too long behind one of them."""
     recipients = message.recipients or ()
-    places = {recipient: place for place, recipient in enumerate(recipients) if recipient in known}
+    indexes = {recipient: place for place, recipient in enumerate(recipients) if recipient in known}
     recipient_progress = group.divide(len(recipients))
-    recipient_progress.end(*(set(range(len(recipients))) - set(places.values())))
+    recipient_progress.end(*(set(range(len(recipients))) - set(indexes.values())))
     for index, (recipient, receiver) in enumerate(known.items()):
         over = index > 0 and time.monotonic() > deadline
         rest = list(known)[index:] if over else [recipient]
-        if not recipient_progress.begin(*(places[each] for each in rest)):
+        if not recipient_progress.begin(*(indexes[each] for each in rest)):
             return  # the deliveries that have not begun were requeued
         if over:
             if requeue_for(message, rest, queue):
-                recipient_progress.end(*(places[each] for each in rest))
+                recipient_progress.end(*(indexes[each] for each in rest))
                 return
-            recipient_progress.put_off(*(places[each] for each in rest[1:]))
-        if group.add(message, recipient, receiver, places[recipient]):
-            recipient_progress.put_off(places[recipient])
+            recipient_progress.put_off(*(indexes[each] for each in rest[1:]))
+        if group.add(message, recipient, receiver, indexes[recipient]):
+            recipient_progress.put_off(indexes[recipient])
         else:
             deliver_one(message, recipient, receiver, redelivered=False)
-            recipient_progress.end(places[recipient])
+            recipient_progress.end(indexes[recipient])
 
 
 def _known(signal: Any, message: Message, recipients: Sequence[str], queue: str | None) -> dict[str, Receiver]:

@@ -14,7 +14,7 @@ from signalbus.exceptions import TextError
 from signalbus.ledger import sweeps as ledger
 from signalbus.receiving.process import task_log
 from signalbus.receiving.process.worker_events import tell, worker_name
-from signalbus.receiving.routing.verification import open_text
+from signalbus.receiving.routing.verification import verify_text
 from signalbus.wire.message import delivery_id, from_body, to_body
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def requeue_texts(queue: str | None, texts: Sequence[Any]) -> bool:
     """Requeue the rest of a batch, so that it does not occupy a worker for too long; return whether that worked."""
     for text in texts:
         if not isinstance(text, str):
-            open_text(text, queue)  # refuses it
+            verify_text(text, queue)  # refuses it
     messages = _messages_in(texts)
     _mark_requeued(messages)
     try:

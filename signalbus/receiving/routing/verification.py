@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("signalbus")
 
 
-def open_text(text: object, queue: str | None) -> Message | None:
+def verify_text(text: object, queue: str | None) -> Message | None:
     """Verify and parse a text; park or quarantine one that fails, and return None."""
     if isinstance(text, str) and "\x00" in text:
         # No signer writes one, and PostgreSQL could not store it, whichever key it names.

@@ -34,7 +34,7 @@ from signalbus.receiving.process.receiver_runtimes import BRIEF
 from signalbus.receiving.process.session_state import end_changed_sessions, is_changed
 from signalbus.receiving.process.worker_events import worker_name
 from signalbus.receiving.running.gates import Held, decide
-from signalbus.receiving.running.sequencing import turns
+from signalbus.receiving.running.sequencing import messages_in_turn
 from signalbus.receiving.settling.lost_processes import settle_redelivered
 from signalbus.receiving.settling.outcome import OwnTransaction, end_failed, end_spent, raise_if_cut_off, unclaim
 
@@ -91,7 +91,7 @@ def deliver_one(message: Message, recipient: str, receiver: Receiver, *, redeliv
         recorded = message.recorded or redelivered
         deliver_attempt(Attempt(message, recipient, receiver, recorded=recorded), redelivered=redelivered)
         return
-    for turn in turns(message, recipient, receiver.queue):
+    for turn in messages_in_turn(message, recipient, receiver.queue):
         own = turn.id == message.id
         attempt = Attempt(turn, recipient, receiver, recorded=True)
         # What another message's worker dies of is not seen when its own comes again: counted before it runs.
@@ -239,9 +239,9 @@ def _execute_bare(run: Run, connection: BaseDatabaseWrapper) -> None:
         _call_timed(run)
         return
     borrowed = connection.in_atomic_block  # a test's
-    held = leases.held(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext()
+    lease = leases.renewed(attempt.id, attempt.number) if attempt.claimed else contextlib.nullcontext()
     former = rollback_error(connection)
-    with held, rolled_back_if_broken(connection):
+    with lease, rolled_back_if_broken(connection):
         _call_timed(run)
         if borrowed:
             reject_broken(connection, former)

@@ -28,7 +28,7 @@ logger: logging.Logger = logging.getLogger("signalbus")
 KEY_SECONDS = 0.3  # after which a worker leaves the rest of a key to whoever is free
 
 
-def turns(message: Message, recipient: str, queue: str | None) -> Iterator[Message]:
+def messages_in_turn(message: Message, recipient: str, queue: str | None) -> Iterator[Message]:
     """Yield the messages whose turn it is, each after the run of the one before.
 
     Args:

@@ -50,7 +50,7 @@ class VerifyingConsumer(Consumer):
         handle = super().create_task_handler(*args, **options)
 
         def on_task_received(message: Message) -> object:
-            return handle(opened(message))
+            return handle(verified(message))
 
         return on_task_received
 
@@ -85,7 +85,7 @@ def _leave_out_refused_queues(consumer: Consumer) -> None:
     queues.deselect(list(refused))
 
 
-def opened(message: Message) -> Message:
+def verified(message: Message) -> Message:
     """Return what Celery may see of a message: its own, a signed task's content, or one that our task refuses.
 
     Args:
