@@ -1,8 +1,8 @@
-"""Events: everything that happens to a message is told here once, to the listeners of its kind.
+"""Define the events of a message's life, and call the listeners of each kind.
 
-An event is told after the commit that made it true, in the process and on the thread where it happened. Listeners
-observe and decide nothing (decision 0042): what a listener returns is ignored, and what it raises is logged. An event
-is made only if somebody listens to its kind: ask `is_heard` first.
+An event is emitted once, after the commit that made it true, in the process and on the thread where it happened.
+Listeners observe and decide nothing (decision 0042): what a listener returns is ignored, and what it raises is
+logged. An event is made only if somebody listens to its kind: ask `is_heard` first.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Declare the plain Django signals that are sent in a worker's process when a delivery fails or dies (decision 0042).
+"""Declare the plain Django signals `delivery_failed` and `delivery_dead`, which workers send (decision 0042).
 
-Both carry ``delivery`` (a `signalbus.context.CurrentDelivery`) and ``error``, the exception; the sender is the signal's
+`receiving/settling/listeners` sends them in a worker's process when an attempt fails, or a delivery is dead. Both
+carry ``delivery`` (a `signalbus.context.CurrentDelivery`) and ``error``, the exception; the sender is the signal's
 name.
 """
 

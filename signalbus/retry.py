@@ -1,4 +1,7 @@
-"""Decide the delay before the next attempt of a delivery; `receiving.running` carries the decision out."""
+"""Decide the delay before the next attempt of a delivery, or that there is none: a pure function of policy and error.
+
+`receiving/invoking/runner` and `receiving/settling/lost_processes` ask it; `receiving/settling` records what follows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Define the one Celery task of all signals: a worker parks messages of unknown signals, and never discards them."""
+"""Define the Celery task that delivers messages, under the name that senders of all versions use.
+
+A worker's process calls it with the texts of one Celery message; `receiving/routing/batch` delivers them. If it
+fails, the message is requeued.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Wait for the commit of the transactions that a send belongs to (decisions 0004, 0024).
+"""Decide which open transactions a send waits for, and release its messages after their commit.
 
-The send waits for the ledger's transaction, if one is open, else for all open ones. A rolled back savepoint drops what
-was sent in it. In a ``TestCase`` the transactions of the test itself do not count beside those of the code under test.
+`sending/outbox` calls it (decisions 0004 and 0024). The send waits for the ledger's transaction, if one is open, else
+for all open ones. A rolled back savepoint drops what was sent in it. In a ``TestCase`` the transactions of the test
+itself do not count beside those of the code under test.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Carry plain Django signals to receivers in workers, without errors for the code that sends them.
 
-Decisions 0009, 0019 and 0020. Where a plain signal gets its name is `origin`'s; ``@receiver`` is in `decorator`.
+`decorator` makes a `Bridge`, a signal of ours that is connected to the plain signal (decisions 0009, 0019 and 0020).
+Its name is found by `origin`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Provide ``@receiver`` and ``disconnect`` for our signals and for plain Django signals, over a bridge."""
+"""Provide ``@receiver`` and ``disconnect``, for our signals and, over a bridge, for plain Django signals.
+
+They are public: `signalbus.receiver` and `signalbus.disconnect`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Find the module that made a plain Django signal, by reading the sources of the modules that have it in a variable."""
+"""Find the module that made a plain Django signal, by reading the sources of the modules that have it in a variable.
+
+`bridge` names a bridge after that module and variable (decision 0019).
+"""
 
 from __future__ import annotations
 

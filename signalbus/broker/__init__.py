@@ -1,4 +1,4 @@
-"""Publish signed texts to a queue of the broker, through Celery or by the fast path to Redis.
+"""Publishing texts to a queue: Celery's own way to a queue, and a fast path for Redis.
 
-Both sending and receiving publish through this package. It reads no ledger and runs no receiver.
+`sending/outbox`, the sweeper and the worker's processes call `publisher`.
 """

@@ -1,4 +1,7 @@
-"""Publish through Celery: kombu's producers, in a pool of our own whose waits all have a timeout (decision 0006)."""
+"""Publish through Celery: kombu's producers, in a pool of our own whose waits all have a timeout (decision 0006).
+
+`publisher` calls it for all brokers but Redis, and where the fast path cannot be used.
+"""
 
 from __future__ import annotations
 

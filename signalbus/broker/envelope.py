@@ -1,7 +1,8 @@
 """Build the Celery message around texts, and publish it without calling listeners that did not ask for our task.
 
-`Task.apply_async` calls all listeners to `before_task_publish` and `after_task_publish`, in the middle of a `send()`:
-some store a result for each publication. Here only tracers and listeners to our task are called (decision 0016).
+`celery_producers` publishes with it, and `queue_item` records what it publishes. `Task.apply_async` calls all
+listeners to `before_task_publish` and `after_task_publish`, in the middle of a `send()`: some store a result for each
+publication. Here only tracers and listeners to our task are called (decision 0016).
 """
 
 from __future__ import annotations

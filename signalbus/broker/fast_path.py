@@ -1,7 +1,8 @@
-"""The fast path to queues on Redis: one write and one read for all messages that are published at once.
+"""Publish to Redis without Celery's producers: one write and one read for all messages that are published at once.
 
-The items on the queue are what Celery would have put there (decision 0030). Celery and kombu take ten times as long to
-put them there as Redis takes to accept them, because they make everything anew for each message, down to the client.
+`publisher` tries it first, and takes `celery_producers` where a queue or an app has no fast path. The items on the
+queue are what Celery would have put there (decision 0030). Celery and kombu take ten times as long to put them there
+as Redis takes to accept them, because they make everything anew for each message, down to the client.
 """
 
 from __future__ import annotations

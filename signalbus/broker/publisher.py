@@ -1,6 +1,8 @@
-"""Sign bodies and publish them to queues, by the fast path to Redis or through Celery.
+"""Sign bodies and publish them to queues, by the fast path to Redis or through Celery, within a time limit.
 
-All messages of signalbus are published here. `fast_path` writes them to Redis; `celery_producers` uses Celery.
+All messages of signalbus are published here: `sending/outbox` calls it after a commit, the sweeper for rows that are
+due, and workers for texts that they requeue. `fast_path` writes to Redis; `celery_producers` uses Celery. An error
+names the texts that were not published.
 """
 
 from __future__ import annotations

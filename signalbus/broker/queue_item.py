@@ -1,6 +1,7 @@
 """Build a template of the queue item that Celery writes for our task, with gaps for the ids and the texts.
 
-The fast path fills it for each message (decision 0030).
+`fast_path` makes one for each queue, by recording what Celery would push, and fills it for each message (decision
+0030).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Ask the broker for the status of queues: how many messages wait, and how many workers consume them."""
+"""Ask the broker about queues: how many messages wait, and how many workers consume.
+
+``manage.py signalbus status`` calls it, and the worker's consumer for queues that the broker refuses.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Carriers for ``SIGNALBUS["CARRY"]``: what surrounds a sender and is restored around each delivery."""
+"""Define the carriers for ``SIGNALBUS["CARRY"]``: which context of the sender is restored around each delivery.
+
+`carrying` uses them. A host may list a class of its own with the methods of `Carrier`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The carriers of ``SIGNALBUS["CARRY"]`` at work: capture at send(), restore around a delivery."""
+"""Capture the sender's context with the carriers of ``SIGNALBUS["CARRY"]``, and restore it around a delivery.
+
+A send calls `capture`, in the sender's thread; `receiving/invoking` calls `call_restored` (decision 0038).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Call a coroutine in a given event loop, which asgiref's ``async_to_sync`` does only in a loop of its own choice."""
+"""Call a coroutine in a given event loop, which asgiref's ``async_to_sync`` does only in a loop of its own choice.
+
+`receiving/process/event_loop` uses it.
+"""
 
 from __future__ import annotations
 

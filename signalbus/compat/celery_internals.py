@@ -1,4 +1,7 @@
-"""Wrap the private parts of Celery that signalbus uses; tests in tests/unit/compat notice a change."""
+"""Wrap the private parts of Celery that signalbus uses besides its pools; tests in tests/unit/compat notice a change.
+
+`broker/envelope` and `receiving/` use them; those of pools are in `pool_internals`.
+"""
 
 from __future__ import annotations
 

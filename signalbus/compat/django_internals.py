@@ -1,4 +1,7 @@
-"""Wrap the private parts of Django that signalbus uses; tests in tests/unit/compat notice a change."""
+"""Wrap the private parts of Django: its signals, its callbacks on commit, its pools; tests notice a change.
+
+`sending`, `transactions` and `receiving` use them; the tests are in tests/unit/compat.
+"""
 
 from __future__ import annotations
 

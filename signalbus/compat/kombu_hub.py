@@ -1,4 +1,7 @@
-"""Wake kombu's event loop from other threads, as kombu 5.7 does; a test notices when this is no longer needed."""
+"""Wake kombu's event loop from other threads, as kombu 5.7 does; a test notices when this is no longer needed.
+
+`transport/poller` uses it.
+"""
 
 from __future__ import annotations
 

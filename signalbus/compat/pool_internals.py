@@ -1,6 +1,7 @@
-"""Wrap the private parts of Celery's workers and pools; tests in tests/unit/compat notice a change.
+"""Wrap the private parts of Celery's worker and its pools: requests, children and their loss; tests notice a change.
 
-Only workers import it, since it imports all of Celery's worker.
+`receiving/worker` and the sweeper use them, in a worker's main process only: the module imports all of Celery's
+worker.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Fetch a row by its key with SQL that is compiled once for a model, instead of once for each query.
+"""Load a row by its key with SQL that is compiled once for a model, instead of once for each query.
 
-Building and compiling the query takes the ORM several times what the database takes to answer it.
+`receiving/invoking/row_loading` uses it. Building and compiling the query takes the ORM several times what the
+database takes to answer it.
 """
 
 from __future__ import annotations

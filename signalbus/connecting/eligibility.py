@@ -1,4 +1,7 @@
-"""Refuse receivers that cannot be connected: a worker could not find them by name, or Django could not call them."""
+"""Refuse receivers that cannot be connected: a worker could not find them by name, or Django could not call them.
+
+`declared_signal` calls it in ``connect``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Make the registry's entry of a receiver from a function and its policy: its id, its place in the code, its sender."""
+"""Make the registry's entry of a receiver from a function and its policy: its id, its place in the code, its sender.
+
+`declared_signal` and `bridging/decorator` call it when a receiver is connected.
+"""
 
 from __future__ import annotations
 

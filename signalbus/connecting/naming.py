@@ -1,4 +1,7 @@
-"""Find a signal's name: the name that it was given, or that of its app and variable."""
+"""Find a signal's name: the name that it was given, or that of its app and variable.
+
+`declared_signal` has `Named` as a base class.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Resolve the senders of a signal: texts that name models, other texts, and ordinary objects.
 
-Senders that reach no receiver are logged here, once each.
+``connect`` and ``send`` call it. Senders that reach no receiver are logged here, once each.
 """
 
 from __future__ import annotations

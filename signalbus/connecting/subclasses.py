@@ -1,4 +1,7 @@
-"""Find subclasses of `Signal` that pick receivers from Django's own lists, which do not hold receivers in workers."""
+"""Find subclasses of `Signal` that pick receivers from Django's own lists, which do not hold receivers in workers.
+
+The system check `checks.check_subclasses` calls it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Keep the subscriptions of a signal: its receivers in workers, beside Django's own list, and the refused ones."""
+"""Keep the subscriptions of a signal: its receivers in workers, beside Django's own list, and the refused ones.
+
+Each `declared_signal` has one `Subscriptions`; system checks read the conflicts and refusals.
+"""
 
 from __future__ import annotations
 

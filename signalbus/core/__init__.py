@@ -1,1 +1,1 @@
-"""Small helpers that need nothing else of signalbus: near misses of names, runtime estimates, a broker's address."""
+"""Small helpers that need nothing else of signalbus: suggestions for wrong names, runtime estimates, addresses."""

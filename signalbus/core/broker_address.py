@@ -1,6 +1,7 @@
 """Check the broker's address before anything connects, and explain a mistake in it with the remedy.
 
-Whether a server listens there is not checked: that is known only once something connects.
+`celery.py` and ``manage.py signalbus dev`` call it. Whether a server listens there is not checked: that is known only
+once something connects.
 """
 
 from __future__ import annotations

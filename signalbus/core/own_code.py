@@ -1,4 +1,7 @@
-"""Tell the project's own code from that of Python, of signalbus and of installed packages."""
+"""Tell the project's own code from that of Python, of signalbus and of installed packages.
+
+Start-up errors, the system checks, error groups and the warning of stale code use it.
+"""
 
 from __future__ import annotations
 

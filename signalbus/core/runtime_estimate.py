@@ -1,4 +1,7 @@
-"""Estimate run times by their exponentially weighted moving average (EWMA), which rises faster than it falls."""
+"""Estimate run times by their exponentially weighted moving average (EWMA), which rises faster than it falls.
+
+`receiver_runtimes` keeps one estimate for each receiver, `transport/batching` one for each queue and signal.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Suggest what to write instead of an option that does not exist: a near miss, or another library's name for it."""
+"""Refuse an option that does not exist, and suggest what was meant: a similar name, or another library's name for it.
+
+`Signal()`, ``connect``, ``receiver``, `Retry` and the settings call it with their options.
+"""
 
 from __future__ import annotations
 

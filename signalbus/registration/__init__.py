@@ -1,1 +1,1 @@
-"""The signals and receivers of this process, by name and id, and the policy of each receiver."""
+"""What this process knows: its signals and receivers by name, and the policy of each receiver."""

@@ -1,1 +1,4 @@
-"""Sending a signal: build the messages, record them in the ledger, and publish them after the commit."""
+"""Sending a signal: build the messages, record them in the ledger, and publish them after the commit.
+
+A host calls `signal.Signal`. The messages are handed to the queue by `broker/`, which knows no signals.
+"""

@@ -1,6 +1,7 @@
-"""The declared signal: its name, options and receivers.
+"""The declared signal: its name, its options, and the receivers that are connected to it.
 
-`signal` adds the sending. Workers and system checks ask it for receivers; it knows no message.
+It is the base class of `Signal`, which adds the sending. Workers and system checks ask it for receivers;
+`send_operation` and `message_templates` ask it for its options.
 """
 
 from __future__ import annotations

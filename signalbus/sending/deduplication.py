@@ -1,4 +1,8 @@
-"""Deduplication: read ``unique=`` and ``debounce=``, and compute the key that equal messages share (decision 0035)."""
+"""Read the options ``unique=``, ``debounce=`` and ``max_wait=``, and compute the key that equal messages share.
+
+`signal` reads the options, and `message_templates` asks for the key of each message (decision 0035). Which message
+waits is decided in the ledger: `ledger/sends/duplicates`.
+"""
 
 from __future__ import annotations
 

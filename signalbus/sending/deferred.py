@@ -1,4 +1,7 @@
-"""Record messages that are scheduled for later, or deduplicated by a waiting one (decision 0035)."""
+"""Record messages that are not simply published after the commit: scheduled ones, and those with deduplication.
+
+`outbox` calls it for messages with a rule (decision 0035); `ledger/sends/duplicates` has the statements.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Detect a running event loop, which forbids database queries on its thread, and call a function on another thread.
 
-Decision 0018.
+The modules of `sending` ask it before they encode or record (decision 0018).
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Encode payloads into messages, with a template for each sender that is cached while its receivers stay the same."""
+"""Encode payloads into messages, with a template for each sender that is cached while its receivers stay the same.
+
+`signal` asks `MessageTemplates` for a template, and sends with it if there is one (decision 0030). A template has
+everything that is equal in all messages of a signal and sender, so that only ids, times and the payload are written
+for each message.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The outbox: record messages, publish them after the commit, and note those that the broker did not take.
+"""Record durable messages, publish all messages after the commit, and make those pending that the broker did not take.
 
-Decisions 0004 and 0024.
+`send_operation` and `message_templates` call `add` (decisions 0004 and 0024). Which commit a message waits for is
+decided in `transactions.py`; test tools divert the messages here instead.
 """
 
 from __future__ import annotations

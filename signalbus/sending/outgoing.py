@@ -1,4 +1,7 @@
-"""The outgoing message and its parts: routes by queue, subject, ordering key and lineage."""
+"""Define the outgoing message before it is recorded: its route, its body, its subject, ordering key and lineage.
+
+`message_templates` makes these values; `outbox` and the ledger read them.
+"""
 
 from __future__ import annotations
 

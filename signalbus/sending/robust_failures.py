@@ -1,4 +1,7 @@
-"""Record a failed ``send_robust()``: an error in the log, and dead deliveries in the ledger (decision 0017)."""
+"""Record a failed ``send_robust()``: an error in the log, and dead deliveries in the ledger (decision 0017).
+
+`send_operation` calls it; the rows are written by `ledger/sends/unsendable`.
+"""
 
 from __future__ import annotations
 

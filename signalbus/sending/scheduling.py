@@ -1,4 +1,8 @@
-"""Scheduling: `send_later` records a message until it is due, and `cancel` discards one that has not begun."""
+"""Scheduling: `send_later` records a message until it is due, and `cancel` discards one that has not begun.
+
+`Later` is the part of `Signal` with ``send_later``. The rows are written by `deferred`; the sweeper publishes them
+when they are due.
+"""
 
 from __future__ import annotations
 

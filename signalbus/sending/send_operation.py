@@ -1,4 +1,8 @@
-"""One send that takes the general way from the payload to the outbox; `message_templates` has the fast path."""
+"""Send in separate steps: encode the payloads, run the receivers of this process, hand the messages to the outbox.
+
+`signal` and `scheduling` make a `SendOperation` for each send that cannot use a cached template
+(`message_templates`): one with inline receivers, a robust one, one for later.
+"""
 
 from __future__ import annotations
 

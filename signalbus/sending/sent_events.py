@@ -1,4 +1,7 @@
-"""Emit the events of messages in their sender's process, one for each delivery (decision 0042)."""
+"""Emit the events of a send: `sent` and `recorded` for each delivery, after the commit.
+
+`outbox` calls it, and only if somebody listens (decision 0042).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The `Signal` class: declared, connected and sent as Django's own; its receivers run in a worker."""
+"""The `Signal` class: sent as Django's own, with receivers that run in workers after the sender's commit.
+
+This module has the forms of ``send``; options, connecting and look-ups are in `declared_signal`, ``send_later`` in
+`scheduling`. A send whose receivers all run in workers takes the fast path of `message_templates`; all others go
+through `send_operation`.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Batch claimed messages: decide which are handed to the pool as one request, within a 50 ms time budget.
 
-Decision 0032. The run time of a message is estimated from that of earlier messages of its queue and signal. A message
-that is unknown, slow or redelivered is not batched. The batches are divided among the free slots, so that no slot is
-idle beside a full batch.
+`channel` calls it (decision 0032). The run time of a message is estimated from that of earlier messages of its queue
+and signal, which `receiving/worker/request` reports. A message that is unknown, slow or redelivered is not batched.
+The batches are divided among the free slots, so that no slot is idle beside a full batch.
 """
 
 from __future__ import annotations

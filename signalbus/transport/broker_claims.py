@@ -1,6 +1,7 @@
-"""Keep the claims of this process: its id in Redis, its messages in flight, and how they end (decision 0031).
+"""Keep the broker claims of this process: its id in Redis, its messages in flight, and how they end (decision 0031).
 
-They outlive the channel that made them.
+`channel`, `qos` and `heartbeat` share one `Owner`, which outlives the channel that made the claims. The claims' keys
+in Redis are changed by `unacked`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The kombu message that the consumer gets: a batch or a single message, of which a part can be requeued."""
+"""Define the kombu message that the consumer gets: a batch or a single message, of which a part can be requeued.
+
+`channel` makes it. Celery acknowledges or rejects it; the straggler watchdog requeues the texts of it that have not
+begun (decision 0032).
+"""
 
 from __future__ import annotations
 

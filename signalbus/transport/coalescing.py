@@ -1,7 +1,8 @@
 """Coalesce the texts of a batch into one Celery message: one request, one round trip to a child, one line in the log.
 
-Decision 0032. Only messages that are plainly ours are coalesced. The content of each stays in its own texts, which are
-verified one by one, as ever. Any other message is delivered alone and unchanged.
+`batching` reads messages with it, and `channel` merges them (decision 0032). Only messages that are plainly ours are
+coalesced. The content of each stays in its own texts, which are verified one by one, as ever. Any other message is
+delivered alone and unchanged.
 """
 
 from __future__ import annotations

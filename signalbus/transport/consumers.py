@@ -1,6 +1,6 @@
-"""Count the workers that consume a queue, by the list of clients of Redis.
+"""Count the workers that consume a queue, by the names of their connections in Redis's list of clients.
 
-A worker that claims names its connection after its queues.
+`tracking_connection` names the connection of a worker after its queues; `broker/queue_status` counts them.
 """
 
 from __future__ import annotations

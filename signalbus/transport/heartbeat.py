@@ -1,6 +1,7 @@
 """Send the heartbeat of a worker process, and reclaim the messages of processes whose heartbeat has stopped.
 
-The lease of a process in Redis lasts `LEASE` seconds from its last heartbeat (decision 0031).
+`channel` starts the thread. The lease of a process in Redis lasts `LEASE` seconds from its last heartbeat (decision
+0031).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Define the claiming transports, and make a kombu connection use one of them."""
+"""Define kombu transports whose channels claim messages, and make a kombu connection use one of them.
+
+`receiving/worker/capacity` calls `claim` on the connection of a worker's consumer.
+"""
 
 from __future__ import annotations
 

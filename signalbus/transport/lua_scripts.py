@@ -1,4 +1,8 @@
-"""Define the Lua scripts of the transport: each is one atomic step in Redis, by its clock alone (decision 0031)."""
+"""Define the Lua scripts of the transport: each is one atomic step in Redis, by its clock alone (decision 0031).
+
+`unacked`, `channel` and `claimed_message` run them. The models in tests/protocol_models check them against each
+other.
+"""
 
 from __future__ import annotations
 

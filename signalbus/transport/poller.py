@@ -1,4 +1,7 @@
-"""Watch the tracking connections of the channels of one kombu connection, from Celery's event loop."""
+"""Watch the tracking connections of the channels of one kombu connection, from Celery's event loop.
+
+`kombu_transport` has one for each transport. It lets each channel send its claims before the loop waits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Count the messages that a consumer has in flight, and acknowledge, reject or restore them."""
+"""Count the messages that a consumer has in flight, and acknowledge, reject or restore them.
+
+kombu calls it, as the ``QoS`` of a claiming `channel`.
+"""
 
 from __future__ import annotations
 

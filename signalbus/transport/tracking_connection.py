@@ -1,8 +1,9 @@
-"""The tracking connection of a consumer: it sends acknowledgements and claims in one packet, and receives notices.
+"""Send acknowledgements and claims in one packet, over the connection on which Redis announces new messages.
 
-Redis tracks the keys that a claim reads. A claim that finds no message has read them all, so Redis announces the next
-change of any of them over the same connection (client-side caching, Redis 6). That needs no blocking command, for any
-number of queues and priorities; no message is popped to look at it, and an idle worker sends no commands.
+`channel` opens one for each consumer. Redis tracks the keys that a claim reads. A claim that finds no message has
+read them all, so Redis announces the next change of any of them over the same connection (client-side caching, Redis
+6). That needs no blocking command, for any number of queues and priorities; no message is popped to look at it, and
+an idle worker sends no commands.
 """
 
 from __future__ import annotations

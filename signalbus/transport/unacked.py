@@ -1,4 +1,8 @@
-"""Change claims in Redis: acknowledge, requeue, reclaim and quarantine them, and send heartbeats (decision 0031)."""
+"""Change claims in Redis: acknowledge, requeue, reclaim and quarantine them, and send heartbeats (decision 0031).
+
+`channel` and `heartbeat` call it; the scripts are in `lua_scripts`. A queue item that cannot be read is kept apart
+for people (quarantine), and never ends a worker.
+"""
 
 from __future__ import annotations
 

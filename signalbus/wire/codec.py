@@ -1,10 +1,12 @@
 """Encode a sender and a payload as a text, and decode the text to equal values of the same types (decision 0001).
 
-Values that JSON knows are written as JSON; others as a dict with one key, the tag, which begins with a dollar:
-``{"$str": ""}``. A user's own dict of that shape is written as ``{"$dict": [[key, value]]}``, so that no payload can
-contain a tag by accident.
+`sending/message_templates` encodes, and `receiving/invoking/row_loading` decodes. Values that JSON knows are written
+as JSON; others as a dict with one key, the tag, which begins with a dollar: ``{"$str": ""}``. A user's own dict of
+that shape is written as ``{"$dict": [[key, value]]}``, so that no payload can contain a tag by accident.
+
 A new tag is a new version of the message: an older worker must park what it cannot read. The version is the oldest
-that knows all tags of a text (see `signalbus.wire.values.tags`), so that a worker parks no more than it must.
+that knows all tags of a text (see `signalbus.wire.values.tags`), so that a worker parks no more than it must
+(decision 0021).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Read JSON as the standard library does, without its search for white space, which takes as long as a header."""
+"""Make a JSON decoder without the standard library's search for white space, which takes as long as reading a header.
+
+`codec` and `message` use it.
+"""
 
 from __future__ import annotations
 

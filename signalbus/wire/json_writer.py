@@ -1,4 +1,7 @@
-"""Write JSON for all texts of signalbus: ASCII, without spaces, with an encoder that is made once."""
+"""Write JSON for all texts of signalbus: ASCII, without spaces, with one encoder for the whole process.
+
+`codec`, `message` and `broker/queue_item` use it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Define the message, one sending of a signal, and write and read the body of its text (decisions 0001, 0002, 0021)."""
+"""Define the message, one sending of a signal, and write and read the body of its text (decisions 0001, 0002, 0021).
+
+The payload in it is an opaque text here: `codec` writes it. The body is signed by `signing` when it is published.
+"""
 
 from __future__ import annotations
 

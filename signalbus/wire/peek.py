@@ -1,4 +1,7 @@
-"""Guess the signal and the receivers of a text before it is verified, for runtime estimates and log lines only."""
+"""Guess the signal and the receivers of a text before it is verified, for runtime estimates and log lines only.
+
+`transport/coalescing` and `receiving/process/task_log` use it. What runs is decided by the verified message alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Sign bodies and verify texts, so that no text is parsed that a holder of a key did not write."""
+"""Sign bodies and verify texts, so that no text is parsed that a holder of a key did not write.
+
+`conf.signer()` makes the `Signer` of the settings' keys; the publisher signs with it, and workers verify.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The ledger's functions for an attempt: own the row of a delivery, keep the order of a key, park unknown messages."""
+"""The ledger's functions for an attempt: take or claim the row of a delivery, settle it, hold it, or park it.
+
+`receiving/routing`, `receiving/running` and `receiving/settling` call them in a worker's processes.
+"""
 
 from signalbus.ledger.attempts.held_rows import hold_delivery
 from signalbus.ledger.attempts.lost_attempts import LastRun, last_run, lost_claim, settle_lost

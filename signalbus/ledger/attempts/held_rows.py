@@ -1,4 +1,8 @@
-"""Deliveries that a gate holds: the state, its reason, and until when (decision 0045)."""
+"""Set a delivery that a gate does not let run to the state `held`, with the reason and a time (decision 0045).
+
+`receiving/running/attempt` calls `hold_delivery` with the verdict of `receiving/running/gates`. The sweeper publishes
+a held delivery when its time is over.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Find the attempts whose process was lost, and record them as failed (decision 0044)."""
+"""Find the last run of a delivery whose process was lost, and record that run as a failed attempt (decision 0044).
+
+`receiving/settling/lost_processes` calls it: it decides whether the process is lost, and what follows.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Sequencing: run the deliveries of one ordering key to one receiver one at a time (decision 0036).
+"""Find the head of an ordering key: the only delivery of that key to a receiver that may run now (decision 0036).
 
-The delivery with the lowest open position of its key, the head, may run, whichever message a worker holds; the lock on
-its row is the key's lock.
+The head is the open delivery with the lowest position; the lock on its row is the key's lock.
+`receiving/running/sequencing` asks for it before each run, and the sweeper postpones deliveries that are not the
+head. The positions were assigned at `send()` by `base/sequence_numbers`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Park messages that this worker's code does not know (decision 0003), and quarantine texts that fail verification."""
+"""Park what this worker's code does not know (decision 0003), and record texts that were refused as dead.
+
+`receiving/routing/verification` parks and refuses texts, `receiving/settling/parking` parks deliveries, and the
+sweeper tries them again, with growing delays, until ``PARK_SECONDS`` are over.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Own a delivery while it runs: by the lock on its row, or by a claim that is committed first (decision 0028).
+"""Give a worker the right to run a delivery: by the lock on its row, or by a committed row claim (decision 0028).
 
 The first statement of an atomic receiver's transaction sets its delivery to done, which is true once the transaction
-commits. If the worker dies, the database rolls the statement back and frees the row.
+commits. If the worker dies, the database rolls the statement back and frees the row. `receiving/running/attempt`
+calls `take`, `claim` and `confirm`; `receiving/running/group_commit` calls the functions for several deliveries.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Read the clock of the ledger's database, which decides what is due: the clocks of workers and senders differ."""
+"""Return the time of the ledger's database, as an expression for a query or as a value.
+
+Only this clock decides what is due, because the clocks of workers and senders differ. All modules of the ledger that
+use the ORM take the time from here; raw SQL takes it from the `dialect`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Change the state of a delivery's row: recorded, due, published, claimed, settled."""
+"""Insert rows of deliveries after the send, and change the state of rows that no other transaction has locked.
+
+All packages of the ledger use these functions. The rows of a `send()` are inserted by `recording`; the end of an
+attempt is written by `settlements`, or by `attempts/row_claims` in the receiver's own transaction.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""The SQL dialects of the databases, for the statements on the hot paths.
+"""Describe the SQL of each supported database: its clock, its locks, and what an UPDATE can return.
 
-Hot paths use raw SQL: the ORM takes 2.3 to 2.7 times as long for the same rows. All other statements use the ORM.
+The modules with raw SQL (`recording`, `row_claims`, `duplicates`, `due` and others) build their statements from a
+`Dialect`. Raw SQL is for the hot paths: the ORM takes 2.3 to 2.7 times as long for the same rows (decision 0033). All
+other statements use the ORM.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Emit the events of changed rows, after the commit of their transaction (decision 0042)."""
+"""Emit an event for each changed row, after the commit of the transaction that changes it (decision 0042).
+
+The functions that change the state of rows call `tell_of_rows` before the change. Events of an attempt are not
+emitted here: the code that runs it does that, through `receiving/process/worker_events`.
+"""
 
 from __future__ import annotations
 

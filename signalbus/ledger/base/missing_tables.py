@@ -1,4 +1,8 @@
-"""Raise a clear error if the ledger's tables do not exist yet, or are those of an earlier version."""
+"""Raise an error that names the remedy if the ledger's tables are missing, or lack columns of this version.
+
+`sending/outbox` calls `reject_missing` when a statement failed, so that a `send()` pays nothing for a check; during a
+migration it calls `reject_unmigrated` first. System checks and commands call `missing`.
+"""
 
 from __future__ import annotations
 

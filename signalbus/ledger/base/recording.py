@@ -1,4 +1,8 @@
-"""Record the rows of sent messages, in the sender's transaction (decision 0024)."""
+"""Insert the rows of sent messages and their deliveries, in the sender's transaction (decision 0024).
+
+`sending/outbox` calls `record`, once for all messages that it hands over. Rows that are made later, for messages of
+signals that are not durable, are inserted by `deliveries`.
+"""
 
 from __future__ import annotations
 

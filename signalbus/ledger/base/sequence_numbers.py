@@ -1,7 +1,8 @@
-"""Assign each message its position in the order of its key, at send() (decision 0036).
+"""Assign each message of an ordered signal its position in the order of its key, at `send()` (decision 0036).
 
-Each message takes the next position of its key in its sender's transaction. That locks the key until the commit, so
-positions are in the order of commits on every database, and a rollback gives them back.
+`recording` calls it in the sender's transaction. Each message takes the next position of its key, which locks the key
+until the commit, so positions are in the order of commits on every database, and a rollback gives them back.
+`attempts/ordering` reads the positions: it decides which delivery of a key may run.
 """
 
 from __future__ import annotations

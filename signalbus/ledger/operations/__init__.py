@@ -1,4 +1,7 @@
-"""The ledger's operations for people: list, retry and discard deliveries by hand, audit, and count what waits."""
+"""The ledger's functions for people: list, retry and discard deliveries, audit the ledger, and count what waits.
+
+`management/`, `services/` and the system checks call them.
+"""
 
 from signalbus.ledger.attempts.held_rows import count_held, release_held, waits_for_release
 from signalbus.ledger.attempts.ordering import behind

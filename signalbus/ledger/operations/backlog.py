@@ -1,4 +1,7 @@
-"""Count waiting deliveries by queue and failures by state, for ``manage.py signalbus status`` and ``failed``."""
+"""Count the waiting deliveries of each queue, and the failed ones by state, for ``manage.py signalbus status``.
+
+`management/status_report` calls it, and compares it with what the broker says.
+"""
 
 from __future__ import annotations
 

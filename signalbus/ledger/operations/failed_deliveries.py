@@ -1,4 +1,8 @@
-"""List, retry and discard failed deliveries by hand."""
+"""List failed deliveries, retry them, and discard them.
+
+``manage.py signalbus failed``, ``retry`` and ``discard`` call it. Automatic retries are not decided here: see
+`receiving/settling/outcome`.
+"""
 
 from __future__ import annotations
 

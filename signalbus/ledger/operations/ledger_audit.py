@@ -1,7 +1,8 @@
-"""Audit the ledger: count each delivery as done, skipped, dead, discarded, retrying, waiting, running or missing.
+"""Audit the ledger: count each delivery by its state, find the missing ones, and make those due again.
 
-A delivery is missing if it is lost by the sweeper's own rule, or if its message names it and it has no row. The text of
-a recorded message names all its recipients, and a purge deletes a message with all its rows or with none.
+``manage.py signalbus audit`` calls it, and prints the result with `management/audit_report`. A delivery is missing if
+it is lost by the sweeper's own rule (`sweeps/due`), or if its message names it and it has no row. The text of a
+recorded message names all its recipients, and a purge deletes a message with all its rows or with none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The ledger's functions for ``send()``: cancel messages, deduplicate them, and record those that could not be sent."""
+"""The ledger's functions for `send()`: record, deduplicate and cancel messages, and record failed sends.
+
+`sending/` calls them, in the transaction of the sender.
+"""
 
 from signalbus.ledger.base.deliveries import record_unpublished, using
 from signalbus.ledger.base.missing_tables import reject_missing, reject_unmigrated

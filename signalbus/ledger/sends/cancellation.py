@@ -1,4 +1,8 @@
-"""Lock, cancel and discard messages that no worker has begun, for ``cancel()`` and for deduplication."""
+"""Cancel a message that no worker has begun: lock its waiting deliveries, and discard them.
+
+`signalbus.cancel()` calls `cancel`. `duplicates` uses the two steps one by one: it locks a waiting message that
+replaces a new one, or discards one that is replaced.
+"""
 
 from __future__ import annotations
 

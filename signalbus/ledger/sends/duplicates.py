@@ -1,8 +1,9 @@
-"""Deduplicate messages: a waiting message stands for equal later ones, or the last of a burst replaces the others.
+"""Deduplicate messages at `send()`: keep a waiting message instead of an equal new one, or replace it by the new.
 
-The sender locks the row of the key until its commit, so senders of one key follow each other on every database. It also
-locks the message that stands for its own until its commit: that must not run before, and a rollback must find it
-unchanged (decision 0035).
+`sending/deferred` calls it for signals with ``unique=`` (the waiting message stays) and ``debounce=`` (the last
+message of a burst replaces those before it). The sender locks the row of the key until its commit, so senders of one
+key follow each other on every database. It also locks the waiting message until its commit: that must not run before,
+and a rollback must find it unchanged (decision 0035).
 """
 
 from __future__ import annotations

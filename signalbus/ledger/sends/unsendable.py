@@ -1,4 +1,7 @@
-"""Record dead deliveries of a message that ``send_robust()`` could not send: they have no text (decision 0017)."""
+"""Record a message that ``send_robust()`` could not send, as dead deliveries without a text (decision 0017).
+
+`sending/robust_failures` calls it, so that ``manage.py signalbus failed`` lists the message.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The ledger's functions for the sweeper: find due rows, admit retries, and purge closed messages."""
+"""The ledger's functions for the sweeper: find the rows to publish, send markers, admit retries, and purge messages.
+
+`receiving/sweeping` calls them, in one thread of each worker.
+"""
 
 from signalbus.ledger.attempts.parked_rows import bury, open_parked, postpone_row, unpark
 from signalbus.ledger.attempts.pauses import pause_rows

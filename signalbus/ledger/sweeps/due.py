@@ -1,10 +1,13 @@
-"""Find the rows to publish now: those that are due, and those that were published and lost (decision 0029).
+"""Find the deliveries to publish now: those that are due, and those that were published and lost (decision 0029).
 
-A row that waits in a long queue is late, and publishing it again would make the queue longer; a row that is not in the
-queue any more is lost. Markers, signed messages of our own through each queue, tell the two apart: when a marker comes
-back, messages published before it have left the queue. A worker may still have such a message in flight, in a batch or
-prefetched. So the decision waits for the next marker: a message is lost if it was published before the marker that came
-back first, and is still open and unclaimed when the next one has come back.
+The sweeper calls it each second. A row that waits in a long queue is late, and publishing it again would make the
+queue longer; a row that is not in the queue any more is lost. Markers, signed messages of our own through each queue,
+tell the two apart: when a marker comes back, messages published before it have left the queue. A worker may still
+have such a message in flight, in a batch or prefetched. So the decision waits for the next marker: a message is lost
+if it was published before the marker that came back first, and is still open and unclaimed when the next one has come
+back.
+
+`retry_admission` decides how many of the due retries are taken.
 """
 
 from __future__ import annotations

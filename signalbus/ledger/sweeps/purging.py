@@ -1,4 +1,8 @@
-"""Purge closed messages after their retention time: one sweeper at a time, in small batches."""
+"""Delete closed messages after their retention time, in small batches, and ordering keys that nobody uses.
+
+The sweeper calls `purge_some` and `purge_keys`, one sweeper of all workers at a time; ``manage.py signalbus purge``
+calls `purge`. Dead deliveries stay until a person decides.
+"""
 
 from __future__ import annotations
 

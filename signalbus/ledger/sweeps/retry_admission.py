@@ -1,8 +1,9 @@
 """Limit how many retries of one receiver are in flight, so that a failing receiver does not delay the others.
 
-Each worker's sweeper admits due retries up to the receiver's share of that worker: half of its processes, or threads
-(decision 0041). The rows name the worker that admitted a retry, and nothing is counted in memory: the shares of all
-workers add up to half of the fleet, and retries that a killed worker admitted count in no share any more.
+`due` asks it which due rows it may take. Each worker's sweeper admits due retries up to the receiver's share of that
+worker: half of its processes, or threads (decision 0041). The rows name the worker that admitted a retry, and nothing
+is counted in memory: the shares of all workers add up to half of the fleet, and retries that a killed worker admitted
+count in no share any more.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Runs a receiver in the context that its message carries, and so the callbacks that it leaves with ``on_commit``."""
+"""Call a function in the context that its message carries, and later the ``on_commit`` callbacks that it leaves.
+
+`invocation` calls it for messages with a context (decision 0038). The carriers restore the context: see `carriers/`.
+"""
 
 from __future__ import annotations
 

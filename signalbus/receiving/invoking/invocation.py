@@ -1,4 +1,8 @@
-"""One attempt of a delivery, and the call of its receiver: with its rows as they are now, as the current delivery."""
+"""Call the receiver of an attempt: decode its arguments with fresh rows, restore its context, emit `started`.
+
+`running/attempt` and `running/group_commit` call `call_receiver`. `Attempt`, one run of a delivery, is defined here
+and used by `running/` and `settling/`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""From a message's text to what a receiver gets: one query for each model, however many rows."""
+"""Decode a message's payload for one receiver, and load the model rows that it refers to.
+
+`invocation` calls `payload_for` before each run, and the test tools use `fetch`. The format is decoded by
+`wire/codec`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Runs one receiver and tells how it went. Knows neither Celery nor tables."""
+"""Call a receiver function, sync or async, within its timeout, and classify the error that it raises.
+
+`invocation` uses `call`; `settling/outcome` uses `conclude`, which turns an error into an outcome. Knows neither
+Celery nor tables.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Format the errors of failed attempts, for the ledger and for the log.
+"""Format the errors of failed attempts, for the ledger and for the log, with remembered text for known places.
 
-The standard library takes longer to format a traceback than a brief receiver takes to run: it reads the source again,
-and parses each line to underline a part of it. A receiver that keeps failing raises from the same places, so this
-module remembers the text of those places, and formats only what the error itself says.
+`runner` and `settling/listeners` call it. The standard library takes longer to format a traceback than a short
+receiver takes to run: it reads the source again, and parses each line to underline a part of it. A receiver that
+keeps failing raises from the same places, so this module remembers the text of those places, and formats only what
+the error itself says.
 """
 
 from __future__ import annotations

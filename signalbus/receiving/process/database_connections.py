@@ -1,6 +1,7 @@
-"""Connection management in a worker: keep connections between messages, reset them after a receiver, share none.
+"""Manage a worker's database connections: keep them between messages, reset them after a receiver, share none by fork.
 
-Decisions 0011 and 0013.
+`worker/bootstrap` sets it up, and `running/` resets connections after each attempt (decisions 0011 and 0013).
+Sessions that a receiver changed are `session_state`'s.
 """
 
 from __future__ import annotations

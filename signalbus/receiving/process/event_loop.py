@@ -1,8 +1,9 @@
-"""The event loop of ``async def`` receivers: one for each thread that runs receivers, kept between runs.
+"""Keep the event loop of ``async def`` receivers: one for each thread that runs receivers, kept between runs.
 
-A client that a module keeps (of redis.asyncio, httpx, asyncpg, a channel layer) belongs to the loop in which it was
-first used. The loop runs on a thread of its own. What a receiver hands to ``sync_to_async``, as Django's ORM does with
-each query, comes back to the thread that waits for the receiver, and so to the connection of its transaction.
+`invoking/runner` calls `run_in_loop`. A client that a module keeps (of redis.asyncio, httpx, asyncpg, a channel
+layer) belongs to the loop in which it was first used. The loop runs on a thread of its own. What a receiver hands to
+``sync_to_async``, as Django's ORM does with each query, comes back to the thread that waits for the receiver, and so
+to the connection of its transaction.
 """
 
 from __future__ import annotations

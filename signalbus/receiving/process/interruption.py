@@ -1,4 +1,8 @@
-"""Detect that a run was interrupted from outside, and whether by the worker's own shutdown (decision 0014)."""
+"""Tell whether a run was interrupted from outside, and whether by the worker's own shutdown (decision 0014).
+
+`settling/outcome` asks it before it counts a failure. `worker/bootstrap` connects it to Celery's signal of the
+shutdown.
+"""
 
 from __future__ import annotations
 

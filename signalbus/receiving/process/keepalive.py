@@ -1,7 +1,7 @@
-"""Set TCP keepalive on PostgreSQL's side: it frees the locks of a worker's machine that vanished within half a minute.
+"""Set TCP keepalive on the server's side of PostgreSQL connections, so that a vanished worker's locks are freed soon.
 
-Without this its locks, and so what it was running, stay for as long as the operating system keeps a dead connection:
-two hours.
+`worker/bootstrap` turns it on. The server notices within half a minute that the machine of a worker is gone; without
+this its locks, and so its deliveries, stay for as long as the operating system keeps a dead connection: two hours.
 """
 
 from __future__ import annotations

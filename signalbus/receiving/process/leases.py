@@ -1,4 +1,8 @@
-"""Claims that no lock shows: while a receiver runs outside of a transaction, its lease is renewed."""
+"""Renew the leases of receivers that run outside of a transaction, whose claims no lock on a row protects.
+
+`running/attempt` keeps a lease while such a receiver runs. If the process dies, the lease ends, and the sweeper
+settles the attempt as lost.
+"""
 
 from __future__ import annotations
 

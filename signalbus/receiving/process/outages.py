@@ -1,4 +1,8 @@
-"""Log an outage of a database or a broker when it begins and when it ends, not at each failure."""
+"""Log an outage of a database or a broker when it begins and when it ends, not at each failure.
+
+The sweeper and the Celery task report their failures and successes. `sending/outbox` has a class of its own, because
+a sender must also stop trying.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Cancel the queries of interrupted receivers that the database server still executes.
 
-The server goes on with such a query, and keeps the locks of its transaction: among them that of the delivery's own row,
-whose outcome could not be recorded. psycopg can cancel the query. PyMySQL closes its own end of the connection, so the
-session is ended by ``KILL``, from a new connection. mysqlclient is not interrupted before its server has answered, but
-gives the connection up after its ``read_timeout``.
+`invoking/invocation` calls it when a receiver raises, and `database_connections` when it resets a connection. The
+server goes on with such a query, and keeps the locks of its transaction: among them that of the delivery's own row,
+whose outcome could not be recorded. psycopg can cancel the query. PyMySQL closes its own end of the connection, so
+the session is ended by ``KILL``, from a new connection. mysqlclient is not interrupted before its server has
+answered, but gives the connection up after its ``read_timeout``.
 """
 
 from __future__ import annotations

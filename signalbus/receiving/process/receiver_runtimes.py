@@ -1,4 +1,8 @@
-"""Runtime estimates of atomic receivers in this process, for group commits and slow receivers (decision 0026)."""
+"""Keep the runtime estimates of this process's atomic receivers: which may share a commit, and which are slow.
+
+`running/gates` and `running/grouping` ask whether a receiver is short enough for a group commit (decision 0026).
+`settling/listeners` adds each run time, and has slow receivers warned of.
+"""
 
 from __future__ import annotations
 

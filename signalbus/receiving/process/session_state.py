@@ -1,8 +1,9 @@
-"""Detect statements that change a receiver's database session, and close that connection after the run (decision 0039).
+"""Detect statements that change a receiver's database session, and close that connection after the run.
 
-Workers keep their connections. A role, a ``search_path``, a setting, an advisory lock or a temporary table of one run
-would be the next run's as well. This module inspects the statements of a receiver on their way to the driver, and
-closes a connection whose session was changed: the next run begins with a fresh one, as a request does by default.
+Decision 0039. Workers keep their connections: a role, a ``search_path``, a setting, an advisory lock or a temporary
+table of one run would be the next run's as well. This module inspects the statements of a receiver on their way to
+the driver, and closes a connection whose session was changed: the next run begins with a fresh one, as a request does
+by default. `worker/bootstrap` turns it on, and `running/` calls `end_changed_sessions` after each run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Complete Celery's own log lines about our task: add the signals, the receivers and the outcomes of their deliveries.
+"""Complete Celery's log lines about our task: add the signals, the receivers and the outcomes of their deliveries.
 
-Celery logs a line when a worker gets a message, and one when its task has returned, which it calls "succeeded" whatever
-became of the deliveries. A filter completes both for our task, and leaves those of all other tasks alone.
+Celery logs a line when a worker gets a message, and one when its task has returned, which it calls "succeeded"
+whatever became of the deliveries. A filter completes both for our task, and leaves those of all other tasks alone.
+`worker/bootstrap` installs it; the code that runs deliveries notes their outcomes.
 """
 
 from __future__ import annotations

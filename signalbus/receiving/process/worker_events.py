@@ -1,4 +1,8 @@
-"""Telling events in a worker, on the thread that runs its deliveries."""
+"""Emit events in a worker, on the thread that runs deliveries, and name the worker's processes.
+
+All packages of `receiving` call `tell` after a commit. A listener's changes of its database session are ended here,
+so that the next receiver does not get them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Deliver the texts of one Celery message in order, until all are done or its time is over (decision 0032)."""
+"""Deliver the texts of one Celery message, one after the other, until all are done or the batch's time is over.
+
+The Celery task calls `deliver` (decision 0032). It verifies each text (`verification`), delivers its message
+(`resolution`), and requeues the texts that have not begun in time (`text_requeueing`). Short deliveries wait for a
+group commit at the end.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Resolve a message's recipients to receivers, and park those that this worker does not know (decision 0003)."""
+"""Resolve a message's recipients to receivers of this process, and deliver the message to each of them.
+
+`batch` calls it. Deliveries to a signal or receiver that this worker does not know are parked (decision 0003). A
+delivery that runs alone goes to `receiving/running/attempt`, a short one to the batch's group commit.
+"""
 
 from __future__ import annotations
 

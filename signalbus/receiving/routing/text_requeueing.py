@@ -1,4 +1,8 @@
-"""Requeue texts that this worker has not begun, so that a slow receiver does not delay them."""
+"""Put texts that have not begun back on their queue, so that a slow receiver before them does not delay them.
+
+`batch` requeues the rest of a batch, `resolution` a message for its remaining recipients. The main process requeues
+as well, through the transport: see `receiving/worker/stragglers`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Verify a text from a queue, then read it as a message; quarantine a text that fails, and never run it."""
+"""Verify a text from a queue and read it as a message; park a text that cannot be read yet, refuse one that is forged.
+
+`batch` calls it for each text. A text that was refused is recorded as dead, and no worker ever runs it. A marker is
+noted here, and delivers nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""One attempt of a delivery: take its row, run the receiver, commit its effects together with its receipt.
+"""Run one delivery by itself: take or claim its row, call the receiver, and commit its writes with its receipt.
 
-There are three ways. A delivery without a row runs, and gets one only if it fails. One that is recorded is settled as
-done by the first statement of its receiver's transaction: whatever ends the worker rolls that back. One that is suspect
-(given out again, published again, tried again), or whose receiver has no transaction, is claimed by a commit of its own
-first, so that what ends its worker is counted.
+`receiving/routing/resolution` and `grouping` call it (decision 0028). There are three ways. A delivery without a row
+runs, and gets a row only if it fails. A recorded delivery is set to done by the first statement of its receiver's
+transaction: whatever ends the worker rolls that back. A delivery that is suspect (redelivered, published again,
+retried after a lost process), or whose receiver has no transaction, is first claimed in a commit of its own, so that
+an attempt that ends its worker is counted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Decides whether a delivery may run now: alone or in a group commit, only after a claim, or not yet.
+"""Decide whether a delivery may run now: alone, in a group commit, only after a claim, or not yet (held).
 
-Listeners observe, gates decide (decisions 0042 and 0045). A gate is a function of a message and its receiver. It
-returns None where it has nothing to say, "claim" if the attempt must be counted before it runs, or `Held` if
-the delivery must wait. Without gates, only what the worker knows of the delivery and its receiver decides.
+`attempt` and `grouping` ask `decide`; listeners observe, gates decide (decisions 0042 and 0045). A gate is a function
+of a message and its receiver. It returns None where it has nothing to say, "claim" if the attempt must be counted
+before it runs, or `Held` if the delivery must wait. Without gates, only what the worker knows of the delivery and its
+receiver decides. `ledger/attempts/held_rows` records that a delivery is held.
 """
 
 from __future__ import annotations

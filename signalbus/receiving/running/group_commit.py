@@ -1,4 +1,9 @@
-"""One commit that several deliveries share."""
+"""Run several short deliveries in one transaction: one statement takes their rows, and each has a savepoint.
+
+`grouping` calls it (decision 0026). A receiver that fails is rolled back to its savepoint, and its failure is
+recorded in the same commit. If a receiver ends the whole transaction, all others run again, each alone, and no
+attempt of theirs is counted.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Brief deliveries of one Celery message that share a commit: a savepoint each, and one statement that takes them all.
+"""Collect the short deliveries of one Celery message, and divide them into group commits (decision 0026).
 
-What one of them does is undone to its savepoint, and is no other's business. What ends the whole transaction has cost
-nobody but its author anything: the others run again, each by itself, as they would have without company.
+`receiving/routing` adds deliveries to a `Group` and has it delivered; `gates` says which may be added. `group_commit`
+runs a group; deliveries that must run alone after all go to `attempt`.
 """
 
 from __future__ import annotations

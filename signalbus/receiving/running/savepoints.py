@@ -1,6 +1,7 @@
-"""The transaction of a group commit: a savepoint for each delivery, and a look at each statement of the receivers.
+"""Guard the transaction of a group commit: a savepoint for each delivery, and a check of each statement of a receiver.
 
-A statement that would end the transaction, or that would change it for the other deliveries, is refused.
+`group_commit` uses it. A statement that would end the transaction, or change a setting for the other deliveries, is
+refused; that receiver then runs alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The turns of an ordered signal's deliveries: a message only says that its key may have something to run.
+"""Run the deliveries of an ordering key in the order of their positions, whichever message the worker has received.
 
-Whatever a message says, its key's head is run, and after that the next one, while that is short. A message whose head
-another worker runs is put away: that worker looks for the next head after its commit, and sees what was committed
-before the message was published.
+`attempt` asks it for the messages of an ordered signal (decision 0036). A message only says that its key may have
+something to run: its key's head (`ledger/attempts/ordering`) is run, and after that the next one, while that is
+short. A message whose head another worker runs is dropped: that worker looks for the next head after its commit, and
+sees what was committed before the message was published.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Decide what the end of an attempt means: cut off, unknown to this worker, or a failure to settle and to report.
+"""Decide what a failed attempt means: retry, dead, skipped, parked, or not counted; and have that recorded.
 
-A delivery that runs alone and one in a group commit use the same functions. The two differ in what has become of the
-transaction: see `Settling`. A success needs no decision: its receipt is part of the receiver's commit.
+`running/attempt` and `running/group_commit` call the same functions, each with its way of recording the outcome
+(`Settling`). The delay of a retry comes from `retry.py`. A success needs no decision: its receipt is part of the
+receiver's commit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Park messages for signals, receivers and classes that this worker does not know, for a worker with newer code."""
+"""Park deliveries whose signal, receiver or class this worker does not know, for a worker with newer code.
+
+`routing/resolution` and `outcome` call it (decision 0003). Texts that cannot even be read are parked by
+`routing/verification`.
+"""
 
 from __future__ import annotations
 

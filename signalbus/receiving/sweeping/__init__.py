@@ -1,1 +1,4 @@
-"""The sweeper: publish what is due, and ask the queues what they can prove for an audit."""
+"""The sweeper: publish the deliveries that are due or lost, and ask the queues for evidence in an audit.
+
+The worker starts the sweeper's thread in its main process. Which rows are due or lost is decided in `ledger/sweeps`.
+"""

@@ -1,6 +1,7 @@
 """Wake the sweeper when this worker has nothing to do while retries wait to be admitted.
 
-One in a worker's main process. While no retries wait, it costs each request one look at an attribute.
+`receiving/worker/request` reports the end of each request. There is one object in a worker's main process; while no
+retries wait, it costs each request one look at an attribute.
 """
 
 from __future__ import annotations

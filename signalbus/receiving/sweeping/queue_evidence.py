@@ -1,4 +1,8 @@
-"""Gather evidence from the queues for an audit: returned markers, or an empty queue (decision 0029)."""
+"""Ask the queues which published deliveries are lost: send markers and wait for them, or find a queue empty.
+
+``manage.py signalbus audit`` calls it, and gives the evidence to `ledger/operations/ledger_audit`, which counts
+(decision 0029).
+"""
 
 from __future__ import annotations
 

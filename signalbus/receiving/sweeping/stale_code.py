@@ -1,7 +1,8 @@
-"""Notice that the project's source files have changed since this worker imported them.
+"""Warn that the project's source files have changed since this worker imported them.
 
 A worker runs the code that it imported when it started. A developer who changes a receiver and forgets to restart the
-worker sees the old code run, without a warning. Only a sweeper under ``DEBUG`` looks: production code is not edited.
+worker sees the old code run, without a warning. The sweeper calls this under ``DEBUG`` only: production code is not
+edited.
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""The sweeper thread, one in every worker: publish due retries, unpublished messages, parked and lost ones."""
+"""Publish due retries, unpublished, parked and lost deliveries, from one thread in the main process of each worker.
+
+`receiving/worker/bootstrap` starts the thread, and ``manage.py signalbus sweep`` calls `sweep` once.
+`ledger/sweeps/due` decides which rows are due or lost (decision 0029), `ledger/sweeps/retry_admission` how many
+retries (decision 0041). In the same thread the attempts of lost processes are settled, markers are sent, and closed
+messages are purged.
+"""
 
 from __future__ import annotations
 

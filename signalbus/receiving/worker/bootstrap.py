@@ -1,4 +1,7 @@
-"""Set up a Celery worker: its queues, its sweeper, and clean connections in each process (decision 0013)."""
+"""Set up a Celery worker at its start: checks, queues, the sweeper, and clean connections in each process.
+
+`apps.py` connects it to Celery's signals of a worker (decision 0013).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Report a worker's free capacity to the transport: which messages can begin, which run, and which never will."""
+"""Report a worker's free capacity to the transport: which messages can begin, which run, and which never will.
+
+`bootstrap` calls `claim`, which makes the worker claim from Redis. The transport (`transport/broker_claims.Work`)
+knows no Celery, and asks this class.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Filter the messages that our own app's worker accepts: those of our task, and signed tasks (decision 0015)."""
+"""Filter the messages that our own app's worker accepts: those of our task, and signed tasks (decision 0015).
+
+Celery makes the consumer (see `celery.py`). The texts in a message of our task are verified later, in a process of
+the pool (`routing/verification`).
+"""
 
 from __future__ import annotations
 

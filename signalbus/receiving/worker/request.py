@@ -1,7 +1,9 @@
 """Rebuild a Celery message for our task as a flat request, in the main process, before a child gets it (decision 0012).
 
-A writer to the broker chooses everything in such a message. Celery hands it to a child unchanged: arguments or headers
-nested a few hundred deep end the main process when they are pickled, and so does a message without an id.
+A writer to the broker chooses everything in such a message. Celery hands it to a child unchanged: arguments or
+headers nested a few hundred deep end the main process when they are pickled, and so does a message without an id.
+Celery calls `strategy` with each message, and the request when its child ends or is lost; then the loss is handed to
+`settling/lost_processes`.
 """
 
 from __future__ import annotations

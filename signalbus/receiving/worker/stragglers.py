@@ -1,6 +1,8 @@
 """Straggler watchdog: requeue the messages of a batch that are stuck behind a slow one (decision 0032).
 
-Only our own transport, on Redis, can requeue them. On other brokers a batch ends between two texts when it is too long.
+`request` registers each batch, and a thread of the main process watches them. Only our own transport, on Redis, can
+requeue a part of a batch (`transport/claimed_message`). On other brokers a batch ends between two texts when it takes
+too long (`routing/batch`).
 """
 
 from __future__ import annotations

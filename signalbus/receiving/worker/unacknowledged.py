@@ -1,4 +1,8 @@
-"""Forget requests whose message could not be acknowledged: they would count as active for ever."""
+"""Correct kombu's count of unacknowledged messages after an acknowledgement that the broker did not take.
+
+`consumer` and `request` call it for each message. Without this, such a message would count as active for ever, and
+the worker would stop asking for messages.
+"""
 
 from __future__ import annotations
 

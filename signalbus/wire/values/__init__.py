@@ -1,1 +1,1 @@
-"""The values of a payload: encoders and decoders for each supported type."""
+"""The values of a payload: encoders and decoders for each supported type. `wire/codec` uses them."""

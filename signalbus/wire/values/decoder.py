@@ -1,4 +1,7 @@
-"""Decode parsed JSON to the values of a payload, in two walks: the first only finds the rows to fetch."""
+"""Decode parsed JSON to the values of a payload, in two walks: the first only finds the rows to load.
+
+`codec` calls both, and loads the rows in between.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Encode the values of a payload as JSON can write them, in one walk that decides by exact type.
 
-The walk finds the place of a value only when it fails."""
+`codec` calls it for payloads that are not plain. It finds the path of a value (`context.user.lock`) only when it
+fails; the remedy in the error is written by `remedies`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Convert primary keys to a form that a message can carry, and back to the type of the model's field."""
+"""Convert primary keys to a form that a message can carry, and back to the type of the model's field.
+
+`references` uses it for each row that a payload names.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Make and resolve references: rows by label and primary key, classes and functions by module and name."""
+"""Name rows by label and primary key, and find the model of a name again; define what a message says of a row.
+
+`encoder` writes references and `decoder` reads them; the rows are loaded by `receiving/invoking/row_loading`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Write the error for a value that cannot be encoded: what it is, and what to send instead."""
+"""Write the error for a value that cannot be encoded: what it is, and what to send instead.
+
+`encoder` calls it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Encode and decode values without parts, each as JSON.
 
-``TO_JSON`` maps an exact type to the function that writes it, ``FROM_JSON`` a tag to the one that reads it.
-``TO_JSON`` writes only what every version of the message knows; `Encoder` writes the values of newer tags.
+``TO_JSON`` maps an exact type to the function that writes it, ``FROM_JSON`` a tag to the one that reads it; `encoder`
+and `decoder` look functions up there. ``TO_JSON`` writes only what every version of the message knows; `Encoder`
+writes the values of newer tags.
 """
 
 from __future__ import annotations
