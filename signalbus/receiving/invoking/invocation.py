@@ -21,6 +21,7 @@ from signalbus.exceptions import SignalBusError, UnknownClass
 from signalbus.receiving.invoking.carried_context import call_in_context
 from signalbus.receiving.invoking.row_loading import payload_for
 from signalbus.receiving.invoking.runner import call, explain_refused_call
+from signalbus.receiving.process.current_runs import current_runs
 from signalbus.receiving.process.query_cancellation import cancel_queries
 from signalbus.receiving.process.session_state import has_schemas, restored_schemas
 from signalbus.receiving.process.worker_events import tell, worker_name
@@ -166,14 +167,18 @@ def _refuse_query(*_statement: object) -> NoReturn:
 
 def _call_in_context(attempt: Attempt) -> None:
     delivery, context = attempt.delivery, attempt.message.context
-    if not context:
-        running(delivery, _call_receiver, attempt)
-        return
+    former = current_runs.begin(delivery)
     try:
-        carrying.reject_unknown(context)
-    except UnknownClass as error:
-        raise NotKnownHere(str(error)) from error
-    running(delivery, call_in_context, context, _call_receiver, attempt)
+        if not context:
+            running(delivery, _call_receiver, attempt)
+            return
+        try:
+            carrying.reject_unknown(context)
+        except UnknownClass as error:
+            raise NotKnownHere(str(error)) from error
+        running(delivery, call_in_context, context, _call_receiver, attempt)
+    finally:
+        current_runs.end(former)
 
 
 def own_decimal_context() -> None:

@@ -53,6 +53,7 @@ ADMIT_SECONDS = 0.05  # between two sweeps while retries wait for their receiver
 ADMIT_PAUSES = 2  # times as long as such a sweep took is waited until the next one
 BREATH = 0.01  # seconds between two batches, in which a child may be forked
 PURGE_SECONDS = 60.0  # between two looks for what has been kept for long enough; one sweeper's turn
+KEEP_COUNTS = 30 * 86400.0  # seconds
 PURGE_BATCH = 200  # deliveries of one transaction, so that it is short on databases with one writer at a time
 PURGE_PAUSE = 0.1  # seconds between two of them
 KEEP_CONNECTED = 5.0  # seconds between two sweeps for which a connection is kept: to make one costs more than a sweep
@@ -232,6 +233,8 @@ class Purge:
                 self._until = self._next_at
                 ledger.purge_keys(conf.get().KEEP_SECONDS)
                 ledger.recall()
+                ledger.merge_counts(KEEP_COUNTS)
+                ledger.forget_stale_workers()
         if now < self._until and not ledger.purge_some(conf.get().KEEP_SECONDS, batch=PURGE_BATCH):
             self._until = 0.0
         return now < self._until

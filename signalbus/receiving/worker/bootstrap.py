@@ -22,6 +22,9 @@ from signalbus.models import Delivery
 from signalbus.receiving.pausing.pause_gate import obey_pauses
 from signalbus.receiving.pausing.pause_watch import watch
 from signalbus.receiving.process import database_connections, interruption, keepalive, session_state, task_log
+from signalbus.receiving.recording import recorder
+from signalbus.receiving.recording.recorder import Recorder
+from signalbus.receiving.recording.worker_description import describe_worker
 from signalbus.receiving.sweeping.sweeper import Sweeper
 from signalbus.receiving.worker import capacity
 from signalbus.registration.registry import registry
@@ -36,6 +39,8 @@ def connect() -> None:
         database_connections.close_before_fork, dispatch_uid="signalbus.close_before_fork"
     )
     signals.worker_process_init.connect(database_connections.drop_inherited, dispatch_uid="signalbus.drop_inherited")
+    signals.worker_process_init.connect(recorder.start_in_child, dispatch_uid="signalbus.record")
+    signals.worker_process_shutdown.connect(recorder.stop_in_child, dispatch_uid="signalbus.record")
     signals.worker_shutting_down.connect(interruption.tell_children, dispatch_uid="signalbus.tell_children")
 
 
@@ -56,6 +61,7 @@ class BusStep(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._sweeper: Sweeper | None = None
+        self._recorder: Recorder | None = None
         task_log.complete()
         _say_once(parent.app)
         keepalive.listen()
@@ -71,9 +77,10 @@ class BusStep(bootsteps.StartStopStep):
         database_connections.close_before_fork()
         if celery.is_own_app():
             database_connections.keep_connections()
+        recorder.prepare()
 
     def start(self, parent: Any) -> None:
-        """Start the sweeper, after the pool: its first children are forked without it."""
+        """Start the sweeper and the recorder, after the pool: its first children are forked without them."""
         keep_written_requests(parent.pool)
         reap_at_once(parent.pool)
         if celery.claims():
@@ -82,9 +89,14 @@ class BusStep(bootsteps.StartStopStep):
         if interval:
             self._sweeper = Sweeper(interval, parent.max_concurrency or parent.pool.num_processes)
             self._sweeper.start()
+        self._recorder = Recorder(describe_worker(parent))
+        self._recorder.start()
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
-        """Stop the sweeper."""
+        """Stop the sweeper, and record what is left."""
+        if self._recorder is not None:
+            self._recorder.stop()
+            self._recorder = None
         if self._sweeper is not None:
             self._sweeper.stop()
             self._sweeper.join(timeout=5)

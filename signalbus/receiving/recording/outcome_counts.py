@@ -1,0 +1,84 @@
+"""Count the outcomes of deliveries in this process, until they are added to the ledger."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from threading import Lock
+from time import time
+from typing import TYPE_CHECKING
+
+from signalbus import conf
+from signalbus.ledger.history import BOUNDS, Counts, Series
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from signalbus.events import Event
+
+RANDOM_BITS = 80  # of a UUIDv7, behind its time in milliseconds
+LONGEST = 10 * 365 * 86400.0  # seconds; a longer delay is that of an id without a time
+
+
+class OutcomeCounts:
+    """The outcomes that this process has counted since they were last taken."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counts: dict[tuple[str, str], Counts] = {}  # by signal and receiver: few things are done for each event
+        self._queues: dict[tuple[str, str], str] = {}
+
+    def count(self, event: Event) -> None:
+        """Count an outcome; a listener of "done", "failed", "dead" and "skipped"."""
+        kind, delivery, seconds = event.kind, event.delivery, event.seconds
+        if not delivery.receiver:
+            return  # a whole message, whose receivers have deliveries of their own
+        key = (delivery.signal, delivery.receiver)
+        with self._lock:
+            counts = self._counts.get(key)
+            if counts is None:
+                counts = self._begin(event, key)
+            if kind == "done":
+                counts.done += 1
+            else:
+                setattr(counts, kind, getattr(counts, kind) + 1)
+            if seconds is None:
+                return
+            counts.runtime += seconds
+            counts.runtimes[bisect_left(BOUNDS, seconds)] += 1
+            if delivery.attempt == 1:
+                delay = time() - seconds - (delivery.message_id.int >> RANDOM_BITS) / 1000
+                if delay < LONGEST:
+                    counts.delay += max(0.0, delay)
+                    counts.delays[bisect_left(BOUNDS, delay)] += 1
+
+    def _begin(self, event: Event, key: tuple[str, str]) -> Counts:
+        if event.receiver is not None or key not in self._queues:
+            self._queues[key] = "" if event.receiver is None else event.receiver.queue or ""
+        counts = self._counts[key] = Counts()
+        return counts
+
+    def take(self) -> Mapping[Series, Counts]:
+        """Return what was counted, and begin anew."""
+        with self._lock:
+            taken, self._counts = self._counts, {}
+        release = conf.release()
+        return {
+            Series(release, self._queues[signal, receiver], signal, receiver): counts
+            for (signal, receiver), counts in taken.items()
+        }
+
+    def put_back(self, taken: Mapping[Series, Counts]) -> None:
+        """Add counts that could not be added to the ledger."""
+        with self._lock:
+            for series, counts in taken.items():
+                self._counts.setdefault((series.signal, series.receiver), Counts()).add(counts)
+
+    def forget(self) -> None:
+        """Forget what was counted, as in a forked child: its parent records that."""
+        self._lock = Lock()
+        self._counts = {}
+
+
+outcome_counts: OutcomeCounts = OutcomeCounts()
+os.register_at_fork(after_in_child=outcome_counts.forget)
