@@ -24,22 +24,23 @@ WORDS = tuple(Account().counts)
 SHOWN = 20  # ids of what is missing, of one signal and receiver, in the table
 
 
-def window(text: str) -> timedelta:
+def window(text: str, *, option: str = "--since") -> timedelta:
     """Read how far back an audit looks.
 
     Args:
         text: a number and a unit, as 90m, 24h or 7d.
+        option: the option's name, for the error.
 
     Raises:
         CommandError: it is none.
     """
     found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd])", text.strip())
     if found is None:
-        raise CommandError(f"--since is {text!r}; say a number and a unit, as 90m, 24h or 7d.")
+        raise CommandError(f"{option} is {text!r}; say a number and a unit, as 90m, 24h or 7d.")
     try:
         return timedelta(seconds=float(found[1]) * UNITS[found[2]])
     except OverflowError as error:
-        raise CommandError(f"--since is {text!r}, which is longer than any calendar.") from error
+        raise CommandError(f"{option} is {text!r}, which is longer than any calendar.") from error
 
 
 def as_json(since: datetime, found: Audit, silent: list[str]) -> str:

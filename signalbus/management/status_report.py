@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.core.management.base import CommandError
@@ -11,18 +10,18 @@ from kombu.exceptions import OperationalError
 from signalbus import conf
 from signalbus.broker import publisher
 from signalbus.broker.queue_status import REMEDY, Presence, ask_broker
-from signalbus.celery import broker_remedy, default_queue
+from signalbus.celery import broker_remedy
 from signalbus.checks import unsent, unused_code
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
-from signalbus.ledger.operations import Backlog
 from signalbus.management.pause_report import pause_line
-from signalbus.registration.registry import registry
+from signalbus.services.queues import backlog_of, is_unattended, queues_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
-PATIENCE = timedelta(minutes=1)  # after which a delivery that no worker has begun is told of
+    from signalbus.ledger.operations import Backlog
 
 
 def report() -> Iterator[str]:
@@ -40,7 +39,7 @@ def report() -> Iterator[str]:
     if held := ledger.count_held():
         yield f"{held} held, and not to run yet: `manage.py signalbus failed --state held` lists them."
     known = ledger.backlogs()
-    queues = _queues(known)
+    queues = queues_of(known)
     fault = ""
     try:
         ways, found = _ask(queues)
@@ -49,7 +48,7 @@ def report() -> Iterator[str]:
     except Exception as error:  # noqa: BLE001 - whatever the broker, or what stands before it, has to say
         ways, found, fault = {}, {}, _in_words(error)
     for queue in queues:
-        yield from _about(queue, ways.get(queue), found.get(queue), _backlog_of(queue, known))
+        yield from _about(queue, ways.get(queue), found.get(queue), backlog_of(queue, known))
     for module in unused_code.modules_not_imported():
         yield f"{module} connects receivers and is not imported: they receive nothing."
     for receiver in unsent.receivers_without_sends():
@@ -96,7 +95,7 @@ def _about(queue: str, reason: str | None, presence: Presence | None, backlog: B
 def unattended() -> Iterator[str]:
     """Yield a line for each queue in which something waits although no worker consumes it."""
     known = ledger.backlogs()
-    queues = _queues(known)
+    queues = queues_of(known)
     try:
         found = ask_broker(queues)
     except ConfigurationError:
@@ -105,43 +104,16 @@ def unattended() -> Iterator[str]:
         yield f"The broker cannot be asked whether anything waits: {_in_words(error)}"
         return
     for queue in queues:
-        presence, backlog = found[queue], _backlog_of(queue, known)
+        presence, backlog = found[queue], backlog_of(queue, known)
         if presence.error:
             yield f"{queue}: the broker cannot be asked whether anything waits: {presence.error}"
-        elif (presence.waiting or backlog.waiting) and _is_unattended(presence, backlog):
+        elif (presence.waiting or backlog.waiting) and is_unattended(presence, backlog):
             yield (
                 f"But in {queue} {_waiting(presence, backlog)}, and no worker consumes it: `manage.py signalbus "
                 "status` says more."
             )
     if all(presence.error for presence in found.values()):
         yield broker_remedy()
-
-
-def _is_unattended(presence: Presence, backlog: Backlog) -> bool:
-    """Whether nobody consumes a queue: the broker says so, or no worker was heard of since its oldest was sent."""
-    if presence.workers is not None or backlog.oldest is None:
-        return presence.workers == 0
-    overdue = _age(backlog.oldest) > PATIENCE
-    return overdue and (backlog.seen_at is None or backlog.seen_at < backlog.oldest)
-
-
-def _age(moment: datetime) -> timedelta:
-    return datetime.now(UTC) - ledger.in_utc(moment, ledger.using())
-
-
-def _queues(known: dict[str, Backlog]) -> list[str]:
-    waiting = sorted(queue for queue, backlog in known.items() if queue and backlog.waiting)
-    return list(dict.fromkeys([default_queue(), *registry.queues(), *waiting]))
-
-
-def _backlog_of(queue: str, known: dict[str, Backlog]) -> Backlog:
-    """Return what the ledger knows of a queue, under its name and, for the default one, under none."""
-    parts = [known[name] for name in dict.fromkeys((queue, "" if queue == default_queue() else queue)) if name in known]
-    return Backlog(
-        sum(part.waiting for part in parts),
-        min((part.oldest for part in parts if part.oldest), default=None),
-        max((part.seen_at for part in parts if part.seen_at), default=None),
-    )
 
 
 def _waiting(presence: Presence, backlog: Backlog) -> str:

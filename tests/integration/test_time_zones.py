@@ -15,9 +15,9 @@ from django.db.models import F
 from django.test import override_settings
 
 from signalbus import Retry
-from signalbus.management import status_report
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.sweeping.sweeper import sweep
+from signalbus.services.queues import age_of
 
 from .bus import Bus, connect, fails, new_signal
 
@@ -108,4 +108,4 @@ def test_the_age_of_a_waiting_message_is_right(bus: Bus):
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send(None)
 
-    assert timedelta() <= status_report._age(Delivery.objects.get().created_at) + MINUTE < 2 * MINUTE
+    assert timedelta() <= age_of(Delivery.objects.get().created_at) + MINUTE < 2 * MINUTE
