@@ -3,9 +3,30 @@
 import os
 
 from config.settings import *  # noqa: F403 - settings built on settings
-from config.settings import DATABASES, INSTALLED_APPS
+from config.settings import DATABASES, INSTALLED_APPS, MIDDLEWARE
 
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.misbehaving"]
+INSTALLED_APPS = [*INSTALLED_APPS, "django.contrib.admin", "django.contrib.messages", "tests.misbehaving"]
+
+# What Django's admin needs.
+MIDDLEWARE = [
+    *MIDDLEWARE,
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "tests.urls"
 
 # pytest-celery's teardown looks at every object there is, and so wakes Django's lazy ones: this one needs a setting.
 STATIC_URL = "static/"

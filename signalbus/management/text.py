@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from signalbus.core.printable_text import printable
 from signalbus.ledger import operations as ledger
 
 if TYPE_CHECKING:
@@ -18,8 +19,7 @@ def one_line(text: str) -> str:
     Args:
         text: any text, as an error's.
     """
-    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
+    return printable(text, LONGEST)
 
 
 def time_of(moment: datetime | None) -> str:

@@ -6,6 +6,7 @@ from signalbus.models.operation_tables import Alert, Operation, Pause
 from signalbus.models.states import (
     CLOSED_STATES,
     DUE_STATES,
+    LOOKED_UP_STATES,
     OPEN_STATES,
     TAKEN_STATES,
     WAITING_STATES,
@@ -16,6 +17,7 @@ from signalbus.models.states import (
 __all__ = [
     "CLOSED_STATES",
     "DUE_STATES",
+    "LOOKED_UP_STATES",
     "OPEN_STATES",
     "TAKEN_STATES",
     "WAITING_STATES",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django.db import models
 from django.db.models import Q
 
-from signalbus.models.states import CLOSED_STATES, DUE_STATES, TAKEN_STATES, State
+from signalbus.core.printable_text import printable
+from signalbus.models.states import CLOSED_STATES, DUE_STATES, LOOKED_UP_STATES, TAKEN_STATES, State
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from django.db.models.expressions import Combinable
 
 PREFIX_CHARS = 100  # of a text, in an index of MySQL and MariaDB
+SHOWN_CHARS = 200  # of a name, where a row is named
 
 
 class TextIndex(models.Index):
@@ -55,7 +57,7 @@ class StoredMessage(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.signal or 'unopened text'} {self.pk}"
+        return f"{printable(self.signal, SHOWN_CHARS) or 'unopened text'} {self.pk}"
 
 
 class Delivery(models.Model):
@@ -153,10 +155,12 @@ class Delivery(models.Model):
             ),
             # The failures of one cause: a delivery that did not fail is not in it.
             models.Index(fields=["error_group"], name="signalbus_group", condition=Q(error_group__isnull=False)),
+            # What people look for among all that has ended; what is done is not in it.
+            models.Index(fields=["state", "id"], name="signalbus_found", condition=Q(state__in=LOOKED_UP_STATES)),
         ]
 
     def __str__(self) -> str:
-        return f"{self.message_id} to {self.receiver or 'whom it names'}: {self.state}"
+        return f"{self.message_id} to {printable(self.receiver, SHOWN_CHARS) or 'whom it names'}: {self.state}"
 
 
 class QueueState(models.Model):

@@ -72,3 +72,5 @@ DUE_STATES = tuple(state for state in State if state.facts.is_due)
 TAKEN_STATES = tuple(state for state in State if state.facts.is_taken)
 WAITING_STATES = tuple(state for state in State if state.facts.is_waiting)
 CLOSED_STATES = tuple(state for state in State if state.facts.is_closed)
+# Those that ended otherwise than well: few, and looked for by people.
+LOOKED_UP_STATES = tuple(state for state in State if not state.facts.is_open and state != State.DONE)

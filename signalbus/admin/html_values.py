@@ -1,0 +1,148 @@
+"""Format the values of a page: names, times and links, escaped, without characters that would repaint the page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+
+from signalbus.core.printable_text import printable
+from signalbus.ledger import operations as ledger
+from signalbus.models import Delivery, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from django.utils.safestring import SafeString
+
+NAME_CHARS: Final = 120  # of a name or an error, in a list
+TEXT_CHARS: Final = 20_000  # of an error or a traceback, on a page of its own
+NONE: Final = "-"
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def short(text: str) -> str:
+    """Return a text for a list: on one line, at most 120 characters.
+
+    Args:
+        text: any text, as an error's.
+    """
+    return printable(text, NAME_CHARS)
+
+
+def block(text: str) -> SafeString:
+    """Return a text of several lines as an element that keeps them.
+
+    Args:
+        text: any text, as a traceback; at most 20,000 characters of it are shown.
+    """
+    lines = "\n".join(map(printable, text[:TEXT_CHARS].splitlines()))
+    return format_html('<pre class="signalbus-text">{}{}</pre>', lines, "…" if len(text) > TEXT_CHARS else "")
+
+
+def time_of_row(moment: datetime | None) -> SafeString | str:
+    """Return a time of the ledger in the reader's time zone; a dash for none.
+
+    Args:
+        moment: as Django read it from a column.
+    """
+    if moment is None:
+        return NONE
+    utc = ledger.in_utc(moment, ledger.using())
+    return _time_element(utc, timezone.localtime(utc).strftime("%Y-%m-%d %H:%M:%S"))
+
+
+def age_of_row(moment: datetime | None) -> SafeString | str:
+    """Return how long ago a time of the ledger is, by this process' clock; in how long, if it is not over.
+
+    Args:
+        moment: as Django read it from a column.
+    """
+    if moment is None:
+        return NONE
+    utc = ledger.in_utc(moment, ledger.using())
+    seconds = (datetime.now(UTC) - utc).total_seconds()
+    return _time_element(utc, f"in {duration(-seconds)}" if seconds <= -1 else duration(seconds))
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its largest unit, as "9 min"."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return "0 s"
+
+
+def _time_element(utc: datetime, shown: str) -> SafeString:
+    title = utc.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return format_html('<time datetime="{}" title="{}">{}</time>', utc.isoformat(), title, shown)
+
+
+def state_of(delivery: Delivery) -> SafeString:
+    """Return the state of a delivery as an element; what it means is its title."""
+    state = State(delivery.state)
+    return format_html('<span class="signalbus-{}" title="{}">{}</span>', state.value, state.facts.means, state.value)
+
+
+def receiver_of(delivery: Delivery) -> str:
+    """Return the receiver of a delivery for people; one without is the whole message."""
+    return short(delivery.receiver) or "(whoever listens)"
+
+
+def signal_of(name: str) -> str:
+    """Return a signal's name for people; a text that was not verified has none."""
+    return short(name) or "(unopened text)"
+
+
+def link_to(page: str, pk: UUID, shown: str, *, site: str) -> SafeString:
+    """Return a link to the page of a row.
+
+    Args:
+        page: the model, as it stands in the names of URLs: "delivery" or "storedmessage".
+        pk: the row.
+        shown: the link's text.
+        site: the name of the admin site.
+    """
+    url = reverse(f"admin:signalbus_{page}_change", args=(pk,), current_app=site)
+    return format_html('<a href="{}">{}</a>', url, shown)
+
+
+def rendered(template: str, **context: Any) -> str:
+    """Return a template of ours with its context.
+
+    Args:
+        template: its name in `signalbus/admin/`.
+        context: what it shows.
+    """
+    return render_to_string(f"signalbus/admin/{template}", context)
+
+
+def row_of_delivery(delivery: Delivery, *, site: str) -> dict[str, Any]:
+    """Return what a table of deliveries shows of one.
+
+    Args:
+        delivery: the delivery.
+        site: the name of the admin site.
+    """
+    return {
+        "link": link_to("delivery", delivery.pk, receiver_of(delivery), site=site),
+        "state": state_of(delivery),
+        "attempts": delivery.attempts,
+        "ended": age_of_row(delivery.ended_at),
+        "error": short(delivery.error),
+    }
+
+
+def table_of_deliveries(deliveries: Iterable[Delivery], *, site: str) -> str:
+    """Return a table of deliveries.
+
+    Args:
+        deliveries: the deliveries.
+        site: the name of the admin site.
+    """
+    return rendered("deliveries.html", rows=[row_of_delivery(each, site=site) for each in deliveries])

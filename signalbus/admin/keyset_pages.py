@@ -1,0 +1,168 @@
+"""List rows page by page, the youngest first, at a cost that does not grow with the table.
+
+A page begins after the key of the last row of the page before, so no OFFSET passes over what was shown. The count stops
+at 1,000. Where no index helps a search, it looks at the youngest 100,000 rows, says so, and offers to go on from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from django.contrib import messages
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Q, QuerySet
+
+from signalbus.core.printable_text import printable
+from signalbus.services.filters import MAX_CHARACTERS, FilterError
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+AFTER: Final = "after"  # the parameter with the key that a page begins after
+COUNTED: Final = 1000
+SCANNED: Final = 100_000
+ERROR_CHARS: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search for rows.
+
+    Args:
+        text: the search as a filter of `signalbus.services.filters`, with ages replaced by times.
+        condition: the condition on the rows.
+        indexed: the part of it that an index answers.
+        is_indexed: whether that is all of it.
+        error: why nothing can be searched for; empty if something can.
+    """
+
+    text: str = ""
+    condition: Q = field(default_factory=Q)
+    indexed: Q = field(default_factory=Q)
+    is_indexed: bool = True
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundKeys:
+    """The keys that a search found, the youngest first.
+
+    Args:
+        keys: at most as many as were asked for.
+        has_more: whether there are more among the rows that were looked at.
+        end: the key of the last row that was looked at, if older rows were not.
+    """
+
+    keys: list[UUID]
+    has_more: bool
+    end: UUID | None
+
+
+def find_keys(rows: QuerySet[Any], search: Search, limit: int, after: UUID | None = None) -> FoundKeys:
+    """Find the keys of rows, in one or two bounded statements.
+
+    Args:
+        rows: all rows.
+        search: what to look for.
+        limit: how many keys at most.
+        after: only keys below this one.
+    """
+    if search.error:
+        return FoundKeys([], has_more=False, end=None)
+    if after is not None:
+        rows = rows.filter(pk__lt=after)
+    end = None
+    if not search.is_indexed:
+        scanned = rows.filter(search.indexed).order_by("-pk").values_list("pk", flat=True)
+        last = list(scanned[SCANNED - 1 : SCANNED + 1])
+        if len(last) > 1:  # there are more
+            end = last[0]
+            rows = rows.filter(pk__gte=end)
+    found = list(rows.filter(search.condition).order_by("-pk").values_list("pk", flat=True)[: limit + 1])
+    return FoundKeys(found[:limit], len(found) > limit, end)
+
+
+class KeysetChangeList(ChangeList):
+    """The list of an admin page; its model admin has a method `search`, which reads the request's words."""
+
+    searched: Search
+    after: UUID | None
+    count_text: str
+    older_url: str
+    further_url: str
+    newest_url: str
+
+    def get_filters_params(self, params: Any = None) -> dict[str, Any]:
+        """Return the parameters of filters; the key that a page begins after is none."""
+        return {name: value for name, value in super().get_filters_params(params).items() if name != AFTER}
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:  # noqa: ARG002
+        """Return the rows that the search selects, without a bound; `get_results` and the actions add it."""
+        # Templates show them again.
+        self.query = printable(self.query, MAX_CHARACTERS + 1)
+        self.params = {name: printable(value, MAX_CHARACTERS) for name, value in self.params.items()}
+        self.filter_params = {
+            name: [printable(value, MAX_CHARACTERS) for value in values] for name, values in self.filter_params.items()
+        }
+        self.filter_specs, self.has_filters, _, _, self.has_active_filters = self.get_filters(request)
+        self.clear_all_filters_qs = self.get_query_string(remove=[*self.get_filters_params(), AFTER])
+        self.searched = self.model_admin.search(request, self.query)  # type: ignore[attr-defined]  # a ReadOnlyAdmin
+        rows = self.root_queryset
+        return rows.none() if self.searched.error else rows.filter(self.searched.condition).order_by("-pk")
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Find the rows of this page."""
+        self.after = self._key(request.GET.get(AFTER))
+        if self.searched.error:
+            messages.error(request, printable(self.searched.error, ERROR_CHARS))
+        size = self.list_per_page
+        found = find_keys(self.root_queryset, self.searched, COUNTED if self.after is None else size, self.after)
+        keys = found.keys[:size]
+        rows = self.model_admin.rows_of_list(self.root_queryset)  # type: ignore[attr-defined]
+        self.result_list = list(rows.filter(pk__in=keys).order_by("-pk")) if keys else []
+        self._tell_count(found, len(keys))
+        has_more = found.has_more or len(found.keys) > len(keys)
+        self.older_url = self._url(keys[-1]) if has_more else ""
+        self.further_url = "" if found.end is None or has_more else self._url(found.end)
+        self.newest_url = "" if self.after is None else self._url(None)
+        self._fill_what_templates_read(request)
+
+    def _tell_count(self, found: FoundKeys, shown: int) -> None:
+        self.result_count = len(found.keys) + found.has_more
+        name = self.opts.verbose_name if self.result_count == 1 else self.opts.verbose_name_plural
+        if self.after is not None:
+            self.count_text = f"{shown} more {name}"
+        else:
+            self.count_text = f"{len(found.keys):,}{'+' if found.has_more else ''} {name}"
+
+    def _fill_what_templates_read(self, request: HttpRequest) -> None:
+        self.full_result_count = self.result_count  # the search form shows no count
+        self.show_full_result_count = False
+        self.show_admin_actions = True
+        self.can_show_all = self.multi_page = False
+        self.paginator = self.model_admin.get_paginator(request, self.result_list, self.list_per_page)
+
+    def _url(self, after: UUID | None) -> str:
+        return self.get_query_string({AFTER: None if after is None else str(after)}, remove=[AFTER])
+
+    @staticmethod
+    def _key(text: str | None) -> UUID | None:
+        try:
+            return None if text is None else UUID(text)
+        except ValueError:
+            return None
+
+
+def read_search(read: Any) -> Search:
+    """Return the search that a function reads; its error, if it cannot be read.
+
+    Args:
+        read: a function without arguments, which returns a search.
+    """
+    try:
+        found: Search = read()
+    except FilterError as error:
+        return Search(error=str(error))
+    return found

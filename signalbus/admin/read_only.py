@@ -1,0 +1,163 @@
+"""The base of the admin's pages: rows can be looked at, and not be added, changed or deleted."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
+
+from django.contrib import admin
+from django.contrib.admin.filters import SimpleListFilter
+from django.contrib.admin.utils import flatten_fieldsets
+from django.utils.text import capfirst
+
+from signalbus.admin.keyset_pages import KeysetChangeList, Search, read_search
+from signalbus.ledger import operations as ledger
+from signalbus.models import State
+from signalbus.services.filters import MAX_CHARACTERS, FilterError
+
+if TYPE_CHECKING:
+    from django.db.models import Model, QuerySet
+    from django.http import HttpRequest
+
+VIEW = "signalbus.view_delivery"
+VIEW_PAYLOAD = "signalbus.view_payload"
+
+
+class WordFilter(SimpleListFilter):
+    """A filter beside a list that adds a word to the search: the parameter's name and its value."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Leave the rows to the search."""
+
+
+class StateFilter(WordFilter):
+    """Select deliveries by their state."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - as above
+        """Return the states."""
+        return [(state.value, state.value) for state in State]
+
+
+class SinceFilter(WordFilter):
+    """Select rows by their age."""
+
+    title = "age"
+    parameter_name = "since"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - as above
+        """Return ages."""
+        return [("1h", "1 hour"), ("24h", "24 hours"), ("7d", "7 days")]
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's class takes no type at run time
+    """A page that shows rows of the ledger to users with the permission `signalbus.view_delivery`."""
+
+    list_per_page = 50
+    list_max_show_all = 0
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    sortable_by: ClassVar[tuple[str, ...]] = ()
+    search_fields: ClassVar[tuple[str, ...]] = ("pk",)  # shows the search box; `search` reads it
+
+    class Media:
+        """The style of long texts and of states."""
+
+        css: ClassVar[dict[str, list[str]]] = {"all": ["signalbus/admin.css"]}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002 - Django's signature
+        """Refuse."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:  # noqa: ARG002 - as above
+        """Refuse."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:  # noqa: ARG002 - as above
+        """Refuse."""
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:  # noqa: ARG002 - as above
+        """Return whether the user may see deliveries."""
+        return bool(request.user.has_perm(VIEW))
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user sees the pages in the index."""
+        return self.has_view_permission(request)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:  # noqa: ARG002 - as above
+        """Return all fields of the page."""
+        return flatten_fieldsets(self.fieldsets or ())
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:  # noqa: ARG002 - as above
+        """Return all rows, from the ledger's database."""
+        rows: QuerySet[Any] = self.model._default_manager.using(ledger.using())  # noqa: SLF001 - Django documents it
+        return rows
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetChangeList]:  # noqa: ARG002 - as above
+        """Return the class of the list."""
+        return KeysetChangeList
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:  # noqa: ARG002
+        """Allow the filters beside the list, and no column: a regular expression could take all day."""
+        return lookup in {each.parameter_name for each in self.list_filter}  # type: ignore[union-attr]  # WordFilters
+
+    def search(self, request: HttpRequest, query: str) -> Search:
+        """Return the search that the box and the filters beside the list ask for.
+
+        Args:
+            request: its parameters hold the filters.
+            query: the text of the box.
+        """
+        names = [each.parameter_name for each in self.list_filter]  # type: ignore[union-attr]  # as above
+        words = [f"{name}:{value}" for name in names if (value := request.GET.get(name))]
+        return read_search(lambda: self.search_for([*words_of(query), *words]))
+
+    def search_for(self, words: list[str]) -> Search:
+        """Return the search that words ask for.
+
+        Args:
+            words: as `signalbus.services.filters.parse_filter` takes them.
+
+        Raises:
+            FilterError: a word cannot be read.
+        """
+        raise NotImplementedError
+
+    def rows_of_list(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows with what a list shows of them, and without long texts.
+
+        Args:
+            rows: all rows.
+        """
+        return rows
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """Show the list; "all" is what the filter selects, of which there may be more than were counted."""
+        shown = {"title": capfirst(self.opts.verbose_name_plural), "selection_note_all": "All that the filter selects"}
+        return super().changelist_view(request, {**shown, **(extra_context or {})})
+
+
+def words_of(text: str) -> list[str]:
+    """Split the text of a search box into words; quotes keep spaces.
+
+    Raises:
+        FilterError: it is too long, or a quote is not closed.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise FilterError(f"A search has at most {MAX_CHARACTERS:,} characters.")
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise FilterError(f"{text!r} cannot be read: close the quotes.") from error
+
+
+def id_in(text: str) -> UUID | None:
+    """Return the id that somebody typed instead of a filter; None if it is none."""
+    try:
+        return UUID(text.strip()) if len(text) < 64 else None  # noqa: PLR2004 - far more than any form of one
+    except ValueError:
+        return None

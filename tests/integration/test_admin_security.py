@@ -1,0 +1,195 @@
+"""The admin's pages: who may see and do what, hostile text in every column, and bounds of every parameter."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+from hypothesis import HealthCheck, given, settings, strategies
+
+from signalbus.ledger.base.deliveries import storable
+from signalbus.models import Delivery, FailedAttempt, StoredMessage
+from tests.other_servers import DATABASE
+
+from .admin_site import DELIVERIES, MESSAGES, OPERATOR, READER, VIEWER, add_delivery, add_message, page, visitor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.usefixtures("database_url")
+
+HOSTILE = [
+    "' OR 1=1 --",
+    "<script>alert(1)</script>", "\x1b[31mred\x1b]0;title\x07", "\u202egnp.exe\u2066", '"><img src=x onerror=alert(1)>',
+    "{{ 7|add:7 }}{% debug %}", "javascript:alert(1)", "long " * 600, "\x00\x7f\x85\u2028\ufeff", "\ud800",
+    "</pre></title><h1>",
+]  # fmt: skip
+FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+@pytest.fixture
+def database() -> str:
+    """One database: what the pages show and refuse does not depend on it."""
+    return DATABASE or "sqlite"
+
+
+@pytest.fixture
+def reader(database_url: str) -> Client:
+    """A user who may see deliveries and payloads."""
+    return visitor(*READER)
+
+
+def every_page() -> Iterator[str]:
+    """Make rows, and yield the address of every page about them."""
+    sent = add_message()
+    delivery = add_delivery(message=sent)
+    yield from (DELIVERIES, MESSAGES)
+    yield f"{DELIVERIES}{delivery.pk}/change/"
+    yield f"{MESSAGES}{sent.id}/change/"
+
+
+def state_of_the_ledger() -> list[object]:
+    """Return all that pages could change."""
+    return [*Delivery.objects.order_by("pk").values(), *StoredMessage.objects.order_by("pk").values()]
+
+
+@pytest.mark.parametrize("permissions", [(), ("change_delivery", "add_delivery", "delete_delivery"), ("view_payload",)])
+def test_staff_without_the_permission_see_nothing(permissions: tuple[str, ...]):
+    """Neither a page nor the pages in the index, whatever other permission they have."""
+    client = visitor(*permissions)
+
+    for url in every_page():
+        assert client.get(url).status_code == 403, url
+    assert "signalbus" not in page(client, "/admin/")
+
+
+def test_others_are_sent_to_the_login():
+    """Anonymous visitors, and users who are not staff, whatever they may do."""
+    for client in (Client(), visitor(*READER, *OPERATOR, staff=False)):
+        for url in every_page():
+            answer = client.get(url)
+            assert answer.status_code == 302, url
+            assert answer.headers["Location"].startswith("/admin/login/")
+
+
+@pytest.mark.parametrize("permissions", [VIEWER, READER, OPERATOR])
+def test_nothing_changes_by_looking(permissions: tuple[str, ...]):
+    """No page changes anything by GET."""
+    client, urls = visitor(*permissions), list(every_page())
+    before = state_of_the_ledger()
+
+    for url in urls:
+        page(client, url)
+        client.get(url, {"action": "retry", "_selected_action": "1", "post": "yes", "index": "0"})
+
+    assert state_of_the_ledger() == before
+
+
+def test_rows_cannot_be_added_edited_or_deleted():
+    """Not even by somebody with all of Django's permissions."""
+    client = visitor(*READER, *OPERATOR, "add_delivery", "change_delivery", "delete_delivery")
+    delivery = add_delivery()
+    before = state_of_the_ledger()
+
+    for base, key in ((DELIVERIES, delivery.pk), (MESSAGES, delivery.message_id)):
+        for url in (f"{base}add/", f"{base}{key}/change/", f"{base}{key}/delete/"):
+            assert client.post(url, {"receiver": "evil", "post": "yes", "_save": "1"}).status_code == 403, url
+        client.post(base, {"action": "delete_selected", "_selected_action": str(key), "post": "yes"})
+    assert state_of_the_ledger() == before
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["error__iregex=(a%2B)%2B%24", "message__text__contains=x", "receiver=crm", "_to_field=traceback", "id__in=1"],
+)
+def test_bad_input_no_column_can_be_searched_by_a_parameter(query: str):
+    """A regular expression of a stranger could take all day."""
+    client = visitor(*VIEWER)
+
+    for url in (DELIVERIES, MESSAGES):
+        assert client.get(f"{url}?{query}").status_code == 400
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "after=x", "after=" + "9" * 9999, "p=999999999999", "p=x", "o=-1.2.x", "all=", "_facets=True", "_popup=1",
+        "e=1",
+        "q=%00", "q=" + "id:x " * 90, "q=attempts:>99999999999", "q=since:9999999d", "q=since:99999999999999999d",
+        "q=until:9999-99-99", "state=%00", "state=" + "dead," * 999, "since=0001-01-01",
+        "since=9999-12-31T23:59:59.999999",
+        "q=signal:%00", "q=receiver:%ED%A0%80",
+    ],
+)  # fmt: skip
+def test_bad_input_any_value_of_a_parameter_gives_a_page(query: str):
+    """A wrong one is told, or left out."""
+    client = visitor(*VIEWER)
+    add_delivery()
+
+    for url in (DELIVERIES, MESSAGES):
+        answer = client.get(f"{url}?{query}")
+        assert answer.status_code in {200, 400}, (url, answer.status_code)
+        assert answer.status_code == 200 or "state" in query, url
+
+
+@pytest.mark.parametrize("key", ["x", "0", "%3Cscript%3E", "9" * 5000, "0c5b2f3e-7c1e-5a57-8a3d-1c2d3e4f5a6b"])
+def test_bad_input_a_page_of_no_row_leads_to_the_index(key: str):
+    """It is told that the row does not exist; it may be purged."""
+    client = visitor(*VIEWER)
+
+    for url in (DELIVERIES, MESSAGES):
+        assert client.get(f"{url}{key}/change/").status_code == 302
+
+
+def assert_is_harmless(text: str) -> None:
+    """Fail if a page has markup, or a character, that came from a row."""
+    assert "<script>alert" not in text
+    assert "<img" not in text.replace('<img src="/static/', "")
+    assert "<h1>\n" not in text
+    found = FORBIDDEN.search(text)
+    assert found is None, (found, text[max(0, found.start() - 80) : found.end() + 80])
+
+
+HOSTILE_TEXT = strategies.sampled_from(HOSTILE) | strategies.text(max_size=60)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(texts=strategies.lists(HOSTILE_TEXT, min_size=8, max_size=8))
+def test_hostile_text_is_shown_escaped(reader: Client, texts: list[str]):
+    """Markup, escapes of terminals, bidirectional marks and very long texts, in every column of every page."""
+    signal, subject, receiver, queue, error, traceback, worker, value = (storable(text) for text in texts)
+    client = reader
+    sent = add_message(signal, {value or "key": [value]}, subject=subject, context={value: value})
+    child = add_message(signal, {}, subject=subject, parent=sent)
+    delivery = add_delivery(
+        receiver, "held", sent, error=error, traceback=traceback, worker=worker, held_reason=error,
+        failed_at=timezone.now(),
+    )  # fmt: skip
+    Delivery.objects.filter(pk=delivery.pk).update(queue=queue[:255])
+    FailedAttempt.objects.create(
+        delivery=delivery, number=1, ended_at=timezone.now(), worker=worker, release=value, error=error,
+        error_group="x", traceback=traceback,
+    )  # fmt: skip
+    add_delivery(receiver, "dead", child, error=error, traceback=traceback)
+
+    for url in (
+        DELIVERIES, MESSAGES, f"{DELIVERIES}{delivery.pk}/change/", f"{MESSAGES}{sent.id}/change/",
+        f"{MESSAGES}{child.id}/change/",
+    ):  # fmt: skip
+        assert_is_harmless(page(client, url))
+    for parameters in ({"q": value}, {"q": f"signal:{value}"}, {"state": value}, {"since": value}):
+        assert_is_harmless(page(client, DELIVERIES, **parameters))
+
+
+def test_very_long_texts_are_cut(reader: Client):
+    """A page stays small enough for a browser, whatever a receiver raised."""
+    long = "long " * 100_000
+    delivery = add_delivery(
+        long, "dead", add_message(long[:50_000], subject=long), error=long, traceback=long, worker=long
+    )
+
+    for url in (DELIVERIES, MESSAGES, f"{DELIVERIES}{delivery.pk}/change/", f"{MESSAGES}{delivery.message_id}/change/"):
+        assert len(page(reader, url)) < 100_000
