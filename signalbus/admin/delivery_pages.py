@@ -179,8 +179,10 @@ class DeliveryAdmin(ReadOnlyAdmin):
         return html.block(delivery.traceback) if delivery.traceback else html.NONE
 
     @admin.display(description="failed attempts")
-    def earlier_failures(self, delivery: Delivery) -> str:
+    def earlier_failures(self, delivery: Any) -> str:
         """Show the attempts that failed, also those before one that succeeded."""
+        stored = delivery.stored
+        kept = [] if stored is None else stored.attempts.get(delivery.pk, [])
         rows = [
             {
                 "number": attempt.number,
@@ -190,7 +192,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
                 "error": html.short(attempt.error),
                 "traceback": html.block(attempt.traceback) if attempt.traceback else "",
             }
-            for attempt in delivery.failed_attempts.using(ledger.using()).order_by("number")[:ATTEMPTS]
+            for attempt in kept[:ATTEMPTS]
         ]
         return html.rendered("attempts.html", rows=rows) if rows else html.NONE
 

@@ -54,7 +54,7 @@ def add_delivery(
     sent = add_message() if message is None else message
     if not State(state).facts.is_open:
         columns.setdefault("ended_at", Now())
-    row = new_delivery(sent.id, receiver, None, state=state, **columns)
+    row = new_delivery(sent.id, receiver, None, state=State(state), **columns)
     Delivery.objects.bulk_create([row])
     return Delivery.objects.select_related("message").get(pk=row.pk)
 
