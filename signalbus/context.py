@@ -46,7 +46,7 @@ class CurrentDelivery:
 
     @property
     def id(self) -> UUID:
-        """The id of the delivery, the same for all attempts: the idempotency key to give to other systems."""
+        """The id of the delivery, the same for all attempts; give it to other systems as an idempotency key."""
         return delivery_id(self.message_id, self.receiver)
 
 

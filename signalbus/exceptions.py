@@ -50,11 +50,11 @@ class PayloadError(SignalBusError):
 
 
 class DueError(SignalBusError, ValueError):
-    """A time at which nothing can be due, as a naive one where ``USE_TZ`` is on; nothing was sent."""
+    """An invalid time, for example a naive one although ``USE_TZ`` is on; nothing was sent."""
 
 
 class CascadeError(SignalBusError):
-    """A receiver sent a signal that led to a receiver that sent a signal …, too deep to be meant.
+    """Receivers sent signals whose receivers sent signals again, and so on, deeper than the limit.
 
     Args:
         path: the names of the signals, from the root to the one refused.

@@ -57,9 +57,9 @@ class SentMessage:
 
     @property
     def payload(self) -> dict[str, Any]:
-        """The payload as a receiver would get it: decoded, its rows fetched, or the values that travel beside them.
+        """The payload, decoded as a receiver would get it, with its rows or the values that were sent in their place.
 
-        Rows are fetched in the sender's context, as its tenant's schema.
+        Rows are loaded in the sender's context, for example in the schema of its tenant.
         """
         return carrying.call_restored(self.context, self._payload, fetch)
 
@@ -82,7 +82,7 @@ class SentMessage:
 
 
 class Captured(Sequence[SentMessage]):
-    """The messages sent inside ``captured()``, in order, without those that a rollback took back."""
+    """The messages sent inside ``captured()``, in order, without those of transactions that were rolled back."""
 
     def __init__(self, outgoing: Iterable[Outgoing] = ()) -> None:
         self._outgoing = [(CommitOutcome(()), item) for item in outgoing]

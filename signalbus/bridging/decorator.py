@@ -53,10 +53,11 @@ def receiver(  # noqa: PLR0913 - the public API
 
     Args:
         signal: ours, or a plain Django signal such as ``post_save``.
-        exclude: for plain signals: payload keys that cannot travel. Requests and responses stay behind by themselves.
-        extract: for plain signals: what to send instead, or as well: keys with the functions that give their values,
-            as ``{"ip": lambda request, **kwargs: request.META["REMOTE_ADDR"]}``. They are called where the signal is
-            sent, with what its receivers get there; receivers of one signal and sender share one for each key.
+        exclude: for plain signals: payload keys that cannot travel. Requests and responses are always left out.
+        extract: for plain signals: payload keys to add or replace, with the functions that return their values, as
+            ``{"ip": lambda request, **kwargs: request.META["REMOTE_ADDR"]}``. They are called in the sender's process,
+            with the arguments that the signal gives its receivers; receivers of one signal and sender share one
+            function for each key.
         durable: for plain signals: as in ``Signal(durable=…)``.
         raw: for plain signals: also when fixtures are loaded (``raw=True`` in the payload).
         migrations: for plain signals: also what is saved while the same database is migrated.
@@ -66,7 +67,7 @@ def receiver(  # noqa: PLR0913 - the public API
         The decorator; it returns the function unchanged.
 
     Raises:
-        TypeError: an option that does not exist; with what was probably meant.
+        TypeError: an option that does not exist; the text names the one that was probably meant.
         ConfigurationError: options of plain signals for one of ours, or a receiver that a worker could not find.
     """
     reject_unknown("@receiver", options, _KNOWN, RECEIVER_ALIASES)

@@ -25,7 +25,7 @@ JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | Non
 
 
 class Carrier(Protocol):
-    """What ``SIGNALBUS["CARRY"]`` lists: an object that takes something of the sender's context to the receiver."""
+    """An entry of ``SIGNALBUS["CARRY"]``: an object that carries a value of the sender's context to the receiver."""
 
     @property
     def name(self) -> str:

@@ -45,7 +45,7 @@ class DeclaredSignal(Named, HookedSignal):
     """A signal's declaration and receivers: all of a `Signal` but the sending.
 
     Args:
-        name: the stable name; None: found from where the signal stands.
+        name: the stable name; None: the label of the app and the variable that the signal is assigned to.
         was: names it had before.
         durable: whether each delivery has a ledger row.
         open: whether workers find the receivers, not the sender.

@@ -34,7 +34,7 @@ class Later(DeclaredSignal):
         raise NotImplementedError
 
     def send_later(self, when: timedelta | datetime, /, sender: Any, **payload: Any) -> Sent:
-        """Send to the receivers in workers, not before a time, by the database's clock.
+        """Send to the receivers in workers at a later time, by the database's clock.
 
         The payload is encoded now; the rows that it names are loaded when a receiver runs. The message is recorded in
         the ledger, also for a ``durable=False`` signal, from the commit on. Receivers that run in the sender's process

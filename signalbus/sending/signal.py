@@ -43,8 +43,8 @@ class Signal(Later):
     """A channel with a stable name, whose receivers run in workers.
 
     Args:
-        name: the stable name; found from where the signal stands if not given.
-        durable: False: no ledger row unless something goes wrong, for the hottest signals.
+        name: the stable name; if not given, the label of the app and the variable that the signal is assigned to.
+        durable: False: no ledger row unless something goes wrong; for signals that are sent very often.
         was: names it had before; messages under those still arrive.
         open: the senders do not have the receivers' code: workers look receivers up by the signal's name and sender.
         ordered_by: a payload key, or a function of the payload: messages with the same value are delivered to a
@@ -55,7 +55,7 @@ class Signal(Later):
         debounce: seconds without another message of this sender (with the same value, with ``unique``), after which
             the last of a burst is published, and only that.
         max_wait: seconds after which the burst ends anyway; ten times ``debounce`` if not given.
-        unknown: nothing; another option is refused, with a hint at the option that was probably meant.
+        unknown: not accepted: the error names the option that was probably meant.
 
     Raises:
         TypeError: an option that does not exist.
