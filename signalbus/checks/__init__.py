@@ -16,6 +16,8 @@ from signalbus.carriers import carrying
 from signalbus.checks import unsent, unused_code
 from signalbus.connecting.subclasses import methods_that_pick
 from signalbus.core.development_socket import accepts_connections
+from signalbus.doctor.broker_judgements import judge_visibility
+from signalbus.doctor.run_limits import longest_run, visibility_timeout
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.registration.registry import registry
@@ -54,7 +56,27 @@ def _is_about_running(argv: list[str]) -> bool:
     A command such as ``makemigrations`` or ``collectstatic`` runs all checks, and needs neither broker nor receivers.
     """
     command = argv[1] if len(argv) > 1 else ""
-    return command in {"check", "runserver"} or argv[1:3] == ["signalbus", "dev"] or command not in get_commands()
+    return (
+        command in {"check", "runserver"}
+        or argv[1:3] in (["signalbus", "dev"], ["signalbus", "doctor"])
+        or command not in get_commands()
+    )
+
+
+@checks.register("signalbus")
+def check_visibility(**_kwargs: Any) -> list[checks.CheckMessage]:
+    """Check that Redis does not redeliver a message while its receiver still runs."""
+    try:
+        app = celery.get_app()
+        celery.reject_unusable_broker(app)
+        if not app.conf.broker_url or app.connection_for_read().transport.driver_type != "redis":
+            return []
+        found = judge_visibility(visibility_timeout(), *longest_run())
+    except ConfigurationError:
+        return []  # check_settings() tells of it
+    if found.level == "ok":
+        return []
+    return [checks.Warning(found.text, hint=found.remedy, id="signalbus.W009")]
 
 
 @checks.register("signalbus")

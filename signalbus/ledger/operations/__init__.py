@@ -8,8 +8,9 @@ from signalbus.ledger.attempts.ordering import behind
 from signalbus.ledger.base.clock import clock_of, in_utc
 from signalbus.ledger.base.deliveries import CHUNK, using
 from signalbus.ledger.base.missing_tables import missing
-from signalbus.ledger.operations.backlog import Backlog, backlogs, failures
+from signalbus.ledger.operations.backlog import Backlog, Failures, backlogs, failures
 from signalbus.ledger.operations.failed_deliveries import discard, failed, retry, skipped
+from signalbus.ledger.operations.health import parked_texts, seen_workers, sweeper_seen_at, unapplied_migrations
 from signalbus.ledger.operations.ledger_audit import (
     Account,
     Audit,
@@ -24,7 +25,7 @@ from signalbus.ledger.operations.ledger_audit import (
 from signalbus.ledger.operations.operation_log import LogEntry, add_to_log, complete_log, log_entries
 from signalbus.ledger.operations.pause_changes import Paused, pause, pauses, resume
 from signalbus.ledger.sweeps.due import mark
-from signalbus.ledger.sweeps.purging import purge
+from signalbus.ledger.sweeps.purging import oldest_to_purge, purge
 
 __all__ = [
     "CHUNK",
@@ -32,6 +33,7 @@ __all__ = [
     "Audit",
     "Backlog",
     "Evidence",
+    "Failures",
     "LogEntry",
     "Paused",
     "add_to_log",
@@ -49,6 +51,8 @@ __all__ = [
     "mark",
     "mark_now",
     "missing",
+    "oldest_to_purge",
+    "parked_texts",
     "pause",
     "pauses",
     "proven",
@@ -57,7 +61,10 @@ __all__ = [
     "repair",
     "resume",
     "retry",
+    "seen_workers",
     "skipped",
+    "sweeper_seen_at",
+    "unapplied_migrations",
     "undecided",
     "using",
     "waiting_queues",

@@ -20,8 +20,9 @@ from signalbus.models import CLOSED_STATES, OPEN_STATES, Delivery, Key, State, S
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from datetime import datetime
 
-    from django.db.models import Model
+    from django.db.models import Model, QuerySet
 
 # The key whose row is the sweepers' lease to purge; never purged itself.
 PURGE_LEASE = UUID("d3c1a0de-6f57-4d0c-8a51-3f0f6b0f4c11")
@@ -75,17 +76,35 @@ def purge_some(seconds: float, *, batch: int) -> int:
     return _purge_batch(OVER, seconds, batch) or _purge_batch(REFUSED, seconds, batch)
 
 
+def oldest_to_purge(seconds: float) -> datetime | None:
+    """Return when the oldest delivery ended that `purge` would delete; None if there is none.
+
+    Args:
+        seconds: the minimal age.
+    """
+    return _whole(OVER, seconds).values_list("ended_at", flat=True).first()
+
+
+def _old(over: Q, seconds: float) -> QuerySet[Delivery]:
+    """Return the deliveries of a minimal age, the oldest first."""
+    return Delivery.objects.using(using()).filter(over, ended_at__lte=later(-seconds)).order_by("ended_at")
+
+
+def _whole(over: Q, seconds: float) -> QuerySet[Delivery]:
+    """Return the deliveries of a minimal age whose messages have no other ones."""
+    retained = ~over | Q(ended_at=None) | Q(ended_at__gt=later(-seconds))
+    rows = Delivery.objects.using(using())
+    # One value for each row, and no EXISTS, which PostgreSQL may answer with all rows of the table for each batch.
+    retained_id = Subquery(rows.filter(retained, message=OuterRef("message")).values("id")[:1])
+    return _old(over, seconds).annotate(retained_id=retained_id).filter(retained_id=None)
+
+
 def _purge_batch(over: Q, seconds: float, batch: int) -> int:
     alias = using()
     rows = Delivery.objects.using(alias)
-    cutoff = later(-seconds)
-    retained = ~over | Q(ended_at=None) | Q(ended_at__gt=cutoff)
-    old = rows.filter(over, ended_at__lte=cutoff).order_by("ended_at")
-    # One value for each row, and no EXISTS, which PostgreSQL may answer with all rows of the table for each batch.
-    retained_id = Subquery(rows.filter(retained, message=OuterRef("message")).values("id")[:1])
-    whole = old.annotate(retained_id=retained_id).filter(retained_id=None)
+    old = _old(over, seconds)
     with transaction.atomic(using=alias):
-        messages = set(whole.values_list("message", flat=True)[:batch])
+        messages = set(_whole(over, seconds).values_list("message", flat=True)[:batch])
         # No transaction waits for these locks; rows that were retried by hand in the meantime are not among them.
         mine = set(unlocked(old.order_by().filter(message__in=messages)).values_list("id", flat=True))
         messages -= set(rows.filter(message__in=messages).exclude(id__in=mine).values_list("message", flat=True))

@@ -18,6 +18,7 @@ from signalbus.management.subcommands import (
     auditing,
     changing,
     development,
+    diagnosing,
     inspecting,
     listing,
     maintenance,
@@ -40,6 +41,7 @@ MODULES = (
     monitoring_check,
     maintenance,
     status,
+    diagnosing,
     development,
 )
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from signalbus import events
+from signalbus.core.printable_text import printable
 from signalbus.exceptions import MissingRow, RetryLater
 from signalbus.receiving.invoking.runner import describe
 from signalbus.receiving.settling.listeners import as_raised, log_outcome
@@ -64,10 +65,10 @@ def _lines(event: Event) -> Iterator[str]:
     what = f"{delivery.signal} -> {delivery.receiver or '(whoever listens)'}" if delivery.signal else "a text"
     yield "  ".join([what, *filter(None, [_outcome(event), _runtime(event), _attempt(event)])])
     if isinstance(event.error, RetryLater) or (event.error is not None and event.kind not in {"failed", "dead"}):
-        yield f"    {_printable(describe(event.error))}"
+        yield f"    {printable(describe(event.error))}"
     elif event.error is not None:
         text = "".join(traceback.format_exception(*(as_raised(event.error) or ())))
-        yield from (f"    {_printable(line)}" for line in text.splitlines())
+        yield from (f"    {printable(line)}" for line in text.splitlines())
     if event.kind == "skipped" and isinstance(event.error, MissingRow):
         yield '    If the receiver can do without the row, connect it with on_missing="snapshot".'
     if event.kind in REMEDIES:
@@ -87,8 +88,3 @@ def _runtime(event: Event) -> str:
 def _attempt(event: Event) -> str:
     attempt = f"attempt {event.delivery.attempt}" if event.delivery.attempt > 1 or event.kind == "failed" else ""
     return f"{attempt}, again in {event.delay:.1f} s" if event.kind == "failed" else attempt
-
-
-def _printable(text: str) -> str:
-    # An error's text may be anybody's: its escapes must not paint the terminal.
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

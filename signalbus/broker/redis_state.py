@@ -1,0 +1,65 @@
+"""Ask Redis for what decides whether it keeps messages: its eviction policy, its persistence and its clock."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from signalbus import celery
+
+if TYPE_CHECKING:
+    from kombu import Connection
+
+
+class RedisState(NamedTuple):
+    """The state of a Redis.
+
+    Args:
+        policy: ``maxmemory-policy``.
+        maxmemory: in bytes; 0: no limit.
+        aof: whether the append-only file is on.
+        fsync: ``appendfsync``; empty if this user may not ask.
+        written: whether the last write to the append-only file succeeded.
+        ahead: seconds that its clock is ahead of this machine's.
+    """
+
+    policy: str
+    maxmemory: int
+    aof: bool
+    fsync: str
+    written: bool
+    ahead: float
+
+
+def ask_redis() -> RedisState | None:
+    """Return the state of the broker, if it is a Redis; nothing is changed.
+
+    Raises:
+        Exception: of redis-py or kombu, if the broker does not answer.
+    """
+    app = celery.get_app()
+    with app.connection_for_read(transport_options=celery.transport_options(app)) as connection:
+        return _ask(connection) if connection.transport.driver_type == "redis" else None
+
+
+def _ask(connection: Connection) -> RedisState:
+    from redis.exceptions import ResponseError  # noqa: PLC0415 - a host on another broker does without redis-py
+
+    channel: Any = connection.default_channel
+    client = channel.client
+    before = time.time()
+    seconds, microseconds = client.time()
+    here = (before + time.time()) / 2
+    memory, persistence = client.info("memory"), client.info("persistence")
+    try:
+        fsync = client.config_get("appendfsync").get("appendfsync", "")
+    except ResponseError:  # a managed Redis has no CONFIG, and a user may lack the right to it
+        fsync = ""
+    return RedisState(
+        policy=str(memory.get("maxmemory_policy", "noeviction")),
+        maxmemory=int(memory.get("maxmemory", 0)),
+        aof=bool(persistence.get("aof_enabled", 0)),
+        fsync=str(fsync),
+        written=persistence.get("aof_last_write_status", "ok") == "ok",
+        ahead=seconds + microseconds / 1e6 - here,
+    )
