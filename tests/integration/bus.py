@@ -23,7 +23,7 @@ from signalbus.ledger.base.clock import Now
 from signalbus.ledger.sweeps.due import GRACE
 from signalbus.models import Delivery, QueueState
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.sweeping.sweeper import mark, sweep
+from signalbus.receiving.sweeping.due_publication import mark, sweep
 from tasks.admissions.models import Academy
 
 if TYPE_CHECKING:

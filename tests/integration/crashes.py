@@ -27,7 +27,7 @@ from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import attempt, group_commit, grouping
 from signalbus.receiving.settling import listeners
-from signalbus.receiving.sweeping import sweeper
+from signalbus.receiving.sweeping import due_publication
 from signalbus.sending import outbox
 from tasks.admissions.models import Academy
 
@@ -272,8 +272,8 @@ class World:
     def sweep(self) -> None:
         """Publish due deliveries once, as a sweeper does again and again."""
         try:
-            sweeper.mark()
-            sweeper.sweep()
+            due_publication.mark()
+            due_publication.sweep()
         except publisher.PublishError:
             return
 

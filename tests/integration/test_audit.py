@@ -20,7 +20,7 @@ from signalbus.ledger import operations as ledger
 from signalbus.ledger.operations import ledger_audit
 from signalbus.ledger.sweeps import due
 from signalbus.models import Delivery, QueueState, StoredMessage
-from signalbus.receiving.sweeping.sweeper import mark, sweep
+from signalbus.receiving.sweeping.due_publication import mark, sweep
 from signalbus.wire.message import delivery_id
 from tasks.admissions.models import Academy
 

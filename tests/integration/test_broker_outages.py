@@ -16,7 +16,7 @@ from signalbus import Signal, celery
 from signalbus.broker import fast_path, publisher
 from signalbus.ledger import sends as ledger
 from signalbus.models import Delivery
-from signalbus.receiving.sweeping.sweeper import sweep
+from signalbus.receiving.sweeping.due_publication import sweep
 from tests.servers import broker
 
 from .bus import QUEUE, Bus, connect, new_signal, only, rows

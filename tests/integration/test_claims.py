@@ -14,7 +14,7 @@ from signalbus import Retry, Signal, conf, current
 from signalbus.ledger import attempts, operations
 from signalbus.models import Delivery, State
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.sweeping.sweeper import sweep
+from signalbus.receiving.sweeping.due_publication import sweep
 from signalbus.wire.message import from_body
 
 from .bus import QUEUE, Bus, connect, elsewhere, fails, let_wait, only, rows

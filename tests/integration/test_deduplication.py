@@ -18,7 +18,7 @@ import signalbus
 from signalbus import Signal
 from signalbus.ledger import sweeps as ledger
 from signalbus.models import Delivery, Key, StoredMessage
-from signalbus.receiving.sweeping.sweeper import sweep
+from signalbus.receiving.sweeping.due_publication import sweep
 from signalbus.testing import captured
 from tasks.admissions.models import Academy
 

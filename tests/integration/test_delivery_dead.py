@@ -17,7 +17,7 @@ from signalbus.ledger import sweeps as ledger
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State, StoredMessage
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.sweeping.sweeper import sweep
+from signalbus.receiving.sweeping.due_publication import sweep
 
 from .bus import Bus, connect, fails, new_signal, only, text_of
 from .test_several_databases import other

@@ -23,7 +23,7 @@ from signalbus.ledger.sweeps import due
 from signalbus.models import Delivery, QueueState, StoredMessage
 from signalbus.receiving.process.receiver_runtimes import runtimes
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.sweeping.sweeper import mark, sweep
+from signalbus.receiving.sweeping.due_publication import mark, sweep
 from signalbus.sending import outbox
 from tasks.admissions.models import Academy
 

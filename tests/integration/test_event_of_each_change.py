@@ -30,7 +30,7 @@ from signalbus.receiving.process.receiver_runtimes import runtimes
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import gates, group_commit, sequencing
 from signalbus.receiving.settling import outcome
-from signalbus.receiving.sweeping.sweeper import sweep
+from signalbus.receiving.sweeping.due_publication import sweep
 from tasks.admissions.models import Academy
 
 from .bus import QUEUE, Bus, connect, fails, let_wait, new_signal, only

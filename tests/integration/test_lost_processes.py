@@ -15,7 +15,7 @@ from signalbus.models import Delivery, State
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.settling import lost_processes
 from signalbus.receiving.settling.lost_processes import Loss, Losses
-from signalbus.receiving.sweeping.sweeper import sweep
+from signalbus.receiving.sweeping.due_publication import sweep
 from signalbus.wire.message import from_body
 
 from .bus import QUEUE, Bus, connect, elsewhere, new_signal, only, rows

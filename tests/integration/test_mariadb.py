@@ -16,7 +16,7 @@ from django.utils import timezone
 from signalbus import Retry, Signal
 from signalbus.ledger import sweeps as ledger
 from signalbus.models import Delivery, State, StoredMessage
-from signalbus.receiving.sweeping.sweeper import sweep
+from signalbus.receiving.sweeping.due_publication import sweep
 from tasks.admissions.models import Academy
 
 from .bus import (

@@ -19,7 +19,7 @@ from signalbus.ledger.attempts import ordering
 from signalbus.models import Delivery, Key
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import sequencing
-from signalbus.receiving.sweeping.sweeper import sweep
+from signalbus.receiving.sweeping.due_publication import sweep
 from tasks.admissions.models import Academy
 from tests.servers import wait_until
 

@@ -12,7 +12,7 @@ from signalbus.compat.celery_internals import LINE_OF_END, logger_of_ends
 from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process import task_log
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.sweeping.sweeper import mark
+from signalbus.receiving.sweeping.due_publication import mark
 
 from .bus import QUEUE, Bus, connect, let_wait, new_signal
 

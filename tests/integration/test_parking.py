@@ -15,7 +15,8 @@ from signalbus import Retry, Signal, delivery_dead
 from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.sweeping.sweeper import Sweeper, sweep
+from signalbus.receiving.sweeping.due_publication import sweep
+from signalbus.receiving.sweeping.sweeper import Sweeper
 from signalbus.wire.signing import Signer
 from tasks.admissions.models import Academy
 from tests.servers import wait_until

@@ -21,7 +21,7 @@ from signalbus.receiving.process.receiver_runtimes import runtimes
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.running import gates, group_commit
 from signalbus.receiving.settling.lost_processes import Loss
-from signalbus.receiving.sweeping.sweeper import sweep
+from signalbus.receiving.sweeping.due_publication import sweep
 
 from .bus import QUEUE, Bus, connect, elsewhere, fails, let_wait, new_signal, only, prove_lost, recover, rows
 

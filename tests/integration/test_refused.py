@@ -13,7 +13,7 @@ from signalbus import Signal, conf
 from signalbus.celery import queue_of
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.sweeping.sweeper import sweep
+from signalbus.receiving.sweeping.due_publication import sweep
 from signalbus.wire.signing import Signer
 
 from .bus import QUEUE, Bus, connect, new_signal, only, rows, text_of

@@ -14,7 +14,8 @@ from signalbus.ledger import attempts as ledger
 from signalbus.ledger.base.clock import later
 from signalbus.models import Delivery, State
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.sweeping.sweeper import Purge, sweep
+from signalbus.receiving.sweeping.due_publication import sweep
+from signalbus.receiving.sweeping.sweeper import Purge
 from signalbus.wire.message import delivery_id
 
 from .bus import QUEUE, Bus, connect, new_signal, only, rows

@@ -18,7 +18,7 @@ from signalbus.ledger.base import deliveries
 from signalbus.ledger.base.clock import Now
 from signalbus.ledger.sweeps import due
 from signalbus.models import Delivery, StoredMessage
-from signalbus.receiving.sweeping.sweeper import sweep
+from signalbus.receiving.sweeping.due_publication import sweep
 from signalbus.testing import captured, immediate
 
 from .bus import QUEUE, Bus, connect, elsewhere, new_signal, only, rows

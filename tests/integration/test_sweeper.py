@@ -13,9 +13,10 @@ from signalbus.ledger import sweeps as ledger
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, State
 from signalbus.receiving.process import outages
-from signalbus.receiving.sweeping import sweeper
+from signalbus.receiving.sweeping import due_publication, sweeper
+from signalbus.receiving.sweeping.due_publication import sweep
 from signalbus.receiving.sweeping.idleness import idleness
-from signalbus.receiving.sweeping.sweeper import Sweeper, sweep
+from signalbus.receiving.sweeping.sweeper import Sweeper
 from tests.servers import wait_until
 
 from .bus import QUEUE, connect, fails, new_signal, prove_lost
@@ -122,7 +123,7 @@ def test_the_sweepers_thread_logs_lost_deliveries(bus: Bus, caplog: pytest.LogCa
 
 def test_an_idle_worker_ends_the_wait_while_retries_wait(bus: Bus, monkeypatch: pytest.MonkeyPatch):
     """The sweeper admits the next retries as soon as the worker has nothing to do, not only when it looks by itself."""
-    monkeypatch.setattr(sweeper, "ADMIT_SECONDS", 60.0)
+    monkeypatch.setattr(due_publication, "ADMIT_SECONDS", 60.0)
     fail_and_let_due(bus, 30, runtime_ms=10_000)  # each takes a place of its own
 
     def published() -> int:

@@ -83,7 +83,7 @@ class TestSweeper:
             swept.append("ended")
             return 0, 0.01
 
-        monkeypatch.setattr(sweeper, "_sweep_some", slow)
+        monkeypatch.setattr(sweeper, "publish_some", slow)
         monkeypatch.setattr(sweeper, "mark", lambda: None)
         monkeypatch.setattr("signalbus.ledger.sweeps.unpark", lambda: 0)
         monkeypatch.setattr("signalbus.ledger.sweeps.is_idle", lambda: False)
