@@ -85,7 +85,7 @@ class TestSweeper:
 
         monkeypatch.setattr(sweeper, "publish_some", slow)
         monkeypatch.setattr(sweeper, "mark", lambda: None)
-        monkeypatch.setattr("signalbus.ledger.sweeps.unpark", lambda: 0)
+        monkeypatch.setattr(Sweeper, "_make_due", lambda self: 0.01)
         monkeypatch.setattr("signalbus.ledger.sweeps.is_idle", lambda: False)
         monkeypatch.setattr("signalbus.ledger.sweeps.anything_due", lambda: True)
         thread = Sweeper(0.01)
