@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 from django.db import OperationalError
 
 from signalbus.ledger.attempts import PauseRow
+from signalbus.receiving.pausing import pause_watch
 from signalbus.receiving.pausing.pause_watch import PauseWatch
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Ledger:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which passes only when a test says so."""
     now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(pause_watch, "monotonic", lambda: now[0])
     return now
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-import time
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from django.db import DatabaseError, connections
@@ -59,11 +59,10 @@ class PauseWatch:
 
     def paused(self) -> Pauses:
         """Return the pauses that are in force; called for each delivery before it runs."""
-        swept_at, version, now = self._times[0], self._versions[0], time.monotonic()
-        if now - max(swept_at, self._read_at) > STALE_SECONDS:
-            return self._load(None, now)
-        if swept_at <= self._read_at:
-            return self._paused
+        swept_at, now = self._times[0], monotonic()
+        if swept_at <= self._read_at or now - swept_at > STALE_SECONDS:  # the sweeper is late
+            return self._paused if now - self._read_at <= STALE_SECONDS else self._load(None, now)
+        version = self._versions[0]
         if not version:
             return NONE
         return self._paused if version == self._version else self._load(version, now)
@@ -77,7 +76,7 @@ class PauseWatch:
         Raises:
             DatabaseError: the ledger cannot be read.
         """
-        began = time.monotonic()
+        began = monotonic()
         rows = self._read()
         paused = _in_force(rows)
         with self._lock:
