@@ -21,6 +21,7 @@ from signalbus.models import Delivery, Pause, State
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
+AGAIN_SECONDS: Final = 0.2  # between two looks at a pause whose rate is used up
 MOST_SECONDS: Final = 10.0  # of a rate that are made up for if no sweeper has released anything meanwhile
 
 
@@ -35,7 +36,7 @@ def held_deliveries(kind: str, name: str) -> QuerySet[Delivery]:
     return held.filter(held_reason__startswith=held_by(kind, name))
 
 
-def release_some(pause: int, limit: int = CHUNK) -> bool:
+def release_some(pause: int, limit: int = CHUNK) -> float | None:
     """Make due some of the deliveries of a pause that is over, the first held first in each queue.
 
     Args:
@@ -43,7 +44,8 @@ def release_some(pause: int, limit: int = CHUNK) -> bool:
         limit: the maximal number.
 
     Returns:
-        Whether more can be released at once.
+        The seconds until more can be released, 0 for at once; None if it holds nothing more, is in force again, or
+        another sweeper releases it.
     """
     alias = using()
     with transaction.atomic(using=alias):
@@ -51,7 +53,7 @@ def release_some(pause: int, limit: int = CHUNK) -> bool:
         features = connections[alias].features
         found = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked).first()
         if found is None:  # another sweeper has the row, a delivery is being held for it now, or it was renewed
-            return False
+            return None
         count = _allowance(found, limit)
         held = held_deliveries(found.kind, found.name)
         # In the order of the index: all of them wait without an end, so the first held are due first.
@@ -61,8 +63,8 @@ def release_some(pause: int, limit: int = CHUNK) -> bool:
             update_free(chosen, kind="requeued", state=State.PENDING, due_at=Now())
         if not held.exists():
             found.delete()
-            return False
-    return len(ids) == limit
+            return None
+    return 0.0 if len(ids) == limit else AGAIN_SECONDS
 
 
 def _allowance(pause: Pause, limit: int) -> int:

@@ -15,11 +15,11 @@ class Release:
         self._next_at = 0.0
         self._over: list[int] = []
 
-    def step(self) -> bool:
+    def step(self) -> float | None:
         """Read the pauses if it is time to, and release a batch.
 
         Returns:
-            Whether more can be released at once.
+            The seconds until more can be released, 0 for at once; None if nothing waits for that.
 
         Raises:
             DatabaseError: the ledger could not be reached.
@@ -28,8 +28,8 @@ class Release:
         if now >= self._next_at:
             self._over = [pause.id for pause in watch.refresh()]
             self._next_at = now + REFRESH_SECONDS
-        more = [pause for pause in self._over if ledger.release_some(pause)]
-        return bool(more)
+        waits = [ledger.release_some(pause) for pause in self._over]
+        return min((wait for wait in waits if wait is not None), default=None)
 
 
 def release_all() -> None:
@@ -39,5 +39,5 @@ def release_all() -> None:
         DatabaseError: the ledger could not be reached.
     """
     for pause in ledger.pause_rows():
-        while pause.is_over and ledger.release_some(pause.id):
+        while pause.is_over and ledger.release_some(pause.id) == 0:
             pass

@@ -202,9 +202,8 @@ class Sweeper(threading.Thread):
         if not self._unparked:
             ledger.unpark()
             self._unparked = True
-        if self._release.step():
-            return BREATH
-        return self._interval if again is None else again
+        more = self._release.step()
+        return min(self._interval if wait is None else max(BREATH, wait) for wait in (again, more))
 
     def _mark(self) -> bool:
         """Send markers that are due, but not at each of the quick sweeps while retries wait.
