@@ -133,7 +133,8 @@ def _workers(queue: str, presence: Presence, backlog: Backlog) -> str:
     if presence.error or presence.workers is None:
         return f"whether a worker consumes it cannot be told: it may, without saying what it consumes; {seen}"
     if presence.workers:
-        return f"consumed by {presence.workers} {'worker' if presence.workers == 1 else 'workers'}; {seen}"
+        consumed = f"consumed by {presence.workers} {'worker' if presence.workers == 1 else 'workers'}"
+        return f"{consumed}; {seen}" if backlog.seen_at else consumed
     return f"NO WORKER consumes it; {seen}. Start one: {_command(queue)}"
 
 

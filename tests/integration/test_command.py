@@ -445,7 +445,7 @@ class TestWorkersInStatus:
         connect(signal, lambda **kwargs: None, "count")
         signal.send(None)
         bus.client.client_setname("signalbus:mails%2C1,signalbus")
-        assert "consumed by 1 worker; none has been heard of" in run("status")
+        assert "    consumed by 1 worker\n" in run("status")
         assert run("failed") == "Nothing has failed.\n"
         bus.client.client_setname("signalbus:mails")
         assert "NO WORKER" in run("status")

@@ -17,6 +17,7 @@ from django.db import connection
 
 from signalbus import Signal, celery
 from signalbus.checks import check_names, check_refused, check_settings, check_sqlite
+from signalbus.receiving.worker import bootstrap
 
 
 def on_event(sender, **kwargs):
@@ -263,3 +264,9 @@ class TestSqlite:
         assert "signalbus.W001" in ids(check_sqlite(databases=["default"]))
         monkeypatch.setitem(connection.settings_dict, "OPTIONS", {"transaction_mode": "IMMEDIATE"})
         assert "signalbus.W001" not in ids(check_sqlite(databases=["default"]))
+
+    def test_a_worker_that_starts_warns_of_its_database(self, monkeypatch, caplog):
+        """A project that never runs `check --database` sees the warning in the log of its worker."""
+        monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
+        bootstrap._check()
+        assert "signalbus.W001" in caplog.text

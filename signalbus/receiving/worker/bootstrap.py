@@ -149,8 +149,8 @@ def _learn_of_pauses() -> None:
 
 
 def _check() -> None:
-    """Run Django's system checks, as ``runserver`` does."""
-    for message in checks.run_checks(tags=["signalbus"]):
+    """Run Django's system checks, as ``runserver`` does, and those of the ledger's database."""
+    for message in checks.run_checks(tags=["signalbus"], databases=[ledger.using()]):
         if not message.is_serious() and not message.is_silenced():
             logger.log(message.level, "%s", message)
     serious = [message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
