@@ -90,7 +90,7 @@ def scene(start_worker: Callable[..., Worker], tmp_path: Path, valkey) -> Scene:
 
 @pytest.mark.parametrize(("pool", "batch"), [("prefork", False), ("prefork", True), ("threads", False)])
 def test_other_messages_do_not_wait_for_a_straggler(scene: Scene, pool: str, batch: bool):
-    """They run elsewhere after a second or so, once; and the straggler ends normally."""
+    """The other messages of the batch run elsewhere after about a second, once; the straggler ends normally."""
     worker = scene.begin("hang", pool=pool, batch=batch)
 
     wait_until(lambda: len(scene.others()) == COUNT - 1, 15, "all others to run while one hangs")
@@ -127,7 +127,7 @@ def test_other_receivers_of_a_message_do_not_wait_for_a_straggler(scene: Scene, 
 
 
 def test_a_batch_of_slow_messages_is_distributed_over_all_processes(scene: Scene):
-    """They were brief until now; no process idles, and each message runs once."""
+    """The messages were brief until now; no process idles, and each message runs once."""
     worker = scene.begin("linger", batch=True, acting=range(COUNT))
     before = worker.log.count("succeeded in")
 

@@ -82,7 +82,7 @@ def test_a_save_that_is_rolled_back_sends_nothing(celery_setup: CeleryTestSetup)
 
 @pytest.mark.parametrize("worker_pool", ["prefork"], indirect=True)
 def test_a_cohort_saved_while_worker_and_broker_are_away_is_noted(celery_setup: CeleryTestSetup):
-    """Its message is delivered when both are back, once."""
+    """The message of the save is delivered once, when both are back."""
     celery_setup.worker.kill()
     celery_setup.broker.kill()
 

@@ -107,7 +107,7 @@ def test_a_host_s_tasks_may_travel_as_pickles(
 
 
 def test_a_worker_that_takes_no_json_refuses_to_run(broker_url: str, database_url: str):
-    """It would drop every signal."""
+    """A worker that accepts only pickles would drop every signal."""
     said = refused_worker(
         CHECKOUT,
         C_FORCE_ROOT="1",
@@ -153,14 +153,14 @@ def test_a_worker_without_its_settings_says_what_to_set(tmp_path: os.PathLike[st
 
 
 def test_a_worker_without_signalbus_in_its_apps_refuses_to_run():
-    """It would know neither the task nor a receiver, and Celery would discard the messages."""
+    """Such a worker would know neither the task nor a receiver, and Celery would discard the messages."""
     said = refused_worker(CHECKOUT, DJANGO_SETTINGS_MODULE="tests.host_project.without_signalbus")
 
     assert 'Add "signalbus" to INSTALLED_APPS' in said
 
 
 def test_a_worker_without_its_tables_says_migrate(broker_url: str, tmp_path: Path):
-    """It could not record failures, so it ends and says what to run."""
+    """The worker could not record failures, so it ends and names the command to run."""
     said = refused_worker(
         CHECKOUT, CELERY_BROKER_URL=broker_url, DATABASE_URL=f"sqlite:///{tmp_path / 'empty.sqlite3'}"
     )

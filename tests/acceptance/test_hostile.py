@@ -266,7 +266,7 @@ def test_promise_6_a_signed_text_can_be_replayed_but_not_altered(
 
 @pytest.mark.parametrize("database", ["sqlite"])
 def test_items_that_are_no_celery_messages_are_quarantined(queue: redis.Redis, start_worker: Callable[..., Worker]):
-    """They are in the queue, and under the keys of claims: the next valid message runs within a second."""
+    """Such items are in the queue and under the keys of claims; the next valid message runs within a second."""
     worker = start_worker(environment=TESTS_SETTINGS)
     main = worker.pid
     for number, item in enumerate(ITEMS.values()):

@@ -129,7 +129,7 @@ def database_url(cable: Cable, django_db_blocker: DjangoDbBlocker) -> Iterator[s
 def test_the_locks_of_a_lost_machine_are_freed_within_half_a_minute(
     start_worker: Callable[..., Worker], cable: Cable, database_url: str
 ):
-    """Its receiver has a transaction open when the cable is cut; another worker runs the delivery, once."""
+    """A receiver has a transaction open when the cable is cut; another worker runs the delivery, once."""
     distant = f"postgresql://postgres@{HERE}{urlsplit(database_url).path}"
     stalled = start_worker(
         environment={**TESTS_SETTINGS, "DATABASE_URL": distant, "STALL": "1"},

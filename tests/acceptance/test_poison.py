@@ -41,7 +41,9 @@ RUNS = [(on, *each) for on in ("sqlite", "postgres") for each in EACH] if "SIGNA
 def test_promise_5_only_the_poison_message_becomes_dead(
     start_worker: Callable[..., Worker], tmp_path: Path, database: str, how: str, others: int
 ):
-    """It runs at most once more than its attempts; the 99 others of its batch are done at the first attempt, once."""
+    """The poison message runs at most once more than its attempts; the 99 others of its batch are done at the first
+    attempt, once.
+    """
     log = tmp_path / "poison"
     log.touch()
     worker = start_worker(environment={"DJANGO_SETTINGS_MODULE": "tests.settings", "POISON_LOG": str(log)})

@@ -101,7 +101,7 @@ def test_a_shutdown_of_all_processes_at_once_is_no_attempt(start_worker: Callabl
 
 
 def test_a_child_terminated_by_itself_is_a_failed_attempt(start_worker: Callable[..., Worker]):
-    """Its receiver may be the reason, so attempts are limited as if it had been killed."""
+    """The receiver may be the reason, so attempts are limited as if the child had been killed."""
     start_worker(environment=TESTS_SETTINGS, concurrency=1)
     long.send(None, label="killed", fail_first=True)
     (child,) = wait_until(children_that_run, what="the long run")

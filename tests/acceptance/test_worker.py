@@ -211,7 +211,7 @@ def test_promise_4_no_row_is_written_unless_something_goes_wrong(worker: Worker)
 
 
 def test_receivers_run_in_another_process(worker: Worker):
-    """It is the worker's process, or one of its children, never the sender's."""
+    """A receiver runs in the worker's process or one of its children, never in the sender's."""
     arriving.send(sender=None, label="elsewhere")
 
     trace = wait_until(FormEntry.objects.filter(kind="arrived").first, what="the message")

@@ -42,7 +42,7 @@ def received(connection: Connection, count: int) -> list[Message]:
 
 @pytest.mark.parametrize("end", ["ack_log_error", "reject_log_error"])
 def test_a_message_whose_acknowledgement_failed_is_not_in_flight(server: EmbeddedValkey, end: str):
-    """So a worker asks for more, and notices that its connection is broken, or that the broker is back."""
+    """The worker asks for more messages, and so notices that its connection is broken or that the broker is back."""
     with Connection(server.url) as connection:
         channel: Any = connection.default_channel
         qos = channel.qos

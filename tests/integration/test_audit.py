@@ -212,7 +212,7 @@ def test_a_claimed_message_is_not_missing(bus: Bus, durable: Signal, received: l
 
 
 def test_a_message_published_a_moment_ago_is_not_missing(bus: Bus, durable: Signal, received: list[int]):
-    """It may be between a commit and its publication, or with a worker."""
+    """The message may be between a commit and its publication, or with a worker."""
     durable.send(None, number=1)
     bus.client.delete(QUEUE)
 
@@ -318,7 +318,7 @@ def test_since_limits_the_audit(bus: Bus, durable: Signal, received: list[int]):
 
 
 def test_the_table_has_a_line_for_each_signal_and_receiver(bus: Bus, durable: Signal, received: list[int]):
-    """It has the ids of missing deliveries too."""
+    """The table also lists the ids of missing deliveries."""
     sent = durable.send(None, number=1)
     bus.client.delete(QUEUE)
     let_wait()
@@ -332,7 +332,7 @@ def test_the_table_has_a_line_for_each_signal_and_receiver(bus: Bus, durable: Si
 
 
 def test_a_repaired_row_of_an_ordered_signal_runs_last(bus: Bus):
-    """Its position is lost, so it runs after the waiting ones."""
+    """The position of the deleted row is lost, so the delivery runs after the waiting ones."""
     told: list[int] = []
     ordered = new_signal(durable=True, ordered_by="key")
     connect(ordered, lambda number, **kwargs: told.append(number), "receiver")
@@ -365,7 +365,7 @@ def test_a_repair_that_comes_late_does_no_harm(bus: Bus, durable: Signal, receiv
 
 @pytest.mark.parametrize("attempts", [1, 5])
 def test_a_delivery_that_waits_for_its_turn_is_not_missing(bus: Bus, attempts: int):
-    """Its message was dropped, because the delivery before it is dead, or waits for its next attempt."""
+    """The message was dropped, because the delivery before it is dead, or waits for its next attempt."""
     ordered = new_signal(durable=True, ordered_by="key")
 
     def receiver_that_fails(**kwargs):

@@ -93,7 +93,7 @@ def test_an_open_signal_finds_its_receivers_in_the_worker(bus: Bus):
 
 
 def test_a_recorded_open_message_is_expanded(bus: Bus, valkey):
-    """It was recorded during an outage of the broker, and its row becomes one for each receiver."""
+    """The message was recorded during an outage of the broker; its row becomes one row for each receiver."""
     signal = new_signal(open=True)
     valkey.kill()
     try:
@@ -172,7 +172,7 @@ class TestProgress:
         assert list(sheet.reported_states()) == [DONE, WAITING, WAITING]
 
     def test_a_divided_batch_does_not_requeue_the_rest_again(self, bus: Bus, signal: Signal, sheet, ran):
-        """Its time is over as well; two processes would publish the same texts."""
+        """The time of the batch is over as well, and two processes would publish the same texts."""
         connect(signal, lambda number, **kwargs: (ran.append(number), sheet.make_void()), "hangs", atomic=False)
         with override_settings(SIGNALBUS={"BATCH_SECONDS": 0}):
             deliver(self.sent(bus, signal), queue=QUEUE, ticket=sheet.ticket)
@@ -190,7 +190,7 @@ class TestProgress:
         assert bus.client.llen(QUEUE) == 1
 
     def test_deliveries_that_wait_for_a_group_commit_are_visible(self, bus: Bus, sheet, ran, database, monkeypatch):
-        """They can be requeued while another one of the group runs, if that frees their rows."""
+        """Deliveries of a group can be requeued while another one of the group runs, if that frees their rows."""
         if database == "mariadb":
             pytest.skip("nothing shares a commit there")
         monkeypatch.setattr(ReceiverRuntimes, "expected", lambda self, receiver: 0.001)
@@ -225,7 +225,7 @@ class TestProgress:
         sheet.make_void()
 
     def test_done_recipients_are_recorded_in_the_progress(self, bus: Bus, sheet, ran, database, monkeypatch):
-        """They ran alone or in a group, were parked or requeued: none is given to another worker."""
+        """Recipients that ran alone or in a group, or were parked or requeued, are not given to another worker."""
         monkeypatch.setattr(ReceiverRuntimes, "expected", lambda self, receiver: 0.001)
         durable = new_signal(durable=True)
         for name, atomic in (("a", True), ("b", False), ("c", True), ("gone", True)):

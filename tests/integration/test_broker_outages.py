@@ -228,7 +228,7 @@ def test_a_message_of_several_queues_is_recorded_for_each(bus: Bus, signal: Sign
 
 
 def test_a_broken_queue_does_not_block_others(bus: Bus, signal: Signal, ran: list[Any]):
-    """Its key has another type: its rows stay due, and those of the others are published."""
+    """The key of one queue has another type: its rows stay due, and the rows of the other queues are published."""
     bus.client.set("email", "not a list")
     connect(signal, lambda **kwargs: None, "trouble.mailer", queue="email")
     with broker(NOBODY):
@@ -243,7 +243,7 @@ def test_a_broken_queue_does_not_block_others(bus: Bus, signal: Signal, ran: lis
 
 
 def test_a_sweep_ends_while_the_broker_hangs(bus: Bus, signal: Signal, stopped):
-    """It costs a timeout or two, however many rows there are, and makes all due again."""
+    """A sweep takes one timeout or two, however many rows there are, and makes all rows due again."""
     with override_settings(SIGNALBUS=SHORT):
         with broker(NOBODY):
             for _ in range(10):

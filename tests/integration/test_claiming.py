@@ -90,7 +90,9 @@ class Knows(Work):
 
 class TestClaims:
     def test_a_claim_is_in_kombus_keys(self, url, client):
-        """It is in the hash and its index, with the unchanged item: a worker with kombu's transport can restore it."""
+        """The claim is in kombu's hash and its index, with the unchanged item, so a worker with kombu's transport can
+        restore it.
+        """
         publish(url, "a")
         raw = client.lindex("work", 0)
         with Claimant(url) as claimant:
@@ -184,7 +186,7 @@ class TestClaims:
             assert is_over(client)
 
     def test_messages_are_claimed_from_a_full_server(self, url, client):
-        """Otherwise it would stay full."""
+        """A full server that no worker can claim from would stay full."""
         work = Knows(free=0)
         with Claimant(url, prefetch=3, work=work) as claimant:
             publish(url, *range(20))
@@ -289,7 +291,7 @@ class TestEnds:
             assert all(marked(message) for message in another.messages)
 
     def test_a_running_message_is_not_requeued(self, url, client):
-        """It is acknowledged over the next connection."""
+        """A message that runs when the connection breaks is acknowledged over the next connection."""
         publish(url, "runs", "waits")
         work = Knows()
         with Claimant(url, work=work) as claimant:
@@ -304,7 +306,7 @@ class TestEnds:
             assert is_over(client)
 
     def test_messages_that_end_while_the_channel_closes(self, url, client, monkeypatch):
-        """They are acknowledged, and the waiting ones are requeued."""
+        """Messages that end meanwhile are acknowledged, and waiting ones are requeued."""
         publish(url, *range(4))
         work = Knows()
         with Claimant(url, work=work) as claimant:
@@ -352,7 +354,7 @@ class TestEnds:
             assert not any(marked(message) for message in again.messages)
 
     def test_a_claim_answered_while_the_channel_closes_is_requeued_unchanged(self, url, client):
-        """It has not begun."""
+        """The claimed message has not begun."""
         with Claimant(url) as claimant:
             claimant.run_for(0.1)
             publish(url, "a", "b")
@@ -395,7 +397,7 @@ class TestEnds:
             assert not client.hlen("unacked")
 
     def test_threads_acknowledge_each_message_during_a_shutdown(self, url, client, monkeypatch):
-        """They may end at the same time."""
+        """Two threads may end their messages at the same time."""
         publish(url, *range(60))
         with Claimant(url, prefetch=60, work=Knows(given_up=False)) as claimant:
             claimant.take(60)
@@ -415,7 +417,7 @@ class TestEnds:
 
 class TestHeartbeats:
     def test_an_idle_worker_removes_its_name(self, url, client, monkeypatch):
-        """It sends one command while no worker has claims."""
+        """While no worker has claims, a worker sends one command."""
         publish(url, "a")
         with Claimant(url) as claimant:
             claimant.take(1)
@@ -518,7 +520,7 @@ class TestHeartbeats:
             fresh.take(1)
 
     def test_a_worker_without_an_answer_declares_no_other_dead(self, url, client, monkeypatch):
-        """It asks again soon, and waits for the others' heartbeats."""
+        """The worker asks again soon, and waits for the heartbeats of the others."""
         monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL", 0.02)
         monkeypatch.setattr(heartbeat, "AGAIN", 0.02)
         publish(url, "a")
@@ -556,7 +558,7 @@ class TestHeartbeats:
             assert client.llen("work") == 1
 
     def test_a_worker_with_kombus_transport_restores_our_claims(self, url, client):
-        """It does after its visibility timeout: the format is kombu's."""
+        """A worker with kombu's transport does so after its visibility timeout: our claims have kombu's format."""
         publish(url, "a")
         with Claimant(url, work=Knows(given_up=False)) as dead:
             (message,) = dead.take(1)
@@ -566,7 +568,7 @@ class TestHeartbeats:
             assert stock_channel(stock).basic_get("work").payload == "a"
 
     def test_we_restore_the_claims_of_a_worker_with_kombus_transport(self, url, client):
-        """It happens after our visibility timeout."""
+        """After our visibility timeout, our worker restores the claims of a worker with kombu's transport."""
         publish(url, "a")
         with Connection(url) as stock:
             stock_channel(stock).basic_get("work")

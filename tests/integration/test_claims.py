@@ -242,7 +242,7 @@ def only_first() -> Delivery:
 
 
 def test_retries_after_an_exception_are_batched(bus: Bus, signal: Signal):
-    """They cost no more than a first attempt."""
+    """A retry costs no more than a first attempt."""
     fails(signal, ValueError())
     with transaction.atomic():
         for _ in range(4):

@@ -115,7 +115,7 @@ def test_failed_ends_with_the_number_of_skipped_deliveries(bus: Bus, signal: Sig
 
 
 def test_failed_says_when_the_next_attempt_is(bus: Bus, signal: Signal):
-    """It does for retries and unpublished deliveries, not for dead ones."""
+    """`failed` prints the time for retries and unpublished deliveries, not for dead ones."""
     signal.send(None)
     bus.work()
     row = only()
@@ -172,7 +172,7 @@ def test_failed_json_is_a_list_of_objects(bus: Bus, dead: Delivery, signal: Sign
 
 
 def test_failed_shows_the_instance_of_a_message(bus: Bus, repaired: list[Any]):
-    """It shows label and key of a row; JSON also has when and where the delivery ran."""
+    """`failed` shows label and key of a row; the JSON also has when and where the delivery ran."""
     durable = new_signal(durable=True)
 
     def receiver_that_raises(**kwargs):
@@ -248,7 +248,9 @@ def test_an_id_given_twice_counts_once(bus: Bus, dead: Delivery):
 
 
 def test_a_discarded_delivery_is_never_published_again(bus: Bus, dead: Delivery):
-    """It is not listed as failed, and visible until it is purged; so are refused texts."""
+    """A discarded delivery is not listed as failed, and stays visible until it is purged; the same holds for refused
+    texts.
+    """
     deliver(["garbage"], queue=QUEUE)
     ids = list(Delivery.objects.values_list("id", flat=True))
 
@@ -350,7 +352,7 @@ def test_times_are_in_utc(bus: Bus, dead: Delivery):
 
 
 def test_status_says_how_messages_are_published(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch):
-    """It does for each queue, with the reason if Celery publishes them."""
+    """`status` says it for each queue, with the reason if Celery publishes the messages."""
     connect(signal, lambda **kwargs: None, "mailer", queue="mail")
     assert "signalbus: written to Redis directly" in run("status")
     assert "mail: written to Redis directly" in run("status")
@@ -361,7 +363,7 @@ def test_status_says_how_messages_are_published(bus: Bus, signal: Signal, monkey
 
 @pytest.mark.parametrize("address", ["redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//"])
 def test_status_reports_an_absent_broker(bus: Bus, signal: Signal, monkeypatch: pytest.MonkeyPatch, address: str):
-    """It prints the ledger's and the code's facts first, then the setting to look at, as an error."""
+    """`status` prints the facts of the ledger and of the code first, then the setting to look at, as an error."""
     monkeypatch.setattr(unused_code, "modules_not_imported", lambda: ["shop.handlers (/shop/handlers.py:3)"])
     connect(signal, lambda **kwargs: None, "count", queue="tills")
     out = io.StringIO()
@@ -378,7 +380,7 @@ def test_status_reports_an_absent_broker(bus: Bus, signal: Signal, monkeypatch: 
 
 
 def test_status_reports_an_app_that_cannot_be_imported(bus: Bus, settings: Any):
-    """Its own error has the remedy; no address is named."""
+    """The error of the app has the remedy; no address is named."""
     get_app.cache_clear()
     settings.SIGNALBUS = {**settings.SIGNALBUS, "CELERY_APP": "no_such:app"}
     try:
@@ -411,7 +413,7 @@ class TestWorkersInStatus:
         assert run("failed") == "Nothing has failed.\n"
 
     def test_failed_parked_and_dead_deliveries_are_counted(self, bus: Bus):
-        """They are counted separately, and ``failed`` is named."""
+        """`status` counts them separately, and refers to `failed`."""
         assert "failed and wait" not in run("status")
         signal = new_signal(durable=True)
         fails(signal, ValueError("no"), retry=Retry(max_attempts=1))
@@ -451,7 +453,9 @@ class TestWorkersInStatus:
         assert "NO WORKER" in run("status")
 
     def test_a_worker_with_kombus_transport(self, bus: Bus):
-        """It does not name its queues: only messages that wait for a minute without a sign of a worker are reported."""
+        """Such a worker does not name its queues: only messages that wait for a minute without a sign of a worker are
+        reported.
+        """
         signal = new_signal(durable=True)
         connect(signal, lambda **kwargs: None, "count")
         signal.send(None)

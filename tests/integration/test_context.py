@@ -117,7 +117,7 @@ def test_each_form_of_sending_captures_the_context(bus: Bus, seen, form: str, op
 
 @pytest.mark.parametrize("policy", [{"atomic": False}, {"timeout": 30}, {"async": True}, {"ordered": True}], ids=str)
 def test_each_kind_of_receiver_runs_in_the_context(bus: Bus, seen, policy: dict[str, Any]):
-    """It may have a transaction, a timeout or an order, or be a coroutine."""
+    """A receiver may have a transaction, a timeout or an order, or be a coroutine."""
     signal = new_signal(durable=True, **({"ordered_by": "number"} if policy.pop("ordered", False) else {}))
 
     async def coroutine(**kwargs: Any) -> None:
@@ -279,7 +279,7 @@ def test_older_workers_park_a_message_with_context(bus: Bus):
 
 
 def test_an_error_of_restore_is_a_failed_attempt(bus: Bus, seen):
-    """Its traceback names the carrier; the receiver runs once the carrier works."""
+    """The traceback names the carrier; the receiver runs once the carrier works."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver", retry=Retry(max_attempts=3))
     with inside("alpha"):
@@ -296,7 +296,7 @@ def test_an_error_of_restore_is_a_failed_attempt(bus: Bus, seen):
 
 @pytest.mark.parametrize("suppress", [True, False])
 def test_a_carrier_cannot_hide_a_receivers_error(bus: Bus, suppress: bool):
-    """It may swallow the error, or fail after it."""
+    """The carrier may swallow the error of the receiver, or fail after it."""
 
     class Meddling(Realm):
         @contextmanager
@@ -339,7 +339,7 @@ def test_a_captured_value_must_be_json(bus: Bus, value: object):
 
 
 def test_an_error_of_capture_fails_the_send(bus: Bus):
-    """It is the cause of the PayloadError; nothing is sent."""
+    """The error of the carrier is the cause of the PayloadError; nothing is sent."""
 
     class Broken(Realm):
         def capture(self) -> str:

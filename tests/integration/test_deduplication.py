@@ -151,7 +151,7 @@ def test_senders_and_signals_do_not_share_keys(bus: Bus, ran: list[Any]):
 
 
 def test_a_waiting_message_does_not_run_before_the_second_senders_commit(bus: Bus, ran: list[Any]):
-    """It is delivered, though a worker dropped its copy."""
+    """The message is delivered after that commit, although a worker dropped its copy."""
     if connection.vendor != "postgresql":
         pytest.skip("one writer at a time: the worker waits")
     signal = hearing(ran, unique="slug")
@@ -213,7 +213,7 @@ def test_a_sender_waits_for_the_commit_of_another(bus: Bus, ran: list[Any]):
 
 
 def test_equal_messages_are_dropped_while_a_scheduled_one_waits(bus: Bus, ran: list[Any]):
-    """It waits for its time; a cancelled one does not."""
+    """A scheduled message waits for its time; a cancelled one does not wait."""
     signal = hearing(ran, unique="slug")
     first = signal.send_later(timedelta(hours=1), None, slug="a", number=1)
 

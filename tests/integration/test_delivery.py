@@ -150,7 +150,7 @@ def test_reject_makes_it_dead_at_once(bus: Bus, signal: Signal, told):
 
 @pytest.mark.parametrize(("delay", "at_least"), [(77, 75), (1e30, 3e7), (-5, -1)])
 def test_retry_later_sets_the_time_of_the_next_attempt(bus: Bus, signal: Signal, delay: float, at_least: float):
-    """It counts as an attempt, and the next one comes after its own delay; an extreme delay is limited."""
+    """A `RetryLater` counts as an attempt, and the next one comes after its delay; an extreme delay is limited."""
     fails(signal, RetryLater(delay))
     signal.send(None)
     bus.work()
@@ -214,7 +214,7 @@ def test_promise_5_a_failing_receiver_does_not_affect_others(bus: Bus, signal: S
 
 @pytest.mark.parametrize("raw", [True, False])
 def test_a_receiver_that_swallows_a_database_error_is_not_done(bus: Bus, signal: Signal, raw: bool):
-    """Its transaction can only be rolled back, so the attempt fails."""
+    """The transaction of the receiver can only be rolled back, so the attempt fails."""
 
     def receiver_that_swallows(**kwargs):
         Academy.objects.create(name="lost", slug="lost")
@@ -239,7 +239,7 @@ def test_a_receiver_that_swallows_a_database_error_is_not_done(bus: Bus, signal:
 
 
 def test_a_receiver_that_closes_its_connection_fails_alone(bus: Bus, signal: Signal):
-    """Its failure is still recorded, and the next receiver has a connection."""
+    """The failure is still recorded, and the next receiver has a connection."""
     ran = []
 
     def receiver_that_closes_its_connection(**kwargs):

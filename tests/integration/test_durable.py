@@ -171,7 +171,7 @@ def test_a_rotated_secret_key_loses_nothing(bus: Bus, durable: Signal, on_the_br
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_healthy_receiver_runs_once_however_long_it_takes(bus: Bus, durable: Signal):
-    """Its row is locked while it runs, also for three times the recovery time."""
+    """The row of the delivery is locked while the receiver runs, also for three times the recovery time."""
     published: list[int] = []
 
     def look() -> None:
@@ -199,7 +199,7 @@ def test_a_healthy_receiver_runs_once_however_long_it_takes(bus: Bus, durable: S
 
 
 def test_a_prefetched_message_is_late_for_a_while(bus: Bus, durable: Signal):
-    """It is lost only if no worker ran it for a while after the marker had come back."""
+    """A prefetched message is lost only if no worker ran it for a while after the marker had come back."""
     connect(durable, write_academy, "receiver")
     durable.send(None)
     fetched = bus.take()
@@ -317,7 +317,7 @@ def test_a_poison_message_runs_at_most_once_more_than_its_attempts(bus: Bus, dur
 
 
 def test_a_healthy_receiver_without_a_transaction_keeps_its_claim(bus: Bus, durable: Signal, monkeypatch):
-    """Its lease is renewed while it runs, however long it takes."""
+    """The lease is renewed while the receiver runs, however long it takes."""
     from signalbus.receiving.process import leases
 
     monkeypatch.setattr(leases, "RENEW_EVERY", 0.02)
@@ -341,7 +341,7 @@ def test_a_healthy_receiver_without_a_transaction_keeps_its_claim(bus: Bus, dura
 
 
 def test_a_redelivered_batch_does_not_take_a_running_claim(bus: Bus, durable: Signal):
-    """Its worker lost only the connection to the broker."""
+    """The worker of that claim lost only the connection to the broker."""
     ran: list[str] = []
 
     def come_again() -> None:
@@ -518,7 +518,7 @@ def test_lowering_max_attempts_keeps_the_last_error_and_counts_no_attempt(
 @pytest.mark.parametrize("atomic", [True, False])
 @pytest.mark.parametrize("again", ["given out again", "published again"])
 def test_a_redelivery_does_not_replace_the_last_error(bus: Bus, durable: Signal, atomic: bool, again: str):
-    """Its message was redelivered or lost before the worker saw the lowered `max_attempts`."""
+    """The message was redelivered or lost before the worker saw the lowered `max_attempts`."""
 
     def receiver_that_fails(**kwargs: Any) -> None:
         raise ValueError("the cause")
@@ -568,7 +568,7 @@ def test_an_attempt_that_could_not_begin_is_not_counted(bus: Bus, durable: Signa
 
 
 def test_the_memory_of_a_failed_receiver_is_freed_before_its_failure_is_recorded(bus: Bus, durable: Signal):
-    """So there is room for recording it."""
+    """Recording the failure needs memory, too."""
     held: list[weakref.ref[Any]] = []
 
     class Large:

@@ -51,7 +51,7 @@ def free_port() -> int:
 
 
 def test_a_port_leads_to_the_same_server(free_port: int):
-    """It is for a cache without sockets; only this machine reaches it."""
+    """The port is for a cache that cannot use sockets; only this machine reaches it."""
     with EmbeddedValkey(port=free_port) as server, redis.Redis.from_url(server.tcp_url) as client:
         info = client.info("server")
         assert (info["process_id"], info["tcp_port"]) == (server.pid, free_port)
@@ -65,7 +65,7 @@ def test_without_a_port_there_is_no_tcp_address():
 
 
 def test_a_port_that_is_taken_is_an_error(free_port: int):
-    """It never uses a server that runs already."""
+    """A server that runs already on that port is never used."""
     with EmbeddedValkey(port=free_port), pytest.raises(SignalBusError, match=r"(?i)address already in use"):
         EmbeddedValkey(port=free_port).start()
 
@@ -125,7 +125,7 @@ def test_kill_loses_all_and_start_brings_the_same_address_back():
 
 
 def test_a_server_that_was_killed_from_outside_can_be_started_again():
-    """It starts at its address, and the remains of the first do not disturb it."""
+    """The server starts at its address, and the files of the killed one do not matter."""
     with EmbeddedValkey() as server:
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)

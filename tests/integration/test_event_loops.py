@@ -41,7 +41,7 @@ def under_a_loop(function: Callable[[], Any]) -> Any:
 
 @pytest.mark.parametrize("form", ["send", "send_robust"])
 def test_a_message_is_recorded_during_an_outage_of_the_broker(bus: Bus, signal: Signal, ran: list[Any], form: str):
-    """It is in the ledger when the call returns, and arrives later."""
+    """The message is in the ledger when the call returns, and is delivered later."""
     with broker(NOBODY):
         sent = under_a_loop(lambda: getattr(signal, form)(None, number=1))
         assert sent.id is not None
@@ -68,7 +68,7 @@ def test_with_the_broker_a_message_is_published(bus: Bus, signal: Signal, ran: l
 
 @pytest.mark.parametrize("form", ["send", "send_robust"])
 def test_a_payload_with_a_queryset_is_sent(bus: Bus, signal: Signal, ran: list[Any], form: str):
-    """It is read on a thread on which Django allows it."""
+    """The queryset is read on a thread on which Django allows it."""
     academy = Academy.objects.create(name="A", slug="a")
     under_a_loop(lambda: getattr(signal, form)(None, number=Academy.objects.all()))
     bus.work()

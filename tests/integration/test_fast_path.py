@@ -152,7 +152,7 @@ NOT_SAID = {
 
 
 def test_an_item_has_the_fields_of_celerys(new_app: Callable[..., Celery]):
-    """It is of the same task with the same arguments: this test notices a Celery with other fields."""
+    """An item is of the same task with the same arguments; this test fails if Celery changes the fields."""
     app, id_ = new_app(), "an id"
     said: dict[str, Any] = {"argsrepr": "(1 texts)", "kwargsrepr": "{}", "ignore_result": True, "root_id": id_}
     theirs = app.amqp.as_task_v2(id_, celery.TASK_NAME, (TEXTS[:1],), {}, **said)
@@ -180,7 +180,7 @@ def test_an_item_is_in_the_database_of_the_address(
 
 
 def test_the_queue_is_declared(client: Any, new_app: Callable[..., Celery]):
-    """It is in kombu's table of bindings, where other clients look, once."""
+    """The queue is in kombu's table of bindings once, where other clients look."""
     fast_path_of(new_app()).push("q", [["text"]])
 
     assert client.scard("_kombu.binding.q") == 1
@@ -289,7 +289,7 @@ def test_a_tracer_s_headers_are_each_message_s_own(
 
 
 def test_a_custom_transports_additions_are_each_messages_own(client: Any, app: Celery, monkeypatch: pytest.MonkeyPatch):
-    """They may be a number, or a signature, of each message."""
+    """A custom transport may add a number, or a signature, to each message."""
     real, numbers = Channel._put, iter(range(100))
 
     def put(self: Any, queue: str, message: Any, **more: Any) -> Any:
@@ -562,7 +562,7 @@ def test_an_interrupted_wait_keeps_no_connection(
 
 
 def test_a_wait_for_a_connection_has_a_limit(client: Any, new_app: Callable[..., Celery]):
-    """It is the time in which a connection may be made."""
+    """The limit is the time in which a connection may be made."""
     ours = fast_path_of(new_app())
     with override_settings(SIGNALBUS=SHORT):
         in_use = [ours._acquire() for _ in range(fast_path.CONNECTIONS)]
@@ -652,7 +652,7 @@ def test_tls_certificates_are_verified(tmp_path: Path, new_app: Callable[..., Ce
 
 
 def test_a_broker_other_than_redis_has_no_fast_path(new_app: Callable[..., Celery]):
-    """It says so once, for all queues."""
+    """The process logs the reason once, for all queues."""
     app = new_app("memory://")
 
     assert fast_path.fast_path_of(app) is None

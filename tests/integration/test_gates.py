@@ -200,7 +200,7 @@ def test_a_delivery_without_an_end_waits_until_it_is_released(bus: Bus, gated: l
 
 
 def test_a_gate_that_fails_holds_the_delivery(bus: Bus, gated: list[Any], ran: list[Any], caplog):
-    """Its error is logged, and the gates are asked again after a minute."""
+    """The error of the gate is logged, and the gates are asked again after a minute."""
 
     def gate_that_fails(message, receiver):
         raise ValueError("no answer")
@@ -252,7 +252,7 @@ def test_a_verdict_that_no_longer_applies_in_the_transaction_holds_nothing(bus: 
 def test_a_worker_killed_while_it_holds_a_delivery_loses_nothing(  # noqa: PLR0917 - fixtures
     bus: Bus, gated: list[Any], ran: list[Any], monkeypatch, options: dict[str, Any], when: str
 ):
-    """Its message is given out again, before and after the commit that holds the delivery."""
+    """The message is redelivered, before and after the commit that holds the delivery."""
     signal = receiver_of(ran, **options)
     signal.send(None, number=1)
     (texts,) = bus.take()
@@ -309,7 +309,7 @@ def test_held_retries_are_admitted_by_share(bus: Bus, gated: list[Any], ran: lis
 
 
 def test_a_row_that_another_worker_has_locked_is_not_held(bus: Bus, gated: list[Any], ran: list[Any]):
-    """Its receiver runs there in a transaction: the copy is dropped, and the run commits."""
+    """The receiver runs there in a transaction: the copy is dropped, and the run commits."""
     if connection.vendor == "sqlite":
         pytest.skip("one writer at a time")
     clock[0] = MONDAY
@@ -330,7 +330,7 @@ def test_a_row_that_another_worker_has_locked_is_not_held(bus: Bus, gated: list[
 
 
 def test_a_held_delivery_can_be_cancelled(bus: Bus, gated: list[Any], ran: list[Any]):
-    """It has not run, and may be taken back."""
+    """A held delivery has not run, so `cancel()` returns True."""
     sent = receiver_of(ran).send(None)
     bus.work()
 
@@ -410,7 +410,7 @@ def test_a_worker_of_0_4_inserts_rows_without_the_new_column(bus: Bus):
 
 
 def test_a_held_delivery_has_an_event(bus: Bus, gated: list[Any], ran: list[Any], listening: Callable[..., Any]):
-    """It says why, and for how long."""
+    """The event has the reason, and the time for which the delivery is held."""
     heard: list[Any] = []
     listening("held")(heard.append)
     receiver_of(ran).send(None)

@@ -527,7 +527,7 @@ def test_a_copy_in_a_batch_runs_once(bus: Bus, durable: Signal):
 
 
 def test_suspect_deliveries_run_alone(bus: Bus, durable: Signal, monkeypatch):
-    """They may have ended their worker: each attempt is committed before it runs."""
+    """A suspect delivery may have ended its worker: each attempt is committed before it runs."""
     claimed: list[object] = []
     real = ledger.claim
 
@@ -550,7 +550,7 @@ def test_suspect_deliveries_run_alone(bus: Bus, durable: Signal, monkeypatch):
 def test_receivers_that_cannot_share_a_commit_run_alone(
     bus: Bus, durable: Signal, monkeypatch, options: dict[str, Any]
 ):
-    """They have no transaction, or a limit that would interrupt the group."""
+    """Such a receiver has no transaction, or a limit that would interrupt the group."""
     monkeypatch.delattr(ledger, "take_together")
     connect(durable, write, "receiver", **options)
     send(durable, 3)

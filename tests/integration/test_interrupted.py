@@ -109,7 +109,7 @@ def test_a_swallowed_timeout_in_a_transaction_is_a_failure(bus: Bus, signal: Sig
 
 @pytest.mark.parametrize(("atomic", "state"), [(True, "dead"), (False, "done")])
 def test_the_outcome_of_a_receiver_that_catches_its_timeout_is_recorded(bus: Bus, atomic: bool, state: str):
-    """It is recorded at once, although the server still runs the query in the transaction that locked the row."""
+    """The outcome is recorded at once, although the server still runs the query that locks the row."""
     signal = new_signal(durable=True)
     connect(signal, sleep_and_swallow, "swallows", timeout=0.2, atomic=atomic, retry=Retry(max_attempts=1))
     signal.send(None)

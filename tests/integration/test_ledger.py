@@ -56,7 +56,7 @@ def state_of(delivery: UUID) -> tuple[str, int]:
 
 
 def test_a_message_has_a_row_and_one_for_each_recipient(database_url: str):
-    """It is recorded as published, and checked after its wait."""
+    """Each delivery is recorded as published, and checked after its wait."""
     part = new_part("tag", "mail")
 
     record([part], using=DEFAULT)
@@ -120,7 +120,7 @@ def test_the_oldest_sqlite_accepts_the_number_of_values(bus: Bus, ordered_by: st
 
 
 def test_a_rollback_removes_the_rows(database_url: str):
-    """They are part of the sender's transaction."""
+    """The rows are part of the sender's transaction."""
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         record([new_part()], using=DEFAULT)
         raise ZeroDivisionError
@@ -322,7 +322,7 @@ ODD = ["", "NULL", "null", '"', "\\", '\\"', "{}", "{a,b}", "a,b", " a ", "\n\t"
 
 @pytest.mark.parametrize("most", [1, len(ODD)])
 def test_a_recorded_text_is_read_back(database_url: str, most: int):
-    """It may be written by one statement or many, and have characters with a meaning in SQL."""
+    """A text may be written by one statement or by many, and contain characters that mean something in SQL."""
     parts = [new_part(f"to {odd}", queue=odd)._replace(subject=f"about {odd}") for odd in ODD]
 
     assert len(ODD) > recording.FEW
@@ -412,7 +412,7 @@ def test_a_delivery_published_before_a_returned_marker_is_lost(database_url: str
 
 
 def test_a_delivery_that_runs_is_not_lost(database_url: str):
-    """Its row is locked, and the sweeper skips it."""
+    """The row of the delivery is locked, and the sweeper skips it."""
     delivery = recorded()
     let_wait(recording.WAIT + 1)
     ((queue, marked_at),) = due.mark()

@@ -54,7 +54,7 @@ def send(signal: Signal, count: int) -> None:
 def test_a_listener_of_started_cannot_break_the_receivers_transaction(
     bus: Bus, durable: Signal, listening, caplog, count: int
 ):
-    """Its query is refused before the database sees it, and the receiver runs once."""
+    """The query of such a listener is refused before the database gets it, and the receiver runs once."""
 
     @listening("started")
     def listener_that_writes(event: Event) -> None:
@@ -111,7 +111,7 @@ def test_a_message_is_sent_once_each_commit_that_decides_is_over(bus: Bus, durab
 
 
 def test_a_listeners_message_belongs_to_the_deliverys_cascade(bus: Bus, durable: Signal, listening):
-    """It has the delivery's message as its parent, and a circle of listeners ends."""
+    """The message has the delivery's message as its parent, and a loop of listeners ends."""
     log = new_signal(durable=True)
     connect(log, lambda **kwargs: None, "log")
     sent: list[Event] = []

@@ -90,7 +90,9 @@ def receiver_that_must_not_run(**kwargs: Any) -> None:
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_a_lost_process_is_a_failed_attempt(bus: Bus, durable: Signal, child: Child, caplog, atomic: bool):
-    """It is recorded with its reason before the message is requeued, and due after the receiver's back-off."""
+    """The failed attempt is recorded with its reason before the message is requeued, and due after the receiver's back-
+    off.
+    """
     connect(durable, receiver_that_must_not_run, "killer", retry=SLOW, atomic=atomic)
     durable.send(None)
     ((text,),) = bus.take()
@@ -112,7 +114,7 @@ def test_a_lost_process_is_a_failed_attempt(bus: Bus, durable: Signal, child: Ch
 
 
 def test_the_next_run_is_claimed_first(bus: Bus, durable: Signal, child: Child):
-    """So a run is counted, whichever process is lost with it."""
+    """The claim counts the run, whichever process is lost with it."""
     seen = []
     connect(durable, lambda **kwargs: seen.append(elsewhere(rows)), "killer", retry=SLOW)
     durable.send(None)
@@ -196,7 +198,7 @@ def test_no_attempt_is_counted_if_the_running_recipient_is_unknown(bus: Bus, dur
 
 @pytest.mark.parametrize("state", [State.RUNNING, State.DONE, State.DISCARDED, State.PENDING])
 def test_deliveries_that_the_child_did_not_run_do_not_change(bus: Bus, durable: Signal, child: Child, state: State):
-    """They were done before, or another worker has claimed them since."""
+    """Such deliveries were done before, or another worker has claimed them since."""
     connect(durable, receiver_that_must_not_run, "receiver")
     durable.send(None)
     ((text,),) = bus.take()
@@ -234,7 +236,7 @@ def test_a_row_that_the_database_has_not_freed_yet_is_waited_for(bus: Bus, durab
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_row_locked_by_another_worker_is_not_waited_for_long(bus: Bus, durable: Signal, child: Child, monkeypatch):
-    """It may run a copy of the message: the message is requeued, and dropped there."""
+    """The other worker may run a copy of the message: the message is requeued, and dropped there."""
     monkeypatch.setattr(lost_processes, "PATIENCE", 0.0)
     connect(durable, receiver_that_must_not_run, "receiver")
     durable.send(None)
@@ -247,7 +249,7 @@ def test_a_row_locked_by_another_worker_is_not_waited_for_long(bus: Bus, durable
 
 
 def test_a_message_is_requeued_during_an_outage_of_the_ledger(bus: Bus, durable: Signal, child: Child, monkeypatch):
-    """Its loss is then not counted, like that of a whole worker."""
+    """The loss of its process is not counted then, like that of a whole worker."""
 
     def away(delivery: object) -> None:
         raise DatabaseError("away")

@@ -123,7 +123,7 @@ def test_a_time_zone_of_the_session_changes_no_time(bus: Bus, signal: Signal):
 
 @pytest.mark.parametrize("held", [Delivery, StoredMessage])
 def test_a_purge_does_not_wait_for_locked_rows(bus: Bus, held: type[Delivery | StoredMessage]):
-    """It skips a running delivery, and the rows of a sender that has not committed."""
+    """A purge skips a running delivery, and the rows of a sender that has not committed."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "receiver")
     signal.send_many(None, [{}, {}, {}])

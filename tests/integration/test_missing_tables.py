@@ -168,7 +168,7 @@ def test_without_migrations_the_remedy_is_syncdb(empty_database, durable):
     [["failed"], ["failed", "--json"], ["retry", "--all"], ["purge"], ["audit", "--wait", "0"], ["sweep"]],
 )
 def test_each_command_says_that_the_tables_are_missing(empty_database, command: list[str]):
-    """It names the command that makes them, without a traceback."""
+    """Each command names the command that makes the tables, without a traceback."""
     with pytest.raises(CommandError, match=r"manage\.py migrate signalbus"):
         call_command("signalbus", *command)
 

@@ -395,7 +395,7 @@ def test_a_worker_killed_between_two_messages_of_a_key_loses_none(
 
 
 def test_the_attempts_of_a_poison_head_are_limited(bus: Bus, ordered: Signal):
-    """It runs at most once more than its attempts, whichever message makes it run."""
+    """The head runs at most once more than its attempts, whichever message makes it run."""
     runs: list[int] = []
 
     def receiver_that_kills_its_worker(number: int, **kwargs: Any) -> None:

@@ -61,7 +61,7 @@ def test_the_line_of_a_duplicate_names_the_done_deliveries(
 
 
 def test_the_line_says_that_another_worker_runs_the_key(bus: Bus, line: Callable[[], str], monkeypatch: Any):
-    """It is left to that worker."""
+    """The message is left to that worker."""
     signal = new_signal(durable=True, ordered_by="key")
     connect(signal, lambda **kwargs: None, "count")
     signal.send(None, key=1)
@@ -99,7 +99,7 @@ def test_the_line_names_requeued_deliveries_of_a_batch(bus: Bus, line: Callable[
 
 @pytest.mark.parametrize("durable", [True, False])
 def test_the_line_of_an_open_signal_names_its_receivers(bus: Bus, line: Callable[[], str], durable: bool):
-    """Its receivers are named, with how they are reached."""
+    """The line names the receivers, and how each is reached."""
     signal = new_signal(durable=durable, open=True)
     connect(signal, lambda **kwargs: None, "count", queue="tills")
     signal.send(None)

@@ -88,7 +88,7 @@ def test_promise_7_an_unknown_signal_is_parked_for_each_recipient(bus: Bus):
 
 
 def test_promise_7_an_open_message_of_an_unknown_signal_is_parked(bus: Bus):
-    """Its receivers are looked up when the signal is known."""
+    """The receivers are looked up when the signal is known."""
     signal = new_signal(open=True)
     name = signal.name
     signal.send(None)
@@ -179,7 +179,7 @@ def test_an_open_message_without_receivers_is_skipped_with_the_reason(bus: Bus, 
 
 
 def test_a_parked_open_message_without_receivers_is_skipped(bus: Bus):
-    """Its parked row is used."""
+    """The row of the parked message becomes the skipped one."""
     signal = new_signal(open=True)
     name = signal.name
     signal.send(None)
@@ -193,7 +193,7 @@ def test_a_parked_open_message_without_receivers_is_skipped(bus: Bus):
 
 
 def test_promise_7_a_newer_version_is_parked_unchanged(bus: Bus, signal: Signal, caplog):
-    """It is correctly signed, but this worker does not read its version."""
+    """The text is correctly signed, but this worker does not read its version."""
     body = '9\n{"of": "a format to come"}\n[]'
     deliver([text_of(body)], queue=QUEUE)
     deliver([text_of(body)], queue=QUEUE)
@@ -241,7 +241,7 @@ def test_the_delays_grow_up_to_five_minutes(bus: Bus, signal: Signal):
 
 
 def test_a_parked_delivery_is_dead_after_a_day(bus: Bus, signal: Signal, caplog):
-    """It is listed, logged, and reported by delivery_dead."""
+    """The dead delivery is listed, logged, and reported by delivery_dead."""
     heard: list[str] = []
 
     def on_dead(delivery, **kwargs):
@@ -286,7 +286,7 @@ def test_a_retry_by_hand_begins_a_new_day(bus: Bus, signal: Signal):
 
 
 def test_a_worker_that_starts_makes_parked_deliveries_due(bus: Bus, signal: Signal):
-    """It may know more than the last one."""
+    """A new worker may know more than the last one."""
     deliver(send_to(signal, bus, "to come"), queue=QUEUE)
     parked_for(2000)
     ran = []

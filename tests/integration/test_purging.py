@@ -46,7 +46,7 @@ def purge_all(purge: Purge) -> int:
 
 
 def test_a_done_delivery_is_kept_for_a_day(bus: Bus, durable: Signal):
-    """Then the sweeper deletes it, message and deliveries, in small batches."""
+    """After a day the sweeper deletes the message and its deliveries, in small batches."""
     assert conf.get().KEEP_SECONDS == 86400
     durable.send_many(None, [{} for _ in range(5)])
     bus.work()
@@ -103,7 +103,7 @@ def test_dead_and_waiting_deliveries_are_never_purged(bus: Bus, durable: Signal)
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_purge_skips_locked_rows(bus: Bus, durable: Signal):
-    """Their message stays too."""
+    """The message of a locked row is not deleted either."""
     durable.send_many(None, [{}, {}])
     bus.work()
     grow_old()

@@ -68,7 +68,7 @@ def quarantined(client: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ITEMS)
 def test_an_item_that_is_no_message_is_quarantined(name, url, client, caplog):
-    """Its place, its fault and its size are recorded; the next item is delivered."""
+    """The place, the fault and the size of the item are recorded; the next item is delivered."""
     client.lpush("work", ITEMS[name])
     publish(url, "good")
     with Claimant(url) as claimant:
@@ -129,7 +129,7 @@ def of_other_types(client: Any, key: str) -> None:
 )
 @pytest.mark.parametrize("when", ["before", "while a message is held"])
 def test_a_key_of_another_type_is_moved_away(key, when, url, client):
-    """It is renamed, and the worker goes on."""
+    """The key is renamed, and the worker continues."""
     if when == "before":
         of_other_types(client, key)
     with Claimant(url) as claimant:

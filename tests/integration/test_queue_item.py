@@ -37,7 +37,7 @@ def body_of(item: Any) -> Any:
 
 
 def test_an_item_has_only_what_a_worker_needs(bus: Bus, signal: Signal):
-    """It has no callbacks, limits, times or stamps, for which Celery has defaults."""
+    """An item has no callbacks, limits, times or stamps, for which Celery has defaults."""
     signal.send(None, number=1)
 
     published = item(bus)
@@ -86,7 +86,7 @@ def test_handlers_of_all_publications_are_not_called_for_signals(bus: Bus, signa
 
 @pytest.mark.parametrize("heard", SIGNALS)
 def test_handlers_of_our_task_are_called(bus: Bus, signal: Signal, heard: CelerySignal):
-    """They get the arguments of Celery's signals, with the texts only in the body."""
+    """The handlers get the arguments of Celery's signals, with the texts only in the body."""
     calls: list[Any] = []
 
     def listener(sender, headers, body, exchange, routing_key, **kwargs):
@@ -115,7 +115,7 @@ def test_a_tracer_s_headers_travel(bus: Bus, signal: Signal):
 def test_a_handler_that_raises_does_not_stop_a_send(
     bus: Bus, signal: Signal, heard: CelerySignal, caplog: pytest.LogCaptureFixture
 ):
-    """Its error is logged, and the message is sent once."""
+    """The error of the handler is logged, and the message is sent once."""
 
     def listener_that_raises(**kwargs):
         raise ValueError("mine")

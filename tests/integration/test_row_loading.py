@@ -148,7 +148,7 @@ def test_relations_and_proxies(tables):
 
 
 def test_each_load_is_fresh(tables):
-    """It finds the present row, or none; no two receivers share an instance."""
+    """A load finds the present row, or none; no two receivers share an instance."""
     plain = models.Plain.objects.create(name="before")
     first: Any = fetched(plain)
     models.Plain.objects.update(name="after")
@@ -264,7 +264,7 @@ def test_a_key_that_the_database_compares_without_case_is_found(tables):
 
 
 def test_the_error_of_a_hidden_row_names_the_base_manager(tables):
-    """It says that the manager may hide the row, and names the model and the option."""
+    """The error says that the manager may hide the row, and names the model and the option."""
     row = models.Soft.objects.create()
     row.deleted = True
     row.save()

@@ -196,7 +196,7 @@ def test_bad_input_a_cascade_through_announcements_is_refused(bus: Bus, signal: 
 
 
 def test_messages_of_receivers_of_delivery_failed_belong_to_the_cascade(bus: Bus, signal: Signal):
-    """They have the root, parent and path of the receiver's own messages."""
+    """Such messages have the root, parent and path of the receiver's own messages."""
     told_of = new_signal()
     seen: list[Any] = []
     connect(told_of, lambda **kwargs: seen.append(current()), "told")

@@ -38,7 +38,7 @@ def as_of_0_1() -> None:
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_a_delivery_that_0_1_recorded_runs_once(bus: Bus, durable: Signal, atomic: bool):
-    """It is found by its message and receiver."""
+    """The delivery is found by its message and receiver."""
     ran: list[int] = []
     connect(durable, lambda **kwargs: ran.append(1), "receiver", atomic=atomic)
     durable.send(None)
@@ -53,7 +53,7 @@ def test_a_delivery_that_0_1_recorded_runs_once(bus: Bus, durable: Signal, atomi
 
 
 def test_a_row_that_a_sweeper_of_0_1_published_is_checked_soon(bus: Bus, durable: Signal):
-    """It would wait for three times TIME_LIMIT; rows of ours, and running ones, do not change."""
+    """The row would wait for three times TIME_LIMIT; rows of ours, and running ones, do not change."""
     connect(durable, lambda **kwargs: None, "receiver")
     durable.send_many(None, [{}, {}])
     theirs, ours = Delivery.objects.order_by("id")
@@ -99,7 +99,9 @@ def test_a_failure_is_recorded_in_the_row_of_0_1(bus: Bus, durable: Signal):
 
 
 def test_a_duplicate_row_of_0_1_is_deleted(bus: Bus, durable: Signal):
-    """It was parked beside the sender's row: the worker that runs the delivery deletes it, and runs it once."""
+    """The duplicate was parked beside the sender's row: the worker that runs the delivery deletes it, and runs the
+    delivery once.
+    """
     ran: list[int] = []
     connect(durable, lambda **kwargs: ran.append(1), "receiver")
     durable.send(None)

@@ -69,7 +69,7 @@ def test_a_delay_counts_from_the_databases_clock(bus: Bus, heard: Signal):
 
 
 def test_an_aware_datetime_is_the_due_time(bus: Bus, heard: Signal):
-    """Its time zone does not matter."""
+    """The time zone of the datetime does not matter."""
     when = datetime(2099, 5, 17, 12, 30, 0, 250_000, tzinfo=timezone.get_fixed_timezone(120))
 
     heard.send_later(when, None, number=1)
@@ -162,13 +162,13 @@ def test_without_receivers_nothing_is_recorded(bus: Bus, ran: list[Any]):
 
 
 def test_an_ordered_signal_cannot_be_scheduled(bus: Bus):
-    """It would hold back the rest of its key; the error names the remedy."""
+    """A scheduled message would block the rest of its key; the error names the remedy."""
     with pytest.raises(ConfigurationError, match="ordered"):
         new_signal(durable=True, ordered_by="number").send_later(HOUR, None, number=1)
 
 
 def test_a_cancelled_message_never_runs_and_can_be_seen(bus: Bus, heard: Signal, ran: list[Any]):
-    """Its deliveries end as discarded; a second cancel() returns False."""
+    """The deliveries of the message end as discarded; a second cancel() returns False."""
     sent = heard.send_later(HOUR, None, number=1)
 
     assert signalbus.cancel(str(sent.id)) is True
@@ -277,7 +277,7 @@ def test_immediate_delivers_a_scheduled_message_at_once(bus: Bus, heard: Signal,
 
 @pytest.mark.parametrize("limited", [True, False])
 def test_a_sweep_does_not_read_the_rows_of_scheduled_messages(bus: Bus, heard: Signal, limited: bool):
-    """It reads a range of the index of due rows, in which they are not."""
+    """A sweep reads a range of the index of due rows, and scheduled messages are outside of it."""
     heard.send_later(HOUR, None, number=1)
     one = only()
     Delivery.objects.bulk_create(
@@ -304,7 +304,7 @@ def test_a_sweep_does_not_read_the_rows_of_scheduled_messages(bus: Bus, heard: S
 
 
 def test_a_synchronous_send_later_under_an_event_loop(bus: Bus, heard: Signal):
-    """It writes its rows on another thread, as send does."""
+    """The rows are written on another thread, as with send()."""
 
     async def sender() -> signalbus.Sent:
         return heard.send_later(HOUR, None, number=1)

@@ -163,7 +163,7 @@ def test_a_wrong_configuration_is_a_response(bus: Bus, form: str):
 
 @FORMS
 def test_a_signal_without_a_name_is_a_response(bus: Bus, form: str):
-    """It is recorded under its place."""
+    """The dead delivery is recorded under the place of the signal."""
     nameless = [Signal()]
     connect(nameless[0], on_sale, "robust.nameless")
     ((_, error),) = send(nameless[0], form)
@@ -257,7 +257,7 @@ def test_a_test_that_captures_has_no_dead_rows(bus: Bus, signal: Signal):
     "many", [lambda signal: signal.send(None, lock=object()), lambda signal: signal.send_many(None, [{"lock": 1j}])]
 )
 def test_send_and_asend_raise_the_error(bus: Bus, signal: Signal, many: Callable[[Signal], Any]):
-    """They leave nothing behind."""
+    """These forms leave no row and no message."""
     with pytest.raises(PayloadError, match="lock"):
         many(signal)
     assert rows() == []

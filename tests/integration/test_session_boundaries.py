@@ -93,7 +93,7 @@ def test_the_schema_that_a_receiver_sets_is_set_back(bus: Bus, tenants: Any):
 
 
 def test_a_database_that_cannot_be_loaded_concerns_no_receiver(bus: Bus, ran: list[Any], monkeypatch):
-    """Its backend may be installed elsewhere only; only databases in use are asked."""
+    """Only databases in use are asked: the backend of another one may not be installed on this machine."""
     session_state.has_schemas.cache_clear()
     monkeypatch.setitem(connections.settings, "elsewhere", {**connections.settings["default"], "ENGINE": "no.such"})
     signal = new_signal(durable=True)

@@ -124,7 +124,7 @@ def test_a_run_that_fails_ends_its_session_too(bus: Bus):
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_long_run_that_changes_the_search_path_is_done(bus: Bus, monkeypatch: pytest.MonkeyPatch):
-    """Its run time is not recorded in a session that may not show the ledger's tables."""
+    """The run time is not recorded in a session that may not see the ledger's tables."""
     monkeypatch.setattr(attempt, "WORTH_TELLING", 0.0)
 
     deliver(bus, lambda **kwargs: query("SET search_path TO nowhere"), durable=True)
@@ -158,7 +158,7 @@ def test_a_changed_session_does_not_go_back_into_a_pool(bus: Bus, monkeypatch: p
 
 
 def test_a_hosts_session_setup_is_no_change(bus: Bus):
-    """It runs for each new connection, which is kept like any other."""
+    """The host's setup runs for each new connection, which is kept like any other."""
     sql, _ = next(iter(CHANGES[connection.vendor].values()))
     seen: list[Any] = []
 
@@ -229,7 +229,7 @@ def test_a_receiver_that_changes_nothing_keeps_the_connection(bus: Bus):
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_statement_of_the_drivers_sql_module_is_noticed(bus: Bus):
-    """It is no text, but read like one."""
+    """Such a statement is an object, not a text, and is read like one."""
     statement = SQL("SET {} = 'a'").format(Identifier("app", "tenant"))
 
     deliver(bus, lambda **kwargs: query(statement))
@@ -269,7 +269,7 @@ def test_callbacks_of_a_group_commit_end_their_sessions_too(bus: Bus, group_comm
 
 
 def test_a_delivery_that_changes_the_session_runs_alone(bus: Bus, group_commits: None):
-    """It runs again outside of its group, and the others do not see its settings."""
+    """The delivery runs again outside of its group, and the others do not see its settings."""
     sql, shown = next(iter(CHANGES[connection.vendor].values()))
     seen: list[Any] = []
     signal: Signal = new_signal(durable=True)

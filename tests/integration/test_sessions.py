@@ -41,7 +41,7 @@ def test_a_workers_connections_have_keepalive_settings(database_url: str, caplog
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_existing_settings_take_precedence(database_url: str, monkeypatch):
-    """They may be a role's, a database's, or a connection's."""
+    """The settings may be those of a role, a database, or a connection."""
     chosen = {**connection.settings_dict["OPTIONS"], "options": "-c client_connection_check_interval=7s"}
     monkeypatch.setitem(connection.settings_dict, "OPTIONS", chosen)
     connection.close()
@@ -64,7 +64,7 @@ def test_without_autocommit_the_settings_last(database_url: str, monkeypatch):
 
 @pytest.mark.parametrize("database", ["postgres"])
 def test_a_server_that_refuses_the_settings_is_used_without_them(database_url: str, monkeypatch, caplog):
-    """It is logged, and the connection works."""
+    """The refusal is logged, and the connection works."""
     monkeypatch.setattr(keepalive, "STATEMENT", "SELECT set_config('no.such', %s::text[]::text, %s)")
     connection.close()
 

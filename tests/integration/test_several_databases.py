@@ -99,7 +99,7 @@ def test_the_commit_of_the_ledgers_database_publishes(
 def test_the_commit_of_a_single_open_transaction_publishes(
     alias: str, commits: bool, bus: Bus, signal: Signal, other: str
 ):
-    """It may be the ledger's or another one's."""
+    """The open transaction may be the ledger's or that of another database."""
     alone = Open(alias)
     signal.send(None, number=1)
     before = bus.client.llen(QUEUE)

@@ -55,7 +55,7 @@ def fail_and_let_due(bus: Bus, count: int, *, runtime_ms: int) -> None:
 
 
 def test_a_child_does_not_inherit_the_sweepers_connection(database_url: str):
-    """It is closed before a fork; the sweeper makes another."""
+    """The connection is closed before a fork; the sweeper makes another."""
     with running(Sweeper(0.05)):
         wait_until(open_connections, what="a connection that is kept")
         child = os.fork()
@@ -175,7 +175,7 @@ def test_without_autocommit_no_transaction_stays_open(database_url: str, monkeyp
 def test_an_outage_is_logged_when_it_begins_and_ends(
     database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    """It is not logged with each sweep."""
+    """An outage is not logged again with each sweep."""
     asked: list[int] = []
 
     def fail_often() -> bool:

@@ -55,7 +55,7 @@ def test_delivering_after_the_block_reaches_no_broker(signal: Signal, ran: list[
 
 @pytest.mark.usefixtures("unreached")
 def test_messages_of_a_failed_receiver_are_not_delivered(signal: Signal, ran: list[Any]):
-    """They are rolled back with its writes."""
+    """The messages are rolled back with the writes of the receiver."""
     connect(signal, receiver_that_fails_after_sending, "tools.failing")
     with captured() as sent:
         signal.send(None, slug="a")
@@ -152,7 +152,7 @@ def under_a_loop(function: Callable[[], Any]) -> Any:
 
 @pytest.mark.usefixtures("unreached")
 def test_immediate_refuses_a_plain_send_under_an_event_loop(signal: Signal, ran: list[Any], caplog):
-    """It names asend() before any receiver runs; a robust one logs it; asend() delivers."""
+    """The error names asend() before any receiver runs; a robust send logs it; asend() delivers."""
     with immediate():
         with pytest.raises(SignalBusError, match="asend"):
             under_a_loop(lambda: signal.send(None, slug="a"))

@@ -104,7 +104,7 @@ def test_promise_1_a_rolled_back_savepoint_removes_only_its_messages(bus: Bus, s
 
 
 def test_a_released_savepoint_rolls_back_with_its_outer_one(bus: Bus, signal: Signal, ran: list[Any]):
-    """Its buffer is merged with others only if both would roll back together."""
+    """The buffer of a savepoint is merged with others only if both would roll back together."""
     with transaction.atomic():
         for number in range(5):
             with transaction.atomic():
@@ -191,7 +191,7 @@ def test_the_callbacks_of_others_keep_their_order_and_their_savepoints(bus: Bus,
 
 
 def test_callbacks_between_two_sends_do_not_divide_a_transactions_messages(bus: Bus, signal: Signal):
-    """Their number does not matter."""
+    """The number of callbacks does not matter."""
     with transaction.atomic():
         for number in range(3):
             signal.send(None, number=number)
@@ -324,7 +324,7 @@ def test_eager_mode_records_a_failure_and_does_not_raise(bus: Bus):
 
 @pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
 def test_a_forked_child_publishes_on_a_connection_of_its_own(bus: Bus, signal: Signal, ran: list[Any]):
-    """Its parent still uses the old socket."""
+    """The parent still uses the old socket."""
     signal.send(None, number=1)
     before = bus.client.info("stats")["total_connections_received"]
     with warnings.catch_warnings():
@@ -350,7 +350,7 @@ class CapturedOnCommit(TestCase):
     """In a TestCase no commit happens, but Django's own helper runs the callbacks."""
 
     def test_capture_on_commit_callbacks_sees_those_of_its_block(self):
-        """It runs each message of the block once."""
+        """Django's tool runs each message of the block once."""
         signal = new_signal()
         told: list[int] = []
         connect(signal, lambda number, **kwargs: told.append(number), "captured.receiver")

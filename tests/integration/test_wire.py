@@ -79,7 +79,7 @@ def seen(signal: Signal) -> list[tuple[str, str]]:
 
 
 def test_a_row_of_another_database_is_loaded_from_there(bus: Bus, signal: Signal, other: str, seen: list[Any]):
-    """It is not the row of the same key in the router's database."""
+    """The router's database has a row of the same key, which is not loaded."""
     here = Academy.objects.create(name="here", slug="a")
     there = Academy.objects.using(other).create(pk=here.pk, name="there", slug="a")
     signal.send(None, instance=there)
@@ -92,7 +92,7 @@ def test_a_row_of_another_database_is_loaded_from_there(bus: Bus, signal: Signal
 
 
 def test_an_instance_of_a_replica_is_loaded_from_the_primary(bus: Bus, signal: Signal, other: str, seen: list[Any]):
-    """Its row is the primary's."""
+    """The receiver gets the row of the primary."""
     here = Academy.objects.create(name="here", slug="a")
     Academy.objects.using(other).create(pk=here.pk, name="old", slug="a")
     with override_settings(DATABASE_ROUTERS=[WriteToDefault()]):
@@ -137,7 +137,7 @@ def test_a_row_that_is_gone_is_replaced_by_its_values(bus: Bus, signal: Signal):
 
 
 def test_an_existing_row_is_loaded_for_a_snapshot_receiver(bus: Bus, signal: Signal):
-    """It gets the fresh values, in one query."""
+    """The receiver gets the fresh values, in one query."""
     seen: list[Any] = []
     connect(signal, lambda instance, **kwargs: seen.append(instance.name), "stands in", on_missing="snapshot")
     academy = Academy.objects.create(name="before", slug="a")
@@ -246,7 +246,7 @@ def test_a_wrong_relation_names_receiver_and_option(bus: Bus):
 
 
 def test_a_message_without_values_fails_where_they_are_needed(bus: Bus):
-    """Its sender did not have the receiver's code; a delivery that needs values is never lost as skipped."""
+    """The sender did not have the receiver's code; a delivery that needs values is never lost as skipped."""
     signal = new_signal(open=True)
     academy = Academy.objects.create(name="A", slug="a")
     with transaction.atomic():

@@ -299,6 +299,6 @@ class TestExtract:
         ],
     )
     def test_an_extract_that_cannot_be_called_is_refused(self, wrong, text):
-        """It is refused at ``connect``, because it would fail with each send."""
+        """`connect` refuses the function, because each send would fail."""
         with pytest.raises(ConfigurationError, match=text):
             receiver(stocktaking, extract=wrong)(on_change)

@@ -107,7 +107,7 @@ class TestSendersOfPlainSignals:
         assert "A cascade of more than 0 messages" in caplog.text
 
     def test_a_wrong_configuration_does_not_stop_a_save(self, monkeypatch, caplog):
-        """It does stop ``send()``."""
+        """The same configuration does stop `send()`."""
         receiver(post_save, sender=Academy)(on_change)
         (built,) = bridge.bridges_of(post_save)
         monkeypatch.setattr(built._subscriptions, "_rivals", [tuple(built.entries()) * 2])

@@ -143,7 +143,7 @@ class TestRemedyForABrokerThatDoesNotAnswer:
 
     @pytest.mark.parametrize("address", [None, "redis://127.0.0.1:1/0"])
     def test_app_of_the_host(self, monkeypatch, settings, address):
-        """Its own setting is named, not that of our app."""
+        """The error names the host's setting, not that of our app."""
         self.app(monkeypatch, broker_url=address)
         settings.SIGNALBUS = {"CELERY_APP": "shop.celery:app"}
         remedy = celery.broker_remedy()

@@ -235,7 +235,7 @@ def test_the_schema_of_a_tenant_is_restored(connection):
 
 
 def test_a_schema_that_is_gone_is_an_error(connection):
-    """Otherwise its tables would be looked for in the public schema, and another row be found."""
+    """Otherwise PostgreSQL would look for the tables in the public schema, and find another row."""
     carrier = TenantSchema()
     with pytest.raises(SignalBusError, match=r"schema 'gone' .* does not exist any more"), carrier.restore("gone"):
         pytest.fail("restored")

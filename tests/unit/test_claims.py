@@ -77,7 +77,7 @@ class TestWorkload:
         assert self.make().free() == 1
 
     def test_requests_of_a_thread_pool_are_kept_until_the_pool_stops(self):
-        """Its threads have a queue of their own."""
+        """The threads of the pool have a queue of their own."""
         assert self.make().given_up({"a"}) == set()
         assert self.make(blueprint=bootsteps.CLOSE).given_up({"a"}) == {"a"}  # type: ignore[attr-defined]
 
@@ -155,7 +155,7 @@ class TestClaimingWorkers:
         assert "gevent" in caplog.text
 
     def test_a_worker_on_another_broker_does_not_claim(self, caplog):
-        """It logs nothing."""
+        """Such a worker logs nothing."""
         worker = self.make("amqp://", object())
         capacity.claim(worker)
         assert worker.consumer.connection_for_read is None

@@ -44,7 +44,7 @@ class TestForks:
 
     @pytest.mark.django_db
     def test_a_child_forgets_its_parents_connections(self):
-        """It does not close them, because the parent uses them."""
+        """The child does not close them, because the parent uses them."""
         connections["default"].ensure_connection()
 
         def forgets() -> bool:

@@ -40,5 +40,5 @@ def test_max_wait_has_a_default():
 
 
 def test_a_signal_without_these_options_has_no_deduplication():
-    """Then a send has nothing to check."""
+    """A send of such a signal has nothing to check."""
     assert Signal("tests.plain").deduplication is None

@@ -168,7 +168,7 @@ class TestConnecting:
 
 class TestDisconnecting:
     def test_disconnect_returns_whether_it_was_connected(self, channel):
-        """It returns True or False."""
+        """`disconnect` returns True or False."""
         channel.connect(echo)
         assert channel.signal.disconnect(echo) is True
         assert channel.signal.disconnect(echo) is False
@@ -324,7 +324,7 @@ class TestSending:
         assert asyncio.run(getattr(channel.signal, method)(Shop, value=1)) == []
 
     def test_asend_raises_errors(self, channel):
-        """It raises the error of a sync or async receiver."""
+        """`asend` raises the error of a sync or async receiver."""
         channel.connect(async_receiver_that_raises)
         with pytest.raises(ValueError, match="that"):
             asyncio.run(channel.signal.asend(Shop))

@@ -44,7 +44,7 @@ def test_runs_of_a_thread_share_a_loop():
 
 
 def test_sync_to_async_runs_on_the_waiting_thread():
-    """So the queries of an async receiver use its transaction's connection."""
+    """The queries of an async receiver use the connection of its transaction."""
 
     async def where() -> int:
         return await sync_to_async(threading.get_ident)()
@@ -53,7 +53,7 @@ def test_sync_to_async_runs_on_the_waiting_thread():
 
 
 def test_unfinished_tasks_are_cancelled_and_logged(caplog):
-    """They would go on during the next run; their errors belong to no delivery."""
+    """An unfinished task would continue during the next run, and its errors belong to no delivery."""
     ended: list[str] = []
 
     async def background() -> None:

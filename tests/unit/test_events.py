@@ -29,7 +29,7 @@ def delivery() -> CurrentDelivery:
 
 
 def test_a_listener_gets_the_events_of_its_kinds(delivery):
-    """It is called once for each, and not for other kinds."""
+    """A listener is called once for each event of its kinds, and not for other kinds."""
     heard: list[Event] = []
     listen("done", "failed")(heard.append)
 
@@ -51,7 +51,7 @@ def test_a_listener_without_kinds_gets_all(delivery):
 
 
 def test_a_kind_without_listeners_is_known():
-    """So its events need not be made."""
+    """Events of such a kind need not be made."""
     heard: list[Event] = []
     assert not is_heard("done")
     listen("done")(heard.append)
@@ -71,7 +71,7 @@ def test_a_listener_registered_twice_is_called_once(delivery):
 
 
 def test_the_error_of_a_listener_is_logged_and_the_others_are_called(delivery, caplog):
-    """It does not affect the delivery."""
+    """The error does not affect the delivery."""
     heard: list[Event] = []
 
     @listen("done")

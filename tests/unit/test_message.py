@@ -105,7 +105,7 @@ def test_unknown_header_keys_are_ignored():
 
 
 def test_a_newer_version_keeps_its_body():
-    """It is no garbage: it is parked whole until a newer worker reads it."""
+    """A newer version is no garbage: it is parked whole until a newer worker reads it."""
     with pytest.raises(UnknownVersion) as caught:
         from_body("99\nanything")
 
@@ -177,7 +177,7 @@ def test_a_broken_body_is_garbage(body):
 
 
 def test_a_mutated_body_is_read_or_refused():
-    """It is refused with one of the two errors that a worker knows."""
+    """A mutated body raises one of the two errors that a worker handles."""
     choose = random.Random(1)
     body = to_body(a_message(recipients=("a.b",), path=("x",), trace={"k": "v"}, parent=uuid7()))
     for _ in range(3000):

@@ -314,7 +314,7 @@ def test_a_plan_follows_a_replaced_list_of_receivers(signal: Signal):
 
 
 def test_the_router_is_asked_for_each_message(signal: Signal):
-    """Its answer may depend on the thread's state."""
+    """The router's answer may depend on the state of the thread."""
 
     class Router:
         def db_for_write(self, model: type[django_models.Model], **hints: Any) -> str | None:

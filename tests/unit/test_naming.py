@@ -155,7 +155,7 @@ class TestUnnamed:
             _ = Local.happened.name
 
     def test_an_unnamed_open_signal_cannot_send(self):
-        """Its messages always go to workers."""
+        """Messages of an open signal always go to workers."""
         nowhere = [Signal(open=True)]
         with pytest.raises(ConfigurationError, match="has no name"):
             nowhere[0].send(None)
@@ -222,7 +222,7 @@ class TestDuplicateNames:
             _ = Order.shipped.name
 
     def test_a_reloaded_module_makes_no_duplicates(self, tmp_path, monkeypatch):
-        """Its signals replace the old ones, edited or not, although something keeps these."""
+        """The signals of the module replace the old ones, edited or not, although something still refers to these."""
         path = tmp_path / "reloaded_events.py"
         source = "gone = Signal()\nstays = Signal('shop.stays')\nclass Shop:\n    closed = Signal()\n"
         path.write_text(f"from signalbus import Signal\n{source}")

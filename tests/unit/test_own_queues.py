@@ -98,7 +98,7 @@ def test_a_worker_leaves_out_a_refused_queue(own_app: OwnApp, monkeypatch: pytes
 
 
 def test_a_worker_whose_queues_are_all_refused_ends_with_the_remedy(own_app: OwnApp, monkeypatch: pytest.MonkeyPatch):
-    """Otherwise it would run without delivering anything."""
+    """A worker without a queue would run without delivering anything."""
     monkeypatch.setattr(queue_status, "why_refused", lambda _connection, _name: "inequivalent arg 'x-max-length'")
     connected: Any = SimpleNamespace(app=own_app(CELERY_BROKER_URL="amqp://"), connection=None)
 

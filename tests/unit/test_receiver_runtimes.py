@@ -18,12 +18,12 @@ def runtimes() -> ReceiverRuntimes:
 
 
 def test_a_receiver_that_has_not_run_yet_runs_alone(runtimes: ReceiverRuntimes):
-    """Its run time is not known."""
+    """The run time of the receiver is not known."""
     assert not runtimes.may_share("new")
 
 
 def test_a_brief_receiver_may_share_a_commit(runtimes: ReceiverRuntimes):
-    """Its run time is known after one run."""
+    """The run time of the receiver is known after one run."""
     runtimes.learn("brief", 0.002)
 
     assert runtimes.may_share("brief")

@@ -164,7 +164,7 @@ class TestIds:
         assert sale.entries() == []
 
     def test_a_function_at_a_collected_ones_address_is_connected(self, sale):
-        """It is a new receiver, and travels."""
+        """Python reuses addresses: the function is a new receiver."""
         for number in range(50):  # sooner or later an id() comes again; each time it must be well
             namespace: dict[str, object] = {"__name__": HERE}
             exec("def fleeting(sender, **kwargs): pass", namespace)
@@ -205,7 +205,7 @@ class TestUnreachable:
 
     @pytest.mark.parametrize("function", [TILL.method, TILL, Till.of_class, functools.partial(on_sale, None)])
     def test_a_text_as_uid_makes_it_reachable(self, sale, function):
-        """It travels under the uid."""
+        """The receiver is found in a worker by its uid."""
         sale.connect(function, dispatch_uid="till", weak=False)
         assert recipients(sale) == [["till"]]
 
@@ -284,7 +284,7 @@ class TestUnreachable:
 
     @pytest.mark.parametrize("options", [{}, {"inline": True}, {"dispatch_uid": "till"}])
     def test_a_classmethod_object_is_refused_with_the_remedy(self, sale, options):
-        """It cannot be called before its class exists."""
+        """A `classmethod` object cannot be called before its class exists."""
         with pytest.raises(ConfigurationError, match=r"classmethod.*after the class"):
             sale.connect(vars(Till)["of_class"], **options)
         assert not sale.has_listeners()
@@ -575,7 +575,7 @@ class TestPolicies:
         )
 
     def test_a_text_as_relation_is_one_name(self, sale):
-        """It is not read letter by letter."""
+        """The text is not read letter by letter."""
         sale.connect(on_sale, select_related={"instance": "cohort", "others": ["a", "b__c"]})
         (entry,) = sale.entries()
         assert entry.policy.select_related == {"instance": ("cohort",), "others": ("a", "b__c")}

@@ -139,7 +139,7 @@ def test_a_connected_sender_is_allowed(sender, restored_senders):
 
 
 def test_a_connected_sender_is_no_value(restored_senders):
-    """It may be a sender, but not be constructed as a value."""
+    """A connected sender may be sent as a sender, but not be constructed as a value."""
     allow_sender(http.HTTPStatus)
 
     with pytest.raises(PayloadError):

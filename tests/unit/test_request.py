@@ -79,7 +79,7 @@ class TestValidMessage:
         assert seen.delivery_info == {"exchange": "", "routing_key": "signalbus", "redelivered": True}
 
     def test_logs_show_the_summary(self):
-        """Otherwise Celery would show the texts."""
+        """Otherwise Celery would log the texts."""
         assert context(request({"argsrepr": "(1 texts)"})).argsrepr == "(1 texts)"
 
     def test_flat_headers_of_others_are_passed_on(self):
@@ -131,7 +131,7 @@ class TestAHostileMessage:
 
     @pytest.mark.parametrize("arguments", [[], [["a"], ["b"]], ["a"], [[1]], [[["a"]]], [deep(500)], {"a": 1}, "a"])
     def test_other_arguments_become_one_text_to_refuse(self, arguments):
-        """They are recorded as a dead letter."""
+        """Such arguments are recorded as a dead letter."""
         (((text,),), kwargs, embedded) = request(body=[arguments, {}, EMBEDDED]).body
         assert isinstance(text, str)
         assert len(text) < 200
@@ -244,7 +244,9 @@ class TestLostChild:
 
     @pytest.mark.parametrize("case", ["unsure", "not begun", "shutdown", "no sweeper", "time limit"])
     def test_a_message_is_requeued_at_once_otherwise(self, requeued, taken, monkeypatch, case: str):
-        """It is unknown which text ran, no child had begun, the worker shuts down, or nothing records the loss."""
+        """Otherwise means: it is unknown which text ran, no child had begun, the worker shuts down, or nothing records
+        the loss.
+        """
         made = request(body=[[["a", "b"]], {}, EMBEDDED]) if case == "unsure" else request()
         made.worker_pid = None if case == "not begun" else 42
         info = lost(TimeLimitExceeded(5)) if case == "time limit" else self.INFO
@@ -268,7 +270,7 @@ class TestLearnedTimes:
         assert seen == [([TEXT], "signalbus", 0.25)]
 
     def test_a_divided_request_updates_only_the_stragglers_estimate(self, monkeypatch):
-        """It is the time for which the others waited, and the rest of its run."""
+        """The estimate gets the time for which the other texts waited, and the rest of the straggler's run."""
         seen, made = learning_request(monkeypatch)
         sheet = made._sheet = progress.post(2)
         assert sheet is not None
@@ -283,7 +285,7 @@ class TestLearnedTimes:
         assert 0.5 <= seconds < 5
 
     def test_a_failed_request_updates_no_estimate(self, monkeypatch):
-        """Its time is that of a broken database, or of the pause after it."""
+        """The time of a failed request is that of a broken database, or of the pause after it."""
         seen: list[object] = []
         monkeypatch.setattr(batching, "learn", lambda *args: seen.append(args))
         app = celery.get_app()

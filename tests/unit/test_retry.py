@@ -56,7 +56,7 @@ def test_a_rejection_is_dead_at_once():
 
 @pytest.mark.parametrize("asked", [90, timedelta(seconds=90)])
 def test_retry_later_sets_the_delay(asked):
-    """It has no jitter, and may be over the longest delay."""
+    """The delay has no jitter, and may be over the longest delay of the policy."""
     assert Retry(max_delay=10).delay(1, RetryLater(asked)) == 90
 
 

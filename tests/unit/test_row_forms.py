@@ -120,7 +120,7 @@ def test_a_value_that_its_field_could_not_store_is_still_refused():
 
 
 def test_an_error_of_the_models_code_is_raised_unchanged():
-    """It is a failed attempt with its traceback, and does not park the message."""
+    """Such an error is a failed attempt with its traceback, and does not park the message."""
     text, _ = codec.encode(None, {"value": Snapshot(saved(models.Thing, pk=1))})
     text = text.replace("wire_app.Thing", "wire_app.Picky").replace('"name":"thing"', '"path":"a"')
 

@@ -84,7 +84,7 @@ class TestConclusions:
         assert "admissions.Cohort 7" in outcome.reason
 
     def test_an_unknown_class_of_the_receiver_is_a_failure(self):
-        """It is the receiver's own error, and not a missing row."""
+        """The error is the receiver's own, and not a missing row."""
         assert concluded(UnknownClass("shop:Cart", "not here")).kind == "failed"
 
 
@@ -96,7 +96,7 @@ class TestDescriptions:
         assert "UnreadableError" in outcome.traceback
 
     def test_an_errors_notes_are_recorded(self):
-        """They are in its line and in its traceback."""
+        """The notes are in the error's line and in its traceback."""
         error = ValueError("no luck")
         error.add_note("Try tomorrow.")
         outcome = concluded(error)

@@ -43,7 +43,7 @@ class TestPublishHandlers:
 
 class TestQueueSelection:
     def test_a_worker_without_queues_consumes_all_declared_ones(self):
-        """It also consumes a queue that is added later."""
+        """The worker also consumes a queue that is added later."""
         app = Celery("tests", set_as_current=False)
         assert not names_queues(app)
         app.amqp.queues.select_add(Queue("added"))
@@ -58,7 +58,7 @@ class TestQueueSelection:
 
 
 def test_the_running_task_of_this_thread_is_found():
-    """It is the innermost task; before and after it, and on another thread, there is none."""
+    """The innermost task is found; before and after it, and on another thread, there is none."""
     app = Celery("tests", set_as_current=False)
     stack: Any = _state
 

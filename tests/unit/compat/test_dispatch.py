@@ -137,7 +137,7 @@ class DeathRecorder(HookedSignal):
     ids=["connect", "disconnect", "send", "by name", "look-up"],
 )
 def test_a_collected_receiver_is_reported_once(notice):
-    """It is reported at the next connect, disconnect or send; that one was collected is known before."""
+    """A collected receiver is reported at the next connect, disconnect or send."""
     signal, mortal = DeathRecorder(), Holder()
     signal.connect(mortal.method)
     (entry,) = signal.receivers

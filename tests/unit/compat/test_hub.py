@@ -33,7 +33,9 @@ class Loop:
 
 
 def test_before_kombu_5_7_the_library_wakes_the_loop(monkeypatch: pytest.MonkeyPatch):
-    """It is installed once, however often the worker reconnects; a call of the loop's own thread wakes nothing."""
+    """The wake-up is installed once, however often the worker reconnects; a call of the loop's own thread wakes
+    nothing.
+    """
     monkeypatch.setattr(kombu_hub, "WAKES", False)
     called: list[str] = []
     watched: list[int] = []

@@ -74,7 +74,7 @@ class TestWaitUntilAccepted:
         assert not waiting._accepted
 
     def test_celery_handles_a_child_that_has_ended(self):
-        """It does so before it forgets the job; otherwise the child's successor would run it."""
+        """Celery handles the child before it forgets the job; otherwise the child's successor would run the job."""
         lost = job(written=True, alive=False)
         pool_internals.wait_until_accepted(pool(lost), 5)
         assert lost._write_to.dead
@@ -122,12 +122,12 @@ class TestReapAtOnce:
         return found
 
     def test_celery_checks_an_ended_child_only_once(self):
-        """It looks again after five seconds. Without this defect the workaround would not be needed."""
+        """Celery checks again after five seconds: this defect is the reason for our workaround."""
         assert self.told(3, wrapped=False) == [False]
         assert "self.maintain_pool: 5.0" in inspect.getsource(AsynPool)
 
     def test_a_child_that_is_about_to_end_is_awaited(self):
-        """Its delivery is settled as failed at once, and not up to five seconds later."""
+        """The delivery of the child is settled as failed at once, and not up to five seconds later."""
         assert self.told(3, wrapped=True) == [True]
 
     def test_a_child_that_does_not_end_is_not_awaited_for_long(self, monkeypatch):

@@ -96,7 +96,7 @@ class TestTransports:
         assert connection.get_transport_cls() is before
 
     def test_a_subclass_of_kombus_transport_is_not_replaced(self):
-        """Its behaviour is not known."""
+        """The behaviour of a subclass is not known."""
 
         class Variant(stock.Transport):
             pass
@@ -104,7 +104,7 @@ class TestTransports:
         assert not kombu_transport.can_claim(Connection("redis://", transport=Variant))
 
     def test_kombus_poller_does_not_pop_for_a_claiming_channel(self, monkeypatch):
-        """It uses the method that the library replaces."""
+        """kombu's poller uses the method that the library replaces."""
         popped = []
         monkeypatch.setattr(stock.MultiChannelPoller, "_register_BRPOP", lambda self, channel: popped.append(channel))
         poller = compat.LoopPoller()
@@ -172,7 +172,7 @@ class TestMessages:
         assert found == {"delivery_tag": "tag", "delivery_info": {"exchange": "", "routing_key": "q"}}
 
     def test_the_senders_exchange_and_routing_key_are_kept(self):
-        """They are those that the sender wrote."""
+        """A requeued message has the exchange and routing key that the sender wrote."""
         info = {"exchange": "e", "routing_key": "r"}
         raw = json.dumps({"headers": {}, "properties": {"delivery_info": info}, "body": ""}).encode()
         assert compat.delivered(raw, "q", "tag")["properties"]["delivery_info"] == info
@@ -190,7 +190,7 @@ class TestRedisPy:
 
     @pytest.mark.parametrize("connection", [SSLConnection, UnixDomainSocketConnection])
     def test_a_push_can_be_read_alone(self, connection):
-        """Otherwise a worker would wait for a reply that does not come."""
+        """A worker that could not read it would wait for a reply that does not come."""
         assert "push_request" in inspect.signature(connection.read_response).parameters
         assert "check_health" in inspect.signature(connection.send_packed_command).parameters
 
