@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from signalbus import conf
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
+from signalbus.models import Delivery
 from signalbus.services.actors import OPERATE, VIEW
 from signalbus.services.audit_log import logged_change
 
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 
     from django.db.models import QuerySet
 
-    from signalbus.models import Delivery
     from signalbus.services.actors import Actor
+    from signalbus.services.filters import Filter
 
 KEPT_IDS: Final = 1000  # of the deliveries of one change that the audit log names
 
@@ -39,33 +41,58 @@ def failed(actor: Actor, *, state: str | None = None) -> QuerySet[Delivery]:
     return ledger.failed(state=state)
 
 
-def retry(ids: Sequence[UUID] | None, *, actor: Actor, reason: str = "") -> int:
-    """Make deliveries due at once, with a new allowance of attempts.
+def matching(wanted: Filter, *, actor: Actor, limit: int | None = None) -> list[UUID]:
+    """Return the deliveries that a filter selects, the oldest first, for `retry` and `discard`.
+
+    Args:
+        wanted: the filter. Without a state it selects among what `failed` lists.
+        actor: who asks.
+        limit: how many at most.
+
+    Raises:
+        PermissionDenied: the actor must not see deliveries.
+    """
+    actor.require(VIEW)
+    rows = Delivery.objects.using(ledger.using()) if wanted.states else ledger.failed()
+    return list(rows.filter(wanted.condition).order_by("id").values_list("id", flat=True)[:limit])
+
+
+def retry(
+    ids: Sequence[UUID] | None, *, actor: Actor, reason: str = "", rate: float | None = None, wanted: str = ""
+) -> int:
+    """Make deliveries due, with a new allowance of attempts.
 
     Args:
         ids: the deliveries; None for all that `failed` lists.
         actor: who asks for it.
         reason: why.
+        rate: how many become due in a second; None: all of them at once.
+        wanted: the text of the filter that selected them, for the audit log.
 
     Returns:
         Their number. Those that are done, run now or were never verified are left alone.
 
     Raises:
         PermissionDenied: the actor must not.
+        ConfigurationError: the rate is not above 0.
     """
     actor.require(OPERATE)
-    with logged_change(actor, "retry", _target(ids), reason) as counts:
-        counts["retried"] = ledger.retry(ids)
+    if rate is not None and not 0 < rate < math.inf:
+        raise ConfigurationError(f"The rate is {rate!r}; it must be a number of deliveries a second, above 0.")
+    target = _target(ids, wanted) | ({} if rate is None else {"rate": rate})
+    with logged_change(actor, "retry", target, reason) as counts:
+        counts["retried"] = ledger.retry(ids, rate=rate)
     return counts["retried"]
 
 
-def discard(ids: Sequence[UUID], *, actor: Actor, reason: str = "") -> int:
+def discard(ids: Sequence[UUID], *, actor: Actor, reason: str = "", wanted: str = "") -> int:
     """Discard deliveries: none runs again unless somebody retries it.
 
     Args:
         ids: the deliveries.
         actor: who asks for it.
         reason: why.
+        wanted: the text of the filter that selected them, for the audit log.
 
     Returns:
         Their number. Those that are done or run now are left alone.
@@ -74,7 +101,7 @@ def discard(ids: Sequence[UUID], *, actor: Actor, reason: str = "") -> int:
         PermissionDenied: the actor must not.
     """
     actor.require(OPERATE)
-    with logged_change(actor, "discard", _target(ids), reason) as counts:
+    with logged_change(actor, "discard", _target(ids, wanted), reason) as counts:
         counts["discarded"] = ledger.discard(ids)
     return counts["discarded"]
 
@@ -103,7 +130,8 @@ def purge(*, actor: Actor, seconds: float | None = None, reason: str = "") -> in
     return counts["purged"]
 
 
-def _target(ids: Sequence[UUID] | None) -> dict[str, Any]:
+def _target(ids: Sequence[UUID] | None, wanted: str) -> dict[str, Any]:
     if ids is None:
         return {"all": "failed"}
-    return {"deliveries": len(ids), "ids": [str(id_) for id_ in ids[:KEPT_IDS]]}
+    chosen = {"filter": wanted} if wanted else {}
+    return {**chosen, "deliveries": len(ids), "ids": [str(id_) for id_ in ids[:KEPT_IDS]]}

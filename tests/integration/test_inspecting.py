@@ -234,3 +234,49 @@ def test_show_lists_the_failed_attempts_of_a_delivery_that_succeeded(bus: Bus):
     assert [each["error"] for each in delivery["failed_attempts"]] == [
         "ConnectionError: away", "ConnectionError: still away",
     ]  # fmt: skip
+
+
+def test_retry_and_discard_take_a_filter(bus: Bus, signal: Signal, academy: Academy):
+    """The oldest first, limited, as a rehearsal with --dry-run; the audit log has the filter."""
+    for _ in range(3):
+        signal.send(Academy, instance=academy)
+    bus.work()
+    dead = list(Delivery.objects.filter(state="dead").order_by("id").values_list("id", flat=True))
+
+    assert f"retry would be asked of 3 deliveries.\n    {dead[0]}" in run("retry", "receiver:marketing.*", "--dry-run")
+    assert Delivery.objects.filter(state="dead").count() == 3
+    assert run("retry", "receiver:marketing.*", "--limit", "1") == "1 delivery due again.\n"
+    assert Delivery.objects.get(id=dead[0]).state == "pending"
+    assert run("discard", "state:dead", "error:KeyError", "--reason", "no use") == "2 deliveries discarded.\n"
+    assert set(Delivery.objects.filter(state="discarded").values_list("id", flat=True)) == set(dead[1:])
+    assert "state:dead error:KeyError" in run("log", "--kind", "discard")
+    assert Delivery.objects.filter(receiver="crm.sync", state="done").count() == 3
+
+
+def test_retry_can_be_spread_over_time(bus: Bus, signal: Signal, academy: Academy):
+    """With a rate, the deliveries become due one after the other, the oldest first."""
+    for _ in range(5):
+        signal.send(Academy, instance=academy)
+    bus.work()
+
+    run("retry", "receiver:marketing.*", "--rate", "120/m")
+
+    due = list(Delivery.objects.filter(state="pending").order_by("id").values_list("due_at", flat=True))
+    steps = [round((moment - due[0]).total_seconds()) for moment in due]
+    assert steps == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["state:dead", "0c5b2f3e-7c1e-5a57-8a3d-1c2d3e4f5a6b"], "not both"),
+        (["nonsense"], "'nonsense' is no id"),
+        (["state:dead", "--limit", "0"], "it must be at least 1"),
+        (["stat:dead"], "did you mean 'state'"),
+    ],
+)
+def test_bad_input_a_wrong_selection_changes_nothing(bus: Bus, arguments: list[Any], remedy: str):
+    """Each way to say it wrongly is told."""
+    for command in ("retry", "discard"):
+        with pytest.raises(CommandError, match=remedy):
+            run(command, *arguments)

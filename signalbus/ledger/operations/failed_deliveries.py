@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import Case, F, Q, When
 
 from signalbus.ledger.attempts.ordering import wake
-from signalbus.ledger.base.clock import Now
+from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.deliveries import CHUNK, unlocked, update_free, using
 from signalbus.ledger.base.event_subjects import tell_of_rows
 from signalbus.models import OPEN_STATES, Delivery, State
@@ -57,11 +57,12 @@ def skipped() -> tuple[int, int]:
     return rows.count() - nobody, nobody
 
 
-def retry(ids: Sequence[UUID] | None) -> int:
-    """Make deliveries due at once, with a new allowance of attempts: all unresolved ones, or those that are named.
+def retry(ids: Sequence[UUID] | None, *, rate: float | None = None) -> int:
+    """Make deliveries due, with a new allowance of attempts: all unresolved ones, or those that are named.
 
     Args:
         ids: the deliveries, which may be skipped or discarded ones; None for all unresolved ones.
+        rate: how many become due in a second, in the order of the ids; None: all of them at once.
 
     Returns:
         Their number. Refused texts cannot be retried: they were not verified.
@@ -73,10 +74,13 @@ def retry(ids: Sequence[UUID] | None) -> int:
     fields: DeliveryColumns = {
         "state": State.PENDING, "allowance": F("attempts"), "due_at": Now(), "parked_at": parked_at, "ended_at": None
     }  # fmt: skip
-    return sum(
-        update_free(rows.filter(id__in=wanted.filter(id__in=some).values("id")), kind="retried", **fields)
-        for some in _chunks(list(wanted.values_list("id", flat=True)) if ids is None else ids)
-    )
+    size = CHUNK if rate is None else max(1, min(CHUNK, round(rate)))
+    retried = 0
+    for number, some in enumerate(_chunks(list(wanted.values_list("id", flat=True)) if ids is None else ids, size)):
+        if rate is not None:
+            fields["due_at"] = later(number * size / rate)
+        retried += update_free(rows.filter(id__in=wanted.filter(id__in=some).values("id")), kind="retried", **fields)
+    return retried
 
 
 def discard(ids: Sequence[UUID]) -> int:
@@ -108,5 +112,5 @@ def _changeable() -> QuerySet[Delivery]:
     return Delivery.objects.using(using()).exclude(state__in=(State.DONE, State.RUNNING))
 
 
-def _chunks(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
-    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+def _chunks(ids: Sequence[UUID], size: int = CHUNK) -> Iterator[Sequence[UUID]]:
+    return (ids[start : start + size] for start in range(0, len(ids), size))
