@@ -23,7 +23,8 @@ from signalbus.compat.django_internals import databases_being_migrated, loads_a_
 from signalbus.exceptions import ConfigurationError, PayloadError
 from signalbus.failure_signals import delivery_dead, delivery_failed
 from signalbus.sending.signal import Signal
-from signalbus.wire.values.references import SENDERS, Snapshot, importable_name, is_model, name_of
+from signalbus.wire.values.class_names import SENDERS, importable_name, is_model, name_of
+from signalbus.wire.values.references import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

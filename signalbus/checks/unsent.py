@@ -23,7 +23,7 @@ from signalbus.checks.unused_code import absolute_name, modules_of
 from signalbus.core.own_code import own_modules
 from signalbus.exceptions import PayloadError
 from signalbus.registration.registry import registry
-from signalbus.wire.values.references import name_of
+from signalbus.wire.values.class_names import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

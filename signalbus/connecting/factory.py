@@ -15,7 +15,7 @@ from asgiref.sync import iscoroutinefunction
 from signalbus import conf
 from signalbus.exceptions import ConfigurationError, PayloadError
 from signalbus.registration.registry import MAX_ID, Receiver, is_name
-from signalbus.wire.values.references import name_of
+from signalbus.wire.values.class_names import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from django.db.models import Model
 from django.db.models.utils import make_model_tuple
 
 from signalbus.exceptions import ConfigurationError, PayloadError
-from signalbus.wire.values.references import SENDERS, name_of, unwrapped
+from signalbus.wire.values.class_names import SENDERS, name_of, unwrapped
 from signalbus.wire.values.remedies import name_of_type
 
 if TYPE_CHECKING:

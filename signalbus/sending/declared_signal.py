@@ -26,7 +26,7 @@ from signalbus.core.suggestions import (
 )
 from signalbus.exceptions import ConfigurationError
 from signalbus.registration.policy import CONNECT_OPTIONS, policy_from, shows_options
-from signalbus.wire.values.references import allow_sender
+from signalbus.wire.values.class_names import allow_sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

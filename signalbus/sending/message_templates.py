@@ -21,7 +21,8 @@ from signalbus.sending.send_operation import outbox, refuse_reserved, shared_fie
 from signalbus.sending.sent import Sent
 from signalbus.wire import codec
 from signalbus.wire.message import CONTEXT_VERSION, VERSION, Heading, lineage, stamp, surroundings
-from signalbus.wire.values.references import ForeignModel, name_of
+from signalbus.wire.values.class_names import name_of
+from signalbus.wire.values.references import ForeignModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -14,7 +14,8 @@ from django.db.models import Model
 from signalbus.context import current
 from signalbus.exceptions import CascadeError
 from signalbus.wire.message import from_body
-from signalbus.wire.values.references import Snapshot, reference_to, shown, unwrapped
+from signalbus.wire.values.class_names import shown, unwrapped
+from signalbus.wire.values.references import Snapshot, reference_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -18,9 +18,10 @@ from django.db import DatabaseError
 from signalbus.exceptions import Garbage, MissingRow, PayloadError, TextError, TooLarge, UnknownClass
 from signalbus.wire.json_reader import reader
 from signalbus.wire.json_writer import write
+from signalbus.wire.values.class_names import SENDERS
 from signalbus.wire.values.decoder import Decoder, Finder
 from signalbus.wire.values.encoder import Encoder, too_large
-from signalbus.wire.values.references import SENDERS, has_base_manager, plain_reference
+from signalbus.wire.values.references import has_base_manager, plain_reference
 from signalbus.wire.values.scalars import TO_JSON
 from signalbus.wire.values.structures import ModelError
 from signalbus.wire.values.tags import Tag

@@ -55,7 +55,7 @@ class Message:
         signal: the signal's name.
         payload: sender and payload as :func:`signalbus.wire.codec.encode` wrote them; opaque here.
         version: the oldest version of the format that can read the payload, as the codec says.
-        sender: the sender's stable name for look-ups (:func:`signalbus.wire.values.references.name_of`).
+        sender: the sender's stable name for look-ups (:func:`signalbus.wire.values.class_names.name_of`).
         recipients: the receivers' ids; None for an open message, whose receivers the worker looks up.
         ledger: the alias of the database that keeps this message's rows.
         durable: whether rows are written before anything goes wrong.

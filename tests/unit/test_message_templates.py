@@ -21,7 +21,7 @@ from signalbus.sending.message_templates import MessageTemplate
 from signalbus.testing import captured
 from signalbus.wire import codec
 from signalbus.wire.message import delivery_hex, delivery_id, from_body, stamp, to_body, uuid7
-from signalbus.wire.values.references import allow_sender
+from signalbus.wire.values.class_names import allow_sender
 from tasks.admissions.models import Academy, Cohort
 
 from .wire_app import models

@@ -20,17 +20,9 @@ from django.utils.safestring import mark_safe
 from signalbus.exceptions import PayloadError, UnknownClass
 from signalbus.wire import codec
 from signalbus.wire.codec import decode
-from signalbus.wire.values import references
-from signalbus.wire.values.references import (
-    Reference,
-    Snapshot,
-    allow_sender,
-    is_foreign,
-    name_of,
-    reference_from,
-    reference_to,
-    resolve_class,
-)
+from signalbus.wire.values import class_names, references
+from signalbus.wire.values.class_names import allow_sender, name_of, resolve_class
+from signalbus.wire.values.references import Reference, Snapshot, is_foreign, reference_from, reference_to
 from tasks.admissions.models import Academy, Cohort
 
 from .wire_app import models
@@ -49,7 +41,7 @@ def wire_app():
 @pytest.fixture
 def restored_senders(monkeypatch):
     """Undo at its end which restored_senders a test made resolvable."""
-    monkeypatch.setattr(references, "_senders", {})
+    monkeypatch.setattr(class_names, "_senders", {})
 
 
 def outside_function() -> None:
@@ -153,7 +145,7 @@ def test_only_named_classes_and_functions_are_remembered(sender, restored_sender
     """Other restored_senders need no permission."""
     allow_sender(sender)
 
-    assert references._senders == {}
+    assert class_names._senders == {}
 
 
 @pytest.mark.parametrize("sender", [models.nameless, models.local_class(), lambda: None])

@@ -9,7 +9,7 @@ from enum import Enum, Flag
 from typing import TYPE_CHECKING, Any, Final
 
 from signalbus.exceptions import Garbage, TooLarge, UnknownClass
-from signalbus.wire.values import references, structures
+from signalbus.wire.values import class_names, references, structures
 from signalbus.wire.values.scalars import FROM_JSON, read_text
 from signalbus.wire.values.stored_forms import Stored
 from signalbus.wire.values.tags import Tag, by_key
@@ -101,10 +101,10 @@ class Decoder:
             return node
         ((tag, value),) = node.items()
         if tag == _NAME:
-            return references.resolve_class(_text(value), senders=True)
+            return class_names.resolve_class(_text(value), senders=True)
         if tag in _SENDERS:
             return self._value(node, self._max_depth)
-        raise Garbage(f"{references.shown(tag)} is no sender")
+        raise Garbage(f"{class_names.shown(tag)} is no sender")
 
     def pk(self, node: Any) -> Any:
         """Decode a primary key; a composite one is a tuple."""
@@ -126,7 +126,7 @@ class Decoder:
     def _tagged(self, tag: str, value: Any, left: int) -> Any:
         read = _READERS.get(tag)
         if read is None:
-            raise Garbage(f"{references.shown(tag)} is no tag")
+            raise Garbage(f"{class_names.shown(tag)} is no tag")
         return read(self, value, left)
 
     def _enter(self, node: Any, kind: type, left: int) -> None:
@@ -187,13 +187,13 @@ class Decoder:
 
 def _enum(_decoder: Decoder, value: Any, _left: int) -> Enum:
     name, member = value
-    kind = references.resolve_class(_text(name))
+    kind = class_names.resolve_class(_text(name))
     if not (isinstance(kind, type) and issubclass(kind, Enum)):
-        raise UnknownClass(references.shown(name), "not an enumeration in this process: roll this worker out")
+        raise UnknownClass(class_names.shown(name), "not an enumeration in this process: roll this worker out")
     try:
         return kind(member) if issubclass(kind, Flag) else kind.__members__[read_text(member)]
     except (LookupError, ValueError, TypeError) as error:
-        what = references.shown(f"{name}.{member}")
+        what = class_names.shown(f"{name}.{member}")
         raise UnknownClass(what, "no such member in this process: roll this worker out") from error
 
 

@@ -17,17 +17,8 @@ from django.utils.safestring import SafeString
 
 from signalbus.exceptions import PayloadError
 from signalbus.wire.values import structures
-from signalbus.wire.values.references import (
-    SENDERS,
-    Snapshot,
-    cut,
-    importable_name,
-    is_anonymous_user,
-    is_model,
-    label_of,
-    reference_to,
-    unwrapped,
-)
+from signalbus.wire.values.class_names import SENDERS, cut, importable_name, is_model, unwrapped
+from signalbus.wire.values.references import Snapshot, is_anonymous_user, label_of, reference_to
 from signalbus.wire.values.remedies import name_of_type, refusal, what_raised
 from signalbus.wire.values.scalars import TO_JSON, frozen_to_json, text_to_json
 from signalbus.wire.values.stored_forms import SAME, converted_fields, stored_form

@@ -11,7 +11,8 @@ from django.db import DatabaseError, connections
 from django.db.models import FileField
 
 from signalbus.exceptions import PayloadError, UnknownClass
-from signalbus.wire.values.references import importable_name, label_of, model_named, resolve_class
+from signalbus.wire.values.class_names import importable_name, resolve_class
+from signalbus.wire.values.references import label_of, model_named
 from signalbus.wire.values.stored_forms import Stored, from_stored
 
 if TYPE_CHECKING:
