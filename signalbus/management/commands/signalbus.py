@@ -26,6 +26,7 @@ from signalbus.management.subcommands import (
     rehearsing,
     status,
     steering,
+    workers_and_runs,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ MODULES = (
     monitoring_check,
     maintenance,
     status,
+    workers_and_runs,
     diagnosing,
     development,
 )
