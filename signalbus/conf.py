@@ -54,10 +54,23 @@ class Settings:
     PARK_SECONDS: float = 24 * 3600.0  # how long unknown messages are parked and tried again
     KEEP_REFUSED: int = 100  # texts that were refused, kept one by one; the rest are counted
     KEEP_SECONDS: float = 24 * 3600.0  # how long done, skipped and discarded deliveries are kept
+    KEEP: dict[str, float] | None = None  # other ages of KEPT, in seconds; None: for ever
     REDACT: tuple[str, ...] = ()  # keys of payloads whose values are hidden from people, beside those that Django hides
     RELEASE: str | None = None  # of the project's code; None: SENTRY_RELEASE, GIT_SHA or none, as the environment says
     TRACEBACK_CHARS: int = 8000  # of a traceback, its end
     TEST_MODE: str | None = None  # in a test run's settings: one of TEST_MODES
+
+    def age(self, what: str) -> float:
+        """Return how long something is kept, in seconds; infinite if it is never deleted.
+
+        Args:
+            what: one of `KEPT`.
+        """
+        return (self.KEEP or {}).get(what, AGES.get(what, self.KEEP_SECONDS))
+
+    def ages(self) -> dict[str, float]:
+        """Return how long deliveries that have ended are kept, by state; a state that is missing is kept for ever."""
+        return {state: age for state in ENDED if (age := self.age(state)) < math.inf}
 
     def keys(self) -> tuple[str, ...]:
         """Return the signing keys: the first signs, each verifies."""
@@ -66,6 +79,10 @@ class Settings:
         return (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS)
 
 
+DAY = 24 * 3600.0  # seconds
+ENDED = ("done", "skipped", "discarded", "dead")  # states of deliveries
+AGES = {"dead": math.inf, "counts": 30 * DAY, "operations": 365 * DAY, "alerts": 30 * DAY}  # without KEEP
+KEPT = (*ENDED, "counts", "operations", "alerts")
 TEST_MODES = ("muted", "immediate")  # as the functions of signalbus.testing
 WORDS: dict[type, str] = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
 # The items of the settings that are lists: their description, and their type.
@@ -83,6 +100,8 @@ LISTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 def _checked(name: str, value: Any, expected: Any) -> Any:
     if expected is Retry:
         return _retry(name, value)
+    if name == "KEEP" and value is not None:
+        return _ages(value)
     if name in LISTS and not (value is None and name == "SIGNING_KEYS"):
         return _listed(name, value)
     allowed = get_args(expected) or (expected,)
@@ -123,6 +142,17 @@ def _reject_meaningless(name: str, value: object) -> None:
         )
     if value == "":
         raise ConfigurationError(f'SIGNALBUS["{name}"] is empty; leave it out for the default.')
+
+
+def _ages(value: Any) -> dict[str, float]:
+    takes = f'SIGNALBUS["KEEP"] is a dict of seconds, or None for ever, by {", ".join(KEPT)}'
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{takes}; it is {value!r}.")
+    for what, age in value.items():
+        is_number = isinstance(age, (int, float)) and not isinstance(age, bool) and 0 <= age < math.inf
+        if what not in KEPT or not (age is None or is_number):
+            raise ConfigurationError(f"{takes}; {what!r}: {age!r} is not.")
+    return {what: math.inf if age is None else float(age) for what, age in value.items()}
 
 
 def _retry(name: str, value: Any) -> Retry:

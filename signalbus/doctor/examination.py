@@ -91,7 +91,8 @@ def _examine_ledger() -> Iterator[Finding]:
     config = conf.get()
     swept = since(ledger.sweeper_seen_at())
     yield ledger_judgements.judge_sweepers(swept, switched_off=not config.SWEEP_SECONDS)
-    yield ledger_judgements.judge_purge(since(ledger.oldest_to_purge(config.KEEP_SECONDS)), config.KEEP_SECONDS)
+    oldest = ledger.oldest_to_purge(config.KEEP_SECONDS, ages=config.ages())
+    yield ledger_judgements.judge_purge(since(oldest), config.KEEP_SECONDS)
     yield ledger_judgements.judge_failures(ledger.failures())
     for queue, backlog in sorted(ledger.backlogs().items()):
         yield ledger_judgements.judge_waiting(queue or celery.default_queue(), backlog.waiting, since(backlog.oldest))

@@ -111,7 +111,7 @@ def purge(*, actor: Actor, seconds: float | None = None, reason: str = "") -> in
 
     Args:
         actor: who asks for it.
-        seconds: how old; None for the setting `KEEP_SECONDS`.
+        seconds: how old; None for the settings `KEEP_SECONDS` and `KEEP`.
         reason: why.
 
     Returns:
@@ -122,11 +122,11 @@ def purge(*, actor: Actor, seconds: float | None = None, reason: str = "") -> in
         PermissionDenied: the actor must not.
     """
     actor.require(OPERATE)
-    age = conf.get().KEEP_SECONDS if seconds is None else seconds
+    age, ages = (conf.get().KEEP_SECONDS, conf.get().ages()) if seconds is None else (seconds, None)
     if age < 0:
         raise ConfigurationError(f"The age is {age!r} seconds; it must be a number from 0 up.")
     with logged_change(actor, "purge", {"seconds": age}, reason) as counts:
-        counts["purged"] = ledger.purge(age)
+        counts["purged"] = ledger.purge(age, ages=ages)
     return counts["purged"]
 
 

@@ -10,10 +10,10 @@ import pytest
 from django.db import transaction
 from django.db.models import F
 
-from signalbus import Reject, Signal, conf
+from signalbus import Reject, Retry, Signal, conf
 from signalbus.ledger import sweeps as ledger
 from signalbus.ledger.base.clock import Now
-from signalbus.models import Delivery, Key, State, StoredMessage
+from signalbus.models import Alert, Delivery, FailedAttempt, Key, Operation, State, StoredMessage
 from signalbus.receiving.sweeping import sweeper
 from signalbus.receiving.sweeping.sweeper import Purge, Sweeper
 from tests.servers import wait_until
@@ -27,6 +27,11 @@ def durable() -> Signal:
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "receiver")
     return signal
+
+
+def receiver_that_raises(**kwargs: Any) -> None:
+    """Raise an error."""
+    raise ValueError("bad")
 
 
 def grow_old(seconds: float = 2 * 86400) -> None:
@@ -183,3 +188,71 @@ def test_a_purge_reads_only_old_rows(bus: Bus):
     query = Delivery.objects.filter(state=State.DONE, ended_at__lte=Now()).order_by("ended_at")
 
     assert "USING INDEX signalbus_over" in query.explain()
+
+
+def test_each_state_may_be_kept_for_another_time(bus: Bus, durable: Signal):
+    """A skipped delivery may stay for a week, and a dead one end after a month; its failed attempts end with it."""
+    ages = {"done": 86400.0, "skipped": 7 * 86400.0, "dead": 30 * 86400.0}
+    fails = new_signal(durable=True)
+    connect(fails, receiver_that_raises, "failing", retry=Retry(max_attempts=1))
+    for _ in range(2):
+        durable.send(None)
+    fails.send(None)
+    bus.work()
+    first = Delivery.objects.filter(state=State.DONE).order_by("id").values_list("id", flat=True)[0]
+    Delivery.objects.filter(id=first).update(state=State.SKIPPED)
+    assert FailedAttempt.objects.count() == 1
+
+    def states_after(seconds: float) -> list[str]:
+        grow_old(seconds)
+        while ledger.purge_some(86400.0, ages=ages, batch=10):
+            pass
+        return sorted(state for _, state, _ in rows())
+
+    assert states_after(2 * 86400) == ["dead", "skipped"]
+    assert states_after(6 * 86400) == ["dead"]
+    assert states_after(20 * 86400) == ["dead"]
+    assert states_after(3 * 86400) == []
+    assert not FailedAttempt.objects.exists()
+
+
+def test_a_message_is_kept_as_long_as_the_longest_of_its_deliveries(bus: Bus, signal: Signal):
+    """Else an audit could not tell which is missing."""
+    both = new_signal(durable=True)
+    connect(both, lambda **kwargs: None, "one")
+    connect(both, lambda **kwargs: None, "two")
+    both.send(None)
+    bus.work()
+    Delivery.objects.filter(receiver="two").update(state=State.SKIPPED)
+    grow_old()
+
+    assert ledger.purge_some(86400.0, ages={"done": 86400.0, "skipped": 7 * 86400.0}, batch=10) == 0
+    assert len(rows()) == 2
+
+
+def test_old_operations_and_alerts_are_deleted(database_url: str):
+    """Those that have not ended stay."""
+    for ended in (None, Now()):
+        Operation.objects.create(kind="retry", through="code", created_at=Now(), ended_at=ended)
+        Alert.objects.create(kind="dead", text="one", raised_at=Now(), cleared_at=ended)
+    age = timedelta(days=100)
+    Operation.objects.update(ended_at=F("ended_at") - age)
+    Alert.objects.update(cleared_at=F("cleared_at") - age)
+
+    ledger.purge_log(float("inf"), float("inf"))
+    assert (Operation.objects.count(), Alert.objects.count()) == (2, 2)
+    ledger.purge_log(365 * 86400, 30 * 86400)
+    assert (Operation.objects.count(), Alert.objects.count()) == (2, 1)
+    ledger.purge_log(30 * 86400, 30 * 86400)
+    assert (Operation.objects.count(), Alert.objects.count()) == (1, 1)
+
+
+@pytest.mark.parametrize("ages", [{}, {"skipped": 60.0}])
+def test_a_state_that_is_kept_for_ever_is_not_purged(bus: Bus, durable: Signal, ages: dict[str, float]):
+    """It has no age."""
+    durable.send(None)
+    bus.work()
+    grow_old(365 * 86400)
+
+    assert ledger.purge_some(60.0, ages=ages, batch=10) == 0
+    assert len(rows()) == 1

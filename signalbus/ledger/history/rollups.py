@@ -6,6 +6,7 @@ those of a minute, after eight hours those of ten minutes, after three days thos
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from django.db import connections, transaction
 from django.db.models import Q
 
-from signalbus.ledger.base.clock import clock_of
+from signalbus.ledger.base.clock import LATEST, clock_of
 from signalbus.ledger.base.deliveries import using
 from signalbus.models import Rollup
 
@@ -99,17 +100,18 @@ def merge_counts(keep: float) -> None:
     """Replace the rows of past periods by their sums; one sweeper does.
 
     Args:
-        keep: seconds for which the sums of hours are kept; what is older is added up in one row of each receiver.
+        keep: seconds for which the sums of hours are kept, infinite for ever; older ones are added up in one row of
+            each receiver.
     """
     now = clock_of(using())
-    old = now - timedelta(seconds=keep)
+    old = now - timedelta(seconds=min(keep, LATEST))
     steps = (
         (Q(seconds=MINUTE, bucket_at__lt=now - timedelta(seconds=SETTLED)) & ~Q(worker=""), MINUTE),
         (Q(seconds=MINUTE, bucket_at__lt=now - timedelta(seconds=KEEP_MINUTES)), TEN_MINUTES),
         (Q(seconds=TEN_MINUTES, bucket_at__lt=now - timedelta(seconds=KEEP_TEN_MINUTES)), HOUR),
         (Q(seconds=HOUR, bucket_at__lt=old), 0),
     )
-    for condition, seconds in steps:
+    for condition, seconds in steps if keep < math.inf else steps[:-1]:
         while _merge_some(condition, seconds) == BATCH:
             pass
 

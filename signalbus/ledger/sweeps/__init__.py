@@ -19,7 +19,7 @@ from signalbus.ledger.sweeps.due import (
     take_admitted,
     take_due,
 )
-from signalbus.ledger.sweeps.purging import acquire_purge_lease, purge, purge_keys, purge_some
+from signalbus.ledger.sweeps.purging import acquire_purge_lease, purge, purge_keys, purge_log, purge_some
 from signalbus.ledger.sweeps.releases import release_some
 from signalbus.ledger.sweeps.retry_admission import Share
 
@@ -41,6 +41,7 @@ __all__ = [
     "postpone_row",
     "purge",
     "purge_keys",
+    "purge_log",
     "purge_some",
     "recall",
     "release_some",

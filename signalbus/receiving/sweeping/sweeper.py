@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("signalbus")
 
 PURGE_SECONDS = 60.0  # between two looks for what has been kept for long enough; one sweeper's turn
-KEEP_COUNTS = 30 * 86400.0  # seconds
 PURGE_BATCH = 200  # deliveries of one transaction, so that it is short on databases with one writer at a time
 PURGE_PAUSE = 0.1  # seconds between two of them
 KEEP_CONNECTED = 5.0  # seconds between two sweeps for which a connection is kept: to make one costs more than a sweep
@@ -60,17 +59,19 @@ class Purge:
         Raises:
             DatabaseError: the ledger could not be reached.
         """
-        now = time.monotonic()
+        now, keep = time.monotonic(), conf.get()
         if now >= self._next_at:
             self._next_at = now + PURGE_SECONDS
             if ledger.acquire_purge_lease(PURGE_SECONDS):
                 self._until = self._next_at
-                ledger.purge_keys(conf.get().KEEP_SECONDS)
+                ledger.purge_keys(keep.KEEP_SECONDS)
                 ledger.recall()
-                ledger.merge_counts(KEEP_COUNTS)
+                ledger.merge_counts(keep.age("counts"))
+                ledger.purge_log(keep.age("operations"), keep.age("alerts"))
                 ledger.forget_stale_workers()
-        if now < self._until and not ledger.purge_some(conf.get().KEEP_SECONDS, batch=PURGE_BATCH):
-            self._until = 0.0
+        if now < self._until:
+            purged = ledger.purge_some(keep.KEEP_SECONDS, ages=keep.ages(), batch=PURGE_BATCH)
+            self._until = self._until if purged else 0.0
         return now < self._until
 
 
