@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 from django.db import transaction
 
 from signalbus import celery
+from signalbus.core.name_patterns import match, read_patterns
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.registration.registry import registry
 from signalbus.services.actors import OPERATE, VIEW
 from signalbus.services.audit_log import write_log
+from signalbus.services.filters import FilterError, parse_filter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,14 +24,15 @@ if TYPE_CHECKING:
     from signalbus.ledger.operations import Paused
     from signalbus.services.actors import Actor
 
-PauseKind = Literal["receiver", "signal", "queue"]
+PauseKind = Literal["receiver", "signal", "queue", "filter"]
 PAUSE_KINDS: Final[tuple[PauseKind, ...]] = get_args(PauseKind)
+FILTER_KEYS: Final = ("signal", "receiver", "queue")  # what is known of a delivery before it runs
 MOST_RATE: Final = 1_000_000.0  # deliveries a second: more is none
 MOST_CHARACTERS: Final = 512  # of a name
 
 
 class UnknownName(ConfigurationError):  # noqa: N818 - says what is wrong
-    """This process does not know a receiver, signal or queue of this name, or nothing of this name is paused.
+    """Nobody knows a receiver, signal or queue of this name, or nothing of this name is paused.
 
     Args:
         text: the whole error, with what to do.
@@ -52,27 +55,30 @@ def pause(  # noqa: PLR0913 - what is asked of who pauses something
     until: timedelta | datetime | None = None,
     unknown: bool = False,
 ) -> bool:
-    """Hold all deliveries of a receiver, a signal or a queue; each worker obeys within five seconds.
+    """Hold all deliveries of a receiver, a signal, a queue or a filter; each worker obeys within five seconds.
 
     What runs goes on. Held deliveries wait in the ledger: they are not lost, and no attempt is counted.
 
     Args:
-        kind: "receiver", "signal" or "queue".
-        name: the receiver's id, the signal's name or the queue's.
+        kind: "receiver", "signal", "queue" or "filter".
+        name: the receiver's id, the signal's name or the queue's; the words of a filter, "signal:admissions.*
+            receiver:crm.sync" for example, which must all match.
         actor: who pauses it.
         reason: why; each delivery that is held shows it.
         until: when the pause ends by itself: after so long, or at an aware time; None if somebody has to resume it.
-        unknown: accept a name that this process does not know: the workers may.
+        unknown: accept a name that neither this process nor a worker that runs knows.
 
     Returns:
         False if it was paused before; then reason and end are the new ones.
 
     Raises:
-        UnknownName: this process does not know the name, and `unknown` is not given.
+        UnknownName: neither this process nor a worker knows the name, and `unknown` is not given.
+        FilterError: the filter cannot be read, or asks for what is not known before a delivery runs.
         ConfigurationError: `until` is over already, or is a time without a time zone.
         PermissionDenied: the actor must not.
     """
     actor.require(OPERATE)
+    _reject_wrong(kind, name)
     if not unknown:
         _reject_unknown(kind, name)
     with transaction.atomic(using=ledger.using()):
@@ -86,8 +92,8 @@ def resume(kind: PauseKind, name: str, *, actor: Actor, reason: str = "", rate: 
     """End a pause: the sweepers release what it holds.
 
     Args:
-        kind: "receiver", "signal" or "queue".
-        name: the name that was paused.
+        kind: "receiver", "signal", "queue" or "filter".
+        name: the name that was paused, or the words of the filter.
         actor: who resumes it.
         reason: why.
         rate: deliveries a second that are released; None for as many as the sweepers can publish.
@@ -126,25 +132,58 @@ def paused(actor: Actor) -> list[Paused]:
     return ledger.pauses()
 
 
+def is_known_here(kind: PauseKind, name: str) -> bool:
+    """Return whether this process knows what is paused; else at most the workers do.
+
+    Args:
+        kind: the kind.
+        name: the name.
+    """
+    return all(any(match(each, known) for known in _known_here(key)) for key, each in _parts(kind, name))
+
+
 def _reject_unknown(kind: PauseKind, name: str) -> None:
+    for key, each in _parts(kind, name):
+        known = _known_here(key)
+        if any(match(each, one) for one in known):
+            continue
+        known |= _known_to_workers(key)
+        if any(match(each, one) for one in known):
+            continue
+        close = _close(each, known)
+        meant = f" Did you mean {close[0]!r}?" if close else ""
+        raise UnknownName(
+            f"Neither this process nor a worker that runs knows a {key} {each!r}.{meant} To pause it all the same, "
+            "say so: `pause --unknown`, or unknown=True.",
+            name,
+            close,
+        )
+
+
+def _reject_wrong(kind: PauseKind, name: str) -> None:
     if kind not in PAUSE_KINDS:
         raise ConfigurationError(f"{kind!r} cannot be paused; say one of {', '.join(PAUSE_KINDS)}.")
     if not 0 < len(name) <= MOST_CHARACTERS or not name.isprintable():
         raise ConfigurationError(f"{name[:MOST_CHARACTERS]!r} is no name of a {kind}.")
-    known = _known(kind)
-    if name in known:
+    if kind != "filter":
         return
-    close = _close(name, known)
-    meant = f" Did you mean {close[0]!r}?" if close else ""
-    raise UnknownName(
-        f"This process knows no {kind} {name!r}.{meant} If only the workers know it, say so: "
-        "`pause --unknown`, or unknown=True.",
-        name,
-        close,
-    )
+    parse_filter(name.split(), ledger.clock_of(ledger.using()))
+    wrong = [key for key, _ in read_patterns(name) if key not in FILTER_KEYS]
+    if wrong:
+        raise FilterError(
+            f"{wrong[0]!r} cannot be told before a delivery runs; pause by {', '.join(FILTER_KEYS)}, as "
+            "signal:admissions.* receiver:crm.sync."
+        )
 
 
-def _known(kind: PauseKind) -> set[str]:
+def _parts(kind: PauseKind, name: str) -> list[tuple[str, str]]:
+    """Return each name, or pattern of one, that must be known; only those of a filter may have stars."""
+    if kind != "filter":
+        return [(kind, name)]
+    return [(key, each) for key, values in read_patterns(name) for each in values]
+
+
+def _known_here(kind: str) -> set[str]:
     """Return the names of today and of before that this process knows; the ledger knows more queues."""
     if kind == "signal":
         named = [(signal.known_name(), signal.was) for signal in registry]
@@ -152,6 +191,16 @@ def _known(kind: PauseKind) -> set[str]:
     if kind == "receiver":
         return {id_ for signal in registry for entry in signal.entries() for id_ in (entry.id, *entry.policy.was)}
     return {celery.default_queue(), *registry.queues(), *(queue for queue in ledger.backlogs() if queue)}
+
+
+def _known_to_workers(kind: str) -> set[str]:
+    workers = ledger.seen_workers()
+    if kind == "queue":
+        return {queue for worker in workers for queue in worker.queues}
+    known = [(signal, receivers) for worker in workers for signal, receivers in worker.receivers.items()]
+    return (
+        {signal for signal, _ in known} if kind == "signal" else {each for _, receivers in known for each in receivers}
+    )
 
 
 def _close(name: str, known: Iterable[str]) -> list[str]:

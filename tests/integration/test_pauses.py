@@ -128,6 +128,36 @@ def test_nothing_else_waits(bus: Bus, watch: Any, ran: list[Any]):
     assert rows() == [("other", "done", 1), ("receiver", "held", 0)]
 
 
+@pytest.mark.parametrize(
+    ("words", "held"),
+    [
+        ("receiver:crm.*", {"crm.sync", "crm.tag"}),
+        ("receiver:*.sync,mail.send", {"crm.sync", "mail.send"}),
+        ("receiver:*rm.s*", {"crm.sync"}),
+        ("receiver:crm.* queue:signalbus", {"crm.sync", "crm.tag"}),
+        ("receiver:crm.* queue:email", set()),
+        ("signal:tests.* receiver:mail.send", {"mail.send"}),
+        ("signal:other.*", set()),
+    ],
+)
+def test_a_filter_holds_what_all_its_words_match(bus: Bus, watch: Any, ran: list[Any], words: str, held: set[str]):
+    """With stars and alternatives; a resumption releases it."""
+    signal = new_signal(durable=True)
+    for name in ("crm.sync", "crm.tag", "mail.send"):
+        connect(signal, lambda **kwargs: ran.append(1), name)
+    ledger.pause("filter", words)
+    watch.refresh()
+    signal.send(None)
+    bus.work()
+    assert {receiver for receiver, state, _ in rows() if state == "held"} == held
+
+    assert ledger.resume("filter", words) == len(held)
+    watch.refresh()
+    sweep()
+    bus.work()
+    assert len(ran) == 3
+
+
 def test_a_renamed_receiver_and_signal_stay_paused(bus: Bus, watch: Any, ran: list[Any]):
     """A pause holds by each name that there was."""
     signal = receiver_of(ran, was=["old"])

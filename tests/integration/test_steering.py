@@ -21,7 +21,8 @@ from django.db import transaction
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.ledger.attempts import hold_delivery
-from signalbus.models import Delivery, Operation, Pause, State
+from signalbus.ledger.base.clock import Now
+from signalbus.models import Delivery, Operation, Pause, State, WorkerRecord
 from signalbus.services import delivery_changes, pausing
 from signalbus.services.actors import Actor, code_actor, user_actor
 from signalbus.services.audit_log import read_log
@@ -96,10 +97,10 @@ def test_pause_ends_at_a_moment(signal: Signal):
 
 
 WRONG = [
-    (("pause", "receiver:reciever"), "knows no receiver 'reciever'. Did you mean 'receiver'"),
+    (("pause", "receiver:reciever"), "knows a receiver 'reciever'. Did you mean 'receiver'"),
     (("pause", "receiver:reciever"), "--unknown"),
-    (("pause", "signal:receiver"), "knows no signal"),
-    (("pause", "queue:mails"), "knows no queue"),
+    (("pause", "signal:receiver"), "knows a signal"),
+    (("pause", "queue:mails"), "knows a queue"),
     (("pause", "tag:a"), "is not KIND:NAME"),
     (("pause", "receiver:"), "is not KIND:NAME"),
     (("pause", "receiver:receiver", "--until", "tomorrow"), "is no time"),
@@ -122,13 +123,39 @@ def test_wrong_input_is_told(signal: Signal):
 
 
 def test_a_former_name_and_one_that_only_workers_know_can_be_paused(signal: Signal):
-    """The first is known; the second needs a word."""
+    """A name that nobody knows needs a word."""
+    WorkerRecord.objects.create(
+        name="w", host="h", pid=1, pool="solo", concurrency=1, queues=["far"], version="", registry_digest="",
+        receivers={"their.signal": ["their.receiver"]}, started_at=Now(), seen_at=Now(),
+    )  # fmt: skip
     run("pause", "receiver:former")
+    for target in ("receiver:their.receiver", "signal:their.signal", "queue:far", "signal:their.*"):
+        assert "This process does not know it; workers may." in run("pause", target)
+    Pause.objects.exclude(name="former").delete()
     run("pause", "receiver:elsewhere", "--unknown")
     with pytest.raises(
         CommandError, match=r"receiver:x is not paused\. Paused are receiver:former, receiver:elsewhere"
     ):
         run("resume", "receiver:x")
+
+
+def test_several_words_and_stars_are_a_filter(signal: Signal):
+    """A comma in the id of a receiver is none."""
+    connect(signal, lambda **kwargs: None, "a,b")
+    run("pause", "receiver:a,b")
+    run("pause", "receiver:rec*", f"signal:{signal.name}")
+    run("pause", "receiver:former,receiver")
+    assert [(each.kind, each.name) for each in ledger.pauses()] == [
+        ("receiver", "a,b"),
+        ("filter", f"receiver:rec* signal:{signal.name}"),
+        ("filter", "receiver:former,receiver"),
+    ]
+    run("resume", "receiver:rec*", f"signal:{signal.name}")
+    assert [each.resumed_at is None for each in ledger.pauses()] == [True, False, True]
+    with pytest.raises(ConfigurationError, match="'attempts' cannot be told before a delivery runs"):
+        pausing.pause("filter", "attempts:3", actor=code_actor())
+    with pytest.raises(ConfigurationError, match="did you mean 'receiver'"):
+        pausing.pause("filter", "reciever:a", actor=code_actor())
 
 
 def test_resume_says_how_many_it_releases(bus: Bus, signal: Signal):

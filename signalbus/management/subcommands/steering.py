@@ -7,8 +7,9 @@ import math
 import re
 from argparse import ArgumentTypeError
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from django.core.management.base import CommandError
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
@@ -16,7 +17,7 @@ from signalbus.management import pause_report
 from signalbus.management.text import one_line
 from signalbus.services.actors import command_actor
 from signalbus.services.audit_log import MOST_LINES, read_log
-from signalbus.services.pausing import PAUSE_KINDS, pause, paused, resume
+from signalbus.services.pausing import FILTER_KEYS, is_known_here, pause, paused, resume
 
 if TYPE_CHECKING:
     from django.core.management.base import BaseCommand
@@ -29,18 +30,18 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def add(commands: Any) -> None:
     """Declare the subcommands."""
-    target = {"type": target_from, "metavar": "KIND:NAME", "help": f"KIND is one of {', '.join(PAUSE_KINDS)}"}
+    target = {"metavar": "KIND:NAME", "help": f"KIND is {', '.join(FILTER_KEYS)}; several, and stars, make a filter"}
     stop = commands.add_parser("pause", help="hold what is for a receiver, a signal or a queue; without one: list them")
     stop.set_defaults(run=run_pause)
-    stop.add_argument("target", nargs="?", **target)
+    stop.add_argument("target", nargs="*", **target)
     stop.add_argument("--reason", default="", metavar="TEXT", help="why; shown with each delivery that is held")
     stop.add_argument(
         "--until", type=end_from, metavar="WHEN", help="end by itself: after 30m, 2h or 3d, or at 2026-12-01T09:00"
     )
-    stop.add_argument("--unknown", action="store_true", help="a name that only the workers know")
+    stop.add_argument("--unknown", action="store_true", help="although nobody who runs knows the name")
     go_on = commands.add_parser("resume", help="end a pause, and release what it holds")
     go_on.set_defaults(run=run_resume)
-    go_on.add_argument("target", **target)
+    go_on.add_argument("target", nargs="+", **target)
     go_on.add_argument("--rate", type=rate_from, metavar="N/s", help="release so many deliveries a second, as 20/s")
     go_on.add_argument("--reason", default="", metavar="TEXT", help="why")
     log = commands.add_parser("log", help="list who paused, resumed, retried, discarded or purged what, and why")
@@ -54,14 +55,15 @@ def add(commands: Any) -> None:
 
 def run_pause(command: BaseCommand, options: dict[str, Any]) -> None:
     """Pause something, or list what is paused."""
-    if options["target"] is not None:
-        kind, name = options["target"]
+    if options["target"]:
+        kind, name = target_from(options["target"])
         actor = command_actor()
         is_new = pause(
             kind, name, actor=actor, reason=options["reason"], until=options["until"], unknown=options["unknown"]
         )
         if not options["json"]:
             again = "" if is_new else " It was paused before; the reason and the end are the new ones."
+            again += "" if is_known_here(kind, name) else " This process does not know it; workers may."
             command.stdout.write(f"{one_line(f'{kind}:{name}')} is paused: workers obey within 5 seconds.{again}")
             return
     found = paused(command_actor())
@@ -76,7 +78,7 @@ def run_pause(command: BaseCommand, options: dict[str, Any]) -> None:
 
 def run_resume(command: BaseCommand, options: dict[str, Any]) -> None:
     """End a pause."""
-    kind, name = options["target"]
+    kind, name = target_from(options["target"])
     held = resume(kind, name, actor=command_actor(), reason=options["reason"], rate=options["rate"])
     if options["json"]:
         _write(command, kind=kind, name=name, held=held, rate=options["rate"])
@@ -104,20 +106,24 @@ def _write(command: BaseCommand, **values: Any) -> None:
     command.stdout.write(json.dumps({"schema": SCHEMA, **values}, indent=2))
 
 
-def target_from(text: str) -> tuple[PauseKind, str]:
-    """Read what is paused.
+def target_from(words: list[str]) -> tuple[PauseKind, str]:
+    """Read what is paused: a receiver, a signal or a queue; with several words, or a star or comma, a filter.
 
     Args:
-        text: a kind and a name, as "receiver:marketing.tag_cohort".
+        words: as "receiver:marketing.tag_cohort".
 
     Raises:
-        ArgumentTypeError: it is not of this form.
+        CommandError: one is not of this form.
     """
-    kind, _, name = text.partition(":")
-    for known in PAUSE_KINDS:
-        if kind == known and name:
-            return known, name
-    raise ArgumentTypeError(f"{text!r} is not KIND:NAME; write receiver:…, signal:… or queue:…")
+    found: PauseKind = "filter"
+    for word in words:
+        kind, _, name = word.partition(":")
+        if kind not in FILTER_KEYS or not name:
+            raise CommandError(f"{word!r} is not KIND:NAME; write receiver:…, signal:… or queue:…")
+        plain = cast("PauseKind", kind)
+        if len(words) == 1 and (not {"*", ","} & set(name) or is_known_here(plain, name)):
+            return plain, name
+    return found, " ".join(words)
 
 
 def end_from(text: str) -> timedelta | datetime:

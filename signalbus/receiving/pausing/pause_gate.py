@@ -1,4 +1,4 @@
-"""The gate that holds the deliveries of a paused receiver, signal or queue (decision 0047)."""
+"""The gate that holds what is for a paused receiver, signal or queue, or what a filter matches (decision 0047)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from signalbus import celery
+from signalbus.core.name_patterns import match_all, read_patterns
 from signalbus.ledger import attempts as ledger
 from signalbus.receiving.pausing.pause_watch import watch
 from signalbus.receiving.running.gates import Held, register_gate
 from signalbus.registration.registry import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from signalbus.ledger.attempts import PauseRow
-    from signalbus.receiving.pausing.pause_watch import Pauses
     from signalbus.registration.registry import Receiver
     from signalbus.wire.message import Message
 
@@ -35,21 +32,22 @@ def hold_if_paused(message: Message, receiver: Receiver) -> Held | None:
     paused = watch.paused()
     if not paused:
         return None
-    found = next(_matching(paused, message, receiver), None)
+    names = _names(message, receiver)
+    found = next((row for target, row in paused.items() if _matches(target, names)), None)
     # What the process remembers may be over by now: the ledger decides.
     return None if found is None else Held(found.held_reason(), still_applies=partial(ledger.is_in_force, found.id))
 
 
-def _matching(paused: Pauses, message: Message, receiver: Receiver) -> Iterator[PauseRow]:
-    for kind, names in (
-        ("receiver", (receiver.id, *receiver.policy.was)),
-        ("signal", _names(message.signal)),
-        ("queue", (receiver.queue or celery.default_queue(),)),
-    ):
-        yield from (found for name in names if (found := paused.get((kind, name))) is not None)
+def _matches(target: tuple[str, str], names: dict[str, tuple[str, ...]]) -> bool:
+    kind, name = target
+    return match_all(read_patterns(name), names) if kind == "filter" else name in names.get(kind, ())
 
 
-def _names(name: str) -> tuple[str, ...]:
-    """Return the names of a signal: what it is called in a message, today, and before."""
-    signal = registry.signal(name)
-    return (name,) if signal is None else (name, signal.name, *signal.was)
+def _names(message: Message, receiver: Receiver) -> dict[str, tuple[str, ...]]:
+    """Return the names by which a delivery can be paused: of today, and of before."""
+    signal = registry.signal(message.signal)
+    return {
+        "receiver": (receiver.id, *receiver.policy.was),
+        "signal": (message.signal,) if signal is None else (message.signal, signal.name, *signal.was),
+        "queue": (receiver.queue or celery.default_queue(),),
+    }
