@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django.contrib import admin
 from django.db import connections
@@ -13,7 +13,7 @@ from django.urls import reverse
 from signalbus.admin import html_values as html
 from signalbus.admin.keyset_pages import Search
 from signalbus.admin.payloads import payload_for
-from signalbus.admin.read_only import ReadOnlyAdmin, SinceFilter, StateFilter, id_in
+from signalbus.admin.read_only import ReadOnlyAdmin, SinceFilter, StateFilter, WordFilter, id_in
 from signalbus.ledger import operations as ledger
 from signalbus.models import LOOKED_UP_STATES, OPEN_STATES, Delivery, State, StoredMessage
 from signalbus.services.lookup import filter_from, message_of
@@ -33,13 +33,13 @@ SIBLINGS: Final = 100
 class DeliveryAdmin(ReadOnlyAdmin):
     """Deliveries."""
 
-    list_display = ("what", "shown_state", "about", "attempts", "age", "due", "shown_error")
-    list_filter = (StateFilter, SinceFilter)
-    search_help_text = (
+    list_display: tuple[str, ...] = ("what", "shown_state", "about", "attempts", "age", "due", "shown_error")
+    list_filter: ClassVar[tuple[type[WordFilter], ...]] = (StateFilter, SinceFilter)
+    search_help_text: ClassVar[str] = (
         "An id, or words as receiver:crm.* signal:shop.order_paid subject:shop.order:42 error:KeyError attempts:>1 "
         "queue:email"
     )
-    fieldsets = (
+    fieldsets: ClassVar[Any] = (
         (None, {"fields": ("shown_state", "sent_message", "shown_receiver", "about", "queue_name", "attempts")}),
         ("Times", {"fields": ("sent", "due", "started", "ended", "runtime", "shown_worker")}),
         ("Failure", {"fields": ("failed", "whole_error", "shown_traceback", "earlier_failures")}),

@@ -18,6 +18,7 @@ from signalbus.core.printable_text import printable
 from signalbus.services.filters import MAX_CHARACTERS, FilterError
 
 if TYPE_CHECKING:
+    from django.contrib.admin.filters import ListFilter
     from django.http import HttpRequest
 
 AFTER: Final = "after"  # the parameter with the key that a page begins after
@@ -87,6 +88,17 @@ def find_keys(rows: QuerySet[Any], search: Search, limit: int, after: UUID | Non
 class KeysetChangeList(ChangeList):
     """The list of an admin page; its model admin has a method `search`, which reads the request's words."""
 
+    query: str
+    params: dict[str, Any]
+    filter_params: dict[str, list[str]]
+    filter_specs: list[ListFilter]
+    has_filters: bool
+    has_active_filters: bool
+    clear_all_filters_qs: str
+    result_list: Any
+    result_count: int
+    full_result_count: int
+    paginator: Any
     searched: Search
     after: UUID | None
     count_text: str

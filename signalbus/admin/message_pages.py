@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from django.contrib import admin
 from django.db.models import Q
@@ -11,7 +11,7 @@ from django.db.models import Q
 from signalbus.admin import html_values as html
 from signalbus.admin.keyset_pages import Search
 from signalbus.admin.payloads import payload_for
-from signalbus.admin.read_only import ReadOnlyAdmin, SinceFilter
+from signalbus.admin.read_only import ReadOnlyAdmin, SinceFilter, WordFilter
 from signalbus.services.filters import FilterError
 from signalbus.services.lookup import cascade_of, filter_from, message_of
 from signalbus.services.redaction import HIDDEN, is_secret
@@ -33,10 +33,10 @@ INDEXED: Final = ("subject", "message")
 class MessageAdmin(ReadOnlyAdmin):
     """Messages."""
 
-    list_display = ("shown_signal", "about", "age", "id")
-    list_filter = (SinceFilter,)
-    search_help_text = "Words as signal:shop.order_paid subject:shop.order:42 message:ID"
-    fieldsets = (
+    list_display: tuple[str, ...] = ("shown_signal", "about", "age", "id")
+    list_filter: ClassVar[tuple[type[WordFilter], ...]] = (SinceFilter,)
+    search_help_text: ClassVar[str] = "Words as signal:shop.order_paid subject:shop.order:42 message:ID"
+    fieldsets: ClassVar[Any] = (
         (None, {"fields": ("shown_signal", "about", "sent", "sender", "context")}),
         ("Deliveries", {"fields": ("deliveries",)}),
         ("Cascade", {"fields": ("cascade",)}),

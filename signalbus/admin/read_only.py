@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
     from django.http import HttpRequest
 
+    Page = admin.ModelAdmin[Any]
+else:
+    Page = admin.ModelAdmin  # which takes no type at run time
+
 VIEW = "signalbus.view_delivery"
 VIEW_PAYLOAD = "signalbus.view_payload"
 
@@ -34,8 +38,8 @@ class WordFilter(SimpleListFilter):
 class StateFilter(WordFilter):
     """Select deliveries by their state."""
 
-    title = "state"
-    parameter_name = "state"
+    title: str = "state"
+    parameter_name: str = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - as above
         """Return the states."""
@@ -45,15 +49,15 @@ class StateFilter(WordFilter):
 class SinceFilter(WordFilter):
     """Select rows by their age."""
 
-    title = "age"
-    parameter_name = "since"
+    title: str = "age"
+    parameter_name: str = "since"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - as above
         """Return ages."""
         return [("1h", "1 hour"), ("24h", "24 hours"), ("7d", "7 days")]
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's class takes no type at run time
+class ReadOnlyAdmin(Page):
     """A page that shows rows of the ledger to users with the permission `signalbus.view_delivery`."""
 
     list_per_page = 50

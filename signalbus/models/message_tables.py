@@ -130,7 +130,7 @@ class Delivery(models.Model):
 
     class Meta:
         verbose_name_plural = "deliveries"
-        permissions = [
+        permissions: ClassVar[list[tuple[str, Any]]] = [
             ("view_payload", "Can see the payloads of messages"),
             ("operate_delivery", "Can retry and discard deliveries, pause and resume receivers"),
         ]

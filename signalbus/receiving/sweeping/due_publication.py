@@ -61,7 +61,7 @@ class LostTally:
             )
 
 
-lost_tally = LostTally()  # of this process's sweeper
+lost_tally: LostTally = LostTally()  # of this process's sweeper
 
 
 def sweep() -> int:
