@@ -280,7 +280,7 @@ def test_items_that_are_no_celery_messages_are_quarantined(queue: redis.Redis, s
     sent = time.monotonic()
     wait_until(FormEntry.objects.filter(kind="arrived", subject="good").exists, what="the good one")
     assert time.monotonic() - sent < 1
-    wait_until(lambda: not queue.hlen("unacked"), what="the claims to be set aside")
+    wait_until(lambda: not queue.hlen("unacked"), what="the claims to be quarantined")
     assert queue.llen(QUARANTINE_LIST) >= len(ITEMS)
     assert worker.pid == main
     assert QUARANTINE_LIST in worker.log

@@ -52,7 +52,7 @@ def test_a_receiver_starts_celery_tasks(pool: str, start_worker: Callable[..., W
 
 
 def test_a_sender_may_start_tasks_through_our_app(start_worker: Callable[..., Worker]):
-    """A web process, or beat, that publishes a task through `signalbus.celery.app` seals it too."""
+    """A web process, or `celery beat`, that publishes a task through `signalbus.celery.app` signs it too."""
     start_worker(environment={"DJANGO_SETTINGS_MODULE": "tests.settings"})
 
     celery.get_app().send_task("tests.misbehaving.tasks.note", args=["sent"], kwargs={"more": {"when": None}})

@@ -59,7 +59,7 @@ def read(path: Path) -> Notes:
         path: the file; one that is not there holds nothing.
 
     Raises:
-        ValueError: a line that nobody should have written.
+        ValueError: a line of an unknown form.
     """
     notes = Notes()
     text = path.read_text() if path.exists() else ""

@@ -23,7 +23,7 @@ RECIPIENTS = {
     "working": _ids("record_after_work"),
 }
 
-# Not atomic: its effect and its receipt are two commits, so that nobody promises that it happens once.
+# Not atomic: its effect and its receipt are two commits, so it is promised to run at least once.
 AT_LEAST_ONCE = frozenset(_ids("record_outside"))
 
 # What never succeeds: dead is how it must end.

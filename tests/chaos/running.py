@@ -59,7 +59,7 @@ def new_cluster(name: str, database: str, postgres: MortalPostgres | None, *brok
                 yield made
             connection.close()
     except AssertionError as error:
-        # What did not come in time. One row that says so is worth more than hours of rows that nobody sees.
+        # A step took too long: keep the logs, and let the caller report this run and continue with the next.
         error.add_note(f"logs: {directory}")
         (directory / "kept").touch()
         raise

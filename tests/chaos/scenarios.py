@@ -204,7 +204,7 @@ def _run(
     """Run a scenario for one side; return its figures, the broken expectations of ours, and the folder of the logs."""
     with running.new_cluster(name, "postgres", postgres) as cluster:
         figures = _measure(SCENARIOS[name], side(cluster), plan, postgres)
-        # What somebody else's queue does is shown, and not judged.
+        # The results of the other system are shown, and not judged.
         wrong = broken(HOLDS[name], figures) if side is Bus else []
         if wrong:
             (cluster.directory / "kept").touch()

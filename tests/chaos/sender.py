@@ -84,7 +84,7 @@ class Sender:
         from tests.chaos.project.models import Sending
 
         message: UUID = self._signals[kind].send(sender=None, label=kind).id
-        # Before the commit: an effect that nobody announced would be a phantom that nobody can explain.
+        # Before the commit: an effect without this line in the journal would be an unexplained phantom.
         self._journal.note("sent", message, kind)
         Sending.objects.create(message=message)
         return message

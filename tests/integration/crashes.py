@@ -1,8 +1,8 @@
 """A bus whose every crash point can be chosen: processes that stop between two commits, a broker, and a clock.
 
-The processes are threads, of which one goes on at a time; the tables are real. On SQLite nobody else gets at a table
-while a receiver's transaction is open, so that a process there either goes on or dies; between two commits it may
-stand still for as long as one likes.
+The processes are threads, of which one runs at a time; the tables are real. On SQLite no other process can use a table
+while a receiver's transaction is open, so a process there either continues or dies. Between two commits a process may
+stop for any time.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ def test_some_deleted_messages_are_found_among_others(bus: Bus, durable: Signal,
 
 
 def test_a_waiting_message_is_not_missing(bus: Bus, durable: Signal, received: list[int]):
-    """Without a worker nobody can say what a queue that is not empty has lost; the audit says so."""
+    """Without a worker it is unknown what a queue that is not empty has lost; the audit says so."""
     for number in range(3):
         durable.send(None, number=number)
     let_wait()

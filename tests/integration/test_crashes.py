@@ -97,8 +97,8 @@ class Crashes(RuleBasedStateMachine):
 
     @precondition(lambda self: self.unacknowledged)
     @rule(first=st.booleans())
-    def give_out_again(self, first: bool):
-        """The broker gives out again what nobody has acknowledged in its time."""
+    def redeliver(self, first: bool):
+        """The broker redelivers a message that was not acknowledged in time."""
         item = Item(self.unacknowledged.pop(0).texts, redelivered=True)
         self.world.broker.items.insert(0 if first else len(self.world.broker.items), item)
 

@@ -298,8 +298,8 @@ def test_a_failed_atomic_receiver_leaves_no_writes(bus: Bus, signal: Signal):
     [("nowhere.Cache", InvalidCacheBackendError), ("tests.integration.test_delivery.NeedsALibrary", ImportError)],
 )
 def test_receivers_share_the_clients_of_caches(bus: Bus, signal: Signal, settings, backend: str, error: type):
-    """Each run in a context of its own would otherwise connect anew, and leave a connection that nobody closes. A
-    cache that cannot be made concerns nobody but who asks for it.
+    """Otherwise each run would connect anew, because it has its own context, and leave an open connection. A cache that
+    cannot be created fails only the receiver that uses it.
     """
     settings.CACHES = {**settings.CACHES, "broken": {"BACKEND": backend}}
     seen: list[Any] = []

@@ -372,14 +372,14 @@ def test_commands_show_held_deliveries(bus: Bus, gated: list[Any], ran: list[Any
     assert [each.counts["waiting"] for each in account.values()] == [1]
 
 
-# As 0.4.1 selects rows to run, to count, to publish, to bury and to give back: what it does not know, it leaves alone.
+# The conditions by which 0.4.1 selects rows to run, count, publish, end as dead and requeue. It ignores other states.
 SELECTED_BY_0_4 = {
     "take": """CASE WHEN state IN ('published', 'parked') THEN TRUE
         WHEN state IN ('pending', 'running') THEN due_at <= CURRENT_TIMESTAMP ELSE FALSE END""",
     "claim": """CASE WHEN state IN ('published', 'parked', 'running') THEN TRUE
         WHEN state IN ('pending') THEN due_at <= CURRENT_TIMESTAMP ELSE FALSE END""",
     "sweep": "state IN ('pending', 'parked', 'running') AND due_at <= CURRENT_TIMESTAMP",
-    "mark, bury and give back": "state = 'published'",
+    "mark, end as dead and requeue": "state = 'published'",
     "settle a claim": "state = 'running'",
     "settle": "state IN ('pending', 'parked', 'published', 'running')",
     "park": "state IN ('pending', 'parked', 'published')",

@@ -136,7 +136,7 @@ def test_a_limit_that_expires_in_the_bus_itself_leaves_no_broken_connection(bus:
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_a_limit_that_expires_as_a_transaction_begins_leaves_none_open(bus: Bus, signal: Signal, monkeypatch):
-    """Django does not know it yet: on SQLite nobody else could write any more."""
+    """Django does not know of the transaction yet: on SQLite no other process could write any more."""
     interrupt_as_a_transaction_begins(bus, signal, monkeypatch)
 
 

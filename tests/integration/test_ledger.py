@@ -247,7 +247,7 @@ def test_statements_that_change_rows_skip_running_ones(database_url: str, state:
 
 
 def test_a_claim_counts_before_the_run_and_is_confirmed_by_its_number(database_url: str):
-    """A committed claim survives its worker, and nobody takes it over; once it is written down as lost, the next one
+    """A committed claim survives its worker, and no other worker takes it; once it is recorded as lost, the next one
     makes it void.
     """
     delivery = recorded()

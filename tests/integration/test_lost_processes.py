@@ -185,7 +185,7 @@ def test_a_recipient_that_did_not_run_has_no_failed_attempt(bus: Bus, durable: S
 
 
 def test_no_attempt_is_counted_if_the_running_recipient_is_unknown(bus: Bus, durable: Signal, child: Child):
-    """One of several recipients ran, and nobody knows which: all run alone."""
+    """One of several recipients ran, and it is unknown which: all run alone."""
     connect(durable, lambda **kwargs: None, "one")
     connect(durable, lambda **kwargs: None, "another")
     durable.send(None)

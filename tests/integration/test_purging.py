@@ -136,7 +136,7 @@ def test_the_sweeper_purges_by_itself(bus: Bus, durable: Signal):
 
 
 def test_purge_by_hand_deletes_messages_without_deliveries(bus: Bus, durable: Signal):
-    """Somebody has deleted their rows in the database."""
+    """The rows of their deliveries were deleted directly in the database."""
     durable.send(None)
     Delivery.objects.all().delete()
     assert ledger.purge(3600) == 0

@@ -51,7 +51,7 @@ def flipped(text: str, at: int) -> str:
     return text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :]
 
 
-# Whoever can write to the broker.
+# Texts of an attacker who can write to the broker.
 FORGED: dict[str, Callable[[str], object]] = {
     "not a text": lambda good: 7,
     "none": lambda good: None,
@@ -197,7 +197,7 @@ def test_the_first_refused_texts_are_recorded_and_the_rest_counted(bus: Bus):
 
 
 def test_a_sealed_text_is_never_signed(bus: Bus, signal: Signal, good: str, ran):
-    """Neither the sweeper nor a retry by hand signs a text that somebody else wrote."""
+    """Neither the sweeper nor a retry by hand signs a text that was not verified."""
     foreign = Signer(["another"], 100_000).sign(good[74:])
     deliver([foreign, "garbage"], queue=QUEUE)
     Delivery.objects.update(state="pending", ended_at=None)

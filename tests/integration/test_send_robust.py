@@ -99,7 +99,7 @@ def test_the_error_is_recorded_as_dead_deliveries(bus: Bus, signal: Signal, form
 
 
 def test_a_purge_does_not_delete_dead_deliveries_of_robust_sends(bus: Bus, signal: Signal):
-    """Unlike refused texts, somebody has to discard them."""
+    """Unlike refused texts, such deliveries wait until a person discards them."""
     send(signal, lock=object())
     assert sweeps.purge(0) == 0
 

@@ -52,7 +52,7 @@ def tenants(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 @pytest.fixture
 def in_a_worker(watched_sessions: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """End sessions as in a worker: around its task nobody has a transaction."""
+    """End sessions as in a worker: no transaction is open around its task."""
     monkeypatch.setattr(database_connections, "_is_worker", lambda: True)
 
 

@@ -43,7 +43,7 @@ byte hand;                                  /* what a stock worker has taken off
 bool dead, frozen, excused;                 /* worker 0; excused: it was frozen, and has not been heard of since */
 bool slow[3];                               /* a worker was frozen, or slower than the visibility timeout */
 byte begun, done;                           /* texts, by anybody */
-byte waiting[OURS], gone[OURS];             /* texts of a claim that have not begun; that were given back */
+byte waiting[OURS], gone[OURS];             /* texts of a claim that have not begun; that were requeued */
 bool lock[OURS], open[OURS], voided[OURS];    /* ClaimedMessage._lock; the watchdog may look; the message's ticket is void */
 byte read_by[OURS + 1];                     /* how many have read a claim and not acted: its tag is not used again */
 

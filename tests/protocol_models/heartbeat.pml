@@ -18,7 +18,7 @@
  * -DDEATH    worker 0 dies at any step       -DFREEZE  worker 0 stands still at any step, again and again
  * -DOUTAGE=n  the server is away n times, for any time; all connections are lost then
  * Defects that the code had:
- * -DDEFECT_LATE_HEARTBEAT    after a look that finds no worker the next comes LEASE later, not PULSE
+ * -DDEFECT_LATE_HEARTBEAT    after a look that finds no worker the next comes LEASE later, not HEARTBEAT_INTERVAL
  * -DDEFECT_UNREAD_REPLY      a claim whose reply is not read does not count as in flight
  * -DDEFECT_UNHEARD_END       an acknowledgement that Redis has not heard of does not count as in flight
  * -DDEFECT_UNNOTICED_OUTAGE  (needs -DOUTAGE) an outage between two heartbeats of a worker makes it no more patient
@@ -75,7 +75,7 @@ byte lost_for;                    /* ticks since worker 0 died with claims in Re
 #define STORED(o) (stored[FIRST(o)] || stored[FIRST(o) + 1])
 #endif
 
-inline heard_of(o) {          /* CLAIM and BEAT write the owner's score */
+inline heard_of(o) {          /* CLAIM and HEARTBEAT write the owner's score */
     listed[o] = true; age[o] = 0;
     if :: o == 0 && !frozen -> excused = false :: else fi
 }
@@ -139,7 +139,7 @@ look:      if                                                               /* U
            :: ACTS(o) && !away && listed[p] && (!listed[o] || age[p] >= age[o])
            fi
        fi;
-       atomic { ACTS(o);                                                    /* BEAT */
+       atomic { ACTS(o);                                                    /* HEARTBEAT */
            if :: away -> goto refused :: else fi;
            if :: flies -> heard_of(o) :: else fi;
            found = IS_DEAD(p) && !patient[o] };

@@ -299,5 +299,5 @@ def test_the_watchdog_sleeps_without_messages():
     progress.of(sheet.ticket, 3).begin(0)
     from tests.servers import wait_until
 
-    wait_until(lambda: message.given, what="the watchdog to give back what waits")
+    wait_until(lambda: message.given, what="the watchdog to requeue the waiting texts")
     wait_until(lambda: not watchdog._any.is_set(), what="the watchdog to sleep")
