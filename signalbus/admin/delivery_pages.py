@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django.contrib import admin
@@ -11,9 +12,11 @@ from django.http import HttpResponseRedirect
 from django.urls import reverse
 
 from signalbus.admin import html_values as html
+from signalbus.admin.bulk_changes import BulkChangesAdmin
 from signalbus.admin.keyset_pages import Search
 from signalbus.admin.payloads import payload_for
-from signalbus.admin.read_only import ReadOnlyAdmin, SinceFilter, StateFilter, WordFilter, id_in
+from signalbus.admin.read_only import SinceFilter, StateFilter, WordFilter, id_in
+from signalbus.admin.receiver_pages import OverviewAdmin
 from signalbus.ledger import operations as ledger
 from signalbus.models import LOOKED_UP_STATES, OPEN_STATES, Delivery, State, StoredMessage
 from signalbus.services.lookup import filter_from, message_of
@@ -26,11 +29,12 @@ if TYPE_CHECKING:
     from signalbus.services.filters import Filter
 
 INDEXED: Final = ("subject", "message", "id")  # keys of a filter that an index answers, whatever their value
+BUTTONS: Final = (("retry_deliveries", "Retry…"), ("discard_deliveries", "Discard…"))
 ATTEMPTS: Final = 20  # more than are kept
 SIBLINGS: Final = 100
 
 
-class DeliveryAdmin(ReadOnlyAdmin):
+class DeliveryAdmin(OverviewAdmin, BulkChangesAdmin):
     """Deliveries."""
 
     list_display: tuple[str, ...] = ("what", "shown_state", "about", "attempts", "age", "due", "shown_error")
@@ -57,6 +61,13 @@ class DeliveryAdmin(ReadOnlyAdmin):
                     return HttpResponseRedirect(url)
         return super().changelist_view(request, extra_context)
 
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """Show a delivery, with the buttons of the actions."""
+        shown = {"can_operate": self.has_operate_permission(request), "bulk_actions": BUTTONS, **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, shown)
+
     def search_for(self, words: list[str]) -> Search:
         """Return the search that words ask for.
 
@@ -64,13 +75,18 @@ class DeliveryAdmin(ReadOnlyAdmin):
             FilterError: a word cannot be read.
         """
         wanted = filter_from(words)
-        by_index = [word for word in wanted.words if word.partition(":")[0] in INDEXED]
-        states = _indexed_states(wanted)
-        by_index += [word for word in wanted.words if word.startswith("state:") and states is not None]
-        indexed = filter_from(by_index).condition & (states or Q())
+        # MySQL and MariaDB have no index of some rows alone.
+        has_partial = connections[ledger.using()].features.supports_partial_indexes
+        keys = {*INDEXED, *(("group",) if has_partial else ())}
+        more = _index_of_states(wanted, has_partial=has_partial)
+        if more is not None:
+            keys.add("state")
+        by_index = [word for word in wanted.words if word.partition(":")[0] in keys and "*" not in word]
+        extra = Q() if more is None else more
         return Search(
-            str(wanted), wanted.condition & (states or Q()), indexed, is_indexed=len(by_index) == len(wanted.words)
-        )
+            shlex.join(wanted.words), wanted.condition & extra, filter_from(by_index).condition & extra,
+            is_indexed=len(by_index) == len(wanted.words),
+        )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return all deliveries, with their messages."""
@@ -209,15 +225,11 @@ class DeliveryAdmin(ReadOnlyAdmin):
         return html.table_of_deliveries(others[:SIBLINGS], site=self.admin_site.name) if others else "no others"
 
 
-def _indexed_states(wanted: Filter) -> Q | None:
-    """Return what makes an index answer a filter's states; None if none does.
-
-    MySQL and MariaDB have no index of some rows alone; and what is done is most of the table.
-    """
+def _index_of_states(wanted: Filter, *, has_partial: bool) -> Q | None:
+    """Return the condition under which an index answers a filter's states; None if none does, as for what is done."""
     states = set(wanted.states)
     if not states:
         return None
     if states <= set(OPEN_STATES):
         return Q(ended_at=None)  # the condition of the index
-    partial = connections[ledger.using()].features.supports_partial_indexes
-    return Q() if partial and states <= set(LOOKED_UP_STATES) else None
+    return Q() if has_partial and states <= set(LOOKED_UP_STATES) else None

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 
 from signalbus.core.printable_text import printable
@@ -56,12 +56,12 @@ class FoundKeys:
         end: the key of the last row that was looked at, if older rows were not.
     """
 
-    keys: list[UUID]
+    keys: list[Any]
     has_more: bool
-    end: UUID | None
+    end: Any
 
 
-def find_keys(rows: QuerySet[Any], search: Search, limit: int, after: UUID | None = None) -> FoundKeys:
+def find_keys(rows: QuerySet[Any], search: Search, limit: int, after: Any = None) -> FoundKeys:
     """Find the keys of rows, in one or two bounded statements.
 
     Args:
@@ -100,7 +100,7 @@ class KeysetChangeList(ChangeList):
     full_result_count: int
     paginator: Any
     searched: Search
-    after: UUID | None
+    after: Any
     count_text: str
     older_url: str
     further_url: str
@@ -156,14 +156,13 @@ class KeysetChangeList(ChangeList):
         self.can_show_all = self.multi_page = False
         self.paginator = self.model_admin.get_paginator(request, self.result_list, self.list_per_page)
 
-    def _url(self, after: UUID | None) -> str:
+    def _url(self, after: Any) -> str:
         return self.get_query_string({AFTER: None if after is None else str(after)}, remove=[AFTER])
 
-    @staticmethod
-    def _key(text: str | None) -> UUID | None:
+    def _key(self, text: str | None) -> Any:
         try:
-            return None if text is None else UUID(text)
-        except ValueError:
+            return None if text is None else self.lookup_opts.pk.to_python(text)
+        except ValidationError:
             return None
 
 

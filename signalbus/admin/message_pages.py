@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from django.contrib import admin
@@ -56,7 +57,7 @@ class MessageAdmin(ReadOnlyAdmin):
         wanted = filter_from(words)
         by_index = [word for word in wanted.words if word.partition(":")[0] in INDEXED]
         return Search(
-            str(wanted),
+            shlex.join(wanted.words),
             _about_messages(wanted.condition),
             _about_messages(filter_from(by_index).condition),
             is_indexed=len(by_index) == len(wanted.words),

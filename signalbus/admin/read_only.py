@@ -14,6 +14,7 @@ from django.utils.text import capfirst
 from signalbus.admin.keyset_pages import KeysetChangeList, Search, read_search
 from signalbus.ledger import operations as ledger
 from signalbus.models import State
+from signalbus.services.actors import VIEW
 from signalbus.services.filters import MAX_CHARACTERS, FilterError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 else:
     Page = admin.ModelAdmin  # which takes no type at run time
 
-VIEW = "signalbus.view_delivery"
 VIEW_PAYLOAD = "signalbus.view_payload"
 
 
@@ -116,9 +116,16 @@ class ReadOnlyAdmin(Page):
             request: its parameters hold the filters.
             query: the text of the box.
         """
-        names = [each.parameter_name for each in self.list_filter]  # type: ignore[union-attr]  # as above
-        words = [f"{name}:{value}" for name in names if (value := request.GET.get(name))]
-        return read_search(lambda: self.search_for([*words_of(query), *words]))
+        return read_search(lambda: self.search_for(self.words(request, query)))
+
+    def words(self, request: HttpRequest, query: str) -> list[str]:
+        """Return the words that the box and the filters beside the list ask for.
+
+        Raises:
+            FilterError: the box cannot be split into words.
+        """
+        names = [each.parameter_name for each in self.list_filter]  # type: ignore[union-attr]  # WordFilters
+        return [*words_of(query), *(f"{name}:{value}" for name in names if (value := request.GET.get(name)))]
 
     def search_for(self, words: list[str]) -> Search:
         """Return the search that words ask for.

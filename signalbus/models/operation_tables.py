@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import models
 
+from signalbus.core.printable_text import printable
+
 if TYPE_CHECKING:
     from datetime import datetime
 
     from django.db.models.expressions import Combinable
+
+SHOWN_CHARS = 200  # of a name, where a row is named
 
 
 class Operation(models.Model):
@@ -41,7 +45,7 @@ class Operation(models.Model):
     ended_at: models.DateTimeField[datetime | Combinable | None, datetime | None] = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
-        return f"{self.kind} by {self.by or self.through}: {self.state}"
+        return f"{self.kind} by {printable(self.by or self.through, SHOWN_CHARS)}: {self.state}"
 
 
 class Pause(models.Model):

@@ -45,14 +45,15 @@ class FailureGroup:
     states: Counter[str] = field(default_factory=Counter)
 
 
-def failure_groups(wanted: Filter) -> tuple[list[FailureGroup], bool]:
+def failure_groups(wanted: Filter, limit: int = LIMIT) -> tuple[list[FailureGroup], bool]:
     """Return the groups of unresolved failures, the largest first.
 
     Args:
         wanted: a filter; without a state it narrows what `failed` lists.
+        limit: how many groups at most.
 
     Returns:
-        The 100 largest groups, and whether there are more.
+        The largest groups, and whether there are more.
     """
     alias = ledger.using()
     rows = Delivery.objects.using(alias) if wanted.states else ledger.failed()
@@ -68,9 +69,9 @@ def failure_groups(wanted: Filter) -> tuple[list[FailureGroup], bool]:
         group.states[row["state"]] += row["count"]
         group.first = min(filter(None, (group.first, row["first"])), default=None)
         group.last = max(filter(None, (group.last, row["last"])), default=None)
-    largest = sorted(groups.values(), key=lambda group: (-group.count, group.id))[:LIMIT]
+    largest = sorted(groups.values(), key=lambda group: (-group.count, group.id))[:limit]
     for group in largest:
         of_group = rows.filter(error_group=group.id).select_related("message")
         group.example = of_group.order_by("-failed_at", "-id")[:1][0]
         group.attempts = FailedAttempt.objects.using(alias).filter(error_group=group.id).count()
-    return largest, len(groups) > LIMIT
+    return largest, len(groups) > limit

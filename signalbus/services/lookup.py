@@ -89,18 +89,19 @@ def message_of(id_: UUID) -> FoundMessage | None:
     return found
 
 
-def history_of(subject: str) -> tuple[list[FoundMessage], bool]:
+def history_of(subject: str, limit: int = LIMIT) -> tuple[list[FoundMessage], bool]:
     """Return the messages about a row, the oldest first.
 
     Args:
         subject: ``app.model:pk``, or a subject as the ledger has it.
+        limit: how many messages at most.
 
     Returns:
-        The youngest 1,000 of them, and whether there are more.
+        The youngest of them, and whether there are more.
     """
     rows = StoredMessage.objects.using(ledger.using()).filter(subject=subject_from(subject))
-    found = list(rows.order_by("-id")[: LIMIT + 1])
-    return _with_deliveries(found[:LIMIT][::-1]), len(found) > LIMIT
+    found = list(rows.order_by("-id")[: limit + 1])
+    return _with_deliveries(found[:limit][::-1]), len(found) > limit
 
 
 def cascade_of(stored: FoundMessage) -> tuple[FoundMessage, bool]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DELIVERIES = "/admin/signalbus/delivery/"
 MESSAGES = "/admin/signalbus/storedmessage/"
+OPERATIONS = "/admin/signalbus/operation/"
 VIEWER = ("view_delivery",)
 READER = ("view_delivery", "view_payload")
 OPERATOR = ("view_delivery", "operate_delivery")
@@ -65,9 +66,9 @@ def sealed_message(text: str) -> StoredMessage:
 
 
 def visitor(*permissions: str, staff: bool = True) -> Client:
-    """Return a client that is logged in as a user with permissions of ours."""
+    """Return a client that is logged in as a user with permissions of ours, or of the checkout's apps."""
     user = get_user_model()._default_manager.create(username=f"user-{uuid7()}", is_staff=staff)
-    user.user_permissions.set(Permission.objects.filter(content_type__app_label="signalbus", codename__in=permissions))
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
     client = Client()
     client.force_login(user)
     return client

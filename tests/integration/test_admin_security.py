@@ -11,10 +11,21 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings, strategies
 
 from signalbus.ledger.base.deliveries import storable
-from signalbus.models import Delivery, FailedAttempt, StoredMessage
+from signalbus.models import Delivery, FailedAttempt, Operation, StoredMessage
 from tests.other_servers import DATABASE
 
-from .admin_site import DELIVERIES, MESSAGES, OPERATOR, READER, VIEWER, add_delivery, add_message, page, visitor
+from .admin_site import (
+    DELIVERIES,
+    MESSAGES,
+    OPERATIONS,
+    OPERATOR,
+    READER,
+    VIEWER,
+    add_delivery,
+    add_message,
+    page,
+    visitor,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,14 +57,18 @@ def every_page() -> Iterator[str]:
     """Make rows, and yield the address of every page about them."""
     sent = add_message()
     delivery = add_delivery(message=sent)
-    yield from (DELIVERIES, MESSAGES)
+    yield from (DELIVERIES, MESSAGES, OPERATIONS, f"{DELIVERIES}receivers/", f"{DELIVERIES}failures/")
     yield f"{DELIVERIES}{delivery.pk}/change/"
     yield f"{MESSAGES}{sent.id}/change/"
 
 
 def state_of_the_ledger() -> list[object]:
     """Return all that pages could change."""
-    return [*Delivery.objects.order_by("pk").values(), *StoredMessage.objects.order_by("pk").values()]
+    return [
+        *Delivery.objects.order_by("pk").values(),
+        *Operation.objects.values(),
+        *StoredMessage.objects.order_by("pk").values(),
+    ]
 
 
 @pytest.mark.parametrize("permissions", [(), ("change_delivery", "add_delivery", "delete_delivery"), ("view_payload",)])
@@ -173,10 +188,11 @@ def test_hostile_text_is_shown_escaped(reader: Client, texts: list[str]):
         delivery=delivery, number=1, ended_at=timezone.now(), worker=worker, release=value, error=error,
         error_group="x", traceback=traceback,
     )  # fmt: skip
-    add_delivery(receiver, "dead", child, error=error, traceback=traceback)
+    add_delivery(receiver, "dead", child, error=error, traceback=traceback, error_group="x", failed_at=timezone.now())
 
     for url in (
-        DELIVERIES, MESSAGES, f"{DELIVERIES}{delivery.pk}/change/", f"{MESSAGES}{sent.id}/change/",
+        DELIVERIES, MESSAGES, f"{DELIVERIES}failures/", f"{DELIVERIES}{delivery.pk}/change/",
+        f"{MESSAGES}{sent.id}/change/",
         f"{MESSAGES}{child.id}/change/",
     ):  # fmt: skip
         assert_is_harmless(page(client, url))

@@ -1,0 +1,213 @@
+"""Retry and discard deliveries in the admin: a page shows what would change, and a form asks for a reason.
+
+An action of the list changes nothing: it shows the preview. The services change what the preview names, by ids or by a
+filter whose times are fixed; they check the permission again, and write the audit log.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import BadRequest
+from django.http import HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+
+from signalbus.admin import html_values as html
+from signalbus.admin.keyset_pages import find_keys
+from signalbus.admin.read_only import ReadOnlyAdmin, words_of
+from signalbus.core.printable_text import printable
+from signalbus.ledger import operations as ledger
+from signalbus.models import State
+from signalbus.services import delivery_changes
+from signalbus.services.actors import OPERATE, user_actor
+from signalbus.services.filters import FilterError
+from signalbus.services.lookup import filter_from
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from django.db.models import QuerySet
+    from django.http import HttpRequest, HttpResponse
+    from django.urls import URLPattern
+
+MOST: Final = 10_000  # deliveries that one form changes
+NEEDS_REASON: Final = 100  # deliveries from which on a reason must be given
+REASON_CHARS: Final = 500
+RECEIVERS: Final = 20  # that a preview names
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A change that people make to deliveries.
+
+    Args:
+        name: "retry" or "discard".
+        done: what is told of the deliveries afterwards.
+        change: the function of the services.
+        leaves: states that it leaves alone.
+    """
+
+    name: str
+    done: str
+    change: Callable[..., int]
+    leaves: tuple[State, ...] = (State.DONE, State.RUNNING)
+
+
+VERBS: Final = {
+    verb.name: verb
+    for verb in (
+        Verb("retry", "due again", delivery_changes.retry),
+        Verb("discard", "discarded", delivery_changes.discard),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The deliveries that somebody chose.
+
+    Args:
+        ids: their ids, the youngest first.
+        has_more: whether the filter selects more than one form changes.
+        filter: the filter, with fixed times; empty if each was ticked.
+    """
+
+    ids: list[UUID]
+    has_more: bool = False
+    filter: str = ""
+
+
+class BulkChangesAdmin(ReadOnlyAdmin):
+    """The actions of the list of deliveries."""
+
+    actions: tuple[str, ...] = ("retry_deliveries", "discard_deliveries")
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may change deliveries; Django asks for the actions, and for the page's buttons."""
+        return bool(request.user.has_perm(OPERATE))
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the address that the preview's form is sent to."""
+        view = self.admin_site.admin_view(self.change_deliveries)
+        return [path("change-deliveries/", view, name="signalbus_change_deliveries"), *super().get_urls()]
+
+    @admin.action(description="Retry: show what would be due again", permissions=["operate"])
+    def retry_deliveries(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:  # noqa: ARG002
+        """Show what a retry would change."""
+        return self._preview(request, VERBS["retry"])
+
+    @admin.action(description="Discard: show what would be given up", permissions=["operate"])
+    def discard_deliveries(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:  # noqa: ARG002
+        """Show what a discard would change."""
+        return self._preview(request, VERBS["discard"])
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
+        """Run an action, unless what is ticked are no ids: Django would fail."""
+        try:
+            _ids(request.POST.getlist(ACTION_CHECKBOX_NAME))
+        except FilterError as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return None
+        return super().response_action(request, queryset, *args, **kwargs)
+
+    def _preview(self, request: HttpRequest, verb: Verb) -> HttpResponse | None:
+        try:
+            choice = self._chosen(request)
+        except FilterError as error:
+            self.message_user(request, printable(str(error)), messages.ERROR)
+            return None
+        receivers: Counter[str] = Counter()
+        states: Counter[str] = Counter()
+        oldest: datetime | None = None
+        for start in range(0, len(choice.ids), ledger.CHUNK):
+            rows = self.get_queryset(request).filter(pk__in=choice.ids[start : start + ledger.CHUNK])
+            for receiver, state, sent in rows.values_list("receiver", "state", "created_at"):
+                receivers[receiver] += 1
+                states[state] += 1
+                oldest = sent if oldest is None else min(oldest, sent)
+        count = states.total()
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{verb.name.capitalize()} {count:,} {'delivery' if count == 1 else 'deliveries'}?",
+            "opts": self.opts, "media": self.media, "verb": verb.name, "choice": choice, "count": count,
+            "ids": [] if choice.filter else choice.ids,
+            "most": MOST, "oldest": html.age_of_row(oldest), "states": states.most_common(),
+            "left_alone": sum(states[state] for state in verb.leaves),
+            "receivers": [(html.short(name), number) for name, number in receivers.most_common(RECEIVERS)],
+            "more_receivers": max(0, len(receivers) - RECEIVERS),
+            "needs_reason": count > NEEDS_REASON, "reason_chars": REASON_CHARS,
+        }  # fmt: skip
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "signalbus/admin/change_deliveries.html", context)
+
+    def _chosen(self, request: HttpRequest) -> Choice:
+        """Return what was ticked in the list, or all that its filter selects up to now.
+
+        Raises:
+            FilterError: nothing can be chosen so.
+        """
+        if request.POST.get("select_across", "0") in {"", "0"}:
+            return Choice(_ids(request.POST.getlist(ACTION_CHECKBOX_NAME)))
+        words = self.words(request, request.GET.get("q", ""))
+        if not filter_from(words).states:
+            raise FilterError("Choose a state first: without one, a filter selects what has not failed too.")
+        now = ledger.clock_of(ledger.using()).isoformat()
+        return self._filtered(request, shlex.join(filter_from([*words, f"until:{now}"]).words))
+
+    def _filtered(self, request: HttpRequest, text: str) -> Choice:
+        search = self.search_for(words_of(text))
+        found = find_keys(self.get_queryset(request), search, MOST)
+        return Choice(found.keys, found.has_more or found.end is not None, text)
+
+    def change_deliveries(self, request: HttpRequest) -> HttpResponse:
+        """Change what the preview showed.
+
+        Raises:
+            PermissionDenied: the user must not.
+            BadRequest: it is not what our form sends.
+        """
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        actor = user_actor(request.user, "admin")
+        actor.require(OPERATE)
+        verb, text, reason = (request.POST.get(name, "") for name in ("verb", "filter", "reason"))
+        reason = reason[:REASON_CHARS].strip()
+        if verb not in VERBS:
+            raise BadRequest("no such change")
+        try:
+            choice = self._filtered(request, text) if text else Choice(_ids(request.POST.getlist("id")))
+            if text and not filter_from(words_of(text)).states:
+                raise FilterError("The filter names no state.")
+        except FilterError as error:
+            raise BadRequest(printable(str(error))) from error
+        back = HttpResponseRedirect(reverse("admin:signalbus_delivery_changelist", current_app=self.admin_site.name))
+        if len(choice.ids) > NEEDS_REASON and not reason:
+            self.message_user(request, f"Nothing was changed: over {NEEDS_REASON}, give a reason.", messages.ERROR)
+            return back
+        done = VERBS[verb].change(choice.ids, actor=actor, reason=reason, wanted=choice.filter)
+        left = len(choice.ids) - done
+        told = f"{done:,} {'delivery is' if done == 1 else 'deliveries are'} {VERBS[verb].done}."
+        if left:
+            told += f" {left:,} left alone: gone, done, running now, or never verified."
+        if choice.has_more:
+            told += " The filter may select more: choose them again."
+        self.message_user(request, told, messages.SUCCESS if done else messages.WARNING)
+        return back
+
+
+def _ids(texts: list[str]) -> list[UUID]:
+    try:
+        ids = list(dict.fromkeys(UUID(text) for text in texts))
+    except ValueError as error:
+        raise FilterError("What was chosen are no ids of deliveries.") from error
+    if len(ids) > MOST:
+        raise FilterError(f"At most {MOST:,} deliveries are changed at once.")
+    return ids

@@ -1,0 +1,234 @@
+"""Retry and discard in the Django admin: the preview, what is changed, and what is written to the audit log."""
+
+from __future__ import annotations
+
+import html
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from signalbus.admin import bulk_changes, keyset_pages, read_only
+from signalbus.models import Delivery, Operation
+from signalbus.wire.message import uuid7
+from tests.other_servers import DATABASE
+
+from .admin_site import DELIVERIES, OPERATOR, READER, add_delivery, add_message, page, sealed_message, visitor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+pytestmark = pytest.mark.usefixtures("database_url")
+
+CHANGE = f"{DELIVERIES}change-deliveries/"
+
+
+@pytest.fixture
+def database() -> str:
+    """One database: the statements are those of the command, which has tests on each."""
+    return DATABASE or "sqlite"
+
+
+@pytest.fixture
+def operator(database_url: str) -> Client:
+    """A user who may retry and discard."""
+    return visitor(*OPERATOR)
+
+
+def choose(client: Client, action: str, ticked: Iterable[Delivery], query: str = "", *, all_of_it: bool = False) -> str:
+    """Choose an action of the list, and return the page that it leads to."""
+    form = {
+        "action": f"{action}_deliveries",
+        "_selected_action": [str(each.pk) for each in ticked],
+        "select_across": "1" if all_of_it else "0",
+        "index": "0",
+    }
+    answer = client.post(f"{DELIVERIES}?{query}", form, follow=True)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def form_of(text: str) -> dict[str, Any]:
+    """Return the hidden fields of the preview's form."""
+    fields: dict[str, Any] = {}
+    for name, value in re.findall(r'<input type="hidden" name="(verb|filter|id)" value="([^"]*)">', text):
+        fields.setdefault(name, []).append(html.unescape(value))
+    return fields
+
+
+def states() -> list[str]:
+    """Return the states of all deliveries, the oldest first."""
+    return list(Delivery.objects.order_by("pk").values_list("state", flat=True))
+
+
+def test_what_is_ticked_is_previewed_and_then_retried(operator: Client):
+    """The preview says how many, since when and for which receivers; the log says who, what and why."""
+    chosen = [add_delivery("crm.sync"), add_delivery("mail.send"), add_delivery("mail.send", "done")]
+    add_delivery("other")
+
+    text = choose(operator, "retry", chosen)
+
+    assert "Retry 3 deliveries?" in text
+    assert "1 will be left alone" in text
+    assert re.search(r"<td>mail.send</td><td>2</td>", text)
+    assert states() == ["dead", "dead", "done", "dead"]
+    answer = operator.post(CHANGE, {**form_of(text), "reason": "after fix 812"}, follow=True)
+    assert "2 deliveries are due again. 1 left alone" in answer.content.decode()
+    assert states() == ["pending", "pending", "done", "dead"]
+    entry = Operation.objects.get()
+    assert (entry.kind, entry.through, entry.reason, entry.counts) == (
+        "retry",
+        "admin",
+        "after fix 812",
+        {"retried": 2},
+    )
+    assert entry.by.startswith("user-")
+    assert set(entry.filter["ids"]) == {str(each.pk) for each in chosen}
+
+
+def test_all_that_the_filter_selects_is_discarded_and_not_only_the_page(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+):
+    """The filter counts, whatever page was shown; what was sent later is left alone."""
+    monkeypatch.setattr(read_only.ReadOnlyAdmin, "list_per_page", 2)
+    rows = [add_delivery("crm.sync") for _ in range(5)]
+    other = add_delivery("mail.send")
+
+    text = choose(operator, "discard", rows[:1], "q=receiver:crm.*&state=dead", all_of_it=True)
+    later = add_delivery("crm.sync")
+
+    assert "Discard 5 deliveries?" in text
+    assert "state:dead" in text
+    answer = operator.post(CHANGE, {**form_of(text), "reason": "test data"}, follow=True)
+    assert "5 deliveries are discarded." in answer.content.decode()
+    assert Delivery.objects.filter(state="discarded").count() == 5
+    assert set(Delivery.objects.filter(state="dead")) == {other, later}
+    assert "receiver:crm.* state:dead until:" in Operation.objects.get().filter["filter"].replace("'", "")
+
+
+def test_a_filter_without_a_state_selects_nothing_to_change(operator: Client):
+    """Otherwise a click on "all" would take what waits, and what was given up on purpose."""
+    rows = [add_delivery(), add_delivery("waits", "pending")]
+
+    assert "Choose a state first" in choose(operator, "retry", rows, "q=signal:shop.*", all_of_it=True)
+    assert operator.post(CHANGE, {"verb": "retry", "filter": "signal:shop.*"}).status_code == 400
+    assert states() == ["dead", "pending"]
+
+
+def test_many_need_a_reason(operator: Client, monkeypatch: pytest.MonkeyPatch):
+    """Somebody will ask for it later."""
+    monkeypatch.setattr(bulk_changes, "NEEDS_REASON", 1)
+    rows = [add_delivery(), add_delivery()]
+
+    form = form_of(choose(operator, "retry", rows))
+
+    assert "give a reason" in operator.post(CHANGE, {**form, "reason": "  "}, follow=True).content.decode()
+    assert states() == ["dead", "dead"]
+    operator.post(CHANGE, {**form, "reason": "fixed"})
+    assert states() == ["pending", "pending"]
+
+
+def test_one_form_changes_a_bounded_number(operator: Client, monkeypatch: pytest.MonkeyPatch):
+    """The page says so, and the rest is chosen again."""
+    monkeypatch.setattr(bulk_changes, "MOST", 2)
+    monkeypatch.setattr(keyset_pages, "SCANNED", 100)
+    rows = [add_delivery() for _ in range(3)]
+
+    text = choose(operator, "retry", rows[:1], "state=dead", all_of_it=True)
+
+    assert "the youngest 2 of them" in text
+    told = operator.post(CHANGE, form_of(text), follow=True).content.decode()
+    assert "choose them again" in told
+    assert states() == ["dead", "pending", "pending"]
+    assert "At most 2 deliveries" in choose(operator, "retry", rows)
+
+
+def test_a_delivery_has_buttons_for_those_who_may_press_them(operator: Client):
+    """They lead to the preview of this one delivery."""
+    delivery = add_delivery()
+    url = f"{DELIVERIES}{delivery.pk}/change/"
+
+    assert 'name="action" value="retry_deliveries"' in page(operator, url)
+    assert "retry_deliveries" not in page(visitor(*READER), url)
+    answer = operator.post(DELIVERIES, {"action": "retry_deliveries", "_selected_action": str(delivery.pk)})
+    assert "Retry 1 delivery?" in answer.content.decode()
+
+
+def test_a_text_that_was_not_verified_is_not_retried(operator: Client):
+    """It can only be discarded."""
+    row = Delivery.objects.create(
+        id=uuid7(), message=sealed_message("forged"), state="dead", due_at=timezone.now(), created_at=timezone.now()
+    )
+
+    told = operator.post(CHANGE, {"verb": "retry", "id": [str(row.pk)]}, follow=True).content.decode()
+
+    assert "0 deliveries are due again. 1 left alone" in told
+    assert states() == ["dead"]
+
+
+@pytest.mark.parametrize("permissions", [(), READER, ("operate_delivery",)])
+def test_nobody_else_changes_anything(permissions: tuple[str, ...], caplog: pytest.LogCaptureFixture):
+    """Neither through the action nor by the form's address; who may not see the list does not get it either."""
+    client, delivery = visitor(*permissions), add_delivery()
+    may_view, may_operate = "view_delivery" in permissions, "operate_delivery" in permissions
+
+    action = client.post(DELIVERIES, {"action": "retry_deliveries", "_selected_action": str(delivery.pk), "index": "0"})
+    with caplog.at_level(logging.WARNING, "signalbus.audit"):
+        form = client.post(CHANGE, {"verb": "retry", "id": [str(delivery.pk)]})
+
+    if not may_view:
+        assert action.status_code == 403
+    if not may_operate:
+        assert states() == ["dead"]
+    assert form.status_code == (302 if may_operate else 403)
+    assert ("lacks the permission signalbus.operate_delivery" in caplog.text) is not may_operate
+
+
+def test_a_form_of_another_site_changes_nothing():
+    """A request without the token is refused, and so is one by GET."""
+    delivery = add_delivery()
+    trusting = visitor(*OPERATOR)
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = trusting.cookies
+
+    assert strict.post(CHANGE, {"verb": "retry", "id": [str(delivery.pk)]}).status_code == 403
+    assert strict.post(DELIVERIES, {"action": "retry_deliveries", "_selected_action": "1"}).status_code == 403
+    assert trusting.get(CHANGE, {"verb": "retry", "id": [str(delivery.pk)]}).status_code == 405
+    assert states() == ["dead"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {}, {"verb": "delete"}, {"verb": "retry", "id": ["x"]}, {"verb": "retry", "filter": "state:gone"},
+        {"verb": "retry", "filter": "'"}, {"verb": "retry", "filter": "x" * 5000},
+    ],
+)  # fmt: skip
+def test_bad_input_a_form_that_is_not_ours_is_refused(operator: Client, form: dict[str, Any]):
+    """It changes nothing."""
+    add_delivery()
+
+    assert operator.post(CHANGE, form).status_code == 400
+    assert states() == ["dead"]
+
+
+def test_bad_input_ids_that_are_none_are_told(operator: Client):
+    """Django's own list would fail with a page of errors."""
+    answer = operator.post(
+        DELIVERIES, {"action": "retry_deliveries", "_selected_action": "<script>", "index": "0"}, follow=True
+    )
+
+    assert "What was chosen are no ids" in answer.content.decode()
+
+
+def test_the_preview_shows_hostile_names_escaped(operator: Client):
+    """A receiver's id may hold anything."""
+    rows = [add_delivery("<script>alert(1)</script>\u202e", "dead", add_message())]
+
+    text = choose(operator, "retry", rows)
+
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\u202e" in text
+    assert "\u202e" not in text

@@ -1,0 +1,126 @@
+"""The admin's pages of receivers, failures by cause, operations, and the signals of a project's own row."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from signalbus import Retry
+from signalbus.models import Operation
+from signalbus.services.actors import code_actor
+from signalbus.services.pausing import pause
+from tasks.admissions.models import Academy
+from tests.other_servers import DATABASE
+
+from .admin_site import DELIVERIES, OPERATIONS, VIEWER, add_delivery, add_message, page, visitor
+from .bus import connect, new_signal
+
+pytestmark = pytest.mark.usefixtures("database_url")
+
+
+@pytest.fixture
+def database() -> str:
+    """One database: the queries are those of the commands, which have tests on each."""
+    return DATABASE or "sqlite"
+
+
+@pytest.fixture
+def viewer(database_url: str) -> Client:
+    """A user who may see deliveries."""
+    return visitor(*VIEWER)
+
+
+def words(text: str) -> str:
+    """Return the words of a page."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text[text.index('id="content-main"') :]))
+
+
+def test_receivers_are_shown_with_their_policy_and_pauses(viewer: Client):
+    """Each leads to its deliveries; a signal that nobody receives says so."""
+    signal, lonely = new_signal(durable=True), new_signal()
+    connect(signal, lambda **kwargs: None, "crm.sync", retry=Retry(max_attempts=7), queue="email")
+    pause("receiver", "crm.sync", actor=code_actor("ana"), reason="provider <b>down</b>")
+
+    text = page(viewer, f"{DELIVERIES}receivers/")
+
+    shown = words(text)
+    assert re.search(r"crm\.sync paused any email in a transaction, 7 attempts", shown)
+    assert "receiver crm.sync is paused by ana" in shown
+    assert "provider &lt;b&gt;down" in shown
+    assert f'href="{DELIVERIES}?q=receiver%3Acrm.sync"' in text
+    assert re.search(rf"{re.escape(lonely.name)} .{{0,200}}Nobody receives it", shown)
+
+
+def test_failures_are_shown_by_their_cause(viewer: Client):
+    """The most frequent first; its numbers lead to its deliveries, to be retried or discarded."""
+    sent, now = add_message("shop.order_paid"), timezone.now()
+    for number in range(3):
+        add_delivery(f"tag.{number}", "dead", sent, error="KeyError: 'slug'", error_group="aa", failed_at=now)
+    latest = add_delivery("crm.sync", "dead", sent, error="ConnectTimeout", error_group="bb", failed_at=now)
+
+    text = page(viewer, f"{DELIVERIES}failures/")
+
+    shown = words(text)
+    assert shown.index("KeyError: &#x27;slug&#x27; 3 dead") < shown.index("ConnectTimeout 1 dead")
+    assert f"{DELIVERIES}{latest.pk}/change/" in text
+    (url,) = re.findall(r'href="([^"]*group%3Aaa[^"]*)"', text)
+    assert "3 deliveries" in page(viewer, url.replace("&amp;", "&"))
+    assert f"{DELIVERIES}failures/" in page(viewer, DELIVERIES)
+
+
+def test_operations_are_shown(viewer: Client):
+    """Who did what to which deliveries, and why; each has a page with all of it."""
+    hostile = "<script>alert(1)</script>\u202e"
+    made = Operation.objects.create(
+        kind="retry", by=hostile, through="admin", reason=hostile * 9, filter={"filter": f"state:dead error:{hostile}"},
+        counts={"retried": 41}, details={hostile: [hostile]}, created_at=timezone.now(),
+    )  # fmt: skip
+    Operation.objects.create(kind="pause", by="ana", through="command", filter=[], counts=[], created_at=timezone.now())
+
+    listed, one = page(viewer, OPERATIONS), page(viewer, f"{OPERATIONS}{made.pk}/change/")
+
+    assert words(listed).index("ana (command)") < words(listed).index("41 retried")
+    for text in (listed, one):
+        assert "state:dead" in text
+        assert "<script>alert" not in text
+        assert "\u202e" not in text
+
+
+ACADEMIES = "/admin/admissions/academy/"
+
+
+def test_a_projects_row_links_to_its_signals():
+    """Beside "History", for those who may see deliveries, on top of any template that the page has."""
+    academy = Academy.objects.create(name="A", slug="a")
+    sent = add_message("shop.order_paid", subject=f"admissions.Academy {academy.pk}")
+    delivery = add_delivery("crm.sync", "dead", sent, error="KeyError: 'slug'")
+    add_delivery("other", "dead", add_message(subject="admissions.Academy 999999"))
+    url = f"{ACADEMIES}{academy.pk}/"
+    both = visitor(*VIEWER, "view_academy")
+
+    text = page(both, f"{url}change/")
+    history = page(both, f"{url}signals/")
+
+    assert f'<a href="{url}signals/">Signals</a>' in text
+    assert "History" in text
+    assert f"{DELIVERIES}{delivery.pk}/change/" in history
+    assert "KeyError: &#x27;slug&#x27;" in history
+    assert "other" not in words(history)
+
+
+def test_the_signals_of_a_row_need_both_permissions():
+    """That of deliveries, and that of the row."""
+    academy = Academy.objects.create(name="A", slug="a")
+    url = f"{ACADEMIES}{academy.pk}/"
+    without = visitor("view_academy")
+
+    assert "Signals" not in page(without, f"{url}change/")
+    assert without.get(f"{url}signals/").status_code == 403
+    assert visitor(*VIEWER).get(f"{url}signals/").status_code == 403
+    assert Client().get(f"{url}signals/").status_code == 302
+    both = visitor(*VIEWER, "view_academy")
+    assert both.get(f"{ACADEMIES}999999/signals/").status_code == 302
+    assert "no message about it" in page(both, f"{url}signals/")
