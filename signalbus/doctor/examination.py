@@ -21,6 +21,7 @@ from signalbus.exceptions import ConfigurationError, TextError, UnknownKey
 from signalbus.ledger import operations as ledger
 from signalbus.receiving.recording.worker_description import known_receivers
 from signalbus.registration.registry import registry
+from signalbus.services.queues import backlog_of, queues_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,9 +44,15 @@ def examine() -> Iterator[Finding]:
             yield problem("settings", str(error), "What needs them was left out.")
         return
     workers: list[SeenWorker] = []
+    queues = queues_of({})
     try:
-        yield from _examine_ledger()
-        workers = [_seen(record) for record in ledger.seen_workers()]
+        yield _judge_database_clock()
+        missing = ledger.unapplied_migrations()
+        yield ledger_judgements.judge_migrations(missing, ledger.using())
+        if not missing:
+            yield from _examine_ledger()
+            queues = queues_of(ledger.backlogs())
+            workers = [_seen(record) for record in ledger.seen_workers()]
     except DatabaseError as error:
         yield broker_judgements.judge_answer("database", f"{type(error).__name__}: {error}", DATABASE_REMEDY)
     if workers:
@@ -53,7 +60,7 @@ def examine() -> Iterator[Finding]:
         yield worker_judgements.judge_receivers(own, workers)
         yield worker_judgements.judge_releases(conf.release(), version("django-signalbus"), workers)
     try:
-        yield from _examine_broker(workers)
+        yield from _examine_broker(queues, workers)
     except Exception as error:  # noqa: BLE001 - whatever the broker, or what stands before it, has to say
         text = f"{type(error).__name__}: {error}"
         yield broker_judgements.judge_answer("broker", text, celery.broker_remedy())
@@ -74,16 +81,16 @@ def _check_set_up() -> Iterator[Finding]:
         yield judge(str(message.id), message.msg, message.hint or "")
 
 
-def _examine_ledger() -> Iterator[Finding]:
+def _judge_database_clock() -> Finding:
     alias = ledger.using()
     before = datetime.now(UTC)
     clock = ledger.clock_of(alias)
     here = before + (datetime.now(UTC) - before) / 2
-    yield broker_judgements.judge_clock("database", (ledger.in_utc(clock, alias) - here).total_seconds())
-    missing = ledger.unapplied_migrations()
-    yield ledger_judgements.judge_migrations(missing, alias)
-    if missing:
-        return
+    return broker_judgements.judge_clock("database", (ledger.in_utc(clock, alias) - here).total_seconds())
+
+
+def _examine_ledger() -> Iterator[Finding]:
+    clock = ledger.clock_of(ledger.using())
 
     def since(moment: datetime | None) -> float | None:
         return None if moment is None else (clock - moment).total_seconds()
@@ -94,8 +101,10 @@ def _examine_ledger() -> Iterator[Finding]:
     oldest = ledger.oldest_to_purge(config.KEEP_SECONDS, ages=config.ages())
     yield ledger_judgements.judge_purge(since(oldest), config.KEEP_SECONDS)
     yield ledger_judgements.judge_failures(ledger.failures())
-    for queue, backlog in sorted(ledger.backlogs().items()):
-        yield ledger_judgements.judge_waiting(queue or celery.default_queue(), backlog.waiting, since(backlog.oldest))
+    known = ledger.backlogs()
+    for queue in queues_of(known):
+        backlog = backlog_of(queue, known)
+        yield ledger_judgements.judge_waiting(queue, backlog.waiting, since(backlog.oldest))
     yield worker_judgements.judge_keys(*_count_texts(ledger.parked_texts()))
 
 
@@ -119,8 +128,7 @@ def _seen(record: WorkerRecord) -> SeenWorker:
     return SeenWorker(record.name, record.version, record.release, frozenset(record.queues), receivers)
 
 
-def _examine_broker(workers: Sequence[SeenWorker]) -> Iterator[Finding]:
-    queues = list(dict.fromkeys([celery.default_queue(), *registry.queues()]))
+def _examine_broker(queues: Sequence[str], workers: Sequence[SeenWorker]) -> Iterator[Finding]:
     found = ask_broker(queues)
     if all(presence.error for presence in found.values()):
         yield broker_judgements.judge_answer("broker", found[queues[0]].error, celery.broker_remedy())

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from django.db import DatabaseError
 from django.db.models import F
 from django.utils import timezone
 
 from signalbus.broker import redis_state
 from signalbus.checks import check_visibility
 from signalbus.doctor.examination import examine
+from signalbus.ledger import operations
 from signalbus.ledger import sweeps as ledger
 from signalbus.ledger.base.clock import Now, later
 from signalbus.models import Delivery, Key, WorkerRecord
@@ -61,6 +63,29 @@ def test_sweeper_that_works(bus: Bus, swept: None):
     assert findings()["ledger.sweepers"].level == "ok"
     Key.objects.update(used_at=later(-600))
     assert findings()["ledger.sweepers"].level == "problem"
+
+
+def test_migration_that_is_not_applied(bus: Bus, monkeypatch):
+    """What needs its tables is left out; the broker is judged all the same."""
+    monkeypatch.setattr(operations, "unapplied_migrations", lambda: ["0006_x"])
+    monkeypatch.setattr(operations, "backlogs", _without_tables)
+    found = findings()
+    assert found["ledger.migrations"].level == "problem"
+    assert "ledger.sweepers" not in found
+    assert "database.answers" not in found
+    assert found["broker.eviction"].level == "ok"
+
+
+def test_database_that_does_not_answer(bus: Bus, monkeypatch):
+    """One finding says so."""
+    monkeypatch.setattr(operations, "clock_of", _without_tables)
+    found = findings()
+    assert "no such table" in found["database.answers"].text
+    assert found["broker.eviction"].level == "ok"
+
+
+def _without_tables(*_args: object) -> None:
+    raise DatabaseError("no such table")
 
 
 @contextmanager
@@ -151,6 +176,19 @@ def test_oldest_waiting_delivery(bus: Bus, swept: None):
     found = findings()["queue.signalbus.waiting"]
     assert found.level == "problem"
     assert "3 h" in found.text
+
+
+def test_each_queue_has_one_finding(bus: Bus, swept: None):
+    """The default queue has an empty name in the ledger, and may be there under its own too; others are old ones."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "receiver")
+    for queue in ("", QUEUE, "old"):
+        signal.send(None)
+        Delivery.objects.filter(queue="", state="published").update(queue=queue)
+    signal.send(None)
+    found = [finding.name for finding in examine() if finding.name.startswith("queue.")]
+    assert len(found) == len(set(found))
+    assert {"queue.signalbus.waiting", "queue.old.waiting", "queue.old.consumers"} <= set(found)
 
 
 def test_workers_with_other_receivers_and_releases(bus: Bus, swept: None):
