@@ -14,14 +14,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from signalbus.models import OPEN_STATES, Delivery
 from tasks.admissions.models import Academy
 
-from .crashes import ATOMIC, OUTSIDE, Item, World, new_signal_with_receivers
+from .crash_simulation import ATOMIC, OUTSIDE, Item, World, new_signal_with_receivers
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from signalbus import Signal
 
-    from .crashes import Process
+    from .crash_simulation import Process
 
 EXAMPLES = int(os.environ.get("SIGNALBUS_CRASHES", "20"))
 WORKERS = st.sampled_from([0, 1])
@@ -178,7 +178,7 @@ class Crashes(RuleBasedStateMachine):
         for pause in (11.0, 11.0, 0.0):
             while any(self.workers) or self.world.broker.items or self.unacknowledged:
                 if self.unacknowledged:
-                    self.give_out_again(first=False)
+                    self.redeliver(first=False)
                 for number in (0, 1):
                     if self.workers[number] is not None:
                         self._step(number, "")

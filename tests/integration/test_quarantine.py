@@ -10,7 +10,7 @@ import pytest
 
 from signalbus.transport import unacked
 from signalbus.transport.broker_claims import Claimed
-from tests.integration.claimant import Claimant
+from tests.integration.claiming_consumer import ClaimingConsumer
 from tests.integration.test_claiming import client, is_over, publish, url
 
 __all__ = ["client", "url"]
@@ -71,10 +71,10 @@ def test_an_item_that_is_no_message_is_quarantined(name, url, client, caplog):
     """The place, the fault and the size of the item are recorded; the next item is delivered."""
     client.lpush("work", ITEMS[name])
     publish(url, "good")
-    with Claimant(url) as claimant:
-        claimant.run(lambda: claimant.messages, timeout=1)
-        claimant.acknowledge()
-        assert claimant.bodies() == ["good"]
+    with ClaimingConsumer(url) as claiming:
+        claiming.run(lambda: claiming.messages, timeout=1)
+        claiming.acknowledge()
+        assert claiming.bodies() == ["good"]
         (kept,) = quarantined(client)
         assert (kept["place"], kept["bytes"]) == ("work", len(ITEMS[name]))
         assert is_over(client)
@@ -97,18 +97,18 @@ def test_an_invalid_claim_is_quarantined(name, url, client):
             client.hset("unacked", tag, entry)
             client.zadd("unacked_index", {tag: 5})
     client.zadd("unacked_owners", {"somebody": 5})
-    with Claimant(url) as claimant:
-        claimant.owner.heartbeat.send_heartbeat(claimant.channel)
-        claimant.channel.qos.restore_visible(interval=1)
+    with ClaimingConsumer(url) as claiming:
+        claiming.owner.heartbeat.send_heartbeat(claiming.channel)
+        claiming.channel.qos.restore_visible(interval=1)
         publish(url, "good")
-        claimant.run(lambda: "good" in claimant.bodies(), timeout=1)
+        claiming.run(lambda: "good" in claiming.bodies(), timeout=1)
 
 
 def test_only_the_last_ones_are_kept_and_all_are_counted(url, client):
     """Anybody who can write to the broker must not be able to fill it."""
     client.lpush("work", *[b"x" * 50_000] * 130)
-    with Claimant(url) as claimant:
-        claimant.run(lambda: is_over(client))
+    with ClaimingConsumer(url) as claiming:
+        claiming.run(lambda: is_over(client))
     assert len(quarantined(client)) == unacked.MOST_QUARANTINED
     assert int(client.get(unacked.QUARANTINE_COUNT)) == 130
     assert client.memory_usage(unacked.QUARANTINE_LIST) < 2_000_000
@@ -132,31 +132,31 @@ def test_a_key_of_another_type_is_moved_away(key, when, url, client):
     """The key is renamed, and the worker continues."""
     if when == "before":
         of_other_types(client, key)
-    with Claimant(url) as claimant:
-        claimant.run_for(0.05)
+    with ClaimingConsumer(url) as claiming:
+        claiming.run_for(0.05)
         if when != "before":
             publish(url, "held")
-            claimant.take(1)
+            claiming.take(1)
             of_other_types(client, key)
-            claimant.messages.pop().ack()
-            claimant.run_for(0.05)
-        claimant.owner.heartbeat.send_heartbeat(claimant.channel)
-        claimant.channel.qos.restore_visible(interval=1)
-        claimant.channel._tracking_connection.has_news = True
-        claimant.run(lambda: client.type("work") in {b"none", b"list"})
+            claiming.messages.pop().ack()
+            claiming.run_for(0.05)
+        claiming.owner.heartbeat.send_heartbeat(claiming.channel)
+        claiming.channel.qos.restore_visible(interval=1)
+        claiming.channel._tracking_connection.has_news = True
+        claiming.run(lambda: client.type("work") in {b"none", b"list"})
         client.lpush("work", "garbage")
         publish(url, "good")
-        claimant.run(lambda: "good" in claimant.bodies(), timeout=1)
-        claimant.acknowledge()
+        claiming.run(lambda: "good" in claiming.bodies(), timeout=1)
+        claiming.acknowledge()
         assert quarantined(client)
         assert is_over(client)
 
 
 def test_requeueing_to_a_key_that_is_no_list(url, client):
     """The queue is made anew."""
-    with Claimant(url) as claimant:
+    with ClaimingConsumer(url) as claiming:
         claimed = Claimed(b'"held"', "work", "sb1:x:1", "work")
         client.hset("unacked", claimed.tag, "x")
         of_other_types(client, "work")
-        claimant.channel._unclaim([claimed])
+        claiming.channel._unclaim([claimed])
         assert client.lrange("work", 0, -1) == [claimed.raw]

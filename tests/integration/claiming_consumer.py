@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class Claimant:
+class ClaimingConsumer:
     """Takes messages and keeps them, until the test ends them.
 
     Args:
