@@ -254,6 +254,36 @@ def test_a_rate_limits_the_release(bus: Bus, watch: Any, ran: list[Any]):
     assert not Delivery.objects.filter(state=State.HELD).exists()
 
 
+def test_what_waits_behind_a_held_delivery_is_looked_at_seldom(bus: Bus, watch: Any, ran: list[Any]):
+    """The sweeper postpones it for two minutes: nothing goes on before a resumption."""
+    signal = receiver_of(ran, ordered_by="key")
+    ledger.pause("receiver", "receiver")
+    watch.refresh()
+    signal.send_many(None, [{"key": "a", "number": number} for number in range(2)])
+    bus.work()
+    prove_lost(bus)
+    sweep()
+    (behind,) = Delivery.objects.filter(state=State.PUBLISHED).annotate(clock=Now())
+
+    assert (behind.due_at - behind.clock).total_seconds() > 60
+
+
+def test_a_worker_runs_before_the_migration_is_applied(bus: Bus, watch: Any, ran: list[Any]):
+    """Without the table of pauses nothing is paused."""
+    signal = receiver_of(ran)
+    with connection.schema_editor() as editor:
+        editor.delete_model(Pause)
+    try:
+        assert watch.refresh() == []
+        signal.send(None, number=1)
+        bus.work()
+    finally:
+        with connection.schema_editor() as editor:
+            editor.create_model(Pause)
+
+    assert ran == [1]
+
+
 def test_a_second_pause_holds_what_the_first_releases(bus: Bus, watch: Any, ran: list[Any]):
     """Each is resumed by itself."""
     signal = receiver_of(ran)

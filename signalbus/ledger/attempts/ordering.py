@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # The worker that ends the delivery before makes the next one due; if it dies in between, the sweeper does, after these
 # seconds.
 BEHIND = 20.0
-BEHIND_DEAD = 120.0  # where nothing goes on before a person says so
+BEHIND_DEAD = 120.0  # where nothing goes on before a person says so: behind a delivery that is dead, or held
 
 # To the letter as the index signalbus_order has it, or SQLite does not use that.
 _OPEN: Final = "NOT ({0}.ordering_key = '') AND NOT ({0}.state IN ('done', 'skipped', 'discarded'))"
@@ -133,8 +133,8 @@ def postpone_followers(ids: Sequence[UUID]) -> set[UUID]:
     alias = using()
     waits = before(ids)
     for wait, waiting in (
-        (BEHIND_DEAD, [id_ for id_, (_, state) in waits.items() if state == State.DEAD]),
-        (BEHIND, [id_ for id_, (_, state) in waits.items() if state != State.DEAD]),
+        (BEHIND_DEAD, [id_ for id_, (_, state) in waits.items() if state in {State.DEAD, State.HELD}]),
+        (BEHIND, [id_ for id_, (_, state) in waits.items() if state not in {State.DEAD, State.HELD}]),
     ):
         if waiting:
             rows = Delivery.objects.using(alias).filter(id__in=waiting)
