@@ -30,7 +30,7 @@ def hold_delivery(
     unrecorded: tuple[Message, str, str | None] | None = None,
     still_applies: Callable[[], bool] | None = None,
 ) -> bool:
-    """Let a delivery wait that a worker was given and has not begun; no attempt is counted.
+    """Hold a delivery that a worker has received and not begun; no attempt is counted.
 
     Args:
         delivery: its id.

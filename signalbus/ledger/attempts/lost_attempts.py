@@ -25,7 +25,7 @@ class LastRun(NamedTuple):
     """The last run of a delivery, as its row has it.
 
     Args:
-        state: where the delivery stands.
+        state: the state of the delivery.
         attempts: how many attempts the row counts.
         allowance: attempts made before the last retry by hand; the policy counts from there.
         worker: the process that claimed or ran it last.

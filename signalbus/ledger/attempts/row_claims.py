@@ -42,7 +42,7 @@ class Taken(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """The SQL that takes a row: an UPDATE, and where that cannot return rows, a SELECT that locks the row first."""
+    """The SQL that takes a row: an UPDATE, after a SELECT that locks the row if an UPDATE cannot return it."""
 
     look: str
     update: str

@@ -34,7 +34,7 @@ _OF_BURST: Final = f"(SELECT message FROM {KEYS} WHERE id = %s AND since IS NOT 
 def record_unless_one_waits(
     key: UUID, message: UUID, parts: Sequence[Recordable], *, due: timedelta | datetime | None, using: str
 ) -> UUID | None:
-    """Record a message if no equal one waits; from then on it stands for equal ones.
+    """Record a message if no equal one waits; equal messages that are sent later are then not recorded.
 
     Args:
         key: the key that equal messages share.

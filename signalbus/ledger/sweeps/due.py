@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from signalbus.ledger.base.dialect import Dialect
     from signalbus.ledger.sweeps.retry_admission import Share
 
-MARK_AFTER = 5.0  # seconds after which a marker goes after what was published, and is open
-GRACE = 10.0  # seconds in which workers get to what they have taken off the queue, as long as a batch may take
+MARK_AFTER = 5.0  # seconds after which a marker is sent behind deliveries that were published and are open
+GRACE = 10.0  # seconds in which workers begin what they have taken off the queue: as long as a batch may take
 MARK_AGAIN = 15.0  # seconds after which a marker that did not come back may be lost itself
 LONGEST_WAIT = 600.0  # seconds, at most, until a delivery that was published again is checked
 
@@ -116,7 +116,7 @@ def _look(dialect: Dialect) -> str:
 
 
 def anything_due() -> bool:
-    """Return whether `take_due` would find anything: a read without a lock, since most of the time it would not."""
+    """Return whether `take_due` would find a delivery, by a read without a lock."""
     return any(rows.exists() for rows in _to_publish())
 
 
@@ -259,7 +259,7 @@ def _mark(queue: str) -> datetime | None:
     back = Q(returned_at__gte=F("marked_at")) & Q(seen_at__lte=later(-GRACE))
     with transaction.atomic(using=alias):
         due = queue_states.filter(Q(marked_at=None) | back | Q(marked_at__lte=later(-MARK_AGAIN)), queue=queue)
-        if not due.update(marked_at=Now()):  # another sweeper's, or still under way
+        if not due.update(marked_at=Now()):  # another sweeper has sent one, or it is still in the queue
             return None
         return queue_states.values_list("marked_at", flat=True).get(queue=queue)
 

@@ -45,7 +45,7 @@ class DueRow(NamedTuple):
 
     @property
     def is_retry(self) -> bool:
-        """Whether it has run before, and needs admission."""
+        """Whether it has run before, so that it needs admission."""
         return self.state in AGAIN and self.attempts > 0
 
     @property

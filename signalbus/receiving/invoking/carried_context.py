@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class RestoredCallback:
-    """A callback of ``on_commit`` that is called in the context of the message whose receiver left it.
+    """A callback of ``on_commit`` that is called in the context of the message whose receiver registered it.
 
     Args:
         function: the callback.
@@ -34,11 +34,11 @@ class RestoredCallback:
 
 
 def call_in_context(context: Mapping[str, Any], function: Callable[..., object], *args: Any) -> None:
-    """Call a function, and later the callbacks that it leaves, in the context that a message carries.
+    """Call a function, and later the ``on_commit`` callbacks that it registers, in the context of a message.
 
     Args:
         context: as the message carries it.
-        function: what is called.
+        function: the function.
         args: its arguments.
     """
     before = {id(callback) for connection in opened_connections() for _, callback, _ in callbacks_of(connection)}

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class NotKnownHere(SignalBusError):  # noqa: N818 - says what happened
-    """The message names what this worker does not have (yet), as the next release's model."""
+    """The message names a model or class that this worker does not have, such as one of the next release."""
 
 
 @dataclass(slots=True)
@@ -58,10 +58,10 @@ class Attempt:
         number: 1 for the first.
         since: attempts made before the last retry by hand; the policy counts from there.
         claimed: its number was committed before it runs.
-        text: where its message stands among those of its Celery message.
-        row: the id of its row, once it was asked for.
+        text: the index of its message among the texts of its Celery message.
+        row: the delivery's id, once it has been computed.
         recipient_progress: the progress of the recipients of its message; None if it has one recipient.
-        place: its own among them.
+        place: the index of its recipient among those.
         took: seconds that its receiver ran; None while it did not.
     """
 
@@ -88,23 +88,23 @@ class Attempt:
 
     @property
     def id(self) -> UUID:
-        """The delivery's; most of those without a row never need it."""
+        """The delivery's id, computed when it is first needed."""
         if self.row is None:
             self.row = delivery_id(self.message.id, self.recipient)
         return self.row
 
     @property
     def is_spent(self) -> bool:
-        """Whether its number is above what the receiver's policy allows by now: it is not to be made."""
+        """Whether its number is above the receiver's `max_attempts`, so that it must not be made."""
         return self.number - self.since > self.receiver.retry.max_attempts
 
     def count(self, taken: ledger.Taken, *, claimed: bool = False) -> None:
-        """Take over its number, as its row counts it."""
+        """Take over the attempt's number from the row, which counts it."""
         self.number, self.since, self.claimed = taken.attempt, taken.allowance, claimed
         self.took = None
 
     def tell(self, kind: Kind, error: BaseException | None = None, delay: float = 0.0) -> None:
-        """Tell an event of this attempt, if somebody listens; after the commit that made it true.
+        """Emit an event of this attempt, if its kind has a listener; call it after the commit that made it true.
 
         Args:
             kind: what happened.
@@ -137,7 +137,7 @@ def invoke(attempt: Attempt) -> None:
 
 
 def _tell_started(attempt: Attempt) -> None:
-    """Tell that the receiver is about to run; a listener's query would be part of the receiver's transaction."""
+    """Emit `started`; refuse queries of listeners, which would be part of the receiver's transaction."""
     with ExitStack() as stack:
         for connection in opened_connections():
             if connection.in_atomic_block:
@@ -198,9 +198,9 @@ def _call_receiver(attempt: Attempt) -> None:
         if isinstance(error, TypeError):
             explain_refused_call(error, function, arguments)
         if isinstance(error, MemoryError):
-            # What the receiver holds would stand in the way of writing down that it failed.
+            # The receiver's objects would take the memory that recording its failure needs.
             traceback.clear_frames(error.__traceback__)
-        cancel_queries()  # before the transaction's end closes a connection in mid-query
+        cancel_queries()  # otherwise the end of the transaction would close a connection in mid-query
         raise
 
 

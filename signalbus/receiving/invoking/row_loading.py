@@ -32,20 +32,20 @@ _SAME_IN_DATABASES: Final = frozenset({int, UUID})
 
 
 def payload_for(receiver: Receiver, text: str) -> tuple[object, dict[str, Any]]:
-    """Read what a message brings to one receiver: with fresh rows, and what else it asks for where they are missing.
+    """Decode a message's sender and payload for one receiver, with fresh rows.
 
     Args:
-        receiver: whose policy says what is fetched along, and whether values may stand in for a row that is gone.
+        receiver: the receiver; its policy names the relations to load, and says whether a snapshot replaces a row.
         text: the message's payload.
 
     Returns:
         The sender and the payload.
 
     Raises:
-        MissingRow: a row is gone, and nothing stands in for it.
-        UnknownClass: a model, database or class is not here.
+        MissingRow: a row is gone, and no snapshot replaces it.
+        UnknownClass: this process does not have a model, database or class.
         TextError: it cannot be read.
-        ConfigurationError: the receiver asks for a relation that there is not.
+        ConfigurationError: the receiver asks for a relation that does not exist.
     """
     try:
         return codec.decode(
@@ -61,16 +61,16 @@ def payload_for(receiver: Receiver, text: str) -> tuple[object, dict[str, Any]]:
 
 
 def fetch(wanted: Mapping[Reference, Collection[str]]) -> dict[Reference, Model]:
-    """Fetch the rows that a message refers to.
+    """Load the rows that a message refers to.
 
     Through ``_base_manager``, because a default manager may hide rows; from the database that is written to, because a
     replica may not have them yet.
 
     Args:
-        wanted: which rows, and the relations that each is to bring.
+        wanted: the rows, each with the relations to load with it.
 
     Returns:
-        The fresh instances of those that there are.
+        The fresh instances; without the rows that do not exist.
 
     Raises:
         UnknownClass: no installed app has such a model.

@@ -74,21 +74,21 @@ def describe(error: BaseException) -> str:
 
 
 def conclude(error: BaseException, *, attempt: int, retry: Retry, on_missing: str, spread: float) -> Outcome:
-    """Decide what an error means.
+    """Decide the outcome of an attempt from its error.
 
     Args:
         error: what the attempt raised.
         attempt: its number, counted from the last fresh allowance.
         retry: the receiver's policy.
-        on_missing: the receiver's word on rows that are gone.
-        spread: where in the jitter's range the delay lies, from 0 up to 1.
+        on_missing: the receiver's option for rows that are gone: "skip", "fail" or "snapshot".
+        spread: a number from 0 up to 1 that chooses the delay within the jitter's range.
 
     Returns:
         The outcome.
     """
     if isinstance(error, MissingRow) and on_missing == "skip":
         return Outcome("skipped", error)
-    if isinstance(error, TextError):  # a payload that cannot be read, or is nested too deep, will not mend itself
+    if isinstance(error, TextError):  # a payload that cannot be read, or is nested too deep, cannot succeed later
         return Outcome("dead", error)
     delay = retry.delay(attempt, error, spread=spread)
     return Outcome("dead", error) if delay is None else Outcome("failed", error, delay)
@@ -108,14 +108,14 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], *, is_async: b
     """Call a receiver.
 
     Args:
-        function: the receiver.
+        function: the receiver's function.
         arguments: what it gets, as keywords.
         is_async: it is a coroutine function.
         timeout: seconds, or None.
 
     Raises:
         TimeoutError: it took longer.
-        BaseException: whatever the receiver raised, `SystemExit` included; only `KeyboardInterrupt` is not its own.
+        BaseException: any error of the receiver, `SystemExit` included.
     """
     started = time.monotonic()
     if is_async:
@@ -132,7 +132,7 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], *, is_async: b
 
 
 def explain_refused_call(error: TypeError, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
-    """Add to an error what was sent, if the receiver cannot be called with that at all.
+    """Add to an error the names of the payload, if the receiver's signature does not accept them.
 
     Args:
         error: what the call raised.

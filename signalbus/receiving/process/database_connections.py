@@ -69,7 +69,7 @@ def close_connection(connection: BaseDatabaseWrapper) -> None:
 
 
 def discard_session(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection whose session must not be used again; leave alone one in a transaction that is not ours."""
+    """Close a connection whose session must not be used again, unless it is in a transaction of the caller."""
     if connection.connection is None or (connection.in_atomic_block and not _is_worker()):
         return
     if connection.settings_dict["OPTIONS"].get("pool"):
@@ -93,7 +93,7 @@ def close_before_fork(**_kwargs: object) -> None:
 
 
 def use_no_pools() -> None:
-    """Let this thread connect by itself, where the settings ask for a pool.
+    """Let this thread open connections of its own, where the settings ask for a pool.
 
     A pool has threads of its own, which no forked child has; and it holds several connections, of which this thread
     would need one.
@@ -154,10 +154,10 @@ def open_caches() -> None:
 
 
 def reset_connections(*, but: str | None = None) -> None:
-    """Close connections that a receiver left dead, in mid-query or in a transaction, unless the caller needs them.
+    """Close connections that a receiver left broken, in mid-query or in a transaction.
 
     Args:
-        but: the alias of a connection that the caller goes on to use.
+        but: the alias of a connection that the caller still uses.
     """
     for connection in connections.all(initialized_only=True):
         if connection.alias == but or (connection.in_atomic_block and not _is_worker()):
@@ -169,7 +169,7 @@ def reset_connections(*, but: str | None = None) -> None:
 
 
 def left_open(ledger: BaseDatabaseWrapper | None = None, *, goes_on: bool = False) -> bool:
-    """Return whether a receiver has left a transaction open, which the writes of the next one would be a part of.
+    """Return whether a receiver has left a transaction open, which would include the writes of the next receiver.
 
     Args:
         ledger: this thread's connection to the ledger, if the caller has it.
@@ -254,7 +254,7 @@ def reject_broken(connection: BaseDatabaseWrapper, former: BaseException | None 
 
 @contextlib.contextmanager
 def rolled_back_if_broken(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Run a receiver that asked for no transaction where one is open, a test's, which its failed query must not end.
+    """Run a receiver with ``atomic=False`` inside a test's transaction, which a failed query must not end.
 
     By a savepoint of its own, which it is rolled back to only then: an ``atomic()`` block would take back what stays
     in a worker, and forbid the receiver an ``atomic(durable=True)``.

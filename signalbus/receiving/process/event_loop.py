@@ -47,14 +47,14 @@ class EventLoop:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it still runs: a forked child has no thread of its parent's."""
+        """Whether its thread still runs; in a forked child it does not."""
         return self._process == os.getpid() and self._thread.is_alive()
 
     def run(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Call a coroutine function in the loop, and wait for its end.
 
         Args:
-            function: what is called; tasks that it leaves behind are cancelled.
+            function: the coroutine function; tasks that it leaves behind are cancelled.
             args: its arguments.
 
         Raises:

@@ -28,7 +28,7 @@ def has_begun() -> bool:
 
 
 def was_cut_off() -> bool:
-    """Return whether the run that has just failed here was ended by a process signal, and did not fail by itself."""
+    """Return whether the run that has just failed was ended by a process signal, and not by its receiver."""
     return is_child_exiting() or is_worker_terminating()
 
 

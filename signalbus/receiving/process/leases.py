@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-LEASE = 20.0  # seconds after which a delivery whose process is gone runs again
+LEASE = 20.0  # seconds after which the delivery of a lost process is retried
 RENEW_EVERY = 5.0  # seconds
 
 
@@ -38,7 +38,7 @@ class Leases:
 
     @contextmanager
     def renewed(self, delivery: UUID, attempt: int) -> Iterator[None]:
-        """Keep a claim for as long as the block takes.
+        """Renew the lease of a claim while the block runs.
 
         Args:
             delivery: its id.

@@ -12,7 +12,7 @@ import time
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-QUIET = 20.0  # seconds without a failure after which it is over: some of what fails is tried every 15
+QUIET = 20.0  # seconds without a failure after which it is over: some operations are tried every 15 s
 AGAIN = 300.0  # seconds after which an outage that goes on is logged again
 
 
@@ -20,7 +20,7 @@ class OutageLog:
     """The outages of one kind of work of this process.
 
     Args:
-        what: the text that is logged for a failure.
+        what: the beginning of the log line, which says what failed.
     """
 
     def __init__(self, what: str) -> None:

@@ -14,13 +14,13 @@ from signalbus.core.runtime_estimate import RuntimeEstimates
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-BRIEF = 0.05  # seconds: what takes longer keeps no company waiting
-ALONE_SECONDS = 600.0  # for one that had to wait for another's lock
+BRIEF = 0.05  # seconds: a receiver that takes longer is in no group commit
+ALONE_SECONDS = 600.0  # without group commits for a receiver that had to wait for a lock
 WARN_EVERY = 3600.0  # seconds between two warnings of one receiver
 
 
 class ReceiverRuntimes(RuntimeEstimates):
-    """What this process has learned of its receivers, by their ids."""
+    """The runtime estimates of this process's receivers, by their ids."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,11 +28,11 @@ class ReceiverRuntimes(RuntimeEstimates):
         self._warned_at: dict[str, float] = {}
 
     def keep_alone(self, receiver: str) -> None:
-        """Let a receiver share no commit for a while: it works on rows that others hold."""
+        """Exclude a receiver from group commits for a while: it waits for rows that other transactions lock."""
         self._alone_until[receiver] = time.monotonic() + ALONE_SECONDS
 
     def may_share(self, receiver: str) -> bool:
-        """Whether a receiver is known to be brief, and not to wait for others."""
+        """Return whether a receiver's runs are known to be short, and to wait for no lock."""
         return self.expected(receiver) <= BRIEF and self._alone_until.get(receiver, 0.0) <= time.monotonic()
 
     def warn(self, receiver: str, seconds: float) -> None:
@@ -40,7 +40,7 @@ class ReceiverRuntimes(RuntimeEstimates):
 
         Args:
             receiver: its id.
-            seconds: how long it ran.
+            seconds: its run time.
         """
         slow = conf.get().SLOW_SECONDS
         if not slow or seconds <= slow:

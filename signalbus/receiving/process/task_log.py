@@ -46,8 +46,8 @@ def note(signal: str, receiver: str, outcome: str) -> None:
 
     Args:
         signal: its name.
-        receiver: its id; empty for whoever listens.
-        outcome: in a few words, as "failed, again in 4.2 s".
+        receiver: its id; empty for an open message.
+        outcome: the outcome in a few words, such as "failed, again in 4.2 s".
     """
     if outcomes.noted is not None:
         outcomes.noted.append((f"{signal} to {receiver or '(whoever listens)'}", outcome))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def worker_name(pid: int | None = None) -> str:
-    """Return what the ledger and events call a process of this machine, by default this one."""
+    """Return the name of a process of this machine in the ledger and in events, by default of this process."""
     return _own_name() if pid is None else f"{socket.gethostname()}:{pid}"
 
 
@@ -32,10 +32,10 @@ os.register_at_fork(after_in_child=_own_name.cache_clear)
 
 
 def tell(event: Event) -> None:
-    """Tell an event; what a listener has set for its database session is not the next receiver's.
+    """Emit an event, then close connections whose session a listener has changed.
 
     Args:
-        event: what happened.
+        event: the event.
     """
     events.tell(event)
     end_changed_sessions()

@@ -58,7 +58,7 @@ def _messages_in(texts: Sequence[Any]) -> list[Message]:
 
 
 def _mark_requeued(messages: Sequence[Message]) -> None:
-    """Record that deliveries are at the end of their queue: else the markers before them would prove them lost."""
+    """Record that deliveries are at the end of their queue; otherwise markers before them would prove them lost."""
     waiting = [
         delivery_id(message.id, recipient)
         for message in messages
@@ -70,5 +70,5 @@ def _mark_requeued(messages: Sequence[Message]) -> None:
 
 
 def requeue_for(message: Message, recipients: Sequence[str], queue: str | None) -> bool:
-    """Requeue a message for its remaining recipients: a slow receiver must not use up another's time."""
+    """Requeue a message for its remaining recipients, so that a slow receiver does not delay them."""
     return requeue_texts(queue, [publisher.sign(to_body(message.for_recipients(recipients)))])

@@ -52,7 +52,7 @@ WORTH_TELLING = 0.01  # seconds that a run must have taken to be worth a stateme
 
 
 class NotRun(SignalBusError):  # noqa: N818 - says what happened
-    """The receiver was not run, or what it wrote was rolled back, and nothing is written down."""
+    """The receiver did not run, or was rolled back, and no outcome is recorded."""
 
 
 class Dropped(NotRun):
@@ -60,20 +60,20 @@ class Dropped(NotRun):
 
 
 class LostClaim(NotRun):
-    """Somebody else has claimed the delivery since."""
+    """Another worker has claimed the delivery since."""
 
 
 class Suspect(NotRun):
-    """The delivery was lost before: it may end its worker, and is to be claimed before it runs."""
+    """The delivery was lost before, perhaps because it ends its worker: it must be claimed before it runs."""
 
 
 class Spent(NotRun):
-    """The delivery has had all its attempts: `max_attempts` was lowered since, or the last one was lost."""
+    """The delivery has had all its attempts: `max_attempts` was lowered, or the last attempt was lost."""
 
 
 @dataclass(slots=True)
 class Run:
-    """How far an attempt has come, for whoever has to write down how it ended."""
+    """The progress of an attempt, from which its outcome is recorded."""
 
     attempt: Attempt
     connection: BaseDatabaseWrapper | None = None  # to the ledger, once it was looked up
@@ -82,12 +82,12 @@ class Run:
     took: float = 0.0  # seconds, in the receiver
 
     def note_commit(self) -> None:
-        """Take note of the commit: what fails after it does not make the receiver run again."""
+        """Note the commit: an error after it does not make the receiver run again."""
         self.committed = True
 
 
 def deliver_one(message: Message, recipient: str, receiver: Receiver, *, redelivered: bool) -> None:
-    """Run a receiver, of an ordered signal for the message whose turn it is."""
+    """Run a receiver for a message; of an ordered signal, for the messages of its key that may run now."""
     if not message.is_ordered:
         recorded = message.recorded or redelivered
         deliver_attempt(Attempt(message, recipient, receiver, recorded=recorded), redelivered=redelivered)
@@ -95,7 +95,7 @@ def deliver_one(message: Message, recipient: str, receiver: Receiver, *, redeliv
     for turn in messages_in_turn(message, recipient, receiver.queue):
         own = turn.id == message.id
         attempt = Attempt(turn, recipient, receiver, recorded=True)
-        # What another message's worker dies of is not seen when its own comes again: counted before it runs.
+        # If the process dies, only the message at hand is redelivered, not this one: so it is claimed first.
         deliver_attempt(attempt, redelivered=redelivered and own, claim=redelivered or not own)
 
 
@@ -103,9 +103,9 @@ def deliver_attempt(attempt: Attempt, *, redelivered: bool = False, claim: bool 
     """Run a receiver in a context of its own: what it activates ends with it.
 
     Args:
-        attempt: what is to run.
-        redelivered: the broker gave its message out before.
-        claim: it is to be counted before it runs.
+        attempt: the attempt to run.
+        redelivered: the broker has delivered its message before.
+        claim: claim it before it runs, so that the attempt is counted.
     """
     try:
         try:
@@ -159,7 +159,7 @@ def _hold(attempt: Attempt, held: Held, *, redelivered: bool) -> None:
 
 
 def _run_claimed(attempt: Attempt, *, redelivered: bool = False) -> None:
-    """Count the attempt before it runs: a delivery that ends its worker is bounded."""
+    """Claim the delivery, then run it, so that one that ends its worker has a limited number of attempts."""
     lease = CLAIM_LEASE if attempt.receiver.atomic else LEASE
     alias = ledger.using()
     most = attempt.receiver.retry.max_attempts
@@ -177,14 +177,14 @@ def _run_claimed(attempt: Attempt, *, redelivered: bool = False) -> None:
 
 
 def _run(attempt: Attempt) -> None:
-    """Run, and write down what did not succeed."""
+    """Run an attempt, and record its outcome unless it succeeded."""
     run = Run(attempt)
     started = time.monotonic()
     try:
         error = _attempt(run)
     finally:
         end_changed_sessions()
-    # A time limit may have struck, and the receiver have gone on after it; what was brief is hardly looked at.
+    # A time limit may have interrupted a query; a short run without one needs no check of its connections.
     long = attempt.receiver.timeout is not None or time.monotonic() - started > BRIEF
     if error is not None or long or left_open(run.connection):
         reset_connections()
@@ -196,7 +196,7 @@ def _run(attempt: Attempt) -> None:
 
 
 def _attempt(run: Run) -> BaseException | None:
-    """Run the receiver, and return what it raised; what fails after its commit does not make it run again."""
+    """Run the receiver, and return the error that it raised; an error after its commit is only logged."""
     try:
         _execute(run)
     except (KeyboardInterrupt, NotRun):  # the first is the person's at the terminal, not the receiver's
@@ -265,7 +265,7 @@ def _call_timed(run: Run) -> None:
 
 
 def _settle_first(attempt: Attempt, alias: str) -> None:
-    """Settle the delivery as done: the transaction's first statement, taken back by whatever ends it."""
+    """Set the delivery to done, by the transaction's first statement, which a rollback undoes."""
     if attempt.claimed:
         if not ledger.confirm(attempt.id, attempt.number, worker=worker_name(), using=alias):
             raise _lost(attempt)

@@ -75,17 +75,17 @@ def register_gate(gate: G) -> G:
 def decide(
     message: Message, receiver: Receiver, *, recorded: bool, suspect: bool = False, alone: bool = False
 ) -> Verdict | Held:
-    """Say whether a delivery may run now, and how.
+    """Decide whether a delivery may run now, and how.
 
     Args:
-        message: what is delivered.
-        receiver: to whom.
+        message: the message.
+        receiver: its receiver.
         recorded: it has a row in the ledger.
         suspect: it may end its worker, as it may have done before: its attempt must be counted first.
         alone: it runs by itself in any case.
 
     Returns:
-        The verdict; one that holds the delivery becomes true when the ledger has written it down.
+        The verdict; `Held` takes effect when the ledger has recorded it.
     """
     answer = _ask(message, receiver) if GATES else None
     if isinstance(answer, Held):
@@ -101,19 +101,19 @@ def is_held(message: Message, receiver: Receiver) -> bool:
     """Return whether a gate holds a delivery now.
 
     Args:
-        message: what is delivered.
-        receiver: to whom.
+        message: the message.
+        receiver: its receiver.
     """
     return bool(GATES) and isinstance(_ask(message, receiver), Held)
 
 
 def can_share_commit(receiver: Receiver) -> bool:
-    """Whether a receiver may run in a group commit at all, and has been brief so far."""
+    """Return whether a receiver's options allow a group commit, and its runs have been short."""
     return receiver.atomic and not receiver.is_async and receiver.timeout is None and runtimes.may_share(receiver.id)
 
 
 def _ask(message: Message, receiver: Receiver) -> Held | Literal["claim"] | None:
-    """Ask all gates; a delivery whose gate fails waits, because nobody knows what it would have decided."""
+    """Ask all gates; hold a delivery if a gate raises an error, because its decision is not known."""
     verdict: Literal["claim"] | None = None
     for gate in GATES:
         try:

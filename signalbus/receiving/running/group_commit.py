@@ -39,26 +39,26 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-# In seconds, by PostgreSQL's names: who would wait longer for another's lock, or keep the others' locks for longer with
-# nothing done, runs alone.
+# Limits in seconds, by PostgreSQL's names: a receiver that waits longer for a lock, or keeps locks for longer while
+# idle, runs alone.
 LIMITS = {"lock_timeout": 0.02, "statement_timeout": 0.5, "idle_in_transaction_session_timeout": 0.5}
 
 
 class MustRunAlone(SignalBusError):  # noqa: N818 - says what happened
-    """A receiver has done what only one that runs alone may do, whatever it made of the error."""
+    """A receiver executed a statement that is allowed only outside of a group commit."""
 
 
 class Broken(SignalBusError):  # noqa: N818 - says what happened
-    """A receiver has ended the transaction that it shared, or its connection."""
+    """A receiver has ended the shared transaction, or closed its connection."""
 
 
 class Callback:
-    """What a receiver left with ``on_commit``: if it fails, those of the others are called all the same.
+    """A callback that a receiver registered with ``on_commit``: if it fails, the other receivers' are still called.
 
     Args:
         function: the callback.
-        attempt: whose it is.
-        context: the receiver's.
+        attempt: the attempt that registered it.
+        context: the context of its receiver.
     """
 
     def __init__(self, function: Callable[[], object], attempt: Attempt, context: contextvars.Context) -> None:
@@ -90,18 +90,18 @@ class SharedCommit:
     """
 
     def __init__(self, attempts: list[Attempt], alias: str, text_progress: Progress) -> None:
-        self.alone: list[Attempt] = []  # are to run by themselves
-        self.late: list[Attempt] = []  # the time was over before they began
+        self.alone: list[Attempt] = []  # to run alone, after the commit
+        self.late: list[Attempt] = []  # not begun when the time was over
         self._attempts = attempts
         self._alias = alias
         self._text_progress = text_progress
         self._connection = connections[alias]
-        # There, who keeps the others waiting loses the transaction: others may run them. SQLite has one writer anyway.
+        # PostgreSQL ends a transaction over its limits, and other workers may take its rows. SQLite has one writer.
         self._frees_rows = self._connection.vendor == "postgresql"
         self._watch = Watch(together=ledger.takes_several(self._connection))
-        self._to_undo: list[UUID] = []  # taken, and to be given back
-        self._failed: list[tuple[UUID, int, Settlement]] = []  # to be written down before it
-        self._ended: list[tuple[Attempt, Outcome]] = []  # to be told after the commit
+        self._to_undo: list[UUID] = []  # taken, whose take is undone at the end of the transaction
+        self._failed: list[tuple[UUID, int, Settlement]] = []  # failed, to be recorded at its end
+        self._ended: list[tuple[Attempt, Outcome]] = []  # whose events are emitted after the commit
         self._done: list[Attempt] = []
         self._ended_by: tuple[Attempt, BaseException] | None = None
         self._not_begun: list[UUID] = []
@@ -109,7 +109,7 @@ class SharedCommit:
         self._taken_at: Any = None  # by the database's clock
 
     def run(self) -> None:
-        """Run them, and tell of those that failed; who is to run again stands in `alone` and `late`."""
+        """Run the deliveries; those that must still run are in `alone` and `late` afterwards."""
         try:
             with transaction.atomic(using=self._alias), self._connection.execute_wrapper(self._watch):
                 transaction.on_commit(self._note_commit, using=self._alias, robust=True)
@@ -168,7 +168,7 @@ class SharedCommit:
         ledger.undo_take(deliveries, worker=worker_name(), until=self._taken_at, using=self._alias)
 
     def _run_one(self, attempt: Attempt, taken: Taken) -> bool:
-        """Run a receiver up to its savepoint's end; return whether the others may go on."""
+        """Run a receiver within its savepoint; return whether the others may run in this transaction."""
         attempt.count(taken)
         context = contextvars.copy_context()
         self._watch.must_run_alone = False
@@ -224,7 +224,7 @@ class SharedCommit:
         self.alone.append(attempt)
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Write the outcome down at the end of the transaction, and tell it after the commit."""
+        """Record the outcome at the end of the transaction, and emit its event after the commit."""
         self._failed.append((attempt.id, attempt.number, settlement_of(attempt, outcome, attempt.took)))
         self._ended.append((attempt, outcome))
 
@@ -235,7 +235,7 @@ class SharedCommit:
                 entries[index] = (savepoints, Callback(callback, attempt, context), robust)
 
     def _dissolve(self, error: BaseException) -> None:
-        """Let each run by itself, after the transaction is lost; only who ended it has failed."""
+        """Let each delivery run alone after the transaction is lost; only the receiver that ended it has failed."""
         logger.warning(
             "signalbus: %d deliveries could not share a commit, and run one by one: %s", len(self._attempts), error
         )

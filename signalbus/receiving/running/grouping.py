@@ -31,27 +31,27 @@ MOST = 32  # deliveries in a commit
 
 
 class Group:
-    """Deliveries that have been put off, to be run together.
+    """The deliveries of one Celery message that wait to be run in group commits.
 
     Args:
         text_progress: records which texts of the batch have begun.
     """
 
     def __init__(self, text_progress: Progress) -> None:
-        self.text: int = 0  # whose deliveries are added now
+        self.text: int = 0  # the text whose deliveries are added now
         self.parts: Progress | None = None  # how far its recipients are; None if it has one
         self._recipients = 0
         self._text_progress = text_progress
         self._waiting: dict[UUID, Attempt] = {}
-        self._may_share: bool | None = None  # nobody knows yet, nor asks where there are no rows
+        self._may_share: bool | None = None  # None: not asked yet
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Return how many deliveries wait."""
         return len(self._waiting)
 
     @property
     def is_full(self) -> bool:
-        """Whether there are as many as share a commit."""
+        """Whether it has as many deliveries as one commit takes."""
         return len(self._waiting) >= MOST
 
     def begin_text(self, text: int) -> None:
@@ -59,24 +59,24 @@ class Group:
         self.text, self.parts, self._recipients = text, None, 0
 
     def divide(self, recipients: int) -> Progress:
-        """Note for each recipient of the text by itself how far it is."""
+        """Track the progress of each recipient of the text; return that progress."""
         self._recipients = recipients
         self.parts = self._text_progress.parts(self.text, recipients)
         return self.parts
 
     def drop_text(self) -> None:
-        """Give none of the text's recipients to anybody else."""
+        """Mark the text's recipients as done, so that none is requeued."""
         if self.parts is not None:
             self.parts.end(*range(self._recipients))
 
     def add(self, message: Message, recipient: str, receiver: Receiver, place: int = 0) -> bool:
-        """Put a delivery off until the others of its commit are there.
+        """Add a delivery, to be run in a group commit later.
 
         Args:
-            message: what is delivered; nothing suspicious is known of it.
+            message: the message; it was not redelivered.
             recipient: the receiver's id, as the message has it.
             receiver: the receiver.
-            place: its place among the message's recipients.
+            place: the index of the recipient among the message's recipients.
 
         Returns:
             False if it must run alone, and now.
@@ -130,7 +130,7 @@ class Group:
 
 
 def _may_share() -> bool:
-    """Whether commits are shared here: not where the host says so, nor in its transaction, or a test's."""
+    """Return whether this process may use group commits: not in a transaction of the host or of a test."""
     alias = ledger.using()
     connection = connections[alias]
     theirs = connection.in_atomic_block or not connection.settings_dict["AUTOCOMMIT"]
@@ -138,7 +138,7 @@ def _may_share() -> bool:
 
 
 def _by_context(attempts: Iterable[Attempt]) -> list[list[Attempt]]:
-    """Divide attempts by the context that they carry: those of different tenants share no commit."""
+    """Group attempts by their carried context: deliveries of different tenants share no commit."""
     divided: dict[str, list[Attempt]] = {}
     for attempt in attempts:
         context = attempt.message.context
@@ -147,7 +147,7 @@ def _by_context(attempts: Iterable[Attempt]) -> list[list[Attempt]]:
 
 
 def _first(waiting: list[Attempt]) -> list[Attempt]:
-    """Choose the first of those that wait: as many as are brief together."""
+    """Return the first waiting attempts, as many as are short enough together for one commit."""
     seconds = 0.0
     for count, attempt in enumerate(waiting[:MOST]):
         receiver = attempt.receiver.id

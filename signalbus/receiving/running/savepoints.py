@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-# Its codes for a lock that was not to be had, a deadlock, a transaction that another has overtaken, and the last two.
+# PostgreSQL's codes: lock timeout, deadlock, serialization failure, statement timeout, aborted transaction.
 LIMITED = frozenset({"55P03", "40P01", "40001", "57014", "25P03"})
-# What ends a transaction, and what holds until its end: a tenant for row-level security that one has set would be the
-# next one's as well.
+# Statements that end a transaction, or hold until its end: a tenant for row-level security would be set for the
+# next receiver as well.
 CONCERNS_ALL = re.compile(
     r"(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*"
     r"(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)"
@@ -34,7 +34,7 @@ CONCERNS_ALL = re.compile(
 
 
 class Watch:
-    """Looks at the statements of a shared transaction: which waits for a lock, and which would concern everybody in it.
+    """Check the statements of a group commit: refuse those that would affect the other deliveries in it.
 
     Args:
         together: the database takes several statements at once, so that the end of a savepoint of ours can go with the
@@ -72,7 +72,7 @@ class Watch:
             connection: the transaction's.
 
         Raises:
-            DatabaseError: somebody ended that one, and another has begun: what others did may be gone with it.
+            DatabaseError: a receiver ended that transaction, and another has begun: writes of others may be lost.
         """
         if self._ended:
             with connection.cursor() as cursor:
@@ -93,13 +93,13 @@ def _known_end(sql: str) -> bool:
 
 
 class Savepoint:
-    """What one delivery does in a shared transaction: Django's own block, whose statements the watch knows for ours.
+    """The savepoint of one delivery in a group commit: Django's ``atomic()``, marked as ours for the watch.
 
-    It has begun once it is made: what that raises is nobody's failure.
+    It begins when it is made: an error of that is no failure of the receiver.
 
     Args:
-        watch: the transaction's.
-        alias: of its database.
+        watch: the watch of the transaction.
+        alias: the alias of its database.
     """
 
     def __init__(self, watch: Watch, alias: str) -> None:
@@ -112,7 +112,7 @@ class Savepoint:
             watch.ours = False
 
     def __enter__(self) -> None:
-        """Go on."""
+        """Do nothing: the savepoint has begun."""
 
     def __exit__(self, *error: Any) -> None:
         self._watch.ours = True
@@ -123,7 +123,7 @@ class Savepoint:
 
 
 def met_a_limit(error: BaseException) -> bool:
-    """Whether an error says that another transaction was in the way, or that the others have waited long enough."""
+    """Return whether an error is a lock conflict with another transaction, or one of PostgreSQL's time limits."""
     cause = error.__cause__
     code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg 3, and 2
     return isinstance(error, DatabaseError) and code in LIMITED

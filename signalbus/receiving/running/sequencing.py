@@ -30,10 +30,10 @@ KEY_SECONDS = 0.3  # after which a worker leaves the rest of a key to whoever is
 
 
 def messages_in_turn(message: Message, recipient: str, queue: str | None) -> Iterator[Message]:
-    """Yield the messages whose turn it is, each after the run of the one before.
+    """Yield the messages of an ordering key that may run now, in order, each after the run of the one before.
 
     Args:
-        message: the one at hand, of an ordered signal.
+        message: the message that the worker received, of an ordered signal.
         recipient: the receiver's id, as the message has it.
         queue: the queue of its receiver.
     """
@@ -60,7 +60,7 @@ def messages_in_turn(message: Message, recipient: str, queue: str | None) -> Ite
 
 
 def _pass_on(message: Message, recipient: str, queue: str | None, key: str) -> None:
-    """Publish once more what there was at hand: for whoever gets it, its key has something to run."""
+    """Publish the received message again, so that a free worker runs the rest of its ordering key."""
     try:
         publisher.publish(queue, [to_body(message.for_recipients([recipient]))])
     except publisher.PublishError as error:

@@ -58,7 +58,7 @@ def complete_line(event: Event) -> None:
 
 
 def is_text(event: Event) -> bool:
-    """Whether an event is about a text that was never opened."""
+    """Return whether an event is about a text that was never verified."""
     return not event.delivery.signal
 
 
@@ -97,7 +97,7 @@ def _log_error(error: BaseException | None, text: str, *arguments: object) -> No
 
 
 def _format_as_python(start: logging.Logger) -> bool:
-    """Whether all formatters that a record of a logger comes to format its error as the standard library does."""
+    """Return whether all formatters of a logger format an error as the standard library does."""
     found: logging.Logger | None = start
     while found is not None:
         if not all(_has_plain_format(handler.formatter) for handler in found.handlers):

@@ -51,10 +51,10 @@ class Loss:
 
     Args:
         text: the message's signed text.
-        place: which of the message's recipients it ran; None if the message must have one alone.
+        place: the index of the recipient that it ran; None if the message has one recipient only.
         worker: the child's name in the ledger.
         reason: how the child ended.
-        requeue: gives the Celery message back to the broker.
+        requeue: requeues the Celery message.
     """
 
     text: str
@@ -65,7 +65,7 @@ class Loss:
     deadline: float = field(default_factory=lambda: time.monotonic() + PATIENCE)
 
     def is_settled(self, is_held: IsHeld = _is_never_held) -> bool:
-        """Write the attempt down as failed; return False while the row is still locked.
+        """Record the attempt as failed; return False while the row is still locked.
 
         Args:
             is_held: whether a gate holds a delivery now.
@@ -87,13 +87,13 @@ class Loss:
         return _settle(attempt, run, error, self.worker) or time.monotonic() > self.deadline
 
     def _was_here(self, run: LastRun, attempt: Attempt) -> bool:
-        """Whether the child claimed the delivery, or ran it without a claim: then the database has taken that back."""
+        """Return whether the lost child is the last one that ran the delivery, with or without a claim."""
         if run.state == State.RUNNING:
             return run.worker == self.worker
         return run.state == State.PUBLISHED and not attempt.claimed
 
     def _attempt(self) -> Attempt | None:
-        """Return what the child ran; None if that cannot be told."""
+        """Return the attempt that the child made; None if that is not known."""
         try:
             message = from_body(conf.signer().verify(self.text))
             recipients = message.recipients or ()
@@ -114,7 +114,7 @@ class Loss:
 
 
 class Losses:
-    """The lost children of a pool that the sweeper's thread has yet to write down: the event loop must not wait."""
+    """The lost children of a pool whose attempts the sweeper's thread will record: the event loop must not wait."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -122,23 +122,23 @@ class Losses:
         self._wake: Callable[[], object] | None = None
 
     def open(self, wake: Callable[[], object]) -> None:
-        """Take losses from now on.
+        """Accept losses from now on.
 
         Args:
-            wake: lets the thread that settles them look at once.
+            wake: wakes the thread that records them.
         """
         with self._lock:
             self._wake = wake
 
     def close(self) -> None:
-        """Take no more, and give back the messages of those that are left."""
+        """Accept no more losses, and requeue the messages of those that are left."""
         with self._lock:
             self._wake = None
         while self._waiting:
             self._waiting.popleft().requeue()
 
     def add(self, loss: Loss) -> bool:
-        """Have a loss written down, and then its message given back; return False if nobody does that here."""
+        """Have a loss recorded and its message requeued; return False if no sweeper runs in this process."""
         with self._lock:
             if self._wake is None:
                 return False
@@ -147,7 +147,7 @@ class Losses:
             return True
 
     def settle(self, is_held: IsHeld = _is_never_held) -> float | None:
-        """Write down what was lost, and give the messages back.
+        """Record the lost attempts, and requeue their messages.
 
         Args:
             is_held: whether a gate holds a delivery now; then it is not counted, unless it was claimed.
@@ -156,7 +156,7 @@ class Losses:
             In how many seconds to look again, or None if nothing is left.
 
         Raises:
-            DatabaseError: the ledger could not be reached; the message has gone back all the same.
+            DatabaseError: the ledger could not be reached; the message was requeued all the same.
         """
         for _ in range(len(self._waiting)):
             loss = self._waiting.popleft()
@@ -175,10 +175,10 @@ losses: Losses = Losses()  # of this process
 
 
 def settle_redelivered(attempt: Attempt) -> bool:
-    """Write down the claimed run of a worker that was lost, whose message the broker gives out again.
+    """Record the claimed run of a lost worker, whose message the broker has redelivered.
 
     Args:
-        attempt: of the delivery, which somebody has claimed.
+        attempt: the attempt for which the delivery could not be claimed.
 
     Returns:
         False if its worker may still run it.
@@ -189,10 +189,10 @@ def settle_redelivered(attempt: Attempt) -> bool:
 
 
 def settle_overdue(row: Delivery, message: Message) -> bool:
-    """Write down a claimed run whose lease is over.
+    """Record a claimed run whose lease is over.
 
     Args:
-        row: the delivery's, as the sweeper has taken it.
+        row: the delivery's row, as the sweeper took it.
         message: its message.
 
     Returns:
@@ -216,7 +216,7 @@ def _receiver(message: Message, recipient: str) -> Receiver | None:
 
 
 def _settle(attempt: Attempt, run: LastRun, error: SignalBusError, worker: str) -> bool:
-    """Write a lost run down; return False if somebody holds the row, or has run the delivery since."""
+    """Record a lost run; return False if the row is locked, or another worker has run the delivery since."""
     number = run.attempts if run.state == State.RUNNING else run.attempts + 1
     attempt.count(ledger.Taken(number, run.allowance, 0))
     settlement = _conclude(attempt, error, worker)

@@ -35,22 +35,22 @@ STATES = {"done": State.DONE, "skipped": State.SKIPPED, "failed": State.PENDING,
 
 
 class Settling(Protocol):
-    """How the end of an attempt is written down, which depends on its transaction."""
+    """The way in which the end of an attempt is recorded, which depends on its transaction."""
 
     def undo(self, attempt: Attempt, error: BaseException) -> None:
         """Do not count the attempt: this worker does not know what the message names."""
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Write down how the attempt ended, and tell it once that is committed."""
+        """Record the outcome of the attempt, and emit its event after the commit."""
 
 
 def end_failed(attempt: Attempt, error: BaseException, settling: Settling) -> None:
-    """Decide what a receiver's error means, and have it written down and told.
+    """Decide what a receiver's error means, and have that recorded.
 
     Args:
-        attempt: which; what its receiver wrote is rolled back.
-        error: what its receiver raised.
-        settling: how to write it down.
+        attempt: the attempt; the writes of its receiver are rolled back.
+        error: the error that its receiver raised.
+        settling: records the outcome.
     """
     if isinstance(error, NotKnownHere):
         settling.undo(attempt, error)
@@ -59,10 +59,10 @@ def end_failed(attempt: Attempt, error: BaseException, settling: Settling) -> No
 
 
 def raise_if_cut_off(attempt: Attempt, error: BaseException) -> None:
-    """Leave a run that was cut off to the next worker, which gets the message from the broker again.
+    """Raise the error of a run that was interrupted from outside; the broker redelivers its message.
 
     Args:
-        attempt: which.
+        attempt: the attempt.
         error: what its receiver raised.
 
     Raises:
@@ -128,21 +128,21 @@ def has_failed(outcome: Outcome) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OwnTransaction:
-    """The end of an attempt that had a transaction of its own, or none: it is written down in another one.
+    """Record the end of an attempt that had a transaction of its own, or none, in another transaction.
 
     Args:
-        took: seconds that its receiver ran; None if they are not written down.
+        took: seconds that its receiver ran; None if they are not recorded.
     """
 
     took: float | None = None
 
     def undo(self, attempt: Attempt, error: BaseException) -> None:
-        """Give the claim back, and park the delivery."""
+        """Undo the claim, and park the delivery."""
         if not attempt.claimed or _undo_claim(attempt):
             park(attempt.message, [attempt.recipient], attempt.receiver.queue, str(error))
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Write the outcome down, unless the claim was lost, and tell it."""
+        """Record the outcome, unless the claim was lost, and emit its event."""
         message, recipient = attempt.message, attempt.recipient
         settlement = settlement_of(attempt, outcome, self.took)
         if not attempt.recorded:

@@ -28,7 +28,7 @@ RESTART = ". Restart this worker, if its code is older than the sender's."
 
 
 def park(message: Message, receivers: Sequence[str], queue: str | None, reason: str) -> None:
-    """Park deliveries; those whose day is over are dead."""
+    """Park deliveries; those that have been parked for ``PARK_SECONDS`` are dead."""
     logger.warning("signalbus parks message %s: %s%s", message.id, reason, RESTART)
     for receiver, state in ledger.park(message, receivers, queue, reason).items():
         kind: Kind = "dead" if state == State.DEAD else "parked"

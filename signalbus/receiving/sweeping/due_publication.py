@@ -86,11 +86,11 @@ def sweep() -> int:
 
 
 def publish_some(share: ledger.Share | None = None, *, lost: bool = True) -> tuple[int, float | None]:
-    """Publish a batch of due deliveries, and of each receiver's retries its share.
+    """Publish a batch of due deliveries, with at most its share of each receiver's retries.
 
     Args:
         share: the limit on one receiver's retries; None for no limit.
-        lost: also publish deliveries that were published, and are lost.
+        lost: also publish again the deliveries that are lost.
 
     Returns:
         The number of published deliveries, and the seconds until the next batch; None if no more are due now.
@@ -106,7 +106,7 @@ def publish_some(share: ledger.Share | None = None, *, lost: bool = True) -> tup
 
 
 def _text(row: ledger.Publishable) -> str | None:
-    """Return the text to publish for a row; None if there is none. One bad row must not stop the others."""
+    """Return the text to publish for a row, or None; a row that cannot be read is parked or dead."""
     try:
         body = conf.signer().verify(row.text) if row.sealed else row.text
         if marker_from(body) is not None:  # parked by a worker of 0.1, which could not read it

@@ -41,7 +41,7 @@ class Divisible(Protocol):
 
     @property
     def acknowledged(self) -> bool:
-        """Whether it has ended; other objects may refer to it for a while longer."""
+        """Whether the message has ended; other objects may still refer to it."""
 
     def is_waited_for(self) -> bool:
         """Return whether a process or thread is free, in which the requeued part would begin at once."""
