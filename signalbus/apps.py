@@ -1,4 +1,8 @@
-"""The Django app: import every app's signals and receivers at start-up."""
+"""The Django app: import every app's signals and receivers at start-up, and connect to Celery's signals.
+
+Django calls `ready`. It imports the modules of signalbus that need settings and models: checks, the task, listeners,
+the worker's bootstrap.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Read ``settings.SIGNALBUS``: typed, checked, each key with a default that works."""
+"""Read ``settings.SIGNALBUS``: typed, checked, each key with a default that works.
+
+All other modules call `get()`; the system checks report what it refuses. The signers of the settings' keys are made
+here too.
+"""
 
 from __future__ import annotations
 

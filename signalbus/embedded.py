@@ -1,4 +1,7 @@
-"""Run a private Valkey server for tests and development, on a unix socket; it ends with the process that started it."""
+"""Run a private Valkey server for tests and development, on a unix socket; it ends with the process that started it.
+
+Public: `signalbus.embedded`. The tests and ``manage.py signalbus dev`` use it as well.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Provide pytest fixtures with the names of the functions in ``signalbus.testing``; pytest loads this plugin itself."""
+"""Provide pytest fixtures with the names of the functions in ``signalbus.testing``.
+
+pytest finds this plugin by its entry point, and loads it itself.
+"""
 
 from __future__ import annotations
 

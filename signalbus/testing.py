@@ -1,4 +1,8 @@
-"""Test tools for projects: capture what is sent, and deliver it in the test, with the real codec and no broker."""
+"""Test tools for projects: capture what is sent, and deliver it in the test, with the real codec and no broker.
+
+Public: `signalbus.testing`. The messages are diverted in `sending/outbox`, and delivered by the same code as in a
+worker (`receiving/routing/batch`).
+"""
 
 from __future__ import annotations
 

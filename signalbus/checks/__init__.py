@@ -1,4 +1,7 @@
-"""System checks: `manage.py check` and a worker's start report a set-up that cannot work."""
+"""System checks: `manage.py check` and a worker's start report a set-up that cannot work.
+
+Each check is a function here; those that read the project's sources are in `unsent` and `unused_code`.
+"""
 
 from __future__ import annotations
 

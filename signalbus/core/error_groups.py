@@ -1,4 +1,7 @@
-"""Compute the group of an error: the same for failures of one cause (decision 0046)."""
+"""Compute the group of an error: the same for failures of one cause (decision 0046).
+
+`receiving/settling` computes it when it records a failed attempt; pages and commands list failures by group.
+"""
 
 from __future__ import annotations
 

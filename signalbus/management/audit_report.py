@@ -1,4 +1,7 @@
-"""How an audit is shown: a table for people, an object for programs."""
+"""Format an audit: as a table for people, as an object for programs.
+
+The subcommand ``audit`` prints it; the counts come from `ledger/operations/ledger_audit`.
+"""
 
 from __future__ import annotations
 

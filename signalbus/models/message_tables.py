@@ -1,4 +1,7 @@
-"""Define the tables of messages, of their deliveries, of the state of each queue, and of the keys to lock."""
+"""Define the tables of messages, of their deliveries, of the state of each queue, and of the keys to lock.
+
+`ledger/` alone reads and writes them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Define the states of a delivery, with the facts that all code decides by a state."""
+"""Define the states of a delivery, with the facts that all code decides by a state.
+
+A new state is added here, and only here in code: which states are open, due, waiting or closed follows from its
+facts.
+"""
 
 from __future__ import annotations
 

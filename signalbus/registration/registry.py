@@ -1,4 +1,7 @@
-"""The registry of this process: its signals by name, and the receivers that a worker can find by their ids."""
+"""The registry of this process: its signals by name, and the receivers that a worker can find by their ids.
+
+Signals add themselves when they are made (`connecting/naming`); workers look signals up by the name in a message.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Keep the attempts that failed, in the transaction that records their end (decision 0046)."""
+"""Insert a row for each failed attempt, in the transaction that records its end, and delete the oldest (decision 0046).
+
+`settlements`, `attempts/row_claims` and `attempts/lost_attempts` call it.
+"""
 
 from __future__ import annotations
 

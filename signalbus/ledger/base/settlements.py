@@ -1,4 +1,8 @@
-"""Record how attempts ended in the rows of their deliveries, and keep those that failed (decision 0046)."""
+"""Record the end of an attempt in the row of its delivery, in a transaction of its own (decision 0046).
+
+`receiving/settling` calls it through `ledger.attempts`. The end of an attempt whose own transaction records it is
+written by `attempts/row_claims`.
+"""
 
 from __future__ import annotations
 

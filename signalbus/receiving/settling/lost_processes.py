@@ -1,8 +1,9 @@
-"""Records runs that ended their process: each is a failed attempt, with a reason and the receiver's back-off.
+"""Record attempts whose process was lost: each is a failed attempt, with a reason and a delay (decision 0044).
 
-Three parts of a worker meet such a run. The main process of a prefork pool hears of the lost child, and knows which
-delivery it ran. A worker that is given a message again finds the claim of the worker that was lost. The sweeper finds
-claims that are overdue. The unclaimed run of a worker that was lost as a whole leaves no trace: it is not counted.
+Three parts of a worker find such an attempt. The main process of a prefork pool learns of a lost child, and knows
+which delivery it ran (`worker/request`). A worker that receives a redelivered message finds the claim of the lost
+worker (`running/attempt`). The sweeper finds claims that are overdue. An unclaimed run whose whole worker was lost
+leaves no trace: it is not counted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Encode and decode values with named parts: dataclass instances, and snapshots of model instances."""
+"""Encode and decode values with named parts: dataclass instances, and snapshots of model instances.
+
+`encoder` and `decoder` use it.
+"""
 
 from __future__ import annotations
 
