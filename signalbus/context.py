@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from signalbus.core.thawing import thawed
+from signalbus.core.fast_instances import unfrozen_class
 from signalbus.wire.message import delivery_id
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class CurrentDelivery:
         return delivery_id(self.message_id, self.receiver)
 
 
-_Thawed: Any = thawed(CurrentDelivery)
+_Unfrozen: Any = unfrozen_class(CurrentDelivery)
 
 
 def delivery_of(message: Message, receiver: str, attempt: int) -> CurrentDelivery:
@@ -61,7 +61,7 @@ def delivery_of(message: Message, receiver: str, attempt: int) -> CurrentDeliver
         receiver: the receiver's id, as the message has it; empty if the workers resolve the receivers.
         attempt: the number of the attempt; 0 before the first one.
     """
-    delivery = _Thawed(message.id, message.signal, receiver, attempt, message.root, message.parent, message.path)
+    delivery = _Unfrozen(message.id, message.signal, receiver, attempt, message.root, message.parent, message.path)
     delivery.__class__ = CurrentDelivery
     return delivery  # type: ignore[no-any-return]  # it is one now
 

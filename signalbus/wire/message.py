@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from signalbus.core.thawing import thawed
+from signalbus.core.fast_instances import unfrozen_class
 from signalbus.exceptions import Garbage, PayloadError, UnknownVersion
 from signalbus.wire.json_reader import reader
 from signalbus.wire.json_writer import quoted, write
@@ -110,7 +110,7 @@ class Message:
         )
 
 
-_Thawed: Any = thawed(Message)
+_Unfrozen: Any = unfrozen_class(Message)
 
 
 def stamp() -> tuple[str, int]:
@@ -290,7 +290,7 @@ def _message(version: str, header: Any, payload: str) -> Message:
     get = header.get
     key = UUID(hex=header["i"])
     recipients, path, root, parent, trace, context = get("r"), get("p"), get("o"), get("u"), get("x"), get("e")
-    message = _Thawed(
+    message = _Unfrozen(
         key,
         header["s"],
         payload,
