@@ -1,5 +1,6 @@
-"""The ledger's functions for what is kept: outcomes over time, workers, and what they run."""
+"""The ledger's functions for what is kept: outcomes over time, workers with what they run, and alerts."""
 
+from signalbus.ledger.history.alerts import Condition, judge_alerts
 from signalbus.ledger.history.rollups import BOUNDS, Counts, Series, add_counts, merge_counts
 from signalbus.ledger.history.workers import (
     forget_stale_workers,
@@ -11,11 +12,13 @@ from signalbus.ledger.history.workers import (
 
 __all__ = [
     "BOUNDS",
+    "Condition",
     "Counts",
     "Series",
     "add_counts",
     "forget_stale_workers",
     "forget_worker",
+    "judge_alerts",
     "merge_counts",
     "record_running",
     "record_worker",

@@ -7,7 +7,7 @@ from signalbus.ledger.attempts.parked_rows import bury, open_parked, postpone_ro
 from signalbus.ledger.attempts.pauses import pause_rows
 from signalbus.ledger.base.deliveries import return_due, using
 from signalbus.ledger.base.event_subjects import delivery_of_row
-from signalbus.ledger.history import forget_stale_workers, merge_counts
+from signalbus.ledger.history import forget_stale_workers, judge_alerts, merge_counts
 from signalbus.ledger.sweeps.due import (
     Publishable,
     anything_due,
@@ -32,6 +32,7 @@ __all__ = [
     "delivery_of_row",
     "forget_stale_workers",
     "is_idle",
+    "judge_alerts",
     "mark",
     "mark_requeued",
     "marker_returned",

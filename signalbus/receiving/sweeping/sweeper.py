@@ -27,6 +27,7 @@ from signalbus.receiving.process.worker_events import worker_name
 from signalbus.receiving.running.gates import is_held
 from signalbus.receiving.settling.lost_processes import losses
 from signalbus.receiving.sweeping.due_publication import BREATH, lost_tally, mark, publish_some
+from signalbus.receiving.sweeping.history_maintenance import maintain_history
 from signalbus.receiving.sweeping.idleness import idleness
 from signalbus.receiving.sweeping.stale_code import StaleCode
 
@@ -66,9 +67,7 @@ class Purge:
                 self._until = self._next_at
                 ledger.purge_keys(keep.KEEP_SECONDS)
                 ledger.recall()
-                ledger.merge_counts(keep.age("counts"))
-                ledger.purge_log(keep.age("operations"), keep.age("alerts"))
-                ledger.forget_stale_workers()
+                maintain_history()
         if now < self._until:
             purged = ledger.purge_some(keep.KEEP_SECONDS, ages=keep.ages(), batch=PURGE_BATCH)
             self._until = self._until if purged else 0.0
