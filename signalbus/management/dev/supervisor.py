@@ -233,7 +233,8 @@ def _broker() -> AbstractContextManager[EmbeddedValkey | None]:
             connection.ensure_connection(max_retries=1, interval_start=0)
     except OperationalError as error:
         hint = " Without a CELERY_BROKER_URL, this command starts a broker of its own." if celery.is_own_app() else ""
-        raise CommandError(f"The broker does not answer: {error}. {celery.broker_remedy()}{hint}") from error
+        text = str(error).rstrip(".")
+        raise CommandError(f"The broker does not answer: {text}. {celery.broker_remedy()}{hint}") from error
     return nullcontext()
 
 
