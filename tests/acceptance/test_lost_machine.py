@@ -14,7 +14,7 @@ import pytest
 from django.db import transaction
 
 from signalbus.models import Delivery
-from tests.chaos.servers import MortalPostgres
+from tests.chaos.servers import RestartablePostgres
 from tests.misbehaving.signals import stalling
 from tests.other_servers import programs
 from tests.servers import default_database, migrate, wait_until
@@ -75,7 +75,7 @@ class Cable:
         self._do("-n", self.workers, "link", "set", "cable", "down")
 
 
-class DistantPostgres(MortalPostgres):
+class DistantPostgres(RestartablePostgres):
     """A PostgreSQL at one end of a cable; this process reaches it by its socket.
 
     Args:

@@ -56,7 +56,7 @@ def main(given: Sequence[str]) -> int:
     os.environ["CHAOS_TRANSPORT"] = options.transport
     django.setup()
     from tests.chaos import faults, report, running, scenarios
-    from tests.chaos.servers import MortalPostgres
+    from tests.chaos.servers import RestartablePostgres
 
     if options.list:
         print("\n".join([*faults.FAULTS, *scenarios.SCENARIOS]))
@@ -86,7 +86,7 @@ def main(given: Sequence[str]) -> int:
     results: list[Result] = []
     pressed: list[Result] = []
     with ExitStack() as stack:
-        postgres = stack.enter_context(MortalPostgres()) if "postgres" in databases or scenario_names else None
+        postgres = stack.enter_context(RestartablePostgres()) if "postgres" in databases or scenario_names else None
         rows = [(name, each) for each in databases for name in names if each in faults.FAULTS[name].databases]
         results.extend(_told(running.run(*row, plan, postgres)) for row in rows)
         for name in scenario_names:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from tests.chaos.servers import MortalPostgres
+    from tests.chaos.servers import RestartablePostgres
 
 SETTINGS = "tests.chaos.project.settings"
 LEASE = 3 * TIME_LIMIT  # seconds after which what a worker was given is given out again
@@ -96,7 +96,7 @@ class Cluster:
     """
 
     def __init__(
-        self, directory: Path, database_url: str, postgres: MortalPostgres | None, *broker_options: str
+        self, directory: Path, database_url: str, postgres: RestartablePostgres | None, *broker_options: str
     ) -> None:
         self.directory = directory
         self.database_url = database_url
@@ -135,7 +135,7 @@ class Cluster:
         }
 
     @property
-    def postgres(self) -> MortalPostgres:
+    def postgres(self) -> RestartablePostgres:
         """The database's server."""
         assert self._postgres is not None, "this fault needs PostgreSQL"
         return self._postgres

@@ -152,10 +152,12 @@ def kill_sender(cluster: Cluster, span: Span) -> None:
         cluster.send(*cluster.kill_sender(random.choice(cluster.senders)))
 
 
-def await_suicide(cluster: Cluster, span: Span) -> None:
+def replace_dead_senders(cluster: Cluster, span: Span) -> None:
     """Wait for senders that kill themselves at a given step; each gets a successor."""
     for _ in span.turns(0.0, 0.1):
-        ended = wait_until(lambda: [pid for pid in cluster.senders if cluster.sender_ended(pid)], 60.0, "a suicide")
+        ended = wait_until(
+            lambda: [pid for pid in cluster.senders if cluster.sender_ended(pid)], 60.0, "a sender that ended"
+        )
         for pid in ended:
             cluster.send(*cluster.kill_sender(pid))
 
@@ -311,13 +313,13 @@ FAULTS: dict[str, Fault] = {
     "worker_stopped": Fault("SIGSTOP of a worker for longer than any lease, then CONT", stop_worker),
     "sender_killed": Fault("a sender killed at random moments", kill_sender, kills=True),
     "sender_killed_after_insert": Fault(
-        "a sender killed between insert and commit", await_suicide, kills=True, die_after="insert"
+        "a sender killed between insert and commit", replace_dead_senders, kills=True, die_after="insert"
     ),
     "sender_killed_after_commit": Fault(
-        "a sender killed between commit and publish", await_suicide, kills=True, die_after="commit"
+        "a sender killed between commit and publish", replace_dead_senders, kills=True, die_after="commit"
     ),
     "sender_killed_after_publish": Fault(
-        "a sender killed after publish", await_suicide, kills=True, die_after="publish"
+        "a sender killed after publish", replace_dead_senders, kills=True, die_after="publish"
     ),
     "sweepers_killed": Fault(
         "three sweepers, killed while they publish what a broker's outage left",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.chaos.faults import Fault
-    from tests.chaos.servers import MortalPostgres
+    from tests.chaos.servers import RestartablePostgres
 
 WARM_UP = 20  # effects before a fault begins
 
@@ -47,7 +47,7 @@ class Plan:
 
 
 @contextmanager
-def new_cluster(name: str, database: str, postgres: MortalPostgres | None, *broker: str) -> Iterator[Cluster]:
+def new_cluster(name: str, database: str, postgres: RestartablePostgres | None, *broker: str) -> Iterator[Cluster]:
     """Set up a cluster with an empty database; its directory stays if a file ``kept`` is in it."""
     directory = Path(tempfile.mkdtemp(prefix=f"signalbus-chaos-{name}-"))
     server = postgres if database == "postgres" else None
@@ -70,7 +70,7 @@ def new_cluster(name: str, database: str, postgres: MortalPostgres | None, *brok
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) -> Result:
+def run(name: str, database: str, plan: Plan, postgres: RestartablePostgres | None) -> Result:
     """Inject a fault, and judge the result.
 
     Args:
@@ -93,7 +93,7 @@ def stopped(error: AssertionError) -> str:
     return " ".join([str(error).splitlines()[0], *getattr(error, "__notes__", [])[-1:]])
 
 
-def _run(name: str, database: str, plan: Plan, postgres: MortalPostgres | None) -> Result:
+def _run(name: str, database: str, plan: Plan, postgres: RestartablePostgres | None) -> Result:
     fault = FAULTS[name]
     with new_cluster(name, database, postgres, *fault.broker) as cluster:
         span = Span(plan.seconds, plan.kills if fault.kills else 1)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.chaos.running import Plan
-    from tests.chaos.servers import MortalPostgres
+    from tests.chaos.servers import RestartablePostgres
     from tests.chaos.systems import ComparedSystem
 
 IDLE = 300  # connections that pool_exhaustion holds
@@ -49,7 +49,7 @@ class Pressure:
 
     side: ComparedSystem
     seconds: float
-    postgres: MortalPostgres
+    postgres: RestartablePostgres
 
     def connect(self) -> psycopg.Connection[Any]:
         """Return a connection of our own to the side's database."""
@@ -176,7 +176,7 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-def run(name: str, plan: Plan, postgres: MortalPostgres) -> list[Result]:
+def run(name: str, plan: Plan, postgres: RestartablePostgres) -> list[Result]:
     """Run a scenario for each side, one after the other.
 
     Args:
@@ -199,7 +199,7 @@ def run(name: str, plan: Plan, postgres: MortalPostgres) -> list[Result]:
 
 
 def _run(
-    name: str, side: type[Bus | Procrastinate], plan: Plan, postgres: MortalPostgres
+    name: str, side: type[Bus | Procrastinate], plan: Plan, postgres: RestartablePostgres
 ) -> tuple[dict[str, float], list[str], str]:
     """Run a scenario for one side; return its figures, the broken expectations of ours, and the folder of the logs."""
     with running.new_cluster(name, "postgres", postgres) as cluster:
@@ -211,7 +211,7 @@ def _run(
         return figures, wrong, str(cluster.directory) if wrong else ""
 
 
-def _measure(scenario: Scenario, side: ComparedSystem, plan: Plan, postgres: MortalPostgres) -> dict[str, float]:
+def _measure(scenario: Scenario, side: ComparedSystem, plan: Plan, postgres: RestartablePostgres) -> dict[str, float]:
     """Go through the phases, and count the completions in each."""
     try:
         side.start()

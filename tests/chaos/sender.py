@@ -46,7 +46,7 @@ class Sender:
         self._signals: dict[str, Any] = {kind: getattr(signals, kind) for kind in kinds}
         self._journal = journal
         self._step = step
-        self._doomed = False
+        self._dies_here = False
         self._warm = False
         if step == "commit":
             self._die_between_commit_and_publication()
@@ -54,7 +54,7 @@ class Sender:
     def send(self) -> int:
         """Send one to three messages in one transaction; return the number of owed deliveries."""
         # Decided before, so that what the transaction held does not matter.
-        self._doomed = random.random() < 0.05
+        self._dies_here = random.random() < 0.05
         began = time.monotonic()
         ids: list[UUID] = []
         try:
@@ -94,7 +94,7 @@ class Sender:
             self._journal.note(fact, message)
 
     def _die_after(self, step: str) -> None:
-        if self._doomed and self._step == step:
+        if self._dies_here and self._step == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _die_between_commit_and_publication(self) -> None:

@@ -19,13 +19,13 @@ ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")  # as a message's head
 CONNECTIONS = 400  # room for the 300 that a scenario holds
 
 
-class MortalPostgres(Postgres):
+class RestartablePostgres(Postgres):
     """A private PostgreSQL whose commits survive its own death, but no power failure (fsync)."""
 
     def __init__(self) -> None:
         super().__init__(durable=True)
 
-    def __enter__(self) -> MortalPostgres:
+    def __enter__(self) -> RestartablePostgres:
         super().__enter__()
         self.execute("ALTER SYSTEM SET fsync = off", f"ALTER SYSTEM SET max_connections = {CONNECTIONS}")
         self.end()

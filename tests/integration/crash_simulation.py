@@ -79,7 +79,7 @@ class Process:
         self.place = ""  # where it stands
         self.ended = self.crashed = False
         self.error: BaseException | None = None
-        self._doomed = self._dies_in_receiver = False
+        self._dies_here = self._dies_in_receiver = False
         self._mine, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
         self._thread.start()
@@ -105,7 +105,7 @@ class Process:
             die: it dies where it stands.
             die_in_receiver: it dies in a receiver's transaction, if it gets to one.
         """
-        self._doomed, self._dies_in_receiver = die, die_in_receiver
+        self._dies_here, self._dies_in_receiver = die, die_in_receiver
         self._mine.release()
         assert self._theirs.acquire(timeout=30), f"it hangs at {self.place}"
         if self.ended:
@@ -118,7 +118,7 @@ class Process:
         self.place = place
         self._theirs.release()
         self._mine.acquire()
-        if self._doomed:
+        if self._dies_here:
             raise Crash
 
     def in_receiver(self) -> None:
