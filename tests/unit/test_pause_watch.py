@@ -76,6 +76,19 @@ def test_without_pauses_a_look_reads_nothing(watch: PauseWatch, ledger: Ledger, 
     assert ledger.reads == 5
 
 
+def test_a_process_need_not_look_for_three_seconds_after_nothing_was_paused(
+    watch: PauseWatch, ledger: Ledger, clock: list[float]
+):
+    """From when the sweeper began to read; not while something is paused, nor before it has read anything."""
+    assert watch.quiet_until[0] < clock[0]
+    watch.refresh()
+    assert watch.quiet_until[0] == clock[0] + 3
+    assert in_a_child(lambda: int(watch.quiet_until[0] - clock[0])) == 3
+    ledger.rows = [PAUSE]
+    watch.refresh()
+    assert watch.quiet_until[0] < clock[0]
+
+
 def test_the_main_process_reads_a_new_pause_once(watch: PauseWatch, ledger: Ledger):
     """The sweeper has read it for the threads of its process; one that is over is returned to be released."""
     ledger.rows = [PAUSE, OVER]

@@ -42,9 +42,11 @@ class PauseWatch:
 
     def __init__(self, read: Callable[[], list[PauseRow]] | None = None) -> None:
         self._read = read or ledger.pause_rows
-        memory = mmap.mmap(-1, 16)
-        self._times = memoryview(memory)[:8].cast("d")  # when the sweeper last read the pauses
-        self._versions = memoryview(memory)[8:].cast("Q")  # of what it read; 0: nothing is paused
+        memory = memoryview(mmap.mmap(-1, 24))
+        # Until when no process need look, because the sweeper has read that nothing is paused: `quiet_until[0]`.
+        self.quiet_until = memory[:8].cast("d")
+        self._times = memory[8:16].cast("d")  # when the sweeper last read the pauses
+        self._versions = memory[16:].cast("Q")  # of what it read; 0: nothing is paused
         self._times[0] = _NEVER
         self._paused: Pauses = NONE
         self._version = 0  # of the pauses that this process has
@@ -58,7 +60,7 @@ class PauseWatch:
         self._lock = threading.Lock()  # another thread may have held it
 
     def paused(self) -> Pauses:
-        """Return the pauses that are in force; called for each delivery before it runs."""
+        """Return the pauses that are in force; called for each delivery before it runs, unless it is quiet."""
         swept_at, now = self._times[0], monotonic()
         if swept_at <= self._read_at or now - swept_at > STALE_SECONDS:  # the sweeper is late
             return self._paused if now - self._read_at <= STALE_SECONDS else self._load(None, now)
@@ -86,12 +88,8 @@ class PauseWatch:
             self._version = self._count if paused else 0
             self._versions[0] = self._version  # before the time: a process that sees the new time sees this
             self._times[0] = began
+            self.quiet_until[0] = _NEVER if paused else began + STALE_SECONDS
         return [row for row in rows if row.is_over]
-
-    def forget(self) -> None:
-        """Forget everything, as at the end of a test."""
-        self._paused, self._version, self._read_at = NONE, 0, _NEVER
-        self._times[0], self._versions[0] = _NEVER, 0
 
     def _is_current(self) -> bool:
         return self._version == self._versions[0]
