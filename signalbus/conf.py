@@ -210,7 +210,7 @@ def get() -> Settings:
 
 @cache
 def release() -> str:
-    """Return the release of the project's code that this process runs; empty if nobody says."""
+    """Return the release of the project's code that this process runs; empty if no setting names it."""
     return get().RELEASE or os.environ.get("SENTRY_RELEASE") or os.environ.get("GIT_SHA") or ""
 
 

@@ -102,7 +102,7 @@ class Bridge(Signal):
         return self.source
 
     def __call__(self, sender: Any, **payload: Any) -> None:
-        """Send on the bus what the plain signal sends. The code that sent it goes on in spite of most errors (0020).
+        """Send a message for what the plain signal sends; most errors do not reach the code that sent it (0020).
 
         Raises:
             DatabaseError: the open transaction is broken, and its commit would silently be a rollback.

@@ -32,12 +32,12 @@ MAX_PACKET = 8  # Celery messages that are written at once, so that they take no
 
 
 class PublishError(SignalBusError):
-    """The broker did not take (all of) what was published.
+    """The broker did not take all texts that were published.
 
     Args:
         unsent: the indexes of the bodies that it did not acknowledge.
         cause: the error of the broker.
-        remedy: what to check; empty if the cause says so.
+        remedy: a hint at what to check; empty if the cause says it.
     """
 
     def __init__(self, unsent: range, cause: BaseException, remedy: str = "") -> None:
@@ -54,7 +54,7 @@ def publish(queue: str | None, bodies: Sequence[str]) -> None:
         bodies: verified bodies, or bodies of our own.
 
     Raises:
-        PublishError: some were not taken; it says which.
+        PublishError: some were not taken; the error names them.
     """
     try:
         make = conf.signer().sign

@@ -41,7 +41,7 @@ class Cut(NamedTuple):
     """A queue item as an argument of a Redis command, with ``%``-formats in its gaps.
 
     Args:
-        item: takes its size, body, id, root, how many texts, parent (or nothing), id, delivery tag.
+        item: the format, for its size, body, id, root, number of texts, parent (or nothing), id and delivery tag.
         size: how many bytes it has with its ids, but without body, root, parent and number.
         opening: the body's JSON, up to the texts.
         closing: the rest of it.

@@ -27,11 +27,11 @@ NO_QUEUE = "404"  # of AMQP, where it is the error's code, and of kombu for Redi
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """The status of a queue, as the broker tells it.
+    """The status of a queue, as the broker reports it.
 
     Args:
-        waiting: Celery messages in it; None if the broker does not tell.
-        workers: how many consume it; None if that cannot be told.
+        waiting: Celery messages in it; None if the broker does not report it.
+        workers: how many consume it; None if that is not known.
         error: the error of the broker, or empty.
         refused: why the broker refuses the queue as we declare it, so that no worker of ours consumes it, or empty.
     """

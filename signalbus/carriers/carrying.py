@@ -126,7 +126,7 @@ def call_restored(context: Mapping[str, Any], function: Callable[P, T], /, *args
 
     Args:
         context: as the message carries it.
-        function: what is called.
+        function: the function.
         args: its arguments.
         kwargs: as well.
 

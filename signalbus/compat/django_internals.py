@@ -129,7 +129,7 @@ def _is_known(frame: FrameType) -> bool:
 def wrapped_in(lazy: LazyObject[Any]) -> Any:
     """Return the object in a lazy one, such as ``request.user``.
 
-    Uses ``LazyObject._wrapped``, which reading any attribute fills. Without it, the row of the user could not be told
+    Uses ``LazyObject._wrapped``, which reading any attribute fills. Without it, the row of the user could not be read
     from its wrapper, which is not an instance of any model.
     """
     lazy.__class__  # noqa: B018 - fills it
@@ -170,7 +170,7 @@ def open_savepoints(connection: BaseDatabaseWrapper) -> set[Any]:
     """Return the savepoints of the ``atomic()`` blocks that are open, as they stand in `callbacks_of`.
 
     Were they kept elsewhere, a message could be rolled back with a savepoint that it was not sent in. None stands for a
-    block without a savepoint, which has no fate of its own.
+    block without a savepoint, which is rolled back with the block around it.
     """
     return set(connection.savepoint_ids) - {None}
 

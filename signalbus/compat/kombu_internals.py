@@ -34,7 +34,7 @@ def is_sentinel(connection: Connection) -> bool:
 
 
 class _Recorder:
-    """A stand-in for a Redis client that records ``LPUSH`` and has no other method."""
+    """An object in the place of a Redis client that records ``LPUSH`` and has no other method."""
 
     def __init__(self) -> None:
         self.pushed: list[tuple[str, str]] = []

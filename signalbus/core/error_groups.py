@@ -22,8 +22,8 @@ _is_own_file = lru_cache(maxsize=4096)(is_own_code)
 def group_of(error: BaseException, receiver: str) -> str:
     """Return the group of an error: a short hash of its type, of the place in the project's code, and of the receiver.
 
-    The message is not part of it: an id in it would make each failure a group of its own. Neither is the line, which
-    the next release moves; a function has one cause for a type of error more often than two.
+    The error's text is not part of it: an id in it would make each failure a group of its own. Neither is the line,
+    which the next release moves; a function has one cause for a type of error more often than two.
 
     Args:
         error: what the receiver raised, or why its process is gone.

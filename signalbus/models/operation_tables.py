@@ -17,7 +17,7 @@ SHOWN_CHARS = 200  # of a name, where a row is named
 
 
 class Operation(models.Model):
-    """What somebody did to deliveries: the audit log, and for actions in bulk their progress."""
+    """An action of a person on deliveries: the audit log, and the progress of actions in bulk."""
 
     id: models.BigAutoField[int, int] = models.BigAutoField(primary_key=True)
     kind: models.CharField[str, str] = models.CharField(max_length=20, help_text="retry, discard, pause, resume …")

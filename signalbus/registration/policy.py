@@ -74,7 +74,7 @@ def _timeout(timeout: object) -> float | None:
 
 
 def _relations(select_related: object) -> Mapping[str, tuple[str, ...]]:
-    """Check what is to be fetched along; whether a model has such relations shows when its rows are fetched."""
+    """Check the relations to load; whether a model has them is known only when its rows are loaded."""
     wrong = ConfigurationError(
         f"select_related={select_related!r}: give payload keys and the relations to fetch along with their rows, as in "
         'select_related={"instance": ("cohort__academy",)}.'
@@ -114,7 +114,7 @@ def _option(default: object, check: Callable[[Any], object]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What was said when a receiver was connected.
+    """The options with which a receiver was connected.
 
     Args:
         retry: how often and how long apart to try; ``SIGNALBUS["RETRY"]`` if not given.

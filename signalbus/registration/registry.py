@@ -28,7 +28,7 @@ MAX_NAME, MAX_ID, MAX_QUEUE = 255, 512, 255  # characters, as the ledger's colum
 
 
 class Defaults(Protocol):
-    """What holds for receivers that do not say it themselves: the project's settings."""
+    """The options of receivers that do not give them: those of the project's settings."""
 
     @property
     def RETRY(self) -> Retry:  # noqa: N802 - a setting
@@ -48,7 +48,7 @@ class Receiver:
     """A connected function with a stable id and a policy.
 
     Args:
-        id: what messages call it by.
+        id: the id by which messages name it.
         function: returns the function, or None once it is gone (a weak reference, as Django keeps it).
         sender: the name of the sender it was connected for, or None for any.
         place: where it was defined, for error messages.
@@ -89,7 +89,7 @@ class Receiver:
 
 
 class NamedSignal(Protocol):
-    """What the registry needs of a signal."""
+    """The part of a signal that the registry uses."""
 
     was: tuple[str, ...]
     place: str

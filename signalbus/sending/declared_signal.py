@@ -57,7 +57,7 @@ class DeclaredSignal(Named, HookedSignal):
         ConfigurationError: a name that is not a non-empty text.
     """
 
-    as_given: bool = True  # what is given to send() is what travels: `compose` chooses nothing
+    as_given: bool = True  # the payload given to send() is sent whole: `compose` selects nothing
 
     def __init__(  # noqa: PLR0913 - the options of Signal()
         self,

@@ -56,7 +56,7 @@ def arrange(members: Sequence[BatchMember], slots: int) -> tuple[list[list[Batch
         slots: how many batches can be begun.
 
     Returns:
-        The batches, and the messages left over, to be put back on their queues in this order.
+        The batches, and the messages left over, to be requeued in this order.
     """
     _note(members)
     share = math.ceil(len(members) / max(1, slots))

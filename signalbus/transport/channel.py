@@ -37,7 +37,7 @@ LOOK_EVERY = (
 
 
 class ClaimingMixin:
-    """Make a channel of kombu's claim messages.
+    """Make a channel of kombu claim its messages.
 
     While its consumers acknowledge and run in an event loop, it claims as many messages as can be begun now, in one
     step; else it consumes as kombu does. It acknowledges in bulk, with the next claim.

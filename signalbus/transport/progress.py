@@ -63,7 +63,7 @@ class Progress:
         self._ticket = ticket
 
     def parts(self, text: int, count: int) -> Progress:
-        """Return the progress of a text's recipients, which are noted as texts are.
+        """Return the progress of a text's recipients, which is recorded as that of texts is.
 
         Args:
             text: its index.

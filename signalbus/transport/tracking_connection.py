@@ -33,7 +33,7 @@ class TrackingConnection:
         channel: kombu's, whose server and credentials these are.
 
     Raises:
-        ResponseError: the server cannot track keys, or does not let this user.
+        ResponseError: the server cannot track keys, or this user may not ask it to.
     """
 
     def __init__(self, channel: Any) -> None:

@@ -58,7 +58,7 @@ def encode(
         payload: the named values; a queryset among them is evaluated here.
         snapshots: let field values travel beside each reference, for receivers that want them once its row is gone.
         max_depth: how deep containers may be nested in a value.
-        max_bytes: how large the text may be.
+        max_bytes: the limit of the text's size, in bytes.
 
     Returns:
         The text, and the oldest version of the message that can read it.

@@ -16,7 +16,7 @@ def reader(opening: str, **options: Any) -> Callable[[str], Any]:
     """Return a function that decodes as ``JSONDecoder.decode`` does.
 
     Args:
-        opening: how our own texts begin: "{" or "[". Another writer may put white space there, and at the end.
+        opening: the first character of our own texts, "{" or "[". Another writer may put white space before it.
         options: of ``JSONDecoder``.
     """
     decoder = json.JSONDecoder(**options)

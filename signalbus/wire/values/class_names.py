@@ -74,7 +74,7 @@ def name_of(sender: object) -> str | None:
 def allow_sender(sender: object) -> None:
     """Let messages name this class or function although it may be outside of the installed apps.
 
-    The registry calls it for each sender that a receiver is connected for; what needs no permission is let pass.
+    ``connect`` calls it for each sender of a receiver. Models and texts need no permission, and are ignored.
     """
     if not isinstance(sender, SENDERS) or (isinstance(sender, type) and issubclass(sender, Model)):
         return
@@ -113,7 +113,7 @@ def resolve_class(name: str, *, senders: bool = False) -> Any:
         senders: whether those that receivers are connected for count too.
 
     Raises:
-        UnknownClass: it is not there, or not there to be found.
+        UnknownClass: no installed app has it, or it cannot be looked up by that name.
     """
     if senders and name in _senders:
         return _senders[name]

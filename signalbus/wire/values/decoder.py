@@ -29,10 +29,10 @@ _SENDERS: Final = frozenset(tag.key for tag in (Tag.STR, Tag.MODEL, Tag.REF, Tag
 
 
 class Finder:
-    """Finds the rows that a tree names.
+    """Find the rows that a parsed payload names.
 
     Args:
-        snapshots: whether field values that travel beside a reference may stand in for its row.
+        snapshots: whether field values that travel beside a reference may replace a missing row.
     """
 
     __slots__ = ("_snapshots", "found")
@@ -42,7 +42,7 @@ class Finder:
         self.found: dict[Reference, Collection[str]] = {}
 
     def walk(self, node: Any, relations: Collection[str] = ()) -> None:
-        """Put a pair of reference and stand-in in the place of each row, and note which relations it is to bring."""
+        """Replace each row by a pair of its reference and its snapshot, and note the relations to load with it."""
         if type(node) is dict:
             if len(node) == 1 and not _ROWS.isdisjoint(node):
                 self._take(node, relations)
@@ -74,7 +74,7 @@ class Finder:
 
 
 class Decoder:
-    """Decodes one message.
+    """Decode one message.
 
     Args:
         rows: the instances for the references that the tree holds.

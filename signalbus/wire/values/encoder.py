@@ -39,7 +39,7 @@ _enum_names: dict[type[Enum], str] = {}
 
 
 class Encoder:
-    """Encodes one message.
+    """Encode one message.
 
     Args:
         max_depth: how deep containers may be nested.
@@ -248,7 +248,7 @@ class Encoder:
         return [*head, result, texts]
 
     def _stored(self, field: Any, instance: Model, left: int, result: dict[str, Any]) -> bool:
-        """Encode the row's form of a value that its field converts; whether it has one that can travel."""
+        """Encode the row's form of a value that its field converts; return whether it has a form that can travel."""
         try:
             stored = stored_form(field, instance)
             if stored is SAME:

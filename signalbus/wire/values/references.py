@@ -86,7 +86,7 @@ def is_anonymous_user(kind: type) -> bool:
 
 
 def anonymous_user() -> Any:
-    """Make the user that stands for a visitor who is not logged in.
+    """Make Django's ``AnonymousUser``, the user of a visitor who is not logged in.
 
     Raises:
         UnknownClass: this process has no ``django.contrib.auth``.
@@ -168,8 +168,8 @@ def plain_reference(value: Any) -> list[Any] | None:
 def _alias(model: type[Model], instance: Model) -> str | None:
     """Name the database that an instance is written to, unless each worker finds it by itself.
 
-    That is told by the router, not by where the instance was read, which may be a replica. A router may answer by what
-    is active here and not in a worker (a tenant), so only the default database goes without saying.
+    The router decides, not the database that the instance was read from, which may be a replica. It may answer by what
+    is active here and not in a worker (a tenant), so only the default database can be left out.
     """
     if not router.routers and instance._state.db in _AS_DEFAULT:  # noqa: SLF001  (Django documents _state)
         return None

@@ -41,7 +41,7 @@ def _tagged(tag: Tag, write: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def text_to_json(value: str) -> Any:
-    """Write a text; one with surrogates apart, because JSON would make one character of a pair of them."""
+    """Write a text; one with surrogates under a tag, because JSON would make one character of a pair of them."""
     if value.isascii():
         return value
     try:
@@ -184,7 +184,7 @@ def _zone_from_json(value: Any) -> tzinfo | None:
 
 
 def read_text(value: Any) -> str:
-    """Read a text where nothing but a text may stand."""
+    """Read a text; raise an error for a value of another type."""
     if type(value) is str:
         return value
     ((tag, inner),) = value.items()
@@ -217,7 +217,7 @@ _FROZEN: Final[dict[tuple[str, str], Callable[[Any], Any]]] = {
 
 
 def frozen_to_json(kind: type) -> Callable[[Any], Any] | None:
-    """Find what writes values of a type that stands for one of ours while a test stops the clock."""
+    """Return the writer for a date or time class with which a test tool replaces a standard one (freezegun)."""
     return _FROZEN.get((kind.__module__, kind.__qualname__))
 
 

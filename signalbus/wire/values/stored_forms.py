@@ -56,11 +56,11 @@ def stored_form(field: Field[Any, Any], instance: Model) -> Any:
 
 
 def from_stored(field: Any, stored: Stored, db: str | None) -> Any:
-    """Return the value that Django would make of what the row holds.
+    """Return the value that Django would make of a stored value.
 
     Args:
         field: the model's field.
-        stored: what the row holds.
+        stored: the value that the row holds.
         db: the alias of the row's database; None if it has none.
     """
     connection = connections[db or DEFAULT_DB_ALIAS]

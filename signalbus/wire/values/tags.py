@@ -19,7 +19,7 @@ FIRST: Final = 1
 
 @unique
 class Tag(Enum):
-    """A tag: the only key of a dict that stands for a value.
+    """A tag: the only key of a dict that represents a value which JSON has no type for.
 
     Args:
         key: the key; it begins with a dollar.
@@ -65,5 +65,5 @@ class Tag(Enum):
 
 
 def by_key(readers: Mapping[Tag, Reader]) -> dict[str, Reader]:
-    """Return the readers of tags by the keys that stand in a text."""
+    """Return the readers of tags, by the tags' keys."""
     return {tag.key: read for tag, read in readers.items()}
