@@ -10,7 +10,7 @@ from django.db import DatabaseError
 from django.db.models import F, Sum
 
 from signalbus import Retry, Signal
-from signalbus.context import current
+from signalbus.context import CurrentDelivery, current
 from signalbus.events import listen, unlisten
 from signalbus.ledger import history
 from signalbus.ledger.history import rollups
@@ -21,6 +21,7 @@ from signalbus.receiving.recording import recorder
 from signalbus.receiving.recording.outcome_counts import outcome_counts
 from signalbus.receiving.recording.recorder import Recorder
 from signalbus.receiving.recording.worker_description import digest_of, known_receivers
+from signalbus.receiving.settling.lost_processes import Loss
 from signalbus.wire.message import uuid7
 
 from .bus import Bus, connect, fails, new_signal
@@ -216,6 +217,28 @@ def test_long_runs_are_recorded_until_they_end(
     assert (row.delivery, row.message, row.receiver) == (delivery.id, delivery.message_id, "slow")
     assert (row.attempt, row.worker) == (1, worker_name())
     assert RunningDelivery.objects.count() == 0
+
+
+def test_what_a_lost_process_ran_is_not_shown_any_more(bus: Bus, ran: list[Any]):
+    """The process that settles its attempt deletes the row."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: ran.append(current()), "slow")
+    listen("failed", "dead")(recorder.note_lost)
+    try:
+        signal.send(None)
+        ((text,),) = bus.take()
+        delivery = CurrentDelivery(
+            message_id=uuid7(), signal="s", receiver="slow", attempt=1, root=uuid7(), parent=None, path=()
+        )
+        for process in ("here:7", "here:8"):
+            history.record_running(process, [(delivery, 2.0)])
+        assert Loss(text, None, "here:7", "signal 9 (SIGKILL)", lambda: None).is_settled()
+    finally:
+        unlisten(recorder.note_lost)
+
+    assert Recorder()._record()
+    assert [row.worker for row in RunningDelivery.objects.all()] == ["here:8"]
+    assert not Recorder()._record()
 
 
 def test_a_worker_is_recorded_until_it_stops(database_url: str):

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from signalbus.receiving.recording.outcome_counts import outcome_counts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from signalbus.events import Event
+
 logger: logging.Logger = logging.getLogger("signalbus")
 
 TICK = 0.5  # seconds between two looks at what runs
@@ -34,6 +37,7 @@ LONG_RUN = 1.0  # seconds after which a run is recorded
 SEE_RUNS = 5.0  # seconds between two records of a run that goes on
 COUNT_SECONDS = 10.0  # seconds between two records of outcomes
 SEE_WORKER = 10.0  # seconds between two records that the worker is alive
+MOST_LOST = 20  # processes whose runs are deleted at once
 FORK_SECONDS = 5.0  # that a fork waits for a record under way
 STOP_SECONDS = 3.0  # that the end of a process waits for the last record
 
@@ -42,6 +46,7 @@ _recording = threading.Lock()
 _forking = threading.local()
 _main_pid: int | None = None  # of the worker's main process; None where no worker runs
 _of_child: Recorder | None = None
+_lost: deque[str] = deque(maxlen=1000)  # processes whose attempts were settled here
 
 
 class Recorder(threading.Thread):
@@ -94,7 +99,7 @@ class Recorder(threading.Thread):
     def _record(self) -> bool:
         """Record what is due; return whether anything was."""
         now = time.monotonic()
-        recorded = self._record_runs(now)
+        recorded = self._forget_lost() | self._record_runs(now)
         if now >= self._counts_at:
             self._counts_at = now + COUNT_SECONDS
             recorded |= self._record_counts()
@@ -113,6 +118,16 @@ class Recorder(threading.Thread):
         if self._worker is not None:
             ledger.forget_worker(self._name)
         return True
+
+    @staticmethod
+    def _forget_lost() -> bool:
+        """Delete what lost processes ran."""
+        workers: set[str] = set()
+        while _lost and len(workers) < MOST_LOST:
+            workers.add(_lost.popleft())
+        for worker in workers:
+            ledger.record_running(worker, [])
+        return bool(workers)
 
     def _record_runs(self, now: float) -> bool:
         runs = current_runs.longer_than(LONG_RUN)
@@ -142,11 +157,18 @@ def _waits_for_receiver(error: DatabaseError) -> bool:
     return connections[using()].vendor == "sqlite" and "locked" in str(error)
 
 
+def note_lost(event: Event) -> None:
+    """Note which process was lost with an attempt that this one settles; a listener of "failed" and "dead"."""
+    if event.worker and event.worker != worker_name():
+        _lost.append(event.worker)
+
+
 def prepare() -> None:
     """Count outcomes from now on, in this process and in those that it forks; called before a worker's pool starts."""
     global _main_pid  # noqa: PLW0603 - which process this is
     _main_pid = os.getpid()
     listen("done", "failed", "dead", "skipped")(outcome_counts.count)
+    listen("failed", "dead")(note_lost)
     _stop_records_while_forking()
 
 
