@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import pytest
 from django.db import OperationalError, connection
 
 from signalbus.ledger import sweeps as ledger
@@ -23,8 +24,6 @@ from .bus import QUEUE, connect, fails, new_signal, prove_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import pytest
 
     from .bus import Bus
 
@@ -153,7 +152,17 @@ def test_retries_are_published_in_one_round_trip(bus: Bus):
     assert sweep() == 35
 
     assert bus.client.info("commandstats")["cmdstat_lpush"]["calls"] == 1
-    assert bus.client.llen(QUEUE) == 4
+    assert bus.client.llen(QUEUE) == 3
+
+
+@pytest.mark.parametrize(("runtime_ms", "sizes"), [(1, [32, 3]), (5, [16, 16, 3]), (20, [4] * 8 + [3]), (60, [1] * 35)])
+def test_retries_are_batched_by_the_runtime_of_their_last_attempt(bus: Bus, runtime_ms: int, sizes: list[int]):
+    """A batch takes 100 milliseconds at most, and a group commit has room for it."""
+    fail_and_let_due(bus, 35, runtime_ms=runtime_ms)
+
+    assert sweep() == 35
+
+    assert [len(texts) for texts in bus.take()] == sizes
 
 
 def test_without_autocommit_no_transaction_stays_open(database_url: str, monkeypatch: pytest.MonkeyPatch):

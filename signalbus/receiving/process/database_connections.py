@@ -159,7 +159,7 @@ def reset_connections(*, but: str | None = None) -> None:
     Args:
         but: the alias of a connection that the caller still uses.
     """
-    for connection in connections.all(initialized_only=True):
+    for connection in opened_connections():
         if connection.alias == but or (connection.in_atomic_block and not _is_worker()):
             continue  # a test's transaction, or a sender's in eager mode
         if not _is_at_rest(connection):

@@ -45,6 +45,7 @@ class Watch:
         self.must_run_alone: bool = False
         self.ours: bool = False  # a savepoint of ours begins or ends
         self._together = together
+        self._is_undone = False  # the last statement of ours rolled back to its savepoint
         self._ended = ""  # what ends the last one, or rolls back to it, not said yet
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
@@ -53,6 +54,9 @@ class Watch:
             if self._together and sql.startswith(("RELEASE", "ROLLBACK TO")):
                 self._ended += f"{sql}; "
                 return None
+            if self._is_undone and sql.startswith("RELEASE"):
+                return None  # it is empty, and the commit releases it
+            self._is_undone = sql.startswith("ROLLBACK TO")
             sql, self._ended = self._ended + sql, ""
         elif _concerns_all(sql if type(sql) is str else text_of(sql, context["connection"]), context["connection"]):
             self.must_run_alone = True

@@ -34,8 +34,8 @@ logger: logging.Logger = logging.getLogger("signalbus")
 
 BATCH = 100  # rows taken at once
 RETURN_SECONDS = 5.0  # until what could not be published is due again
-SLOW_MS = 50  # of a run that failed: its retry keeps no other waiting
-RETRIES_TOGETHER = 10  # retries in one Celery message, so that no process has all of them
+RETRIES_TOGETHER = 32  # retries in one Celery message: as many as a group commit may have
+TOGETHER_MS = 100  # that these take together, by the last run of each: others wait behind them in a process
 ADMIT_SECONDS = 0.05  # between two sweeps while retries wait for their receiver's share of this worker
 ADMIT_PAUSES = 2  # times as long as such a sweep took is waited until the next one
 BREATH = 0.01  # seconds between two batches, in which a child may be forked
@@ -118,6 +118,8 @@ def _text(row: ledger.Publishable) -> str | None:
             return None
         if row.overdue and settle_overdue(row.load(), message):
             return None
+        if message.recorded and message.recipients == (row.receiver,):
+            return publisher.sign(body)
         recipients = [row.receiver] if row.receiver else None
         return publisher.sign(to_body(message.for_recipients(recipients, recorded=True)))
     except (UnknownKey, UnknownVersion) as error:
@@ -175,9 +177,16 @@ def _publish(due: Sequence[tuple[ledger.Publishable, str]]) -> int:
 
 def _companions(row: ledger.Publishable) -> int:
     """Return the maximal number of deliveries in the Celery message of a row."""
-    if row.publications or (row.attempts and (row.runtime_ms is None or row.runtime_ms > SLOW_MS)):
+    if row.publications:
         return 1
-    return RETRIES_TOGETHER if row.attempts else publisher.MAX_TEXTS
+    if not row.attempts:
+        return publisher.MAX_TEXTS
+    if row.runtime_ms is None:
+        return 1
+    most = RETRIES_TOGETHER
+    while most > 1 and most * row.runtime_ms > TOGETHER_MS:
+        most //= 2  # in few steps, so that retries which take about as long travel in one Celery message
+    return most
 
 
 def mark() -> None:
