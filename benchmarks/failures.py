@@ -6,9 +6,12 @@ In one run, for each database and pool, in turns and several times over:
 - ``fail/s``: first attempts a second of a receiver that does the same, and then raises;
 - ``retry/s``: attempts a second of its retries, which are all due at once;
 - ``cost``: what a failed attempt costs beside a successful one: succeed/s ÷ attempts a second of the failing receiver,
-  of which one in three is a first attempt and two are retries.
+  of which one in three is a first attempt and two are retries;
+- ``CPU``: the same in processor time of the worker, its children and the servers. The rate of retries is also limited
+  by their admission, and on a machine with other work by the pauses of the sweeper: processor time is not.
 
-Each rate is counted from the first attempt to the last. Then, as ``alone`` and ``beside``: how late a healthy receiver
+Each rate is counted from the first attempt to the last. A success does not contain its publication, which is the
+sender's; a retry does. Then, as ``alone`` and ``beside``: how late a healthy receiver
 at 50 messages a second is, alone and beside deliveries that are retried again and again. With ``--cost`` that is left
 out.
 """
@@ -27,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import django
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from benchmarks.program import Program
     from benchmarks.servers import Servers
@@ -37,7 +40,7 @@ PLACES = 2  # processes, or threads
 RETRIES = 2  # of each delivery that fails
 RATE = 50  # messages a second of the healthy receiver
 PATIENCE = 300.0  # seconds for a step
-HEAD = f"{'':24}{'succeed/s':>10}{'fail/s':>8}{'retry/s':>9}{'cost':>6}"
+HEAD = f"{'':24}{'succeed/s':>10}{'fail/s':>8}{'retry/s':>9}{'cost':>6}{'CPU':>6}"
 HEAD_OF_DELAYS = f"{'alone p50':>11}{'p99':>7}{'beside p50':>12}{'p99':>7}{'retries/s':>11}"
 
 
@@ -76,7 +79,7 @@ def _measure(servers: Servers, pool: str, options: argparse.Namespace) -> str:
     worker.start()
     try:
         _seconds(worker, tally, 200, partial(_send, signals.succeeding, 200))  # the worker is there, and warm
-        columns = _rates(worker, tally, options.messages, options.rounds)
+        columns = _rates(servers, worker, tally, options.messages, options.rounds)
         if not options.cost:
             columns += _beside(worker, tally, options)
     finally:
@@ -84,22 +87,33 @@ def _measure(servers: Servers, pool: str, options: argparse.Namespace) -> str:
     return columns
 
 
-def _rates(worker: Program, tally: Tally, messages: int, rounds: int) -> str:
+def _rates(servers: Servers, worker: Program, tally: Tally, messages: int, rounds: int) -> str:
     """Measure successes, failures and retries in turn, so that the machine's other load affects all of them."""
     from benchmarks import signals  # noqa: PLC0415 - needs Django's apps
+    from benchmarks.processes import cpu_seconds  # noqa: PLC0415
 
-    seconds = {"succeed": 0.0, "fail": 0.0, "retry": 0.0}
+    seconds = dict.fromkeys(("succeed", "fail", "retry"), 0.0)
+    cpu = dict.fromkeys(seconds, 0.0)
+    steps = [
+        ("succeed", partial(_send, signals.succeeding, messages)),
+        ("fail", partial(_send, signals.failing, messages)),
+    ]
+    steps += [("retry", partial(_let_due, messages))] * RETRIES
     for _ in range(rounds):
-        seconds["succeed"] += _seconds(worker, tally, messages, partial(_send, signals.succeeding, messages))
-        seconds["fail"] += _seconds(worker, tally, messages, partial(_send, signals.failing, messages))
-        for _ in range(RETRIES):
-            seconds["retry"] += _seconds(worker, tally, messages, partial(_let_due, messages))
+        for name, begin in steps:
+            before = cpu_seconds(worker.pid or 0, *servers.server_pids())
+            seconds[name] += _seconds(worker, tally, messages, begin)
+            cpu[name] += cpu_seconds(worker.pid or 0, *servers.server_pids()) - before
     total = rounds * messages
-    cost = (seconds["fail"] + seconds["retry"]) / (1 + RETRIES) / seconds["succeed"]
     return (
         f"{total / seconds['succeed']:10.0f}{total / seconds['fail']:8.0f}"
-        f"{total * RETRIES / seconds['retry']:9.0f}{cost:6.2f}"
+        f"{total * RETRIES / seconds['retry']:9.0f}{_cost(seconds):6.2f}{_cost(cpu):6.2f}"
     )
+
+
+def _cost(spent: Mapping[str, float]) -> float:
+    """Return the cost of a failed attempt, as a multiple of that of a successful one."""
+    return (spent["fail"] + spent["retry"]) / (1 + RETRIES) / spent["succeed"]
 
 
 def _send(signal: Any, messages: int) -> None:
