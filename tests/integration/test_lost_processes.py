@@ -129,6 +129,60 @@ def test_the_next_run_is_claimed_first(bus: Bus, durable: Signal, child: Child):
     assert only().error == ""
 
 
+@pytest.mark.parametrize("durable_signal", [True, False])
+def test_a_redelivered_message_says_that_its_worker_was_lost(bus: Bus, child: Child, durable_signal: bool):
+    """Its unclaimed run is not counted, since it may never have begun; `failed` lists it while it runs again."""
+    signal = new_signal(durable=durable_signal)
+    connect(signal, lambda **kwargs: None, "killer", retry=SLOW)
+    signal.send(None)
+    ((text,),) = bus.take()
+    seen: list[tuple[str, int, str]] = []
+
+    @listen("claimed")
+    def look(event: Event) -> None:
+        seen.extend(operations.failed().values_list("state", "attempts", "error"))
+
+    try:
+        deliver([text], queue=QUEUE, redelivered=True)
+    finally:
+        unlisten(look)
+
+    ((state, number, error),) = seen
+    assert (state, number) == ("running", 1)
+    assert "a worker that had taken it was lost" in error
+    assert rows() == [("killer", "done", 1)]
+    assert only().error == ""
+
+
+@pytest.mark.parametrize("durable_signal", [True, False])
+def test_each_delivery_of_a_lost_batch_says_so_until_it_has_run(bus: Bus, durable_signal: bool):
+    """Any of them may have ended the worker: each is published alone."""
+    signal = new_signal(durable=durable_signal)
+    for name in ("one", "two"):
+        connect(signal, lambda **kwargs: None, name)
+    signal.send(None)
+    ((text,),) = bus.take()
+
+    deliver([text], queue=QUEUE, redelivered=True)
+
+    listed = list(operations.failed().values_list("state", "attempts", "error"))
+    assert listed == [("pending", 0, lost_processes.WORKER_LOST)] * 2
+    bus.come_again()
+    assert rows() == [("one", "done", 1), ("two", "done", 1)]
+    assert list(operations.failed()) == []
+
+
+def test_the_error_of_the_last_attempt_is_kept_when_a_message_is_redelivered(bus: Bus, durable: Signal, child: Child):
+    """It says more than the loss of a worker."""
+    connect(durable, receiver_that_must_not_run, "killer", retry=SLOW)
+    durable.send(None)
+    Delivery.objects.update(error="the error before")
+
+    attempts.claim(only().pk, worker=CHILD, lease=20, note="lost", using="default")
+
+    assert only().error == "the error before"
+
+
 @pytest.mark.parametrize("atomic", [True, False])
 def test_the_last_lost_attempt_makes_the_delivery_dead(bus: Bus, durable: Signal, child: Child, told, atomic: bool):
     """Each lost run is reported like a failure of the receiver, and counts as an attempt."""

@@ -69,11 +69,13 @@ def _taking(dialect: Dialect) -> Statement:
 
 
 @cache
-def _claiming(dialect: Dialect) -> Statement:
+def _claiming(dialect: Dialect, *, noted: bool) -> Statement:
     changes = (
         f"state = 'running', attempts = attempts + 1, publications = 0, parked_at = NULL, "
         f"started_at = {dialect.now}, due_at = {dialect.later}, worker = %s"
     )
+    if noted:
+        changes += ", error = CASE error WHEN '' THEN %s ELSE error END"
     return _statement(dialect, changes, _runnable(dialect))
 
 
@@ -256,7 +258,9 @@ def _placeholders(deliveries: Sequence[UUID]) -> str:
     return f"({', '.join(['%s'] * len(deliveries))})"
 
 
-def claim(delivery: UUID, *, worker: str, lease: float, most: int | None = None, using: str) -> Taken | None:
+def claim(  # noqa: PLR0913 - what the row records of it
+    delivery: UUID, *, worker: str, lease: float, most: int | None = None, note: str = "", using: str
+) -> Taken | None:
     """Count an attempt and commit that before it runs: a delivery that ends its worker has a limited number of runs.
 
     Args:
@@ -264,6 +268,7 @@ def claim(delivery: UUID, *, worker: str, lease: float, most: int | None = None,
         worker: the worker that runs it.
         lease: seconds after which the claim is lost, unless a transaction has locked the row.
         most: attempts that the policy allows: one more is returned, but its row is left unchanged.
+        note: recorded as the error until the end of the attempt, if the delivery has no error of an earlier attempt.
         using: the ledger's alias.
 
     Returns:
@@ -272,7 +277,9 @@ def claim(delivery: UUID, *, worker: str, lease: float, most: int | None = None,
     connection = connections[using]
     dialect = dialect_for(connection)
     with transaction.atomic(using=using):
-        found = _take(connection, _claiming(dialect), (lease, worker), (dialect.key(delivery),))
+        statement = _claiming(dialect, noted=bool(note))
+        values = (lease, worker, note) if note else (lease, worker)
+        found = _take(connection, statement, values, (dialect.key(delivery),))
         taken = None if found is None else _taken(dialect, found)
         if taken is not None and most is not None and taken.attempt - taken.allowance > most:
             transaction.set_rollback(True, using=using)

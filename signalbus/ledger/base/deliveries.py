@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from django.db import connections, router, transaction
-from django.db.models import F
+from django.db.models import Case, F, TextField, Value, When
 
 from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.event_subjects import tell_of_rows
@@ -155,15 +155,16 @@ def receivers_of(message: Message) -> tuple[str, ...]:
     return ("",) if message.recipients is None else message.recipients
 
 
-def record_deliveries(message: Message, receivers: Iterable[str], queue: str | None) -> None:
+def record_deliveries(message: Message, receivers: Iterable[str], queue: str | None, *, note: str = "") -> None:
     """Record deliveries that had no row until now, for the sweeper to publish.
 
     Args:
         message: the message.
         receivers: the ids of their receivers.
         queue: their queue.
+        note: recorded as their error, until they have run.
     """
-    insert([row_of(message)], [new_delivery(message.id, receiver, queue) for receiver in receivers])
+    insert([row_of(message)], [new_delivery(message.id, receiver, queue, error=note) for receiver in receivers])
 
 
 def unlocked(rows: QuerySet[Delivery]) -> QuerySet[Delivery]:
@@ -251,19 +252,21 @@ def return_due(deliveries: Iterable[UUID], delay: float) -> None:
     update_free(rows, kind="requeued", state=State.PENDING, due_at=later(delay))
 
 
-def release(deliveries: Iterable[UUID]) -> None:
+def release(deliveries: Iterable[UUID], *, note: str) -> None:
     """Requeue the deliveries of a lost batch: the sweeper publishes each alone, because one of them ended the worker.
 
     A claim is left to its worker, which may be alive and have lost only its broker connection; else to the sweeper.
 
     Args:
         deliveries: their ids.
+        note: recorded as the error of those that have none of an earlier attempt, until they have run.
     """
     alias = using()
     with transaction.atomic(using=alias):
         rows = unlocked(Delivery.objects.using(alias).filter(state=State.PUBLISHED, id__in=list(deliveries)))
         tell_of_rows("requeued", rows)
-        rows.update(state=State.PENDING, publications=F("publications") + 1, due_at=Now())
+        error = Case(When(error="", then=Value(note)), default=F("error"), output_field=TextField())
+        rows.update(state=State.PENDING, publications=F("publications") + 1, due_at=Now(), error=error)
 
 
 def expand(message: Message, receivers: Iterable[tuple[str, str | None]]) -> bool:

@@ -18,6 +18,7 @@ from signalbus.receiving.process import task_log
 from signalbus.receiving.process.worker_events import tell, worker_name
 from signalbus.receiving.routing.text_requeueing import requeue_for
 from signalbus.receiving.running.attempt import deliver_one
+from signalbus.receiving.settling.lost_processes import WORKER_LOST
 from signalbus.receiving.settling.parking import park
 from signalbus.registration.registry import registry
 from signalbus.wire.message import delivery_id, to_body
@@ -106,9 +107,9 @@ def _set_apart(message: Message, recipients: Sequence[str], queue: str | None) -
     for recipient in recipients:
         task_log.note(message.signal, recipient, task_log.ALONE)
     if message.recorded:
-        ledger.release([delivery_id(message.id, recipient) for recipient in recipients])
+        ledger.release([delivery_id(message.id, recipient) for recipient in recipients], note=WORKER_LOST)
     else:
-        ledger.record_deliveries(message, recipients, queue)
+        ledger.record_deliveries(message, recipients, queue, note=WORKER_LOST)
 
 
 def _expand(message: Message, receivers: Sequence[Receiver], queue: str | None) -> None:

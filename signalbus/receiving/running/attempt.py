@@ -36,7 +36,7 @@ from signalbus.receiving.process.session_state import end_changed_sessions, is_c
 from signalbus.receiving.process.worker_events import worker_name
 from signalbus.receiving.running.gates import Held, decide
 from signalbus.receiving.running.sequencing import messages_in_turn
-from signalbus.receiving.settling.lost_processes import settle_redelivered
+from signalbus.receiving.settling.lost_processes import WORKER_LOST, settle_redelivered
 from signalbus.receiving.settling.outcome import OwnTransaction, end_failed, end_spent, raise_if_cut_off, unclaim
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ def _run_claimed(attempt: Attempt, *, redelivered: bool = False) -> None:
     lease = CLAIM_LEASE if attempt.receiver.atomic else LEASE
     alias = ledger.using()
     most = attempt.receiver.retry.max_attempts
-    taken = ledger.claim(attempt.id, worker=worker_name(), lease=lease, most=most, using=alias)
+    note = WORKER_LOST if redelivered else ""
+    taken = ledger.claim(attempt.id, worker=worker_name(), lease=lease, most=most, note=note, using=alias)
     if taken is None:
         if redelivered and settle_redelivered(attempt):
             return

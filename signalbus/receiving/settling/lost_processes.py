@@ -2,8 +2,8 @@
 
 Three parts of a worker find such an attempt. The main process of a prefork pool learns of a lost child, and knows
 which delivery it ran (`worker/request`). A worker that receives a redelivered message finds the claim of the lost
-worker (`running/attempt`). The sweeper finds claims that are overdue. An unclaimed run whose whole worker was lost
-leaves no trace: it is not counted.
+worker (`running/attempt`). The sweeper finds claims that are overdue. An unclaimed run whose whole worker was lost is
+not counted, because it may never have begun: the delivery bears `WORKER_LOST` until its next run has ended.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     IsHeld = Callable[[Message, Receiver], bool]
 
+# The error of a delivery whose message was redelivered, until it has run again.
+WORKER_LOST = "a worker that had taken it was lost, perhaps while it ran; that run is not counted"
 PATIENCE = 2.0  # seconds for a database to notice that a process is gone, and to free the row that it had locked
 AGAIN = 0.05  # seconds between two looks at a row that is locked
 
