@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-WIDTH, HEIGHT = 720, 400
-LEFT, TOP, RIGHT, BOTTOM = 60, 44, 190, 52  # margins; the right one holds the names
+WIDTH, HEIGHT = 790, 400
+LEFT, TOP, RIGHT, BOTTOM = 60, 44, 260, 52  # margins; the right one holds the names
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # told apart by the colour-blind too
 FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 APART = 15.0  # pixels between two names
