@@ -34,7 +34,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> pause_watch.PauseWatch:
     monkeypatch.setattr(runtimes, "_alone_until", {})
     monkeypatch.setattr(group_commit, "BRIEF", 60.0)
     monkeypatch.setattr(group_commit, "LIMITS", dict.fromkeys(group_commit.LIMITS, 60.0))
-    watch = pause_watch.PauseWatch()
+    watch = pause_watch.PauseWatch(attempts.pause_rows)
     monkeypatch.setattr(pause_gate, "watch", watch)
     obey_pauses()
     return watch

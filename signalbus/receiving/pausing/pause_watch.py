@@ -40,8 +40,8 @@ class PauseWatch:
         read: returns all pauses from the ledger.
     """
 
-    def __init__(self, read: Callable[[], list[PauseRow]] | None = None) -> None:
-        self._read = read or ledger.pause_rows
+    def __init__(self, read: Callable[[], list[PauseRow]]) -> None:
+        self._read = read
         memory = memoryview(mmap.mmap(-1, 24))
         # Until when no process need look, because the sweeper has read that nothing is paused: `quiet_until[0]`.
         self.quiet_until = memory[:8].cast("d")
@@ -103,7 +103,6 @@ class PauseWatch:
                 self._paused = _in_force(self._read())
             except DatabaseError as error:
                 self._outages.failed(error, expected=True)
-                connections[ledger.using()].close_if_unusable_or_obsolete()
                 version = None  # to be read again, but not for each delivery
             else:
                 self._outages.succeeded()
@@ -118,4 +117,13 @@ def _in_force(rows: Iterable[PauseRow]) -> Pauses:
     return {(row.kind, row.name): row for row in rows if not row.is_over}
 
 
-watch: PauseWatch = PauseWatch()
+def _read_pauses() -> list[PauseRow]:
+    """Return all pauses from the ledger; close a connection that has failed."""
+    try:
+        return ledger.pause_rows()
+    except DatabaseError:
+        connections[ledger.using()].close_if_unusable_or_obsolete()
+        raise
+
+
+watch: PauseWatch = PauseWatch(_read_pauses)
