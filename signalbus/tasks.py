@@ -20,7 +20,7 @@ from signalbus.receiving.routing import batch
 SAFE: dict[str, Any] = {
     "ignore_result": True,
     "serializer": "json",  # whatever a host's tasks travel as
-    # Where no row remembers a message, only the broker does: acknowledged when it is done, given out again when its
+    # A message without rows is only at the broker: it is acknowledged when it is done, and redelivered when its
     # process is killed or overruns its time.
     "acks_late": True,
     "reject_on_worker_lost": True,

@@ -192,7 +192,7 @@ def _buffer_in(connection: BaseDatabaseWrapper) -> Buffer:
     entries, savepoints = callbacks_of(connection), open_savepoints(connection)
     height = _merge_released(entries, savepoints)
     if height and entries[height - 1][0] >= savepoints:
-        last: Buffer = entries[height - 1][1]  # type: ignore[assignment]  # what stands in front is ours
+        last: Buffer = entries[height - 1][1]  # type: ignore[assignment]  # the callbacks at the front are ours
         return last
     connection.on_commit(buffer, robust=True)
     entries.insert(height, entries.pop())

@@ -38,7 +38,7 @@ class Named:
         self._checked_at = -1  # how many signals there were when this one had no rival
         frame = sys._getframe(2)  # noqa: SLF001 - the documented way to the caller's module (PEP 667)
         while frame.f_back and frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is self:
-            frame = frame.f_back  # a subclass's __init__ is not where the signal stands
+            frame = frame.f_back  # a subclass's __init__ is not the place where the signal is declared
         self.module: str = frame.f_globals.get("__name__", "")
         self.site: str = f"{self.module}:{frame.f_lineno}"
         self.place: str = self.site

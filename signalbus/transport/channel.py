@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("signalbus")
 
 MOST = 500  # messages in one claim
-LOOK_EVERY = (
-    30.0  # seconds after which an idle worker claims without a notice: it may have missed one, or lost its server
-)
+# Seconds after which an idle worker claims without a notice: it may have missed one, or lost its server.
+LOOK_EVERY = 30.0
 
 
 class ClaimingMixin(ClaimPackets):
@@ -53,9 +52,8 @@ class ClaimingMixin(ClaimPackets):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.is_claiming: bool = False
-        self._without_acks: set[str] = (
-            set()
-        )  # queues whose consumer does not acknowledge, such as the replies when a worker starts
+        # Queues whose consumer does not acknowledge, such as that of the replies when a worker starts.
+        self._without_acks: set[str] = set()
         super().__init__(*arguments, **options)
         self.unacked: Unacked = Unacked(self)
         self.work: Work = self.connection.work
@@ -118,9 +116,8 @@ class ClaimingMixin(ClaimPackets):
         """Return how many requests may be begun or prefetched now."""
         capacity: int = self.qos.capacity()
         free = self.work.free()
-        return (
-            capacity if free is None else max(min(capacity, free), 0)
-        )  # less than none, where tasks with a countdown are due
+        # Less than none are free where tasks with a countdown are due.
+        return capacity if free is None else max(min(capacity, free), 0)
 
     def limit(self) -> int:
         """Return how many messages to claim at most."""

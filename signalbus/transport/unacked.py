@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from signalbus.transport.broker_claims import Claimed, Owner
 
-    Tag = str | bytes  # of other workers' claims as they are in Redis: anybody may have chosen them
+    Tag = str | bytes  # tags in Redis of other workers' claims: any writer to Redis may have chosen them
     Pair = tuple[str, tuple[Tag, Tag, str]]  # a list; a claim's tag, its item, and the SHA-1 of its entry as read
 
 logger: logging.Logger = logging.getLogger("signalbus")

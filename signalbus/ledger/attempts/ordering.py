@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # The worker that ends the delivery before makes the next one due; if it dies in between, the sweeper does, after these
 # seconds.
 BEHIND = 20.0
-BEHIND_DEAD = 120.0  # where nothing goes on before a person says so: behind a delivery that is dead, or held
+BEHIND_DEAD = 120.0  # the same behind a dead or held delivery, which waits for a person
 
 # To the letter as the index signalbus_order has it, or SQLite does not use that.
 _OPEN: Final = "NOT ({0}.ordering_key = '') AND NOT ({0}.state IN ('done', 'skipped', 'discarded'))"

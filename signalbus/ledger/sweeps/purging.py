@@ -217,7 +217,7 @@ def _purge_keys_of(ids: list[UUID]) -> int:
         if connections[alias].features.has_select_for_update_skip_locked:
             keys = keys.select_for_update(skip_locked=True)
         messages = dict(keys.values_list("id", "message"))
-        # A message that is dead stands for no equal ones any more; an order begins anew behind all that it ever had.
+        # A dead message deduplicates no others any more; positions of a key begin again above all former ones.
         waiting = rows.filter(message__in={id_ for id_ in messages.values() if id_}, state__in=OPEN_STATES)
         standing = set(waiting.values_list("message", flat=True))
         free = [key for key, message in messages.items() if message not in standing]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 AHEAD: Final = 0.25  # seconds of work that are admitted for each slot, so that brief retries keep it busy
 AGAIN: Final = (State.PENDING, State.HELD)  # of a delivery that has run before: it waits to run again
-BRIEFEST: Final = 0.002  # seconds that any run takes, with what is written down about it
+BRIEFEST: Final = 0.002  # seconds that any run takes, with the recording of its outcome
 
 # To the letter as the index signalbus_admitted has it, or SQLite does not use that.
 _ADMITTED: Final = "admitted_by IS NOT NULL AND state IN ('published', 'running')"

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-CLAIM_LEASE = 10.0  # seconds; from then on the receiver's transaction locks the row, and nobody takes it
+CLAIM_LEASE = 10.0  # seconds; until then the receiver's transaction must have locked the row, which keeps it
 WORTH_TELLING = 0.01  # seconds that a run must have taken to be worth a statement that says so
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-KEY_SECONDS = 0.3  # after which a worker leaves the rest of a key to whoever is free
+KEY_SECONDS = 0.3  # after which a worker leaves the rest of a key to a free worker
 
 
 def messages_in_turn(message: Message, recipient: str, queue: str | None) -> Iterator[Message]:

@@ -75,7 +75,7 @@ def log_outcome(event: Event) -> None:
         logger.info("signalbus: %s to %s is held (delivery %s): %s", *what[:3], error)
     elif event.kind == "dead":
         if is_text(event) or not event.worker:
-            return  # logged by whoever refused it, the sweeper, or the sender who could not send it
+            return  # logged already: by the code that refused it, by the sweeper, or by the sender
         _log_error(error, "signalbus: %s to %s is dead (delivery %s, attempt %s)", *what)
     elif isinstance(error, RetryLater):  # a wish, no error
         logger.info("signalbus: %s to %s (delivery %s, attempt %s) %s", *what, error)

@@ -104,7 +104,7 @@ class Loss:
                 return None
             recipient = recipients[self.place or 0]
             head = ledger.head(ledger.order_of(message, recipient)) if message.is_ordered else None
-            # What has its turn is claimed, unless its own message was at hand.
+            # The head of the key is claimed before it runs, unless it is the received message itself.
             claimed = head is not None and head.id != delivery_id(message.id, recipient)
             if head is not None and claimed:
                 message = from_body(head.text).for_recipients([recipient], recorded=True)

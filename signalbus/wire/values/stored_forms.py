@@ -14,7 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, router
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
-SAME: Final = object()  # the row holds what stands in memory
+SAME: Final = object()  # the row holds the value that is in memory
 
 
 class Stored(NamedTuple):
