@@ -167,7 +167,7 @@ def test_dev_shows_deliveries_and_runs_changed_code(project: Project):
     wait_until(lambda: gone(started), what="the end of the worker and the broker")
 
 
-def test_killed_dev_leaves_nothing_running(project: Project):
+def test_a_killed_dev_leaves_no_process(project: Project):
     """Nobody has to look for a worker or a broker of a terminal that is gone."""
     started = project.processes()
     project.process.kill()

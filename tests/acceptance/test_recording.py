@@ -21,7 +21,7 @@ RECEIVER = "tests.misbehaving.receivers.receiver_that_hangs_until_released"
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_worker_says_what_it_is_and_what_it_runs(start_worker: Callable[..., Worker], tmp_path: Path, pool: str):
+def test_a_worker_records_itself_and_what_it_runs(start_worker: Callable[..., Worker], tmp_path: Path, pool: str):
     """A long run is shown while it lasts, with its process; its outcome is counted when the worker stops."""
     settings = {"DJANGO_SETTINGS_MODULE": "tests.settings", "BATCH_FOLDER": str(tmp_path), "GIT_SHA": "a1b2"}
     worker = start_worker(environment=settings, pool=pool)

@@ -64,7 +64,7 @@ def states() -> list[str]:
     return list(Delivery.objects.order_by("pk").values_list("state", flat=True))
 
 
-def test_what_is_ticked_is_previewed_and_then_retried(operator: Client):
+def test_selected_deliveries_are_previewed_and_then_retried(operator: Client):
     """The preview says how many, since when and for which receivers; the log says who, what and why."""
     chosen = [add_delivery("crm.sync"), add_delivery("mail.send"), add_delivery("mail.send", "done")]
     add_delivery("other")
@@ -89,9 +89,7 @@ def test_what_is_ticked_is_previewed_and_then_retried(operator: Client):
     assert set(entry.filter["ids"]) == {str(each.pk) for each in chosen}
 
 
-def test_all_that_the_filter_selects_is_discarded_and_not_only_the_page(
-    operator: Client, monkeypatch: pytest.MonkeyPatch
-):
+def test_discarding_all_includes_deliveries_beyond_the_page(operator: Client, monkeypatch: pytest.MonkeyPatch):
     """The filter counts, whatever page was shown; what was sent later is left alone."""
     monkeypatch.setattr(read_only.ReadOnlyAdmin, "list_per_page", 2)
     rows = [add_delivery("crm.sync") for _ in range(5)]
@@ -118,7 +116,7 @@ def test_a_filter_without_a_state_selects_nothing_to_change(operator: Client):
     assert states() == ["dead", "pending"]
 
 
-def test_many_need_a_reason(operator: Client, monkeypatch: pytest.MonkeyPatch):
+def test_changing_many_deliveries_needs_a_reason(operator: Client, monkeypatch: pytest.MonkeyPatch):
     """Somebody will ask for it later."""
     monkeypatch.setattr(bulk_changes, "NEEDS_REASON", 1)
     rows = [add_delivery(), add_delivery()]
@@ -131,7 +129,7 @@ def test_many_need_a_reason(operator: Client, monkeypatch: pytest.MonkeyPatch):
     assert states() == ["pending", "pending"]
 
 
-def test_one_form_changes_a_bounded_number(operator: Client, monkeypatch: pytest.MonkeyPatch):
+def test_a_form_changes_a_limited_number_of_deliveries(operator: Client, monkeypatch: pytest.MonkeyPatch):
     """The page says so, and the rest is chosen again."""
     monkeypatch.setattr(bulk_changes, "MOST", 2)
     monkeypatch.setattr(keyset_pages, "SCANNED", 100)
@@ -146,7 +144,7 @@ def test_one_form_changes_a_bounded_number(operator: Client, monkeypatch: pytest
     assert "At most 2 deliveries" in choose(operator, "retry", rows)
 
 
-def test_a_delivery_has_buttons_for_those_who_may_press_them(operator: Client):
+def test_a_delivery_shows_the_buttons_that_the_user_may_press(operator: Client):
     """They lead to the preview of this one delivery."""
     delivery = add_delivery()
     url = f"{DELIVERIES}{delivery.pk}/change/"
@@ -170,7 +168,7 @@ def test_a_text_that_was_not_verified_is_not_retried(operator: Client):
 
 
 @pytest.mark.parametrize("permissions", [(), READER, ("operate_delivery",)])
-def test_nobody_else_changes_anything(permissions: tuple[str, ...], caplog: pytest.LogCaptureFixture):
+def test_users_without_the_permission_change_nothing(permissions: tuple[str, ...], caplog: pytest.LogCaptureFixture):
     """Neither through the action nor by the form's address; who may not see the list does not get it either."""
     client, delivery = visitor(*permissions), add_delivery()
     may_view, may_operate = "view_delivery" in permissions, "operate_delivery" in permissions
@@ -215,7 +213,7 @@ def test_bad_input_a_form_that_is_not_ours_is_refused(operator: Client, form: di
     assert states() == ["dead"]
 
 
-def test_bad_input_ids_that_are_none_are_told(operator: Client):
+def test_bad_input_invalid_ids_are_an_error(operator: Client):
     """Django's own list would fail with a page of errors."""
     answer = operator.post(
         DELIVERIES, {"action": "retry_deliveries", "_selected_action": "<script>", "index": "0"}, follow=True

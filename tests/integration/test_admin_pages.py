@@ -59,7 +59,7 @@ def pages_of(client: Client, url: str, **parameters: Any) -> Iterator[list[str]]
         parameters["after"] = following[2]
 
 
-def test_the_list_tells_what_became_of_each_delivery(viewer: Client):
+def test_the_list_shows_the_state_of_each_delivery(viewer: Client):
     """State, names, subject, error and time are in its row."""
     add_delivery("crm.sync", "done")
     about = add_message("shop.refunded", subject="shop.Order 42")
@@ -113,7 +113,7 @@ def test_the_list_takes_filters(viewer: Client, parameters: dict[str, str], foun
         ({"q": "x" * 5000}, "at most 1,000 characters"),
     ],
 )
-def test_bad_input_a_search_that_cannot_be_read_finds_nothing_and_says_why(
+def test_bad_input_an_invalid_search_finds_nothing_and_says_why(
     viewer: Client, parameters: dict[str, str], remedy: str
 ):
     """A wrong filter must not show everything: an action would take it all."""
@@ -149,7 +149,7 @@ def test_pages_show_each_row_once(viewer: Client, monkeypatch: pytest.MonkeyPatc
     assert [key for keys in found for key in keys] == ids(rows)
 
 
-def test_a_search_without_an_index_goes_on_where_it_stopped(viewer: Client, monkeypatch: pytest.MonkeyPatch):
+def test_a_search_without_an_index_continues_where_it_stopped(viewer: Client, monkeypatch: pytest.MonkeyPatch):
     """It looks at a bounded number of rows, says so, and finds the rest from there."""
     monkeypatch.setattr(keyset_pages, "SCANNED", 4)
     rare = [add_delivery("rare") if number in {1, 9} else add_delivery("often") for number in range(12)]
@@ -163,7 +163,7 @@ def test_a_search_without_an_index_goes_on_where_it_stopped(viewer: Client, monk
     assert "were searched" not in page(viewer, DELIVERIES, q="subject:admissions.cohort:1")
 
 
-def test_the_count_stops(viewer: Client, monkeypatch: pytest.MonkeyPatch):
+def test_the_count_of_a_list_is_limited(viewer: Client, monkeypatch: pytest.MonkeyPatch):
     """A large ledger is not counted for a page."""
     monkeypatch.setattr(keyset_pages, "COUNTED", 3)
     for _ in range(4):
@@ -173,7 +173,7 @@ def test_the_count_stops(viewer: Client, monkeypatch: pytest.MonkeyPatch):
     assert "1 delivery" in page(viewer, DELIVERIES, q=f"id:{Delivery.objects.all()[0].pk}")
 
 
-def test_a_delivery_tells_all_that_is_known(viewer: Client):
+def test_the_page_of_a_delivery_shows_all_that_is_recorded(viewer: Client):
     """Its errors, also of attempts before one that succeeded, its times, and the message's other deliveries."""
     sent = add_message("shop.order_paid", subject="shop.Order 42")
     delivery = add_delivery(

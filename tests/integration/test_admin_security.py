@@ -81,7 +81,7 @@ def test_staff_without_the_permission_see_nothing(permissions: tuple[str, ...]):
     assert "signalbus" not in page(client, "/admin/")
 
 
-def test_others_are_sent_to_the_login():
+def test_users_who_are_not_staff_are_redirected_to_the_login():
     """Anonymous visitors, and users who are not staff, whatever they may do."""
     for client in (Client(), visitor(*READER, *OPERATOR, staff=False)):
         for url in every_page():
@@ -91,7 +91,7 @@ def test_others_are_sent_to_the_login():
 
 
 @pytest.mark.parametrize("permissions", [VIEWER, READER, OPERATOR])
-def test_nothing_changes_by_looking(permissions: tuple[str, ...]):
+def test_no_page_changes_anything_by_get(permissions: tuple[str, ...]):
     """No page changes anything by GET."""
     client, urls = visitor(*permissions), list(every_page())
     before = state_of_the_ledger()

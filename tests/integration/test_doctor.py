@@ -48,7 +48,7 @@ def swept(bus: Bus) -> None:
     ledger.acquire_purge_lease(0)
 
 
-def test_without_a_worker(bus: Bus):
+def test_doctor_reports_a_queue_without_a_worker(bus: Bus):
     """Nobody consumes the queue, and no sweeper works; all else is well."""
     found = findings()
     assert levels(found, "problem") == {
@@ -58,7 +58,7 @@ def test_without_a_worker(bus: Bus):
     assert {"clock.database", "clock.broker", "ledger.migrations", "broker.eviction", "keys"} <= levels(found, "ok")
 
 
-def test_sweeper_that_works(bus: Bus, swept: None):
+def test_doctor_accepts_a_working_sweeper(bus: Bus, swept: None):
     """A sweeper shows a sign each minute."""
     assert findings()["ledger.sweepers"].level == "ok"
     Key.objects.update(used_at=later(-600))

@@ -148,7 +148,7 @@ def test_a_success_writes_no_attempt(bus: Bus, ran: list[Any]):
     assert [query["sql"] for query in queries if "failed_attempt" in query["sql"]] == []
 
 
-def test_who_asks_to_be_run_later_has_not_failed(bus: Bus, any_signal: Signal):
+def test_retry_later_adds_no_failed_attempt(bus: Bus, any_signal: Signal):
     """`RetryLater` is no failure of a group."""
     fails_first(any_signal, [RetryLater(0)])
     any_signal.send(None)
@@ -158,7 +158,7 @@ def test_who_asks_to_be_run_later_has_not_failed(bus: Bus, any_signal: Signal):
     assert kept() == []
 
 
-def test_a_lost_process_is_a_kept_attempt(bus: Bus, any_signal: Signal):
+def test_a_lost_process_is_recorded_as_a_failed_attempt(bus: Bus, any_signal: Signal):
     """It says which process was lost, and how."""
     fails_first(any_signal, [])
     any_signal.send(None)

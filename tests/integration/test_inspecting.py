@@ -50,7 +50,7 @@ def test_list_shows_signals_with_their_receivers(signal: Signal):
     assert [each["id"] for each in found["receivers"]] == ["crm.sync", "marketing.tag"]
 
 
-def test_list_names_the_signals_that_nobody_receives(bus: Bus):
+def test_list_orphans_names_the_signals_without_receivers(bus: Bus):
     """The exit code tells a script."""
     lonely = new_signal()
 
@@ -72,20 +72,20 @@ def test_explain_says_which_receivers_a_sender_reaches(signal: Signal):
     assert "no  academies" not in run("explain", signal.name, "--sender", "admissions.academy")
 
 
-def test_explain_fails_if_nobody_is_reached(bus: Bus):
+def test_explain_fails_if_no_receiver_is_reached(bus: Bus):
     """The exit code tells a script, and the text where to look."""
     lonely = new_signal()
     with pytest.raises(CommandError, match="Nobody receives it"):
         run("explain", lonely.name)
 
 
-def test_bad_input_an_unknown_signal_is_answered_with_a_near_name(signal: Signal):
+def test_bad_input_the_error_of_an_unknown_signal_suggests_a_name(signal: Signal):
     """A typo is told as such."""
     with pytest.raises(CommandError, match=f"did you mean .*{signal.name}"):
         run("explain", signal.name + "x")
 
 
-def test_show_tells_all_of_a_message(bus: Bus, signal: Signal, academy: Academy):
+def test_show_prints_a_message_with_its_deliveries(bus: Bus, signal: Signal, academy: Academy):
     """The payload, each delivery's state, error and traceback; secrets are hidden."""
     sent = signal.send(Academy, instance=academy, password="hunter2", note="\x1b[31mred")
     bus.work()
@@ -148,7 +148,7 @@ def test_trace_shows_a_cascade_as_a_tree(bus: Bus):
     assert tree["whole"] is True
 
 
-def test_bad_input_an_id_that_the_ledger_lacks_is_told_with_the_reasons(bus: Bus):
+def test_bad_input_the_error_of_an_unknown_id_lists_the_reasons(bus: Bus):
     """It may be purged, or never have had a row."""
     with pytest.raises(CommandError, match="is not in the ledger: it is purged"):
         run("show", "0c5b2f3e-7c1e-5a57-8a3d-1c2d3e4f5a6b")

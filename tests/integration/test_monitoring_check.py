@@ -52,7 +52,7 @@ def test_dead_deliveries_over_the_limit_are_critical(bus: Bus):
     )
 
 
-def test_a_queue_that_nobody_consumes_is_critical(bus: Bus):
+def test_a_queue_without_a_worker_is_critical(bus: Bus):
     """A message waits, and the broker knows of no worker."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: None, "there")
@@ -89,7 +89,7 @@ def test_too_few_workers_are_critical(bus: Bus):
     assert "signalbus: 0 of 2 workers" in shown
 
 
-def test_what_cannot_be_asked_is_unknown(bus: Bus):
+def test_an_outage_is_reported_as_unknown(bus: Bus):
     """An outage of the broker or the database has an exit code of its own."""
     with broker("redis://127.0.0.1:1/0"):
         code, shown = check()
@@ -99,7 +99,7 @@ def test_what_cannot_be_asked_is_unknown(bus: Bus):
         assert check() == (3, "SIGNALBUS UNKNOWN - the ledger cannot be read: server\\nis away | \n")
 
 
-def test_bad_input_an_age_that_cannot_be_read_is_told(bus: Bus):
+def test_bad_input_an_invalid_age_is_an_error(bus: Bus):
     """The option is named."""
     with pytest.raises(CommandError, match="--max-oldest is 'soon'"):
         check("--max-oldest", "soon")

@@ -69,7 +69,7 @@ SHAPES: dict[str, tuple[dict[str, Any], int]] = {
         ("queue", "no row"),
     ],
 )
-def test_what_is_for_a_paused_one_waits_and_runs_once(bus: Bus, watch: Any, ran: list[Any], kind: str, shape: str):
+def test_a_paused_delivery_waits_and_runs_once(bus: Bus, watch: Any, ran: list[Any], kind: str, shape: str):
     """No attempt is counted, no marker, late copy or sweep runs it, and it runs once after `resume`."""
     options, count = SHAPES[shape]
     signal = receiver_of(ran, **options)
@@ -112,7 +112,7 @@ def test_what_is_for_a_paused_one_waits_and_runs_once(bus: Bus, watch: Any, ran:
     assert not Pause.objects.exists()
 
 
-def test_nothing_else_waits(bus: Bus, watch: Any, ran: list[Any]):
+def test_a_pause_holds_no_other_delivery(bus: Bus, watch: Any, ran: list[Any]):
     """The other receivers of the message run, and other names are not held."""
     signal = receiver_of(ran)
     connect(signal, lambda **kwargs: ran.append("other"), "other")
@@ -140,7 +140,9 @@ def test_nothing_else_waits(bus: Bus, watch: Any, ran: list[Any]):
         ("signal:other.*", set()),
     ],
 )
-def test_a_filter_holds_what_all_its_words_match(bus: Bus, watch: Any, ran: list[Any], words: str, held: set[str]):
+def test_a_paused_filter_holds_the_deliveries_that_match_all_its_words(
+    bus: Bus, watch: Any, ran: list[Any], words: str, held: set[str]
+):
     """With stars and alternatives; a resumption releases it."""
     signal = new_signal(durable=True)
     for name in ("crm.sync", "crm.tag", "mail.send"):
@@ -213,7 +215,7 @@ def test_a_pause_ends_by_itself(bus: Bus, watch: Any, ran: list[Any]):
     assert not Pause.objects.exists()
 
 
-def test_what_a_worker_holds_after_the_resumption_is_due_at_once(bus: Bus, watch: Any, ran: list[Any]):
+def test_a_delivery_held_after_the_resumption_is_due_at_once(bus: Bus, watch: Any, ran: list[Any]):
     """A worker that still remembers the pause asks the ledger in the transaction that holds the delivery."""
     signal = receiver_of(ran)
     ledger.pause("receiver", "receiver")
@@ -254,7 +256,7 @@ def test_a_rate_limits_the_release(bus: Bus, watch: Any, ran: list[Any]):
     assert not Delivery.objects.filter(state=State.HELD).exists()
 
 
-def test_what_waits_behind_a_held_delivery_is_looked_at_seldom(bus: Bus, watch: Any, ran: list[Any]):
+def test_deliveries_behind_a_held_one_are_checked_seldom(bus: Bus, watch: Any, ran: list[Any]):
     """The sweeper postpones it for two minutes: nothing goes on before a resumption."""
     signal = receiver_of(ran, ordered_by="key")
     ledger.pause("receiver", "receiver")
@@ -300,7 +302,7 @@ def test_a_second_pause_holds_what_the_first_releases(bus: Bus, watch: Any, ran:
     assert (only().state, only().held_reason, ran) == ("held", f"signal:{signal.name} is paused", [])
 
 
-def test_a_pause_again_stops_the_release(bus: Bus, watch: Any, ran: list[Any]):
+def test_pausing_again_stops_the_release(bus: Bus, watch: Any, ran: list[Any]):
     """What was not released yet stays held."""
     signal = receiver_of(ran)
     ledger.pause("receiver", "receiver", reason="first")
@@ -347,7 +349,7 @@ def test_a_worker_that_is_killed_while_paused_loses_nothing(  # noqa: PLR0917 - 
     assert (sweep(), bus.work(), ran) == (1, 1, [1])
 
 
-def test_without_a_pause_a_delivery_costs_no_statement_more(bus: Bus, watch: Any, ran: list[Any]):
+def test_without_a_pause_a_delivery_takes_no_statement_more(bus: Bus, watch: Any, ran: list[Any]):
     """A worker that has read the pauses runs the same statements as one without the gate."""
 
     def count() -> int:
@@ -383,7 +385,7 @@ def test_an_audit_counts_held_deliveries_as_waiting(bus: Bus, watch: Any, ran: l
     assert found.missing_total == 0
 
 
-def test_a_release_waits_for_what_is_being_held(bus: Bus, watch: Any, ran: list[Any]):
+def test_a_release_includes_deliveries_that_are_being_held(bus: Bus, watch: Any, ran: list[Any]):
     """A delivery that is held in a transaction which has not ended is not left behind by the release."""
     if connection.vendor == "sqlite":
         pytest.skip("one writer at a time")
@@ -426,7 +428,7 @@ def elsewhere_raises(work: Any) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"durable": False}], ids=["row", "no row"])
-def test_a_process_that_is_lost_as_it_holds_costs_no_attempt(bus: Bus, watch: Any, ran: list[Any], options: Any):
+def test_a_process_lost_while_it_holds_a_delivery_is_no_attempt(bus: Bus, watch: Any, ran: list[Any], options: Any):
     """Nobody knows whether its receiver had begun: the message comes again, and is held."""
     signal = receiver_of(ran, **options)
     ledger.pause("receiver", "receiver")

@@ -219,7 +219,7 @@ def test_long_runs_are_recorded_until_they_end(
     assert RunningDelivery.objects.count() == 0
 
 
-def test_what_a_lost_process_ran_is_not_shown_any_more(bus: Bus, ran: list[Any]):
+def test_the_run_of_a_lost_process_is_not_shown_any_more(bus: Bus, ran: list[Any]):
     """The process that settles its attempt deletes the row."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: ran.append(current()), "slow")

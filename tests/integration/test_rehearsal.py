@@ -52,7 +52,7 @@ def failed(bus: Bus, receiver: Callable[..., Any], **payload: Any) -> Delivery:
     return only()
 
 
-def test_the_rows_it_would_write_are_told_and_rolled_back(bus: Bus):
+def test_rehearse_prints_the_rows_that_it_rolls_back(bus: Bus):
     """Model changes, the statements, and the callbacks of the commit, which do not run."""
     called = []
 
@@ -86,7 +86,7 @@ def test_the_rows_it_would_write_are_told_and_rolled_back(bus: Bus):
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")  # Django 6.1: MAILERS
-def test_what_it_would_send_is_told_and_not_sent(bus: Bus):
+def test_rehearse_prints_signals_and_mail_and_sends_none(bus: Bus):
     """Signals leave no row and no message, mail no message in the outbox."""
     child = new_signal(durable=True)
     connect(child, lambda **kwargs: None, "further")
@@ -131,7 +131,7 @@ def test_connections_are_blocked_and_named(bus: Bus):
             pass
 
 
-def test_an_attempt_that_would_fail_is_told_with_the_exit_code(bus: Bus):
+def test_rehearse_of_a_failing_receiver_has_exit_code_1(bus: Bus):
     """The error, on demand the traceback; no attempt is counted, and no event emitted."""
 
     def fails(**kwargs: Any) -> None:
@@ -176,7 +176,7 @@ def test_a_broken_transaction_is_rolled_back(bus: Bus):
     assert not Academy.objects.exists()
 
 
-def test_bad_input_what_cannot_be_rehearsed_is_told_why(bus: Bus):
+def test_bad_input_rehearse_says_why_it_cannot_run(bus: Bus):
     """An unknown id, the id of a message, a receiver that this process does not have."""
     row = failed(bus, lambda **kwargs: None)
     with pytest.raises(CommandError, match="is no delivery in the ledger"):
@@ -186,7 +186,7 @@ def test_bad_input_what_cannot_be_rehearsed_is_told_why(bus: Bus):
         rehearse(only())
 
 
-def test_the_signal_that_a_rehearsal_sends_is_a_signal(bus: Bus):
+def test_a_rehearsed_receiver_gets_the_arguments_of_a_worker(bus: Bus):
     """The receiver gets the arguments that a worker would give it."""
     seen: dict[str, Any] = {}
     row = failed(bus, lambda **kwargs: seen.update(kwargs), number=1)

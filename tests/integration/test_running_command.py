@@ -55,7 +55,7 @@ def test_workers_and_their_long_runs_are_listed(bus: Bus):
     assert "NO SIGN" not in shown
 
 
-def test_a_worker_that_gives_no_sign_is_told(bus: Bus):
+def test_running_reports_a_worker_without_a_sign_of_life(bus: Bus):
     """A killed worker leaves its rows."""
     worker("web-1:7", seen=-90)
     delivery("web-1:8", began=-100, seen=-90)
@@ -68,7 +68,7 @@ def test_a_worker_that_gives_no_sign_is_told(bus: Bus):
     assert (found["schema"], found["workers"][0]["is_gone"], found["running"][0]["is_lost"]) == (1, True, True)
 
 
-def test_a_worker_with_older_code_is_told(bus: Bus):
+def test_running_reports_a_worker_with_older_code(bus: Bus):
     """It lacks a receiver that another living worker knows; workers that are gone do not count."""
     worker("a:1", receivers={"shop.sold": ["crm.sync"]})
     worker("b:2", receivers={"shop.sold": ["crm.sync", "mail.send"]})

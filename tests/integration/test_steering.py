@@ -84,7 +84,7 @@ def test_a_second_pause_replaces_reason_and_end(signal: Signal):
     assert (pause.reason, pause.until, pause.since) == ("second", None, since)
 
 
-def test_pause_ends_at_a_moment(signal: Signal):
+def test_a_pause_can_end_at_a_given_time(signal: Signal):
     """A time without a zone is in the project's; one that is over is an error."""
     soon = datetime.now(UTC) + timedelta(hours=3)
     run("pause", "receiver:receiver", "--until", soon.isoformat())
@@ -112,7 +112,7 @@ WRONG = [
 ]
 
 
-def test_wrong_input_is_told(signal: Signal):
+def test_wrong_input_is_an_error_that_says_what_to_write(signal: Signal):
     """The error says what to write, and nothing changes."""
     for arguments, error in WRONG:
         with pytest.raises(CommandError) as caught:
@@ -289,7 +289,7 @@ def test_each_service_checks_its_permission(signal: Signal, caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf")])
-def test_a_rate_must_be_above_nothing(signal: Signal, rate: float):
+def test_a_rate_must_be_above_zero(signal: Signal, rate: float):
     """Code may give any number."""
     pausing.pause("receiver", "receiver", actor=code_actor())
     with pytest.raises(ConfigurationError, match="The rate is"):
@@ -297,7 +297,7 @@ def test_a_rate_must_be_above_nothing(signal: Signal, rate: float):
 
 
 @pytest.mark.parametrize("until", [timedelta(0), timedelta(seconds=-1), datetime(2030, 1, 1)])
-def test_an_end_must_be_to_come_and_have_a_zone(signal: Signal, until: Any):
+def test_an_end_must_be_in_the_future_and_have_a_time_zone(signal: Signal, until: Any):
     """Code may give any time."""
     with pytest.raises(ConfigurationError):
         pausing.pause("receiver", "receiver", actor=code_actor(), until=until)
@@ -306,7 +306,7 @@ def test_an_end_must_be_to_come_and_have_a_zone(signal: Signal, until: Any):
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_log_is_quiet_on_a_closed_pipe(database: str, database_url: str, broker_url: str):
+def test_log_ends_without_an_error_when_its_pipe_is_closed(database: str, database_url: str, broker_url: str):
     """As with `head`."""
     Operation.objects.bulk_create(
         Operation(kind="pause", through="code", reason="x" * 200, created_at=datetime.now(UTC)) for _ in range(2000)

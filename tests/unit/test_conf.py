@@ -162,7 +162,7 @@ class TestKeys:
             conf.signer().verify(text)
 
 
-def test_what_ended_is_kept_for_as_long_as_the_settings_say(given):
+def test_ended_deliveries_are_kept_as_the_settings_say(given):
     """KEEP_SECONDS counts for each state that KEEP does not name; dead deliveries stay, unless it names them."""
     assert given({"KEEP_SECONDS": 60}).ages() == {"done": 60.0, "skipped": 60.0, "discarded": 60.0}
     read = given({"KEEP": {"skipped": 7 * 86400, "dead": 30.5, "done": None, "counts": None}})
@@ -171,7 +171,7 @@ def test_what_ended_is_kept_for_as_long_as_the_settings_say(given):
 
 
 @pytest.mark.parametrize("value", [{"failed": 1}, {"done": -1}, {"done": "1"}, {"done": True}, 60, {"done": math.inf}])
-def test_an_age_that_cannot_be_is_refused(given, value):
+def test_an_invalid_age_is_refused(given, value):
     """The error lists what may be kept."""
     with pytest.raises(ConfigurationError, match="done, skipped, discarded, dead, counts, operations, alerts"):
         given({"KEEP": value})

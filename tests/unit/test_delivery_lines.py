@@ -64,7 +64,7 @@ def test_failure_has_its_traceback():
     assert rest[-1] == "    KeyError: 'slug'"
 
 
-def test_wish_to_be_run_later_is_no_failure():
+def test_retry_later_is_not_shown_as_a_failure():
     """A receiver that raised RetryLater is put off; there is no traceback."""
     text = line_of(Event("failed", DELIVERY, error=raised(RetryLater(60)), delay=60, seconds=0.001))
     assert text.splitlines()[0] == "shop.paid -> mail.thank  put off  1 ms  attempt 1, again in 60.0 s"
@@ -102,7 +102,7 @@ def test_open_message_without_a_run_has_no_line():
     assert written == []
 
 
-def test_text_that_was_never_opened():
+def test_the_line_of_an_unverified_text():
     """It has neither a signal nor a receiver."""
     assert line_of(Event("refused", replace(DELIVERY, signal="", receiver=""))).startswith("a text  refused")
 
@@ -134,7 +134,7 @@ def registered() -> Iterator[list[str]]:
     events.listen("failed", "dead", "skipped", "held")(log_outcome)
 
 
-def test_failure_is_not_logged_as_well(registered, caplog):
+def test_a_failure_is_shown_once(registered, caplog):
     """A failure is told once."""
     events.tell(Event("failed", DELIVERY, error=raised(KeyError("slug")), worker="host:1", seconds=0.001))
     assert len(registered) == 1

@@ -129,7 +129,7 @@ def test_link_in_place_of_the_folder_is_refused(shared: Path):
         socket_of(SHOP)
 
 
-def test_server_that_listens_is_told_from_a_left_socket(tmp_path: Path):
+def test_a_listening_server_is_distinguished_from_a_stale_socket(tmp_path: Path):
     """A socket that a killed server has left accepts nothing."""
     path = tmp_path / "a.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:

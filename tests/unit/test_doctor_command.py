@@ -27,7 +27,7 @@ def run(monkeypatch, findings: list[Finding], *options: str) -> tuple[str, str]:
     return output.getvalue(), ""
 
 
-def test_all_is_well(monkeypatch):
+def test_doctor_without_findings_has_exit_code_0(monkeypatch):
     """The exit code is 0."""
     output, error = run(monkeypatch, [WELL])
     assert output.splitlines() == ["ok       clock.broker                The clocks agree.", "All is well: 1 ok."]
@@ -35,7 +35,7 @@ def test_all_is_well(monkeypatch):
 
 
 @pytest.mark.parametrize("bad", [WORSE, WORST])
-def test_each_finding_ends_it_with_an_error(monkeypatch, bad):
+def test_doctor_with_a_finding_has_exit_code_1(monkeypatch, bad):
     """The exit code is 1; the remedy stands below the finding."""
     output, error = run(monkeypatch, [WELL, bad])
     assert output.splitlines()[-1].strip() == f"-> {bad.remedy}"

@@ -49,7 +49,7 @@ def test_an_errors_message_and_line_do_not_matter():
     assert group_of(raised_by(read_slug, "a"), "tag") == group_of(raised_by(read_slug, "b"), "tag")
 
 
-def test_type_place_and_receiver_are_what_tells_causes_apart():
+def test_errors_are_grouped_by_type_place_and_receiver():
     """Another type, another function of the project, and another receiver are other causes."""
     error = raised_by(read_slug)
     groups = {

@@ -40,7 +40,7 @@ def test_each_key_is_a_condition(word: str, condition: Q):
     assert parse_filter([word], NOW).condition == condition
 
 
-def test_all_words_must_hold():
+def test_a_filter_selects_what_matches_all_its_words():
     """Several words narrow the selection; the states that are named can be asked for."""
     found = parse_filter(["state:dead", "receiver:crm.sync"], NOW)
 
@@ -49,7 +49,7 @@ def test_all_words_must_hold():
     assert str(found) == "state:dead receiver:crm.sync"
 
 
-def test_a_filter_without_words_selects_everything():
+def test_an_empty_filter_selects_everything():
     """It is false, so that a caller can use its own default."""
     assert not parse_filter([], NOW)
     assert parse_filter([], NOW).condition == Q()
@@ -86,7 +86,7 @@ def test_times_are_as_the_ledgers_columns_are_read():
         ("receiver:*", "selects everything: leave the word out"),
     ],
 )
-def test_bad_input_a_word_that_cannot_be_read_is_named_with_the_remedy(word: str, remedy: str):
+def test_bad_input_the_error_names_the_invalid_word_and_the_remedy(word: str, remedy: str):
     """The error says which word is wrong, and what to write."""
     with pytest.raises(FilterError, match=remedy.replace("*", r"\*").replace("(", r"\(")):
         parse_filter([word], NOW)

@@ -128,14 +128,14 @@ UNWELL = [
 
 
 @pytest.mark.parametrize("finding", WELL, ids=lambda finding: finding.name)
-def test_what_holds_needs_no_remedy(finding: Finding):
+def test_a_judgement_without_a_problem_has_no_remedy(finding: Finding):
     """A precondition that holds is told in a sentence."""
     assert (finding.level, finding.remedy) == ("ok", "")
     assert finding.text.endswith(".")
 
 
 @pytest.mark.parametrize(("finding", "level", "text", "remedy"), UNWELL, ids=lambda each: getattr(each, "name", None))
-def test_what_does_not_hold_has_a_remedy(finding: Finding, level: str, text: str, remedy: str):
+def test_a_judgement_with_a_problem_has_a_remedy(finding: Finding, level: str, text: str, remedy: str):
     """A finding says what was found, and what to do."""
 
     assert finding.level == level

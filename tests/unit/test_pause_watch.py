@@ -67,7 +67,7 @@ def in_a_child(work: Callable[[], int]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_without_pauses_a_look_reads_nothing(watch: PauseWatch, ledger: Ledger, clock: list[float]):
+def test_without_pauses_nothing_is_read(watch: PauseWatch, ledger: Ledger, clock: list[float]):
     """As long as the sweeper reads them."""
     for _ in range(5):
         assert watch.refresh() == []
@@ -76,7 +76,7 @@ def test_without_pauses_a_look_reads_nothing(watch: PauseWatch, ledger: Ledger, 
     assert ledger.reads == 5
 
 
-def test_a_process_need_not_look_for_three_seconds_after_nothing_was_paused(
+def test_a_process_does_not_read_for_three_seconds_after_an_empty_read(
     watch: PauseWatch, ledger: Ledger, clock: list[float]
 ):
     """From when the sweeper began to read; not while something is paused, nor before it has read anything."""
@@ -143,7 +143,7 @@ def test_without_a_sweeper_a_process_reads_the_pauses_itself(watch: PauseWatch, 
     assert (len(watch.paused()), ledger.reads) == (0, 2)
 
 
-def test_a_sweeper_that_comes_late_counts_again(watch: PauseWatch, ledger: Ledger, clock: list[float]):
+def test_a_late_sweeper_takes_over_the_reading_again(watch: PauseWatch, ledger: Ledger, clock: list[float]):
     """What a process has read itself meanwhile gives way to what the sweeper has read since."""
     watch.refresh()
     clock[0] += 4
@@ -159,7 +159,7 @@ def test_a_sweeper_that_comes_late_counts_again(watch: PauseWatch, ledger: Ledge
     assert len(watch.paused()) == 1
 
 
-def test_while_the_ledger_is_away_what_was_known_counts(watch: PauseWatch, ledger: Ledger, clock: list[float]):
+def test_during_an_outage_of_the_ledger_known_pauses_stay(watch: PauseWatch, ledger: Ledger, clock: list[float]):
     """The sweeper hears of the error; a delivery does not, and asks seldom."""
     ledger.rows = [PAUSE]
     watch.refresh()

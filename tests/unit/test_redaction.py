@@ -93,7 +93,7 @@ def test_secrets_are_shown_on_demand():
     assert shown_payload(text, reveal=True)[1] == {"password": "hunter2"}
 
 
-def test_bad_input_a_text_that_is_no_payload_is_refused():
+def test_bad_input_an_invalid_payload_is_refused():
     """A payload that somebody cut by hand raises one kind of error."""
     for text in ("[", "{}", "[1]", "null"):
         with pytest.raises(ValueError):

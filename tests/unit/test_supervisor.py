@@ -109,7 +109,7 @@ def test_worker_that_cannot_start_is_started_again_by_a_change(lines):
     assert ScriptedWorker.sent == [signal.SIGTERM]
 
 
-def test_killed_worker_is_told_by_its_signal(lines):
+def test_a_killed_worker_is_reported_with_its_signal(lines):
     """As with one that ran out of memory."""
     run(lines, each(lambda worker: worker.on_end(-9), interrupt))
     assert lines[0].startswith("The worker ended by the signal 9.")

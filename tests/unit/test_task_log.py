@@ -127,7 +127,7 @@ class TestEnd:
         (Outcome("skipped", ValueError("no")), "skipped"),
     ],
 )
-def test_outcomes_in_words(log, outcome, said):
+def test_the_line_names_the_outcome_of_each_delivery(log, outcome, said):
     """The line says how each delivery ended."""
     task_log.begin()
     delivery = CurrentDelivery(

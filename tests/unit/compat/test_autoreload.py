@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_changed_file_is_told_and_ends_nothing(tmp_path: Path, monkeypatch):
+def test_a_changed_file_is_reported_and_ends_no_process(tmp_path: Path, monkeypatch):
     """The reloader calls our function for a file of a watched folder, and goes on watching."""
     monkeypatch.setattr(ProjectReloader, "SLEEP_TIME", 0)
     receivers, other = tmp_path / "receivers.py", tmp_path / "notes.txt"
