@@ -168,7 +168,7 @@ def test_dev_shows_deliveries_and_runs_changed_code(project: Project):
 
 
 def test_a_killed_dev_leaves_no_process(project: Project):
-    """Nobody has to look for a worker or a broker of a terminal that is gone."""
+    """The worker and the broker of a closed terminal end by themselves."""
     started = project.processes()
     project.process.kill()
     project.process.wait()

@@ -117,7 +117,7 @@ def test_a_filter_without_a_state_selects_nothing_to_change(operator: Client):
 
 
 def test_changing_many_deliveries_needs_a_reason(operator: Client, monkeypatch: pytest.MonkeyPatch):
-    """Somebody will ask for it later."""
+    """The reason is in the audit log."""
     monkeypatch.setattr(bulk_changes, "NEEDS_REASON", 1)
     rows = [add_delivery(), add_delivery()]
 
@@ -156,7 +156,7 @@ def test_a_delivery_shows_the_buttons_that_the_user_may_press(operator: Client):
 
 
 def test_a_text_that_was_not_verified_is_not_retried(operator: Client):
-    """It can only be discarded."""
+    """Such a text can only be discarded."""
     row = Delivery.objects.create(
         id=uuid7(), message=sealed_message("forged"), state="dead", due_at=timezone.now(), created_at=timezone.now()
     )
@@ -186,7 +186,7 @@ def test_users_without_the_permission_change_nothing(permissions: tuple[str, ...
 
 
 def test_a_form_of_another_site_changes_nothing():
-    """A request without the token is refused, and so is one by GET."""
+    """A request without the token is refused, and so is a GET."""
     delivery = add_delivery()
     trusting = visitor(*OPERATOR)
     strict = Client(enforce_csrf_checks=True)
@@ -206,7 +206,7 @@ def test_a_form_of_another_site_changes_nothing():
     ],
 )  # fmt: skip
 def test_bad_input_a_form_that_is_not_ours_is_refused(operator: Client, form: dict[str, Any]):
-    """It changes nothing."""
+    """Such a form changes nothing."""
     add_delivery()
 
     assert operator.post(CHANGE, form).status_code == 400

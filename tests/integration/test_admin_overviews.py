@@ -112,7 +112,7 @@ def test_a_projects_row_links_to_its_signals():
 
 
 def test_the_signals_of_a_row_need_both_permissions():
-    """That of deliveries, and that of the row."""
+    """A user needs the permission of deliveries, and that of the row."""
     academy = Academy.objects.create(name="A", slug="a")
     url = f"{ACADEMIES}{academy.pk}/"
     without = visitor("view_academy")

@@ -126,7 +126,7 @@ def test_bad_input_an_invalid_search_finds_nothing_and_says_why(
 
 
 def test_an_id_in_the_search_box_leads_to_its_page(viewer: Client):
-    """Of a delivery or of a message; one that is not there is told as any other wrong word."""
+    """The id may be that of a delivery or a message; an unknown one is an error like any other wrong word."""
     delivery = add_delivery()
 
     for wanted, url in ((delivery.pk, DELIVERIES), (delivery.message_id, MESSAGES)):
@@ -174,7 +174,9 @@ def test_the_count_of_a_list_is_limited(viewer: Client, monkeypatch: pytest.Monk
 
 
 def test_the_page_of_a_delivery_shows_all_that_is_recorded(viewer: Client):
-    """Its errors, also of attempts before one that succeeded, its times, and the message's other deliveries."""
+    """The page shows its errors, also of attempts before one that succeeded, its times, and the message's other
+    deliveries.
+    """
     sent = add_message("shop.order_paid", subject="shop.Order 42")
     delivery = add_delivery(
         "crm.sync", "done", sent, attempts=2, worker="web-3 4711", runtime_ms=1340, traceback="Traceback\n  line 31"
@@ -209,7 +211,7 @@ def test_a_payload_is_shown_with_its_own_permission_only(viewer: Client, reader:
 
 
 def test_a_message_shows_its_cascade(viewer: Client):
-    """Each message stands under the one whose receiver sent it, with its deliveries."""
+    """Each message is below the one whose receiver sent it, with its deliveries."""
     root = add_message("shop.order_paid", context={"tenant": "acme", "session_token": "hunter2"})
     child = add_message("crm.contact_changed", parent=root)
     for receiver, message in (("crm.sync", root), ("search.index", child)):
@@ -229,7 +231,7 @@ def test_a_message_shows_its_cascade(viewer: Client):
 
 
 def test_messages_are_listed_and_searched(viewer: Client):
-    """By signal, subject and age; a word about deliveries is told to be none."""
+    """Messages are found by signal, subject and age; a word about deliveries is an error."""
     first = add_message("shop.order_paid", subject="admissions.Cohort 7")
     second = add_message("shop.refunded")
 
@@ -241,7 +243,7 @@ def test_messages_are_listed_and_searched(viewer: Client):
 
 
 def test_a_text_that_was_not_verified_is_not_read(reader: Client):
-    """Its payload is not shown, and its bytes neither."""
+    """Neither the payload nor the bytes of such a text are shown."""
     sealed = sealed_message("1.forged<script>.body")
     delivery = Delivery.objects.create(
         id=sealed.pk, message=sealed, state="dead", due_at=timezone.now(), created_at=timezone.now()
@@ -265,7 +267,7 @@ def test_a_text_that_was_not_verified_is_not_read(reader: Client):
     ],
 )
 def test_a_page_takes_few_bounded_queries(viewer: Client, url: str, parameters: dict[str, str], most: int):
-    """Their number does not depend on the rows; lists have a limit, and nothing is counted."""
+    """The number of queries does not depend on the rows; lists have a limit, and nothing is counted."""
     sent = add_message()
     rows = [add_delivery(f"crm.{number}", "dead", sent) for number in range(20)]
     addresses = {"delivery": f"{DELIVERIES}{rows[0].pk}/change/", "message": f"{MESSAGES}{sent.id}/change/"}
@@ -282,7 +284,7 @@ def test_a_page_takes_few_bounded_queries(viewer: Client, url: str, parameters: 
 
 
 def test_a_project_without_the_admin_does_not_import_the_pages():
-    """It pays nothing for them."""
+    """Such a project pays nothing for the pages."""
     code = (
         "import django, sys; django.setup(); "
         "print([name for name in sys.modules if name.startswith(('signalbus.admin', 'django.contrib.admin'))])"

@@ -73,7 +73,7 @@ def state_of_the_ledger() -> list[object]:
 
 @pytest.mark.parametrize("permissions", [(), ("change_delivery", "add_delivery", "delete_delivery"), ("view_payload",)])
 def test_staff_without_the_permission_see_nothing(permissions: tuple[str, ...]):
-    """Neither a page nor the pages in the index, whatever other permission they have."""
+    """They see neither a page nor its link in the index, whatever other permission they have."""
     client = visitor(*permissions)
 
     for url in every_page():
@@ -82,7 +82,7 @@ def test_staff_without_the_permission_see_nothing(permissions: tuple[str, ...]):
 
 
 def test_users_who_are_not_staff_are_redirected_to_the_login():
-    """Anonymous visitors, and users who are not staff, whatever they may do."""
+    """This holds for anonymous visitors and for users who are not staff, whatever permissions they have."""
     for client in (Client(), visitor(*READER, *OPERATOR, staff=False)):
         for url in every_page():
             answer = client.get(url)
@@ -104,7 +104,7 @@ def test_no_page_changes_anything_by_get(permissions: tuple[str, ...]):
 
 
 def test_rows_cannot_be_added_edited_or_deleted():
-    """Not even by somebody with all of Django's permissions."""
+    """A user with all of Django's permissions cannot either."""
     client = visitor(*READER, *OPERATOR, "add_delivery", "change_delivery", "delete_delivery")
     delivery = add_delivery()
     before = state_of_the_ledger()
@@ -121,7 +121,7 @@ def test_rows_cannot_be_added_edited_or_deleted():
     ["error__iregex=(a%2B)%2B%24", "message__text__contains=x", "receiver=crm", "_to_field=traceback", "id__in=1"],
 )
 def test_bad_input_no_column_can_be_searched_by_a_parameter(query: str):
-    """A regular expression of a stranger could take all day."""
+    """A regular expression of an attacker could take all day."""
     client = visitor(*VIEWER)
 
     for url in (DELIVERIES, MESSAGES):
@@ -140,7 +140,7 @@ def test_bad_input_no_column_can_be_searched_by_a_parameter(query: str):
     ],
 )  # fmt: skip
 def test_bad_input_any_value_of_a_parameter_gives_a_page(query: str):
-    """A wrong one is told, or left out."""
+    """A wrong value is an error on the page, or is ignored."""
     client = visitor(*VIEWER)
     add_delivery()
 
@@ -152,7 +152,7 @@ def test_bad_input_any_value_of_a_parameter_gives_a_page(query: str):
 
 @pytest.mark.parametrize("key", ["x", "0", "%3Cscript%3E", "9" * 5000, "0c5b2f3e-7c1e-5a57-8a3d-1c2d3e4f5a6b"])
 def test_bad_input_a_page_of_no_row_leads_to_the_index(key: str):
-    """It is told that the row does not exist; it may be purged."""
+    """A message says that the row does not exist, and may have been purged."""
     client = visitor(*VIEWER)
 
     for url in (DELIVERIES, MESSAGES):

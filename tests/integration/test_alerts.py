@@ -90,7 +90,7 @@ def test_deliveries_that_wait_for_long_are_an_alert_of_their_queue(bus: Bus):
 
 
 def test_parked_deliveries_are_an_alert(bus: Bus, signal: Signal):
-    """They need a worker with newer code."""
+    """Parked deliveries need a worker with newer code."""
     connect(signal, lambda **kwargs: None, "gone")
     signal.send(None)
     signal.disconnect(dispatch_uid="gone")
@@ -102,7 +102,7 @@ def test_parked_deliveries_are_an_alert(bus: Bus, signal: Signal):
 
 
 def test_workers_that_know_different_receivers_are_an_alert_after_a_rollout(database_url: str):
-    """While a roll-out goes on, that is as it should be."""
+    """During a roll-out, different receivers are expected."""
     worker("a", "00")
     worker("b", "00")
     history.judge_alerts()

@@ -137,7 +137,7 @@ def test_failures_in_a_group_commit_are_kept(bus: Bus):
 
 
 def test_a_success_writes_no_attempt(bus: Bus, ran: list[Any]):
-    """What did not fail costs no row and no statement."""
+    """A success costs no row and no statement."""
     signal = new_signal(durable=True)
     connect(signal, lambda **kwargs: ran.append(1), "fine")
     signal.send(None)
@@ -149,7 +149,7 @@ def test_a_success_writes_no_attempt(bus: Bus, ran: list[Any]):
 
 
 def test_retry_later_adds_no_failed_attempt(bus: Bus, any_signal: Signal):
-    """`RetryLater` is no failure of a group."""
+    """A `RetryLater` is no failure of a group."""
     fails_first(any_signal, [RetryLater(0)])
     any_signal.send(None)
     bus.work()
@@ -159,7 +159,7 @@ def test_retry_later_adds_no_failed_attempt(bus: Bus, any_signal: Signal):
 
 
 def test_a_lost_process_is_recorded_as_a_failed_attempt(bus: Bus, any_signal: Signal):
-    """It says which process was lost, and how."""
+    """The row says which process was lost, and how."""
     fails_first(any_signal, [])
     any_signal.send(None)
     ((text,),) = bus.take()

@@ -51,7 +51,7 @@ def test_list_shows_signals_with_their_receivers(signal: Signal):
 
 
 def test_list_orphans_names_the_signals_without_receivers(bus: Bus):
-    """The exit code tells a script."""
+    """The exit code is 1 for scripts."""
     lonely = new_signal()
 
     with pytest.raises(CommandError, match="without a receiver"):
@@ -73,7 +73,7 @@ def test_explain_says_which_receivers_a_sender_reaches(signal: Signal):
 
 
 def test_explain_fails_if_no_receiver_is_reached(bus: Bus):
-    """The exit code tells a script, and the text where to look."""
+    """The exit code is 1 for scripts, and the text says where to look."""
     lonely = new_signal()
     with pytest.raises(CommandError, match="Nobody receives it"):
         run("explain", lonely.name)
@@ -149,7 +149,7 @@ def test_trace_shows_a_cascade_as_a_tree(bus: Bus):
 
 
 def test_bad_input_the_error_of_an_unknown_id_lists_the_reasons(bus: Bus):
-    """It may be purged, or never have had a row."""
+    """The message may be purged, or may never have had a row."""
     with pytest.raises(CommandError, match="is not in the ledger: it is purged"):
         run("show", "0c5b2f3e-7c1e-5a57-8a3d-1c2d3e4f5a6b")
 

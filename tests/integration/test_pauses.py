@@ -303,7 +303,7 @@ def test_a_second_pause_holds_what_the_first_releases(bus: Bus, watch: Any, ran:
 
 
 def test_pausing_again_stops_the_release(bus: Bus, watch: Any, ran: list[Any]):
-    """What was not released yet stays held."""
+    """Deliveries that were not released yet stay held."""
     signal = receiver_of(ran)
     ledger.pause("receiver", "receiver", reason="first")
     watch.refresh()
@@ -324,7 +324,7 @@ def test_pausing_again_stops_the_release(bus: Bus, watch: Any, ran: list[Any]):
 def test_a_worker_that_is_killed_while_paused_loses_nothing(  # noqa: PLR0917 - fixtures
     bus: Bus, watch: Any, ran: list[Any], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], when: str
 ):
-    """Its message is redelivered, before and after the commit that holds the delivery."""
+    """The message is redelivered, before and after the commit that holds the delivery."""
     signal = receiver_of(ran, **options)
     ledger.pause("receiver", "receiver")
     watch.refresh()
@@ -429,7 +429,7 @@ def elsewhere_raises(work: Any) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"durable": False}], ids=["row", "no row"])
 def test_a_process_lost_while_it_holds_a_delivery_is_no_attempt(bus: Bus, watch: Any, ran: list[Any], options: Any):
-    """Nobody knows whether its receiver had begun: the message comes again, and is held."""
+    """It is unknown whether the receiver had begun: the message is redelivered, and is held."""
     signal = receiver_of(ran, **options)
     ledger.pause("receiver", "receiver")
     watch.refresh()

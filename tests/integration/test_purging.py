@@ -249,7 +249,7 @@ def test_old_operations_and_alerts_are_deleted(database_url: str):
 
 @pytest.mark.parametrize("ages", [{}, {"skipped": 60.0}])
 def test_a_state_that_is_kept_for_ever_is_not_purged(bus: Bus, durable: Signal, ages: dict[str, float]):
-    """It has no age."""
+    """Such a state has no age in the settings."""
     durable.send(None)
     bus.work()
     grow_old(365 * 86400)

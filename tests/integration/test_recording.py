@@ -242,7 +242,7 @@ def test_the_run_of_a_lost_process_is_not_shown_any_more(bus: Bus, ran: list[Any
 
 
 def test_a_worker_is_recorded_until_it_stops(database_url: str):
-    """Its row says what it is; one that a purge took away comes back."""
+    """The row describes the worker; a row that a purge deleted is written again."""
     thread = Recorder(WORKER)
     assert thread._record()
     first = WorkerRecord.objects.get()
@@ -269,7 +269,7 @@ def test_a_worker_that_starts_again_under_its_name_replaces_its_row(database_url
 
 
 def test_lost_workers_and_what_they_ran_are_forgotten(bus: Bus, signal: Signal, ran: list[Any]):
-    """Nobody else deletes the rows of a process that was killed."""
+    """A process that was killed does not delete its rows itself."""
     connect(signal, lambda **kwargs: ran.append(current()), "slow")
     signal.send(None)
     bus.work()
@@ -286,7 +286,7 @@ def test_lost_workers_and_what_they_ran_are_forgotten(bus: Bus, signal: Signal, 
 
 
 def test_workers_that_know_other_receivers_have_another_digest():
-    """So it can be seen that one of them runs other code."""
+    """The digest shows that one of them runs other code."""
     signal = new_signal()
     connect(signal, lambda **kwargs: None, f"tests.digest.{uuid7()}")
     one = known_receivers()

@@ -76,7 +76,7 @@ def test_pause_says_what_it_does_and_lists_what_is_paused(bus: Bus, signal: Sign
 
 
 def test_a_second_pause_replaces_reason_and_end(signal: Signal):
-    """It is one pause, and its beginning stays."""
+    """The pause keeps its beginning."""
     run("pause", "receiver:receiver", "--reason", "first", "--until", "1h")
     since = Pause.objects.get().since
     assert "was paused before" in run("pause", "receiver:receiver", "--reason", "second")
@@ -173,7 +173,7 @@ def test_resume_says_how_many_it_releases(bus: Bus, signal: Signal):
 
 
 def test_failed_shows_why_a_delivery_is_held_and_no_time(bus: Bus, signal: Signal):
-    """It waits for a resumption, not for a moment in ten years."""
+    """The delivery waits for a resumption, not for a time."""
     ledger.pause("receiver", "receiver")
     signal.send(None)
     bus.take()
@@ -224,7 +224,7 @@ def test_the_log_has_each_change(bus: Bus, signal: Signal, caplog: pytest.LogCap
 
 
 def test_a_pause_that_is_rolled_back_leaves_no_line(signal: Signal, caplog: pytest.LogCaptureFixture):
-    """The change, its row and the logger's line are one."""
+    """The change, its row in the log and the line of the logger are one transaction."""
     caplog.set_level(logging.INFO, logger="signalbus.audit")
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         pausing.pause("receiver", "receiver", actor=code_actor("job"))

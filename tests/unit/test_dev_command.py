@@ -65,7 +65,7 @@ def test_missing_tables(settings, monkeypatch):
 
 
 def test_second_dev_of_a_project_is_refused(settings, monkeypatch, tmp_path):
-    """It would take the first one's socket."""
+    """A second `dev` would take the socket of the first one."""
     monkeypatch.setattr(supervisor, "accepts_connections", lambda _path: True)
     monkeypatch.setattr(celery, "development_broker", lambda: f"redis+socket://{tmp_path}/a.sock")
     settings.DEBUG = True

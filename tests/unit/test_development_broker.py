@@ -79,7 +79,7 @@ def test_production_never_uses_it(development, new_app, settings):
 
 
 def test_app_of_the_host_does_not_use_it(development, new_app, settings, monkeypatch):
-    """Its broker is the host's own matter."""
+    """The host configures the broker of its own app."""
     monkeypatch.setattr(celery, "symbol_by_name", lambda _path: Celery("theirs", set_as_current=False))
     settings.SIGNALBUS = {"CELERY_APP": "shop.celery:app"}
     assert not celery.get_app().conf.broker_url

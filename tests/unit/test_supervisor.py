@@ -110,7 +110,7 @@ def test_worker_that_cannot_start_is_started_again_by_a_change(lines):
 
 
 def test_a_killed_worker_is_reported_with_its_signal(lines):
-    """As with one that ran out of memory."""
+    """The worker may have run out of memory."""
     run(lines, each(lambda worker: worker.on_end(-9), interrupt))
     assert lines[0].startswith("The worker ended by the signal 9.")
 
@@ -128,7 +128,7 @@ def test_second_and_third_interrupt_do_not_wait(lines, monkeypatch):
 
 
 def test_broker_that_ended_is_an_error(lines, monkeypatch):
-    """Its log is shown, and the worker is ended."""
+    """The log of the broker is shown, and the worker is ended."""
     monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.01)
 
     class EndedBroker:
