@@ -16,7 +16,7 @@ from django.db.models.utils import make_model_tuple
 from django.dispatch import Signal as DjangoSignal
 
 from signalbus.bridging.bridge import Options, bridge_of, bridges_of
-from signalbus.connecting.factory import place_of
+from signalbus.connecting.receiver_entries import place_of
 from signalbus.connecting.senders import with_model
 from signalbus.core.suggestions import RECEIVER_ALIASES, reject_unknown
 from signalbus.exceptions import ConfigurationError

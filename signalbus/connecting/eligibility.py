@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
-from signalbus.connecting.factory import place_of
+from signalbus.connecting.receiver_entries import place_of
 from signalbus.exceptions import ConfigurationError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from signalbus.compat.django_internals import share_a_sender
-from signalbus.connecting.factory import source_of
+from signalbus.connecting.receiver_entries import source_of
 from signalbus.exceptions import ConfigurationError
 from signalbus.registration.policy import Policy
 from signalbus.registration.registry import Conflict

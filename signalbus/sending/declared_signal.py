@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from signalbus.compat.django_internals import HookedSignal, key_of
 from signalbus.connecting.eligibility import reject_unreachable, reject_without_kwargs
-from signalbus.connecting.factory import (
+from signalbus.connecting.naming import Named
+from signalbus.connecting.receiver_entries import (
     in_order,
     place_of,
     plain,
     resolve_entry,
     site_of_call,
 )
-from signalbus.connecting.naming import Named
 from signalbus.connecting.senders import interned, with_model
 from signalbus.connecting.subscriptions import Refusals, SenderCache, Subscriptions, sort_out
 from signalbus.core.suggestions import (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Never
 
 from asgiref.sync import sync_to_async
 
-from signalbus.connecting.factory import reject_unordered
+from signalbus.connecting.receiver_entries import reject_unordered
 from signalbus.connecting.senders import ObjectSenders, Unheard
 from signalbus.core.suggestions import (
     AT_RECEIVER,
