@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from signalbus.transport.broker_claims import BATCH, CLAIM
-from signalbus.wire.peek import signal_of
+from signalbus.wire.unverified_text import signal_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

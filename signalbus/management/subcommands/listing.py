@@ -17,7 +17,7 @@ from signalbus.models import State
 from signalbus.services.groups import failure_groups
 from signalbus.services.lookup import filter_from, find_deliveries
 from signalbus.wire.message import from_body
-from signalbus.wire.peek import address_of
+from signalbus.wire.unverified_text import address_of
 
 if TYPE_CHECKING:
     from django.core.management.base import BaseCommand

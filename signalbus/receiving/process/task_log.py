@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from signalbus.celery import TASK_NAME
 from signalbus.compat.celery_internals import LINE_OF_END, LINE_OF_START, logger_of_ends, logger_of_starts
-from signalbus.wire.peek import address_of
+from signalbus.wire.unverified_text import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

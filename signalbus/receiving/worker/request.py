@@ -28,7 +28,7 @@ from signalbus.receiving.worker import stragglers
 from signalbus.receiving.worker.unacknowledged import forget_if_lost
 from signalbus.transport import batching
 from signalbus.transport import claimed_message as queued
-from signalbus.wire.peek import has_several_recipients
+from signalbus.wire.unverified_text import has_several_recipients
 
 if TYPE_CHECKING:
     from collections.abc import Callable

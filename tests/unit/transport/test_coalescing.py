@@ -14,7 +14,7 @@ from signalbus import celery
 from signalbus.receiving.worker.request import DeliverRequest
 from signalbus.transport.claimed_message import ClaimedMessage
 from signalbus.transport.coalescing import MOST_TEXTS, Merged
-from signalbus.wire.peek import has_several_recipients, signal_of
+from signalbus.wire.unverified_text import has_several_recipients, signal_of
 from tests.unit.transport.queue_items import QUEUE, claim, item, read, text_of
 
 
