@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tests.servers import CHECKOUT, Leash
+from tests.servers import CHECKOUT, ProcessWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ class Program:
                 stderr=log,
                 start_new_session=True,
             )
-        self._leash = Leash(-self._process.pid)
+        self._watcher = ProcessWatcher(-self._process.pid)
 
     @property
     def pid(self) -> int | None:
@@ -72,5 +72,5 @@ class Program:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._leash.release()
+        self._watcher.release()
         self._process = None

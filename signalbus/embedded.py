@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from signalbus.core.leash import Leash
+from signalbus.core.process_watcher import ProcessWatcher
 from signalbus.exceptions import ConfigurationError, SignalBusError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class EmbeddedValkey:
         self._timeout = timeout
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._leash: Leash | None = None
+        self._watcher: ProcessWatcher | None = None
         self._owner = 0
 
     def __enter__(self) -> Self:
@@ -132,7 +132,7 @@ class EmbeddedValkey:
         """
         if self.pid is not None:
             raise SignalBusError(f"The embedded server runs already, as process {self.pid}.")
-        # One that ended by itself has left a leash, which would take the directory away.
+        # One that ended by itself has left its watcher, which would take the directory away.
         self._end(gently=False)
         binary = _binary()
         if self._socket is not None and self._answers():
@@ -150,7 +150,7 @@ class EmbeddedValkey:
             self._process = subprocess.Popen(  # noqa: S603 - a fixed command
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        self._leash = Leash(self._process.pid, self._directory, self.socket)
+        self._watcher = ProcessWatcher(self._process.pid, self._directory, self.socket)
         self._wait_until_it_answers(self._process)
         return self
 
@@ -210,9 +210,9 @@ class EmbeddedValkey:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        if self._leash is not None:
-            self._leash.release()
-            self._leash = None
+        if self._watcher is not None:
+            self._watcher.release()
+            self._watcher = None
 
 
 def main() -> None:

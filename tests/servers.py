@@ -62,7 +62,7 @@ def wait_until(predicate: Callable[[], T | None], timeout: float = 15.0, what: s
     return answer
 
 
-class Leash:
+class ProcessWatcher:
     """Ends processes when this one is gone, even if it was killed.
 
     Args:
@@ -96,7 +96,7 @@ class Postgres:
     def __init__(self, *, durable: bool = False) -> None:
         self._durable = durable
         self._server: PostgresServer | None = None
-        self._leash: Leash | None = None
+        self._watcher: ProcessWatcher | None = None
 
     def __enter__(self) -> Self:
         with warnings.catch_warnings():
@@ -106,7 +106,7 @@ class Postgres:
         self._server = get_server(tempfile.mkdtemp(prefix="signalbus-pg-"), cleanup_mode="delete")
         pid = self._server.get_pid()
         assert pid is not None
-        self._leash = Leash(pid, "QUIT")
+        self._watcher = ProcessWatcher(pid, "QUIT")
         if not self._durable:
             self.execute("ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET synchronous_commit = off")
             self.execute("SELECT pg_reload_conf()")
@@ -116,8 +116,8 @@ class Postgres:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._server is not None
-        assert self._leash is not None
-        self._leash.release()
+        assert self._watcher is not None
+        self._watcher.release()
         self._server.cleanup()
 
     @property
@@ -250,7 +250,7 @@ class Worker:
         self.timeout = timeout
         self.cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
-        self._leashes: list[Leash] = []
+        self._leashes: list[ProcessWatcher] = []
 
     def __enter__(self) -> Self:
         self.start()
@@ -286,7 +286,7 @@ class Worker:
                 stderr=log,
                 start_new_session=True,
             )
-        self._leashes.append(Leash(-self._process.pid))
+        self._leashes.append(ProcessWatcher(-self._process.pid))
         return self
 
     def wait_until_ready(self) -> None:
@@ -358,9 +358,9 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.kill()
             status = self.wait()
-        for leash in self._leashes:
+        for watcher in self._leashes:
             with suppress(ProcessLookupError):
-                os.killpg(-leash.target, signal.SIGKILL)
-            leash.release()
+                os.killpg(-watcher.target, signal.SIGKILL)
+            watcher.release()
         self._leashes.clear()
         return status

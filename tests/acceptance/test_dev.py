@@ -13,7 +13,7 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
 from tests.documents.reading import TUTORIAL, examples
-from tests.servers import CHECKOUT, Leash, wait_until
+from tests.servers import CHECKOUT, ProcessWatcher, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,14 +85,14 @@ class Project:
                 stderr=log,
                 start_new_session=True,
             )
-        self._leash = Leash(-self.process.pid)
+        self._watcher = ProcessWatcher(-self.process.pid)
         self.wait_for("The worker is ready.")
 
     def stop(self) -> None:
         """Kill `dev`, and with it all that it has started, if it still runs."""
         self.process.kill()
         self.process.wait()
-        self._leash.release()
+        self._watcher.release()
 
     @property
     def log(self) -> str:

@@ -14,7 +14,7 @@ import pytest
 from signalbus.models import CLOSED_STATES, Delivery
 from tasks.admissions.models import Cohort
 from tasks.marketing.models import FormEntry
-from tests.servers import CHECKOUT, Leash, wait_until
+from tests.servers import CHECKOUT, ProcessWatcher, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,14 +29,14 @@ def kill_a_sender(environment: Mapping[str, str], spread: random.Random) -> None
     """Start the endless sender, and kill it at a random moment after some commits."""
     command = [sys.executable, "-m", "tests.acceptance.endless_sender"]
     with subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE) as process:
-        leash = Leash(process.pid)
+        watcher = ProcessWatcher(process.pid)
         assert process.stdout is not None
         for _ in range(spread.randint(1, 30)):
             assert process.stdout.readline(), "the sender ended by itself"
         threading.Event().wait(spread.random() * 0.05)
         process.kill()
         process.wait()
-        leash.release()
+        watcher.release()
 
 
 def is_over() -> bool:

@@ -21,7 +21,7 @@ from tests.chaos.checker import Effect, Evidence
 from tests.chaos.project.settings import TIME_LIMIT
 from tests.chaos.roles import RECIPIENTS
 from tests.chaos.servers import held
-from tests.servers import CHECKOUT, Leash, Worker, wait_until
+from tests.servers import CHECKOUT, ProcessWatcher, Worker, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -108,7 +108,7 @@ class Cluster:
         self.hung = 0  # workers that did not end when they were asked to
         self.figures: dict[str, float] = {}  # what a fault measures beside the verdict
         self._options: dict[str, WorkerOptions] = {}  # by a worker's name
-        self._senders: dict[int, tuple[subprocess.Popen[bytes], Leash, tuple[str, ...]]] = {}
+        self._senders: dict[int, tuple[subprocess.Popen[bytes], ProcessWatcher, tuple[str, ...]]] = {}
 
     def __enter__(self) -> Self:
         self.broker.start()
@@ -245,7 +245,7 @@ class Cluster:
                 stderr=log,
                 start_new_session=True,
             )
-        self._senders[process.pid] = (process, Leash(-process.pid), options)
+        self._senders[process.pid] = (process, ProcessWatcher(-process.pid), options)
         return process.pid
 
     @property
@@ -271,14 +271,14 @@ class Cluster:
             self.stop_sender(pid)
 
     def _end_sender(self, pid: int, number: signal.Signals) -> tuple[str, ...]:
-        process, leash, options = self._senders.pop(pid)
+        process, watcher, options = self._senders.pop(pid)
         process.send_signal(number)  # none where it has ended by itself
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        leash.release()
+        watcher.release()
         return options
 
     # What is known

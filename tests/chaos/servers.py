@@ -13,7 +13,7 @@ from uuid import UUID
 import psutil  # type: ignore[import-untyped]  # it ships no types
 import redis
 
-from tests.servers import Leash, Postgres
+from tests.servers import Postgres, ProcessWatcher
 
 ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")  # as a message's header writes it
 CONNECTIONS = 400  # room for the 300 that a scenario holds
@@ -39,7 +39,7 @@ class RestartablePostgres(Postgres):
             crash: all its processes by SIGKILL, without a word and without a checkpoint, so that it has to recover.
         """
         assert self._server is not None
-        assert self._leash is not None
+        assert self._watcher is not None
         main = psutil.Process(self._server.get_pid())
         if crash:
             main.suspend()  # it forks nobody whom we would miss
@@ -52,7 +52,7 @@ class RestartablePostgres(Postgres):
             main.send_signal(signal.SIGINT)
         _, alive = psutil.wait_procs(processes, 30)
         assert not alive, f"PostgreSQL did not end: {alive}"
-        self._leash.release()
+        self._watcher.release()
 
     def begin(self) -> None:
         """Start it again with the same data and address."""
@@ -60,7 +60,7 @@ class RestartablePostgres(Postgres):
         self._server.ensure_postgres_running()
         pid = self._server.get_pid()
         assert pid is not None
-        self._leash = Leash(pid, "QUIT")
+        self._watcher = ProcessWatcher(pid, "QUIT")
 
 
 def held(url: str) -> frozenset[str]:

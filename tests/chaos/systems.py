@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from django.db import connection
 
 from tests.chaos.cluster import Cluster, WorkerOptions
-from tests.servers import CHECKOUT, Leash, wait_until
+from tests.servers import CHECKOUT, ProcessWatcher, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +95,7 @@ class Procrastinate:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._workers: list[tuple[subprocess.Popen[bytes], Leash]] = []
+        self._workers: list[tuple[subprocess.Popen[bytes], ProcessWatcher]] = []
 
     @staticmethod
     def _command(*words: str) -> list[str]:
@@ -110,7 +110,7 @@ class Procrastinate:
         for _ in range(WORKERS):
             self._workers.append(self._start())
 
-    def _start(self) -> tuple[subprocess.Popen[bytes], Leash]:
+    def _start(self) -> tuple[subprocess.Popen[bytes], ProcessWatcher]:
         log_path: Path = self.cluster.directory / "procrastinate.log"
         with log_path.open("ab") as log:
             process = subprocess.Popen(
@@ -122,7 +122,7 @@ class Procrastinate:
                 stderr=log,
                 start_new_session=True,
             )
-        return process, Leash(-process.pid)
+        return process, ProcessWatcher(-process.pid)
 
     def send(self, rate: float) -> None:
         """Start a sender."""
@@ -137,9 +137,9 @@ class Procrastinate:
 
     def revive(self) -> None:
         """Start another in its place."""
-        process, leash = self._workers[0]
+        process, watcher = self._workers[0]
         if process.poll() is not None:
-            leash.release()
+            watcher.release()
             self._workers[0] = self._start()
 
     def dead(self) -> int:
@@ -148,10 +148,10 @@ class Procrastinate:
 
     def stop(self) -> None:
         """End them at once, because one that lost its database may wait for ever."""
-        for process, leash in self._workers:
+        for process, watcher in self._workers:
             process.kill()
             process.wait()
-            leash.release()
+            watcher.release()
         self._workers.clear()
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.servers import Leash, wait_until
+from tests.servers import ProcessWatcher, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ class Daemon:
         self.name = name
         self.directory = Path(tempfile.mkdtemp(prefix=f"signalbus-{name}-", dir=parent))
         self._process: subprocess.Popen[bytes] | None = None
-        self._leash: Leash | None = None
+        self._watcher: ProcessWatcher | None = None
 
     @property
     def pid(self) -> int | None:
@@ -80,7 +80,7 @@ class Daemon:
                 start_new_session=True,
             )
         # Its whole group: a server may have helpers.
-        self._leash = Leash(-self._process.pid)
+        self._watcher = ProcessWatcher(-self._process.pid)
 
         def lives_and_is_ready() -> object:
             assert self.pid is not None, f"{self.name} ended:\n{self.log}"
@@ -101,8 +101,8 @@ class Daemon:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
-        assert self._leash is not None
-        self._leash.release()
+        assert self._watcher is not None
+        self._watcher.release()
 
     def stop(self) -> None:
         """End it, and remove its folder."""

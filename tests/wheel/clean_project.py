@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 
-from tests.servers import Leash, Worker
+from tests.servers import ProcessWatcher, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,7 +127,7 @@ class Sender:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
-        self._leash = Leash(-process.pid)
+        self._watcher = ProcessWatcher(-process.pid)
         self._told = self._placed = 0
 
     def tell(self, count: int) -> None:
@@ -158,7 +158,7 @@ class Sender:
     ) -> None:
         self._process.kill()
         self._process.communicate()
-        self._leash.release()
+        self._watcher.release()
 
 
 class CleanProject:

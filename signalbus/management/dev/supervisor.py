@@ -20,8 +20,8 @@ from signalbus import celery
 from signalbus.compat.django_autoreload import ProjectReloader, own_command_line
 from signalbus.core import broker_address
 from signalbus.core.development_socket import accepts_connections
-from signalbus.core.leash import Leash
 from signalbus.core.own_code import own_modules
+from signalbus.core.process_watcher import ProcessWatcher
 from signalbus.embedded import EmbeddedValkey
 from signalbus.exceptions import SignalBusError
 from signalbus.ledger import operations as ledger
@@ -73,7 +73,7 @@ class WorkerProcess:
             start_new_session=True,
         )
         os.close(writing)
-        self._leash = Leash(-self._process.pid)
+        self._watcher = ProcessWatcher(-self._process.pid)
         threading.Thread(target=self._wait, args=(reading, on_end, on_folders), daemon=True).start()
 
     def _wait(self, reading: int, on_end: Callable[[int], None], on_folders: Callable[[list[str]], None]) -> None:
@@ -83,7 +83,7 @@ class WorkerProcess:
             on_folders(json.loads(told))
         status = self._process.wait()
         self.kill()  # what it left
-        self._leash.release()
+        self._watcher.release()
         on_end(status)
 
     def send(self, number: signal.Signals) -> None:

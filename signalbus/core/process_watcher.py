@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WATCHER = 'read -r _; kill -s KILL -- "$1"; shift; [ $# -eq 0 ] || rm -rf -- "$@"'
 
 
-class Leash:
+class ProcessWatcher:
     """A process that ends others, and removes their files, once this one is gone.
 
     Args:
@@ -25,7 +25,7 @@ class Leash:
 
     def __init__(self, target: int, *files: Path) -> None:
         self._watcher = subprocess.Popen(  # noqa: S603 - a fixed command
-            ["/bin/sh", "-c", WATCHER, "leash", str(target), *map(str, files)],
+            ["/bin/sh", "-c", WATCHER, "watcher", str(target), *map(str, files)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
