@@ -73,7 +73,7 @@ class ProcessWatcher:
     def __init__(self, target: int, name: str = "KILL") -> None:
         self.target = target
         self._watcher = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r _; kill -s "$1" -- "$2"', "leash", name, str(target)],
+            ["/bin/sh", "-c", 'read -r _; kill -s "$1" -- "$2"', "watcher", name, str(target)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -250,7 +250,7 @@ class Worker:
         self.timeout = timeout
         self.cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
-        self._leashes: list[ProcessWatcher] = []
+        self._watchers: list[ProcessWatcher] = []
 
     def __enter__(self) -> Self:
         self.start()
@@ -286,7 +286,7 @@ class Worker:
                 stderr=log,
                 start_new_session=True,
             )
-        self._leashes.append(ProcessWatcher(-self._process.pid))
+        self._watchers.append(ProcessWatcher(-self._process.pid))
         return self
 
     def wait_until_ready(self) -> None:
@@ -358,9 +358,9 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.kill()
             status = self.wait()
-        for watcher in self._leashes:
+        for watcher in self._watchers:
             with suppress(ProcessLookupError):
                 os.killpg(-watcher.target, signal.SIGKILL)
             watcher.release()
-        self._leashes.clear()
+        self._watchers.clear()
         return status
