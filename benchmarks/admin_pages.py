@@ -1,7 +1,7 @@
-"""Measures the admin's pages on a large ledger: ``python -m benchmarks.admin_pages [sqlite|postgres] [DELIVERIES]``.
+"""Measures the admin's pages on a large ledger: ``python -m benchmarks.admin_pages sqlite|postgres DELIVERIES N``.
 
-Of 200,000 deliveries (SQLite) or two million (PostgreSQL), two for each message: one in a hundred is dead, one in a
-thousand waits, the others are done. Each page is asked for five times by Django's test client, as a user with all
+Of 200,000 deliveries (SQLite) or two million (PostgreSQL), two for each message, one in N is dead (1,000), one in a
+thousand waits, and the others are done. Each page is asked for five times by Django's test client, as a user with all
 permissions; the median is printed, with the number of statements.
 """
 
@@ -29,7 +29,7 @@ DELIVERIES: Final = "/admin/signalbus/delivery/"
 MESSAGES: Final = "/admin/signalbus/storedmessage/"
 
 
-def main(kind: str = "postgres", number: str = "") -> int:
+def main(kind: str = "postgres", number: str = "", dead: str = "1000") -> int:
     """Run the benchmark, and print its table."""
     os.environ |= {"DJANGO_SETTINGS_MODULE": "tests.settings", "ALLOWED_HOSTS": "testserver"}
     django.setup()
@@ -44,12 +44,12 @@ def main(kind: str = "postgres", number: str = "") -> int:
         migrate(url)
         stack.enter_context(default_database(url))
         began = time.perf_counter()
-        fill(deliveries // len(RECEIVERS))
-        print(f"{kind}, {deliveries:,} deliveries, written in {time.perf_counter() - began:.0f} s")
+        fill(deliveries // len(RECEIVERS), int(dead))
+        print(f"{kind}, {deliveries:,} deliveries, one in {dead} dead, written in {time.perf_counter() - began:.0f} s")
         return measure()
 
 
-def fill(messages: int) -> None:
+def fill(messages: int, dead: int) -> None:
     """Write messages with two deliveries each, the oldest an hour ago, in three statements."""
     from django.db import connection  # noqa: PLC0415 - needs Django's apps
 
@@ -75,7 +75,7 @@ def fill(messages: int) -> None:
         """
         cursor.execute(statement)
         for place, receiver in enumerate(RECEIVERS, 1):
-            is_dead, waits = f"(i + {place}) % 100 = 0", f"(i + {place}) % 1000 = 1"
+            is_dead, waits = f"(i + {place}) % {dead} = 0", f"(i + {place}) % 1000 = 1"
             statement = f"""
                 INSERT INTO signalbus_delivery (id, message_id, receiver, queue, state, attempts, allowance, due_at,
                     error, traceback, error_group, failed_at, ended_at, created_at)

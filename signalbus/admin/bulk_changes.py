@@ -20,8 +20,8 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
 from signalbus.admin import html_values as html
-from signalbus.admin.keyset_pages import find_keys
-from signalbus.admin.read_only import ReadOnlyAdmin, words_of
+from signalbus.admin.keyset_pages import AFTER, find_keys
+from signalbus.admin.read_only import ReadOnlyAdmin, id_in, words_of
 from signalbus.core.printable_text import printable
 from signalbus.ledger import operations as ledger
 from signalbus.models import State
@@ -78,11 +78,13 @@ class Choice:
         ids: their ids, the youngest first.
         has_more: whether the filter selects more than one form changes.
         filter: the filter, with fixed times; empty if each was ticked.
+        after: the id that the page began after, if it was not the first: what is younger was not chosen.
     """
 
     ids: list[UUID]
     has_more: bool = False
     filter: str = ""
+    after: UUID | None = None
 
 
 class BulkChangesAdmin(ReadOnlyAdmin):
@@ -160,12 +162,13 @@ class BulkChangesAdmin(ReadOnlyAdmin):
         if not filter_from(words).states:
             raise FilterError("Choose a state first: without one, a filter selects what has not failed too.")
         now = ledger.clock_of(ledger.using()).isoformat()
-        return self._filtered(request, shlex.join(filter_from([*words, f"until:{now}"]).words))
+        text = shlex.join(filter_from([*words, f"until:{now}"]).words)
+        return self._filtered(request, text, id_in(request.GET.get(AFTER, "")))
 
-    def _filtered(self, request: HttpRequest, text: str) -> Choice:
-        search = self.search_for(words_of(text))
-        found = find_keys(self.get_queryset(request), search, MOST)
-        return Choice(found.keys, found.has_more or found.end is not None, text)
+    def _filtered(self, request: HttpRequest, text: str, after: UUID | None) -> Choice:
+        """Return what a filter selects among the rows that a list would look at, as `find_keys` does for it."""
+        found = find_keys(self.get_queryset(request), self.search_for(words_of(text)), MOST, after)
+        return Choice(found.keys, found.has_more or found.end is not None, text, after)
 
     def change_deliveries(self, request: HttpRequest) -> HttpResponse:
         """Change what the preview showed.
@@ -183,7 +186,8 @@ class BulkChangesAdmin(ReadOnlyAdmin):
         if verb not in VERBS:
             raise BadRequest("no such change")
         try:
-            choice = self._filtered(request, text) if text else Choice(_ids(request.POST.getlist("id")))
+            after = id_in(request.POST.get(AFTER, ""))
+            choice = self._filtered(request, text, after) if text else Choice(_ids(request.POST.getlist("id")))
             if text and not filter_from(words_of(text)).states:
                 raise FilterError("The filter names no state.")
         except FilterError as error:

@@ -1,7 +1,8 @@
 """List rows page by page, the youngest first, at a cost that does not grow with the table.
 
-A page begins after the key of the last row of the page before, so no OFFSET passes over what was shown. The count stops
-at 1,000. Where no index helps a search, it looks at the youngest 100,000 rows, says so, and offers to go on from there.
+A page begins after the key of the last row of the page before, so no OFFSET passes over what was shown. The count
+stops at 1,000. Where no index answers a search, it looks at the youngest 100,000 rows, or at the youngest 10,000 that
+an index finds for a part of it: these are scattered over the table. The page says so, and offers to go on from there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 AFTER: Final = "after"  # the parameter with the key that a page begins after
 COUNTED: Final = 1000
 SCANNED: Final = 100_000
+SCATTERED: Final = 10_000
 ERROR_CHARS: Final = 300
 
 
@@ -44,6 +46,11 @@ class Search:
     indexed: Q = field(default_factory=Q)
     is_indexed: bool = True
     error: str = ""
+
+    @property
+    def most(self) -> int:
+        """The number of rows that are looked at."""
+        return SCATTERED if self.indexed else SCANNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,7 @@ def find_keys(rows: QuerySet[Any], search: Search, limit: int, after: Any = None
     end = None
     if not search.is_indexed:
         scanned = rows.filter(search.indexed).order_by("-pk").values_list("pk", flat=True)
-        last = list(scanned[SCANNED - 1 : SCANNED + 1])
+        last = list(scanned[search.most - 1 : search.most + 1])
         if len(last) > 1:  # there are more
             end = last[0]
             rows = rows.filter(pk__gte=end)
@@ -102,6 +109,7 @@ class KeysetChangeList(ChangeList):
     searched: Search
     after: Any
     count_text: str
+    searched_text: str
     older_url: str
     further_url: str
     newest_url: str
@@ -143,6 +151,7 @@ class KeysetChangeList(ChangeList):
 
     def _tell_count(self, found: FoundKeys, shown: int) -> None:
         self.result_count = len(found.keys) + found.has_more
+        self.searched_text = f"{self.searched.most:,}"
         name = self.opts.verbose_name if self.result_count == 1 else self.opts.verbose_name_plural
         if self.after is not None:
             self.count_text = f"{shown} more {name}"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Conditions of a filter, which are about deliveries, and the same about messages.
 COLUMNS: Final = {"message__signal": "signal", "message__subject": "subject", "message_id": "id"}
 KEYS: Final = ("signal", "subject", "message", "since", "until")
+NEAR: Final = 20_000  # messages after the root in which a cascade is looked for at first
 INDEXED: Final = ("subject", "message")
 
 
@@ -72,6 +73,7 @@ class MessageAdmin(ReadOnlyAdmin):
         found = super().get_object(request, object_id, from_field)
         if found is not None:
             found.stored, found.viewer = message_of(found.pk), request.user
+            found.looks_far = "far" in request.GET
         return found
 
     @admin.display(description="signal")
@@ -121,11 +123,11 @@ class MessageAdmin(ReadOnlyAdmin):
         """Show the cascade as a tree."""
         if message.stored is None:
             return html.NONE
-        root, is_whole = cascade_of(message.stored)
+        root, is_whole = cascade_of(message.stored, *(() if message.looks_far else (NEAR,)))
         if not root.children and is_whole:
             return "this message alone"
         return html.rendered(
-            "cascade.html", tree=[self._node(root, message)], is_whole=is_whole, include="signalbus/admin/tree.html"
+            "cascade.html", tree=[self._node(root, message)], is_whole=is_whole, looked_far=message.looks_far
         )
 
     @admin.display(description="payload")

@@ -70,8 +70,14 @@ def failure_groups(wanted: Filter, limit: int = LIMIT) -> tuple[list[FailureGrou
         group.first = min(filter(None, (group.first, row["first"])), default=None)
         group.last = max(filter(None, (group.last, row["last"])), default=None)
     largest = sorted(groups.values(), key=lambda group: (-group.count, group.id))[:limit]
+    # Only the id of each example is sorted for: rows are wide.
+    examples = {
+        group.id: rows.filter(error_group=group.id).order_by("-failed_at", "-id").values_list("id", flat=True)[:1][0]
+        for group in largest
+    }
+    found = Delivery.objects.using(alias).select_related("message").in_bulk(list(examples.values()))
+    recorded = FailedAttempt.objects.using(alias).filter(error_group__in=examples).order_by()
+    attempts = dict(recorded.values_list("error_group").annotate(Count("id")))
     for group in largest:
-        of_group = rows.filter(error_group=group.id).select_related("message")
-        group.example = of_group.order_by("-failed_at", "-id")[:1][0]
-        group.attempts = FailedAttempt.objects.using(alias).filter(error_group=group.id).count()
+        group.example, group.attempts = found[examples[group.id]], attempts.get(group.id, 0)
     return largest, len(groups) > limit

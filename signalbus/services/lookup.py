@@ -104,21 +104,22 @@ def history_of(subject: str, limit: int = LIMIT) -> tuple[list[FoundMessage], bo
     return _with_deliveries(found[:limit][::-1]), len(found) > limit
 
 
-def cascade_of(stored: FoundMessage) -> tuple[FoundMessage, bool]:
+def cascade_of(stored: FoundMessage, scanned: int = SCANNED) -> tuple[FoundMessage, bool]:
     """Return the whole cascade that a message belongs to.
 
     Args:
         stored: any message of the cascade.
+        scanned: how many messages after the root are looked at.
 
     Returns:
         The root with its descendants as `FoundMessage.children` (the message itself if the root is purged), and whether
-        all later messages were looked at. The ledger has no column for the root: the first 100,000 texts after the
-        root's are searched.
+        all later messages were looked at. The ledger has no column for the root: the texts of the messages after the
+        root are searched.
     """
     root = _root_of(stored)
     key = root.row.pk if root.message is None else root.message.root
     rows = StoredMessage.objects.using(ledger.using()).filter(id__gt=key).order_by("id")
-    beyond = rows.values_list("id", flat=True)[SCANNED : SCANNED + 1]
+    beyond = rows.values_list("id", flat=True)[scanned : scanned + 1]
     last = next(iter(beyond), None)
     if last is not None:
         rows = rows.filter(id__lt=last)

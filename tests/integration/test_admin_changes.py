@@ -54,7 +54,7 @@ def choose(client: Client, action: str, ticked: Iterable[Delivery], query: str =
 def form_of(text: str) -> dict[str, Any]:
     """Return the hidden fields of the preview's form."""
     fields: dict[str, Any] = {}
-    for name, value in re.findall(r'<input type="hidden" name="(verb|filter|id)" value="([^"]*)">', text):
+    for name, value in re.findall(r'<input type="hidden" name="(verb|filter|after|id)" value="([^"]*)">', text):
         fields.setdefault(name, []).append(html.unescape(value))
     return fields
 
@@ -142,6 +142,17 @@ def test_a_form_changes_a_limited_number_of_deliveries(operator: Client, monkeyp
     assert "choose them again" in told
     assert states() == ["dead", "pending", "pending"]
     assert "At most 2 deliveries" in choose(operator, "retry", rows)
+
+
+def test_an_action_on_a_later_page_chooses_only_older_deliveries(operator: Client):
+    """What is younger than the page was not looked at, and is not changed."""
+    rows = [add_delivery() for _ in range(3)]
+
+    text = choose(operator, "retry", rows[:1], f"state=dead&after={rows[2].pk}", all_of_it=True)
+    operator.post(CHANGE, form_of(text))
+
+    assert "Retry 2 deliveries?" in text
+    assert states() == ["pending", "pending", "dead"]
 
 
 def test_a_delivery_shows_the_buttons_that_the_user_may_press(operator: Client):

@@ -12,7 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from signalbus.admin import keyset_pages, read_only
+from signalbus.admin import keyset_pages, message_pages, read_only
 from signalbus.ledger.base.clock import later
 from signalbus.models import Delivery, FailedAttempt
 
@@ -157,10 +157,10 @@ def test_a_search_without_an_index_continues_where_it_stopped(viewer: Client, mo
     text = page(viewer, DELIVERIES, q="receiver:rare")
     found = list(pages_of(viewer, DELIVERIES, q="receiver:rare"))
 
-    assert "were searched" in text
+    assert "were looked at" in text
     assert found == [[str(rare[9].pk)], [], [str(rare[1].pk)]]
-    assert "were searched" not in page(viewer, DELIVERIES, state="dead")
-    assert "were searched" not in page(viewer, DELIVERIES, q="subject:admissions.cohort:1")
+    assert "were looked at" not in page(viewer, DELIVERIES, state="dead")
+    assert "were looked at" not in page(viewer, DELIVERIES, q="subject:admissions.cohort:1")
 
 
 def test_the_count_of_a_list_is_limited(viewer: Client, monkeypatch: pytest.MonkeyPatch):
@@ -210,7 +210,7 @@ def test_a_payload_is_shown_with_its_own_permission_only(viewer: Client, reader:
         assert "hunter" not in text
 
 
-def test_a_message_shows_its_cascade(viewer: Client):
+def test_a_message_shows_its_cascade(viewer: Client, monkeypatch: pytest.MonkeyPatch):
     """Each message is below the one whose receiver sent it, with its deliveries."""
     root = add_message("shop.order_paid", context={"tenant": "acme", "session_token": "hunter2"})
     child = add_message("crm.contact_changed", parent=root)
@@ -226,7 +226,11 @@ def test_a_message_shows_its_cascade(viewer: Client):
     root_page = page(viewer, f"{MESSAGES}{root.id}/change/")
     assert "acme" in root_page
     assert "hunter2" not in root_page
-    alone = add_message()
+    monkeypatch.setattr(message_pages, "NEAR", 1)
+    for _ in range(2):
+        alone = add_message()
+    assert "Look at more" in page(viewer, f"{MESSAGES}{root.id}/change/")
+    assert "Look at more" not in page(viewer, f"{MESSAGES}{root.id}/change/", far=1)
     assert "this message alone" in page(viewer, f"{MESSAGES}{alone.id}/change/")
 
 
