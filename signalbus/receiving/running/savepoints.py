@@ -45,7 +45,6 @@ class Watch:
         self.must_run_alone: bool = False
         self.ours: bool = False  # a savepoint of ours begins or ends
         self._together = together
-        self._is_undone = False  # the last statement of ours rolled back to its savepoint
         self._ended = ""  # what ends the last one, or rolls back to it, not said yet
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
@@ -54,9 +53,6 @@ class Watch:
             if self._together and sql.startswith(("RELEASE", "ROLLBACK TO")):
                 self._ended += f"{sql}; "
                 return None
-            if self._is_undone and sql.startswith("RELEASE"):
-                return None  # it is empty, and the commit releases it
-            self._is_undone = sql.startswith("ROLLBACK TO")
             sql, self._ended = self._ended + sql, ""
         elif _concerns_all(sql if type(sql) is str else text_of(sql, context["connection"]), context["connection"]):
             self.must_run_alone = True
@@ -100,6 +96,9 @@ class Savepoint:
     """The savepoint of one delivery in a group commit: Django's ``atomic()``, marked as ours for the watch.
 
     It begins when it is made: an error of that is no failure of the receiver.
+
+    It is released in any case, also after it was rolled back: SQLite copies the pages that change in a savepoint to a
+    journal, empties that when no savepoint is open, and moves it from memory to a file when it grows.
 
     Args:
         watch: the watch of the transaction.
