@@ -286,6 +286,24 @@ def test_a_worker_runs_before_the_migration_is_applied(bus: Bus, watch: Any, ran
     assert ran == [1]
 
 
+def test_a_pause_holds_what_waits_for_its_group_commit(bus: Bus, watch: Any, ran: list[Any]):
+    """A delivery may be put off for as long as the rest of its batch takes: the gate is asked again before it runs."""
+    signal = receiver_of(ran)
+    last = new_signal(durable=True)
+
+    def receiver_that_takes_its_time(**kwargs: Any) -> None:
+        ledger.pause("receiver", "receiver")
+        watch.refresh()
+
+    connect(last, receiver_that_takes_its_time, atomic=False)
+    signal.send_many(None, [{"number": number} for number in range(3)])
+    last.send(None)
+    deliver([text for texts in bus.take() for text in texts], queue=QUEUE)
+
+    assert ran == []
+    assert rows() == [*[("receiver", "held", 0)] * 3, ("receiver_that_takes_its_time", "done", 1)]
+
+
 def test_a_second_pause_holds_what_the_first_releases(bus: Bus, watch: Any, ran: list[Any]):
     """Each is resumed by itself."""
     signal = receiver_of(ran)
