@@ -44,7 +44,7 @@ class PauseWatch:
         self._read = read
         memory = memoryview(mmap.mmap(-1, 24))
         # Until when no process need look, because the sweeper has read that nothing is paused: `quiet_until[0]`.
-        self.quiet_until = memory[:8].cast("d")
+        self.quiet_until: memoryview[float] = memory[:8].cast("d")
         self._times = memory[8:16].cast("d")  # when the sweeper last read the pauses
         self._versions = memory[16:].cast("Q")  # of what it read; 0: nothing is paused
         self._times[0] = _NEVER
