@@ -1,4 +1,7 @@
-"""Ask Redis for what decides whether it keeps messages: its eviction policy, its persistence and its clock."""
+"""Ask Redis for what decides whether it keeps messages: its eviction policy, its persistence and its clock.
+
+`doctor/examination` calls it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Make the registry's entry of a receiver from a function and its policy: its id, its place in the code, its sender.
 
-`declared_signal` and `bridging/decorator` call it when a receiver is connected.
+`declared_signal` calls `resolve_entry` when a receiver is connected. The module also checks the options of ordered
+signals (for `signal` and `declared_signal`), and names the place of a receiver (for error messages elsewhere too).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Keep the subscriptions of a signal: its receivers in workers, beside Django's own list, and the refused ones.
 
-Each `declared_signal` has one `Subscriptions`; system checks read the conflicts and refusals.
+Each `declared_signal` has one `Subscriptions`; system checks read the conflicts and refusals. `SenderCache` keeps a
+value for each sending class: the receivers for `declared_signal`, the templates for `sending/message_templates`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Check the broker's address before anything connects, and explain a mistake in it with the remedy.
 
-`celery.py` and ``manage.py signalbus dev`` call it. Whether a server listens there is not checked: that is known only
-once something connects.
+`celery.reject_unusable_broker` calls `reject_unusable`, for our own app, the system checks and the doctor; `celery.py`
+and `management/dev` call `addresses_of`, which leaves the passwords out. Whether a server listens there is not checked:
+that is known only once something connects.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Name the socket of a project's development broker, which all processes of the project find without a setting.
+"""Find the socket of a project's development broker: its path, a private folder for it, and whether a server listens.
 
 ``manage.py signalbus dev`` starts the broker there; the settings of the other processes lead there while ``DEBUG`` is
-True and no broker is configured. The name follows from the folder of the project, so each checkout has its own.
+True and no broker is configured. The name follows from the folder of the project, so each checkout has its own. The
+folder is made and checked here. `celery.py`, `checks` and `management/dev/supervisor` call it.
 """
 
 from __future__ import annotations

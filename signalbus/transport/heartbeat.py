@@ -42,7 +42,7 @@ class Heartbeat(threading.Thread):
     """
 
     def __init__(self, channel: Any, owner: Owner, *, patient: bool = False) -> None:
-        super().__init__(name="signalbus-pulse", daemon=True)
+        super().__init__(name="signalbus-heartbeat", daemon=True)
         self._channel = channel
         self._owner = owner
         self._ended = threading.Event()

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from signalbus.ledger.base.settlements import Settlement
 
-LEASE = 10.0  # seconds after which a committed claim whose row is not locked is lost
-
 
 class Taken(NamedTuple):
     """A delivery that this worker owns, and may run.

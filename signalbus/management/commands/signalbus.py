@@ -16,16 +16,16 @@ from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.management.subcommands import (
     auditing,
-    changing,
     development,
     diagnosing,
+    failed,
     inspecting,
-    listing,
     maintenance,
     monitoring_check,
+    pause_and_resume,
     rehearsing,
+    retry_and_discard,
     status,
-    steering,
     workers_and_runs,
 )
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MODULES = (
-    listing,
+    failed,
     inspecting,
     rehearsing,
-    changing,
-    steering,
+    retry_and_discard,
+    pause_and_resume,
     auditing,
     monitoring_check,
     maintenance,

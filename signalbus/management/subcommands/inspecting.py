@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import CommandError
 
 from signalbus.management import inspection_report as report
-from signalbus.management.subcommands.changing import id_from
+from signalbus.management.subcommands.retry_and_discard import id_from
 from signalbus.services.explanation import explain, known_signals
 from signalbus.services.lookup import cascade_of, history_of, message_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import CommandError
 
 from signalbus.management.inspection_report import INDENT, SCHEMA
-from signalbus.management.subcommands.changing import id_from
+from signalbus.management.subcommands.retry_and_discard import id_from
 from signalbus.management.text import one_line
 from signalbus.services.lookup import message_of
 from signalbus.services.rehearsal import LASTING, rehearse

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.core.management.base import CommandError
 
-from signalbus.management.subcommands.steering import rate_from
+from signalbus.management.subcommands.pause_and_resume import rate_from
 from signalbus.services.actors import command_actor
 from signalbus.services.delivery_changes import discard, matching, retry
 from signalbus.services.lookup import filter_from
