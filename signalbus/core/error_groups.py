@@ -30,8 +30,21 @@ def group_of(error: BaseException, receiver: str) -> str:
         receiver: the receiver's id.
     """
     kind = type(error)
-    seed = f"{kind.__module__}.{kind.__qualname__}\n{_place(error.__traceback__)}\n{receiver}"
-    return blake2b(seed.encode("utf-8", "surrogatepass"), digest_size=GROUP_BYTES).hexdigest()
+    return _hash(f"{kind.__module__}.{kind.__qualname__}", _place(error.__traceback__), receiver)
+
+
+def group_of_fate(fate: str, receiver: str) -> str:
+    """Return the group of deliveries that are dead without an attempt, as those that were parked for too long.
+
+    Args:
+        fate: what became of them, in a word.
+        receiver: the receiver's id; empty if it is unknown.
+    """
+    return _hash(fate, "", receiver)
+
+
+def _hash(*parts: str) -> str:
+    return blake2b("\n".join(parts).encode("utf-8", "surrogatepass"), digest_size=GROUP_BYTES).hexdigest()
 
 
 def _place(begin: TracebackType | None) -> str:

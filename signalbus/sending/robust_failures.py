@@ -45,9 +45,8 @@ def record_failure(signal: str, recipients: Sequence[tuple[str, str | None]], er
 
     def write() -> None:
         try:
-            reason = f"{type(error).__name__}: {error}"
             trace = "".join(traceback.format_exception(error))
-            message = ledger.record_unsendable(signal, recipients or [("", None)], reason, trace)
+            message = ledger.record_unsendable(signal, recipients or [("", None)], error, trace)
         except Exception:  # the robust forms never raise: what could be written nowhere must at least be named
             logger.critical("signalbus LOST what it could not send: %s to %s", signal, names, exc_info=True)
         else:

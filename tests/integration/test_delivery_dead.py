@@ -134,10 +134,11 @@ def of_a_refused_text(bus: Bus) -> None:
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_delivery_dead_is_sent_once_for_each_dead_delivery(bus: Bus, deaths, caplog, happens, logged: int):
-    """Each dead row has one `delivery_dead` with the same message, signal and receiver; no error is logged twice."""
+    """Each dead row has a group, and one `delivery_dead` of its message and receiver; no error is logged twice."""
     happens(bus)
 
     assert dead_rows()
+    assert not Delivery.objects.filter(state=State.DEAD, error_group=None).exists()
     assert sorted(told(deaths), key=str) == sorted(dead_rows(), key=str)
     assert all(isinstance(error, Exception) for _, error in deaths)
     errors = [record for record in caplog.records if record.name == "signalbus" and record.levelno >= logging.ERROR]
@@ -153,7 +154,7 @@ def test_a_running_row_is_not_reported_dead(bus: Bus, deaths):
     (found,) = ledger.take_due(1)
     row = found.load()
     bus.work()
-    assert not ledger.bury(row.id, "no")
+    assert not ledger.bury(row.id, "no", "0a")
     assert ledger.postpone_row(row, "no") is None
     assert (only().state, deaths) == (State.DONE, [])
 

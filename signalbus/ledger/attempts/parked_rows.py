@@ -15,6 +15,7 @@ from django.db.models import F
 from django.db.models.functions import Coalesce
 
 from signalbus import conf
+from signalbus.core.error_groups import group_of_fate
 from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.deliveries import (
     insert,
@@ -105,7 +106,7 @@ def _park_again(ids: Sequence[UUID], error: str) -> dict[str, State]:
     # A delivery that runs or is held has met a worker that knows it: one that does not must leave it alone.
     rows = Delivery.objects.using(using()).filter(id__in=ids, state__in=WAITING_STATES).exclude(state=State.HELD)
     again = rows.annotate(clock=Now(), since=Coalesce("parked_at", Now()))
-    states = ((row.receiver, _postpone(row.pk, row.since, row.clock, error)) for row in again)
+    states = ((row.receiver, _postpone(row, row.since, row.clock, error)) for row in again)
     return {receiver: state for receiver, state in states if state is not None}
 
 
@@ -120,18 +121,19 @@ def postpone_row(row: Delivery, reason: str) -> State | None:
         Its state: parked, or dead because its time is over; None if it runs, or has ended elsewhere.
     """
     clock: datetime = row.clock  # type: ignore[attr-defined]  # annotated by load()
-    return _postpone(row.pk, row.parked_at or clock, clock, shorten(reason))
+    return _postpone(row, row.parked_at or clock, clock, shorten(reason))
 
 
-def _postpone(delivery: UUID, since: datetime, clock: datetime, error: str) -> State | None:
+def _postpone(row: Delivery, since: datetime, clock: datetime, error: str) -> State | None:
     age = (clock - since).total_seconds()
     state = State.PARKED if age < conf.get().PARK_SECONDS else State.DEAD
     fields: DeliveryColumns = {"state": state, "parked_at": since, "error": error, "failed_at": Now()}
     if state == State.PARKED:
         fields["due_at"] = later(min(PARK_LONGEST, max(PARK_FIRST, age)))
     else:
-        fields |= {"ended_at": Now(), "error": f"given up after {age:.0f} s: {error}"}
-    waiting = Delivery.objects.using(using()).filter(id=delivery, state__in=WAITING_STATES)
+        group = group_of_fate("parked", row.receiver)
+        fields |= {"ended_at": Now(), "error": f"given up after {age:.0f} s: {error}", "error_group": group}
+    waiting = Delivery.objects.using(using()).filter(id=row.pk, state__in=WAITING_STATES)
     return state if update_free(waiting, **fields) else None
 
 
@@ -144,18 +146,21 @@ def unpark() -> int:
     return update_free(Delivery.objects.using(using()).filter(state=State.PARKED), due_at=Now())
 
 
-def bury(delivery: UUID, error: str) -> bool:
+def bury(delivery: UUID, error: str, group: str) -> bool:
     """Make a delivery that `take_due` returned dead: its text can never be read.
 
     Args:
         delivery: its id.
         error: the error's text.
+        group: the error's group.
 
     Returns:
         False if it runs, or has ended elsewhere.
     """
     dead = Delivery.objects.using(using()).filter(id=delivery, state=State.PUBLISHED)
-    return bool(update_free(dead, state=State.DEAD, error=shorten(error), failed_at=Now(), ended_at=Now()))
+    return bool(
+        update_free(dead, state=State.DEAD, error=shorten(error), error_group=group, failed_at=Now(), ended_at=Now())
+    )
 
 
 def open_parked(delivery: Delivery, message: Message) -> None:
@@ -194,7 +199,15 @@ def refuse(text: str, reason: str, queue: str | None) -> Text:
         id_, text, reason = OVERFLOW, "", "more refused texts; attempts counts them"
     row = StoredMessage(id=id_, text=storable(text[:REFUSED_CHARS]), sealed=True, created_at=Now())
     dead = new_delivery(
-        id_, "", queue, state=State.DEAD, attempts=1, error=shorten(reason), failed_at=Now(), ended_at=Now()
+        id_,
+        "",
+        queue,
+        state=State.DEAD,
+        attempts=1,
+        error=shorten(reason),
+        error_group=group_of_fate("refused", ""),
+        failed_at=Now(),
+        ended_at=Now(),
     )
     insert([row], [dead])
     return Text(id_, State.DEAD)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from signalbus.core.error_groups import group_of
 from signalbus.ledger.base.clock import Now
 from signalbus.ledger.base.deliveries import insert, new_delivery, storable
 from signalbus.ledger.base.settlements import Settlement
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 
-def record_unsendable(signal: str, recipients: Iterable[tuple[str, str | None]], error: str, traceback: str) -> UUID:
+def record_unsendable(
+    signal: str, recipients: Iterable[tuple[str, str | None]], error: BaseException, traceback: str
+) -> UUID:
     """Record a message that could not be sent as dead deliveries, in the open transaction if there is one.
 
     Args:
         signal: the signal's name.
         recipients: ids of its receivers, with their queues; one empty id for an open signal.
-        error: the error's text.
+        error: the error.
         traceback: its traceback.
 
     Returns:
@@ -32,6 +35,11 @@ def record_unsendable(signal: str, recipients: Iterable[tuple[str, str | None]],
     """
     # Sealed, like a text that was not verified: it can be discarded, and never published.
     message = StoredMessage(id=uuid7(), signal=storable(signal), text="", sealed=True, created_at=Now())
-    dead = Settlement(state=State.DEAD, error=error, traceback=traceback).fields()
-    insert([message], [new_delivery(message.id, receiver, queue, **dead) for receiver, queue in recipients])
+    reason = f"{type(error).__name__}: {error}"
+    rows = []
+    for receiver, queue in recipients:
+        group = group_of(error, receiver)
+        dead = Settlement(state=State.DEAD, error=reason, traceback=traceback, error_group=group)
+        rows.append(new_delivery(message.id, receiver, queue, **dead.fields()))
+    insert([message], rows)
     return message.id

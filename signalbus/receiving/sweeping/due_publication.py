@@ -14,6 +14,7 @@ from django.db import DataError
 
 from signalbus import conf
 from signalbus.broker import publisher
+from signalbus.core.error_groups import group_of
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, UnknownKey, UnknownVersion
 from signalbus.ledger import operations
@@ -131,7 +132,7 @@ def _text(row: ledger.Publishable) -> str | None:
             _tell("parked", row, error)
     except (SignalBusError, ValueError, DataError) as error:
         logger.error("signalbus cannot publish delivery %s: %s", row.id, error)  # noqa: TRY400 - the row is wrong
-        if ledger.bury(row.id, f"{type(error).__name__}: {error}"):
+        if ledger.bury(row.id, f"{type(error).__name__}: {error}", group_of(error, row.receiver)):
             _tell("dead", row, error)
     return None
 
