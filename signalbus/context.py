@@ -1,6 +1,7 @@
 """Keep the current delivery: the one that this thread or task is running, if any.
 
-`invoking/invocation` sets it around each run, `signalbus.current()` returns it, and a send reads it for its lineage.
+`receiving/invoking/invocation` sets it around each run, `signalbus.current()` returns it, and a send reads it for its
+lineage.
 """
 
 from __future__ import annotations

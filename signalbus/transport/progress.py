@@ -1,12 +1,12 @@
 """Report the progress of a Celery message's texts from a process of the pool to the worker's main process.
 
-`routing/batch` and `running/` write it, `receiving/worker/request` and `claimed_message` read it (decision 0032). The
-progress is in memory that both share, mapped before any process is forked. The main process may requeue texts that
-wait behind a straggler; then the process of the pool must not run them. No lock decides that: a process that was
-killed would hold it for ever. The process of the pool first notes that a text is begun, and *then* checks that its
-ticket is valid; the main process first makes the ticket void, and reads a good while later (`PAUSE`) which texts were
-begun. So each sees what the other did. A void ticket stays void: its process ends the running text, and begins no
-other.
+`receiving/routing/batch` and `receiving/running` write it, `receiving/worker/request` and `claimed_message` read it
+(decision 0032). The progress is in memory that both share, mapped before any process is forked. The main process may
+requeue texts that wait behind a straggler; then the process of the pool must not run them. No lock decides that: a
+process that was killed would hold it for ever. The process of the pool first notes that a text is begun, and *then*
+checks that its ticket is valid; the main process first makes the ticket void, and reads a good while later (`PAUSE`)
+which texts were begun. So each sees what the other did. A void ticket stays void: its process ends the running text,
+and begins no other.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Write and read markers: signed texts that the sweeper sends through a queue to tell lost messages from late ones.
 
-The sweeper and an audit send them, `routing/verification` recognizes one that came back (decision 0029).
+The sweeper and an audit send them, `receiving/routing/verification` recognizes one that came back (decision 0029).
 """
 
 from __future__ import annotations

@@ -112,6 +112,20 @@ def test_each_invariant_names_a_test():
     assert [row for row in rows if "tests/" not in row and "make chaos" not in row] == []
 
 
+def test_module_docstrings_name_modules_that_exist():
+    """A docstring that sends its reader to a neighbour, as `ledger/sweeps`, names a module or package that exists."""
+    known = {path.with_suffix("").relative_to(PACKAGE) for path in MODULES} | {
+        path.parent.relative_to(PACKAGE) for path in MODULES
+    }
+    missing = {
+        (str(path.relative_to(PACKAGE)), named)
+        for path in MODULES
+        for named in re.findall(r"`([a-z_]+(?:/[a-z_]+)+)/?`", ast.get_docstring(ast.parse(path.read_text())) or "")
+        if not any(parent / named in known for parent in path.relative_to(PACKAGE).parents)
+    }
+    assert not missing
+
+
 def test_no_two_modules_have_one_name():
     """A name says where a thing is."""
     found = defaultdict(list)
