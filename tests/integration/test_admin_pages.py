@@ -159,7 +159,8 @@ def test_a_search_without_an_index_continues_where_it_stopped(viewer: Client, mo
 
     assert "were looked at" in text
     assert found == [[str(rare[9].pk)], [], [str(rare[1].pk)]]
-    assert "were looked at" not in page(viewer, DELIVERIES, state="dead")
+    if connection.features.supports_partial_indexes:
+        assert "were looked at" not in page(viewer, DELIVERIES, state="dead")
     assert "were looked at" not in page(viewer, DELIVERIES, q="subject:admissions.cohort:1")
 
 
@@ -283,7 +284,7 @@ def test_a_page_takes_few_bounded_queries(viewer: Client, url: str, parameters: 
     ours = [query["sql"] for query in asked if "signalbus_" in query["sql"] and "auth_" not in query["sql"]]
     assert len(ours) <= most, ours
     assert not [sql for sql in ours if "COUNT(" in sql]
-    unbounded = [sql for sql in ours if not re.search(r"LIMIT \d+|\"(id|message_id|delivery_id)\" (=|IN)", sql)]
+    unbounded = [sql for sql in ours if not re.search(r"LIMIT \d+|[\"`](id|message_id|delivery_id)[\"`] (=|IN)", sql)]
     assert unbounded == []
 
 
