@@ -82,8 +82,13 @@ def _in_same_group(failures: Sequence[Failure], dialect: Dialect, using: str) ->
     later = [failure for failure in failures if failure[1] % TRACEBACK_EVERY != 1]
     if not later:
         return ()
-    values: list[Any] = [value for delivery, number, _ in later for value in (dialect.key(delivery), number - 1)]
-    before = " OR ".join(["(delivery_id = %s AND number = %s)"] * len(later))
+    keys, numbers = [dialect.key(each[0]) for each in later], [each[1] - 1 for each in later]
+    values: list[Any]
+    if dialect.arrays:
+        before, values = "(delivery_id, number) IN (SELECT * FROM unnest(%s::uuid[], %s::int[]))", [keys, numbers]
+    else:
+        before = " OR ".join(["(delivery_id = %s AND number = %s)"] * len(later))
+        values = [value for pair in zip(keys, numbers, strict=True) for value in pair]
     with connections[using].cursor() as cursor:
         cursor.execute(f"SELECT delivery_id, number, error_group FROM {FAILED_ATTEMPTS} WHERE {before}", values)
         found = {(as_uuid(delivery), number + 1, group) for delivery, number, group in cursor.fetchall()}
