@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from signalbus.admin import html_values as html
 from signalbus.admin.read_only import VIEW_PAYLOAD
-from signalbus.management.inspection_report import payload_of
+from signalbus.services.redaction import payload_of
 
 if TYPE_CHECKING:
     from signalbus.services.lookup import FoundMessage
@@ -22,7 +22,7 @@ def payload_for(user: Any, stored: FoundMessage | None) -> str:
     """
     if not user.has_perm(VIEW_PAYLOAD):
         return f"You need the permission {VIEW_PAYLOAD}."
-    payload = None if stored is None else payload_of(stored)
+    payload = None if stored is None else payload_of(stored.message)
     if payload is None:
         return "It cannot be read here: purged, never verified, or of another version."
     return html.block(json.dumps(payload, indent=2))  # which escapes all that is not ASCII

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from signalbus.exceptions import TextError
 from signalbus.management.text import iso, one_line, time_of
 from signalbus.models import State
-from signalbus.services.redaction import shown_payload
+from signalbus.services.redaction import payload_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,7 +159,7 @@ def _facts(*facts: tuple[str, str]) -> Iterator[str]:
 
 
 def _payload_lines(stored: FoundMessage, *, reveal: bool) -> Iterator[str]:
-    payload = payload_of(stored, reveal=reveal)
+    payload = payload_of(stored.message, reveal=reveal)
     if payload is None:
         yield "payload     cannot be read here"
         return
@@ -168,22 +167,6 @@ def _payload_lines(stored: FoundMessage, *, reveal: bool) -> Iterator[str]:
     yield f"{INDENT}sender: {json.dumps(payload['sender'])}"
     for name, value in payload["values"].items():
         yield f"{INDENT}{one_line(name)}: {json.dumps(value)}"
-
-
-def payload_of(stored: FoundMessage, *, reveal: bool = False) -> dict[str, Any] | None:
-    """Return the sender and the values of a message for people, with secrets hidden; None if they cannot be read.
-
-    Args:
-        stored: the message.
-        reveal: show the values of secret keys too.
-    """
-    if stored.message is None:
-        return None
-    try:
-        sender, values = shown_payload(stored.message.payload, reveal=reveal)
-    except (TextError, ValueError, TypeError):  # of a version with other tags, or cut by hand
-        return None
-    return {"sender": sender, "values": values}
 
 
 def message_object(stored: FoundMessage, *, payload: bool = False, reveal: bool = False) -> dict[str, Any]:
@@ -207,7 +190,7 @@ def message_object(stored: FoundMessage, *, payload: bool = False, reveal: bool 
         "children": [message_object(each) for each in stored.children],
     }
     if payload:
-        shown["payload"] = payload_of(stored, reveal=reveal)
+        shown["payload"] = payload_of(stored.message, reveal=reveal)
     return shown
 
 

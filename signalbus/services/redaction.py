@@ -19,6 +19,8 @@ from signalbus.wire.values.tags import Tag
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from signalbus.wire.message import Message
+
 HIDDEN: Final = SafeExceptionReporterFilter.cleansed_substitute
 _NAMES_OF_SECRETS: Final = SafeExceptionReporterFilter.hidden_settings  # Django's own: PASSWORD, TOKEN, SECRET, API …
 
@@ -48,6 +50,22 @@ def shown_payload(payload: str, *, reveal: bool = False) -> tuple[Any, Any]:
     sender, values = tree
     shown = _Shown(reveal)
     return shown.value(sender), shown.value(values)
+
+
+def payload_of(message: Message | None, *, reveal: bool = False) -> dict[str, Any] | None:
+    """Return the sender and the values of a message for people, with secrets hidden; None if they cannot be read.
+
+    Args:
+        message: the message; None if its text could not be read.
+        reveal: show the values of secret keys too.
+    """
+    if message is None:
+        return None
+    try:
+        sender, values = shown_payload(message.payload, reveal=reveal)
+    except (TextError, ValueError, TypeError):  # of a version with other tags, or cut by hand
+        return None
+    return {"sender": sender, "values": values}
 
 
 class _Shown:
