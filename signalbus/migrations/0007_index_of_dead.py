@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(
-                condition=models.Q(("state__in", ("skipped", "dead", "discarded"))),
+                condition=models.Q(("state", "skipped"), ("state", "dead"), ("state", "discarded"), _connector="OR"),
                 fields=["state", "id"],
                 name="signalbus_found",
             ),

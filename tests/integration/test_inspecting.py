@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 
 from signalbus import Retry, Signal
 from signalbus.models import Delivery, StoredMessage
@@ -280,3 +281,14 @@ def test_bad_input_a_wrong_selection_changes_nothing(bus: Bus, arguments: list[A
     for command in ("retry", "discard"):
         with pytest.raises(CommandError, match=remedy):
             run(command, *arguments)
+
+
+@pytest.mark.skipif(not connection.features.supports_partial_indexes, reason="MariaDB has no partial indexes")
+def test_dead_deliveries_are_found_by_an_index(bus: Bus):
+    """A list of one state reads no delivery that is done."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")  # which is quicker for no rows at all
+        plan = Delivery.objects.filter(state="dead").order_by("-id")[:100].explain()
+
+    assert "signalbus_found" in plan
