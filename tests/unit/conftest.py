@@ -7,15 +7,18 @@ import importlib
 import sys
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from signalbus.bridging import bridge
 from tests.fixtures import registry_as_it_was
 
 __all__ = ["registry_as_it_was"]
 
-# `make unit` uses this profile; `make test`, the matrix and CI use Hypothesis' default of 100 examples.
-settings.register_profile("quick", max_examples=15)
+# No example fails because the machine is slow. `make unit` uses the quick profile; `make test`, the matrix and CI use
+# Hypothesis' default of 100 examples.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("patient"), max_examples=15)
+settings.load_profile("patient")
 
 
 def pytest_collection_finish() -> None:
