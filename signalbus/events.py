@@ -56,7 +56,7 @@ class Event(NamedTuple):
             whose receivers the worker looks up, the signal's name for a text that was never opened.
         error: the exception, or the reason; None if there is none.
         delay: seconds until the delivery is due again.
-        seconds: how long the receiver ran, None if it did not.
+        seconds: how long the attempt took, with loading its rows; None if there was none, or its process was lost.
         worker: host and process id of the worker that had the delivery; empty for what senders, sweepers and commands
             tell.
         receiver: the connected receiver with its options; None where it was not looked up.

@@ -1,6 +1,7 @@
-"""Find receivers in modules that this process did not import, and signals without a receiver.
+"""Find receivers in modules that this process did not import, and signals without a receiver in this process.
 
-The check imports nothing: it reads the sources of the installed apps that mention signals.
+For the receivers the sources of the installed apps are read, and nothing is imported; for the signals the registry is
+asked. `checks`, the start of a worker and ``status`` call it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Judge the broker: whether it may evict or lose messages, when it redelivers them, and its clock."""
+"""Judge whether the broker may lose or redeliver messages, and whether broker and database answer, with their clocks.
+
+`examination` calls these functions with facts; the system checks call `judge_visibility`.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def hold_delivery(
     Args:
         delivery: its id.
         reason: why.
-        seconds: until the sweeper publishes it; infinite: until `release_held`.
+        seconds: until the sweeper publishes it; infinite: until its pause is over, or `release_held`.
         unrecorded: the message, the receiver's id and the queue of a delivery that has no row yet; None if it has one.
         still_applies: called in the transaction: whether the reason still applies; if not, the delivery is due at once.
 

@@ -28,7 +28,7 @@ class PauseRow(NamedTuple):
 
     Args:
         id: the row's id.
-        kind: the kind of what is paused: "receiver", "signal" or "queue".
+        kind: the kind of what is paused: "receiver", "signal", "queue" or "filter".
         name: its name.
         reason: why, as the person said; may be empty.
         by: the person.
