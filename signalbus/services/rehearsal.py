@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import socket
 import time
+import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -235,7 +236,11 @@ def _captured_mail(rehearsal: Rehearsal) -> Iterator[None]:
 def _paths_of_backends() -> list[str]:
     """Return the paths of the project's mail backends: ``MAILERS`` since Django 6.1, ``EMAIL_BACKEND`` before."""
     mailers: dict[str, dict[str, Any]] = getattr(settings, "MAILERS", {})
-    return [each["BACKEND"] for each in mailers.values()] or [settings.EMAIL_BACKEND]
+    if mailers:
+        return [each["BACKEND"] for each in mailers.values()]
+    with warnings.catch_warnings():  # which of the two settings a project has is not for a rehearsal to say
+        warnings.simplefilter("ignore")
+        return [settings.EMAIL_BACKEND]
 
 
 def _subclasses(kind: type) -> Iterator[type]:
