@@ -288,6 +288,8 @@ def test_a_worker_runs_before_the_migration_is_applied(bus: Bus, watch: Any, ran
 
 def test_a_pause_holds_what_waits_for_its_group_commit(bus: Bus, watch: Any, ran: list[Any]):
     """A delivery may be put off for as long as the rest of its batch takes: the gate is asked again before it runs."""
+    if connection.vendor == "mysql":
+        pytest.skip("MariaDB has no group commits")
     signal = receiver_of(ran)
     last = new_signal(durable=True)
 
