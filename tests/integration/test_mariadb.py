@@ -157,8 +157,8 @@ def test_a_timeout_during_a_query_is_recorded_and_the_next_receiver_runs(bus: Bu
 
 @pytest.mark.parametrize("native", [True, False])
 def test_a_purge_deletes_a_batch_by_one_statement_for_each_table(bus: Bus, monkeypatch, native: bool):
-    """The tables are those of failed attempts, deliveries and messages. Where ids are texts, as in MySQL, the statement is
-    executed for each row.
+    """The tables are those of failed attempts, deliveries and messages; where ids are texts, as in MySQL, the statement
+    is executed for each row.
     """
     monkeypatch.setattr(connection.features, "has_native_uuid_field", native)
     signal = new_signal(durable=True)
