@@ -40,6 +40,10 @@ class CurrentRuns:
         else:
             self._runs[get_ident()] = former
 
+    def any(self) -> bool:
+        """Return whether this process runs a delivery."""
+        return bool(self._runs)
+
     def longer_than(self, seconds: float) -> list[tuple[CurrentDelivery, float]]:
         """Return the deliveries that have run for longer, each with the seconds since its beginning."""
         now = time.monotonic()

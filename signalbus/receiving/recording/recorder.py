@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("signalbus")
 
 TICK = 0.5  # seconds between two looks at what runs
+IDLE_TICK = 1.5  # seconds between two looks while nothing runs: a run is told of within three
 LONG_RUN = 1.0  # seconds after which a run is recorded
 SEE_RUNS = 5.0  # seconds between two records of a run that goes on
 COUNT_SECONDS = 10.0  # seconds between two records of outcomes
@@ -71,7 +72,7 @@ class Recorder(threading.Thread):
         """Record until stopped, and then once more."""
         use_no_pools()
         self._counts_at = time.monotonic() + COUNT_SECONDS
-        while not self._stopping.wait(TICK):
+        while not self._stopping.wait(TICK if self._runs or current_runs.any() else IDLE_TICK):
             self._guarded(self._record)
         self._guarded(self._finish)
 
@@ -83,8 +84,10 @@ class Recorder(threading.Thread):
     def _guarded(self, record: Any) -> None:
         """Record, log an error, and leave no connection open: a child may be forked, and few records are made."""
         with _recording:
+            recorded = True
             try:
-                if record():
+                recorded = record()
+                if recorded:
                     self._outages.succeeded()
             except DatabaseError as error:
                 if not _waits_for_receiver(error):
@@ -94,7 +97,8 @@ class Recorder(threading.Thread):
                 self._outages.failed(error, expected=False)
                 self._runs_pause = time.monotonic() + SEE_RUNS
             finally:
-                close_connections()
+                if recorded:
+                    close_connections()
 
     def _record(self) -> bool:
         """Record what is due; return whether anything was."""
