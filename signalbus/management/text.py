@@ -1,13 +1,16 @@
-"""Format what the commands print: a text on one line, times in UTC."""
+"""Format what the commands print (a text on one line, times in UTC), and read an option that several take."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from django.core.management.base import CommandError
 
 from signalbus.core.printable_text import printable
 from signalbus.ledger import operations as ledger
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 LONGEST = 200  # characters: a line or two of a terminal
@@ -30,3 +33,18 @@ def time_of(moment: datetime | None) -> str:
 def iso(moment: datetime | None) -> str | None:
     """Return a time of the ledger in UTC, for programs."""
     return None if moment is None else ledger.in_utc(moment, ledger.using()).isoformat()
+
+
+def limit_of(options: Mapping[str, Any]) -> int | None:
+    """Return the option ``--limit``; None if it is not given.
+
+    Args:
+        options: the options of a command.
+
+    Raises:
+        CommandError: it is below 1.
+    """
+    limit: int | None = options["limit"]
+    if limit is not None and limit < 1:
+        raise CommandError(f"--limit is {limit}; it must be at least 1.")
+    return limit

@@ -1,4 +1,4 @@
-"""What is kept of failures, of outcomes over time, of workers and of what people do; the model of queues is renamed."""
+"""Add the tables of failures, outcomes over time, workers, operations, pauses and alerts; rename the model of queues."""
 
 from typing import ClassVar
 

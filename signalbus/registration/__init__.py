@@ -1,1 +1,1 @@
-"""What this process knows: its signals and receivers by name, and the policy of each receiver."""
+"""The registry of this process: its signals and receivers by name, and the policy of each receiver."""

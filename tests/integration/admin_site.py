@@ -1,4 +1,4 @@
-"""What the tests of the admin's pages need: rows of the ledger, and users with permissions."""
+"""Make rows of the ledger and users with permissions, for the tests of the admin's pages."""
 
 from __future__ import annotations
 

@@ -205,6 +205,9 @@ def test_failures_are_grouped_by_their_cause(bus: Bus, signal: Signal, academy: 
     assert "3 failed attempts, 20" in shown
     assert run("failed", f"group:{one}").count("-> other") == 3
     assert run("failed", f"group:{one}").count("-> marketing.tag") == 0
+    assert run("failed", "--group", "--limit", "1").count("->") == 1
+    with pytest.raises(CommandError, match="--group prints no tracebacks"):
+        run("failed", "--group", "--traceback")
     assert run("failed", "--group", "--state", "dead").count("->") == 1
     assert run("failed", "--group", "receiver:nobody") == "Nothing matches receiver:nobody.\n"
 
@@ -248,6 +251,7 @@ def test_retry_and_discard_take_a_filter(bus: Bus, signal: Signal, academy: Acad
     assert Delivery.objects.filter(state="dead").count() == 3
     assert run("retry", "receiver:marketing.*", "--limit", "1") == "1 delivery due again.\n"
     assert Delivery.objects.get(id=dead[0]).state == "pending"
+    assert run("retry", "--all", "--limit", "1", "--dry-run").startswith("retry would be asked of 1 delivery.")
     assert run("discard", "state:dead", "error:KeyError", "--reason", "no use") == "2 deliveries discarded.\n"
     assert set(Delivery.objects.filter(state="discarded").values_list("id", flat=True)) == set(dead[1:])
     assert "state:dead error:KeyError" in run("log", "--kind", "discard")
@@ -272,6 +276,7 @@ def test_retry_can_be_spread_over_time(bus: Bus, signal: Signal, academy: Academ
     [
         (["state:dead", "0c5b2f3e-7c1e-5a57-8a3d-1c2d3e4f5a6b"], "not both"),
         (["nonsense"], "'nonsense' is no id"),
+        (["0c5b2f3e-7c1e-5a57-8a3d-1c2d3e4f5a6b", "--limit", "1"], "--limit is for a filter or --all"),
         (["state:dead", "--limit", "0"], "it must be at least 1"),
         (["stat:dead"], "did you mean 'state'"),
     ],

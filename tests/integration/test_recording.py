@@ -1,4 +1,4 @@
-"""What the processes of a worker record beside their deliveries: outcomes over time, long runs, and the worker."""
+"""The processes of a worker record outcomes over time, long runs and the worker, beside their deliveries."""
 
 from __future__ import annotations
 

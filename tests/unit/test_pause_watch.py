@@ -1,4 +1,4 @@
-"""What a process knows of pauses is as fresh as five seconds need, and costs a query only when something is new."""
+"""A process knows each pause within five seconds, and queries only when something is new."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `signalbus dev` does when a file changes, when its worker ends, and on Ctrl-C."""
+"""`signalbus dev` restarts its worker when a file changes or the worker ends, and ends everything on Ctrl-C."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@ from signalbus.exceptions import TextError
 from signalbus.ledger import operations as ledger
 from signalbus.management import status_report
 from signalbus.management.inspection_report import SCHEMA
-from signalbus.management.text import iso, one_line, time_of
+from signalbus.management.text import iso, limit_of, one_line, time_of
 from signalbus.models import State
+from signalbus.services.groups import LIMIT as MOST_GROUPS
 from signalbus.services.groups import failure_groups
 from signalbus.services.lookup import filter_from, find_deliveries
 from signalbus.wire.message import from_body
@@ -49,12 +50,12 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
     """List deliveries."""
     wanted = filter_from(options["filter"])
     rows = _rows(wanted, options["state"])
+    limit = limit_of(options)
     if options["group"]:
+        if options["traceback"]:
+            raise CommandError("--group prints no tracebacks: list one group with failed group:ID --traceback.")
         _run_groups(command, wanted, options)
         return
-    limit = options["limit"]
-    if limit is not None and limit < 1:
-        raise CommandError(f"--limit is {limit}; it must be at least 1.")
     if options["json"]:
         command.stdout.write(json.dumps([_as_json(row) for row in rows[:limit].iterator()], indent=2))
         return
@@ -79,7 +80,7 @@ def _run_groups(command: BaseCommand, wanted: Filter, options: dict[str, Any]) -
     """List failures by their cause."""
     if options["state"] is not None:
         wanted = filter_from([*wanted.words, f"state:{options['state']}"])
-    groups, more = failure_groups(wanted)
+    groups, more = failure_groups(wanted, options["limit"] or MOST_GROUPS)
     if options["json"]:
         found = [_group_as_json(group) for group in groups]
         command.stdout.write(json.dumps({"schema": SCHEMA, "groups": found, "more": more}, indent=2))

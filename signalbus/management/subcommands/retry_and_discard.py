@@ -9,6 +9,7 @@ from uuid import UUID
 from django.core.management.base import CommandError
 
 from signalbus.management.subcommands.pause_and_resume import rate_from
+from signalbus.management.text import limit_of
 from signalbus.services.actors import command_actor
 from signalbus.services.delivery_changes import discard, matching, retry
 from signalbus.services.lookup import filter_from
@@ -30,7 +31,7 @@ def add(commands: Any) -> None:
     never.set_defaults(run=run_discard)
     never.add_argument("which", nargs="+", metavar="ID|KEY:VALUE", help=WHICH)
     for parser in (again, never):
-        parser.add_argument("--limit", type=int, metavar="N", help="of a filter, the oldest N only")
+        parser.add_argument("--limit", type=int, metavar="N", help="of a filter or --all, the oldest N only")
         parser.add_argument("--dry-run", action="store_true", help="say how many a filter selects, and change nothing")
         parser.add_argument("--reason", default="", metavar="TEXT", help="why; `log` shows it")
 
@@ -51,7 +52,7 @@ def run_retry(command: BaseCommand, options: dict[str, Any]) -> None:
     """Retry deliveries."""
     if bool(options["which"]) == options["all"]:
         raise CommandError("Say which: the ids that `manage.py signalbus failed` lists, a filter, or --all.")
-    ids, wanted = (None, "") if options["all"] else _selected(options)
+    ids, wanted = (None, "") if options["all"] and options["limit"] is None else _selected(options)
     if options["dry_run"]:
         _preview(command, ids, "retry")
         return
@@ -70,12 +71,12 @@ def run_discard(command: BaseCommand, options: dict[str, Any]) -> None:
 
 
 def _selected(options: dict[str, Any]) -> tuple[list[UUID], str]:
-    """Return the deliveries that are named, or that a filter selects, and the text of the filter."""
+    """Return the deliveries that are named, that a filter selects or that `failed` lists; and the filter's text."""
     words = [word for word in options["which"] if ":" in word]
-    limit = options["limit"]
-    if limit is not None and limit < 1:
-        raise CommandError(f"--limit is {limit}; it must be at least 1.")
-    if not words:
+    limit = limit_of(options)
+    if options["which"] and not words:
+        if limit is not None:
+            raise CommandError("--limit is for a filter or --all: name as many ids as you mean.")
         try:
             return list(dict.fromkeys(id_from(word) for word in options["which"])), ""
         except ArgumentTypeError as error:

@@ -1,1 +1,1 @@
-"""What a process of a worker records beside its deliveries: outcomes over time, long runs, and the worker itself."""
+"""Record outcomes over time, long runs and the worker itself, beside the deliveries of a worker's process."""
