@@ -65,6 +65,11 @@ def test_explain_says_which_receivers_a_sender_reaches(signal: Signal):
     """A receiver of another sender is listed with the reason."""
     connect(signal, lambda **kwargs: None, "academies", sender=Academy)
 
+    only_academies = new_signal()
+    connect(only_academies, lambda **kwargs: None, "academies only", sender=Academy)
+    with pytest.raises(CommandError, match=r"listen to other senders than admissions\.cohort"):
+        run("explain", only_academies.name, "--sender", "admissions.cohort")
+
     shown = run("explain", signal.name, "--sender", "admissions.cohort")
 
     assert "->  crm.sync" in shown

@@ -49,9 +49,12 @@ MODULES = (
 
 
 class Command(BaseCommand):
-    """List, retry, discard, purge, sweep, audit, status, and look at signals and messages."""
+    """See what happens to messages, and change it."""
 
-    help = "Shows what failed, retries or discards it, finds what is missing, and does the sweeper's work by hand."
+    help = (
+        "Shows signals, messages, failures, queues and workers; retries, discards and pauses deliveries; audits the "
+        "ledger, judges the set-up, and runs a worker for development."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the sub-commands."""

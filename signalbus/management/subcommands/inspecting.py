@@ -62,8 +62,11 @@ def run_explain(command: BaseCommand, options: dict[str, Any]) -> None:
         _write(command, **report.explanation_object(found))
     else:
         _lines(command, report.explanation_lines(found))
-    if not found.reached and not found.inline:
-        raise CommandError("Nobody receives it: `manage.py signalbus status` names receivers that are not imported.")
+    if found.reached or found.inline:
+        return
+    if found.receivers:
+        raise CommandError(f"No receiver is reached: all of them listen to other senders than {options['sender']}.")
+    raise CommandError("Nobody receives it: `manage.py signalbus status` names receivers that are not imported.")
 
 
 def run_show(command: BaseCommand, options: dict[str, Any]) -> None:
