@@ -11,6 +11,8 @@ from django.test import override_settings
 
 from signalbus import Signal, conf
 from signalbus.celery import queue_of
+from signalbus.ledger.attempts import parked_rows
+from signalbus.ledger.base import deliveries
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.sweeping.due_publication import sweep
@@ -194,6 +196,23 @@ def test_the_first_refused_texts_are_recorded_and_the_rest_counted(bus: Bus):
     assert Delivery.objects.count() == StoredMessage.objects.count() == 4
     assert sorted(Delivery.objects.values_list("attempts", flat=True)) == [1, 1, 2, 7]
     assert Delivery.objects.get(attempts=7).error == "more refused texts; attempts counts them"
+
+
+@pytest.mark.parametrize("most", [2000, 0], ids=["with a row of its own", "only counted"])
+def test_a_text_that_two_processes_refuse_at_once_is_counted_twice(bus: Bus, monkeypatch, most: int):
+    """Another process inserts the row of the same text between the look for it and the insertion."""
+
+    def insert_after_another_process(*rows: Any) -> None:
+        monkeypatch.undo()
+        with override_settings(SIGNALBUS={"KEEP_REFUSED": most}):
+            parked_rows.refuse("garbage", "no text", QUEUE)
+        deliveries.insert(*rows)
+
+    monkeypatch.setattr(parked_rows, "insert", insert_after_another_process)
+    with override_settings(SIGNALBUS={"KEEP_REFUSED": most}):
+        parked_rows.refuse("garbage", "no text", QUEUE)
+
+    assert Delivery.objects.get().attempts == 2
 
 
 def test_a_sealed_text_is_never_signed(bus: Bus, signal: Signal, good: str, ran):

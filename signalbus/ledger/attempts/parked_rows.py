@@ -203,13 +203,15 @@ def refuse(text: str, reason: str, queue: str | None) -> Text:
         "",
         queue,
         state=State.DEAD,
-        attempts=1,
         error=shorten(reason),
         error_group=group_of_fate("refused", ""),
         failed_at=Now(),
         ended_at=Now(),
     )
-    insert([row], [dead])
+    with transaction.atomic(using=using()):
+        insert([row], [dead])
+        # The text is counted apart from the insertion: another process may have inserted the same one since.
+        _count_again(id_)
     return Text(id_, State.DEAD)
 
 
