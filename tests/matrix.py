@@ -1,7 +1,9 @@
 """Run the tests on the versions that the README promises: each pair of Python and Django, and the lowest of everything.
 
 An interpreter that this machine lacks is skipped, and named as skipped. ``--only 3.12`` runs one environment;
-``--others`` leaves out the one that runs this script, which `make test` tests; other arguments go to pytest.
+``--others`` leaves out the one that runs this script, which `make test` tests; ``--postgres-on 3.13`` runs the tests
+on PostgreSQL in this environment alone, and on SQLite in all; other arguments go to pytest. These options come first,
+in this order.
 """
 
 from __future__ import annotations
@@ -90,12 +92,17 @@ def main(arguments: list[str]) -> int:
                 print(f"== left out, this environment is the same: Python {each.python}, {', '.join(each.pins)}")
         runs = [each for each in runs if not each.is_current]
         arguments = arguments[1:]
+    postgres_on = None
+    if arguments[:1] == ["--postgres-on"]:
+        postgres_on, arguments = arguments[1], arguments[2:]
     outcomes = {}
     for each in runs:
-        label = f"Python {each.python}, {', '.join(each.pins)}"
+        on_sqlite = postgres_on not in {None, each.python}
+        label = f"Python {each.python}, {', '.join(each.pins)}" + (", on SQLite" if on_sqlite else "")
         print(f"== {label}", flush=True)
         python = interpreter(each.python)
-        outcomes[label] = "skipped: no such interpreter" if python is None else run(each, python, arguments or TESTS)
+        tests = [*(arguments or TESTS), *(["-k", "not postgres"] if on_sqlite else [])]
+        outcomes[label] = "skipped: no such interpreter" if python is None else run(each, python, tests)
     print("\n".join(f"{'passed' if outcome == 0 else outcome}: {label}" for label, outcome in outcomes.items()))
     return int(any(outcome not in {0, "skipped: no such interpreter"} for outcome in outcomes.values()))
 
