@@ -6,19 +6,27 @@ import io
 import json
 import logging
 import socket
+import threading
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core import mail
+from django.core.exceptions import PermissionDenied
 from django.core.mail import EmailMessage, send_mail, send_mass_mail
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
 from signalbus import Signal, listen
 from signalbus.events import unlisten
+from signalbus.exceptions import ConfigurationError
 from signalbus.models import Delivery, StoredMessage
+from signalbus.services import rehearsal
+from signalbus.services.actors import Actor, code_actor
+from signalbus.services.lookup import message_of
+from signalbus.services.rehearsal import rehearse_beside_others
 from tasks.admissions.models import Academy
+from tests.servers import wait_until
 
 from .bus import Bus, connect, new_signal, only
 
@@ -195,3 +203,72 @@ def test_a_rehearsed_receiver_gets_the_arguments_of_a_worker(bus: Bus):
 
     assert isinstance(seen.pop("signal"), Signal)
     assert seen == {"sender": Academy, "number": 1}
+
+
+def test_a_rehearsal_beside_other_work_leaves_that_work_alone(bus: Bus):
+    """Mail, connections and rows of other threads are theirs: they take effect, and are not reported."""
+    goes_on, is_over = threading.Event(), threading.Event()
+
+    def receiver(**kwargs: Any) -> None:
+        Academy.objects.create(name="rehearsed", slug="rehearsed")
+        send_mail("rehearsed", "", None, ["ana@example.com"])
+        with pytest.raises(OSError, match="is blocked"):
+            socket.create_connection(("127.0.0.1", 9))
+        goes_on.set()
+        assert is_over.wait(10)
+
+    row = failed(bus, receiver)
+    found = message_of(row.pk)
+    assert found is not None
+    results: list[Any] = []
+    rehearsing = threading.Thread(
+        target=lambda: results.append(rehearse_beside_others(found, row, actor=code_actor("ana")))
+    )
+    rehearsing.start()
+    assert goes_on.wait(10)
+    send_mail("of the other thread", "", None, ["bob@example.com"])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname()).close()
+    with pytest.raises(ConfigurationError, match="rehearses another delivery"):
+        rehearse_beside_others(found, row, actor=code_actor("bob"))
+    is_over.set()
+    rehearsing.join(10)
+
+    assert [message.subject for message in mail.outbox] == ["of the other thread"]
+    (result,) = results
+    assert result.error == ""
+    assert result.mails == ["'rehearsed' to ana@example.com"]
+    assert result.sockets == ["127.0.0.1:9"]
+    assert [change.split()[0] for change in result.changes] == ["create"]
+    assert not Academy.objects.exists()
+
+
+def test_a_rehearsal_that_takes_too_long_is_not_waited_for(bus: Bus, monkeypatch: pytest.MonkeyPatch):
+    """It goes on in its thread, and is rolled back at its end."""
+    monkeypatch.setattr(rehearsal, "PATIENCE", 0.01)
+    is_over, ended = threading.Event(), threading.Event()
+
+    def receiver(**kwargs: Any) -> None:
+        Academy.objects.create(name="rehearsed", slug="rehearsed")
+        is_over.wait(10)
+        ended.set()
+
+    row = failed(bus, receiver)
+    found = message_of(row.pk)
+    assert found is not None
+
+    assert rehearse_beside_others(found, row, actor=code_actor("ana")) is None
+    is_over.set()
+    assert ended.wait(10)
+    wait_until(lambda: not rehearsal._one_at_a_time.locked(), what="the end of the rehearsal")
+    assert not Academy.objects.exists()
+
+
+def test_a_rehearsal_needs_the_permission_to_operate(bus: Bus):
+    """The service checks it, whoever calls."""
+    row = failed(bus, lambda **kwargs: pytest.fail("it ran"))
+    found = message_of(row.pk)
+    assert found is not None
+
+    with pytest.raises(PermissionDenied):
+        rehearse_beside_others(found, row, actor=Actor("eve", "admin", allows=lambda permission: False))

@@ -11,6 +11,7 @@ from django.core.management.base import CommandError
 from signalbus.management.inspection_report import INDENT, SCHEMA
 from signalbus.management.subcommands.retry_and_discard import id_from
 from signalbus.management.text import one_line
+from signalbus.services.actors import command_actor
 from signalbus.services.lookup import message_of
 from signalbus.services.rehearsal import LASTING, rehearse
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from django.core.management.base import BaseCommand
 
-    from signalbus.services.rehearsal import Rehearsal
+    from signalbus.services.rehearsal_captures import Rehearsal
 
 
 def add(commands: Any) -> None:
@@ -39,7 +40,7 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
     delivery = None if found is None else next((row for row in found.deliveries if row.pk == options["id"]), None)
     if found is None or delivery is None:
         raise CommandError(f"{options['id']} is no delivery in the ledger; `manage.py signalbus failed` lists them.")
-    rehearsal = rehearse(found, delivery)
+    rehearsal = rehearse(found, delivery, actor=command_actor())
     if options["json"]:
         command.stdout.write(json.dumps({"schema": SCHEMA, "id": str(delivery.pk), **asdict(rehearsal)}, indent=2))
     else:
