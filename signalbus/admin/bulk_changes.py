@@ -20,11 +20,13 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
 from signalbus.admin import html_values as html
-from signalbus.admin.keyset_pages import AFTER, find_keys
-from signalbus.admin.read_only import ReadOnlyAdmin, id_in, words_of
+from signalbus.admin.keyset_pages import AFTER
+from signalbus.admin.read_only import ReadOnlyAdmin
 from signalbus.core.printable_text import printable
 from signalbus.ledger import operations as ledger
 from signalbus.models import State
+from signalbus.pages.bounded_search import find_keys
+from signalbus.pages.delivery_search import id_in, words_of
 from signalbus.services import delivery_changes
 from signalbus.services.actors import OPERATE, user_actor
 from signalbus.services.filters import FilterError

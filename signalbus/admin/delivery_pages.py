@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django.contrib import admin
-from django.db import connections
-from django.db.models import Q
 from django.http import HttpResponseRedirect
 from django.urls import reverse
 
 from signalbus.admin import html_values as html
 from signalbus.admin.bulk_changes import BulkChangesAdmin
-from signalbus.admin.keyset_pages import Search
 from signalbus.admin.payloads import payload_for
-from signalbus.admin.read_only import SinceFilter, StateFilter, WordFilter, id_in
+from signalbus.admin.read_only import SinceFilter, StateFilter, WordFilter
 from signalbus.admin.receiver_pages import OverviewAdmin
 from signalbus.ledger import operations as ledger
-from signalbus.models import LOOKED_UP_STATES, OPEN_STATES, Delivery, State, StoredMessage
-from signalbus.services.lookup import filter_from, message_of
+from signalbus.models import Delivery, State, StoredMessage
+from signalbus.pages.delivery_search import id_in, search_deliveries
+from signalbus.services.lookup import message_of
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest
     from django.utils.safestring import SafeString
 
-    from signalbus.services.filters import Filter
+    from signalbus.pages.bounded_search import Search
 
-INDEXED: Final = ("subject", "message", "id")  # keys of a filter that an index answers, whatever their value
+
 BUTTONS: Final = (("retry_deliveries", "Retry…"), ("discard_deliveries", "Discard…"))
 ATTEMPTS: Final = 20  # more than are kept
 SIBLINGS: Final = 100
@@ -74,19 +71,7 @@ class DeliveryAdmin(OverviewAdmin, BulkChangesAdmin):
         Raises:
             FilterError: a word cannot be read.
         """
-        wanted = filter_from(words)
-        # MySQL and MariaDB have no index of some rows alone.
-        has_partial = connections[ledger.using()].features.supports_partial_indexes
-        keys = {*INDEXED, *(("group",) if has_partial else ())}
-        more = _index_of_states(wanted, has_partial=has_partial)
-        if more is not None:
-            keys.add("state")
-        by_index = [word for word in wanted.words if word.partition(":")[0] in keys and "*" not in word]
-        extra = Q() if more is None else more
-        return Search(
-            shlex.join(wanted.words), wanted.condition & extra, filter_from(by_index).condition & extra,
-            is_indexed=len(by_index) == len(wanted.words),
-        )  # fmt: skip
+        return search_deliveries(words)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return all deliveries, with their messages."""
@@ -223,13 +208,3 @@ class DeliveryAdmin(OverviewAdmin, BulkChangesAdmin):
         stored = delivery.stored
         others = [] if stored is None else [each for each in stored.deliveries if each.pk != delivery.pk]
         return html.table_of_deliveries(others[:SIBLINGS], site=self.admin_site.name) if others else "no others"
-
-
-def _index_of_states(wanted: Filter, *, has_partial: bool) -> Q | None:
-    """Return the condition under which an index answers a filter's states; None if none does, as for what is done."""
-    states = set(wanted.states)
-    if not states:
-        return None
-    if states <= set(OPEN_STATES):
-        return Q(ended_at=None)  # the condition of the index
-    return Q() if has_partial and states <= set(LOOKED_UP_STATES) else None

@@ -10,9 +10,9 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from signalbus.core.printable_text import printable
 from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, State
+from signalbus.pages.shown_text import NAME_CHARS, duration, lines_of, receiver_of, short, signal_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,19 +20,11 @@ if TYPE_CHECKING:
 
     from django.utils.safestring import SafeString
 
-NAME_CHARS: Final = 120  # of a name or an error, in a list
-TEXT_CHARS: Final = 20_000  # of an error or a traceback, on a page of its own
 NONE: Final = "-"
-_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-
-
-def short(text: str) -> str:
-    """Return a text for a list: on one line, at most 120 characters.
-
-    Args:
-        text: any text, as an error's.
-    """
-    return printable(text, NAME_CHARS)
+__all__ = [
+    "NAME_CHARS", "NONE", "age_of_row", "block", "link_to", "receiver_of", "rendered", "row_of_delivery", "short",
+    "signal_of", "state_of", "table_of_deliveries", "time_of_row",
+]  # fmt: skip
 
 
 def block(text: str) -> SafeString:
@@ -41,8 +33,7 @@ def block(text: str) -> SafeString:
     Args:
         text: any text, as a traceback; at most 20,000 characters of it are shown.
     """
-    lines = "\n".join(map(printable, text[:TEXT_CHARS].splitlines()))
-    return format_html('<pre class="signalbus-text">{}{}</pre>', lines, "…" if len(text) > TEXT_CHARS else "")
+    return format_html('<pre class="signalbus-text">{}</pre>', lines_of(text))
 
 
 def time_of_row(moment: datetime | None) -> SafeString | str:
@@ -70,14 +61,6 @@ def age_of_row(moment: datetime | None) -> SafeString | str:
     return _time_element(utc, f"in {duration(-seconds)}" if seconds <= -1 else duration(seconds))
 
 
-def duration(seconds: float) -> str:
-    """Return a duration in its largest unit, as "9 min"."""
-    for size, unit in _UNITS:
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return "0 s"
-
-
 def _time_element(utc: datetime, shown: str) -> SafeString:
     title = utc.strftime("%Y-%m-%d %H:%M:%S UTC")
     return format_html('<time datetime="{}" title="{}">{}</time>', utc.isoformat(), title, shown)
@@ -87,16 +70,6 @@ def state_of(delivery: Delivery) -> SafeString:
     """Return the state of a delivery as an element; what it means is its title."""
     state = State(delivery.state)
     return format_html('<span class="signalbus-{}" title="{}">{}</span>', state.value, state.facts.means, state.value)
-
-
-def receiver_of(delivery: Delivery) -> str:
-    """Return the receiver of a delivery for people; one without is the whole message."""
-    return short(delivery.receiver) or "(whoever listens)"
-
-
-def signal_of(name: str) -> str:
-    """Return a signal's name for people; a text that was not verified has none."""
-    return short(name) or "(unopened text)"
 
 
 def link_to(page: str, pk: UUID, shown: str, *, site: str) -> SafeString:

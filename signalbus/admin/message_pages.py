@@ -10,9 +10,9 @@ from django.contrib import admin
 from django.db.models import Q
 
 from signalbus.admin import html_values as html
-from signalbus.admin.keyset_pages import Search
 from signalbus.admin.payloads import payload_for
 from signalbus.admin.read_only import ReadOnlyAdmin, SinceFilter, WordFilter
+from signalbus.pages.bounded_search import Search
 from signalbus.services.filters import FilterError
 from signalbus.services.lookup import cascade_of, filter_from, message_of
 from signalbus.services.redaction import HIDDEN, is_secret

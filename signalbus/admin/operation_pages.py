@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django.contrib import admin
 
 from signalbus.admin import html_values as html
-from signalbus.admin.keyset_pages import Search
 from signalbus.admin.read_only import ReadOnlyAdmin
+from signalbus.pages.bounded_search import Search
 
 if TYPE_CHECKING:
     from django.utils.safestring import SafeString

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any, ClassVar
-from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.filters import SimpleListFilter
 from django.contrib.admin.utils import flatten_fieldsets
 from django.utils.text import capfirst
 
-from signalbus.admin.keyset_pages import KeysetChangeList, Search, read_search
+from signalbus.admin.keyset_pages import KeysetChangeList
 from signalbus.ledger import operations as ledger
 from signalbus.models import State
+from signalbus.pages.bounded_search import Search, read_search
+from signalbus.pages.delivery_search import words_of
 from signalbus.services.actors import VIEW
-from signalbus.services.filters import MAX_CHARACTERS, FilterError
 
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
@@ -150,25 +149,3 @@ class ReadOnlyAdmin(Page):
         """Show the list; "all" is what the filter selects, of which there may be more than were counted."""
         shown = {"title": capfirst(self.opts.verbose_name_plural), "selection_note_all": "All that the filter selects"}
         return super().changelist_view(request, {**shown, **(extra_context or {})})
-
-
-def words_of(text: str) -> list[str]:
-    """Split the text of a search box into words; quotes keep spaces.
-
-    Raises:
-        FilterError: it is too long, or a quote is not closed.
-    """
-    if len(text) > MAX_CHARACTERS:
-        raise FilterError(f"A search has at most {MAX_CHARACTERS:,} characters.")
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise FilterError(f"{text!r} cannot be read: close the quotes.") from error
-
-
-def id_in(text: str) -> UUID | None:
-    """Return the id that somebody typed instead of a filter; None if it is none."""
-    try:
-        return UUID(text.strip()) if len(text) < 64 else None  # noqa: PLR2004 - far more than any form of one
-    except ValueError:
-        return None

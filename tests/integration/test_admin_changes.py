@@ -11,8 +11,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from signalbus.admin import bulk_changes, keyset_pages, read_only
+from signalbus.admin import bulk_changes, read_only
 from signalbus.models import Delivery, Operation
+from signalbus.pages import bounded_search
 from signalbus.wire.message import uuid7
 from tests.other_servers import DATABASE
 
@@ -132,7 +133,7 @@ def test_changing_many_deliveries_needs_a_reason(operator: Client, monkeypatch: 
 def test_a_form_changes_a_limited_number_of_deliveries(operator: Client, monkeypatch: pytest.MonkeyPatch):
     """The page says so, and the rest is chosen again."""
     monkeypatch.setattr(bulk_changes, "MOST", 2)
-    monkeypatch.setattr(keyset_pages, "SCANNED", 100)
+    monkeypatch.setattr(bounded_search, "SCANNED", 100)
     rows = [add_delivery() for _ in range(3)]
 
     text = choose(operator, "retry", rows[:1], "state=dead", all_of_it=True)

@@ -15,6 +15,7 @@ from django.utils import timezone
 from signalbus.admin import keyset_pages, message_pages, read_only
 from signalbus.ledger.base.clock import later
 from signalbus.models import Delivery, FailedAttempt
+from signalbus.pages import bounded_search
 
 from .admin_site import DELIVERIES, MESSAGES, READER, VIEWER, add_delivery, add_message, page, sealed_message, visitor
 
@@ -151,7 +152,7 @@ def test_pages_show_each_row_once(viewer: Client, monkeypatch: pytest.MonkeyPatc
 
 def test_a_search_without_an_index_continues_where_it_stopped(viewer: Client, monkeypatch: pytest.MonkeyPatch):
     """It looks at a bounded number of rows, says so, and finds the rest from there."""
-    monkeypatch.setattr(keyset_pages, "SCANNED", 4)
+    monkeypatch.setattr(bounded_search, "SCANNED", 4)
     rare = [add_delivery("rare") if number in {1, 9} else add_delivery("often") for number in range(12)]
 
     text = page(viewer, DELIVERIES, q="receiver:rare")
