@@ -56,8 +56,9 @@ class FailedAttempt(models.Model):
 class Rollup(models.Model):
     """The outcomes that one process counted in one period, for one receiver of one signal; rows are only added.
 
-    A sweeper merges the rows of a period into one, the older the coarser, and adds up the oldest in one row, whose
-    `seconds` are 0. So the sums of all rows of a receiver only grow.
+    A sweeper merges the rows of a period into one, the older the coarser. When it merges the rows of the processes, it
+    adds them to the total of the receiver as well, a row whose `seconds` are 0. So the total, with the rows that are
+    not merged yet (those that name a worker), only grows; a sum over a period leaves the totals out.
     """
 
     id: models.BigAutoField[int, int] = models.BigAutoField(primary_key=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import DatabaseError
 from django.db.models import F, Sum
+from django.utils import timezone
 
 from signalbus import Retry, Signal
 from signalbus.context import CurrentDelivery, current
@@ -54,9 +55,9 @@ def counting() -> Iterator[None]:
 
 
 def totals() -> dict[str, int]:
-    """Return the sums of all rows."""
+    """Return the sums of all periods."""
     names = (*COUNTED, "runtime_ms", "delay_ms")
-    return Rollup.objects.aggregate(**{name: Sum(name) for name in names})
+    return Rollup.objects.exclude(seconds=0).aggregate(**{name: Sum(name) for name in names})
 
 
 def add_minute(worker: str, *, done: int = 1, release: str = "a1b2", receiver: str = "ship") -> None:
@@ -73,8 +74,8 @@ def grow_older(**age: float) -> None:
 
 
 def buckets() -> list[tuple[int, str, int]]:
-    """Return length, worker and successes of each row."""
-    return sorted(Rollup.objects.values_list("seconds", "worker", "done"))
+    """Return length, worker and successes of each period's row."""
+    return sorted(Rollup.objects.exclude(seconds=0).values_list("seconds", "worker", "done"))
 
 
 @pytest.mark.usefixtures("counting")
@@ -136,11 +137,21 @@ def test_the_rows_of_a_minute_are_merged_when_all_processes_have_added_theirs(da
 
     assert buckets() == [(60, "", 1), (60, "", 1), (60, "", 3)]
     assert totals() == before
-    assert sum(Rollup.objects.get(done=3).runtimes) == 3
+    assert sum(Rollup.objects.get(seconds=60, done=3).runtimes) == 3
+
+
+def ever() -> dict[str, tuple[int, float, int, int]]:
+    """Return by receiver what was ever counted."""
+    found = history.outcome_totals().items()
+    assert {series.release for series, _ in found} <= {""}
+    return {
+        series.receiver: (counts.done, round(counts.runtime, 3), sum(counts.runtimes), sum(counts.delays))
+        for series, counts in found
+    }
 
 
 def test_older_counts_are_coarser_and_no_sum_is_lost(database_url: str, monkeypatch: pytest.MonkeyPatch):
-    """Minutes become ten minutes after eight hours, hours after three days, and one row in the end."""
+    """Minutes become ten minutes after eight hours, hours after three days; the totals never shrink."""
     monkeypatch.setattr(rollups, "BATCH", 3)
     for release in ("a1b2", "c3d4"):
         for _ in range(5):
@@ -148,22 +159,45 @@ def test_older_counts_are_coarser_and_no_sum_is_lost(database_url: str, monkeypa
             grow_older(minutes=1)
     before = totals()
 
+    expected = {"ship": (10, 0.1, 10, 10)}
+    assert ever() == expected
     grow_older(hours=9)
     history.merge_counts(30 * 86400)
     assert {seconds for seconds, _, _ in buckets()} == {600}
+    assert ever() == expected
     grow_older(days=4)
     history.merge_counts(30 * 86400)
     assert {seconds for seconds, _, _ in buckets()} == {3600}
+    assert totals() == before
     grow_older(days=40)
     history.merge_counts(30 * 86400)
-    assert buckets() == [(0, "", 10)]
+    assert buckets() == []
+    assert ever() == expected
     add_minute("w:1")
+    assert ever() == {"ship": (11, 0.11, 11, 11)}
     grow_older(days=40)
     for _ in range(4):
         history.merge_counts(30 * 86400)
 
-    assert buckets() == [(0, "", 11)]
-    assert totals()["runtime_ms"] == before["runtime_ms"] + 10
+    assert buckets() == []
+    assert ever() == {"ship": (11, 0.11, 11, 11)}
+    assert Rollup.objects.count() == 1
+
+
+def test_two_rows_of_one_total_are_added_up_at_the_next_merge(database_url: str):
+    """Two sweepers that merge at the same moment leave a row each; neither is lost."""
+    for worker in ("w:1", "w:2"):
+        add_minute(worker)
+    grow_older(minutes=5)
+    history.merge_counts(30 * 86400)
+    Rollup.objects.create(bucket_at=timezone.now(), seconds=0, signal="shop.paid", receiver="ship", done=5)
+    assert ever()["ship"][0] == 7
+    add_minute("w:1")
+    grow_older(minutes=5)
+    history.merge_counts(30 * 86400)
+
+    assert ever()["ship"][0] == 8
+    assert Rollup.objects.filter(seconds=0).count() == 1
 
 
 def test_a_run_is_noted_while_it_lasts(bus: Bus, signal: Signal, ran: list[Any]):

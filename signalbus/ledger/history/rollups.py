@@ -1,7 +1,8 @@
 """Keep the outcomes of deliveries over time: add the counts of a process, and merge those of a period (decision 0046).
 
 A row has one writer and is never changed, so that no worker waits for another. One sweeper replaces rows by their sum:
-those of a minute, after eight hours those of ten minutes, after three days those of an hour, and at last all of them.
+those of a minute, after eight hours those of ten minutes, after three days those of an hour. When it merges what the
+processes have counted, it adds them to the total of their receiver as well, which is kept for ever.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Upper bounds in seconds of a histogram's counts, 5 ms to 10.6 minutes; the last count is of what took longer.
 BOUNDS: Final = tuple(0.005 * 1.5**power for power in range(30))
 MINUTE, TEN_MINUTES, HOUR = 60, 600, 3600  # the periods, in seconds
+TOTAL: Final = 0  # stands for the period of a total
 SETTLED = 120.0  # seconds after which all processes have added their counts of a minute
 KEEP_MINUTES, KEEP_TEN_MINUTES = 8 * 3600.0, 3 * 86400.0  # seconds
 BATCH = 2000  # rows that one transaction merges
@@ -100,20 +102,20 @@ def merge_counts(keep: float) -> None:
     """Replace the rows of past periods by their sums; one sweeper does.
 
     Args:
-        keep: seconds for which the sums of hours are kept, infinite for ever; older ones are added up in one row of
-            each receiver.
+        keep: seconds for which the sums of hours are kept, infinite for ever; the totals contain the older ones.
     """
     now = clock_of(using())
-    old = now - timedelta(seconds=min(keep, LATEST))
     steps = (
         (Q(seconds=MINUTE, bucket_at__lt=now - timedelta(seconds=SETTLED)) & ~Q(worker=""), MINUTE),
         (Q(seconds=MINUTE, bucket_at__lt=now - timedelta(seconds=KEEP_MINUTES)), TEN_MINUTES),
         (Q(seconds=TEN_MINUTES, bucket_at__lt=now - timedelta(seconds=KEEP_TEN_MINUTES)), HOUR),
-        (Q(seconds=HOUR, bucket_at__lt=old), 0),
     )
-    for condition, seconds in steps if keep < math.inf else steps[:-1]:
+    for condition, seconds in steps:
         while _merge_some(condition, seconds) == BATCH:
             pass
+    if keep < math.inf:
+        old = now - timedelta(seconds=min(keep, LATEST))
+        Rollup.objects.using(using()).filter(seconds=HOUR, bucket_at__lt=old).delete()
 
 
 def _merge_some(condition: Q, seconds: int) -> int:
@@ -126,29 +128,54 @@ def _merge_some(condition: Q, seconds: int) -> int:
         found = list(rows[:BATCH])
         if not found:
             return 0
-        merged = list(found)
-        if not seconds:  # one row of each receiver, whatever its release was
-            merged += Rollup.objects.using(alias).filter(seconds=0)
         sums: dict[tuple[datetime, Series], Counts] = {}
-        for row in merged:
-            key = (_bucket_of(row, seconds, merged), _series_of(row, seconds))
-            sums.setdefault(key, Counts()).add(_counts_of(row))
-        Rollup.objects.using(alias).filter(id__in=[row.pk for row in merged]).delete()
-        Rollup.objects.using(alias).bulk_create(
-            [_row(bucket, seconds, series, counts) for (bucket, series), counts in sums.items()], batch_size=50
-        )
+        totals: dict[Series, Counts] = {}
+        for row in found:
+            series, counts = _series_of(row), _counts_of(row)
+            sums.setdefault((_start_of(row, seconds), series), Counts()).add(counts)
+            if row.worker:  # not merged before
+                totals.setdefault(series._replace(release=""), Counts()).add(counts)
+        Rollup.objects.using(alias).filter(id__in=[row.pk for row in found]).delete()
+        rows_of_sums = [_row(bucket, seconds, series, counts) for (bucket, series), counts in sums.items()]
+        Rollup.objects.using(alias).bulk_create(rows_of_sums, batch_size=50)
+        _add_to_totals(totals, max(row.bucket_at for row in found))
     return len(found)
 
 
-def _bucket_of(row: Rollup, seconds: int, merged: Sequence[Rollup]) -> datetime:
-    if not seconds:
-        return max(each.bucket_at for each in merged)
+def _add_to_totals(counted: Mapping[Series, Counts], until: datetime) -> None:
+    """Replace the totals of receivers, whatever their releases were, by those with what was counted since."""
+    if not counted:
+        return
+    rollups = Rollup.objects.using(using())
+    totals = rollups.filter(seconds=TOTAL, receiver__in={series.receiver for series in counted})
+    if connections[using()].features.has_select_for_update:
+        totals = totals.select_for_update()  # another sweeper may be late; its row would be added to the next time
+    changed = [row for row in totals if _series_of(row) in counted]
+    for row in changed:
+        counted[_series_of(row)].add(_counts_of(row))
+    rollups.filter(id__in=[row.pk for row in changed]).delete()
+    rollups.bulk_create([_row(until, TOTAL, series, counts) for series, counts in counted.items()], batch_size=50)
+
+
+def outcome_totals() -> dict[Series, Counts]:
+    """Return all that was ever counted, by series without release; each count only grows.
+
+    One statement reads the totals and what is not merged into them yet, so that a merge at this moment changes
+    nothing.
+    """
+    totals: dict[Series, Counts] = {}
+    for row in Rollup.objects.using(using()).filter(Q(seconds=TOTAL) | Q(seconds=MINUTE) & ~Q(worker="")):
+        totals.setdefault(_series_of(row)._replace(release=""), Counts()).add(_counts_of(row))
+    return totals
+
+
+def _start_of(row: Rollup, seconds: int) -> datetime:
     start = row.bucket_at.replace(second=0, microsecond=0)
     return start - timedelta(minutes=start.minute % (seconds // MINUTE))
 
 
-def _series_of(row: Rollup, seconds: int) -> Series:
-    return Series(row.release if seconds else "", row.queue, row.signal, row.receiver)
+def _series_of(row: Rollup) -> Series:
+    return Series(row.release, row.queue, row.signal, row.receiver)
 
 
 def _counts_of(row: Rollup) -> Counts:
