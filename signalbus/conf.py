@@ -62,6 +62,7 @@ class Settings:
     REDACT: tuple[str, ...] = ()  # keys of payloads whose values are hidden from people, beside those that Django hides
     RELEASE: str | None = None  # of the project's code; None: SENTRY_RELEASE, GIT_SHA or none, as the environment says
     TRACEBACK_CHARS: int = 8000  # of a traceback, its end
+    METRICS_TOKEN: str | None = None  # that Prometheus sends to signalbus.telemetry.views.metrics; None: log in
     TEST_MODE: str | None = None  # in a test run's settings: one of TEST_MODES
 
     def age(self, what: str) -> float:

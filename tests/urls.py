@@ -5,6 +5,7 @@ from django.urls import path
 
 from config.urls import urlpatterns as pages_of_the_checkout
 from signalbus.admin import SignalsHistoryMixin
+from signalbus.telemetry.views import metrics
 from tasks.admissions.models import Academy
 
 
@@ -13,4 +14,4 @@ class AcademyAdmin(SignalsHistoryMixin, admin.ModelAdmin):  # type: ignore[type-
 
 
 admin.site.register(Academy, AcademyAdmin)
-urlpatterns = [*pages_of_the_checkout, path("admin/", admin.site.urls)]
+urlpatterns = [*pages_of_the_checkout, path("admin/", admin.site.urls), path("metrics", metrics)]

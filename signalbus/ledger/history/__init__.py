@@ -1,7 +1,7 @@
 """The ledger's functions for what is kept: outcomes over time, workers with what they run, and alerts."""
 
 from signalbus.ledger.history.alerts import Condition, judge_alerts
-from signalbus.ledger.history.rollups import BOUNDS, Counts, Series, add_counts, merge_counts, outcome_totals
+from signalbus.ledger.history.rollups import BOUNDS, OUTCOMES, Counts, Series, add_counts, merge_counts, outcome_totals
 from signalbus.ledger.history.workers import (
     forget_stale_workers,
     forget_worker,
@@ -12,6 +12,7 @@ from signalbus.ledger.history.workers import (
 
 __all__ = [
     "BOUNDS",
+    "OUTCOMES",
     "Condition",
     "Counts",
     "Series",

@@ -9,6 +9,7 @@ from signalbus.ledger.base.clock import clock_of, in_utc
 from signalbus.ledger.base.deliveries import CHUNK, using
 from signalbus.ledger.base.missing_tables import missing
 from signalbus.ledger.operations.backlog import Backlog, Failures, backlogs, failures
+from signalbus.ledger.operations.current_counts import SCHEDULED, CurrentCounts, current_counts
 from signalbus.ledger.operations.failed_deliveries import discard, failed, retry, skipped
 from signalbus.ledger.operations.health import parked_texts, seen_workers, sweeper_seen_at, unapplied_migrations
 from signalbus.ledger.operations.ledger_audit import (
@@ -29,9 +30,11 @@ from signalbus.ledger.sweeps.purging import oldest_to_purge, purge
 
 __all__ = [
     "CHUNK",
+    "SCHEDULED",
     "Account",
     "Audit",
     "Backlog",
+    "CurrentCounts",
     "Evidence",
     "Failures",
     "LogEntry",
@@ -43,6 +46,7 @@ __all__ = [
     "clock_of",
     "complete_log",
     "count_held",
+    "current_counts",
     "discard",
     "failed",
     "failures",
