@@ -48,6 +48,21 @@ def write_log(  # noqa: PLR0913 - the columns
         kind, by=actor.name, by_id=actor.id, through=actor.through, target=target, reason=reason, rate=rate,
         counts=counts, details=details,
     )  # fmt: skip
+    tell_after_commit(actor, kind, target, reason, counts)
+
+
+def tell_after_commit(
+    actor: Actor, kind: str, target: Mapping[str, Any], reason: str, counts: Mapping[str, int] | None = None
+) -> None:
+    """Tell the logger `signalbus.audit` of a change that has its row, after its commit.
+
+    Args:
+        actor: who makes it.
+        kind: what is done.
+        target: what it is done to.
+        reason: why.
+        counts: numbers of deliveries.
+    """
     tell = partial(_tell, actor, kind, target, reason, counts or {})
     transaction.on_commit(tell, using=ledger.using(), robust=True)
 

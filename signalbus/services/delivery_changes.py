@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from django.db.models import Count, Min
 
 from signalbus import conf
 from signalbus.exceptions import ConfigurationError
@@ -11,9 +13,11 @@ from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery
 from signalbus.services.actors import OPERATE, VIEW
 from signalbus.services.audit_log import logged_change
+from signalbus.services.bulk_operations import reject_wrong_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from django.db.models import QuerySet
@@ -53,8 +57,57 @@ def matching(wanted: Filter, *, actor: Actor, limit: int | None = None) -> list[
         PermissionDenied: the actor must not see deliveries.
     """
     actor.require(VIEW)
+    return list(_matching(wanted).order_by("id").values_list("id", flat=True)[:limit])
+
+
+def _matching(wanted: Filter) -> QuerySet[Delivery]:
     rows = Delivery.objects.using(ledger.using()) if wanted.states else ledger.failed()
-    return list(rows.filter(wanted.condition).order_by("id").values_list("id", flat=True)[:limit])
+    return rows.filter(wanted.condition)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The deliveries that a filter selects now, in numbers.
+
+    Args:
+        count: their number.
+        oldest: when the oldest of them was sent, as Django read it; None if there is none.
+        receivers: the number for each receiver, the largest first.
+    """
+
+    count: int
+    oldest: datetime | None
+    receivers: list[tuple[str, int]]
+
+
+def summarize(wanted: Filter, *, actor: Actor, limit: int | None = None) -> Selection:
+    """Count the deliveries that a filter selects.
+
+    Args:
+        wanted: the filter, as for `matching`.
+        actor: who asks.
+        limit: only so many, the oldest first.
+
+    Raises:
+        PermissionDenied: the actor must not see deliveries.
+    """
+    actor.require(VIEW)
+    rows = _matching(wanted)
+    counted: Iterable[Any]
+    if limit is None:
+        counted = rows.order_by().values_list("receiver").annotate(count=Count("id"), oldest=Min("created_at"))
+    else:  # MySQL limits no subquery
+        found: dict[str, tuple[int, datetime]] = {}
+        for receiver, sent in rows.order_by("id").values_list("receiver", "created_at")[:limit]:
+            count, oldest = found.get(receiver, (0, sent))
+            found[receiver] = (count + 1, min(oldest, sent))
+        counted = [(receiver, *values) for receiver, values in found.items()]
+    by_count = sorted(counted, key=lambda row: (-row[1], row[0]))
+    return Selection(
+        sum(count for _, count, _ in by_count),
+        min((oldest for *_, oldest in by_count), default=None),
+        [(receiver, count) for receiver, count, _ in by_count],
+    )
 
 
 def retry(
@@ -77,8 +130,7 @@ def retry(
         ConfigurationError: the rate is not above 0.
     """
     actor.require(OPERATE)
-    if rate is not None and not 0 < rate < math.inf:
-        raise ConfigurationError(f"The rate is {rate!r}; it must be a number of deliveries a second, above 0.")
+    reject_wrong_rate(rate)
     target = _target(ids, wanted) | ({} if rate is None else {"rate": rate})
     with logged_change(actor, "retry", target, reason) as counts:
         counts["retried"] = ledger.retry(ids, rate=rate)

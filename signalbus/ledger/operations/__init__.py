@@ -9,6 +9,18 @@ from signalbus.ledger.base.clock import clock_of, in_utc
 from signalbus.ledger.base.deliveries import CHUNK, using
 from signalbus.ledger.base.missing_tables import missing
 from signalbus.ledger.operations.backlog import Backlog, Failures, backlogs, failures
+from signalbus.ledger.operations.bulk_rows import (
+    CHANGED,
+    BulkKind,
+    BulkOperation,
+    add_bulk,
+    bulk_operations,
+    cancel_bulk,
+    pause_bulk,
+    resume_bulk,
+    unfinished,
+)
+from signalbus.ledger.operations.bulk_steps import failed_again, step
 from signalbus.ledger.operations.current_counts import SCHEDULED, CurrentCounts, current_counts
 from signalbus.ledger.operations.failed_deliveries import discard, failed, retry, skipped
 from signalbus.ledger.operations.health import parked_texts, seen_workers, sweeper_seen_at, unapplied_migrations
@@ -29,26 +41,33 @@ from signalbus.ledger.sweeps.due import mark
 from signalbus.ledger.sweeps.purging import oldest_to_purge, purge
 
 __all__ = [
+    "CHANGED",
     "CHUNK",
     "SCHEDULED",
     "Account",
     "Audit",
     "Backlog",
+    "BulkKind",
+    "BulkOperation",
     "CurrentCounts",
     "Evidence",
     "Failures",
     "LogEntry",
     "Paused",
+    "add_bulk",
     "add_to_log",
     "audit",
     "backlogs",
     "behind",
+    "bulk_operations",
+    "cancel_bulk",
     "clock_of",
     "complete_log",
     "count_held",
     "current_counts",
     "discard",
     "failed",
+    "failed_again",
     "failures",
     "in_utc",
     "log_entries",
@@ -58,18 +77,22 @@ __all__ = [
     "oldest_to_purge",
     "parked_texts",
     "pause",
+    "pause_bulk",
     "pauses",
     "proven",
     "purge",
     "release_held",
     "repair",
     "resume",
+    "resume_bulk",
     "retry",
     "seen_workers",
     "skipped",
+    "step",
     "sweeper_seen_at",
     "unapplied_migrations",
     "undecided",
+    "unfinished",
     "using",
     "waiting_queues",
     "waits_for_release",

@@ -67,13 +67,9 @@ def retry(ids: Sequence[UUID] | None, *, rate: float | None = None) -> int:
     Returns:
         Their number. Refused texts cannot be retried: they were not verified.
     """
-    rows = _changeable() if ids is not None else _changeable().filter(UNRESOLVED)
+    rows = changeable() if ids is not None else changeable().filter(UNRESOLVED)
     wanted = rows.exclude(REFUSED)
-    # A parked delivery gets another ``PARK_SECONDS``.
-    parked_at = Case(When(parked_at__isnull=False, then=Now()))
-    fields: DeliveryColumns = {
-        "state": State.PENDING, "allowance": F("attempts"), "due_at": Now(), "parked_at": parked_at, "ended_at": None
-    }  # fmt: skip
+    fields = _retried()
     size = CHUNK if rate is None else max(1, min(CHUNK, round(rate)))
     retried = 0
     for number, some in enumerate(_chunks(list(wanted.values_list("id", flat=True)) if ids is None else ids, size)):
@@ -81,6 +77,31 @@ def retry(ids: Sequence[UUID] | None, *, rate: float | None = None) -> int:
             fields["due_at"] = later(number * size / rate)
         retried += update_free(rows.filter(id__in=wanted.filter(id__in=some).values("id")), kind="retried", **fields)
     return retried
+
+
+def retry_together(ids: Sequence[UUID]) -> dict[UUID, str | None]:
+    """Make a few deliveries due, with a new allowance of attempts, in the caller's transaction.
+
+    Args:
+        ids: the deliveries; none is a refused text.
+
+    Returns:
+        Those that were free, with the group of their last failure, if it has one.
+    """
+    free = unlocked(changeable().filter(id__in=ids))
+    groups = dict(free.values_list("id", "error_group"))
+    rows = Delivery.objects.using(using()).filter(id__in=groups)
+    tell_of_rows("retried", rows)
+    rows.update(**_retried())
+    return groups
+
+
+def _retried() -> DeliveryColumns:
+    # A parked delivery gets another ``PARK_SECONDS``.
+    parked_at = Case(When(parked_at__isnull=False, then=Now()))
+    return {
+        "state": State.PENDING, "allowance": F("attempts"), "due_at": Now(), "parked_at": parked_at, "ended_at": None
+    }  # fmt: skip
 
 
 def discard(ids: Sequence[UUID]) -> int:
@@ -92,22 +113,27 @@ def discard(ids: Sequence[UUID]) -> int:
     Returns:
         The number of discarded ones; those that are done, or run now, are left alone.
     """
-    return sum(_discard(some) for some in _chunks(ids))
+    return sum(len(discard_together(some)) for some in _chunks(ids))
 
 
-def _discard(ids: Sequence[UUID]) -> int:
+def discard_together(ids: Sequence[UUID]) -> list[UUID]:
+    """Discard a few deliveries in one transaction; return those that were free.
+
+    Args:
+        ids: the deliveries.
+    """
     alias = using()
     with transaction.atomic(using=alias):
-        free = dict(unlocked(_changeable().filter(id__in=ids)).values_list("id", "ordering_key"))
+        free = dict(unlocked(changeable().filter(id__in=ids)).values_list("id", "ordering_key"))
         rows = Delivery.objects.using(alias).filter(id__in=free)
         tell_of_rows("discarded", rows)
-        discarded = rows.update(state=State.DISCARDED, ended_at=Now())
+        rows.update(state=State.DISCARDED, ended_at=Now())
         for key in {key for key in free.values() if key}:
             wake(key)
-    return discarded
+    return list(free)
 
 
-def _changeable() -> QuerySet[Delivery]:
+def changeable() -> QuerySet[Delivery]:
     """Return the deliveries that are neither done nor claimed; the caller skips those that are locked."""
     return Delivery.objects.using(using()).exclude(state__in=(State.DONE, State.RUNNING))
 

@@ -23,6 +23,7 @@ from signalbus.models import State
 from signalbus.receiving.pausing.releasing import release_all
 from signalbus.receiving.process.worker_events import tell
 from signalbus.receiving.settling.lost_processes import settle_overdue
+from signalbus.receiving.sweeping.bulk_progress import do_all_steps
 from signalbus.wire.marker import Marker, marker_from
 from signalbus.wire.message import from_body, to_body
 
@@ -76,6 +77,7 @@ def sweep() -> int:
         DatabaseError: the ledger could not be read.
     """
     release_all()
+    do_all_steps()
     try:
         published, more = publish_some() if ledger.anything_due() else (0, None)
         while more is not None:

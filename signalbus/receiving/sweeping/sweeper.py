@@ -26,6 +26,7 @@ from signalbus.receiving.process.outages import OutageLog
 from signalbus.receiving.process.worker_events import worker_name
 from signalbus.receiving.running.gates import is_held
 from signalbus.receiving.settling.lost_processes import losses
+from signalbus.receiving.sweeping.bulk_progress import BulkProgress
 from signalbus.receiving.sweeping.due_publication import BREATH, lost_tally, mark, publish_some
 from signalbus.receiving.sweeping.history_maintenance import maintain_history
 from signalbus.receiving.sweeping.idleness import idleness
@@ -124,6 +125,7 @@ class Sweeper(threading.Thread):
         self._woken = threading.Event()  # there is something to do at once
         self._unparked = False
         self._release = Release()
+        self._operations = BulkProgress()
         self._purge = Purge()
         self._stale_code = StaleCode() if settings.DEBUG else None
         self._outages = OutageLog("signalbus could not sweep, and will try again")
@@ -202,8 +204,8 @@ class Sweeper(threading.Thread):
         if not self._unparked:
             ledger.unpark()
             self._unparked = True
-        more = self._release.step()
-        return min(self._interval if wait is None else max(BREATH, wait) for wait in (again, more))
+        more = (again, self._release.step(), self._operations.step())
+        return min(self._interval if wait is None else max(BREATH, wait) for wait in more)
 
     def _mark(self) -> bool:
         """Send markers that are due, but not at each of the quick sweeps while retries wait.
