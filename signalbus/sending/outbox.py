@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Divert = Callable[[list[Outgoing]], None]
 
 logger: logging.Logger = logging.getLogger("signalbus")
+UNPUBLISHED = {"signalbus_event": "message.unpublished"}
 
 NOBODY: Mapping[UUID, UUID] = MappingProxyType({})  # no message stands for another
 MOMENT = 1.0  # seconds after a failure in which the broker is not even tried
@@ -178,7 +179,9 @@ class Outage:
             self._again_at = time.monotonic() + MOMENT
             if self._since is None:
                 self._since = time.monotonic()
-                logger.warning("signalbus keeps messages for later, until the broker is back: %s", error)
+                logger.warning(
+                    "signalbus keeps messages for later, until the broker is back: %s", error, extra=UNPUBLISHED
+                )
 
     def is_over(self) -> None:
         """Note that the broker took a message: the outage is over."""
@@ -247,6 +250,8 @@ def _record_unpublished(items: Sequence[Outgoing], error: publisher.PublishError
         if not ids:  # the rows are there, and the sweeper will find that they were never published
             logger.warning("signalbus could not note what the broker did not take", exc_info=True)
             return
-        logger.critical("signalbus LOST what neither the broker nor the ledger took: %s", ids, exc_info=True)
+        logger.critical(
+            "signalbus LOST what neither the broker nor the ledger took: %s", ids, exc_info=True, extra=UNPUBLISHED
+        )
         if not robust:
             raise

@@ -40,6 +40,7 @@ _KINDS: Final = {
     **dict.fromkeys(["x", "e"], dict),
 }
 _VARIANT: Final = 0b10 << 62  # of a UUID's second half
+_RANDOM_BITS: Final = 80  # of a UUIDv7, behind its time in milliseconds
 _48_BITS: Final = (1 << 48) - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -128,6 +129,15 @@ def stamp() -> tuple[str, int]:
 def uuid7() -> UUID:
     """Make a UUIDv7."""
     return UUID(hex=stamp()[0])
+
+
+def age_of(message: UUID) -> float:
+    """Return how many seconds ago a message was made, by its id and this process's clock.
+
+    Args:
+        message: the id, as `uuid7` makes it.
+    """
+    return time.time() - (message.int >> _RANDOM_BITS) / 1000
 
 
 def delivery_id(message: UUID, receiver: str) -> UUID:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from threading import Lock
-from time import time
 from typing import TYPE_CHECKING
 
 from signalbus import conf
 from signalbus.ledger.history import BOUNDS, Counts, Series
+from signalbus.logs import LONGEST
+from signalbus.wire.message import age_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from signalbus.events import Event
-
-RANDOM_BITS = 80  # of a UUIDv7, behind its time in milliseconds
-LONGEST = 10 * 365 * 86400.0  # seconds; a longer delay is that of an id without a time
 
 
 class OutcomeCounts:
@@ -47,7 +45,7 @@ class OutcomeCounts:
             counts.runtime += seconds
             counts.runtimes[bisect_left(BOUNDS, seconds)] += 1
             if delivery.attempt == 1:
-                delay = time() - seconds - (delivery.message_id.int >> RANDOM_BITS) / 1000
+                delay = age_of(delivery.message_id) - seconds
                 if delay < LONGEST:
                     counts.delay += max(0.0, delay)
                     counts.delays[bisect_left(BOUNDS, delay)] += 1

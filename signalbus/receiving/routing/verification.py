@@ -53,7 +53,8 @@ def verify_text(text: object, queue: str | None) -> Message | None:
 
 
 def _park(text: str, error: TextError, queue: str | None, *, sealed: bool) -> None:
-    logger.warning("signalbus parks a text: %s", error)
+    about = {"signalbus_event": "message.parked", "signalbus_error_type": type(error).__name__}
+    logger.warning("signalbus parks a text: %s", error, extra=about)
     parked = ledger.park_text(text, sealed=sealed, queue=queue, reason=str(error))
     if parked.state == State.DEAD:
         logger.error("signalbus gave up a parked text, message %s: %s", parked.id, error)
@@ -74,7 +75,8 @@ def refuse(text: object, reason: str, queue: str | None, error: Exception | None
     # Not repr(): nested deep enough, its end is a RecursionError.
     shown = text if isinstance(text, str) else reprlib.repr(text)
     # The text may be an attacker's: its repr keeps its line breaks from forging lines of a log.
-    logger.error("signalbus refused a text (%s): %r", reason, shown[:200])
+    about = {"signalbus_event": "message.refused", "signalbus_error_type": type(error).__name__ if error else ""}
+    logger.error("signalbus refused a text (%s): %r", reason, shown[:200], extra=about)
     refused = ledger.refuse(shown, reason, queue)
     error = error or SignalBusError(reason)
     _tell("refused", refused.id, error)

@@ -14,6 +14,7 @@ from celery.utils.log import ColorFormatter
 from signalbus.events import listen
 from signalbus.exceptions import MissingRow, RetryLater
 from signalbus.failure_signals import delivery_dead, delivery_failed
+from signalbus.logs import fields_of
 from signalbus.receiving.invoking.runner import describe
 from signalbus.receiving.invoking.tracebacks import format_error
 from signalbus.receiving.process import task_log
@@ -62,6 +63,15 @@ def is_text(event: Event) -> bool:
     return not event.delivery.signal
 
 
+@listen("done")
+def log_success(event: Event) -> None:
+    """Log that an attempt succeeded, for who wants to see each of them."""
+    if logger.isEnabledFor(logging.DEBUG):
+        delivery = event.delivery
+        what = (delivery.signal, delivery.receiver or "(whoever listens)", delivery.id, delivery.attempt)
+        logger.debug("signalbus: %s to %s is done (delivery %s, attempt %s)", *what, extra=fields_of(event))
+
+
 @listen("failed", "dead", "skipped", "held")
 def log_outcome(event: Event) -> None:
     """Log how an attempt ended that did not succeed."""
@@ -70,28 +80,34 @@ def log_outcome(event: Event) -> None:
     if event.kind == "skipped":
         remedy = SNAPSHOT if isinstance(error, MissingRow) else ""
         reason = "" if error is None else describe(error)
-        logger.warning("signalbus: %s to %s skipped (delivery %s, attempt %s): %s%s", *what, reason, remedy)
+        logger.warning(
+            "signalbus: %s to %s skipped (delivery %s, attempt %s): %s%s", *what, reason, remedy, extra=fields_of(event)
+        )
     elif event.kind == "held":
-        logger.info("signalbus: %s to %s is held (delivery %s): %s", *what[:3], error)
+        logger.info("signalbus: %s to %s is held (delivery %s): %s", *what[:3], error, extra=fields_of(event))
     elif event.kind == "dead":
         if is_text(event) or not event.worker:
             return  # logged already: by the code that refused it, by the sweeper, or by the sender
-        _log_error(error, "signalbus: %s to %s is dead (delivery %s, attempt %s)", *what)
+        _log_error(event, "signalbus: %s to %s is dead (delivery %s, attempt %s)", *what)
     elif isinstance(error, RetryLater):  # a wish, no error
-        logger.info("signalbus: %s to %s (delivery %s, attempt %s) %s", *what, error)
+        logger.info("signalbus: %s to %s (delivery %s, attempt %s) %s", *what, error, extra=fields_of(event))
     else:
         text = "signalbus: %s to %s failed (delivery %s, attempt %s), again in %.1f s"
-        _log_error(error, text, *what, event.delay)
+        _log_error(event, text, *what, event.delay)
 
 
-def _log_error(error: BaseException | None, text: str, *arguments: object) -> None:
+def _log_error(event: Event, text: str, *arguments: object) -> None:
     """Log an error with its traceback, which is formatted here where the handlers would format it in the same way."""
-    raised = as_raised(error)
+    if not logger.isEnabledFor(logging.ERROR):
+        return
+    raised, fields = as_raised(event.error), fields_of(event)
     if raised is None or not _format_as_python(logger):
-        logger.error(text, *arguments, exc_info=raised)
-    elif logger.isEnabledFor(logging.ERROR):
+        logger.error(text, *arguments, exc_info=raised, extra=fields)
+    else:
         filename, line, function, _ = logger.findCaller()
-        record = logger.makeRecord(logger.name, logging.ERROR, filename, line, text, arguments, raised, function)
+        record = logger.makeRecord(
+            logger.name, logging.ERROR, filename, line, text, arguments, raised, function, extra=fields
+        )
         record.exc_text = format_error(*raised[1:]).removesuffix("\n")  # else a formatter would format the error
         logger.handle(record)
 

@@ -29,7 +29,11 @@ RESTART = ". Restart this worker, if its code is older than the sender's."
 
 def park(message: Message, receivers: Sequence[str], queue: str | None, reason: str) -> None:
     """Park deliveries; those that have been parked for ``PARK_SECONDS`` are dead."""
-    logger.warning("signalbus parks message %s: %s%s", message.id, reason, RESTART)
+    about = {
+        "signalbus_event": "message.parked", "signalbus_signal": message.signal,
+        "signalbus_message_id": str(message.id), "signalbus_root_id": str(message.root),
+    }  # fmt: skip
+    logger.warning("signalbus parks message %s: %s%s", message.id, reason, RESTART, extra=about)
     for receiver, state in ledger.park(message, receivers, queue, reason).items():
         kind: Kind = "dead" if state == State.DEAD else "parked"
         if is_heard(kind):
