@@ -29,6 +29,7 @@ def test_a_worker_records_itself_and_what_it_runs(start_worker: Callable[..., Wo
 
     wait_until(RunningDelivery.objects.exists, what="the long run to be shown")
     run = RunningDelivery.objects.get()
+    wait_until(WorkerRecord.objects.exists, what="the worker to be shown")  # by another process than the run
     record = WorkerRecord.objects.get()
     (tmp_path / "released").touch()
     wait_until(lambda: not RunningDelivery.objects.exists(), what="its end")
