@@ -14,6 +14,7 @@ from signalbus.celery import broker_remedy
 from signalbus.checks import unsent, unused_code
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
+from signalbus.management.operation_report import operation_line
 from signalbus.management.pause_report import pause_line
 from signalbus.services.queues import backlog_of, is_unattended, queues_of
 
@@ -36,6 +37,7 @@ def report() -> Iterator[str]:
         waiting = f"{failed.retrying} failed and wait for their next attempt"
         yield f"{waiting}, {failed.parked} parked, {failed.dead} dead: `manage.py signalbus failed` lists them."
     yield from map(pause_line, ledger.pauses())
+    yield from (f"operation {operation_line(each)}" for each in ledger.bulk_operations(20) if not each.is_over)
     if held := ledger.count_held():
         yield f"{held} held, and not to run yet: `manage.py signalbus failed --state held` lists them."
     known = ledger.backlogs()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from signalbus.services.actors import Actor
     from signalbus.services.filters import Filter
 
+AT_ONCE: Final = 100  # deliveries that commands and pages change themselves: more are an operation
 MOST_RATE: Final = 1_000_000.0  # deliveries a second: more is none
 MOST_LISTED: Final = 1000  # operations, or deliveries that failed again, of one answer
 

@@ -16,6 +16,7 @@ from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.management.subcommands import (
     auditing,
+    bulk,
     development,
     diagnosing,
     failed,
@@ -38,6 +39,7 @@ MODULES = (
     inspecting,
     rehearsing,
     retry_and_discard,
+    bulk,
     pause_and_resume,
     auditing,
     monitoring_check,
