@@ -16,12 +16,11 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import BadRequest
 from django.http import HttpResponseNotAllowed, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
 from signalbus.admin import html_values as html
 from signalbus.admin.keyset_pages import AFTER
-from signalbus.admin.read_only import ReadOnlyAdmin
+from signalbus.admin.read_only import REASON_CHARS, ReadOnlyAdmin
 from signalbus.core.printable_text import printable
 from signalbus.ledger import operations as ledger
 from signalbus.models import State
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 
 MOST: Final = 10_000  # deliveries that one form changes
 NEEDS_REASON: Final = 100  # deliveries from which on a reason must be given
-REASON_CHARS: Final = 500
 RECEIVERS: Final = 20  # that a preview names
 
 
@@ -94,10 +92,6 @@ class BulkChangesAdmin(ReadOnlyAdmin):
 
     actions: tuple[str, ...] = ("retry_deliveries", "discard_deliveries")
 
-    def has_operate_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may change deliveries; Django asks for the actions, and for the page's buttons."""
-        return bool(request.user.has_perm(OPERATE))
-
     def get_urls(self) -> list[URLPattern]:
         """Add the address that the preview's form is sent to."""
         view = self.admin_site.admin_view(self.change_deliveries)
@@ -138,19 +132,17 @@ class BulkChangesAdmin(ReadOnlyAdmin):
                 states[state] += 1
                 oldest = sent if oldest is None else min(oldest, sent)
         count = states.total()
+        title = f"{verb.name.capitalize()} {count:,} {'delivery' if count == 1 else 'deliveries'}?"
         context = {
-            **self.admin_site.each_context(request),
-            "title": f"{verb.name.capitalize()} {count:,} {'delivery' if count == 1 else 'deliveries'}?",
-            "opts": self.opts, "media": self.media, "verb": verb.name, "choice": choice, "count": count,
-            "ids": [] if choice.filter else choice.ids,
+            "verb": verb.name, "choice": choice, "count": count,
+            "ids": [] if choice.filter else choice.ids, "example": choice.ids[0] if choice.ids else None,
             "most": MOST, "oldest": html.age_of_row(oldest), "states": states.most_common(),
             "left_alone": sum(states[state] for state in verb.leaves),
             "receivers": [(html.short(name), number) for name, number in receivers.most_common(RECEIVERS)],
             "more_receivers": max(0, len(receivers) - RECEIVERS),
             "needs_reason": count > NEEDS_REASON, "reason_chars": REASON_CHARS,
         }  # fmt: skip
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "signalbus/admin/change_deliveries.html", context)
+        return self.own_page(request, "change_deliveries.html", title, **context)
 
     def _chosen(self, request: HttpRequest) -> Choice:
         """Return what was ticked in the list, or all that its filter selects up to now.

@@ -10,9 +10,11 @@ from django.urls import reverse
 
 from signalbus.admin import html_values as html
 from signalbus.admin.bulk_changes import BulkChangesAdmin
+from signalbus.admin.pause_pages import PausesAdmin
 from signalbus.admin.payloads import payload_for
-from signalbus.admin.read_only import SinceFilter, StateFilter, WordFilter
+from signalbus.admin.read_only import BUTTONS, SinceFilter, StateFilter, WordFilter
 from signalbus.admin.receiver_pages import OverviewAdmin
+from signalbus.admin.rehearsal_pages import RehearsalAdmin
 from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, State, StoredMessage
 from signalbus.pages.delivery_search import id_in, search_deliveries
@@ -26,12 +28,11 @@ if TYPE_CHECKING:
     from signalbus.pages.bounded_search import Search
 
 
-BUTTONS: Final = (("retry_deliveries", "Retry…"), ("discard_deliveries", "Discard…"))
 ATTEMPTS: Final = 20  # more than are kept
 SIBLINGS: Final = 100
 
 
-class DeliveryAdmin(OverviewAdmin, BulkChangesAdmin):
+class DeliveryAdmin(OverviewAdmin, PausesAdmin, RehearsalAdmin, BulkChangesAdmin):
     """Deliveries."""
 
     list_display: tuple[str, ...] = ("what", "shown_state", "about", "attempts", "age", "due", "shown_error")
@@ -62,8 +63,7 @@ class DeliveryAdmin(OverviewAdmin, BulkChangesAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> Any:
         """Show a delivery, with the buttons of the actions."""
-        shown = {"can_operate": self.has_operate_permission(request), "bulk_actions": BUTTONS, **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, shown)
+        return super().change_view(request, object_id, form_url, {"bulk_actions": BUTTONS, **(extra_context or {})})
 
     def search_for(self, words: list[str]) -> Search:
         """Return the search that words ask for.

@@ -11,8 +11,9 @@ from django.urls import path, reverse
 from django.utils.text import capfirst
 
 from signalbus.admin import html_values as html
+from signalbus.admin.read_only import banners
 from signalbus.core.printable_text import printable
-from signalbus.services.actors import VIEW
+from signalbus.services.actors import OPERATE, VIEW
 from signalbus.services.lookup import history_of
 
 if TYPE_CHECKING:
@@ -72,11 +73,11 @@ class SignalsHistoryMixin(Base):
             }
             for each in reversed(found)
         ]
-        request.current_app = site
+        request.current_app, shown = site, printable(str(row), html.NAME_CHARS)
         context = {
-            **self.admin_site.each_context(request), "title": f"Signals about {printable(str(row), html.NAME_CHARS)}",
+            **self.admin_site.each_context(request), "title": f"Signals about {shown}", "shown": shown,
             "opts": self.opts, "name": capfirst(self.opts.verbose_name_plural), "row": row, "messages_sent": messages,
-            "has_more": has_more,
+            "has_more": has_more, "pauses": banners(request.user, site), "can_operate": request.user.has_perm(OPERATE),
         }  # fmt: skip
         return TemplateResponse(request, "signalbus/admin/history.html", context)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -20,10 +22,13 @@ if TYPE_CHECKING:
 
     from django.utils.safestring import SafeString
 
+    from signalbus.ledger.operations import Paused
+
+ERROR_CHARS: Final = 300  # of what a page tells of a wrong input
 NONE: Final = "-"
 __all__ = [
-    "NAME_CHARS", "NONE", "age_of_row", "block", "link_to", "receiver_of", "rendered", "row_of_delivery", "short",
-    "signal_of", "state_of", "table_of_deliveries", "time_of_row",
+    "ERROR_CHARS", "NAME_CHARS", "NONE", "age_of_row", "block", "link_to", "pause_banner", "receiver_of", "rendered",
+    "row_of_delivery", "short", "signal_of", "state_of", "table_of_deliveries", "time_of_row",
 ]  # fmt: skip
 
 
@@ -83,6 +88,25 @@ def link_to(page: str, pk: UUID, shown: str, *, site: str) -> SafeString:
     """
     url = reverse(f"admin:signalbus_{page}_change", args=(pk,), current_app=site)
     return format_html('<a href="{}">{}</a>', url, shown)
+
+
+def pause_banner(pause: Paused, *, site: str) -> dict[str, Any]:
+    """Return what a banner shows of a pause.
+
+    Args:
+        pause: the pause.
+        site: the name of the admin site.
+    """
+    deliveries = reverse("admin:signalbus_delivery_changelist", current_app=site)
+    resume = reverse("admin:signalbus_resume", current_app=site)
+    words = pause.name if pause.kind == "filter" else shlex.quote(f"{pause.kind}:{pause.name}")
+    return {
+        "what": short(f"{pause.kind} {pause.name}"), "by": short(pause.by) or "somebody", "reason": short(pause.reason),
+        "since": time_of_row(pause.since), "until": None if pause.until is None else time_of_row(pause.until),
+        "is_resumed": pause.resumed_at is not None,
+        "held_url": f"{deliveries}?{urlencode({'q': words, 'state': State.HELD.value})}",
+        "resume_url": f"{resume}?{urlencode({'kind': pause.kind, 'name': pause.name})}",
+    }  # fmt: skip
 
 
 def rendered(template: str, **context: Any) -> str:

@@ -12,6 +12,7 @@ from django.contrib import messages
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
 
+from signalbus.admin.html_values import ERROR_CHARS
 from signalbus.core.printable_text import printable
 from signalbus.pages.bounded_search import COUNTED, FoundKeys, Search, find_keys
 from signalbus.services.filters import MAX_CHARACTERS
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 AFTER: Final = "after"  # the parameter with the key that a page begins after
-ERROR_CHARS: Final = 300
 
 
 class KeysetChangeList(ChangeList):

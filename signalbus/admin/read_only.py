@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.contrib.admin.filters import SimpleListFilter
 from django.contrib.admin.utils import flatten_fieldsets
+from django.core.exceptions import PermissionDenied
+from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils.text import capfirst
 
+from signalbus.admin import html_values as html
 from signalbus.admin.keyset_pages import KeysetChangeList
 from signalbus.ledger import operations as ledger
 from signalbus.models import State
 from signalbus.pages.bounded_search import Search, read_search
 from signalbus.pages.delivery_search import words_of
-from signalbus.services.actors import VIEW
+from signalbus.services.actors import OPERATE, VIEW, user_actor
+from signalbus.services.pausing import paused
 
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
-    from django.http import HttpRequest
+    from django.http import HttpRequest, HttpResponse
 
     Page = admin.ModelAdmin[Any]
 else:
     Page = admin.ModelAdmin  # which takes no type at run time
 
 VIEW_PAYLOAD = "signalbus.view_payload"
+BANNERS = 20  # pauses that a page names
+REASON_CHARS = 500
+BUTTONS = (("retry_deliveries", "Retry…"), ("discard_deliveries", "Discard…"))  # actions of the list of deliveries
 
 
 class WordFilter(SimpleListFilter):
@@ -91,6 +100,10 @@ class ReadOnlyAdmin(Page):
         """Return whether the user sees the pages in the index."""
         return self.has_view_permission(request)
 
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may change deliveries; Django asks for the actions, and for the page's buttons."""
+        return bool(request.user.has_perm(OPERATE))
+
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:  # noqa: ARG002 - as above
         """Return all fields of the page."""
         return flatten_fieldsets(self.fieldsets or ())
@@ -148,4 +161,59 @@ class ReadOnlyAdmin(Page):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the list; "all" is what the filter selects, of which there may be more than were counted."""
         shown = {"title": capfirst(self.opts.verbose_name_plural), "selection_note_all": "All that the filter selects"}
-        return super().changelist_view(request, {**shown, **(extra_context or {})})
+        return super().changelist_view(request, {**shown, **self.shared(request), **(extra_context or {})})
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """Show a row."""
+        return super().change_view(request, object_id, form_url, {**self.shared(request), **(extra_context or {})})
+
+    def shared(self, request: HttpRequest) -> dict[str, Any]:
+        """Return what all pages show: what is paused, and whether the user may change something.
+
+        Args:
+            request: the request.
+        """
+        pauses = banners(request.user, self.admin_site.name) if self.has_view_permission(request) else []
+        return {"pauses": pauses, "can_operate": self.has_operate_permission(request)}
+
+    def own_page(self, request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
+        """Render a page of ours that is neither a list nor a form of Django's.
+
+        Args:
+            request: the request.
+            template: its name in `signalbus/admin/`.
+            title: of the page.
+            context: what else the template shows.
+
+        Raises:
+            PermissionDenied: the user must not see deliveries.
+        """
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        request.current_app = self.admin_site.name
+        shared = {**self.admin_site.each_context(request), "title": title, "opts": self.opts, "media": self.media}
+        return TemplateResponse(request, f"signalbus/admin/{template}", {**shared, **self.shared(request), **context})
+
+    def page_url(self, page: str, **parameters: str) -> str:
+        """Return the address of a page of ours.
+
+        Args:
+            page: the name of its URL, without "signalbus_".
+            parameters: of the query; empty ones are left out.
+        """
+        url = reverse(f"admin:signalbus_{page}", current_app=self.admin_site.name)
+        given = {name: value for name, value in parameters.items() if value}
+        return f"{url}?{urlencode(given)}" if given else url
+
+
+def banners(user: Any, site: str) -> list[dict[str, Any]]:
+    """Return what each page of ours shows of pauses.
+
+    Args:
+        user: who looks at the page, and may see deliveries.
+        site: the name of the admin site.
+    """
+    found = paused(user_actor(user, "admin"), counts_held=False, limit=BANNERS)
+    return [html.pause_banner(each, site=site) for each in found]

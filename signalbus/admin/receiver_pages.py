@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
 
-from django.core.exceptions import PermissionDenied
-from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import path
 
 from signalbus.admin import html_values as html
-from signalbus.admin.read_only import ReadOnlyAdmin
-from signalbus.services.actors import user_actor
+from signalbus.admin.keyset_pages import AFTER
+from signalbus.admin.read_only import BUTTONS, ReadOnlyAdmin
+from signalbus.pages.delivery_search import id_in
+from signalbus.services.actors import VIEW, user_actor
 from signalbus.services.explanation import explain, known_signals
-from signalbus.services.groups import failure_groups
-from signalbus.services.lookup import filter_from
-from signalbus.services.pausing import paused
+from signalbus.services.groups import newest_failure_groups
+from signalbus.services.pausing import PAUSE_KINDS, paused
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
     from django.urls import URLPattern
+
+    from signalbus.services.groups import FailureGroup
 
 GROUPS: Final = 20  # failures by cause, on one page
 
@@ -38,56 +38,55 @@ class OverviewAdmin(ReadOnlyAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the list, with links to the pages."""
-        tools = [(self._url("failures"), "Failures by cause"), (self._url("receivers"), "Receivers")]
+        tools = [(self.page_url("failures"), "Failures by cause"), (self.page_url("receivers"), "Receivers")]
         return super().changelist_view(request, {"tools": tools, **(extra_context or {})})
 
     def receivers(self, request: HttpRequest) -> HttpResponse:
         """Show the signals and receivers that this process knows, and what is paused."""
-        self._require_view(request)
-        pauses = {(each.kind, each.name): each for each in paused(user_actor(request.user, "admin"))}
+        actor = user_actor(request.user, "admin")
+        actor.require(VIEW)
+        pauses = {(each.kind, each.name) for each in paused(actor, counts_held=False)}
         signals = []
         for name in known_signals():
             found = explain(name)
             rows = [
                 {
                     "receiver": each,
-                    "pause": pauses.get(("receiver", each.id)) or pauses.get(("queue", each.queue)),
-                    "url": self._list_url(f"receiver:{each.id}"),
+                    "is_paused": not pauses.isdisjoint({("receiver", each.id), ("queue", each.queue)}),
+                    "url": self.page_url("delivery_changelist", q=f"receiver:{each.id}"),
+                    "pause_url": self.page_url("pause", kind="receiver", name=each.id),
                 }
                 for each in found.receivers
             ]
-            signals.append({"signal": found, "rows": rows, "pause": pauses.get(("signal", found.signal))})
-        return self._page(request, "receivers.html", "Receivers", signals=signals, pauses=list(pauses.values()))
+            pause_url = self.page_url("pause", kind="signal", name=found.signal)
+            is_paused = ("signal", found.signal) in pauses
+            signals.append({"signal": found, "rows": rows, "is_paused": is_paused, "pause_url": pause_url})
+        return self.own_page(request, "receivers.html", "Receivers", signals=signals, kinds=PAUSE_KINDS)
 
     def failures(self, request: HttpRequest) -> HttpResponse:
-        """Show failures by their cause, the most frequent first."""
-        self._require_view(request)
-        groups, has_more = failure_groups(filter_from([]), GROUPS)
-        rows = [
-            {
-                "what": f"{html.signal_of(group.example.message.signal)} → {html.receiver_of(group.example)}",
-                "error": html.short(group.example.error),
-                "first": html.age_of_row(group.first),
-                "last": html.age_of_row(group.last),
-                "example": html.link_to("delivery", group.example.pk, "latest", site=self.admin_site.name),
-                "urls": [(state, number, self._list_url(f"group:{id_}", state)) for state, number in states.items()],
-            }
-            for group, id_, states in ((each, each.id, each.states) for each in groups)
-        ]
-        return self._page(request, "failures.html", "Failures by cause", rows=rows, has_more=has_more)
+        """Show failures by their cause, the most frequent first, among the newest ones."""
+        user_actor(request.user, "admin").require(VIEW)
+        after = id_in(request.GET.get(AFTER, ""))
+        found = newest_failure_groups(GROUPS, after)
+        context = {
+            "rows": [self._cause(group) for group in found.groups], "has_more": found.has_more,
+            "looked_at": found.looked_at, "is_first": after is None, "bulk_actions": BUTTONS,
+            "further_url": "" if found.end is None else self.page_url("failures", after=str(found.end)),
+        }  # fmt: skip
+        return self.own_page(request, "failures.html", "Failures by cause", **context)
 
-    def _page(self, request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
-        request.current_app = self.admin_site.name
-        shared = {**self.admin_site.each_context(request), "title": title, "opts": self.opts, "media": self.media}
-        return TemplateResponse(request, f"signalbus/admin/{template}", {**shared, **context})
-
-    def _require_view(self, request: HttpRequest) -> None:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-
-    def _url(self, page: str) -> str:
-        return reverse(f"admin:signalbus_{page}", current_app=self.admin_site.name)
-
-    def _list_url(self, words: str, state: str = "") -> str:
-        url = reverse("admin:signalbus_delivery_changelist", current_app=self.admin_site.name)
-        return f"{url}?{urlencode({'q': words, **({'state': state} if state else {})})}"
+    def _cause(self, group: FailureGroup) -> dict[str, Any]:
+        """Return what the page shows of a cause; its buttons choose all its deliveries in the list."""
+        words, receiver = f"group:{group.id}", group.example.receiver
+        return {
+            "what": f"{html.signal_of(group.example.message.signal)} → {html.receiver_of(group.example)}",
+            "error": html.short(group.example.error), "example": group.example,
+            "first": html.age_of_row(group.first), "last": html.age_of_row(group.last),
+            "latest": html.link_to("delivery", group.example.pk, "latest", site=self.admin_site.name),
+            "urls": [
+                (state, number, self.page_url("delivery_changelist", q=words, state=state))
+                for state, number in group.states.most_common()
+            ],
+            "choose_url": self.page_url("delivery_changelist", q=words, state=",".join(sorted(group.states))),
+            "pause_url": self.page_url("pause", kind="receiver", name=receiver) if receiver else "",
+        }  # fmt: skip

@@ -1,25 +1,32 @@
 """Group failures by their cause: the same type of error, at the same place of the project's code, in the same receiver.
 
-Called by ``failed --group``. The group of a failure is computed when it is recorded (decision 0046).
+Called by ``failed --group`` and by the admin. The group of a failure is computed when it is recorded (decision 0046).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from django.db.models import Count, Max, Min
+from django.db import connections
+from django.db.models import Count
 
 from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, FailedAttempt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
+    from uuid import UUID
+
+    from django.db.models import QuerySet
 
     from signalbus.services.filters import Filter
 
 LIMIT: Final = 100  # groups that one answer lists
+WINDOW: Final = 10_000  # failures that one page looks at
+WINDOW_OF_ALL: Final = 100_000  # deliveries that it looks at where no index selects those that failed
 
 
 @dataclass(slots=True)
@@ -28,56 +35,116 @@ class FailureGroup:
 
     Args:
         id: the group.
+        latest: the id of the delivery that failed last.
         count: the number of deliveries.
         first: when the first of them failed for the last time.
         last: when the last one did.
         example: the delivery that failed last, with its message.
-        attempts: failed attempts in this group that are still recorded, also those whose delivery succeeded later.
         states: the numbers of deliveries by their state.
     """
 
     id: str
-    count: int
-    first: datetime | None
-    last: datetime | None
-    example: Delivery
-    attempts: int = 0
+    latest: UUID
+    count: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+    example: Delivery = field(default_factory=Delivery)
     states: Counter[str] = field(default_factory=Counter)
 
+    def add(self, pk: UUID, state: str, failed_at: datetime | None) -> None:
+        """Add a delivery.
 
-def failure_groups(wanted: Filter, limit: int = LIMIT) -> tuple[list[FailureGroup], bool]:
-    """Return the groups of unresolved failures, the largest first.
+        Args:
+            pk: its id.
+            state: its state.
+            failed_at: when it failed last.
+        """
+        self.count += 1
+        self.states[state] += 1
+        if failed_at is None:
+            return
+        if self.first is None or failed_at < self.first:
+            self.first = failed_at
+        if self.last is None or (failed_at, pk) > (self.last, self.latest):
+            self.last, self.latest = failed_at, pk
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroups:
+    """An answer.
+
+    Args:
+        groups: the largest groups, the largest first.
+        has_more: whether there are more groups.
+        end: the oldest delivery that was looked at; None if there are no older ones.
+        looked_at: what was looked at, in words.
+    """
+
+    groups: list[FailureGroup]
+    has_more: bool
+    end: UUID | None = None
+    looked_at: str = "all failures"
+
+
+def failure_groups(wanted: Filter, limit: int = LIMIT) -> FailureGroups:
+    """Return the groups of all unresolved failures.
 
     Args:
         wanted: a filter; without a state it narrows what `failed` lists.
         limit: how many groups at most.
+    """
+    rows = Delivery.objects.using(ledger.using()) if wanted.states else ledger.failed()
+    return _grouped(rows.filter(wanted.condition), limit)
 
-    Returns:
-        The largest groups, and whether there are more.
+
+def newest_failure_groups(limit: int = LIMIT, after: UUID | None = None) -> FailureGroups:
+    """Return the groups of the unresolved ones among the newest 10,000 failures, at a cost that does not grow.
+
+    Args:
+        limit: how many groups at most.
+        after: only deliveries below this id: older ones.
     """
     alias = ledger.using()
-    rows = Delivery.objects.using(alias) if wanted.states else ledger.failed()
-    rows = rows.filter(wanted.condition).exclude(error_group=None).order_by()
-    counted = rows.values("error_group", "state").annotate(
-        count=Count("id"), first=Min("failed_at"), last=Max("failed_at")
-    )
+    has_partial = connections[alias].features.supports_partial_indexes  # MySQL and MariaDB have none
+    window = Delivery.objects.using(alias)
+    if has_partial:
+        window = window.filter(error_group__isnull=False)
+    if after is not None:
+        window = window.filter(pk__lt=after)
+    size = WINDOW if has_partial else WINDOW_OF_ALL
+    last = list(window.order_by("-pk").values_list("pk", flat=True)[size - 1 : size + 1])
+    end = last[0] if len(last) > 1 else None
+    rows = ledger.failed()
+    if after is not None:
+        rows = rows.filter(pk__lt=after)
+    found = _grouped(rows if end is None else rows.filter(pk__gte=end), limit)
+    looked_at = f"the newest {size:,} {'failures' if has_partial else 'deliveries'}"
+    return replace(found, end=end, looked_at=looked_at)
+
+
+def count_attempts(groups: Iterable[FailureGroup]) -> dict[str, int]:
+    """Return for each group how many failed attempts are still recorded, also of deliveries that succeeded later.
+
+    Args:
+        groups: the groups.
+    """
+    recorded = FailedAttempt.objects.using(ledger.using()).filter(error_group__in=[group.id for group in groups])
+    return dict(recorded.order_by().values_list("error_group").annotate(Count("id")))
+
+
+def _grouped(rows: QuerySet[Delivery], limit: int) -> FailureGroups:
     groups: dict[str, FailureGroup] = {}
-    for row in counted:
-        id_ = str(row["error_group"])
-        group = groups.setdefault(id_, FailureGroup(id_, 0, row["first"], row["last"], Delivery()))
-        group.count += row["count"]
-        group.states[row["state"]] += row["count"]
-        group.first = min(filter(None, (group.first, row["first"])), default=None)
-        group.last = max(filter(None, (group.last, row["last"])), default=None)
+    found = rows.filter(error_group__isnull=False).order_by()
+    for pk, cause, state, failed_at in found.values_list("id", "error_group", "state", "failed_at").iterator():
+        id_ = str(cause)
+        if id_ not in groups:
+            groups[id_] = FailureGroup(id_, pk)
+        groups[id_].add(pk, state, failed_at)
     largest = sorted(groups.values(), key=lambda group: (-group.count, group.id))[:limit]
-    # Only the id of each example is sorted for: rows are wide.
-    examples = {
-        group.id: rows.filter(error_group=group.id).order_by("-failed_at", "-id").values_list("id", flat=True)[:1][0]
-        for group in largest
-    }
-    found = Delivery.objects.using(alias).select_related("message").in_bulk(list(examples.values()))
-    recorded = FailedAttempt.objects.using(alias).filter(error_group__in=examples).order_by()
-    attempts = dict(recorded.values_list("error_group").annotate(Count("id")))
-    for group in largest:
-        group.example, group.attempts = found[examples[group.id]], attempts.get(group.id, 0)
-    return largest, len(groups) > limit
+    examples = Delivery.objects.using(ledger.using()).select_related("message")
+    by_id = examples.in_bulk([group.latest for group in largest])
+    # What was purged meanwhile is no example.
+    shown = [group for group in largest if group.latest in by_id]
+    for group in shown:
+        group.example = by_id[group.latest]
+    return FailureGroups(shown, len(groups) > limit)

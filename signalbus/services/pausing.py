@@ -119,17 +119,19 @@ def resume(kind: PauseKind, name: str, *, actor: Actor, reason: str = "", rate: 
     return held
 
 
-def paused(actor: Actor) -> list[Paused]:
+def paused(actor: Actor, *, counts_held: bool = True, limit: int | None = None) -> list[Paused]:
     """Return what is paused, also while its deliveries are being released.
 
     Args:
         actor: who asks.
+        counts_held: count what each pause holds, which takes a while if that is a lot.
+        limit: how many pauses at most; None for all.
 
     Raises:
         PermissionDenied: the actor must not see deliveries.
     """
     actor.require(VIEW)
-    return ledger.pauses()
+    return ledger.pauses(counts_held=counts_held, limit=limit)
 
 
 def is_known_here(kind: PauseKind, name: str) -> bool:

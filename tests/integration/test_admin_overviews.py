@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 import pytest
@@ -10,12 +11,13 @@ from django.utils import timezone
 
 from signalbus import Retry
 from signalbus.models import Operation
+from signalbus.services import groups
 from signalbus.services.actors import code_actor
 from signalbus.services.pausing import pause
 from tasks.admissions.models import Academy
 from tests.other_servers import DATABASE
 
-from .admin_site import DELIVERIES, OPERATIONS, VIEWER, add_delivery, add_message, page, visitor
+from .admin_site import DELIVERIES, OPERATIONS, OPERATOR, VIEWER, add_delivery, add_message, page, visitor
 from .bus import connect, new_signal
 
 pytestmark = pytest.mark.usefixtures("database_url")
@@ -42,14 +44,12 @@ def test_receivers_are_shown_with_their_policy_and_pauses(viewer: Client):
     """Each leads to its deliveries; a signal that nobody receives says so."""
     signal, lonely = new_signal(durable=True), new_signal()
     connect(signal, lambda **kwargs: None, "crm.sync", retry=Retry(max_attempts=7), queue="email")
-    pause("receiver", "crm.sync", actor=code_actor("ana"), reason="provider <b>down</b>")
+    pause("receiver", "crm.sync", actor=code_actor("ana"))
 
     text = page(viewer, f"{DELIVERIES}receivers/")
 
     shown = words(text)
     assert re.search(r"crm\.sync paused any email in a transaction, 7 attempts", shown)
-    assert "receiver crm.sync is paused by ana" in shown
-    assert "provider &lt;b&gt;down" in shown
     assert f'href="{DELIVERIES}?q=receiver%3Acrm.sync"' in text
     assert re.search(rf"{re.escape(lonely.name)} .{{0,200}}Nobody receives it", shown)
 
@@ -69,6 +69,45 @@ def test_failures_are_shown_by_their_cause(viewer: Client):
     (url,) = re.findall(r'href="([^"]*group%3Aaa[^"]*)"', text)
     assert "3 deliveries" in page(viewer, url.replace("&amp;", "&"))
     assert f"{DELIVERIES}failures/" in page(viewer, DELIVERIES)
+    assert "All that has failed and is not resolved was looked at" in shown
+
+
+def test_the_causes_of_the_newest_failures_are_shown(viewer: Client, monkeypatch: pytest.MonkeyPatch):
+    """A page looks at a bounded number of failures, says so, and offers to look at older ones."""
+    monkeypatch.setattr(groups, "WINDOW", 3)
+    monkeypatch.setattr(groups, "WINDOW_OF_ALL", 3)
+    now = timezone.now()
+    for number in range(5):
+        add_delivery("crm.sync", "dead", error=f"Error{number}", error_group=f"g{number}", failed_at=now)
+
+    text = page(viewer, f"{DELIVERIES}failures/")
+    (older,) = re.findall(r'href="([^"]*)">Look at older ones', text)
+    rest = page(viewer, older)
+
+    assert re.search(r"The newest 3 (failures|deliveries) were looked at", words(text))
+    assert [f"Error{number}" in text for number in range(5)] == [False, False, True, True, True]
+    assert [f"Error{number}" in rest for number in range(5)] == [True, True, False, False, False]
+    assert "There are no older ones" in words(rest)
+    assert words(page(viewer, f"{DELIVERIES}failures/?after=x")) == words(text)
+
+
+def test_a_cause_leads_to_the_preview_of_all_its_deliveries():
+    """Its buttons choose what failed for this cause, and nothing else; a viewer has none."""
+    operator, now = visitor(*OPERATOR), timezone.now()
+    for number in range(3):
+        add_delivery("crm.sync", "dead" if number else "pending", error="E", error_group="aa", failed_at=now)
+    add_delivery("crm.sync", "dead", error="F", error_group="bb", failed_at=now)
+
+    text = page(operator, f"{DELIVERIES}failures/")
+    form = re.search(r'action="([^"]*group%3Aaa[^"]*)">(.*?)</form>', text, re.DOTALL)
+    assert form is not None
+    fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', form[2]))
+    preview = operator.post(html.unescape(form[1]), fields).content.decode()
+
+    assert "Retry 3 deliveries?" in preview
+    assert f"{DELIVERIES}pause/?kind=receiver&amp;name=crm.sync" in text
+    viewer = visitor(*VIEWER)
+    assert "<button" not in page(viewer, f"{DELIVERIES}failures/").split('id="content-main"')[1]
 
 
 def test_operations_are_shown(viewer: Client):

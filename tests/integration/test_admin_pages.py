@@ -264,12 +264,12 @@ def test_a_text_that_was_not_verified_is_not_read(reader: Client):
 @pytest.mark.parametrize(
     ("url", "parameters", "most"),
     [
-        (DELIVERIES, {}, 2),
-        (DELIVERIES, {"state": "dead"}, 3),
-        (DELIVERIES, {"q": "receiver:crm.*", "since": "1h"}, 5),
-        (MESSAGES, {}, 2),
-        ("delivery", {}, 4),
-        ("message", {}, 7),
+        (DELIVERIES, {}, 3),
+        (DELIVERIES, {"state": "dead"}, 4),
+        (DELIVERIES, {"q": "receiver:crm.*", "since": "1h"}, 6),
+        (MESSAGES, {}, 3),
+        ("delivery", {}, 5),
+        ("message", {}, 8),
     ],
 )
 def test_a_page_takes_few_bounded_queries(viewer: Client, url: str, parameters: dict[str, str], most: int):

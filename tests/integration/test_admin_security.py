@@ -11,7 +11,8 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings, strategies
 
 from signalbus.ledger.base.deliveries import storable
-from signalbus.models import Delivery, FailedAttempt, Operation, StoredMessage
+from signalbus.models import Delivery, FailedAttempt, Operation, Pause, StoredMessage
+from tasks.admissions.models import Academy
 from tests.other_servers import DATABASE
 
 from .admin_site import (
@@ -49,8 +50,8 @@ def database() -> str:
 
 @pytest.fixture
 def reader(database_url: str) -> Client:
-    """A user who may see deliveries and payloads."""
-    return visitor(*READER)
+    """A user who may see deliveries and payloads, and change deliveries, whose pages show most."""
+    return visitor(*READER, *OPERATOR, "view_academy")
 
 
 def every_page() -> Iterator[str]:
@@ -62,11 +63,17 @@ def every_page() -> Iterator[str]:
     yield f"{MESSAGES}{sent.id}/change/"
 
 
+def operators_pages() -> Iterator[str]:
+    """Yield the address of every page that only an operator sees."""
+    yield from (f"{DELIVERIES}pause/?kind=receiver&name=x", f"{DELIVERIES}resume/?kind=receiver&name=x")
+
+
 def state_of_the_ledger() -> list[object]:
     """Return all that pages could change."""
     return [
         *Delivery.objects.order_by("pk").values(),
         *Operation.objects.values(),
+        *Pause.objects.values(),
         *StoredMessage.objects.order_by("pk").values(),
     ]
 
@@ -76,7 +83,7 @@ def test_staff_without_the_permission_see_nothing(permissions: tuple[str, ...]):
     """They see neither a page nor its link in the index, whatever other permission they have."""
     client = visitor(*permissions)
 
-    for url in every_page():
+    for url in (*every_page(), *operators_pages()):
         assert client.get(url).status_code == 403, url
     assert "signalbus" not in page(client, "/admin/")
 
@@ -84,7 +91,7 @@ def test_staff_without_the_permission_see_nothing(permissions: tuple[str, ...]):
 def test_users_who_are_not_staff_are_redirected_to_the_login():
     """This holds for anonymous visitors and for users who are not staff, whatever permissions they have."""
     for client in (Client(), visitor(*READER, *OPERATOR, staff=False)):
-        for url in every_page():
+        for url in (*every_page(), *operators_pages()):
             answer = client.get(url)
             assert answer.status_code == 302, url
             assert answer.headers["Location"].startswith("/admin/login/")
@@ -94,6 +101,8 @@ def test_users_who_are_not_staff_are_redirected_to_the_login():
 def test_no_page_changes_anything_by_get(permissions: tuple[str, ...]):
     """No page changes anything by GET."""
     client, urls = visitor(*permissions), list(every_page())
+    if "operate_delivery" in permissions:
+        urls += operators_pages()
     before = state_of_the_ledger()
 
     for url in urls:
@@ -188,16 +197,38 @@ def test_hostile_text_is_shown_escaped(reader: Client, texts: list[str]):
         delivery=delivery, number=1, ended_at=timezone.now(), worker=worker, release=value, error=error,
         error_group="x", traceback=traceback,
     )  # fmt: skip
-    add_delivery(receiver, "dead", child, error=error, traceback=traceback, error_group="x", failed_at=timezone.now())
+    dead = add_delivery(
+        receiver, "dead", child, error=error, traceback=traceback, error_group="x", failed_at=timezone.now()
+    )
+    Pause.objects.all().delete()
+    Pause.objects.create(kind="receiver", name=receiver, by=worker, reason=error, since=timezone.now())
+    operation = Operation.objects.create(
+        kind="retry", by=worker, by_id=value, through="admin", reason=error, filter={value: [value]},
+        counts={value: value}, details={value: {value: [value]}}, created_at=timezone.now(),
+    )  # fmt: skip
+    academy, _ = Academy.objects.update_or_create(slug="a", defaults={"name": value or "A"})
+    StoredMessage.objects.filter(pk=sent.id).update(subject=f"admissions.Academy {academy.pk}")
 
     for url in (
-        DELIVERIES, MESSAGES, f"{DELIVERIES}failures/", f"{DELIVERIES}{delivery.pk}/change/",
-        f"{MESSAGES}{sent.id}/change/",
-        f"{MESSAGES}{child.id}/change/",
+        DELIVERIES, MESSAGES, OPERATIONS, f"{DELIVERIES}failures/", f"{DELIVERIES}receivers/",
+        f"{DELIVERIES}{delivery.pk}/change/", f"{DELIVERIES}{dead.pk}/change/", f"{MESSAGES}{sent.id}/change/",
+        f"{MESSAGES}{child.id}/change/", f"{OPERATIONS}{operation.pk}/change/",
+        f"/admin/admissions/academy/{academy.pk}/signals/",
     ):  # fmt: skip
         assert_is_harmless(page(client, url))
     for parameters in ({"q": value}, {"q": f"signal:{value}"}, {"state": value}, {"since": value}):
         assert_is_harmless(page(client, DELIVERIES, **parameters))
+    for verb in ("pause", "resume"):
+        form = {"kind": "receiver", "name": value}
+        assert_is_harmless(page(client, f"{DELIVERIES}{verb}/", **form))
+        assert_is_harmless(
+            client.post(f"{DELIVERIES}{verb}/", {**form, "reason": value, "rate": value}).content.decode()
+        )
+    for answer in (
+        client.post(DELIVERIES, {"action": "retry_deliveries", "_selected_action": str(dead.pk)}),
+        client.post(f"{DELIVERIES}{dead.pk}/rehearse/", follow=True),
+    ):
+        assert_is_harmless(answer.content.decode())
 
 
 def test_very_long_texts_are_cut(reader: Client):

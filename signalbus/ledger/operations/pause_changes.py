@@ -30,7 +30,7 @@ class Paused:
         until: when it ends by itself, in UTC; None if somebody has to resume it.
         resumed_at: when it was resumed, in UTC; the sweepers release what it holds. None while it is in force.
         rate: deliveries a second that are released; None for as many as the sweepers can publish.
-        held: how many deliveries it holds.
+        held: how many deliveries it holds; None if they were not counted.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Paused:
     until: datetime | None
     resumed_at: datetime | None
     rate: float | None
-    held: int
+    held: int | None
 
 
 def pause(  # noqa: PLR0913 - the columns
@@ -92,8 +92,13 @@ def resume(kind: str, name: str, *, rate: float | None = None) -> int | None:
     return held_deliveries(kind, name).count()
 
 
-def pauses() -> list[Paused]:
-    """Return all pauses, the first paused first; also those whose deliveries are being released."""
+def pauses(*, counts_held: bool = True, limit: int | None = None) -> list[Paused]:
+    """Return the pauses, the first paused first; also those whose deliveries are being released.
+
+    Args:
+        counts_held: count what each holds, which takes a while if that is a lot.
+        limit: how many at most.
+    """
     alias = using()
 
     def utc(moment: datetime | None) -> datetime | None:
@@ -102,7 +107,8 @@ def pauses() -> list[Paused]:
     return [
         Paused(
             row.kind, row.name, row.reason, row.by, in_utc(row.since, alias), utc(row.until),
-            utc(row.resumed_at), row.resume_rate, held_deliveries(row.kind, row.name).count(),
+            utc(row.resumed_at), row.resume_rate,
+            held_deliveries(row.kind, row.name).count() if counts_held else None,
         )
-        for row in Pause.objects.using(alias).order_by("since", "id")
+        for row in Pause.objects.using(alias).order_by("since", "id")[:limit]
     ]  # fmt: skip

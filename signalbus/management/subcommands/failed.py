@@ -15,7 +15,7 @@ from signalbus.management.inspection_report import SCHEMA
 from signalbus.management.text import iso, limit_of, one_line, time_of
 from signalbus.models import State
 from signalbus.services.groups import LIMIT as MOST_GROUPS
-from signalbus.services.groups import failure_groups
+from signalbus.services.groups import count_attempts, failure_groups
 from signalbus.services.lookup import filter_from, find_deliveries
 from signalbus.wire.message import from_body
 from signalbus.wire.unverified_text import address_of
@@ -80,20 +80,22 @@ def _run_groups(command: BaseCommand, wanted: Filter, options: dict[str, Any]) -
     """List failures by their cause."""
     if options["state"] is not None:
         wanted = filter_from([*wanted.words, f"state:{options['state']}"])
-    groups, more = failure_groups(wanted, options["limit"] or MOST_GROUPS)
+    answer = failure_groups(wanted, options["limit"] or MOST_GROUPS)
+    groups, recorded = answer.groups, count_attempts(answer.groups)
     if options["json"]:
-        found = [_group_as_json(group) for group in groups]
-        command.stdout.write(json.dumps({"schema": SCHEMA, "groups": found, "more": more}, indent=2))
+        found = [_group_as_json(group, recorded.get(group.id, 0)) for group in groups]
+        command.stdout.write(json.dumps({"schema": SCHEMA, "groups": found, "more": answer.has_more}, indent=2))
         return
     for group in groups:
         states = ", ".join(f"{count} {state}" for state, count in group.states.most_common())
-        attempts = f"{group.attempts} failed {'attempt' if group.attempts == 1 else 'attempts'}"
+        count = recorded.get(group.id, 0)
+        attempts = f"{count} failed {'attempt' if count == 1 else 'attempts'}"
         command.stdout.write(f"{group.id}  {states}  {group.example.message.signal} -> {group.example.receiver}")
         command.stdout.write(f"    {one_line(group.example.error)}")
         command.stdout.write(
             f"    {attempts}, {time_of(group.first)} to {time_of(group.last)} (UTC); the last is {group.example.pk}"
         )
-    if more:
+    if answer.has_more:
         command.stdout.write(f"The {len(groups)} largest groups; there are more.")
     if groups:
         command.stdout.write("manage.py signalbus failed group:ID lists a group; rehearse tries one of it.")
@@ -101,7 +103,7 @@ def _run_groups(command: BaseCommand, wanted: Filter, options: dict[str, Any]) -
         command.stdout.write(f"Nothing matches {wanted}." if wanted else "Nothing has failed.")
 
 
-def _group_as_json(group: FailureGroup) -> dict[str, Any]:
+def _group_as_json(group: FailureGroup, attempts: int) -> dict[str, Any]:
     return {
         "group": group.id,
         "count": group.count,
@@ -109,7 +111,7 @@ def _group_as_json(group: FailureGroup) -> dict[str, Any]:
         "signal": group.example.message.signal,
         "receiver": group.example.receiver,
         "error": group.example.error,
-        "attempts": group.attempts,
+        "attempts": attempts,
         "first_failed_at": iso(group.first),
         "last_failed_at": iso(group.last),
         "example": str(group.example.pk),
