@@ -1,7 +1,8 @@
 """Retry and discard deliveries in the admin: a page shows what would change, and a form asks for a reason.
 
 An action of the list changes nothing: it shows the preview. The services change what the preview names, by ids or by a
-filter whose times are fixed; they check the permission again, and write the audit log.
+filter whose times are fixed; they check the permission again, and write the audit log. What a filter selects beyond 100
+is left to an operation, whose page the form leads to.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from signalbus.admin import html_values as html
 from signalbus.admin.keyset_pages import AFTER
 from signalbus.admin.read_only import REASON_CHARS, ReadOnlyAdmin
 from signalbus.core.printable_text import printable
+from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.models import State
 from signalbus.pages.bounded_search import find_keys
 from signalbus.pages.delivery_search import id_in, words_of
 from signalbus.services import delivery_changes
 from signalbus.services.actors import OPERATE, user_actor
+from signalbus.services.bulk_operations import AT_ONCE, read_rate, start_operation
 from signalbus.services.filters import FilterError
 from signalbus.services.lookup import filter_from
 
@@ -39,8 +42,11 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
     from django.urls import URLPattern
 
-MOST: Final = 10_000  # deliveries that one form changes
+    from signalbus.ledger.operations import BulkKind
+
+MOST: Final = 10_000  # deliveries that a preview counts, and that may be ticked
 NEEDS_REASON: Final = 100  # deliveries from which on a reason must be given
+RATE_CHARS: Final = 20
 RECEIVERS: Final = 20  # that a preview names
 
 
@@ -55,7 +61,7 @@ class Verb:
         leaves: states that it leaves alone.
     """
 
-    name: str
+    name: BulkKind
     done: str
     change: Callable[..., int]
     leaves: tuple[State, ...] = (State.DONE, State.RUNNING)
@@ -76,7 +82,7 @@ class Choice:
 
     Args:
         ids: their ids, the youngest first.
-        has_more: whether the filter selects more than one form changes.
+        has_more: whether the filter selects more than were counted.
         filter: the filter, with fixed times; empty if each was ticked.
         after: the id that the page began after, if it was not the first: what is younger was not chosen.
     """
@@ -132,11 +138,12 @@ class BulkChangesAdmin(ReadOnlyAdmin):
                 states[state] += 1
                 oldest = sent if oldest is None else min(oldest, sent)
         count = states.total()
-        title = f"{verb.name.capitalize()} {count:,} {'delivery' if count == 1 else 'deliveries'}?"
+        more = "at least " if choice.has_more else ""
+        title = f"{verb.name.capitalize()} {more}{count:,} {'delivery' if count == 1 else 'deliveries'}?"
         context = {
             "verb": verb.name, "choice": choice, "count": count,
             "ids": [] if choice.filter else choice.ids, "example": choice.ids[0] if choice.ids else None,
-            "most": MOST, "oldest": html.age_of_row(oldest), "states": states.most_common(),
+            "is_operation": _is_operation(choice), "oldest": html.age_of_row(oldest), "states": states.most_common(),
             "left_alone": sum(states[state] for state in verb.leaves),
             "receivers": [(html.short(name), number) for name, number in receivers.most_common(RECEIVERS)],
             "more_receivers": max(0, len(receivers) - RECEIVERS),
@@ -190,15 +197,31 @@ class BulkChangesAdmin(ReadOnlyAdmin):
         if len(choice.ids) > NEEDS_REASON and not reason:
             self.message_user(request, f"Nothing was changed: over {NEEDS_REASON}, give a reason.", messages.ERROR)
             return back
+        try:
+            rate = read_rate(given) if (given := request.POST.get("rate", "").strip()[:RATE_CHARS]) else None
+        except ConfigurationError as error:
+            self.message_user(request, f"Nothing was changed: {printable(str(error))}.", messages.ERROR)
+            return back
+        if _is_operation(choice):
+            wanted = filter_from(words_of(choice.filter))
+            started = start_operation(
+                VERBS[verb].name, wanted, actor=actor, reason=reason, rate=rate, below=choice.after
+            )
+            self.message_user(request, "The workers do it, step by step: load this page again to see how far they are.")
+            page = reverse("admin:signalbus_operation_change", args=(started.id,), current_app=self.admin_site.name)
+            return HttpResponseRedirect(page)
         done = VERBS[verb].change(choice.ids, actor=actor, reason=reason, wanted=choice.filter)
         left = len(choice.ids) - done
         told = f"{done:,} {'delivery is' if done == 1 else 'deliveries are'} {VERBS[verb].done}."
         if left:
             told += f" {left:,} left alone: gone, done, running now, or never verified."
-        if choice.has_more:
-            told += " The filter may select more: choose them again."
         self.message_user(request, told, messages.SUCCESS if done else messages.WARNING)
         return back
+
+
+def _is_operation(choice: Choice) -> bool:
+    """Return whether the sweepers make the change, and not the request."""
+    return bool(choice.filter) and (choice.has_more or len(choice.ids) > AT_ONCE)
 
 
 def _ids(texts: list[str]) -> list[UUID]:

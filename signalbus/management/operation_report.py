@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.core.management.base import CommandError
 
-from signalbus.ledger.operations import CHANGED
 from signalbus.management.inspection_report import INDENT
 from signalbus.management.text import iso, one_line
 from signalbus.services.actors import command_actor
-from signalbus.services.bulk_operations import operation
+from signalbus.services.bulk_operations import operation, progress_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,21 +33,6 @@ def operation_line(each: BulkOperation) -> str:
     reason = f" ({one_line(each.reason)})" if each.reason else ""
     stopped = f" because of {one_line(each.stopped_because)}" if each.stopped_because else ""
     return f"{each.id}  {each.state}{stopped}: {each.kind} {_what(each)}{who}{reason}: {progress_of(each)}"
-
-
-def progress_of(each: BulkOperation) -> str:
-    """Return how far an operation has come, in words."""
-    if each.found is None:
-        return "no worker has begun it" if each.state == "waiting" else "not begun"
-    words = [f"{each.changed:,} of {each.found:,} {CHANGED[each.kind]}"]
-    if each.kind == "retry":
-        words += [f"{each.done:,} done", f"{each.failed_again:,} failed again"]
-        words += [f"{each.waiting:,} waiting"] if each.waiting else []
-    words += [f"{each.left_alone:,} left alone"] if each.left_alone else []
-    if not each.is_over:
-        words += [] if each.rate is None else [f"{each.rate:g}/s"]
-        words += [] if each.seconds_left is None else [f"about {_span(each.seconds_left)} left"]
-    return ", ".join(words)
 
 
 def detail_lines(each: BulkOperation, failing: list[Delivery]) -> Iterator[str]:
@@ -175,11 +159,3 @@ class _Progress:
 def _what(each: BulkOperation) -> str:
     limited = f" (the oldest {each.limit:,})" if each.limit is not None else ""
     return f"{one_line(' '.join(each.words)) or 'all'}{limited}"
-
-
-def _span(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -6,6 +6,7 @@ The sweepers of the workers do the work, step by step (`ledger/operations`).
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from django.db import transaction
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 100  # deliveries that commands and pages change themselves: more are an operation
 MOST_RATE: Final = 1_000_000.0  # deliveries a second: more is none
+MOST_NUMBER: Final = 2**63  # of an operation, in a column of the database
 MOST_LISTED: Final = 1000  # operations, or deliveries that failed again, of one answer
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Change = Literal["pause", "resume", "cancel"]
 CHANGES: Final[tuple[Change, ...]] = get_args(Change)
@@ -52,6 +56,49 @@ def reject_wrong_rate(rate: float | None) -> None:
     """
     if rate is not None and not 0 < rate < math.inf:
         raise ConfigurationError(f"The rate is {rate!r}; it must be a number of deliveries a second, above 0.")
+
+
+def read_rate(text: str) -> float:
+    """Read a rate that somebody typed, and return deliveries a second.
+
+    Args:
+        text: a number and a unit of time, as 20/s or 100/m; without a unit it is in a second.
+
+    Raises:
+        ConfigurationError: it is none, or not above 0.
+    """
+    found = re.fullmatch(r"([0-9]{1,7}(?:\.[0-9]{1,9})?)(?:/([smhd]))?", text.strip())
+    rate = 0.0 if found is None else float(found[1]) / _SECONDS[found[2] or "s"]
+    if not rate:
+        raise ConfigurationError(f"{text!r} is no rate; write 20/s or 100/m")
+    return rate
+
+
+def progress_of(each: BulkOperation) -> str:
+    """Return how far an operation has come, in words.
+
+    Args:
+        each: the operation.
+    """
+    if each.found is None:
+        return "no worker has begun it" if each.state == "waiting" else "not begun"
+    words = [f"{each.changed:,} of {each.found:,} {ledger.CHANGED[each.kind]}"]
+    if each.kind == "retry":
+        words += [f"{each.done:,} done", f"{each.failed_again:,} failed again"]
+        words += [f"{each.waiting:,} waiting"] if each.waiting else []
+    words += [f"{each.left_alone:,} left alone"] if each.left_alone else []
+    if not each.is_over:
+        words += [] if each.rate is None else [f"{each.rate:g}/s"]
+        words += [] if each.seconds_left is None else [f"about {_span(each.seconds_left)} left"]
+    return ", ".join(words)
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def start_operation(  # noqa: PLR0913 - what is asked of who starts one
@@ -178,7 +225,7 @@ def change_operation(change: Change, number: int, *, actor: Actor, reason: str =
 
 
 def _read(number: int) -> BulkOperation:
-    found = ledger.bulk_operations(1, ids=[number])
+    found = ledger.bulk_operations(1, ids=[number]) if 0 < number < MOST_NUMBER else []
     if not found:
         raise UnknownOperation(f"There is no operation {number}: `manage.py signalbus operations` lists them.")
     return found[0]

@@ -13,11 +13,21 @@ from django.utils import timezone
 
 from signalbus.admin import bulk_changes, read_only
 from signalbus.models import Delivery, Operation
-from signalbus.pages import bounded_search
+from signalbus.receiving.sweeping.bulk_progress import do_all_steps
 from signalbus.wire.message import uuid7
 from tests.other_servers import DATABASE
 
-from .admin_site import DELIVERIES, OPERATOR, READER, add_delivery, add_message, page, sealed_message, visitor
+from .admin_site import (
+    DELIVERIES,
+    OPERATIONS,
+    OPERATOR,
+    READER,
+    add_delivery,
+    add_message,
+    page,
+    sealed_message,
+    visitor,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -130,19 +140,108 @@ def test_changing_many_deliveries_needs_a_reason(operator: Client, monkeypatch: 
     assert states() == ["pending", "pending"]
 
 
-def test_a_form_changes_a_limited_number_of_deliveries(operator: Client, monkeypatch: pytest.MonkeyPatch):
-    """The page says so, and the rest is chosen again."""
+def test_a_limited_number_can_be_ticked(operator: Client, monkeypatch: pytest.MonkeyPatch):
+    """More are chosen by a filter."""
     monkeypatch.setattr(bulk_changes, "MOST", 2)
-    monkeypatch.setattr(bounded_search, "SCANNED", 100)
     rows = [add_delivery() for _ in range(3)]
 
-    text = choose(operator, "retry", rows[:1], "state=dead", all_of_it=True)
-
-    assert "the youngest 2 of them" in text
-    told = operator.post(CHANGE, form_of(text), follow=True).content.decode()
-    assert "choose them again" in told
-    assert states() == ["dead", "pending", "pending"]
     assert "At most 2 deliveries" in choose(operator, "retry", rows)
+
+
+def start(operator: Client, action: str, monkeypatch: pytest.MonkeyPatch, **fields: str) -> tuple[str, int]:
+    """Start an operation on three deliveries; return the page that the form leads to, and the operation's number."""
+    monkeypatch.setattr(bulk_changes, "MOST", 2)
+    rows = [add_delivery() for _ in range(3)]
+    text = choose(operator, action, rows[:1], "state=dead", all_of_it=True)
+    assert f"{action.capitalize()} at least 2 deliveries?" in text
+    assert "The workers do it" in text
+    answer = operator.post(CHANGE, {**form_of(text), "reason": "after fix 812", **fields}, follow=True)
+    return answer.content.decode(), Operation.objects.latest("pk").pk
+
+
+def test_many_deliveries_are_left_to_the_workers(operator: Client, monkeypatch: pytest.MonkeyPatch):
+    """The form starts an operation, whose page shows the progress; the request changes no delivery."""
+    text, number = start(operator, "discard", monkeypatch, rate="1000/s")
+
+    assert "no worker has begun it" in text
+    assert states() == ["dead", "dead", "dead"]
+    row = Operation.objects.get(pk=number)
+    assert (row.kind, row.rate, row.reason, row.state, row.through) == (
+        "discard", 1000.0, "after fix 812", "waiting", "admin",
+    )  # fmt: skip
+    Operation.objects.update(rate=None)
+    do_all_steps()
+    assert states() == ["discarded", "discarded", "discarded"]
+    text = page(operator, f"{OPERATIONS}{number}/change/")
+    assert "3 of 3 discarded" in text
+    assert "/steer/" not in text
+
+
+def test_an_operation_is_paused_resumed_and_cancelled(operator: Client, monkeypatch: pytest.MonkeyPatch):
+    """Its page has the buttons that its state allows; the audit log has each press."""
+    text, number = start(operator, "retry", monkeypatch)
+    for change, state, following in (
+        ("pause", "paused", {"resume", "cancel"}),
+        ("resume", "waiting", {"pause", "cancel"}),
+        ("cancel", "cancelled", set()),
+    ):
+        assert f'name="change" value="{change}"' in text
+        answer = operator.post(f"{OPERATIONS}{number}/steer/", {"change": change, "reason": "lunch"}, follow=True)
+        text = answer.content.decode()
+        assert Operation.objects.get(pk=number).state == state
+        assert set(re.findall(r'name="change" value="(\w+)"', text)) == following
+        entry = Operation.objects.latest("pk")
+        assert (entry.kind, entry.filter, entry.reason) == (change, {"operation": number}, "lunch")
+    answer = operator.post(f"{OPERATIONS}{number}/steer/", {"change": "cancel"}, follow=True)
+    assert "is cancelled: it has ended" in answer.content.decode()
+    assert states() == ["dead", "dead", "dead"]
+
+
+def test_the_page_of_a_stopped_operation_shows_what_failed_again(operator: Client, monkeypatch: pytest.MonkeyPatch):
+    """The error is escaped."""
+    _, number = start(operator, "retry", monkeypatch)
+    do_all_steps()
+    first = Delivery.objects.order_by("pk")[0]
+    Delivery.objects.filter(pk=first.pk).update(
+        state="dead", attempts=2, allowance=1, error="<script>x", failed_at=timezone.now(), error_group="abc"
+    )
+    do_all_steps()
+
+    text = page(operator, f"{OPERATIONS}{number}/change/")
+    assert Operation.objects.get(pk=number).state == "stopped"
+    assert "1 of 3 retried, 0 done, 1 failed again" in text
+    assert "&lt;script&gt;x" in text
+    assert "<script>x" not in text
+    assert str(first.pk) in text
+
+
+def test_users_without_the_permission_do_not_steer_an_operation(operator: Client, monkeypatch: pytest.MonkeyPatch):
+    """They see no buttons, and neither a form nor a GET changes anything."""
+    _, number = start(operator, "retry", monkeypatch)
+    reader, url = visitor(*READER), f"{OPERATIONS}{number}/steer/"
+
+    assert "no worker has begun it" in page(reader, f"{OPERATIONS}{number}/change/")
+    assert "/steer/" not in page(reader, f"{OPERATIONS}{number}/change/")
+    assert reader.post(url, {"change": "cancel"}).status_code == 403
+    assert visitor().post(url, {"change": "cancel"}).status_code == 403
+    assert operator.get(url, {"change": "cancel"}).status_code == 405
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = operator.cookies
+    assert strict.post(url, {"change": "cancel"}).status_code == 403
+    assert Operation.objects.get(pk=number).state == "waiting"
+
+
+def test_bad_input_of_a_form_that_steers_is_refused(operator: Client, monkeypatch: pytest.MonkeyPatch):
+    """A number that is none of an operation in bulk is not found; a wrong rate starts nothing."""
+    _, number = start(operator, "retry", monkeypatch)
+
+    assert operator.post(f"{OPERATIONS}{number}/steer/", {"change": "delete"}).status_code == 400
+    for wrong in (number + 1, 10**40):
+        assert operator.post(f"{OPERATIONS}{wrong}/steer/", {"change": "cancel"}).status_code == 404
+    for rate in ("fast", "0/s", "-1", "9" * 50, "1e9", "\u0661/s"):
+        text, latest = start(operator, "retry", monkeypatch, rate=rate)
+        assert "is no rate" in text
+        assert latest == number
 
 
 def test_an_action_on_a_later_page_chooses_only_older_deliveries(operator: Client):

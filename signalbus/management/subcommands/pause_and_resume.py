@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from argparse import ArgumentTypeError
 from datetime import datetime, timedelta
@@ -13,10 +12,12 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from signalbus.exceptions import ConfigurationError
 from signalbus.management import pause_report
 from signalbus.management.text import one_line
 from signalbus.services.actors import command_actor
 from signalbus.services.audit_log import MOST_LINES, read_log
+from signalbus.services.bulk_operations import read_rate
 from signalbus.services.pausing import FILTER_KEYS, is_known_here, pause, paused, resume
 
 if TYPE_CHECKING:
@@ -156,11 +157,10 @@ def rate_from(text: str) -> float:
     Raises:
         ArgumentTypeError: it is none, or not above 0.
     """
-    found = re.fullmatch(r"(\d{1,7}(?:\.\d+)?)(?:/([smhd]))?", text.strip())
-    rate = 0.0 if found is None else float(found[1]) / UNITS[found[2] or "s"]
-    if not 0 < rate < math.inf:
-        raise ArgumentTypeError(f"{text!r} is no rate; write 20/s or 100/m")
-    return rate
+    try:
+        return read_rate(text)
+    except ConfigurationError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 def limit_from(text: str) -> int:
