@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 RECEIVER = "tests.misbehaving.receivers.receiver_that_hangs_until_released"
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
 def test_a_worker_records_itself_and_what_it_runs(start_worker: Callable[..., Worker], tmp_path: Path, pool: str):
-    """A long run is shown while it lasts, with its process; its outcome is counted when the worker stops."""
+    """A long run is shown within three seconds and while it lasts, with its process; its outcome is counted when the
+    worker stops.
+    """
     settings = {"DJANGO_SETTINGS_MODULE": "tests.settings", "BATCH_FOLDER": str(tmp_path), "GIT_SHA": "a1b2"}
     worker = start_worker(environment=settings, pool=pool)
     hung_unrecorded.send(None)
@@ -39,7 +42,8 @@ def test_a_worker_records_itself_and_what_it_runs(start_worker: Callable[..., Wo
     assert record.name == main
     assert (run.worker != main) == (pool == "prefork")  # the process that runs it
     assert run.receiver == RECEIVER
-    assert (record.pool, record.concurrency, record.release) == (pool, 2, "a1b2")
+    assert run.seen_at - run.started_at < timedelta(seconds=3)
+    assert (record.pool, record.concurrency, record.release) == (pool, 1 if pool == "solo" else 2, "a1b2")
     assert "signalbus" in record.queues
     assert RECEIVER in record.receivers[hung_unrecorded.name]
     assert not WorkerRecord.objects.exists()

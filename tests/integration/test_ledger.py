@@ -354,8 +354,9 @@ def test_an_idle_sweep_is_one_statement(database_url: str, changes: dict[str, ob
     Delivery.objects.update(**changes)
 
     with CaptureQueriesContext(connections[DEFAULT]) as queries:
-        assert due.is_idle() is idle
+        look = due.look()
 
+    assert (look.is_idle, look.is_anything_paused) == (idle, False)
     assert len(queries) == 1
     assert not (idle and (due.anything_due() or due.mark()))
 

@@ -6,8 +6,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 from django.db.models import F, Sum
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from signalbus import Retry, Signal
@@ -22,8 +23,11 @@ from signalbus.receiving.recording import recorder
 from signalbus.receiving.recording.outcome_counts import outcome_counts
 from signalbus.receiving.recording.recorder import Recorder
 from signalbus.receiving.recording.worker_description import digest_of, known_receivers
+from signalbus.receiving.recording.worker_presence import WorkerPresence
 from signalbus.receiving.settling.lost_processes import Loss
+from signalbus.receiving.sweeping.sweeper import Sweeper
 from signalbus.wire.message import uuid7
+from tests.servers import wait_until
 
 from .bus import Bus, connect, fails, new_signal
 
@@ -277,21 +281,92 @@ def test_the_run_of_a_lost_process_is_not_shown_any_more(bus: Bus, ran: list[Any
 
 def test_a_worker_is_recorded_until_it_stops(database_url: str):
     """The row describes the worker; a row that a purge deleted is written again."""
-    thread = Recorder(WORKER)
-    assert thread._record()
+    presence = WorkerPresence(WORKER)
+    assert presence.record()
     first = WorkerRecord.objects.get()
     assert {name: getattr(first, name) for name in WORKER} == WORKER
+    assert not presence.record()  # ten seconds have not passed
 
-    thread._seen_at = 0.0
-    assert thread._record()
+    presence._next_at = 0.0
+    with CaptureQueriesContext(connection) as queries:
+        assert presence.record()
+    assert len(queries) == 1
     assert WorkerRecord.objects.get().seen_at > first.seen_at == first.started_at
     WorkerRecord.objects.all().delete()
-    thread._seen_at = 0.0
-    assert thread._record()
+    presence._next_at = 0.0
+    assert presence.record()
     assert WorkerRecord.objects.count() == 1
-    thread._finish()
+    presence.end()
 
     assert WorkerRecord.objects.count() == 0
+
+
+@pytest.mark.parametrize("has_sweeper", [True, False])
+def test_a_worker_is_recorded_by_its_sweeper_or_without_one_by_the_recorder(database_url: str, has_sweeper: bool):
+    """Its row is deleted when that thread stops."""
+    presence = WorkerPresence(WORKER)
+    thread = Sweeper(0.05, presence=presence) if has_sweeper else Recorder(presence)
+    thread.start()
+    wait_until(WorkerRecord.objects.exists, what="the worker's row")
+    thread.stop()
+    wait_until(lambda: not WorkerRecord.objects.exists(), what="its end")
+
+
+def test_a_worker_whose_record_fails_goes_on(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """The outage is logged; the sweep that follows is not disturbed."""
+    presence = WorkerPresence(WORKER)
+
+    def away(*arguments: object) -> None:
+        raise DatabaseError("away")
+
+    with monkeypatch.context() as patch, caplog.at_level("WARNING", "signalbus"):
+        patch.setattr(history, "record_worker", away)
+        assert presence.record()
+    assert "could not record its worker" in caplog.text
+    presence._next_at = 0.0
+    assert presence.record()
+    assert WorkerRecord.objects.exists()
+
+
+@pytest.fixture
+def recording() -> Iterator[Recorder]:
+    """A recorder that has started."""
+    thread = Recorder()
+    thread.start()
+    yield thread
+    thread.stop()
+    current_runs.wake = outcome_counts.wake = None
+
+
+def test_a_process_that_runs_nothing_has_no_thread_that_records(
+    bus: Bus, signal: Signal, ran: list[Any], recording: Recorder
+):
+    """The first run starts it."""
+    connect(signal, lambda **kwargs: ran.append(recording._thread))
+    assert recording._thread is None
+    signal.send(None)
+    bus.work()
+
+    assert ran == [recording._thread]
+    assert recording._thread is not None
+
+
+@pytest.mark.usefixtures("counting")
+def test_the_recorder_sleeps_until_something_begins(bus: Bus, recording: Recorder, monkeypatch: pytest.MonkeyPatch):
+    """It records the outcomes of a burst, then waits without an end, and the next run wakes it."""
+    monkeypatch.setattr(recorder, "LONG_RUN", 0.01)
+    monkeypatch.setattr(recorder, "COUNT_SECONDS", 0.0)
+    signal = new_signal(durable=False)
+    connect(signal, lambda **kwargs: None, "fine")
+    for _ in range(2):
+        signal.send(None)
+        bus.work()
+        wait_until(Rollup.objects.exists, what="the counts")
+        Rollup.objects.all().delete()
+        wait_until(lambda: current_runs.wake is not None, what="its sleep")
+        assert recording._seconds_left() is None
 
 
 def test_a_worker_that_starts_again_under_its_name_replaces_its_row(database_url: str):

@@ -12,7 +12,12 @@ from django.db import OperationalError, connection
 
 from signalbus.ledger import sweeps as ledger
 from signalbus.ledger.base.clock import Now
+from signalbus.ledger.operations import pause, pauses, resume
+from signalbus.ledger.sweeps import due
+from signalbus.ledger.sweeps.due import Look
 from signalbus.models import Delivery, State
+from signalbus.receiving.pausing import releasing
+from signalbus.receiving.pausing.pause_watch import PauseWatch
 from signalbus.receiving.process import outages
 from signalbus.receiving.sweeping import due_publication, sweeper
 from signalbus.receiving.sweeping.due_publication import sweep
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
 
 def open_connections() -> list[object]:
     """Return the connections of the sweeper's thread between two sweeps."""
-    return [connection.connection for connection in sweeper._open_connections if connection.connection is not None]
+    return [connection.connection for connection in sweeper._sweeping.connections if connection.connection is not None]
 
 
 @contextmanager
@@ -69,15 +74,15 @@ def test_a_connection_that_failed_is_not_kept(database_url: str, monkeypatch: py
     """After a restart of the database the next sweep has a new one."""
     asked: list[object] = []
 
-    def fail_once() -> bool:
-        idle = look()
+    def fail_once() -> Look:
+        found = look()
         asked.append(open_connections()[0])
         if len(asked) == 1:
             raise ledger_error
-        return idle
+        return found
 
-    look, ledger_error = ledger.is_idle, OperationalError("server closed the connection unexpectedly")
-    monkeypatch.setattr(ledger, "is_idle", fail_once)
+    look, ledger_error = ledger.look, OperationalError("server closed the connection unexpectedly")
+    monkeypatch.setattr(ledger, "look", fail_once)
     with running(Sweeper(0.05)):
         wait_until(lambda: len(asked) > 2, what="sweeps that go on")
     assert asked[0] is not asked[1]
@@ -169,13 +174,13 @@ def test_without_autocommit_no_transaction_stays_open(database_url: str, monkeyp
     """An open read would keep the database from cleaning up."""
     asked: list[object] = []
 
-    def look() -> bool:
+    def look() -> Look:
         asked.append(connection.connection)
-        return idle()
+        return ledgers_look()
 
-    idle = ledger.is_idle
+    ledgers_look = ledger.look
     monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
-    monkeypatch.setattr(ledger, "is_idle", look)
+    monkeypatch.setattr(ledger, "look", look)
     with running(Sweeper(0.05)):
         wait_until(lambda: len(asked) > 2, what="sweeps that go on")
         wait_until(lambda: not open_connections(), what="the connection to be closed")
@@ -187,16 +192,16 @@ def test_an_outage_is_logged_when_it_begins_and_ends(
     """An outage is not logged again with each sweep."""
     asked: list[int] = []
 
-    def fail_often() -> bool:
+    def fail_often() -> Look:
         asked.append(1)
         if len(asked) <= 5:
             raise OperationalError("the server is away")
-        return True
+        return Look(is_idle=True, is_anything_paused=False)
 
     def told() -> list[str]:
         return [record.getMessage() for record in caplog.records if "could not sweep" in record.getMessage()]
 
-    monkeypatch.setattr(ledger, "is_idle", fail_often)
+    monkeypatch.setattr(ledger, "look", fail_often)
     monkeypatch.setattr(outages, "QUIET", 0.0)
     with running(Sweeper(0.02)):
         wait_until(lambda: len(told()) > 1, what="the end to be told of")
@@ -205,3 +210,27 @@ def test_an_outage_is_logged_when_it_begins_and_ends(
     began, ended = told()
     assert "the server is away" in began
     assert "5 failure(s)" in ended
+
+
+def test_a_sweeper_learns_of_a_pause_and_of_its_end(database_url: str, monkeypatch: pytest.MonkeyPatch):
+    """The statement that looks for due deliveries looks for pauses as well."""
+    watch = PauseWatch(ledger.pause_rows)
+    monkeypatch.setattr(releasing, "watch", watch)
+    monkeypatch.setattr(releasing, "REFRESH_SECONDS", 0.1)
+
+    with running(Sweeper(0.02)):
+        wait_until(lambda: watch.quiet_until[0] > 0, what="a sweep that finds none")
+        pause("receiver", "crm.sync")
+        wait_until(watch.paused, what="the pause to be known")
+        assert resume("receiver", "crm.sync") == 0
+        wait_until(lambda: not watch.paused(), what="its end to be known")
+        wait_until(lambda: not pauses(), what="its row to be deleted")
+
+
+def test_a_sweeper_works_before_the_table_of_pauses_exists(database_url: str, monkeypatch: pytest.MonkeyPatch):
+    """The code of a release may start before its migrations."""
+    due._look.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(due, "PAUSES", "signalbus_none")
+        assert ledger.look() == Look(is_idle=True, is_anything_paused=False)
+    due._look.cache_clear()

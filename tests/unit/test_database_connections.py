@@ -12,7 +12,9 @@ from celery import Celery
 from celery.app.trace import build_tracer
 from django.db import connections
 
-from signalbus.receiving.process import database_connections, interruption
+from signalbus.ledger.sweeps.due import Look
+from signalbus.receiving.process import database_connections, fork_guard, interruption
+from signalbus.receiving.process.fork_guard import ForkGuard
 from signalbus.receiving.sweeping import sweeper
 from signalbus.receiving.sweeping.sweeper import Sweeper
 from tests.servers import wait_until
@@ -86,7 +88,7 @@ class TestSweeper:
         monkeypatch.setattr(sweeper, "publish_some", slow)
         monkeypatch.setattr(sweeper, "mark", lambda: None)
         monkeypatch.setattr(Sweeper, "_make_due", lambda self: 0.01)
-        monkeypatch.setattr("signalbus.ledger.sweeps.is_idle", lambda: False)
+        monkeypatch.setattr("signalbus.ledger.sweeps.look", lambda: Look(is_idle=False, is_anything_paused=False))
         monkeypatch.setattr("signalbus.ledger.sweeps.anything_due", lambda: True)
         thread = Sweeper(0.01)
         thread.start()
@@ -103,13 +105,13 @@ class TestSweeper:
 
     def test_a_fork_waits_only_briefly_for_a_hanging_sweep(self, monkeypatch):
         """An outage of the database must not stop the worker."""
-        monkeypatch.setattr(sweeper, "FORK_SECONDS", 0.1)
-        sweeper._stop_sweeps_while_forking()
+        monkeypatch.setattr(fork_guard, "FORK_SECONDS", 0.1)
+        guard = ForkGuard()
         release = threading.Event()
         holds = threading.Event()
 
         def hang() -> None:
-            with sweeper._sweeping:
+            with guard:
                 holds.set()
                 release.wait(10)
 
@@ -119,7 +121,7 @@ class TestSweeper:
         begun = time.monotonic()
         try:
             # The child can fork in turn: the lock is not held by a thread that it does not have.
-            assert status_of_a_child(lambda: sweeper._sweeping.acquire(blocking=False)) == 0
+            assert status_of_a_child(lambda: guard._lock.acquire(blocking=False)) == 0
             assert time.monotonic() - begun < 5
         finally:
             release.set()

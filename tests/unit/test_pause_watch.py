@@ -9,8 +9,9 @@ import pytest
 from django.db import OperationalError
 
 from signalbus.ledger.attempts import PauseRow
-from signalbus.receiving.pausing import pause_watch
+from signalbus.receiving.pausing import pause_watch, releasing
 from signalbus.receiving.pausing.pause_watch import PauseWatch
+from signalbus.receiving.pausing.releasing import Release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,3 +174,24 @@ def test_during_an_outage_of_the_ledger_known_pauses_stay(watch: PauseWatch, led
     ledger.is_away, ledger.rows = False, []
     clock[0] += 3.5
     assert watch.paused() == {}
+
+
+def test_a_sweeper_whose_other_statement_finds_no_pauses_does_not_read_them(
+    watch: PauseWatch, ledger: Ledger, clock: list[float], monkeypatch: pytest.MonkeyPatch
+):
+    """It reads them two seconds after the last sweep that found none."""
+    monkeypatch.setattr(releasing, "watch", watch)
+    monkeypatch.setattr(releasing, "monotonic", lambda: clock[0])
+    release = Release()
+    for _ in range(5):
+        release.step()
+        release.note_no_pauses(clock[0])
+        clock[0] += 1
+        assert (watch.paused(), ledger.reads) == ({}, 1)
+    ledger.rows = [PAUSE]
+    release.step()
+    clock[0] += 1
+    release.step()
+
+    assert ledger.reads == 2
+    assert watch.paused() == {("receiver", "a"): PAUSE}

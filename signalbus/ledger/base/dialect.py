@@ -13,7 +13,7 @@ from uuid import UUID
 
 from django.db import NotSupportedError, connections
 
-from signalbus.models import Delivery, FailedAttempt, Key, Pause, StoredMessage
+from signalbus.models import Delivery, FailedAttempt, Key, Pause, StoredMessage, WorkerRecord
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -23,6 +23,7 @@ DELIVERIES: Final = Delivery._meta.db_table  # noqa: SLF001 - as above
 KEYS: Final = Key._meta.db_table  # noqa: SLF001 - as above
 FAILED_ATTEMPTS: Final = FailedAttempt._meta.db_table  # noqa: SLF001 - as above
 PAUSES: Final = Pause._meta.db_table  # noqa: SLF001 - as above
+WORKERS: Final = WorkerRecord._meta.db_table  # noqa: SLF001 - as above
 
 
 @dataclass(frozen=True, slots=True, eq=False)

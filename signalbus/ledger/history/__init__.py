@@ -8,6 +8,7 @@ from signalbus.ledger.history.workers import (
     record_running,
     record_worker,
     see_worker,
+    waits_for_receiver,
 )
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "record_running",
     "record_worker",
     "see_worker",
+    "waits_for_receiver",
 ]

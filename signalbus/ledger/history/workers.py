@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from django.db import transaction
+from django.db import connections, transaction
 
 from signalbus.ledger.base.clock import Now, later
 from signalbus.ledger.base.deliveries import using
+from signalbus.ledger.base.dialect import WORKERS, dialect_of
 from signalbus.models import RunningDelivery, WorkerRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from django.db import DatabaseError
+
     from signalbus.context import CurrentDelivery
+    from signalbus.ledger.base.dialect import Dialect
 
 KEEP_UNSEEN = 86400.0  # seconds for which a worker that was lost stays listed
 KEEP_RUNNING = 60.0  # seconds for which a run stays listed whose process says nothing any more
@@ -31,12 +36,20 @@ def record_worker(name: str, fields: Mapping[str, Any]) -> None:
 
 
 def see_worker(name: str) -> bool:
-    """Record that a worker is alive; return False if its row is gone.
+    """Record that a worker is alive; return False if its row is gone. An idle worker does little else.
 
     Args:
         name: its name.
     """
-    return bool(WorkerRecord.objects.using(using()).filter(name=name).update(seen_at=Now()))
+    alias = using()
+    with connections[alias].cursor() as cursor:
+        cursor.execute(_see(dialect_of(alias)), (name,))
+        return bool(cursor.rowcount)
+
+
+@cache
+def _see(dialect: Dialect) -> str:
+    return f"UPDATE {WORKERS} SET seen_at = {dialect.now} WHERE name = %s"  # noqa: S608 - constants
 
 
 def forget_worker(name: str) -> None:
@@ -79,3 +92,12 @@ def forget_stale_workers() -> None:
     alias = using()
     WorkerRecord.objects.using(alias).filter(seen_at__lt=later(-KEEP_UNSEEN)).delete()
     RunningDelivery.objects.using(alias).filter(seen_at__lt=later(-KEEP_RUNNING)).delete()
+
+
+def waits_for_receiver(error: DatabaseError) -> bool:
+    """Return whether a record has to wait for a receiver that writes: on SQLite there is one writer at a time.
+
+    Args:
+        error: the error of a statement that records.
+    """
+    return connections[using()].vendor == "sqlite" and "locked" in str(error)

@@ -11,7 +11,7 @@ from signalbus.ledger.history import forget_stale_workers, judge_alerts, merge_c
 from signalbus.ledger.sweeps.due import (
     Publishable,
     anything_due,
-    is_idle,
+    look,
     mark,
     mark_requeued,
     marker_returned,
@@ -31,8 +31,8 @@ __all__ = [
     "bury",
     "delivery_of_row",
     "forget_stale_workers",
-    "is_idle",
     "judge_alerts",
+    "look",
     "mark",
     "mark_requeued",
     "marker_returned",

@@ -1,6 +1,6 @@
 """Keep what is paused in memory, in each process of a worker, as fresh as the promise of five seconds needs.
 
-The sweeper of the main process reads the pauses every two seconds, and notes the time and a version of what it read in
+The sweeper of the main process looks for pauses every two seconds, and notes the time and a version of what it found in
 memory that all processes share, mapped before any of them is forked. A process that sees a new version reads the pauses
 itself; so it does when the sweeper has not read them for three seconds. A delivery costs no statement otherwise, and
 nothing but a look at the memory while nothing is paused.
@@ -20,7 +20,7 @@ from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process.outages import OutageLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from signalbus.ledger.attempts import PauseRow
 
@@ -80,6 +80,16 @@ class PauseWatch:
         """
         began = monotonic()
         rows = self._read()
+        self.learn(rows, began)
+        return [row for row in rows if row.is_over]
+
+    def learn(self, rows: Sequence[PauseRow], began: float) -> None:
+        """Note the pauses for all processes of this worker.
+
+        Args:
+            rows: all pauses.
+            began: the time of the monotonic clock before they were read.
+        """
         paused = _in_force(rows)
         with self._lock:
             if paused != self._paused or not self._is_current():
@@ -89,7 +99,6 @@ class PauseWatch:
             self._versions[0] = self._version  # before the time: a process that sees the new time sees this
             self._times[0] = began
             self.quiet_until[0] = _NEVER if paused else began + STALE_SECONDS
-        return [row for row in rows if row.is_over]
 
     def _is_current(self) -> bool:
         return self._version == self._versions[0]

@@ -1,19 +1,32 @@
-"""Read what is paused for all processes of a worker, and release what ended pauses hold; the sweeper calls it."""
+"""Read what is paused for all processes of a worker, and release what pauses held that are over.
+
+The sweeper calls it.
+"""
 
 from __future__ import annotations
 
-import time
+from time import monotonic
 
 from signalbus.ledger import sweeps as ledger
 from signalbus.receiving.pausing.pause_watch import REFRESH_SECONDS, watch
 
 
 class Release:
-    """Read the pauses every two seconds, and release a batch of the deliveries of each that is over."""
+    """Read the pauses every two seconds while there are any, and release a batch of those that are over."""
 
     def __init__(self) -> None:
         self._next_at = 0.0
         self._over: list[int] = []
+
+    def note_no_pauses(self, began: float) -> None:
+        """Note that another statement of the sweeper has found no pauses, which need not be read then.
+
+        Args:
+            began: the time of the monotonic clock before that statement.
+        """
+        watch.learn([], began)
+        self._over = []
+        self._next_at = began + REFRESH_SECONDS
 
     def step(self) -> float | None:
         """Read the pauses if it is time to, and release a batch.
@@ -24,7 +37,7 @@ class Release:
         Raises:
             DatabaseError: the ledger could not be reached.
         """
-        now = time.monotonic()
+        now = monotonic()
         if now >= self._next_at:
             self._over = [pause.id for pause in watch.refresh()]
             self._next_at = now + REFRESH_SECONDS

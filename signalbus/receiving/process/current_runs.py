@@ -11,6 +11,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from signalbus.context import CurrentDelivery
 
     Run = tuple[CurrentDelivery, float]  # with the time of its beginning, by the monotonic clock
@@ -20,6 +22,7 @@ class CurrentRuns:
     """The deliveries that the threads of this process run, each with the time of its beginning."""
 
     def __init__(self) -> None:
+        self.wake: Callable[[], object] | None = None  # called at the next beginning
         self._runs: dict[int, Run] = {}
 
     def begin(self, delivery: CurrentDelivery) -> Run | None:
@@ -27,6 +30,9 @@ class CurrentRuns:
         thread = get_ident()
         former = self._runs.get(thread)
         self._runs[thread] = (delivery, time.monotonic())
+        wake = self.wake
+        if wake is not None:
+            wake()
         return former
 
     def end(self, former: Run | None) -> None:
@@ -50,8 +56,9 @@ class CurrentRuns:
         return [(delivery, now - began) for delivery, began in list(self._runs.values()) if now - began > seconds]
 
     def forget(self) -> None:
-        """Forget all runs, as in a forked child: they are its parent's."""
+        """Forget all runs and whom to wake, as in a forked child: they are its parent's."""
         self._runs.clear()
+        self.wake = None
 
 
 current_runs: CurrentRuns = CurrentRuns()

@@ -13,7 +13,7 @@ from signalbus.logs import LONGEST
 from signalbus.wire.message import age_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from signalbus.events import Event
 
@@ -22,6 +22,7 @@ class OutcomeCounts:
     """The outcomes that this process has counted since they were last taken."""
 
     def __init__(self) -> None:
+        self.wake: Callable[[], object] | None = None  # called at the next first outcome of a receiver
         self._lock = Lock()
         self._counts: dict[tuple[str, str], Counts] = {}  # by signal and receiver: few things are done for each event
         self._queues: dict[tuple[str, str], str] = {}
@@ -54,7 +55,14 @@ class OutcomeCounts:
         if event.receiver is not None or key not in self._queues:
             self._queues[key] = "" if event.receiver is None else event.receiver.queue or ""
         counts = self._counts[key] = Counts()
+        wake = self.wake
+        if wake is not None:
+            wake()
         return counts
+
+    def any(self) -> bool:
+        """Return whether something was counted since the counts were last taken."""
+        return bool(self._counts)
 
     def take(self) -> Mapping[Series, Counts]:
         """Return what was counted, and begin anew."""
@@ -76,6 +84,7 @@ class OutcomeCounts:
         """Forget what was counted, as in a forked child: its parent records that."""
         self._lock = Lock()
         self._counts = {}
+        self.wake = None
 
 
 outcome_counts: OutcomeCounts = OutcomeCounts()

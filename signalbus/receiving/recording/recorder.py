@@ -1,7 +1,8 @@
-"""The recorder thread, one in each process of a worker: record outcomes over time, long runs and the worker itself.
+"""The recorder of a process of a worker: record outcomes over time and long runs, from a thread of its own.
 
-None of it is on the way of a delivery. What it has not recorded when its process is killed is lost: the statistics of
-ten seconds. The accounts of deliveries come from the ledger's rows.
+The thread starts with the first delivery of its process, and sleeps while there is nothing to record. None of it is on
+the way of a delivery. What it has not recorded when its process is killed is lost: the statistics of ten seconds. The
+accounts of deliveries come from the ledger's rows.
 """
 
 from __future__ import annotations
@@ -11,75 +12,110 @@ import os
 import threading
 import time
 from collections import deque
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError
 
 from signalbus.events import listen
 from signalbus.ledger import history as ledger
-from signalbus.ledger.base.deliveries import using
 from signalbus.receiving.process.current_runs import current_runs
 from signalbus.receiving.process.database_connections import close_connections, use_no_pools
+from signalbus.receiving.process.fork_guard import ForkGuard
 from signalbus.receiving.process.outages import OutageLog
 from signalbus.receiving.process.worker_events import worker_name
 from signalbus.receiving.recording.outcome_counts import outcome_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from signalbus.events import Event
+    from signalbus.receiving.recording.worker_presence import WorkerPresence
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-TICK = 0.5  # seconds between two looks at what runs
-IDLE_TICK = 1.5  # seconds between two looks while nothing runs: a run is told of within three
+TICK = 0.5  # seconds between two looks while something runs
 LONG_RUN = 1.0  # seconds after which a run is recorded
 SEE_RUNS = 5.0  # seconds between two records of a run that goes on
 COUNT_SECONDS = 10.0  # seconds between two records of outcomes
-SEE_WORKER = 10.0  # seconds between two records that the worker is alive
 MOST_LOST = 20  # processes whose runs are deleted at once
-FORK_SECONDS = 5.0  # that a fork waits for a record under way
 STOP_SECONDS = 3.0  # that the end of a process waits for the last record
 
-# Locked during a record, so that no child is forked in the midst of it: see the sweeper.
-_recording = threading.Lock()
-_forking = threading.local()
+_recording: ForkGuard = ForkGuard()
 _main_pid: int | None = None  # of the worker's main process; None where no worker runs
 _of_child: Recorder | None = None
 _lost: deque[str] = deque(maxlen=1000)  # processes whose attempts were settled here
 
 
-class Recorder(threading.Thread):
-    """The thread that records, in a worker's main process or in a child of its pool.
+class Recorder:
+    """The records of a process, and the thread that makes them.
 
     Args:
-        worker: what describes the worker, in its main process; None in a child.
+        presence: records the worker as well, in the main process of a worker without a sweeper.
     """
 
-    def __init__(self, worker: Mapping[str, Any] | None = None) -> None:
-        super().__init__(name="signalbus-recorder", daemon=True)
-        self._worker = worker
+    def __init__(self, presence: WorkerPresence | None = None) -> None:
+        self._presence = presence
         self._name = worker_name()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._woken = threading.Event()
         self._stopping = threading.Event()
         self._runs: frozenset[tuple[object, int]] = frozenset()  # that are recorded
-        self._runs_at = self._counts_at = self._seen_at = 0.0  # when to record them next
+        self._runs_at = self._counts_at = 0.0  # when to record them next
         self._runs_pause = 0.0  # until when no run is recorded, after an error
-        self._is_recorded = False  # the worker
-        self._outages = OutageLog("signalbus could not record outcomes, runs or its worker, and will try again")
+        self._outages = OutageLog("signalbus could not record outcomes or runs, and will try again")
 
-    def run(self) -> None:
-        """Record until stopped, and then once more."""
-        use_no_pools()
-        self._counts_at = time.monotonic() + COUNT_SECONDS
-        while not self._stopping.wait(TICK if self._runs or current_runs.any() else IDLE_TICK):
-            self._guarded(self._record)
-        self._guarded(self._finish)
+    def start(self) -> None:
+        """Record from now on; without anything to record, no thread is started."""
+        if self._presence is None:
+            _call_when_something_begins(self._wake)
+        else:
+            self._wake()
 
     def stop(self) -> None:
         """Record what is left, and stop."""
+        _call_when_something_begins(None)
         self._stopping.set()
-        self.join(timeout=STOP_SECONDS)
+        self._woken.set()
+        if self._thread is not None:
+            self._thread.join(timeout=STOP_SECONDS)
+
+    def _wake(self) -> None:
+        """End the thread's sleep; start it if there is none."""
+        _call_when_something_begins(None)
+        self._woken.set()
+        if self._thread is None:
+            with self._starting:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="signalbus-recorder", daemon=True)
+                    self._thread.start()
+
+    def _run(self) -> None:
+        """Record until stopped, and then once more."""
+        use_no_pools()
+        wait = LONG_RUN
+        while not self._stopping.wait(wait):
+            self._guarded(self._record)
+            wait = self._sleep()
+        self._guarded(self._finish)
+
+    def _sleep(self) -> float:
+        """Sleep until something begins or is due; return the seconds until there may be something to record."""
+        if self._runs or current_runs.any():
+            return TICK
+        self._woken.clear()
+        _call_when_something_begins(self._wake)
+        has_begun = current_runs.any() or bool(_lost) or self._stopping.is_set()  # before the line above
+        if has_begun or self._woken.wait(self._seconds_left()):
+            return LONG_RUN  # nothing that has begun is due earlier
+        return 0.0
+
+    def _seconds_left(self) -> float | None:
+        """Return the seconds until something is due that has begun already; None if nothing has."""
+        left = [] if self._presence is None else [self._presence.seconds_left()]
+        if outcome_counts.any():
+            left.append(max(0.0, self._counts_at - time.monotonic()))
+        return min(left, default=None)
 
     def _guarded(self, record: Any) -> None:
         """Record, log an error, and leave no connection open: a child may be forked, and few records are made."""
@@ -90,7 +126,7 @@ class Recorder(threading.Thread):
                 if recorded:
                     self._outages.succeeded()
             except DatabaseError as error:
-                if not _waits_for_receiver(error):
+                if not ledger.waits_for_receiver(error):
                     self._outages.failed(error, expected=True)
                 self._runs_pause = time.monotonic() + SEE_RUNS
             except Exception as error:  # noqa: BLE001 - the process goes on without it
@@ -107,20 +143,16 @@ class Recorder(threading.Thread):
         if now >= self._counts_at:
             self._counts_at = now + COUNT_SECONDS
             recorded |= self._record_counts()
-        if self._worker is not None and now >= self._seen_at:
-            self._seen_at = now + SEE_WORKER
-            if not (self._is_recorded and ledger.see_worker(self._name)):
-                ledger.record_worker(self._name, self._worker)
-                self._is_recorded = True
-            recorded = True
+        if self._presence is not None:
+            recorded |= self._presence.record()
         return recorded
 
     def _finish(self) -> bool:
         if self._runs:
             ledger.record_running(self._name, [])
         self._record_counts()
-        if self._worker is not None:
-            ledger.forget_worker(self._name)
+        if self._presence is not None:
+            self._presence.end()
         return True
 
     @staticmethod
@@ -156,15 +188,12 @@ class Recorder(threading.Thread):
         return True
 
 
-def _waits_for_receiver(error: DatabaseError) -> bool:
-    """Whether a record has to wait for a receiver that writes: on SQLite there is one writer at a time."""
-    return connections[using()].vendor == "sqlite" and "locked" in str(error)
-
-
 def note_lost(event: Event) -> None:
     """Note which process was lost with an attempt that this one settles; a listener of "failed" and "dead"."""
     if event.worker and event.worker != worker_name():
         _lost.append(event.worker)
+        if current_runs.wake is not None:
+            current_runs.wake()
 
 
 def prepare() -> None:
@@ -173,13 +202,13 @@ def prepare() -> None:
     _main_pid = os.getpid()
     listen("done", "failed", "dead", "skipped")(outcome_counts.count)
     listen("failed", "dead")(note_lost)
-    _stop_records_while_forking()
 
 
 def start_in_child(**_kwargs: object) -> None:
-    """Start a recorder in a child of the pool; Celery calls it in a pool without children as well."""
+    """Let a child of the pool record; Celery calls it in a pool without children as well."""
     global _of_child  # noqa: PLW0603 - of this process
     if _main_pid is not None and os.getpid() != _main_pid:
+        _lost.clear()
         _of_child = Recorder()
         _of_child.start()
 
@@ -190,20 +219,5 @@ def stop_in_child(**_kwargs: object) -> None:
         _of_child.stop()
 
 
-def _before_fork() -> None:
-    _forking.acquired = _recording.acquire(timeout=FORK_SECONDS)
-
-
-def _after_fork_in_parent() -> None:
-    if _forking.acquired:
-        _recording.release()
-
-
-def _after_fork_in_child() -> None:
-    global _recording  # noqa: PLW0603 - the thread that has locked it is not in the child
-    _recording = threading.Lock()
-
-
-@cache
-def _stop_records_while_forking() -> None:
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+def _call_when_something_begins(wake: Callable[[], object] | None) -> None:
+    current_runs.wake = outcome_counts.wake = wake

@@ -8,10 +8,8 @@ processes (`settling/lost_processes`), and purges closed messages.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-from functools import cache
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -21,7 +19,8 @@ from signalbus import conf
 from signalbus.broker import publisher
 from signalbus.ledger import sweeps as ledger
 from signalbus.receiving.pausing.releasing import Release
-from signalbus.receiving.process.database_connections import close_connection, close_connections, use_no_pools
+from signalbus.receiving.process.database_connections import close_connections, use_no_pools
+from signalbus.receiving.process.fork_guard import ForkGuard
 from signalbus.receiving.process.outages import OutageLog
 from signalbus.receiving.process.worker_events import worker_name
 from signalbus.receiving.running.gates import is_held
@@ -33,8 +32,7 @@ from signalbus.receiving.sweeping.idleness import idleness
 from signalbus.receiving.sweeping.stale_code import StaleCode
 
 if TYPE_CHECKING:
-    from django.db.backends.base.base import BaseDatabaseWrapper
-
+    from signalbus.receiving.recording.worker_presence import WorkerPresence
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
@@ -42,7 +40,6 @@ PURGE_SECONDS = 60.0  # between two looks for what has been kept for long enough
 PURGE_BATCH = 200  # deliveries of one transaction, so that it is short on databases with one writer at a time
 PURGE_PAUSE = 0.1  # seconds between two of them
 KEEP_CONNECTED = 5.0  # seconds between two sweeps for which a connection is kept: to make one costs more than a sweep
-FORK_SECONDS = 5.0  # that a fork waits for the batch under way: longer than one takes while all is well
 
 
 class Purge:
@@ -75,35 +72,7 @@ class Purge:
         return now < self._until
 
 
-# Locked during a sweep, so that no child is forked in the midst of it: a child would inherit the sweeper's socket, and
-# every lock that the thread had taken, as a logger's, for ever. The forking thread closes the sweeper's connections.
-_sweeping = threading.Lock()
-_forking = threading.local()  # acquired: this thread, which forks, has locked out the sweeper
-
-
-_open_connections: list[BaseDatabaseWrapper] = []  # of a sweeper, between two sweeps
-
-
-def _before_fork() -> None:
-    _forking.acquired = _sweeping.acquire(timeout=FORK_SECONDS)
-    if _forking.acquired:
-        for connection in _open_connections:
-            close_connection(connection)
-
-
-def _after_fork_in_parent() -> None:
-    if _forking.acquired:
-        _sweeping.release()
-
-
-def _after_fork_in_child() -> None:
-    global _sweeping  # noqa: PLW0603 - the thread that has locked it is not in the child
-    _sweeping = threading.Lock()
-
-
-@cache
-def _stop_sweeps_while_forking() -> None:
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+_sweeping: ForkGuard = ForkGuard()
 
 
 class Sweeper(threading.Thread):
@@ -112,11 +81,13 @@ class Sweeper(threading.Thread):
     Args:
         interval: seconds between two looks.
         slots: processes, or threads, of this worker, of which one receiver's retries get half.
+        presence: records that the worker is alive.
     """
 
-    def __init__(self, interval: float, slots: int = 1) -> None:
+    def __init__(self, interval: float, slots: int = 1, presence: WorkerPresence | None = None) -> None:
         super().__init__(name="signalbus-sweeper", daemon=True)
         self._interval = interval
+        self._presence = presence
         self._share = ledger.Share(worker_name(), max(1, slots // 2))
         self._retries_wait = False  # for their share of this worker, or for the next batch
         self._lost_wait = False  # for the next batch: the last one was full, and lost deliveries were looked for
@@ -129,14 +100,13 @@ class Sweeper(threading.Thread):
         self._purge = Purge()
         self._stale_code = StaleCode() if settings.DEBUG else None
         self._outages = OutageLog("signalbus could not sweep, and will try again")
-        _stop_sweeps_while_forking()
 
     def run(self) -> None:
         """Sweep until stopped; log errors, and try again."""
         use_no_pools()
         for connection in connections.all():
             connection.inc_thread_sharing()  # the forking thread closes them
-        _open_connections[:] = connections.all()
+        _sweeping.connections = connections.all()
         pause = BREATH
         losses.open(self._woken.set)
         try:
@@ -149,6 +119,7 @@ class Sweeper(threading.Thread):
                         close_connections()  # without autocommit, what was read would stand in a transaction for ever
         finally:
             losses.close()
+            self._end_presence()
             close_connections()
 
     def _wait(self, pause: float) -> bool:
@@ -171,9 +142,11 @@ class Sweeper(threading.Thread):
     def _sweep(self) -> float:
         """Publish a batch; return the seconds until the next one."""
         follows, self._retries_wait = self._retries_wait, False
+        if self._presence is not None:
+            self._presence.record()
         try:
             pause = self._make_due()
-            if follows or not ledger.is_idle():
+            if follows or not self._is_idle():
                 lost = self._mark() or not follows or self._lost_wait
                 published, more = 0, None
                 if not lost or ledger.anything_due():
@@ -207,6 +180,14 @@ class Sweeper(threading.Thread):
         more = (again, self._release.step(), self._operations.step())
         return min(self._interval if wait is None else max(BREATH, wait) for wait in more)
 
+    def _is_idle(self) -> bool:
+        """Return whether there is nothing to publish or to mark; the same statement looks for pauses."""
+        began = time.monotonic()
+        look = ledger.look()
+        if not look.is_anything_paused:
+            self._release.note_no_pauses(began)
+        return look.is_idle
+
     def _mark(self) -> bool:
         """Send markers that are due, but not at each of the quick sweeps while retries wait.
 
@@ -224,3 +205,11 @@ class Sweeper(threading.Thread):
         """Stop after the batch under way."""
         self._is_stopping = True
         self._woken.set()
+
+    def _end_presence(self) -> None:
+        if self._presence is None:
+            return
+        try:
+            self._presence.end()
+        except DatabaseError as error:
+            logger.warning("signalbus could not delete the record of its worker: %r", error)

@@ -25,6 +25,7 @@ from signalbus.receiving.process import database_connections, interruption, keep
 from signalbus.receiving.recording import recorder
 from signalbus.receiving.recording.recorder import Recorder
 from signalbus.receiving.recording.worker_description import describe_worker
+from signalbus.receiving.recording.worker_presence import WorkerPresence
 from signalbus.receiving.sweeping.sweeper import Sweeper
 from signalbus.receiving.worker import capacity
 from signalbus.registration.registry import registry
@@ -86,10 +87,11 @@ class BusStep(bootsteps.StartStopStep):
         if celery.claims():
             capacity.claim(parent)
         interval = conf.get().SWEEP_SECONDS
+        presence = WorkerPresence(describe_worker(parent))
         if interval:
-            self._sweeper = Sweeper(interval, parent.max_concurrency or parent.pool.num_processes)
+            self._sweeper = Sweeper(interval, parent.max_concurrency or parent.pool.num_processes, presence)
             self._sweeper.start()
-        self._recorder = Recorder(describe_worker(parent))
+        self._recorder = Recorder(None if interval else presence)
         self._recorder.start()
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
