@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.models import Case, When
 
 from signalbus.ledger.base.clock import Now, clock_of, in_utc
@@ -27,6 +27,7 @@ BulkKind = Literal["retry", "discard"]
 CHANGED: Final[dict[str, str]] = {"retry": "retried", "discard": "discarded"}  # the name of the count of each kind
 STARTED: Final = ("waiting", "running")
 UNFINISHED: Final = (*STARTED, "paused")
+_ANY_OPEN: Final = f"SELECT 1 FROM {Operation._meta.db_table} WHERE ended_at IS NULL LIMIT 1"  # noqa: S608, SLF001 - a constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +163,20 @@ def unfinished() -> list[int]:
     # Without a condition on the JSON column, which no index answers; `bulk_steps` looks at it.
     rows = Operation.objects.using(using()).filter(ended_at=None, state__in=STARTED, kind__in=CHANGED)
     try:
+        if not _is_any_open():
+            return []
         return [pk for pk, details in rows.order_by("pk").values_list("pk", "details") if "stage" in details]
     except DatabaseError as error:
         if is_missing(error):
             return []
         raise
+
+
+def _is_any_open() -> bool:
+    """Return whether an operation has not ended; raw SQL, because each idle worker asks it again and again."""
+    with connections[using()].cursor() as cursor:
+        cursor.execute(_ANY_OPEN)
+        return cursor.fetchone() is not None
 
 
 def bulk_operations(limit: int, *, ids: Sequence[int] | None = None) -> list[BulkOperation]:
