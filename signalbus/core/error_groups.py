@@ -34,7 +34,7 @@ def group_of(error: BaseException, receiver: str) -> str:
 
 
 def group_of_fate(fate: str, receiver: str) -> str:
-    """Return the group of deliveries that are dead without an attempt, as those that were parked for too long.
+    """Return the group of deliveries that wait or ended without an attempt, as those that are parked or were refused.
 
     Args:
         fate: what became of them, in a word.

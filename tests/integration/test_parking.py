@@ -17,6 +17,8 @@ from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.sweeping.due_publication import sweep
 from signalbus.receiving.sweeping.sweeper import Sweeper
+from signalbus.services.groups import failure_groups
+from signalbus.services.lookup import filter_from
 from signalbus.wire.signing import Signer
 from tasks.admissions.models import Academy
 from tests.servers import wait_until
@@ -63,6 +65,20 @@ def test_promise_7_an_unknown_receiver_is_parked_and_runs_once_it_is_known(bus: 
     assert ran == ["known", "to come 1"]
     assert rows() == [("to come", "done", 1)]
     assert only().parked_at is None
+
+
+def test_parked_deliveries_are_one_group_for_each_receiver(bus: Bus):
+    """`failed --group` lists what a renamed receiver left, as it lists failures; the group ends with a success."""
+    signal = new_signal(durable=True)
+    texts = [*send_to(signal, bus, "to come"), *send_to(signal, bus, "to come")]
+    deliver(texts, queue=QUEUE)
+
+    (group,) = failure_groups(filter_from([])).groups
+
+    assert (group.count, dict(group.states), group.example.receiver) == (2, {"parked": 2}, "to come")
+    connect(signal, lambda **kwargs: None, "to come")
+    bus.come_again()
+    assert set(Delivery.objects.values_list("state", "error_group")) == {("done", None)}
 
 
 def test_promise_7_an_unknown_signal_is_parked_for_each_recipient(bus: Bus):

@@ -127,12 +127,14 @@ def postpone_row(row: Delivery, reason: str) -> State | None:
 def _postpone(row: Delivery, since: datetime, clock: datetime, error: str) -> State | None:
     age = (clock - since).total_seconds()
     state = State.PARKED if age < conf.get().PARK_SECONDS else State.DEAD
-    fields: DeliveryColumns = {"state": state, "parked_at": since, "error": error, "failed_at": Now()}
+    group = group_of_fate("parked", row.receiver)
+    fields: DeliveryColumns = {
+        "state": state, "parked_at": since, "error": error, "error_group": group, "failed_at": Now()
+    }  # fmt: skip
     if state == State.PARKED:
         fields["due_at"] = later(min(PARK_LONGEST, max(PARK_FIRST, age)))
     else:
-        group = group_of_fate("parked", row.receiver)
-        fields |= {"ended_at": Now(), "error": f"given up after {age:.0f} s: {error}", "error_group": group}
+        fields |= {"ended_at": Now(), "error": f"given up after {age:.0f} s: {error}"}
     waiting = Delivery.objects.using(using()).filter(id=row.pk, state__in=WAITING_STATES)
     return state if update_free(waiting, **fields) else None
 
