@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from signalbus.ledger import operations as ledger
 from signalbus.management.text import iso, one_line, time_of
 from signalbus.models import State
 from signalbus.services.redaction import payload_of
@@ -12,7 +13,7 @@ from signalbus.services.redaction import payload_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from signalbus.models import Delivery, FailedAttempt
+    from signalbus.models import Delivery, FailedAttempt, RunningDelivery
     from signalbus.services.explanation import Explanation
     from signalbus.services.lookup import FoundMessage
 
@@ -78,25 +79,36 @@ def message_lines(stored: FoundMessage, *, depth: int = 0) -> Iterator[str]:
     signal = one_line(stored.row.signal) or "unopened text"
     yield f"{margin}{time_of(stored.row.created_at)}  {signal}  {stored.row.pk}{about}"
     for delivery in stored.deliveries:
-        yield f"{margin}{INDENT}{_delivery_line(delivery)}"
+        yield f"{margin}{INDENT}{_delivery_line(delivery, stored.runs.get(delivery.pk))}"
     for child in stored.children:
         yield from message_lines(child, depth=depth + 1)
 
 
-def _delivery_line(delivery: Delivery) -> str:
+def _delivery_line(delivery: Delivery, run: RunningDelivery | None) -> str:
     state = State(delivery.state)
-    words = [one_line(delivery.receiver) or "(whoever listens)", str(state.value)]
+    words = [one_line(delivery.receiver) or "(whoever listens)", _running_words(run) or str(state.value)]
     if delivery.attempts:
         words.append(f"{delivery.attempts} {'attempt' if delivery.attempts == 1 else 'attempts'}")
     if delivery.runtime_ms is not None:
         words.append(f"{delivery.runtime_ms} ms")
-    if state.facts.is_waiting:
-        words.append(f"due at {time_of(delivery.due_at)}")
+    if due := _due_time(delivery):
+        words.append(f"due at {due}")
     if state == State.HELD and delivery.held_reason:
         words.append(one_line(delivery.held_reason))
-    elif delivery.error and state != State.DONE:
+    if delivery.error and state != State.DONE:
         words.append(one_line(delivery.error))
     return "  ".join(words)
+
+
+def _running_words(run: RunningDelivery | None) -> str:
+    return "" if run is None else f"running since {time_of(run.started_at)} in {one_line(run.worker)}"
+
+
+def _due_time(delivery: Delivery) -> str:
+    """Return when a delivery is published next; nothing if it waits for no time."""
+    if delivery.state not in {State.PENDING, State.PARKED, State.HELD} or ledger.waits_for_release(delivery):
+        return ""
+    return time_of(delivery.due_at)
 
 
 def detail_lines(stored: FoundMessage, *, reveal: bool = False) -> Iterator[str]:
@@ -119,9 +131,10 @@ def detail_lines(stored: FoundMessage, *, reveal: bool = False) -> Iterator[str]
             ("delivery", str(delivery.pk)),
             ("receiver", one_line(delivery.receiver) or "(whoever listens)"),
             ("state", f"{delivery.state} ({State(delivery.state).facts.means})"),
+            ("runs", _running_words(stored.runs.get(delivery.pk))),
             ("queue", one_line(delivery.queue)),
             ("attempts", str(delivery.attempts)),
-            ("due at", time_of(delivery.due_at) if State(delivery.state).facts.is_waiting else ""),
+            ("due at", _due_time(delivery)),
             ("started at", time_of(delivery.started_at) if delivery.started_at else ""),
             ("ended at", time_of(delivery.ended_at) if delivery.ended_at else ""),
             ("runtime", "" if delivery.runtime_ms is None else f"{delivery.runtime_ms} ms"),
@@ -220,7 +233,9 @@ def delivery_object(delivery: Delivery) -> dict[str, Any]:
 
 def _delivery_with_attempts(delivery: Delivery, stored: FoundMessage) -> dict[str, Any]:
     attempts = [_attempt_object(each) for each in stored.attempts.get(delivery.pk, [])]
-    return delivery_object(delivery) | {"failed_attempts": attempts}
+    run = stored.runs.get(delivery.pk)
+    running = None if run is None else {"since": iso(run.started_at), "worker": run.worker}
+    return delivery_object(delivery) | {"running": running, "failed_attempts": attempts}
 
 
 def _attempt_object(attempt: FailedAttempt) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from signalbus.exceptions import TextError
 from signalbus.ledger import operations as ledger
-from signalbus.models import Delivery, FailedAttempt, StoredMessage
+from signalbus.models import Delivery, FailedAttempt, RunningDelivery, StoredMessage
 from signalbus.services.filters import Filter, parse_filter, subject_from
 from signalbus.wire.message import from_body
 
@@ -34,6 +34,7 @@ class FoundMessage:
         row: the message's row.
         message: the message as its text says; None if it is sealed, or this version cannot read it.
         deliveries: the deliveries, the oldest first.
+        runs: what a process says that it has been running for more than a second, by the delivery's id.
         attempts: the failed attempts of a delivery by its id; filled by `message_of`.
         children: the messages that its receivers sent, the oldest first; filled by `cascade_of`.
     """
@@ -41,6 +42,7 @@ class FoundMessage:
     row: StoredMessage
     message: Message | None
     deliveries: list[Delivery] = field(default_factory=list)
+    runs: dict[UUID, RunningDelivery] = field(default_factory=dict)
     attempts: dict[UUID, list[FailedAttempt]] = field(default_factory=dict)
     children: list[FoundMessage] = field(default_factory=list)
 
@@ -151,6 +153,8 @@ def _with_deliveries(rows: Sequence[StoredMessage]) -> list[FoundMessage]:
         deliveries = Delivery.objects.using(ledger.using()).filter(message_id__in=some)
         for delivery in deliveries.order_by("created_at", "id"):
             stored[delivery.message_id].deliveries.append(delivery)
+        for run in RunningDelivery.objects.using(ledger.using()).filter(message__in=some):
+            stored[run.message].runs[run.delivery] = run
     return list(stored.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
 from signalbus import Retry, Signal
-from signalbus.models import Delivery, StoredMessage
+from signalbus.ledger.base.clock import LATEST, later
+from signalbus.models import Delivery, RunningDelivery, State, StoredMessage
 from tasks.admissions.models import Academy
 
 from .bus import Bus, connect, fails, new_signal
@@ -125,6 +127,37 @@ def test_history_lists_what_happened_to_a_row(bus: Bus, signal: Signal, academy:
     assert str(ids[1]) not in shown
     assert shown.count("crm.sync  done") == 2
     assert shown.count("marketing.tag  dead  1 attempt") == shown.count("KeyError: 'slug'") == 2
+
+
+def test_history_and_show_say_what_runs_now(bus: Bus, signal: Signal, academy: Academy):
+    """A receiver that hangs in its transaction is published as far as other sessions see; its process says more."""
+    message = signal.send(Academy, instance=academy).id
+    hung = Delivery.objects.get(message=message, receiver="crm.sync")
+    RunningDelivery.objects.create(
+        worker="web-1:7", delivery=hung.pk, message=message, signal=signal.name, receiver="crm.sync", attempt=1,
+        started_at=later(-60), seen_at=later(-1),
+    )  # fmt: skip
+
+    shown = run("history", f"admissions.academy:{academy.pk}")
+    assert re.search(r"crm\.sync  running since \S+ \S+ in web-1:7$", shown, re.MULTILINE)
+    assert re.search(r"^runs        running since \S+ \S+ in web-1:7$", run("show", message), re.MULTILINE)
+    (found,) = json.loads(run("history", f"admissions.academy:{academy.pk}", "--json"))["messages"]
+    workers = {each["receiver"]: each["running"] and each["running"]["worker"] for each in found["deliveries"]}
+    assert workers == {"crm.sync": "web-1:7", "marketing.tag": None}
+
+
+def test_a_paused_delivery_shows_its_error_and_no_time(bus: Bus, signal: Signal, academy: Academy):
+    """Why it failed stays visible while it is held; the time to which a pause moves it is no time to wait for."""
+    message = signal.send(Academy, instance=academy).id
+    Delivery.objects.filter(message=message, receiver="marketing.tag").update(
+        state=State.HELD, held_reason="receiver:marketing.tag is paused", error="KeyError: 'slug'", attempts=1,
+        due_at=later(LATEST),
+    )  # fmt: skip
+
+    shown = run("history", f"admissions.academy:{academy.pk}")
+
+    assert "marketing.tag  held  1 attempt  receiver:marketing.tag is paused  KeyError: 'slug'" in shown
+    assert "due at" not in shown + run("show", message)
 
 
 def test_history_of_a_row_without_messages_says_why(bus: Bus):

@@ -88,6 +88,7 @@ def _run_groups(command: BaseCommand, wanted: Filter, options: dict[str, Any]) -
         return
     for group in groups:
         states = ", ".join(f"{count} {state}" for state, count in group.states.most_common())
+        states = states if len(group.states) == 1 else f"{group.count}: {states}"
         count = recorded.get(group.id, 0)
         attempts = f"{count} failed {'attempt' if count == 1 else 'attempts'}"
         command.stdout.write(f"{group.id}  {states}  {group.example.message.signal} -> {group.example.receiver}")
