@@ -153,7 +153,7 @@ def _with_deliveries(rows: Sequence[StoredMessage]) -> list[FoundMessage]:
         deliveries = Delivery.objects.using(ledger.using()).filter(message_id__in=some)
         for delivery in deliveries.order_by("created_at", "id"):
             stored[delivery.message_id].deliveries.append(delivery)
-        for run in RunningDelivery.objects.using(ledger.using()).filter(message__in=some):
+        for run in RunningDelivery.objects.using(ledger.using()).filter(message__in=some).order_by("started_at"):
             stored[run.message].runs[run.delivery] = run
     return list(stored.values())
 

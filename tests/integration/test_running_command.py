@@ -32,14 +32,14 @@ def worker(name: str, *, seen: float = -1, **values: Any) -> None:
     WorkerRecord.objects.create(name=name, **columns)
 
 
-def delivery(name: str, *, began: float, seen: float = -1) -> str:
+def delivery(name: str, *, began: float, seen: float = -1, id_: str = "") -> str:
     """Make the row of a delivery that a process has been running, and return its id."""
-    id_ = uuid4()
+    id_ = id_ or str(uuid4())
     RunningDelivery.objects.create(
         worker=name, delivery=id_, message=uuid4(), signal="shop.sold", receiver="crm.sync\x1b[31m", attempt=2,
         started_at=later(began), seen_at=later(seen),
     )  # fmt: skip
-    return str(id_)
+    return id_
 
 
 def test_workers_and_their_long_runs_are_listed(bus: Bus):
@@ -53,6 +53,17 @@ def test_workers_and_their_long_runs_are_listed(bus: Bus):
     assert "3 min 20 s  shop.sold -> crm.sync\\x1b[31m  attempt 2  in web-1:9" in shown
     assert shown.index(old) < shown.index(young)
     assert "NO SIGN" not in shown
+
+
+def test_running_reports_a_delivery_that_runs_again_elsewhere(bus: Bus):
+    """A receiver that hung in a group commit has lost its transaction: the run that counts is a younger one."""
+    id_ = delivery("web-1:8", began=-60)
+    delivery("web-1:9", began=-40, id_=id_)
+
+    first, second = [line for line in run().splitlines() if id_ in line]
+
+    assert first.endswith(f"in web-1:8  {id_}; IT RUNS AGAIN in web-1:9")
+    assert second.endswith(f"in web-1:9  {id_}")
 
 
 def test_running_reports_a_worker_without_a_sign_of_life(bus: Bus):

@@ -42,9 +42,12 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
             command.stdout.write(f"{INDENT}lacks {', '.join(map(one_line, worker.lacks[:SHOWN]))}{more}")
     if not seen:
         command.stdout.write("No worker has been seen: `manage.py signalbus status` asks the broker.")
+    youngest = {each.row.delivery: each.row.worker for each in runs}  # the longest come first
     for each in runs:
-        lost = "; ITS PROCESS GIVES NO SIGN" if each.is_lost else ""
         row = each.row
+        lost = "; ITS PROCESS GIVES NO SIGN" if each.is_lost else ""
+        if (again := youngest[row.delivery]) != row.worker:
+            lost += f"; IT RUNS AGAIN in {one_line(again)}"
         command.stdout.write(
             f"{_span(each.age)}  {one_line(row.signal)} -> {one_line(row.receiver)}  attempt {row.attempt}  "
             f"in {one_line(row.worker)}  {row.delivery}{lost}"
