@@ -23,6 +23,7 @@ from .signals import (
     arriving,
     awaited,
     bound,
+    buggy,
     cascading,
     connected,
     counted,
@@ -136,6 +137,14 @@ def receiver_that_lingers(sender: Any, number: int, **kwargs: Any) -> None:
     """Succeed after 50 ms."""
     time.sleep(0.05)
     leave_trace("lingered", number)
+
+
+@receiver(buggy, retry=Retry(max_attempts=1))
+def receiver_with_a_bug(sender: Any, number: int, **kwargs: Any) -> None:
+    """Fail while the file exists that the environment names: the bug is fixed when it is gone."""
+    if Path(os.environ["BUG"]).exists():
+        raise ValueError("the bug")
+    leave_trace("fixed", number)
 
 
 @receiver(endless, retry=Retry(max_attempts=1))

@@ -24,3 +24,4 @@ hung_unrecorded = Signal(durable=False)  # to the same
 hung_open = Signal(durable=False, open=True)  # to the same, which the worker looks up
 counted = Signal(durable=False)  # to one that leaves a line in a file for each run, and takes its time
 poisoned = Signal()  # to one that ends its process at one number, in the way that it is told
+buggy = Signal()  # to one that fails while a file exists
