@@ -23,11 +23,16 @@ class SignalBusConfig(AppConfig):
 
     def ready(self) -> None:
         """Import each app's ``signals`` and ``receivers``, and connect to Celery's signals."""
-        from signalbus import checks, tasks, testing  # noqa: F401, PLC0415 - models and settings must be loaded before
+        from signalbus import checks, conf, tasks, testing  # noqa: F401, PLC0415 - models and settings must be loaded before
         from signalbus.receiving.settling import listeners  # noqa: F401, PLC0415
         from signalbus.receiving.worker import bootstrap  # noqa: PLC0415
         from signalbus.registration.registry import registry  # noqa: PLC0415
 
+        settings = conf.get()
+        if settings.OTEL or settings.SENTRY:
+            from signalbus.telemetry.activation import activate  # noqa: PLC0415 - nothing of it is imported otherwise
+
+            activate(settings)
         bootstrap.connect()
         discover("signals")
         discover("receivers")

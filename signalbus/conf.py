@@ -63,6 +63,10 @@ class Settings:
     RELEASE: str | None = None  # of the project's code; None: SENTRY_RELEASE, GIT_SHA or none, as the environment says
     TRACEBACK_CHARS: int = 8000  # of a traceback, its end
     METRICS_TOKEN: str | None = None  # that Prometheus sends to signalbus.telemetry.views.metrics; None: log in
+    OTEL: bool = False  # whether spans are made with OpenTelemetry
+    SENTRY: bool = False  # whether spans and transactions are made with Sentry
+    TRACE_PARENT: bool = False  # whether a first attempt is a child of the span of its send(), not linked to it
+    TRACE_BAGGAGE: tuple[str, ...] = ()  # keys of OpenTelemetry's baggage that messages take along
     TEST_MODE: str | None = None  # in a test run's settings: one of TEST_MODES
 
     def age(self, what: str) -> float:
@@ -94,6 +98,7 @@ WORDS: dict[type, str] = {float: "a number", int: "a whole number", str: "a text
 LISTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "SIGNING_KEYS": ("texts, the one that signs first", lambda key: isinstance(key, str) and key != ""),
     "REDACT": ("keys of payloads", lambda key: isinstance(key, str) and key != ""),
+    "TRACE_BAGGAGE": ("keys of baggage", lambda key: isinstance(key, str) and key != ""),
     "SKIP_APPS": ("apps, by their names or labels", lambda app: isinstance(app, str)),
     "CARRY": (
         'carriers: dotted paths, as "signalbus.carriers.Language", or objects',
@@ -125,7 +130,9 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
 
 def _listed(name: str, value: Any) -> tuple[Any, ...]:
     what, accepts = LISTS[name]
-    if isinstance(value, (list, tuple, set, frozenset) if name in {"SKIP_APPS", "REDACT"} else (list, tuple)):
+    if isinstance(
+        value, (list, tuple, set, frozenset) if name in {"SKIP_APPS", "REDACT", "TRACE_BAGGAGE"} else (list, tuple)
+    ):
         listed = tuple(value)
         if all(map(accepts, listed)) and (listed or name != "SIGNING_KEYS"):
             return listed

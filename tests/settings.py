@@ -39,6 +39,13 @@ if "TIME_LIMIT" in os.environ:
 if "KOMBUS_TRANSPORT" in os.environ:
     SIGNALBUS["CLAIM"] = False
 
+# A worker with both tracing systems.
+if "TRACES_FOLDER" in os.environ:
+    from tests.local_traces import write_to
+
+    write_to(os.environ["TRACES_FOLDER"])
+    SIGNALBUS |= {"OTEL": True, "SENTRY": True, "TRACE_PARENT": True, "MAX_CASCADE": 4}
+
 # psycopg's pool, on PostgreSQL; this process itself, which is not forked, does without.
 if "DATABASE_POOL" in os.environ:
     DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": 2, "max_size": 2}

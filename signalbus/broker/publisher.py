@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.signals import setting_changed
 
-from signalbus import celery, conf
+from signalbus import celery, conf, tracing
 from signalbus.broker import celery_producers, envelope, fast_path
 from signalbus.broker.queue_item import NoFastPathError
 from signalbus.exceptions import SignalBusError
@@ -61,7 +61,25 @@ def publish(queue: str | None, bodies: Sequence[str]) -> None:
         texts = [make(body) for body in bodies]
     except SignalBusError as error:
         raise PublishError(range(len(bodies)), error) from error
-    publish_texts(queue, texts)
+    publish_signed(queue, texts)
+
+
+def publish_signed(queue: str | None, texts: Sequence[str], *, most: int = MAX_TEXTS) -> None:
+    """Publish texts that this process has just signed.
+
+    Args:
+        queue: the queue, or None for the default one.
+        texts: the texts.
+        most: how many of them may be in one Celery message.
+
+    Raises:
+        PublishError: some were not taken; it says which.
+    """
+    if not tracing.tracers:
+        publish_texts(queue, texts, most=most)
+        return
+    with tracing.publishing(queue or celery.default_queue(), texts):
+        publish_texts(queue, texts, most=most)
 
 
 def sign(body: str) -> str:

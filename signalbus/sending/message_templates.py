@@ -8,8 +8,9 @@ for each message.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from signalbus import conf
+from signalbus import conf, tracing
 from signalbus.carriers import carrying
 from signalbus.connecting.subscriptions import SenderCache
 from signalbus.context import current
@@ -26,7 +27,6 @@ from signalbus.wire.values.references import ForeignModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from uuid import UUID
 
     from signalbus.conf import Settings
     from signalbus.connecting.subscriptions import Subscriptions
@@ -166,6 +166,10 @@ class MessageTemplate:
         key, sent_at = stamp()
         subject = subject_of(payload) if shared.durable else ""
         rule = None if shared.due is None and shared.deduplication is None else self._rule_of(sender, payload, context)
+        if tracing.tracers:
+            parent = current()
+            made = tracing.Creation(UUID(hex=key), shared.signal, len(text), None if parent is None else parent.root)
+            more += lineage(trace=tracing.created(made))
         order = None
         if shared.ordered_by is not None:
             order = ordering_key_of(shared.ordered_by, payload)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from signalbus import events
+from signalbus import events, tracing
 from signalbus.carriers import carrying
 from signalbus.compat.django_internals import opened_connections
 from signalbus.context import delivery_of, running
@@ -119,7 +119,11 @@ def call_receiver(attempt: Attempt) -> None:
     """Emit ``started``, load the rows, and call the receiver as the current delivery, with its own decimal context."""
     if is_heard("started"):
         _tell_started(attempt)
-    invoke(attempt)
+    if tracing.tracers:
+        with tracing.processing(attempt.delivery, attempt.message):
+            invoke(attempt)
+    else:
+        invoke(attempt)
 
 
 def invoke(attempt: Attempt) -> None:

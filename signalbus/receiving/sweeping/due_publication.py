@@ -160,7 +160,7 @@ def _publish(due: Sequence[tuple[ledger.Publishable, str]]) -> int:
         for (queue, most), items in groups.items():
             failed_at = len(items)
             try:
-                publisher.publish_texts(queue or None, [text for _, text in items], most=most)
+                publisher.publish_signed(queue or None, [text for _, text in items], most=most)
             except publisher.PublishError as error:
                 failure, failed_at = error, error.unsent.start
             unsent -= {row.id for row, _ in items[:failed_at]}

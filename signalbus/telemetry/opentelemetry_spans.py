@@ -1,0 +1,190 @@
+"""Make OpenTelemetry's spans of messages: ``create`` at `send()`, ``send`` at a publication, ``process`` for a run.
+
+The names are those of the semantic conventions for messaging, which are still in development; the version is pinned.
+Only ``opentelemetry-api`` is needed: what becomes of the spans is the project's configuration.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from importlib.metadata import version
+from time import time_ns
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry import baggage, context, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from signalbus.events import listen, unlisten
+from signalbus.exceptions import RetryLater
+from signalbus.telemetry.broker_names import broker_name
+from signalbus.tracing import add_tracer, remove_tracer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from uuid import UUID
+
+    from opentelemetry.trace import Span
+    from opentelemetry.util.types import AttributeValue
+
+    from signalbus.context import CurrentDelivery
+    from signalbus.events import Event
+    from signalbus.tracing import Creation
+    from signalbus.wire.message import Message
+
+SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
+MOST_LINKS: Final = 100  # of a publication; the SDK keeps 128
+MOST_OPEN: Final = 1000  # spans whose outcome is not known yet
+
+_traces: Final = TraceContextTextMapPropagator()
+_baggages: Final = W3CBaggagePropagator()
+
+
+class OpenTelemetryTracer:
+    """Makes spans with the tracer provider of the process, or with a given one.
+
+    Args:
+        is_parent: whether the span of a first attempt is a child of that of its `send()`, unless it runs inside another
+            span; else, and for a retry, it is linked to it.
+        baggage: the keys of the baggage that messages take along.
+        provider: the tracer provider; None for that of the process, once it is set.
+    """
+
+    def __init__(
+        self, *, is_parent: bool = False, baggage: Sequence[str] = (), provider: trace.TracerProvider | None = None
+    ) -> None:
+        self._tracer = trace.get_tracer("signalbus", version("django-signalbus"), provider, SCHEMA)
+        self._is_parent = is_parent
+        self._baggage = tuple(baggage)
+        # By delivery: a span whose receiver has returned, and when that was. It ends when the outcome is known, which
+        # is after the commit; with those of other deliveries in a group commit.
+        self._open: dict[UUID, tuple[Span, int]] = {}
+
+    def switch_on(self) -> None:
+        """Make spans from now on."""
+        add_tracer(self)
+        listen("done", "failed", "dead", "skipped")(self.settle)
+
+    def switch_off(self) -> None:
+        """Make no more spans, as at the end of a test."""
+        remove_tracer(self)
+        unlisten(self.settle)
+
+    def create(self, made: Creation) -> Mapping[str, str]:
+        """Make a span of a message's creation, and return its context."""
+        span = self._tracer.start_span(
+            f"create {made.signal}",
+            kind=SpanKind.PRODUCER,
+            attributes={
+                **_operation("create", made.signal),
+                "messaging.message.id": str(made.id),
+                "messaging.message.body.size": made.size,
+                "messaging.message.conversation_id": str(made.id if made.root is None else made.root),
+            },
+        )
+        headers: dict[str, str] = {}
+        _traces.inject(headers, trace.set_span_in_context(span))
+        span.end()
+        carried = Context()
+        for key in self._baggage:
+            value = baggage.get_baggage(key)
+            if value is not None:
+                carried = baggage.set_baggage(key, value, carried)
+        _baggages.inject(headers, carried)
+        return headers
+
+    @contextmanager
+    def publish(self, queue: str, sent: Sequence[Mapping[str, str]]) -> Iterator[None]:
+        """Make a span of a publication, linked to the creation of each message."""
+        contexts = [_created_in(headers) for headers in sent[:MOST_LINKS]]
+        attributes = _operation("send", queue)
+        broker = broker_name()
+        if broker.host:
+            attributes["server.address"] = broker.host
+        if broker.port:
+            attributes["server.port"] = broker.port
+        if len(sent) > 1:
+            attributes["messaging.batch.message_count"] = len(sent)
+        links = [Link(each) for each in contexts if each.is_valid]
+        with self._tracer.start_as_current_span(
+            f"send {queue}", kind=SpanKind.CLIENT, attributes=attributes, links=links
+        ) as span:
+            try:
+                yield
+            except BaseException as error:
+                span.set_attribute("error.type", _type_of(error))
+                raise
+
+    @contextmanager
+    def process(self, delivery: CurrentDelivery, message: Message) -> Iterator[None]:
+        """Make a span of a run, which ends when its outcome is known."""
+        headers = message.trace
+        sender, ambient = _created_in(headers), trace.get_current_span().get_span_context()
+        is_child = self._is_parent and delivery.attempt == 1 and sender.is_valid and not ambient.is_valid
+        span = self._tracer.start_span(
+            f"process {delivery.signal}",
+            context=_traces.extract(headers, Context()) if is_child else None,
+            kind=SpanKind.CONSUMER,
+            links=[Link(sender)] if sender.is_valid and not is_child else [],
+            attributes={
+                **_operation("process", delivery.signal),
+                "messaging.destination.subscription.name": delivery.receiver,
+                "messaging.message.id": str(delivery.message_id),
+                "messaging.message.conversation_id": str(delivery.root),
+                "signalbus.delivery_id": str(delivery.id),
+                "signalbus.attempt": delivery.attempt,
+            },
+        )
+        carried = context.get_current()
+        for key, value in baggage.get_all(_baggages.extract(headers, Context())).items():
+            if key in self._baggage:
+                carried = baggage.set_baggage(key, value, carried)
+        token = context.attach(trace.set_span_in_context(span, carried))
+        try:
+            yield
+        finally:
+            context.detach(token)
+            self._keep_open(delivery.id, span)
+
+    def _keep_open(self, delivery: UUID, span: Span) -> None:
+        """Keep a span until its outcome is known; end one whose run was rolled back without one."""
+        former = self._open.pop(delivery, None)
+        if former is None and len(self._open) >= MOST_OPEN:
+            former = self._open.pop(next(iter(self._open), delivery), None)
+        if former is not None:
+            former[0].set_attribute("signalbus.outcome", "rolled back")
+            former[0].end(former[1])
+        self._open[delivery] = (span, time_ns())
+
+    def settle(self, event: Event) -> None:
+        """End the span of a run with its outcome; a listener of "done", "failed", "dead" and "skipped"."""
+        span, ended_at = self._open.pop(event.delivery.id, (None, 0))
+        if span is None:
+            return
+        span.set_attribute("signalbus.outcome", event.kind)
+        error = event.error
+        if event.kind in {"failed", "dead"} and error is not None and not isinstance(error, RetryLater):
+            span.set_attribute("error.type", _type_of(error))
+            span.record_exception(error, timestamp=ended_at)
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        span.end(ended_at)
+
+
+def _operation(name: str, destination: str) -> dict[str, AttributeValue]:
+    return {
+        "messaging.system": broker_name().system,
+        "messaging.operation.name": name,
+        "messaging.operation.type": name,
+        "messaging.destination.name": destination,
+    }
+
+
+def _created_in(headers: Mapping[str, str]) -> trace.SpanContext:
+    return trace.get_current_span(_traces.extract(headers, Context())).get_span_context()
+
+
+def _type_of(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
