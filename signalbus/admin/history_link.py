@@ -63,7 +63,7 @@ class SignalsHistoryMixin(Base):
             raise PermissionDenied
         if row is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined,no-any-return]  # as Django's own views
-        found, has_more = history_of(f"{self.opts.label}:{row.pk}", MESSAGES)
+        found = history_of(f"{self.opts.label}:{row.pk}", MESSAGES)
         site = self.admin_site.name
         messages = [
             {
@@ -71,13 +71,15 @@ class SignalsHistoryMixin(Base):
                 "sent": html.time_of_row(each.row.created_at),
                 "deliveries": [html.row_of_delivery(delivery, site=site) for delivery in each.deliveries],
             }
-            for each in reversed(found)
+            for each in reversed(found.messages)
         ]
         request.current_app, shown = site, printable(str(row), html.NAME_CHARS)
         context = {
             **self.admin_site.each_context(request), "title": f"Signals about {shown}", "shown": shown,
             "opts": self.opts, "name": capfirst(self.opts.verbose_name_plural), "row": row, "messages_sent": messages,
-            "has_more": has_more, "pauses": banners(request.user, site), "can_operate": request.user.has_perm(OPERATE),
+            "has_more": found.has_more, "pauses": banners(request.user, site),
+            "can_operate": request.user.has_perm(OPERATE),
+            "searched_from": None if found.searched_from is None else html.time_of_row(found.searched_from),
         }  # fmt: skip
         return TemplateResponse(request, "signalbus/admin/history.html", context)
 

@@ -14,7 +14,7 @@ from signalbus.admin.payloads import payload_for
 from signalbus.admin.read_only import ReadOnlyAdmin, SinceFilter, WordFilter
 from signalbus.pages.bounded_search import Search
 from signalbus.services.filters import FilterError
-from signalbus.services.lookup import cascade_of, filter_from, message_of
+from signalbus.services.lookup import SCANNED, cascade_of, filter_from, message_of
 from signalbus.services.redaction import HIDDEN, is_secret
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Conditions of a filter, which are about deliveries, and the same about messages.
 COLUMNS: Final = {"message__signal": "signal", "message__subject": "subject", "message_id": "id"}
 KEYS: Final = ("signal", "subject", "message", "since", "until")
-NEAR: Final = 20_000  # messages after the root in which a cascade is looked for at first
+NEAR: Final = 20_000  # messages after the root in which the parts that older versions sent are looked for at first
 INDEXED: Final = ("subject", "message")
 
 
@@ -123,11 +123,14 @@ class MessageAdmin(ReadOnlyAdmin):
         """Show the cascade as a tree."""
         if message.stored is None:
             return html.NONE
-        root, is_whole = cascade_of(message.stored, *(() if message.looks_far else (NEAR,)))
-        if not root.children and is_whole:
+        found = cascade_of(message.stored, scanned=SCANNED if message.looks_far else NEAR)
+        if not found.root.children and found.is_whole:
             return "this message alone"
         return html.rendered(
-            "cascade.html", tree=[self._node(root, message)], is_whole=is_whole, looked_far=message.looks_far
+            "cascade.html",
+            tree=[self._node(found.root, message)],
+            is_whole=found.is_whole,
+            looked_far=message.looks_far,
         )
 
     @admin.display(description="payload")

@@ -44,6 +44,10 @@ class Operation(models.Model):
     started_at: models.DateTimeField[datetime | Combinable | None, datetime | None] = models.DateTimeField(null=True)
     ended_at: models.DateTimeField[datetime | Combinable | None, datetime | None] = models.DateTimeField(null=True)
 
+    class Meta:
+        # Those that have not ended, which sweepers look for, and the oldest, which they delete.
+        indexes: ClassVar[list[models.Index]] = [models.Index(fields=["ended_at"], name="signalbus_operations")]
+
     def __str__(self) -> str:
         return f"{self.kind} by {printable(self.by or self.through, SHOWN_CHARS)}: {self.state}"
 

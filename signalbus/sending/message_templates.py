@@ -7,7 +7,7 @@ for each message.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from signalbus import conf, tracing
@@ -22,6 +22,7 @@ from signalbus.sending.send_operation import outbox, refuse_reserved, shared_fie
 from signalbus.sending.sent import Sent
 from signalbus.wire import codec
 from signalbus.wire.message import CONTEXT_VERSION, VERSION, Heading, lineage, stamp, surroundings
+from signalbus.wire.subjects import subjects_from
 from signalbus.wire.values.class_names import name_of
 from signalbus.wire.values.references import ForeignModel
 
@@ -32,6 +33,27 @@ if TYPE_CHECKING:
     from signalbus.connecting.subscriptions import Subscriptions
     from signalbus.sending.declared_signal import DeclaredSignal
     from signalbus.sending.outgoing import SharedFields
+
+    Written = tuple[str, str, tuple[str, str | None]]  # sender and payload, their version, and the subjects
+
+NO_SUBJECTS: Final = ("", None)
+
+
+class Surroundings(NamedTuple):
+    """The values that all messages of one call of a sender share.
+
+    Args:
+        header: their part of the header.
+        context: the carried context.
+        root: the id of the message that the cascade began with, in hex; None outside of receivers.
+    """
+
+    header: str
+    context: Mapping[str, Any]
+    root: str | None
+
+
+NO_SURROUNDINGS: Final = Surroundings("", carrying.NOTHING, None)
 
 
 class MessageTemplate:
@@ -89,11 +111,7 @@ class MessageTemplate:
             CascadeError: a cascade too deep.
         """
         settings = conf.get()
-        more = "" if current() is None else lineage(*lineage_of(self.shared.signal, settings.MAX_CASCADE))
-        if context is None:
-            context = carrying.capture() if settings.CARRY else carrying.NOTHING
-        if context:
-            more += surroundings(context)
+        around = self._surroundings(context, settings)
         messages: list[list[Outgoing]] = []
         for payload in payloads:
             try:
@@ -101,8 +119,19 @@ class MessageTemplate:
             except ForeignModel:
                 messages.append([])
             else:
-                messages.append(self._parts(sender, payload, written, more, context))
+                messages.append(self._parts(sender, payload, written, around))
         return messages
+
+    def _surroundings(self, context: Mapping[str, Any] | None, settings: Settings) -> Surroundings:
+        header, root = "", None
+        if current() is not None:
+            path, first, parent = lineage_of(self.shared.signal, settings.MAX_CASCADE)
+            header, root = lineage(path, first, parent), None if first is None else first.hex
+        if context is None:
+            context = carrying.capture() if settings.CARRY else carrying.NOTHING
+        if context:
+            header += surroundings(context)
+        return Surroundings(header, context, root) if header else NO_SURROUNDINGS
 
     def send(
         self, sender: Any, payloads: Sequence[Mapping[str, Any]]
@@ -142,29 +171,35 @@ class MessageTemplate:
         # Only a `SendOperation` has a rule for its rows: whether this message is recorded follows from the signal.
         return Sent().with_message(parts[0].key, self._routes, recorded=self.shared.durable) if parts else Sent()
 
-    def _written(self, sender: Any, payload: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
-        """Return the encoded sender and payload, and the version that can read them."""
+    def _written(self, sender: Any, payload: Mapping[str, Any], settings: Settings) -> Written:
+        """Encode the sender and the payload, and name the rows in it."""
+        rows: list[tuple[str, object]] = []
         if self._sender_text is not None:
-            text = codec.write_with(self._sender_text, payload, settings.MAX_BYTES)
+            text = codec.write_with(self._sender_text, payload, settings.MAX_BYTES, rows)
             if text is not None:
-                return text, VERSION
-        return codec.encode(
+                if not self.shared.durable or not rows:  # an instance would be one of them
+                    return text, VERSION, NO_SUBJECTS
+                if len(rows) == 1:  # nearly always; its key is an int
+                    return text, VERSION, ("%s %s" % rows[0], None)  # noqa: UP031 - half the time of name_of_row()
+                return text, VERSION, subjects_from(subject_of(payload), rows)
+            rows.clear()
+        text, version = codec.encode(
             sender,
             payload,
             snapshots=self.shared.snapshots,
             max_depth=settings.MAX_NESTING,
             max_bytes=settings.MAX_BYTES,
+            rows=rows,
         )
+        return text, version, subjects_from(subject_of(payload), rows) if self.shared.durable else NO_SUBJECTS
 
-    def _parts(
-        self, sender: Any, payload: Mapping[str, Any], written: tuple[str, str], more: str, context: Mapping[str, Any]
-    ) -> list[Outgoing]:
-        text, version = written
+    def _parts(self, sender: Any, payload: Mapping[str, Any], written: Written, around: Surroundings) -> list[Outgoing]:
+        text, version, (subject, more_subjects) = written
+        more, context, root = around
         if context:
             version = max(version, CONTEXT_VERSION, key=int)
         shared = self.shared
         key, sent_at = stamp()
-        subject = subject_of(payload) if shared.durable else ""
         rule = None if shared.due is None and shared.deduplication is None else self._rule_of(sender, payload, context)
         if tracing.tracers:
             parent = current()
@@ -175,7 +210,16 @@ class MessageTemplate:
             order = ordering_key_of(shared.ordered_by, payload)
             more += lineage(ordering_key=order)
         return [
-            Outgoing(route, key, route.heading.body(key, sent_at, text, version, more), subject, order, rule)
+            Outgoing(
+                route,
+                key,
+                route.heading.body(key, sent_at, text, version, more),
+                subject,
+                order,
+                rule,
+                more_subjects,
+                root,
+            )
             for route in self._routes
         ]
 

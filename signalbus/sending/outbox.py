@@ -113,6 +113,8 @@ def _record(outgoing: Sequence[Outgoing]) -> tuple[Sequence[Outgoing], Mapping[U
     try:
         if not _is_migrating():
             return _record_rows(outgoing)
+        for item in outgoing:
+            item.root = item.more_subjects = None  # a dependency on SUFFICIENT does not make these columns
         # The tables may not exist yet: a failure of ours must not end the migration's transaction.
         with transaction.atomic(using=ledger.using()):
             return _record_rows(outgoing)

@@ -14,7 +14,8 @@ from django.db.models import Model
 from signalbus.context import current
 from signalbus.exceptions import CascadeError
 from signalbus.wire.message import from_body
-from signalbus.wire.values.class_names import shown, unwrapped
+from signalbus.wire.subjects import name_of_row
+from signalbus.wire.values.class_names import unwrapped
 from signalbus.wire.values.references import Snapshot, reference_to
 
 if TYPE_CHECKING:
@@ -57,9 +58,11 @@ class Outgoing:
         route: the values that it shares with other messages.
         key: the message's id, in hex.
         body: the message's text, not signed yet.
-        subject: label and key of its ``instance``.
+        subject: label and key of its ``instance``, or of the first row that it names.
         ordering_key: its ordering key, if its signal is ordered.
         rule: the rule for its rows, if it is not simply published after the commit.
+        more_subjects: label and key of more rows that it names, a line each.
+        root: the id of the message that its cascade began with, in hex; None if that is this one.
     """
 
     route: Route
@@ -68,6 +71,8 @@ class Outgoing:
     subject: str = ""
     ordering_key: str | None = None
     rule: RecordingRule | None = None
+    more_subjects: str | None = None
+    root: str | None = None
 
     @property
     def id(self) -> UUID:
@@ -141,14 +146,14 @@ class SharedFields:
 
 
 def subject_of(payload: Mapping[str, Any]) -> str:
-    """Return label and key of a payload's ``instance``, for people who look at the ledger."""
+    """Return label and key of a payload's ``instance``, also of one that travels as a snapshot."""
     instance = payload.get("instance")
     if type(instance) is Snapshot:
         instance = instance.instance
     if not isinstance(instance, Model):
         return ""
     meta = instance._meta  # noqa: SLF001 - Django documents it
-    return meta.label if instance.pk is None else f"{meta.label} {shown(str(instance.pk))}"
+    return meta.label if instance.pk is None else name_of_row(meta.label, instance.pk)
 
 
 def ordering_key_of(ordered_by: OrderedBy, payload: Mapping[str, Any]) -> str | None:

@@ -6,13 +6,18 @@ Called by the commands ``failed``, ``show``, ``history`` and ``trace``. Every qu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
+
+from django.db.models import TextField, Value
+from django.db.models.functions import Concat
 
 from signalbus.exceptions import TextError
 from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, FailedAttempt, RunningDelivery, StoredMessage
 from signalbus.services.filters import Filter, parse_filter, subject_from
-from signalbus.wire.message import from_body
+from signalbus.wire.message import age_of, from_body
+from signalbus.wire.subjects import lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +28,8 @@ if TYPE_CHECKING:
     from signalbus.wire.message import Message
 
 LIMIT: Final = 1000  # messages that one answer lists
-SCANNED: Final = 100_000  # messages after the root among which the parts of a cascade are looked for
+SCANNED: Final = 100_000  # messages that are looked at where no index answers
+ROLLED_OUT: Final = timedelta(days=1)  # after migration 0008 that senders of older versions are expected to run
 
 
 @dataclass(slots=True)
@@ -45,6 +51,38 @@ class FoundMessage:
     runs: dict[UUID, RunningDelivery] = field(default_factory=dict)
     attempts: dict[UUID, list[FailedAttempt]] = field(default_factory=dict)
     children: list[FoundMessage] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """A message with all that its receivers sent.
+
+    Args:
+        root: the message that it began with, with its descendants as `FoundMessage.children`; if that is purged, the
+            message that was asked for.
+        is_whole: whether all messages that may belong to it were looked at.
+        was_scanned: whether the texts of later messages were searched, because older versions record no root.
+    """
+
+    root: FoundMessage
+    is_whole: bool
+    was_scanned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The messages about a row.
+
+    Args:
+        messages: the youngest of them, the oldest first.
+        has_more: whether there are older ones.
+        searched_from: when the oldest message was sent among which those were looked for that name the row beside
+            another one; None if that is the oldest of the ledger.
+    """
+
+    messages: list[FoundMessage]
+    has_more: bool
+    searched_from: datetime | None
 
 
 def filter_from(words: Iterable[str]) -> Filter:
@@ -91,43 +129,77 @@ def message_of(id_: UUID) -> FoundMessage | None:
     return found
 
 
-def history_of(subject: str, limit: int = LIMIT) -> tuple[list[FoundMessage], bool]:
-    """Return the messages about a row, the oldest first.
+def history_of(subject: str, limit: int = LIMIT, scanned: int = SCANNED) -> History:
+    """Return the messages that name a row.
+
+    An index finds those that name it as their `instance`, or as their first row. Those that name it beside another one
+    are looked for among the youngest messages.
 
     Args:
         subject: ``app.model:pk``, or a subject as the ledger has it.
         limit: how many messages at most.
-
-    Returns:
-        The youngest of them, and whether there are more.
+        scanned: among how many of the youngest messages.
     """
-    rows = StoredMessage.objects.using(ledger.using()).filter(subject=subject_from(subject))
-    found = list(rows.order_by("-id")[: limit + 1])
-    return _with_deliveries(found[:limit][::-1]), len(found) > limit
+    name = subject_from(subject)
+    rows = StoredMessage.objects.using(ledger.using()).order_by("-id")
+    found = {row.pk: row for row in rows.filter(subject=name)[: limit + 1]}
+    searched_from = None
+    oldest = next(iter(rows.values_list("id", flat=True)[scanned - 1 : scanned]), None)
+    others = rows.exclude(more_subjects=None)
+    if oldest is not None:
+        others = others.filter(id__gte=oldest)
+        searched_from = rows.values_list("created_at", flat=True).get(id=oldest)
+    end = Value("\n", TextField())
+    others = others.alias(lines=Concat(end, "more_subjects", end)).filter(lines__contains=f"\n{name}\n")
+    # LIKE does not tell upper case from lower case on each database.
+    found |= {row.pk: row for row in others[: limit + 1] if name in lines_of(row.more_subjects)}
+    youngest = sorted(found.values(), key=lambda row: row.pk)[-limit:]
+    return History(_with_deliveries(youngest), len(found) > limit, searched_from)
 
 
-def cascade_of(stored: FoundMessage, scanned: int = SCANNED) -> tuple[FoundMessage, bool]:
+def cascade_of(stored: FoundMessage, *, scan: bool | None = None, scanned: int = SCANNED) -> Cascade:
     """Return the whole cascade that a message belongs to.
 
     Args:
         stored: any message of the cascade.
-        scanned: how many messages after the root are looked at.
-
-    Returns:
-        The root with its descendants as `FoundMessage.children` (the message itself if the root is purged), and whether
-        all later messages were looked at. The ledger has no column for the root: the texts of the messages after the
-        root are searched.
+        scan: whether to search the texts of later messages too, for parts that were recorded without their root; None:
+            if there may be such, because a part is, or an older version may have been running.
+        scanned: how many messages after the root are searched then.
     """
     root = _root_of(stored)
     key = root.row.pk if root.message is None else root.message.root
-    rows = StoredMessage.objects.using(ledger.using()).filter(id__gt=key).order_by("id")
-    beyond = rows.values_list("id", flat=True)[scanned : scanned + 1]
-    last = next(iter(beyond), None)
-    if last is not None:
-        rows = rows.filter(id__lt=last)
-    found = list(rows.filter(text__contains=f'"o":"{key.hex}"')[: LIMIT + 1])
+    rows = StoredMessage.objects.using(ledger.using()).order_by("id")
+    found = list(rows.filter(root=key)[: LIMIT + 1])
+    is_whole = len(found) <= LIMIT
+    if scan is None:
+        scan = _lacks_root(stored) or _may_have_older_parts(key)
+    if scan:
+        without, all_searched = _parts_without_root(key, scanned)
+        is_whole = is_whole and all_searched
+        found = sorted((*found, *without), key=lambda row: row.pk)
     _attach(root, _with_deliveries(found[:LIMIT]))
-    return root, last is None and len(found) <= LIMIT
+    return Cascade(root, is_whole, scan)
+
+
+def _parts_without_root(root: UUID, scanned: int) -> tuple[list[StoredMessage], bool]:
+    """Search the texts of the messages after a root; return the parts, and whether all messages were searched."""
+    rows = StoredMessage.objects.using(ledger.using()).filter(id__gt=root).order_by("id")
+    beyond = next(iter(rows.values_list("id", flat=True)[scanned : scanned + 1]), None)
+    if beyond is not None:
+        rows = rows.filter(id__lt=beyond)
+    found = list(rows.filter(root=None, text__contains=f'"o":"{root.hex}"')[: LIMIT + 1])
+    return found, beyond is None and len(found) <= LIMIT
+
+
+def _lacks_root(stored: FoundMessage) -> bool:
+    return stored.row.root is None and stored.message is not None and stored.message.root != stored.row.pk
+
+
+def _may_have_older_parts(root: UUID) -> bool:
+    """Return whether a cascade began when older versions may have been sending, by the time in the id of its root."""
+    since = ledger.roots_recorded_since()
+    sent_at = datetime.now(UTC) - timedelta(seconds=age_of(root))
+    return since is not None and sent_at < since + ROLLED_OUT
 
 
 def _root_of(stored: FoundMessage) -> FoundMessage:

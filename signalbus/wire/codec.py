@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from signalbus.wire.values.references import Reference
 
     Fetch = Callable[[Mapping[Reference, Collection[str]]], Mapping[Reference, Model]]
+    Rows = list[tuple[str, object]]  # label and primary key of each
 
 MAX_DEPTH: Final = 64
 MAX_BYTES: Final = 256 * 1024
@@ -43,13 +44,14 @@ _REF_IN_TEXT: Final = f'"{Tag.REF.key}"'
 _ROW_IN_TEXT: Final = f'"{Tag.ROW.key}"'
 
 
-def encode(
+def encode(  # noqa: PLR0913 - the limits of a message, and what it names
     sender: object,
     payload: Mapping[str, object],
     *,
     snapshots: bool = False,
     max_depth: int = MAX_DEPTH,
     max_bytes: int = MAX_BYTES,
+    rows: Rows | None = None,
 ) -> tuple[str, str]:
     """Write a sender and a payload as a text of ASCII characters.
 
@@ -59,6 +61,7 @@ def encode(
         snapshots: let field values travel beside each reference, for receivers that want them once its row is gone.
         max_depth: how deep containers may be nested in a value.
         max_bytes: the limit of the text's size, in bytes.
+        rows: a list to which label and key of each row in the payload are added.
 
     Returns:
         The text, and the oldest version of the message that can read it.
@@ -69,7 +72,9 @@ def encode(
     """
     encoder = Encoder(max_depth, max_bytes, snapshots)
     try:
-        text = write([encoder.sender(sender), encoder.payload(payload)])
+        written = encoder.sender(sender)
+        encoder.rows = [] if rows is None else rows  # those of the payload alone
+        text = write([written, encoder.payload(payload)])
     except RecursionError as error:
         reason = "nested too deep for what is left of Python's stack: flatten it, or break the cycle"
         raise PayloadError(reason) from error
@@ -98,13 +103,16 @@ def write_sender(sender: object) -> str | None:
         return None
 
 
-def write_with(sender: str, payload: Mapping[str, object], max_bytes: int = MAX_BYTES) -> str | None:
+def write_with(
+    sender: str, payload: Mapping[str, object], max_bytes: int = MAX_BYTES, rows: Rows | None = None
+) -> str | None:
     """Write a payload of plain values, and of rows that a worker finds by label and key: nearly all payloads are such.
 
     Args:
         sender: the JSON that `write_sender` returned.
         payload: the named values.
         max_bytes: how large the text may be.
+        rows: as `encode` takes it.
 
     Returns:
         The text that `encode` would have returned, without snapshots, for half of the time. None: ask `encode`, which
@@ -125,6 +133,8 @@ def write_with(sender: str, payload: Mapping[str, object], max_bytes: int = MAX_
             if row is None:
                 return None
             values[key] = {_REF: row}
+            if rows is not None:
+                rows.append((row[0], row[1]))
         if len(values) == 1 and next(iter(values))[:1] == "$":
             return None  # could be taken for a tag
         text = f"[{sender},{write(values)}]"

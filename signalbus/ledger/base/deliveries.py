@@ -16,6 +16,7 @@ from signalbus.ledger.base.event_subjects import tell_of_rows
 from signalbus.ledger.base.recording import WAIT
 from signalbus.models import OPEN_STATES, Delivery, State, StoredMessage
 from signalbus.wire.message import delivery_id, to_body
+from signalbus.wire.subjects import subjects_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -103,7 +104,16 @@ def earlier_id(message: UUID, receiver: str) -> UUID | None:
 
 def row_of(message: Message) -> StoredMessage:
     """Return the row of a message."""
-    return StoredMessage(id=message.id, signal=message.signal, text=to_body(message), created_at=Now())
+    subject, more_subjects = subjects_in(message.payload)
+    return StoredMessage(
+        id=message.id,
+        signal=message.signal,
+        text=to_body(message),
+        subject=subject,
+        more_subjects=more_subjects,
+        root=None if message.root == message.id else message.root,
+        created_at=Now(),
+    )
 
 
 def new_delivery(message: UUID, receiver: str, queue: str | None, **fields: Unpack[DeliveryColumns]) -> Delivery:

@@ -58,7 +58,15 @@ class Recordable(Protocol):
 
     @property
     def subject(self) -> str:
-        """Label and key of its ``instance``."""
+        """Label and key of its ``instance``, or of the first row that it names."""
+
+    @property
+    def more_subjects(self) -> str | None:
+        """Label and key of more rows that it names, a line each; None if there are none."""
+
+    @property
+    def root(self) -> str | None:
+        """The id of the message that its cascade began with, in hex; None if that is this one."""
 
     @property
     def ordering_key(self) -> str | None:
@@ -77,12 +85,19 @@ class Part(NamedTuple):
         body: its text.
         queue: the Celery queue, or None for the default one.
         subject: label and key of its ``instance``.
+        more_subjects: label and key of more rows that it names, a line each.
     """
 
     message: Message
     body: str
     queue: str | None
     subject: str = ""
+    more_subjects: str | None = None
+
+    @property
+    def root(self) -> str | None:
+        """The root of its cascade, in hex; None if that is this message."""
+        return None if self.message.root == self.message.id else self.message.root.hex
 
     @property
     def key(self) -> str:
@@ -145,15 +160,22 @@ class _Insert(NamedTuple):
 
 
 @cache
-def _inserts(dialect: Dialect, *, ordered: bool, due: str | None = None) -> tuple[_Insert, _Insert]:
-    """Return the statements for messages and for deliveries that are published now, or are due at a time."""
+def _inserts(
+    dialect: Dialect, *, ordered: bool, has_root: bool = False, has_more: bool = False, due: str | None = None
+) -> tuple[_Insert, _Insert]:
+    """Return the statements for messages and for deliveries that are published now, or are due at a time.
+
+    The columns of migration 0008 are named only where a message has them: most have not, and a data migration may send
+    a message before 0008 is applied.
+    """
     state, when = ("published", dialect.later.replace("%s", str(WAIT))) if due is None else ("pending", due)
     columns = {"ordering_key": "text", "position": "bigint"} if ordered else {}
+    links = {**({"root": "uuid"} if has_root else {}), **({"more_subjects": "text"} if has_more else {})}
     return (
         _insert(
             dialect,
             MESSAGES,
-            {"id": "uuid", "signal": "text", "text": "text", "subject": "text"},
+            {"id": "uuid", "signal": "text", "text": "text", "subject": "text", **links},
             {"sealed": "false" if dialect.arrays else "0", "created_at": dialect.now},
         ),
         _insert(
@@ -203,11 +225,16 @@ def record(
     """
     connection = connections[using]
     dialect = dialect_for(connection)
-    rows = _rows(parts)
+    ordered = has_root = has_more = False
+    for part in parts:  # which is quicker than any() for the one message that there nearly always is
+        ordered = ordered or part.ordering_key is not None
+        has_root = has_root or part.root is not None
+        has_more = has_more or part.more_subjects is not None
+    rows = _rows(parts, has_root=has_root, has_more=has_more)
     if due is not None and not isinstance(due, DueTime):
         due = DueTime.at(due, dialect)
-    ordered = any(part.ordering_key is not None for part in parts)
-    inserts = _inserts(dialect, ordered=ordered, due=None if due is None else due.sql)
+    when = None if due is None else due.sql
+    inserts = _inserts(dialect, ordered=ordered, has_root=has_root, has_more=has_more, due=when)
     statements = first
     if not ordered:
         statements = _together([*first, *_insertions(dialect, inserts, rows, due)], connection)
@@ -291,7 +318,9 @@ def _with_positions(
     return [(*row, *columns) for row, columns in zip(deliveries, order_columns, strict=True)]
 
 
-def _rows(parts: Sequence[Recordable]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+def _rows(
+    parts: Sequence[Recordable], *, has_root: bool, has_more: bool
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """Return the values of the rows; ids are in hex, as all databases take them."""
     messages: dict[str, tuple[Any, ...]] = {}
     deliveries: list[tuple[Any, ...]] = []
@@ -303,7 +332,12 @@ def _rows(parts: Sequence[Recordable]) -> tuple[list[tuple[Any, ...]], list[tupl
             whole = None
         else:
             whole, body = _merged(whole or from_body(known[2]), part.message, known[2])
-        messages[key] = (key, part.signal, body, part.subject)
+        row: tuple[Any, ...] = (key, part.signal, body, part.subject)
+        if has_root:
+            row += (part.root,)
+        if has_more:
+            row += (part.more_subjects,)
+        messages[key] = row
         queue = part.queue or ""
         recipients = ("",) if part.recipients is None else part.recipients
         deliveries += [(delivery_hex(key, recipient), key, recipient, queue) for recipient in recipients]

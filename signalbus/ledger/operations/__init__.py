@@ -23,7 +23,13 @@ from signalbus.ledger.operations.bulk_rows import (
 from signalbus.ledger.operations.bulk_steps import failed_again, step
 from signalbus.ledger.operations.current_counts import SCHEDULED, CurrentCounts, current_counts
 from signalbus.ledger.operations.failed_deliveries import discard, failed, retry, skipped
-from signalbus.ledger.operations.health import parked_texts, seen_workers, sweeper_seen_at, unapplied_migrations
+from signalbus.ledger.operations.health import (
+    parked_texts,
+    roots_recorded_since,
+    seen_workers,
+    sweeper_seen_at,
+    unapplied_migrations,
+)
 from signalbus.ledger.operations.ledger_audit import (
     Account,
     Audit,
@@ -86,6 +92,7 @@ __all__ = [
     "resume",
     "resume_bulk",
     "retry",
+    "roots_recorded_since",
     "seen_workers",
     "skipped",
     "step",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 from django.db import connections
 from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
 
 from signalbus.ledger.base.clock import later
 from signalbus.ledger.base.deliveries import using
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 MOST_TEXTS: Final = 100  # parked texts that are looked at
+ROOTS_RECORDED: Final = "0008_root_and_more_subjects"
 SEEN_SECONDS: Final = 60.0  # since a worker was seen last that counts as running
 
 
@@ -27,6 +30,19 @@ def unapplied_migrations() -> list[str]:
         for app, name in loader.disk_migrations
         if app == "signalbus" and (app, name) not in loader.applied_migrations
     )
+
+
+def roots_recorded_since() -> datetime | None:
+    """Return when migration 0008 was applied, in UTC; None if none was recorded, as without migrations.
+
+    Messages that older versions recorded, also for a while after it, do not say which cascade they belong to.
+    """
+    recorder = MigrationRecorder(connections[using()])
+    if not recorder.has_table():
+        return None
+    applied = recorder.migration_qs.filter(app="signalbus", name=ROOTS_RECORDED).values_list("applied", flat=True)
+    found = applied.order_by("-applied").first()
+    return None if found is None else found.astimezone(UTC)  # of a naive one, the time of this machine
 
 
 def sweeper_seen_at() -> datetime | None:

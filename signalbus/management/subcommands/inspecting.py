@@ -9,8 +9,10 @@ from django.core.management.base import CommandError
 
 from signalbus.management import inspection_report as report
 from signalbus.management.subcommands.retry_and_discard import id_from
+from signalbus.management.text import iso, time_of
 from signalbus.services.explanation import explain, known_signals
-from signalbus.services.lookup import cascade_of, history_of, message_of
+from signalbus.services.lookup import SCANNED, cascade_of, history_of, message_of
+from signalbus.wire.subjects import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +36,9 @@ def add(commands: Any) -> None:
     history.add_argument("subject", metavar="APP.MODEL:PK")
     trace = commands.add_parser("trace", help="show the cascade of a message as a tree")
     trace.add_argument("id", type=id_from, metavar="ID", help="of a message of the cascade, or of a delivery")
+    trace.add_argument(
+        "--scan", action="store_true", help="search the texts of later messages for what older versions sent"
+    )
     for parser, run in (
         *((listed, run_list), (explained, run_explain), (show, run_show), (history, run_history)),
         (trace, run_trace),
@@ -80,28 +85,44 @@ def run_show(command: BaseCommand, options: dict[str, Any]) -> None:
 
 def run_history(command: BaseCommand, options: dict[str, Any]) -> None:
     """Show what happened to a row."""
-    found, more = history_of(options["subject"])
+    found = history_of(options["subject"])
+    messages = found.messages
     if options["json"]:
-        _write(command, messages=[report.message_object(each) for each in found], more=more)
+        _write(
+            command,
+            messages=[report.message_object(each) for each in messages],
+            more=found.has_more,
+            searched_from=iso(found.searched_from),
+        )
     else:
-        _lines(command, (line for each in found for line in report.message_lines(each)))
-    if more:
-        command.stderr.write(f"The youngest {len(found)}; there are more.")
-    if not found:
+        _lines(command, (line for each in messages for line in report.message_lines(each)))
+    if found.has_more:
+        command.stderr.write(f"The youngest {len(messages)}; there are more.")
+    if found.searched_from is not None:
+        command.stderr.write(
+            f"Messages that name it beside another row were looked for among the youngest {SCANNED:,}, since "
+            f"{time_of(found.searched_from)} (UTC)."
+        )
+    if not messages:
         raise CommandError(
             f"The ledger has no message about {options['subject']}: none was sent, it is purged, its signal is not "
-            "durable, or the row was not the payload's `instance`."
+            f"durable, or the row is not among the first {MOST} of its payload."
         )
 
 
 def run_trace(command: BaseCommand, options: dict[str, Any]) -> None:
     """Show a cascade."""
-    root, whole = cascade_of(_message(options))
+    found = cascade_of(_message(options), scan=True if options["scan"] else None)
     if options["json"]:
-        _write(command, **report.message_object(root), whole=whole)
+        shown = report.message_object(found.root)
+        _write(command, **shown, whole=found.is_whole, scanned=found.was_scanned)
     else:
-        _lines(command, report.message_lines(root))
-    if not whole:
+        _lines(command, report.message_lines(found.root))
+    if found.was_scanned:
+        command.stderr.write(
+            "The texts of later messages were searched too: older versions record no root of a cascade."
+        )
+    if not found.is_whole:
         command.stderr.write("Not all of the younger messages were looked at: the cascade may be larger.")
 
 

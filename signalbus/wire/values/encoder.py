@@ -48,7 +48,7 @@ class Encoder:
         snapshots: whether field values travel beside each reference, for when its row is gone.
     """
 
-    __slots__ = ("_bytes_left", "_max_bytes", "_max_depth", "_snapshots", "version")
+    __slots__ = ("_bytes_left", "_max_bytes", "_max_depth", "_snapshots", "rows", "version")
 
     def __init__(self, max_depth: int, max_bytes: int, snapshots: bool) -> None:
         self._max_depth = max_depth
@@ -56,6 +56,7 @@ class Encoder:
         self._bytes_left = max_bytes
         self._snapshots = snapshots
         self.version: int = FIRST  # the oldest that knows all tags written so far
+        self.rows: list[tuple[str, object]] = []  # label and key of each row written so far
 
     def payload(self, payload: Mapping[str, object]) -> Any:
         """Encode a payload; the dict itself does not count as nesting."""
@@ -202,6 +203,7 @@ class Encoder:
         if reference is None:
             return self._tagged(snapshot, self._snapshot(instance, left))
         pk = reference.pk
+        self.rows.append((reference.label, pk))
         # A composite key is the only container here, and not one of the sender's making.
         key = pk if type(pk) is int else self._value(pk, 1)
         if reference.using is None and not self._snapshots:
