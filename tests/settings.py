@@ -5,9 +5,15 @@ import os
 from config.settings import *  # noqa: F403 - settings built on settings
 from config.settings import DATABASES, INSTALLED_APPS, MIDDLEWARE
 
-INSTALLED_APPS = [*INSTALLED_APPS, "django.contrib.admin", "django.contrib.messages", "tests.misbehaving"]
+INSTALLED_APPS = [
+    *INSTALLED_APPS,
+    "django.contrib.admin",
+    "django.contrib.messages",
+    "signalbus.web",
+    "tests.misbehaving",
+]
 
-# What Django's admin needs.
+# What Django's admin and the web app need.
 MIDDLEWARE = [
     *MIDDLEWARE,
     "django.middleware.csrf.CsrfViewMiddleware",

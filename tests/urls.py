@@ -1,7 +1,7 @@
 """The pages of the tests' project: the checkout's, and Django's admin with a page of the project's own rows."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
 from config.urls import urlpatterns as pages_of_the_checkout
 from signalbus.admin import SignalsHistoryMixin
@@ -14,4 +14,9 @@ class AcademyAdmin(SignalsHistoryMixin, admin.ModelAdmin):  # type: ignore[type-
 
 
 admin.site.register(Academy, AcademyAdmin)
-urlpatterns = [*pages_of_the_checkout, path("admin/", admin.site.urls), path("metrics", metrics)]
+urlpatterns = [
+    *pages_of_the_checkout,
+    path("admin/", admin.site.urls),
+    path("metrics", metrics),
+    path("signalbus/", include("signalbus.web.urls")),
+]

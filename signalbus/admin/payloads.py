@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from signalbus.admin import html_values as html
-from signalbus.admin.read_only import VIEW_PAYLOAD
+from signalbus.services.actors import VIEW_PAYLOAD
 from signalbus.services.redaction import payload_of
 
 if TYPE_CHECKING:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 else:
     Page = admin.ModelAdmin  # which takes no type at run time
 
-VIEW_PAYLOAD = "signalbus.view_payload"
 BANNERS = 20  # pauses that a page names
 REASON_CHARS = 500
 BUTTONS = (("retry_deliveries", "Retry…"), ("discard_deliveries", "Discard…"))  # actions of the list of deliveries

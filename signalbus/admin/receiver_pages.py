@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from django.urls import path
+from django.apps import apps
+from django.urls import include, path, reverse
 
 from signalbus.admin import html_values as html
 from signalbus.admin.keyset_pages import AFTER
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from signalbus.services.groups import FailureGroup
 
+WEB_APP: Final = "signalbus.web"
 GROUPS: Final = 20  # failures by cause, on one page
 
 
@@ -33,12 +35,16 @@ class OverviewAdmin(ReadOnlyAdmin):
         return [
             path("receivers/", view(self.receivers), name="signalbus_receivers"),
             path("failures/", view(self.failures), name="signalbus_failures"),
+            *self._web_app(),
             *super().get_urls(),
         ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the list, with links to the pages."""
         tools = [(self.page_url("failures"), "Failures by cause"), (self.page_url("receivers"), "Receivers")]
+        if apps.is_installed(WEB_APP):
+            url = reverse("admin:signalbus_web:overview", current_app=self.admin_site.name)
+            tools.insert(0, (url, "The web app"))
         return super().changelist_view(request, {"tools": tools, **(extra_context or {})})
 
     def receivers(self, request: HttpRequest) -> HttpResponse:
@@ -74,6 +80,14 @@ class OverviewAdmin(ReadOnlyAdmin):
             "further_url": "" if found.end is None else self.page_url("failures", after=str(found.end)),
         }  # fmt: skip
         return self.own_page(request, "failures.html", "Failures by cause", **context)
+
+    def _web_app(self) -> list[Any]:
+        """Return the addresses of the web app, behind the login of this admin site, if the project has installed it."""
+        if not apps.is_installed(WEB_APP):
+            return []
+        from signalbus.web.urls import app_name, patterns  # noqa: PLC0415 - who has not installed it pays nothing
+
+        return [path("web/", include((patterns(self.admin_site.admin_view), app_name)))]
 
     def _cause(self, group: FailureGroup) -> dict[str, Any]:
         """Return what the page shows of a cause; its buttons choose all its deliveries in the list."""

@@ -1,4 +1,4 @@
-"""What the pages of the admin and of the web app share: bounded searches, and texts that are fit for a page.
+"""What the pages of the admin and of the web app share: bounded searches and counts, figures over time, and texts.
 
-They read the ledger and change nothing.
+They read the ledger and change nothing. Called by `admin` and `web`.
 """

@@ -2,7 +2,7 @@
 
 A page begins after the key of the last row of the page before, so no OFFSET passes over what was shown. Where no index
 answers a search, it looks at the youngest 100,000 rows, or at the youngest 10,000 that an index finds for a part of it:
-these are scattered over the table (decision 0049). Called by the admin's lists.
+these are scattered over the table (decision 0049). Called by the admin's lists and the web app's.
 """
 
 from __future__ import annotations

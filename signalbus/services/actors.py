@@ -16,6 +16,7 @@ audit_logger: Final[logging.Logger] = logging.getLogger("signalbus.audit")
 
 Through = Literal["web", "admin", "command", "code"]
 VIEW: Final = "signalbus.view_delivery"  # to see deliveries, without their payloads
+VIEW_PAYLOAD: Final = "signalbus.view_payload"  # to see payloads, with secrets hidden; to reveal these, with a reason
 OPERATE: Final = "signalbus.operate_delivery"  # to retry, discard, pause and resume
 
 

@@ -9,16 +9,22 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from django.db import transaction
 from django.views.debug import SafeExceptionReporterFilter
 
 from signalbus import conf
 from signalbus.exceptions import TextError, UnknownClass
+from signalbus.ledger import operations as ledger
+from signalbus.services.actors import VIEW_PAYLOAD
+from signalbus.services.audit_log import write_log
 from signalbus.wire.values.scalars import FROM_JSON
 from signalbus.wire.values.tags import Tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
+    from signalbus.services.actors import Actor
     from signalbus.wire.message import Message
 
 HIDDEN: Final = SafeExceptionReporterFilter.cleansed_substitute
@@ -66,6 +72,24 @@ def payload_of(message: Message | None, *, reveal: bool = False) -> dict[str, An
     except (TextError, ValueError, TypeError):  # of a version with other tags, or cut by hand
         return None
     return {"sender": sender, "values": values}
+
+
+def reveal_payload(message: Message | None, delivery: UUID, *, actor: Actor, reason: str) -> dict[str, Any] | None:
+    """Return the payload of a delivery with its secrets, and write to the audit log who has seen it, and why.
+
+    Args:
+        message: the delivery's message; None if its text could not be read.
+        delivery: the delivery.
+        actor: who asks.
+        reason: why.
+
+    Raises:
+        PermissionDenied: the actor must not see payloads.
+    """
+    actor.require(VIEW_PAYLOAD)
+    with transaction.atomic(using=ledger.using()):
+        write_log(actor, "reveal", {"delivery": str(delivery)}, reason=reason)
+    return payload_of(message, reveal=True)
 
 
 class _Shown:

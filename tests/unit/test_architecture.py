@@ -20,7 +20,7 @@ ROOT = PACKAGE.parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name != "migrations")
 # Names that Django asks for.
-GIVEN = {"Meta", "Command", "__init__.py"}
+GIVEN = {"Meta", "Command", "__init__.py", "apps.py"}
 
 OUR_CODE = ("signalbus", "config", "tasks", "tests", "benchmarks", "scripts")
 # Words that name one of our concepts by a picture, and the standard term; forbidden in any name, as whole words.

@@ -1,0 +1,242 @@
+"""Read outcomes over time from the rollups: deliveries by minute, hour or half day, and quantiles of their times.
+
+Rollups are kept for receivers, not for deliveries, so that a page costs the same on a large ledger as on a small one.
+Processes add what they counted each ten seconds: the youngest figures are that late. Called by the web app's pages.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from django.db.models import Min, Sum
+
+from signalbus.ledger import operations as ledger
+from signalbus.ledger.history import BOUNDS
+from signalbus.models import Rollup
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from django.db.models import QuerySet
+
+PERIODS: Final = (60, 600, 3600)  # seconds; the row of all that is older has 0
+RECENT: Final = 300  # seconds over which a rate is averaged
+MARKS: Final = 5  # releases that a chart names
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A range of time that a page shows.
+
+    Args:
+        key: as it stands in the URL.
+        seconds: its length.
+        step: the seconds of each bar of a chart.
+    """
+
+    key: str
+    seconds: int
+    step: int
+
+    @property
+    def text(self) -> str:
+        """The length as people read it: "8 h"."""
+        return f"{self.key[:-1]} {self.key[-1]}"
+
+
+SPANS: Final = {
+    span.key: span
+    for span in (
+        Span("1h", 3600, 60), Span("8h", 8 * 3600, 600), Span("3d", 3 * 86400, 3600), Span("30d", 30 * 86400, 43200)
+    )
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Point:
+    """The outcomes of one step.
+
+    Args:
+        at: its beginning, in UTC.
+        done: deliveries that succeeded.
+        failed: attempts that failed and are repeated.
+        dead: deliveries that are dead.
+        skipped: deliveries that were skipped.
+    """
+
+    at: datetime
+    done: int = 0
+    failed: int = 0
+    dead: int = 0
+    skipped: int = 0
+
+
+@dataclass(slots=True)
+class SpanOutcomes:
+    """The outcomes of a span.
+
+    Args:
+        points: its steps, the oldest first.
+        releases: when each release of the project's code was seen first, in UTC, if that was within the span.
+    """
+
+    points: list[Point]
+    releases: list[tuple[datetime, str]] = field(default_factory=list)
+
+    def total(self, name: str) -> int:
+        """Return the sum of one outcome, "done" for example."""
+        return sum(getattr(point, name) for point in self.points)
+
+
+@dataclass(slots=True)
+class Rates:
+    """SpanOutcomes a minute, over the last five minutes.
+
+    Args:
+        done: deliveries that succeeded.
+        failed: attempts that failed, the last of a delivery too.
+        by_queue: deliveries that ended, by queue; the default one is empty.
+    """
+
+    done: float = 0.0
+    failed: float = 0.0
+    by_queue: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Times:
+    """How long something took.
+
+    Args:
+        histogram: how often, by the bounds of `signalbus.ledger.history`.
+    """
+
+    histogram: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+
+    @property
+    def number(self) -> int:
+        """How often it was measured."""
+        return sum(self.histogram)
+
+    def quantile(self, share: float) -> float | None:
+        """Return the seconds within which a share of them ended: a bound of the histogram; None if there were none.
+
+        Args:
+            share: 0.95 for example.
+        """
+        wanted, seen = share * self.number, 0
+        if not self.number:
+            return None
+        for bound, count in zip(BOUNDS, self.histogram, strict=False):
+            seen += count
+            if seen >= wanted:
+                return float(bound)
+        return float("inf")
+
+
+def outcomes(span: Span, **series: str) -> SpanOutcomes:
+    """Return the outcomes of a span by its steps.
+
+    Args:
+        span: the span.
+        series: columns of a rollup that select what is counted: receiver, signal or queue.
+    """
+    alias = ledger.using()
+    start, rows = _rows(span, series)
+    points = [Point(start + timedelta(seconds=number * span.step)) for number in range(span.seconds // span.step)]
+    sums = _sums("done", "failed", "dead", "skipped")
+    for row in _summed(rows, sums, "bucket_at"):
+        number = int((ledger.in_utc(row["bucket_at"], alias) - start).total_seconds() // span.step)
+        if 0 <= number < len(points):
+            for name in sums:
+                setattr(points[number], name, getattr(points[number], name) + row[name])
+    seen = rows.exclude(release="").values_list("release").annotate(first=Min("bucket_at")).order_by("first")
+    known = [(ledger.in_utc(first, alias), release) for release, first in seen[: 10 * MARKS]]
+    margin = start + timedelta(seconds=span.step)  # one that was there before began no later
+    return SpanOutcomes(points, [(first, release) for first, release in known if first > margin][-MARKS:])
+
+
+def rates() -> Rates:
+    """Return what happens in a minute, by the last five."""
+    alias = ledger.using()
+    since = ledger.clock_of(alias) - timedelta(seconds=RECENT + 60)
+    rows = Rollup.objects.using(alias).filter(seconds=60, bucket_at__gte=since).order_by()
+    found, minutes = Rates(), RECENT / 60 + 1
+    for row in _summed(rows, _sums("done", "failed", "dead", "skipped"), "queue"):
+        found.done += row["done"] / minutes
+        found.failed += (row["failed"] + row["dead"]) / minutes
+        found.by_queue[row["queue"]] = (row["done"] + row["dead"] + row["skipped"]) / minutes
+    return found
+
+
+def times(span: Span, receiver: str) -> tuple[Times, Times]:
+    """Return how long a receiver ran, and how long its deliveries waited for their first attempt.
+
+    Args:
+        span: the span.
+        receiver: its id.
+    """
+    runtimes, delays = Times(), Times()
+    _, rows = _rows(span, {"receiver": receiver})
+    for ran, waited in rows.values_list("runtimes", "delays").iterator(chunk_size=2000):
+        _add(runtimes, ran)
+        _add(delays, waited)
+    return runtimes, delays
+
+
+def by_release(span: Span, receiver: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the outcomes of a receiver by the release of the project's code, the oldest first.
+
+    Args:
+        span: the span.
+        receiver: its id.
+    """
+    _, rows = _rows(span, {"receiver": receiver})
+    sums = _sums("done", "failed", "dead", "runtime_ms")
+    found = _summed(rows, {"first": Min("bucket_at"), **sums}, "release").order_by("first")
+    return [(row["release"], {name: row[name] for name in sums}) for row in found[: 4 * MARKS]]
+
+
+def totals_by_receiver(span: Span) -> dict[tuple[str, str], Counter[str]]:
+    """Return the outcomes of each receiver of each signal.
+
+    Args:
+        span: the span.
+    """
+    _, rows = _rows(span, {})
+    sums = _sums("done", "failed", "dead")
+    found = _summed(rows, sums, "signal", "receiver")
+    return {(row["signal"], row["receiver"]): Counter({name: row[name] for name in sums}) for row in found}
+
+
+def has_any() -> bool:
+    """Return whether anything was ever counted."""
+    return Rollup.objects.using(ledger.using()).exists()
+
+
+def _rows(span: Span, series: dict[str, str]) -> tuple[datetime, QuerySet[Rollup]]:
+    """Return the beginning of a span, in UTC, and its rows."""
+    alias = ledger.using()
+    now = ledger.clock_of(alias)
+    utc = ledger.in_utc(now, alias)
+    end = datetime.fromtimestamp((utc.timestamp() // span.step + 1) * span.step, UTC)
+    start = end - timedelta(seconds=span.seconds)
+    rows = Rollup.objects.using(alias).filter(seconds__in=PERIODS, bucket_at__gte=now - (utc - start), **series)
+    return start, rows.order_by()
+
+
+def _sums(*names: str) -> dict[str, Any]:
+    return {name: Sum(name) for name in names}
+
+
+def _summed(rows: QuerySet[Rollup], sums: dict[str, Any], *columns: str) -> Any:
+    """Return the sums of rows by some columns, as dicts."""
+    return rows.values(*columns).annotate(**sums)
+
+
+def _add(times_: Times, counts: Sequence[int]) -> None:
+    if len(counts) == len(times_.histogram):
+        times_.histogram = [one + two for one, two in zip(times_.histogram, counts, strict=True)]

@@ -1,0 +1,1 @@
+"""The tags of the web app's templates; Django looks for them here."""

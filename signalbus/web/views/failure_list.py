@@ -1,0 +1,84 @@
+"""Failures by their cause: how many causes are there, which is new, and which one first?"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from signalbus.ledger import operations as ledger
+from signalbus.models import FailedAttempt
+from signalbus.pages.delivery_search import id_in
+from signalbus.services.groups import newest_failure_groups
+from signalbus.web.page_access import page
+from signalbus.web.page_layout import render_page
+from signalbus.web.svg_charts import Bar, bars_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from django.http import HttpRequest, HttpResponse
+
+    from signalbus.services.actors import Actor
+    from signalbus.services.groups import FailureGroup
+
+GROUPS: Final = 30  # of a page
+HOURS: Final = 24  # of the small charts
+ATTEMPTS: Final = 10_000  # failed attempts that these look at, the youngest of the groups of the page
+SPARK_HEIGHT: Final = 24  # pixels
+RELEASES: Final = 3  # that are named
+
+
+@dataclass(slots=True)
+class Recent:
+    """The failed attempts of a group within a day.
+
+    Args:
+        hours: their number by hour, the oldest first.
+        releases: their number by the release of the project's code.
+    """
+
+    hours: list[int] = field(default_factory=lambda: [0] * HOURS)
+    releases: Counter[str] = field(default_factory=Counter)
+
+
+@page()
+def failure_list(request: HttpRequest, actor: Actor) -> HttpResponse:
+    """Show the groups of unresolved failures, the largest first."""
+    after = id_in(request.GET.get("after", ""))
+    found = newest_failure_groups(GROUPS, after)
+    groups = found.groups
+    recent = _recent([group.id for group in groups])
+    context = {
+        "groups": [_shown(group, recent[group.id]) for group in groups], "has_more": found.has_more,
+        "looked_at": found.looked_at, "further": found.end, "is_first": after is None,
+        "every": 15 if after is None else 0,
+        "total": sum(group.count for group in groups),
+    }  # fmt: skip
+    return render_page(request, actor, "failure_list.html", "failures", context)
+
+
+def _shown(group: FailureGroup, recent: Recent) -> dict[str, Any]:
+    bars: list[Bar] = bars_of(recent.hours, SPARK_HEIGHT, 2)
+    named = sorted(name for name in recent.releases if name)
+    return {
+        "group": group, "bars": bars, "day": sum(recent.hours), "most": max(recent.hours),
+        "releases": named[:RELEASES], "more_releases": max(0, len(named) - RELEASES), "states": group.states.items(),
+    }  # fmt: skip
+
+
+def _recent(ids: Sequence[str]) -> defaultdict[str, Recent]:
+    """Return the failed attempts of some groups within a day, of at most 10,000 rows."""
+    found: defaultdict[str, Recent] = defaultdict(Recent)
+    if not ids:
+        return found
+    alias = ledger.using()
+    now: datetime = ledger.clock_of(alias)
+    rows = FailedAttempt.objects.using(alias).filter(error_group__in=ids, ended_at__gte=now - timedelta(hours=HOURS))
+    for group, ended_at, release in rows.order_by().values_list("error_group", "ended_at", "release")[:ATTEMPTS]:
+        hour = HOURS - 1 - int((now - ended_at).total_seconds() // 3600)
+        found[group].hours[min(HOURS - 1, max(0, hour))] += 1
+        found[group].releases[release] += 1
+    return found

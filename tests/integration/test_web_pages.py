@@ -1,0 +1,351 @@
+"""The web app's pages show what the ledger knows, look at a bounded number of rows, and work where they are mounted."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from signalbus.ledger.history import BOUNDS
+from signalbus.models import Alert, Delivery, FailedAttempt, Operation, Pause, Rollup, State, WorkerRecord
+from signalbus.pages import bounded_search, figures, open_counts
+from signalbus.pages.figures import SPANS, Times
+from signalbus.web import page_access
+from signalbus.web.views import delivery_list
+from tests.other_servers import DATABASE
+
+from .admin_site import OPERATOR, READER, VIEWER, add_delivery, add_message, page, sealed_message, visitor
+
+if TYPE_CHECKING:
+    from django.test import Client
+
+pytestmark = pytest.mark.usefixtures("database_url")
+
+
+@pytest.fixture
+def database() -> str:
+    """One database for the pages; PostgreSQL, if a test asks for it."""
+    return DATABASE or "sqlite"
+
+
+@pytest.fixture
+def reader(database_url: str) -> Client:
+    """A user who may see deliveries and payloads."""
+    return visitor(*READER)
+
+
+@pytest.fixture
+def operator(database_url: str) -> Client:
+    """A user who may also change deliveries."""
+    return visitor(*READER, *OPERATOR)
+
+
+def url(name: str, *args: object) -> str:
+    """Return the address of a page."""
+    return reverse(f"signalbus_web:{name}", args=args)
+
+
+def add_counts(receiver: str = "crm.sync", minutes: int = 0, **columns: object) -> None:
+    """Add what a process counted in a minute of the past."""
+    at = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=minutes)
+    given = {"bucket_at": at, "seconds": 60, "signal": "shop.order_paid", "receiver": receiver, **columns}
+    Rollup.objects.create(**given)
+
+
+def test_an_empty_ledger_shows_the_first_steps(reader: Client):
+    """A newcomer learns what to do; nothing looks like an error."""
+    shown = page(reader, url("overview"))
+
+    assert "Three steps to the first delivery" in shown
+    assert "Nothing needs attention" not in shown
+    for name in ("deliveries", "failures", "workers", "queues", "activity", "history", "signals"):
+        page(reader, url(name))
+
+
+def test_the_overview_says_that_nothing_needs_attention(reader: Client):
+    """Where something was done, and no alert is raised."""
+    add_counts(done=3)
+
+    assert "Nothing needs attention" in page(reader, url("overview"))
+
+
+def test_the_overview_shows_alerts_figures_and_groups(reader: Client):
+    """What is dead, held and waiting, the oldest that waits, raised alerts, and failures by their cause."""
+    Alert.objects.create(kind="overdue", key="", text="14 deliveries wait", raised_at=timezone.now())
+    for _ in range(2):
+        add_delivery(error="KeyError: 'slug'", error_group="9f31", failed_at=timezone.now())
+    waiting = add_delivery("mail.send", "published")
+    Delivery.objects.filter(pk=waiting.pk).update(due_at=timezone.now() - timedelta(minutes=9))
+    add_delivery("mail.send", "held", held_reason="paused")
+    shown = page(reader, url("overview"))
+
+    assert "14 deliveries wait" in shown
+    assert "(1) Overview" in shown
+    assert "KeyError: &#x27;slug&#x27;" in shown
+    assert "9:1" in shown  # the oldest, with the ten seconds before the sweeper asks for it
+    assert "in queue signalbus" in shown
+
+
+def test_a_deliverys_page_tells_its_whole_story(reader: Client):
+    """Failed attempts with their tracebacks, the people's steps, the payload, the siblings and the cascade."""
+    root = add_message("shop.order_paid", subject="shop.Order 7")
+    add_delivery("billing.book", "done", root)
+    sent = add_message("admissions.cohort_saved", {"city": "Sevilla"}, subject="admissions.Cohort 42", parent=root)
+    delivery = add_delivery("marketing.tag", "dead", sent, error="KeyError: 'slug'", attempts=2)
+    sibling = add_delivery("search.index", "done", sent)
+    now = timezone.now()
+    FailedAttempt.objects.create(
+        delivery=delivery, number=1, ended_at=now, runtime_ms=12, worker="w1", release="c3d4", error="KeyError: 'slug'",
+        error_group="x", traceback='File "receivers.py", line 31',
+    )  # fmt: skip
+    Operation.objects.create(
+        kind="retry", filter={"ids": [str(delivery.pk)]}, reason="a race?", by="ana", through="web", created_at=now,
+        started_at=now, ended_at=now,
+    )  # fmt: skip
+    shown = page(reader, url("delivery", delivery.pk))
+
+    for text in (
+        "Dead after 2 attempts",
+        "Attempt 1 failed",
+        "12 ms",
+        "line 31",
+        "c3d4",
+        "a race?",
+        "ana: retry",
+        "Sevilla",
+    ):
+        assert text in shown, text
+    assert str(sibling.pk) in shown
+    assert "billing.<wbr>book" in shown
+    assert 'aria-current="page"><code>marketing' in shown
+
+
+def test_a_text_that_nobody_verified_is_shown_as_such(reader: Client):
+    """It has no payload to show, and cannot be rehearsed."""
+    stored = sealed_message("garbage")
+    delivery = add_delivery("", "dead", message=None)
+    Delivery.objects.filter(pk=delivery.pk).update(message=stored.pk)
+    shown = page(reader, url("delivery", delivery.pk))
+
+    assert "never run" in shown
+    assert "garbage" not in shown
+
+
+def test_a_delivery_that_is_gone_is_named(reader: Client):
+    """The page says what that may mean, and answers 404."""
+    answer = reader.get(url("delivery", add_message().id))
+    assert answer.status_code == 404
+    assert "It is purged" in answer.content.decode() or "it is purged" in answer.content.decode()
+
+
+def test_the_search_box_finds_ids_objects_and_filters(reader: Client):
+    """An id leads to its delivery, also that of a message; an object to its history; else it is a filter."""
+    delivery = add_delivery(message=add_message(subject="admissions.Academy 5"))
+
+    for text, expected in (
+        (str(delivery.pk), url("delivery", delivery.pk)),
+        (str(delivery.message_id), url("delivery", delivery.pk)),
+        ("admissions.academy:5", f"{url('history')}?subject=admissions.academy%3A5"),
+        ("state:dead receiver:crm.*", f"{url('deliveries')}?q=state%3Adead+receiver%3Acrm.%2A"),
+    ):
+        assert reader.get(url("find"), {"q": text}).headers["Location"] == expected
+    assert "crm.<wbr>sync" in page(reader, url("history"), subject="admissions.academy:5")
+
+
+def test_an_object_without_messages_is_told_what_that_means(reader: Client):
+    """The page says since when messages are kept."""
+    add_delivery()
+    shown = page(reader, url("history"), subject="shop.order:42")
+
+    assert "The ledger has no message about shop.order 42" in shown
+    assert "The oldest message that is kept" in shown
+
+
+def test_the_list_goes_on_by_key(reader: Client, monkeypatch: pytest.MonkeyPatch):
+    """Each delivery is on one page, the youngest first, and a page costs the same anywhere."""
+    monkeypatch.setattr(delivery_list, "ROWS", 3)
+    keys = {str(add_delivery().pk) for _ in range(7)}
+    found, address = [], url("deliveries")
+    for _ in range(3):
+        shown = page(reader, address)
+        on_page = [key for key in keys if f"/{key}/" in shown]
+        found += on_page
+        if 'rel="next"' in shown:
+            link = shown.split('rel="next"')[0].rpartition('href="')[2].split('"')[0]
+            address = url("deliveries") + link.replace("&amp;", "&")
+    assert sorted(found) == sorted(keys)
+
+
+def test_a_count_stops(reader: Client, monkeypatch: pytest.MonkeyPatch):
+    """A list counts to a thousand, the overview to a hundred thousand; then there is a plus."""
+    monkeypatch.setattr(delivery_list, "COUNTED", 3)
+    monkeypatch.setattr(open_counts, "COUNTED", 2)
+    for _ in range(5):
+        add_delivery(state="pending", due_at=timezone.now())
+
+    assert "3+ deliveries" in page(reader, url("deliveries"))
+    assert str(open_counts.count_open().number(State.PENDING)) == "3+"
+    assert str(open_counts.count_ended(State.DEAD, 3)) == "0"
+
+
+def test_a_search_without_an_index_looks_at_the_youngest(reader: Client, monkeypatch: pytest.MonkeyPatch):
+    """The page says so, and offers to search among older ones."""
+    old = add_delivery("old.receiver")
+    for _ in range(4):
+        add_delivery()
+    monkeypatch.setattr(bounded_search, "SCANNED", 3)
+    shown = page(reader, url("deliveries"), q="receiver:old.*")
+
+    assert str(old.pk) not in shown
+    assert "Searched among the youngest 3 only" in shown
+    assert "Search among older ones" in shown
+
+
+def test_pages_make_a_fixed_number_of_statements(reader: Client):
+    """It does not grow with the number of rows."""
+    counts: list[dict[str, int]] = []
+    for number in (1, 12):
+        for index in range(number):
+            add_delivery(
+                f"crm.sync{index}",
+                message=add_message(subject="shop.Order 1"),
+                error_group="one",
+                failed_at=timezone.now(),
+            )
+            add_counts(f"crm.sync{index}", index, done=1)
+        found = {}
+        for name in ("overview", "deliveries", "failures", "workers", "queues", "signals", "activity"):
+            page(reader, url(name))
+            with CaptureQueriesContext(
+                connection,
+            ) as queries:
+                page(reader, url(name))
+            found[name] = len(queries)
+        counts.append(found)
+    assert counts[0] == counts[1]
+
+
+def test_figures_are_added_up_by_step(database_url: str):
+    """Rows of processes, minutes, ten minutes and hours are in the step of their time; what is older is left out."""
+    add_counts(done=2, release="a")
+    add_counts(done=3, release="a", worker="w1")
+    add_counts(minutes=30, done=5, failed=1, dead=2, release="b")
+    add_counts(minutes=90, done=100)
+    add_counts(minutes=0, seconds=0, done=1000)  # all that is older
+    found = figures.outcomes(SPANS["1h"])
+
+    assert len(found.points) == 60
+    assert (found.total("done"), found.total("failed"), found.total("dead")) == (10, 1, 2)
+    assert found.points[-1].done == 5
+    assert [release for _at, release in found.releases] == ["b", "a"]
+    assert figures.outcomes(SPANS["8h"]).total("done") == 110
+    assert figures.outcomes(SPANS["1h"], receiver="other").total("done") == 0
+
+
+def test_quantiles_are_bounds_of_the_histogram():
+    """Nothing measured has none; what took longer than the last bound is infinite."""
+    assert Times().quantile(0.5) is None
+    some = Times([0, 98, 0, 2, *[0] * 27])
+    assert some.quantile(0.5) == BOUNDS[1]
+    assert some.quantile(0.99) == BOUNDS[3]
+    assert Times([*[0] * 30, 1]).quantile(0.5) == float("inf")
+
+
+def test_a_receivers_page_compares_releases(reader: Client):
+    """Success, times and failures; what has not run says so."""
+    add_counts("crm.sync", 40, done=100, release="a", runtime_ms=900, runtimes=[0, 100, *[0] * 29])
+    add_counts("crm.sync", 1, done=1, failed=50, dead=49, release="b")
+    shown = page(reader, url("receiver"), id="crm.sync")
+
+    assert "50.50 %" in shown
+    assert "100.00 %" in shown
+    assert "1.00 %" in shown
+    quiet = reader.get(url("receiver"), {"id": "no.such"})
+    assert quiet.status_code == 404
+    assert "It has not run in this range" in quiet.content.decode()
+
+
+def test_workers_that_lack_receivers_are_named(reader: Client):
+    """So is a queue in which something waits, and that nobody consumes."""
+    now = timezone.now()
+    for name, receivers in (("new:1", ["tag", "sync"]), ("old:2", ["sync"])):
+        WorkerRecord.objects.create(
+            name=name, host=name[:3], pid=1, pool="prefork", concurrency=4, queues=["signalbus"], version="0.6",
+            registry_digest=name, receivers={"cohort_saved": receivers}, started_at=now, seen_at=now,
+        )  # fmt: skip
+    row = add_delivery(state="published")
+    Delivery.objects.filter(pk=row.pk).update(queue="email")
+    shown = page(reader, url("workers"))
+
+    assert "cohort_saved -&gt; tag" in shown
+    assert "No worker consumes the queue email." in shown
+
+
+def test_an_operator_pauses_and_resumes(operator: Client):
+    """The pause is on every page with its reason; the audit log has both steps."""
+    form = {"kind": "queue", "name": "signalbus", "reason": "CRM is down", "minutes": "60"}
+    assert operator.post(url("pause"), form).status_code == 302
+    pause = Pause.objects.get()
+    assert (pause.reason, pause.until is not None) == ("CRM is down", True)
+    for name in ("overview", "workers", "activity"):
+        assert "CRM is down" in page(operator, url(name))
+
+    assert operator.post(url("resume"), {"kind": "queue", "name": "signalbus", "rate": "5"}).status_code == 302
+    pause.refresh_from_db()
+    assert pause.resume_rate == 5
+    assert [entry.kind for entry in Operation.objects.order_by("id")] == ["pause", "resume"]
+
+
+def test_a_viewer_sees_no_buttons(operator: Client):
+    """What a viewer may not do is not offered."""
+    delivery = add_delivery()
+    Pause.objects.create(kind="queue", name="email", by="ana", since=timezone.now())
+    viewer = visitor(*VIEWER)
+    for address in (url("queues"), url("delivery", delivery.pk), url("receiver") + "?id=crm.sync"):
+        assert 'class="pri">Pause' not in viewer.get(address).content.decode()
+        assert url("rehearse", delivery.pk) not in viewer.get(address).content.decode()
+    assert url("rehearse", delivery.pk) in page(operator, url("delivery", delivery.pk))
+
+
+def test_links_stay_under_the_mount(operator: Client):
+    """In the admin all links lead into the admin; a user of the other mount never meets it."""
+    delivery = add_delivery(error_group="x", failed_at=timezone.now())
+    inside = reverse("admin:signalbus_web:overview")
+    shown = page(operator, inside)
+
+    assert inside != url("overview")
+    assert f'href="{inside}workers/"' in shown
+    assert f'"{url("workers")}"' not in shown
+    assert page(operator, reverse("admin:signalbus_web:delivery", args=[delivery.pk]))
+    assert "admin/" not in page(visitor(*READER, staff=False), url("overview"))
+
+
+@pytest.mark.parametrize("database", ["postgres"])
+def test_a_statement_that_takes_too_long_ends_in_advice(reader: Client, monkeypatch: pytest.MonkeyPatch):
+    """On PostgreSQL a page's statement ends after three seconds; the page says to narrow the search."""
+    monkeypatch.setattr(page_access, "STATEMENT_MS", 1)
+    monkeypatch.setattr(
+        delivery_list, "find_keys", lambda *_arguments: connection.cursor().execute("SELECT pg_sleep(1)")
+    )
+    answer = reader.get(url("deliveries"))
+
+    assert answer.status_code == 503
+    assert "Narrow the time" in answer.content.decode()
+
+
+def test_pages_are_whole_documents_for_a_screen_reader(reader: Client):
+    """Each has one first heading, a main element, a skip link, labels, and no ids twice."""
+    delivery = add_delivery(error_group="x", failed_at=timezone.now())
+    for address in (url("overview"), url("deliveries"), url("delivery", delivery.pk), url("failures"), url("queues")):
+        shown = page(reader, address)
+        ids = [part.split('"')[0] for part in shown.split(' id="')[1:]]
+        assert len(ids) == len(set(ids)), sorted(ids)
+        assert shown.count("<h1") == shown.count("<main") == shown.count('class="skip"') == 1
+        assert '<html lang="en"' in shown
+        for part in shown.split('aria-labelledby="')[1:]:
+            assert part.split('"')[0] in ids
