@@ -13,7 +13,7 @@ from signalbus.models import Operation, State
 from signalbus.pages.shown_text import TEXT_CHARS
 from signalbus.registration.registry import registry
 from signalbus.services.actors import VIEW_PAYLOAD
-from signalbus.services.lookup import cascade_of, message_of
+from signalbus.services.lookup import SCANNED, cascade_of, message_of
 from signalbus.services.redaction import HIDDEN, payload_of, reveal_payload
 from signalbus.services.rehearsal import LASTING, PATIENCE, rehearse_beside_others
 from signalbus.web.page_access import page
@@ -121,7 +121,7 @@ def _show(
     payload = revealed or (payload_of(found.message) if may_read else None)
     values = list(_flat("", payload["values"])) if payload is not None else []
     looks_far = "far" in request.GET
-    root, is_whole = cascade_of(found, *(() if looks_far else (NEAR,)))
+    cascade = cascade_of(found, scanned=SCANNED if looks_far else NEAR)
     state = State(delivery.state)
     context = {
         "delivery": delivery, "found": found, "state": state, "steps": _steps(delivery, found),
@@ -130,7 +130,8 @@ def _show(
         "more_values": max(0, len(values) - VALUES),
         "hidden": sum(is_hidden for _path, _value, is_hidden in values), "is_revealed": revealed is not None,
         "siblings": [row for row in found.deliveries if row.pk != delivery.pk][:SIBLINGS],
-        "tree": [_node(root, found)] if root.children or not is_whole else [], "is_whole": is_whole,
+        "tree": [_node(cascade.root, found)] if cascade.root.children or not cascade.is_whole else [],
+        "is_whole": cascade.is_whole,
         "looks_far": looks_far, "problem": problem, "every": 5 if state.facts.is_open and not revealed else 0,
         "can_change": state not in {State.DONE, State.RUNNING}, "is_waiting": state in {State.PENDING, State.PARKED},
         "can_rehearse": found.message is not None and bool(delivery.receiver), "reason_chars": REASON_CHARS,
