@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from signalbus.ledger import operations as ledger
 from signalbus.models import State, StoredMessage
 from signalbus.services.filters import subject_from
-from signalbus.services.lookup import history_of
+from signalbus.services.lookup import History, history_of
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page
 
@@ -28,7 +28,8 @@ def subject_history(request: HttpRequest, actor: Actor) -> HttpResponse:
     given = request.GET.get("subject", "").strip()
     problem = _("Name an object in at most 500 characters, as shop.order:42.") if len(given) > MOST_CHARS else ""
     asked = "" if problem else given.replace("\x00", "")
-    found, has_more = history_of(asked, MESSAGES) if asked else ([], False)
+    history = history_of(asked, MESSAGES) if asked else History([], has_more=False, searched_from=None)
+    found = history.messages
     open_deliveries = [
         (message, delivery)
         for message in found
@@ -38,7 +39,7 @@ def subject_history(request: HttpRequest, actor: Actor) -> HttpResponse:
     oldest = StoredMessage.objects.using(ledger.using()).order_by("id").values_list("created_at", flat=True)[:1]
     context = {
         "asked": asked, "subject": subject_from(asked) if asked else "", "messages_sent": found[::-1],
-        "has_more": has_more, "most": MESSAGES, "problem": problem, "unfinished": open_deliveries[::-1],
+        "has_more": history.has_more, "searched_from": history.searched_from, "most": MESSAGES, "problem": problem, "unfinished": open_deliveries[::-1],
         "oldest": next(iter(oldest), None) if asked and not found else None, "every": 5 if open_deliveries else 0,
     }  # fmt: skip
     return render_page(request, actor, "subject_history.html", "deliveries", context)
