@@ -39,7 +39,9 @@ def subject_history(request: HttpRequest, actor: Actor) -> HttpResponse:
     oldest = StoredMessage.objects.using(ledger.using()).order_by("id").values_list("created_at", flat=True)[:1]
     context = {
         "asked": asked, "subject": subject_from(asked) if asked else "", "messages_sent": found[::-1],
-        "has_more": history.has_more, "searched_from": history.searched_from, "most": MESSAGES, "problem": problem, "unfinished": open_deliveries[::-1],
+        "has_more": history.has_more,
+        "searched_from": history.searched_from, "most": MESSAGES, "problem": problem,
+        "unfinished": open_deliveries[::-1],
         "oldest": next(iter(oldest), None) if asked and not found else None, "every": 5 if open_deliveries else 0,
     }  # fmt: skip
     return render_page(request, actor, "subject_history.html", "deliveries", context)
