@@ -234,6 +234,34 @@ def test_a_receiver_that_asks_for_later_has_not_failed(bus: Bus):
 
 
 @ON_ONE
+def test_what_is_dead_since_without_another_run_is_retried(bus: Bus):
+    """A deploy that allows fewer attempts ends deliveries between the request and its work: they failed before it."""
+    signal, is_repaired = new_signal(durable=True), False
+
+    def receiver_with_a_bug(**kwargs):
+        if not is_repaired:
+            raise ValueError("the bug")
+
+    connect(signal, receiver_with_a_bug, "receiver", retry=Retry(max_attempts=5))
+    signal.send_many(None, [{"number": each} for each in range(3)])
+    bus.work()
+    failed_at = list(Delivery.objects.order_by("id").values_list("failed_at", flat=True))
+    number = start("receiver:receiver")
+    Operation.objects.update(state="paused")  # no sweeper has come to it yet
+    signal.disconnect(receiver_with_a_bug, dispatch_uid="receiver")
+    connect(signal, receiver_with_a_bug, "receiver", retry=Retry(max_attempts=1))
+    bus.come_again()
+    Operation.objects.update(state="waiting")
+    assert set(rows()) == {("receiver", "dead", 1)}
+    assert list(Delivery.objects.order_by("id").values_list("failed_at", flat=True)) == failed_at
+
+    is_repaired = True
+    work(bus)
+
+    assert counts(number)[:3] == ("done", 3, 3)
+    assert set(rows()) == {("receiver", "done", 2)}
+
+
 def test_what_fails_later_is_left_alone(bus: Bus, receiver: Receiver):
     """The filter is frozen at the time when it was asked for, for what is sent and for what fails."""
     receiver.fail(bus, 2)

@@ -52,6 +52,7 @@ class Settlement:
         error_group: the same for failures of one cause (`core/error_groups.py`); empty if it did not fail.
         worker: the process that made an attempt which failed, so that the attempt is kept; else empty.
         was_lost: that process was lost.
+        ran: whether an attempt was made; else the time of the last failure stays.
     """
 
     state: State
@@ -62,6 +63,7 @@ class Settlement:
     error_group: str = ""
     worker: str = ""
     was_lost: bool = False
+    ran: bool = True
 
     @property
     def runtime_ms(self) -> int | None:
@@ -71,7 +73,7 @@ class Settlement:
     @property
     def failed(self) -> bool:
         """Whether the attempt failed."""
-        return self.state in {State.PENDING, State.DEAD}
+        return self.ran and self.state in {State.PENDING, State.DEAD}
 
     def texts(self) -> tuple[str, str]:
         """Return the error and the traceback, as they are stored."""

@@ -271,9 +271,10 @@ class _Steps:
         """Return the deliveries that it has not come to yet."""
         wanted = self._read(self._details["words"])
         rows = changeable().filter(wanted.condition, self._bound())
-        # What fails later, or ends so, is not what was asked for.
+        # What fails later, or ends so, is not what was asked for; what is dead since without another run is.
         asked_at = self._row.created_at
-        rows = rows.filter(Q(failed_at=None) | Q(failed_at__lte=asked_at), Q(ended_at=None) | Q(ended_at__lte=asked_at))
+        had_ended = Q(ended_at=None) | Q(ended_at__lte=asked_at) | Q(state=State.DEAD, failed_at__lte=asked_at)
+        rows = rows.filter(Q(failed_at=None) | Q(failed_at__lte=asked_at), had_ended)
         if not wanted.states:
             rows = rows.filter(UNRESOLVED)
         if self._row.kind == "retry":

@@ -169,7 +169,7 @@ def end_spent(attempt: Attempt) -> None:
     attempt.claimed = False
     error, traceback, group = ledger.last_failure(attempt.id)
     error = error or f"its worker was lost in attempt {attempt.number}"  # by a worker of 0.5, which wrote nothing down
-    settlement = ledger.Settlement(state=State.DEAD, error=error, traceback=traceback, error_group=group)
+    settlement = ledger.Settlement(state=State.DEAD, error=error, traceback=traceback, error_group=group, ran=False)
     if ledger.settle(attempt.id, settlement, seen=attempt.number, attempt=attempt.number):
         most = attempt.receiver.retry.max_attempts
         spent = SignalBusError(f"attempt {attempt.number} was the last one (max_attempts is {most}): {error}")
