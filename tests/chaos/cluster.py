@@ -123,6 +123,10 @@ class Cluster:
             self._end(worker)
         self.broker.stop()
 
+    def note_worst(self, name: str, value: float) -> None:
+        """Keep a figure if it is larger than that of an earlier injection."""
+        self.figures[name] = max(value, self.figures.get(name, 0.0))
+
     @property
     def environment(self) -> dict[str, str]:
         """Return the environment of all processes of the run."""

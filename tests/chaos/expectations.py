@@ -27,7 +27,7 @@ class Bound:
 
 
 # What depends on how much else the machine has to do.
-TIMES = frozenset({"p99", "max", "p99_steady", "longest_send"})
+TIMES = frozenset({"p99", "max", "p99_steady", "longest_send", "rate_error"})
 
 
 def without_times(bounds: Mapping[str, Bound]) -> dict[str, Bound]:
@@ -81,6 +81,7 @@ HOLDS: dict[str, dict[str, Bound]] = {
     "broker_full": _all(),
     "broker_stopped": _all(longest_send=SEND_BUDGET, workers_died=NONE),
     "database_restarted": _all(),
+    "receiver_paused": _all(latest_start=Bound(most=5.0), counted=NONE, rate_error=Bound(most=0.1)),
     "deadlocks": _all(),
     "clock_skewed": _all(),
     "slow_backlog": _all(p99_steady=Bound(most=5.0), memory_growth=Bound(most=1.25)),

@@ -19,6 +19,7 @@ import redis
 from tests.chaos import journal, skew
 from tests.chaos.checker import delay_figures, judge
 from tests.chaos.cluster import LEASE, Cluster, Span, WorkerOptions
+from tests.chaos.receiver_pause import pause_receiver
 from tests.chaos.roles import FATAL
 from tests.servers import wait_until
 
@@ -344,6 +345,11 @@ FAULTS: dict[str, Fault] = {
         restart_database,
         databases=SERVER,
         kills=True,
+    ),
+    "receiver_paused": Fault(
+        "a receiver paused under load, workers killed meanwhile, resumed at 20 a second",
+        pause_receiver,
+        kinds=("steady", "paired"),
     ),
     "deadlocks": Fault("receivers that deadlock", deadlock, kinds=("steady",) * 9 + ("crossing",), databases=SERVER),
     "clock_skewed": Fault(
