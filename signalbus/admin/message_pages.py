@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 # Conditions of a filter, which are about deliveries, and the same about messages.
 COLUMNS: Final = {"message__signal": "signal", "message__subject": "subject", "message_id": "id"}
-KEYS: Final = ("signal", "subject", "message", "since", "until")
+KEYS: Final = ("signal", "subject", "message", "root", "since", "until")
 NEAR: Final = 20_000  # messages after the root in which the parts that older versions sent are looked for at first
-INDEXED: Final = ("subject", "message")
+INDEXED: Final = ("subject", "message", "root")
 
 
 class MessageAdmin(ReadOnlyAdmin):

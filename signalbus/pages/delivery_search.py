@@ -18,7 +18,7 @@ from signalbus.services.lookup import filter_from
 if TYPE_CHECKING:
     from signalbus.services.filters import Filter
 
-INDEXED: Final = ("subject", "message", "id")  # keys of a filter that an index answers, whatever their value
+INDEXED: Final = ("subject", "message", "id", "root")  # keys of a filter that an index answers, whatever their value
 
 
 def search_deliveries(words: list[str]) -> Search:

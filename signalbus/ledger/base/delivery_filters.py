@@ -20,7 +20,7 @@ from django.utils.dateparse import parse_datetime
 
 from signalbus.celery import default_queue
 from signalbus.exceptions import ConfigurationError
-from signalbus.models import State
+from signalbus.models import FailedAttempt, State, StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -170,6 +170,19 @@ def _id(column: str) -> Callable[[str], Q]:
     return read
 
 
+def _root(value: str) -> Q:
+    """Read the id of the message that a cascade began with: that message, and all that record it as their root."""
+    root = _id("id")(value)
+    messages = StoredMessage.objects.filter(root | Q(root=UUID(value)))
+    return Q(message_id__in=messages.values("id"))
+
+
+def _release(value: str) -> Q:
+    """Read a release: deliveries of which an attempt failed in it. What succeeds does not keep its release."""
+    failed = FailedAttempt.objects.filter(_text("release")(value))
+    return Q(id__in=failed.values("delivery_id"))
+
+
 def _attempts(value: str) -> Q:
     match = _NUMBER.fullmatch(value)
     if match is None:
@@ -205,4 +218,6 @@ _KEYS: Final[dict[str, Callable[[str], Q]]] = {
     "worker": _text("worker"),
     "attempts": _attempts,
     "group": _text("error_group"),
+    "root": _root,
+    "release": _release,
 }
