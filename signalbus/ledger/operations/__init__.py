@@ -7,7 +7,7 @@ from signalbus.ledger.attempts.held_rows import count_held, release_held, waits_
 from signalbus.ledger.attempts.ordering import behind
 from signalbus.ledger.base.clock import clock_of, in_utc
 from signalbus.ledger.base.deliveries import CHUNK, using
-from signalbus.ledger.base.missing_tables import missing
+from signalbus.ledger.base.missing_tables import is_missing, missing
 from signalbus.ledger.operations.backlog import Backlog, Failures, backlogs, failures
 from signalbus.ledger.operations.bulk_rows import (
     CHANGED,
@@ -76,6 +76,7 @@ __all__ = [
     "failed_again",
     "failures",
     "in_utc",
+    "is_missing",
     "log_entries",
     "mark",
     "mark_now",

@@ -28,6 +28,7 @@ from signalbus.management.subcommands import (
     rehearsing,
     retry_and_discard,
     status,
+    tailing,
     workers_and_runs,
 )
 
@@ -46,6 +47,7 @@ MODULES = (
     metrics,
     maintenance,
     status,
+    tailing,
     workers_and_runs,
     diagnosing,
     development,

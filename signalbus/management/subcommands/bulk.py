@@ -17,6 +17,7 @@ from signalbus.management.operation_report import (
     wait_for,
 )
 from signalbus.management.text import limit_of
+from signalbus.management.watching import add_watch
 from signalbus.services.actors import command_actor
 from signalbus.services.bulk_operations import CHANGES, change_operation, failed_again, operation, operations
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     """Declare ``operations``."""
     parser = commands.add_parser("operations", help="list retries and discards of many deliveries, and steer one")
-    parser.set_defaults(run=run)
+    add_watch(parser, run)
     parser.add_argument("number", nargs="?", type=int, metavar="ID", help="show this one, with what failed again")
     change = parser.add_mutually_exclusive_group()
     change.add_argument("--pause", action="store_const", dest="change", const="pause", help="do no more steps of it")

@@ -13,6 +13,7 @@ from signalbus.ledger import operations as ledger
 from signalbus.management import status_report
 from signalbus.management.inspection_report import SCHEMA
 from signalbus.management.text import iso, limit_of, one_line, time_of
+from signalbus.management.watching import add_watch
 from signalbus.models import State
 from signalbus.services.groups import LIMIT as MOST_GROUPS
 from signalbus.services.groups import count_attempts, failure_groups
@@ -34,7 +35,7 @@ LISTED = "failed --state skipped lists them"
 def add(commands: Any) -> None:
     """Declare ``failed``."""
     failed = commands.add_parser("failed", help="list what failed: dead, parked, or waiting for its next attempt")
-    failed.set_defaults(run=run)
+    add_watch(failed, run)
     failed.add_argument(
         "filter", nargs="*", metavar="KEY:VALUE",
         help="list all that a filter selects, as state:dead receiver:crm.* since:2h; docs/operating.md has the keys",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from signalbus.management import status_report
+from signalbus.management.watching import add_watch
 
 if TYPE_CHECKING:
     from django.core.management.base import BaseCommand
@@ -15,7 +16,7 @@ def add(commands: Any) -> None:
     status = commands.add_parser(
         "status", help="say of each queue what waits, who consumes it, and which way messages take to it"
     )
-    status.set_defaults(run=run)
+    add_watch(status, run)
 
 
 def run(command: BaseCommand, _options: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from signalbus.management.inspection_report import INDENT, SCHEMA
 from signalbus.management.text import iso, one_line, time_of
+from signalbus.management.watching import add_watch
 from signalbus.services.actors import command_actor
 from signalbus.services.live_workers import running, workers
 
@@ -23,7 +24,7 @@ SHOWN = 5  # receivers that a worker lacks, in a line
 def add(commands: Any) -> None:
     """Declare ``running``."""
     parser = commands.add_parser("running", help="list the workers, and what they have been running for over a second")
-    parser.set_defaults(run=run)
+    add_watch(parser, run)
     parser.add_argument("--json", action="store_true", help="an object, for programs")
 
 
