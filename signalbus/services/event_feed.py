@@ -56,7 +56,7 @@ class FeedEvent:
     error: str = ""
 
 
-class _Reader:
+class _Position:
     """A position in rows of one kind that are read in their order, again and again.
 
     Args:
@@ -98,10 +98,10 @@ class EventFeed:
         self._wanted = wanted
         self._alias = ledger.using()
         self._begin = ledger.clock_of(self._alias) - since
-        self._sent = _Reader(self._id_at(self._begin))
-        self._ended = _Reader((self._begin, FIRST_ID))
-        self._parked = _Reader((self._begin, FIRST_ID))
-        self._failed: _Reader | None = None
+        self._sent = _Position(self._id_at(self._begin))
+        self._ended = _Position((self._begin, FIRST_ID))
+        self._parked = _Position((self._begin, FIRST_ID))
+        self._failed: _Position | None = None
         self._running: set[tuple[Any, ...]] = set()
 
     def look(self) -> list[FeedEvent]:
@@ -143,7 +143,7 @@ class EventFeed:
         if self._failed is None:
             recent = list(rows.order_by("-id").values_list("id", "ended_at")[:MOST])
             after = recent[0][0] + 1 if recent else 0
-            self._failed = _Reader(min((id_ for id_, at in recent if at >= self._begin), default=after))
+            self._failed = _Position(min((id_ for id_, at in recent if at >= self._begin), default=after))
         read = list(rows.filter(id__gte=self._failed.floor).order_by("id").defer("traceback")[:MOST])
         by_id = {row.pk: row for row in read}
         top = max((row.pk for row in read), default=0) - EARLIER
