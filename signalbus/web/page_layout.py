@@ -15,7 +15,7 @@ from django.utils.translation import get_language_bidi
 from django.utils.translation import gettext_lazy as _
 
 from signalbus.ledger import operations as ledger
-from signalbus.models import Alert, Pause
+from signalbus.models import Alert, Operation, Pause
 from signalbus.services.actors import OPERATE
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ SECTIONS: Final[tuple[tuple[Promise | str, tuple[tuple[str, Promise | str], ...]
             ("signals", _("Signals")), ("workers", _("Workers")),
         ),
     ),
-    (_("Steer"), (("queues", _("Queues, pauses")), ("activity", _("Activity")))),
+    (_("Steer"), (("operations", _("Operations")), ("queues", _("Queues, pauses")), ("activity", _("Activity")))),
     (_("Check"), (("doctor", _("Doctor")),)),
 )  # fmt: skip
 
@@ -107,11 +107,13 @@ def render_page(  # noqa: PLR0913 - what a page consists of
     alias = ledger.using()
     alerts = list(Alert.objects.using(alias).filter(cleared_at=None).order_by("-raised_at")[:ALERTS])
     pauses = list(Pause.objects.using(alias).filter(resumed_at=None).order_by("since", "id")[: BANDS + 1])
+    unended = Operation.objects.using(alias).filter(ended_at=None).values_list("pk", flat=True)[:BANDS]
     kinds = [alert.kind for alert in alerts]
     badges = {
         "failures": (kinds.count("dead"), "c-bad"),
         "workers": (len(kinds) - kinds.count("dead") - kinds.count("parked"), "c-bad"),
         "queues": (len(pauses), "c-warn"),
+        "operations": (len(unended), "c-acc"),
     }
     shared = {
         "mount": mount_of(request),

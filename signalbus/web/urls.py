@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from django.urls import path
 
 from signalbus.web.views.activity_log import activity_log
+from signalbus.web.views.change_preview import change_deliveries, change_preview
 from signalbus.web.views.delivery_detail import delivery_detail, rehearsal, reveal
 from signalbus.web.views.delivery_list import delivery_list, find
 from signalbus.web.views.doctor_report import doctor_report
 from signalbus.web.views.failure_list import failure_list
+from signalbus.web.views.operation_progress import operation_list, operation_progress, steer_operation
 from signalbus.web.views.overview import overview
 from signalbus.web.views.queue_list import pause, queue_list, resume
 from signalbus.web.views.receiver_detail import receiver_detail
@@ -45,6 +47,11 @@ VIEWS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("workers/", worker_list, "workers"),
     ("activity/", activity_log, "activity"),
     ("doctor/", doctor_report, "doctor"),
+    ("change/", change_preview, "preview"),
+    ("change/start/", change_deliveries, "change"),
+    ("operations/", operation_list, "operations"),
+    ("operations/<int:number>/", operation_progress, "operation"),
+    ("operations/<int:number>/steer/", steer_operation, "steer"),
     ("theme/", choose_theme, "theme"),
 )
 
