@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from datetime import timedelta
 from itertools import count
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection, connections, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
@@ -365,6 +366,36 @@ def test_two_sweepers_do_no_step_twice(bus: Bus, receiver: Receiver, database: s
             assert ledger.step(number) == bulk_steps.TRIAL_SECONDS
             assert elsewhere(lambda: ledger.step(number)) == [None]
     assert operation(ACTOR, number).changed == 1
+
+
+def test_sweepers_that_race_change_each_delivery_once(
+    bus: Bus, receiver: Receiver, listening: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """Each step takes the next deliveries, whichever sweeper does it."""
+    receiver.fail(bus, 60)
+    monkeypatch.setattr(bulk_steps, "BATCH", 7)
+    number, told, begin = start("state:dead", kind="discard"), [], threading.Barrier(3)
+
+    @listening("discarded")
+    def note(event):
+        told.append(event.delivery.id)
+
+    def sweep_until_it_has_ended() -> None:
+        begin.wait(30)
+        try:
+            while not operation(ACTOR, number).is_over:
+                ledger.step(number)
+        finally:
+            connections.close_all()
+
+    sweepers = [threading.Thread(target=sweep_until_it_has_ended) for _ in range(2)]
+    for sweeper in sweepers:
+        sweeper.start()
+    begin.wait(30)
+    for sweeper in sweepers:
+        sweeper.join(60)
+    assert counts(number) == ("done", 60, 60, 60, 0, 0)
+    assert len(told) == len(set(told)) == 60
 
 
 def test_a_paused_operation_goes_on_where_it_was(bus: Bus, receiver: Receiver):
