@@ -4,7 +4,7 @@ from signalbus.bridging.decorator import disconnect, receiver
 from signalbus.context import current
 from signalbus.events import Event, listen
 from signalbus.exceptions import Reject, RetryLater, SignalBusError
-from signalbus.failure_signals import delivery_dead, delivery_failed
+from signalbus.failure_signals import alert, delivery_dead, delivery_failed
 from signalbus.retry import Retry
 from signalbus.sending.scheduling import cancel
 from signalbus.sending.sent import Sent
@@ -22,6 +22,7 @@ __all__ = [
     "Signal",
     "SignalBusError",
     "Snapshot",
+    "alert",
     "cancel",
     "current",
     "delivery_dead",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
@@ -67,6 +68,8 @@ class Settings:
     SENTRY: bool = False  # whether spans and transactions are made with Sentry
     TRACE_PARENT: bool = False  # whether a first attempt is a child of the span of its send(), not linked to it
     TRACE_BAGGAGE: tuple[str, ...] = ()  # keys of OpenTelemetry's baggage that messages take along
+    ALERTS: dict[str, Any] | None = None  # who is told of alerts, and when they are raised: ALERT_KEYS
+    HEARTBEAT_URL: str | None = None  # that is requested each minute while sweepers work and no queue is stuck
     TEST_MODE: str | None = None  # in a test run's settings: one of TEST_MODES
 
     def age(self, what: str) -> float:
@@ -81,6 +84,10 @@ class Settings:
         """Return how long deliveries that have ended are kept, by state; a state that is missing is kept for ever."""
         return {state: age for state in ENDED if (age := self.age(state)) < math.inf}
 
+    def alerts(self) -> dict[str, Any]:
+        """Return the settings of alerts, by `ALERT_KEYS`."""
+        return ALERT_KEYS | (self.ALERTS or {})
+
     def keys(self) -> tuple[str, ...]:
         """Return the signing keys: the first signs, each verifies."""
         if self.SIGNING_KEYS is not None:
@@ -92,6 +99,9 @@ DAY = 24 * 3600.0  # seconds
 ENDED = ("done", "skipped", "discarded", "dead")  # states of deliveries
 AGES = {"dead": math.inf, "counts": 30 * DAY, "operations": 365 * DAY, "alerts": 30 * DAY}  # without KEEP
 KEPT = (*ENDED, "counts", "operations", "alerts")
+# The keys of ALERTS with their defaults. Ages are in seconds; "base_url" is of the site, as "https://shop.example".
+ALERT_KEYS: dict[str, Any] = {"mail_admins": False, "webhook": "", "base_url": "", "overdue": 300.0, "rollout": 600.0}
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TEST_MODES = ("muted", "immediate")  # as the functions of signalbus.testing
 WORDS: dict[type, str] = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
 # The items of the settings that are lists: their description, and their type.
@@ -112,6 +122,10 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
         return _retry(name, value)
     if name == "KEEP" and value is not None:
         return _ages(value)
+    if name == "ALERTS" and value is not None:
+        return _alerts(value)
+    if name == "HEARTBEAT_URL" and value is not None:
+        return _address('SIGNALBUS["HEARTBEAT_URL"]', value)
     if name in LISTS and not (value is None and name == "SIGNING_KEYS"):
         return _listed(name, value)
     allowed = get_args(expected) or (expected,)
@@ -167,6 +181,35 @@ def _ages(value: Any) -> dict[str, float]:
     return {what: math.inf if age is None else float(age) for what, age in value.items()}
 
 
+def _alerts(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigurationError(f'SIGNALBUS["ALERTS"] is a dict with {", ".join(ALERT_KEYS)}; it is {value!r}.')
+    for key, given in value.items():
+        where = f'SIGNALBUS["ALERTS"][{key!r}]'
+        if key not in ALERT_KEYS:
+            raise ConfigurationError(f"{where} is not a setting: {_meant_of(key, list(ALERT_KEYS))}")
+        if key in {"webhook", "base_url"}:
+            _address(where, given)
+        elif key == "mail_admins" and not isinstance(given, bool):
+            raise ConfigurationError(f"{where} is {given!r}; it must be True or False.")
+        elif key in {"overdue", "rollout"} and not _is_age(given):
+            raise ConfigurationError(f"{where} is {given!r}; it must be a number of seconds above 0.")
+    return dict(value)
+
+
+def _is_age(given: Any) -> bool:
+    return isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given < math.inf
+
+
+def _address(where: str, given: Any) -> str:
+    """Check an address that is called: encrypted, unless it is of this machine."""
+    if isinstance(given, str) and given.isprintable():
+        parts = urlsplit(given)
+        if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)):
+            return given
+    raise ConfigurationError(f"{where} is {given!r}; it must be an address that begins with https://.")
+
+
 def _retry(name: str, value: Any) -> Retry:
     if isinstance(value, Retry):
         return value
@@ -191,7 +234,11 @@ def _meant(name: object, value: object, names: list[str]) -> str:
     if option in RETRY_ALIASES or option in RETRY_KEYS:
         meant = RETRY_ALIASES.get(option, f"{option}={{value!r}}").format(value=value)
         return f'did you mean "RETRY": Retry({meant})?'
-    close = difflib.get_close_matches(name.upper(), names, n=1)
+    return _meant_of(name.upper(), names)
+
+
+def _meant_of(name: object, names: list[str]) -> str:
+    close = difflib.get_close_matches(str(name), names, n=1)
     return f'did you mean "{close[0]}"?' if close else f"the keys are {', '.join(names)}."
 
 

@@ -86,6 +86,9 @@ class Alert(models.Model):
     text: models.TextField[str, str] = models.TextField()
     raised_at: models.DateTimeField[datetime | Combinable, datetime] = models.DateTimeField()
     cleared_at: models.DateTimeField[datetime | Combinable | None, datetime | None] = models.DateTimeField(null=True)
+    notices: models.JSONField[Any, Any] = models.JSONField(
+        default=dict, help_text="by notifier, the change that it has sent: raised or cleared"
+    )
 
     class Meta:
         indexes: ClassVar[list[models.Index]] = [

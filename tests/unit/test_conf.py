@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import fields
 
 import pytest
@@ -175,3 +176,40 @@ def test_an_invalid_age_is_refused(given, value):
     """The error lists what may be kept."""
     with pytest.raises(ConfigurationError, match="done, skipped, discarded, dead, counts, operations, alerts"):
         given({"KEEP": value})
+
+
+def test_alerts_have_defaults_for_what_is_not_given(given):
+    """ALERTS names what differs."""
+    assert given({}).alerts() == conf.ALERT_KEYS
+    read = given({"ALERTS": {"webhook": "https://hooks.example/1", "overdue": 60}}).alerts()
+    assert (read["webhook"], read["overdue"], read["rollout"]) == ("https://hooks.example/1", 60, 600.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        ("https://hooks.example/1", "is a dict with mail_admins, webhook"),
+        ({"mail_admin": True}, 'did you mean "mail_admins"?'),
+        ({7: True}, "the keys are mail_admins"),
+        ({"mail_admins": "ana@shop.example"}, "must be True or False"),
+        ({"webhook": "http://hooks.example/1"}, "begins with https://"),
+        ({"webhook": "file:///etc/passwd"}, "begins with https://"),
+        ({"webhook": "https://"}, "begins with https://"),
+        ({"webhook": "https://hooks.example/\r\n1"}, "begins with https://"),
+        ({"webhook": None}, "begins with https://"),
+        ({"overdue": 0}, "seconds above 0"),
+        ({"rollout": True}, "seconds above 0"),
+        ({"overdue": math.inf}, "seconds above 0"),
+    ],
+)
+def test_wrong_alerts_are_refused_with_the_remedy(given, value, remedy):
+    """Before a worker needs them."""
+    with pytest.raises(ConfigurationError, match=re.escape(remedy)):
+        given({"ALERTS": value})
+
+
+def test_the_address_of_the_watcher_is_encrypted_or_of_this_machine(given):
+    """Anything else on the way could see when the bus is away."""
+    assert given({"HEARTBEAT_URL": "http://127.0.0.1:8000/beat"}).HEARTBEAT_URL == "http://127.0.0.1:8000/beat"
+    with pytest.raises(ConfigurationError, match="begins with https://"):
+        given({"HEARTBEAT_URL": "http://beat.example/1"})

@@ -1,6 +1,6 @@
 """The ledger's functions for what is kept: outcomes over time, workers with what they run, and alerts."""
 
-from signalbus.ledger.history.alerts import Condition, judge_alerts
+from signalbus.ledger.history.alerts import Condition, Notice, judge_alerts, keep_notice, open_alerts, unsent_notices
 from signalbus.ledger.history.rollups import BOUNDS, OUTCOMES, Counts, Series, add_counts, merge_counts, outcome_totals
 from signalbus.ledger.history.workers import (
     forget_stale_workers,
@@ -16,15 +16,19 @@ __all__ = [
     "OUTCOMES",
     "Condition",
     "Counts",
+    "Notice",
     "Series",
     "add_counts",
     "forget_stale_workers",
     "forget_worker",
     "judge_alerts",
+    "keep_notice",
     "merge_counts",
+    "open_alerts",
     "outcome_totals",
     "record_running",
     "record_worker",
     "see_worker",
+    "unsent_notices",
     "waits_for_receiver",
 ]

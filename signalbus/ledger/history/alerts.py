@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from django.db import transaction
-from django.db.models import Count, Max, Min, Q
+from django.db.models import Count, Max, Min, Q, Sum
 
-from signalbus.ledger.base.clock import Now, later
+from signalbus.ledger.base.clock import Now, clock_of, later
 from signalbus.ledger.base.deliveries import using
 from signalbus.models import Alert, Delivery, State, WorkerRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 OVERDUE: Final = 300.0  # seconds that a delivery may wait for a worker
+UNATTENDED: Final = 60.0  # seconds that a delivery may wait in a queue that no worker consumes
 UNSEEN: Final = 60.0  # seconds after which a worker that says nothing is taken for lost
 ROLLOUT: Final = 600.0  # seconds for which workers may run different code
 MOST_GROUPS: Final = 100  # of dead deliveries, each an alert
+MOST_NOTICES: Final = 100  # of one look
+NOTICE_AGE: Final = timedelta(days=1)  # of a change that no notifier could send, and none tries to send any more
+WARNINGS: Final = frozenset({"parked", "refused", "skew"})  # kinds; the others are errors
 
 
 class Condition(NamedTuple):
     """A condition that needs a person.
 
     Args:
-        kind: dead, parked, overdue or skew.
+        kind: dead, refused, parked, overdue, workers or skew.
         key: what it is about: a group of failures, or a queue.
         text: what is wrong, in words.
     """
@@ -33,15 +38,48 @@ class Condition(NamedTuple):
     key: str
     text: str
 
+    @property
+    def level(self) -> str:
+        """How bad it is: error or warning."""
+        return "warning" if self.kind in WARNINGS else "error"
 
-def judge_alerts() -> tuple[list[Condition], list[Condition]]:
+
+class Notice(NamedTuple):
+    """A change of an alert that a notifier has to send.
+
+    Args:
+        alert: the id of the alert.
+        notifier: the name of the notifier.
+        condition: the condition.
+        change: raised or cleared.
+    """
+
+    alert: int
+    notifier: str
+    condition: Condition
+    change: str
+
+
+def judge_alerts(
+    tell: Callable[[Condition, str], None] | None = None,
+    *,
+    overdue: float = OVERDUE,
+    rollout: float = ROLLOUT,
+    default_queue: str = "",
+) -> tuple[list[Condition], list[Condition]]:
     """Raise an alert for each condition that holds, and clear the alerts whose condition is over.
+
+    Args:
+        tell: is called with each condition and "raised" or "cleared", in the transaction that records the change.
+        overdue: seconds that a delivery may wait for a worker.
+        rollout: seconds for which workers may know different receivers.
+        default_queue: the name of the queue that rows without a queue are in.
 
     Returns:
         The conditions that are new, and those that are over.
     """
     alias = using()
-    found = {(each.kind, each.key): each for each in _conditions()}
+    found = {(each.kind, each.key): each for each in _conditions(overdue, rollout, default_queue)}
     alerts = Alert.objects.using(alias)
     with transaction.atomic(using=alias):
         raised = {(alert.kind, alert.key): alert for alert in alerts.filter(cleared_at=None)}
@@ -50,41 +88,106 @@ def judge_alerts() -> tuple[list[Condition], list[Condition]]:
         alerts.bulk_create([Alert(**condition._asdict(), raised_at=Now()) for condition in new])
         if over:
             alerts.filter(pk__in=[alert.pk for alert in over]).update(cleared_at=Now())
-    return new, [Condition(alert.kind, alert.key, alert.text) for alert in over]
+        ended = [Condition(alert.kind, alert.key, alert.text) for alert in over]
+        if tell is not None:
+            for condition in new:
+                tell(condition, "raised")
+            for condition in ended:
+                tell(condition, "cleared")
+    return new, ended
 
 
-def _conditions() -> Iterator[Condition]:
+def open_alerts() -> list[Condition]:
+    """Return the conditions that hold, by the last judgement."""
+    rows = Alert.objects.using(using()).filter(cleared_at=None).order_by("raised_at")
+    return [Condition(*row) for row in rows.values_list("kind", "key", "text")[: 2 * MOST_GROUPS]]
+
+
+def unsent_notices(notifiers: Collection[str]) -> list[Notice]:
+    """Return the changes of alerts of the last day that a notifier has not sent yet, the oldest first.
+
+    An alert that was over before a notifier told of its beginning is not told of.
+
+    Args:
+        notifiers: their names.
+    """
+    alias = using()
+    recent = clock_of(alias) - NOTICE_AGE
+    alerts = Alert.objects.using(alias).filter(Q(cleared_at__gt=recent) | Q(cleared_at=None, raised_at__gt=recent))
+    due = []
+    for alert in alerts.order_by("id"):
+        for notifier in notifiers:
+            sent = alert.notices.get(notifier)
+            change = "raised" if alert.cleared_at is None else "cleared"
+            if sent != change and (change == "raised" or sent is not None):
+                due.append(Notice(alert.pk, notifier, Condition(alert.kind, alert.key, alert.text), change))
+    return due[:MOST_NOTICES]
+
+
+def keep_notice(notice: Notice) -> None:
+    """Keep that a notifier has sent a change."""
+    alerts = Alert.objects.using(using())
+    with transaction.atomic(using=using()):
+        notices: dict[str, Any] | None = alerts.filter(pk=notice.alert).values_list("notices", flat=True).first()
+        if notices is not None:
+            alerts.filter(pk=notice.alert).update(notices=notices | {notice.notifier: notice.change})
+
+
+def _conditions(overdue: float, rollout: float, default_queue: str) -> Iterator[Condition]:
     yield from _dead()
     rows = Delivery.objects.using(using())
     parked = rows.filter(state=State.PARKED).count()
     if parked:
         yield Condition("parked", "", f"{parked} deliveries are parked: no worker knows what they name.")
-    yield from _overdue()
-    yield from _skew()
+    unattended = dict(_unattended(default_queue))
+    for queue, count in unattended.items():
+        text = f"No worker consumes {queue or 'the default queue'}, in which {count} deliveries wait."
+        yield Condition("workers", queue, text)
+    for queue, count in _waiting_for(overdue):
+        if queue not in unattended:
+            text = f"{count} deliveries have waited for more than {overdue:.0f} s in {queue or 'the default queue'}."
+            yield Condition("overdue", queue, text)
+    yield from _skew(rollout)
 
 
 def _dead() -> Iterator[Condition]:
-    """Yield the groups of failures that have dead deliveries."""
+    """Yield the groups of failures that have dead deliveries, and that texts were refused."""
     dead = Delivery.objects.using(using()).filter(state=State.DEAD).order_by()
-    groups = dead.values_list("error_group").annotate(count=Count("id"), receiver=Min("receiver"), error=Max("error"))
-    for group, count, receiver, error in groups[:MOST_GROUPS]:
+    refused = Q(receiver="", message__sealed=True, message__signal="", parked_at=None)
+    texts = dead.filter(refused).aggregate(count=Count("id"), copies=Sum("attempts"))
+    if texts["count"]:
+        yield Condition(
+            "refused", "", f"{texts['copies']} texts on the broker were refused: nobody with a key wrote them."
+        )
+    groups = dead.exclude(refused).values_list("error_group")
+    counted = groups.annotate(count=Count("id"), receiver=Min("receiver"), error=Max("error"))
+    for group, count, receiver, error in counted[:MOST_GROUPS]:
         who = f" to {receiver}" if receiver else ""
         yield Condition("dead", group or "", f"{count} deliveries{who} are dead: {error.partition(chr(10))[0][:200]}")
 
 
-def _overdue() -> Iterator[Condition]:
-    """Yield the queues in which deliveries wait for too long, and say whether a worker consumes each."""
-    alias = using()
-    waiting = Q(state__in=(State.PUBLISHED, State.PENDING), ended_at=None, due_at__lte=later(-OVERDUE))
-    rows = Delivery.objects.using(alias).filter(waiting).order_by().values_list("queue").annotate(count=Count("id"))
-    for queue, count in rows:
-        text = f"{count} deliveries have waited for more than {OVERDUE:.0f} s in {queue or 'the default queue'}."
-        yield Condition("overdue", queue, text)
+def _waiting_for(seconds: float) -> Iterator[tuple[str, int]]:
+    """Yield each queue in which deliveries have waited for so long since they were due, with their number."""
+    waiting = Q(state__in=(State.PUBLISHED, State.PENDING), ended_at=None, due_at__lte=later(-seconds))
+    rows = Delivery.objects.using(using()).filter(waiting).order_by()
+    yield from rows.values_list("queue").annotate(count=Count("id"))
 
 
-def _skew() -> Iterator[Condition]:
+def _unattended(default_queue: str) -> Iterator[tuple[str, int]]:
+    """Yield the queues in which deliveries wait and that no living worker consumes."""
+    waiting = dict(_waiting_for(UNATTENDED))
+    if not waiting:
+        return
+    alive = WorkerRecord.objects.using(using()).filter(seen_at__gt=later(-UNSEEN))
+    consumed = {queue for queues in alive.values_list("queues", flat=True) for queue in queues}
+    for queue, count in waiting.items():
+        if (queue or default_queue) not in consumed:
+            yield queue, count
+
+
+def _skew(rollout: float) -> Iterator[Condition]:
     """Yield that workers have been knowing different receivers for longer than a roll-out takes."""
-    alive = WorkerRecord.objects.using(using()).filter(seen_at__gt=later(-UNSEEN), started_at__lt=later(-ROLLOUT))
+    alive = WorkerRecord.objects.using(using()).filter(seen_at__gt=later(-UNSEEN), started_at__lt=later(-rollout))
     digests = dict(alive.order_by("-name").values_list("registry_digest", "name"))
     if len(digests) > 1:
         names = " and ".join(sorted(digests.values())[:2])

@@ -7,7 +7,14 @@ from signalbus.ledger.attempts.parked_rows import bury, open_parked, postpone_ro
 from signalbus.ledger.attempts.pauses import pause_rows
 from signalbus.ledger.base.deliveries import return_due, using
 from signalbus.ledger.base.event_subjects import delivery_of_row
-from signalbus.ledger.history import forget_stale_workers, judge_alerts, merge_counts
+from signalbus.ledger.history import (
+    forget_stale_workers,
+    judge_alerts,
+    keep_notice,
+    merge_counts,
+    open_alerts,
+    unsent_notices,
+)
 from signalbus.ledger.sweeps.due import (
     Publishable,
     anything_due,
@@ -32,11 +39,13 @@ __all__ = [
     "delivery_of_row",
     "forget_stale_workers",
     "judge_alerts",
+    "keep_notice",
     "look",
     "mark",
     "mark_requeued",
     "marker_returned",
     "merge_counts",
+    "open_alerts",
     "open_parked",
     "pause_rows",
     "postpone_row",
@@ -50,5 +59,6 @@ __all__ = [
     "take_admitted",
     "take_due",
     "unpark",
+    "unsent_notices",
     "using",
 ]

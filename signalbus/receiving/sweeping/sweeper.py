@@ -25,6 +25,7 @@ from signalbus.receiving.process.outages import OutageLog
 from signalbus.receiving.process.worker_events import worker_name
 from signalbus.receiving.running.gates import is_held
 from signalbus.receiving.settling.lost_processes import losses
+from signalbus.receiving.sweeping.alert_notices import AlertNotices
 from signalbus.receiving.sweeping.bulk_progress import BulkProgress
 from signalbus.receiving.sweeping.due_publication import BREATH, lost_tally, mark, publish_some
 from signalbus.receiving.sweeping.history_maintenance import maintain_history
@@ -48,6 +49,7 @@ class Purge:
     def __init__(self) -> None:
         self._next_at = 0.0
         self._until = 0.0
+        self._notices = AlertNotices()
 
     def step(self) -> bool:
         """Delete a batch, if this sweeper has the lease.
@@ -66,6 +68,8 @@ class Purge:
                 ledger.purge_keys(keep.KEEP_SECONDS)
                 ledger.recall()
                 maintain_history()
+                self._notices.send()
+        self._notices.keep_sent()
         if now < self._until:
             purged = ledger.purge_some(keep.KEEP_SECONDS, ages=keep.ages(), batch=PURGE_BATCH)
             self._until = self._until if purged else 0.0
