@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
 from django.core.management.base import CommandError
 from kombu.exceptions import OperationalError
@@ -16,6 +17,9 @@ from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.management.operation_report import operation_line
 from signalbus.management.pause_report import pause_line
+from signalbus.management.text import span_of
+from signalbus.services.actors import command_actor
+from signalbus.services.live_workers import running
 from signalbus.services.queues import backlog_of, is_unattended, queues_of
 
 if TYPE_CHECKING:
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from signalbus.ledger.operations import Backlog
+
+LONG: Final = timedelta(seconds=30)  # for which a delivery runs that `status` speaks of
 
 
 def report() -> Iterator[str]:
@@ -40,6 +46,7 @@ def report() -> Iterator[str]:
     yield from (f"operation {operation_line(each)}" for each in ledger.bulk_operations(20) if not each.is_over)
     if held := ledger.count_held():
         yield f"{held} held, and not to run yet: `manage.py signalbus failed --state held` lists them."
+    yield from _long_runs()
     known = ledger.backlogs()
     queues = queues_of(known)
     fault = ""
@@ -60,6 +67,15 @@ def report() -> Iterator[str]:
         yield f"Nobody is connected to {', '.join(unused)}."
     if fault:
         raise CommandError(f"{queues[0]}: the broker cannot be asked: {fault}")
+
+
+def _long_runs() -> Iterator[str]:
+    """Yield a line if deliveries have been running for so long that they may hang."""
+    long = [run for run in running(command_actor()) if run.age > LONG]
+    if long:  # the longest come first
+        what = "1 delivery has" if len(long) == 1 else f"{len(long)} deliveries have"
+        for_ = f"{LONG.total_seconds():g} s, the longest for {span_of(long[0].age)}"
+        yield f"{what} been running for more than {for_}: `manage.py signalbus running` lists them."
 
 
 def _ask(queues: list[str]) -> tuple[dict[str, str | None], dict[str, Presence]]:

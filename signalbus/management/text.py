@@ -11,7 +11,7 @@ from signalbus.ledger import operations as ledger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
 LONGEST = 200  # characters: a line or two of a terminal
 
@@ -28,6 +28,13 @@ def one_line(text: str) -> str:
 def time_of(moment: datetime | None) -> str:
     """Return a time of the ledger in UTC, to the second; a dash for none."""
     return "-" if moment is None else ledger.in_utc(moment, ledger.using()).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def span_of(span: timedelta) -> str:
+    """Return a duration in minutes and seconds; a negative one as none."""
+    seconds = max(0, int(span.total_seconds()))
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def iso(moment: datetime | None) -> str | None:

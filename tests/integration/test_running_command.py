@@ -23,6 +23,13 @@ def run(*options: str) -> str:
     return out.getvalue()
 
 
+def status() -> str:
+    """Run ``status``, and return what it prints."""
+    out = io.StringIO()
+    call_command("signalbus", "status", stdout=out)
+    return out.getvalue()
+
+
 def worker(name: str, *, seen: float = -1, **values: Any) -> None:
     """Make the row of a worker that was seen some seconds ago."""
     columns = {
@@ -53,6 +60,19 @@ def test_workers_and_their_long_runs_are_listed(bus: Bus):
     assert "3 min 20 s  shop.sold -> crm.sync\\x1b[31m  attempt 2  in web-1:9" in shown
     assert shown.index(old) < shown.index(young)
     assert "NO SIGN" not in shown
+
+
+def test_status_reports_what_may_hang(bus: Bus):
+    """Somebody who looks at the status first is sent to `running`; a run of some seconds is no news."""
+    delivery("web-1:8", began=-25)
+    assert "running" not in status()
+
+    delivery("web-1:9", began=-100)
+
+    assert (
+        "1 delivery has been running for more than 30 s, the longest for 1 min 40 s: `manage.py signalbus running`"
+        in status()
+    )
 
 
 def test_running_reports_a_delivery_that_runs_again_elsewhere(bus: Bus):

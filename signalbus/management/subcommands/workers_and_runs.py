@@ -6,14 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from signalbus.management.inspection_report import INDENT, SCHEMA
-from signalbus.management.text import iso, one_line, time_of
+from signalbus.management.text import iso, one_line, span_of, time_of
 from signalbus.management.watching import add_watch
 from signalbus.services.actors import command_actor
 from signalbus.services.live_workers import running, workers
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from django.core.management.base import BaseCommand
 
     from signalbus.services.live_workers import ListedWorker, LongRun
@@ -50,7 +48,7 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
         if (again := youngest[row.delivery]) != row.worker:
             lost += f"; IT RUNS AGAIN in {one_line(again)}"
         command.stdout.write(
-            f"{_span(each.age)}  {one_line(row.signal)} -> {one_line(row.receiver)}  attempt {row.attempt}  "
+            f"{span_of(each.age)}  {one_line(row.signal)} -> {one_line(row.receiver)}  attempt {row.attempt}  "
             f"in {one_line(row.worker)}  {row.delivery}{lost}"
         )
     if not runs:
@@ -63,14 +61,8 @@ def _worker_line(worker: ListedWorker) -> str:
     words = [row.name, f"{row.pool} {row.concurrency}", f"queues {queues}", f"signalbus {row.version}"]
     if row.release:
         words.append(f"release {row.release}")
-    words.append(f"GONE since {time_of(row.seen_at)} UTC" if worker.is_gone else f"seen {_span(worker.silence)} ago")
+    words.append(f"GONE since {time_of(row.seen_at)} UTC" if worker.is_gone else f"seen {span_of(worker.silence)} ago")
     return one_line("  ".join(words))
-
-
-def _span(span: timedelta) -> str:
-    seconds = max(0, int(span.total_seconds()))
-    minutes, rest = divmod(seconds, 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _worker_object(worker: ListedWorker) -> dict[str, Any]:
