@@ -83,7 +83,7 @@ def _queue_row(queue: str, counts: OpenCounts, done: dict[str, float], living: l
     waiting = counts.waiting(queue)
     rate = done.get(queue, 0.0) + (done.get("", 0.0) if queue == default_queue() else 0.0)
     slots = sum(row.concurrency for row in living if queue in row.queues)
-    clears = 0.0 if not waiting else waiting.number / rate * 60 if rate else float("inf")
+    clears = 0.0 if not waiting else max(1.0, waiting.number / rate * 60) if rate else float("inf")
     oldest = counts.oldest.get(queue)
     return {
         "name": queue, "waiting": waiting, "oldest": oldest, "age": None if oldest is None else _age(oldest),
