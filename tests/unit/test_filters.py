@@ -8,6 +8,8 @@ from uuid import uuid4
 import pytest
 from django.db.models import Q
 
+from signalbus.ledger.base import delivery_filters
+from signalbus.ledger.operations.bulk_steps import LASTING_KEYS
 from signalbus.services.filters import FilterError, parse_filter, subject_from
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -104,3 +106,9 @@ def test_a_subject_may_name_a_model_that_is_gone():
     """Old messages about a removed model can still be found."""
     assert subject_from("shop.gone:7") == "shop.gone 7"
     assert subject_from("admissions.Cohort 42") == "admissions.Cohort 42"
+
+
+def test_each_key_is_known_to_last_or_to_change():
+    """An operation finds what it has changed by the words that last: whoever adds a key says which kind it is."""
+    changing = {"state", "error", "worker", "attempts", "group", "release"}
+    assert {*delivery_filters._KEYS, *delivery_filters._TIMES} == LASTING_KEYS | changing

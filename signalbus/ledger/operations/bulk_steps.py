@@ -45,7 +45,7 @@ COUNT_PAUSES: Final = 20  # times as long as a count took is waited at least unt
 MOST_GROUPS: Final = 100  # of failures that an operation looks out for
 EXAMPLES: Final = 10  # of deliveries that failed again
 # Keys of a filter that say the same of a delivery whatever becomes of it.
-LASTING_KEYS: Final = frozenset({"signal", "receiver", "queue", "subject", "message", "id", "since", "until"})
+LASTING_KEYS: Final = frozenset({"signal", "receiver", "queue", "subject", "message", "id", "root", "since", "until"})
 
 
 def step(operation: int) -> float | None:
