@@ -44,6 +44,7 @@ class Settings:
     CLAIM: bool | None = None  # whether workers claim messages from Redis; None: those of our own app do
     SIGNING_KEYS: tuple[str, ...] | None = None  # None: SECRET_KEY, then SECRET_KEY_FALLBACKS
     CARRY: tuple[Any, ...] = ()  # carriers of context from the sender to deliveries: signalbus.carriers
+    ORIGIN: Any = None  # a function, or its dotted path, that returns the ids of the request and user that send
     SKIP_APPS: tuple[str, ...] = ()  # apps, by name or label, whose signals and receivers are not looked for
     MAX_BYTES: int = 256 * 1024  # of one message's text
     MAX_NESTING: int = 64  # containers inside containers
@@ -126,6 +127,8 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
         return _alerts(value)
     if name == "HEARTBEAT_URL" and value is not None:
         return _address('SIGNALBUS["HEARTBEAT_URL"]', value)
+    if name == "ORIGIN":
+        return _origin(value)
     if name in LISTS and not (value is None and name == "SIGNING_KEYS"):
         return _listed(name, value)
     allowed = get_args(expected) or (expected,)
@@ -208,6 +211,14 @@ def _address(where: str, given: Any) -> str:
         if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)):
             return given
     raise ConfigurationError(f"{where} is {given!r}; it must be an address that begins with https://.")
+
+
+def _origin(value: Any) -> Any:
+    if value is None or callable(value) or (isinstance(value, str) and value):
+        return value
+    raise ConfigurationError(
+        f'SIGNALBUS["ORIGIN"] is {value!r}; it must be a function without arguments, or its dotted path.'
+    )
 
 
 def _retry(name: str, value: Any) -> Retry:

@@ -15,7 +15,8 @@ from signalbus.admin.read_only import ReadOnlyAdmin, SinceFilter, WordFilter
 from signalbus.pages.bounded_search import Search
 from signalbus.services.filters import FilterError
 from signalbus.services.lookup import SCANNED, cascade_of, filter_from, message_of
-from signalbus.services.redaction import HIDDEN, is_secret
+from signalbus.services.redaction import HIDDEN, is_secret, origin_of
+from signalbus.wire.subjects import lines_of
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -39,7 +40,7 @@ class MessageAdmin(ReadOnlyAdmin):
     list_filter: ClassVar[tuple[type[WordFilter], ...]] = (SinceFilter,)
     search_help_text: ClassVar[str] = "Words as signal:shop.order_paid subject:shop.order:42 message:ID"
     fieldsets: ClassVar[Any] = (
-        (None, {"fields": ("shown_signal", "about", "sent", "sender", "context")}),
+        (None, {"fields": ("shown_signal", "about", "also_about", "sent", "sender", "origin", "context")}),
         ("Deliveries", {"fields": ("deliveries",)}),
         ("Cascade", {"fields": ("cascade",)}),
         ("Payload", {"fields": ("payload",)}),
@@ -103,6 +104,17 @@ class MessageAdmin(ReadOnlyAdmin):
         if read is None or read.parent is None:
             return html.NONE
         return html.link_to("storedmessage", read.parent, f"a receiver of {read.parent}", site=self.admin_site.name)
+
+    @admin.display(description="also about")
+    def also_about(self, message: StoredMessage) -> str:
+        """Name the other rows that it names."""
+        return html.short(", ".join(lines_of(message.more_subjects))) or html.NONE
+
+    @admin.display(description="origin")
+    def origin(self, message: Any) -> SafeString | str:
+        """Show who sent it, as a request and a user; secrets are hidden."""
+        found = origin_of(_read(message))
+        return html.block(json.dumps(found)) if found else html.NONE
 
     @admin.display(description="context")
     def context(self, message: Any) -> SafeString | str:

@@ -15,7 +15,7 @@ from django.core.management import get_commands
 from django.db import DatabaseError, connections
 
 from signalbus import celery, conf
-from signalbus.carriers import carrying
+from signalbus.carriers import carrying, origin_of_send
 from signalbus.checks import unsent, unused_code
 from signalbus.connecting.subclasses import methods_that_pick
 from signalbus.core.development_socket import accepts_connections
@@ -36,6 +36,7 @@ def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
         own, app = celery.is_own_app(), celery.get_app()
         celery.reject_unusable_broker(app)
         carrying.carriers()
+        origin_of_send.origin_function()
     except ConfigurationError as error:
         return [checks.Error(str(error), id="signalbus.E001")]
     if own and conf.get().TEST_MODE is None and _is_about_running(sys.argv) and _lacks_broker(app):

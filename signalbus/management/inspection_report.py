@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from signalbus.ledger import operations as ledger
 from signalbus.management.text import iso, one_line, time_of
 from signalbus.models import State
-from signalbus.services.redaction import payload_of
+from signalbus.services.redaction import origin_of, payload_of
+from signalbus.wire.subjects import lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,8 @@ def message_lines(stored: FoundMessage, *, depth: int = 0) -> Iterator[str]:
     margin = INDENT * depth
     about = f"  about {one_line(stored.row.subject)}" if stored.row.subject else ""
     signal = one_line(stored.row.signal) or "unopened text"
-    yield f"{margin}{time_of(stored.row.created_at)}  {signal}  {stored.row.pk}{about}"
+    sender = f"  sent by {origin}" if (origin := _origin(stored)) else ""
+    yield f"{margin}{time_of(stored.row.created_at)}  {signal}  {stored.row.pk}{about}{sender}"
     for delivery in stored.deliveries:
         yield f"{margin}{INDENT}{_delivery_line(delivery, stored.runs.get(delivery.pk))}"
     for child in stored.children:
@@ -121,7 +123,7 @@ def detail_lines(stored: FoundMessage, *, reveal: bool = False) -> Iterator[str]
     yield from _facts(
         ("message", str(stored.row.pk)),
         ("signal", one_line(stored.row.signal)),
-        ("about", one_line(stored.row.subject)),
+        ("about", ", ".join(map(one_line, _subjects(stored)))),
         ("sent at", f"{time_of(stored.row.created_at)} UTC"),
         *_lineage(stored),
     )
@@ -162,9 +164,18 @@ def _lineage(stored: FoundMessage) -> list[tuple[str, str]]:
     if stored.message is None:
         return [("text", "sealed, or of another version: it cannot be read here")]
     lineage = [("context", json.dumps(dict(stored.message.context)) if stored.message.context else "")]
+    lineage.append(("origin", _origin(stored)))
     if stored.message.parent is not None:
         lineage += [("sent by", f"a receiver of {stored.message.parent}"), ("cascade of", str(stored.message.root))]
     return lineage
+
+
+def _origin(stored: FoundMessage) -> str:
+    return one_line(", ".join(f"{key} {value}" for key, value in origin_of(stored.message).items()))
+
+
+def _subjects(stored: FoundMessage) -> list[str]:
+    return [*filter(None, [stored.row.subject]), *lines_of(stored.row.more_subjects)]
 
 
 def _facts(*facts: tuple[str, str]) -> Iterator[str]:
@@ -198,7 +209,9 @@ def message_object(stored: FoundMessage, *, payload: bool = False, reveal: bool 
         "sent_at": iso(stored.row.created_at),
         "root": None if message is None else str(message.root),
         "parent": None if message is None or message.parent is None else str(message.parent),
+        "subjects": _subjects(stored),
         "context": {} if message is None else dict(message.context),
+        "origin": origin_of(message),
         "deliveries": [_delivery_with_attempts(each, stored) for each in stored.deliveries],
         "children": [message_object(each) for each in stored.children],
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from signalbus import conf, tracing
-from signalbus.carriers import carrying
+from signalbus.carriers import carrying, origin_of_send
 from signalbus.connecting.subscriptions import SenderCache
 from signalbus.context import current
 from signalbus.registration.registry import registry
@@ -93,7 +93,11 @@ class MessageTemplate:
         ]
 
     def messages(
-        self, sender: Any, payloads: Iterable[Mapping[str, Any]], context: Mapping[str, Any] | None = None
+        self,
+        sender: Any,
+        payloads: Iterable[Mapping[str, Any]],
+        context: Mapping[str, Any] | None = None,
+        origin: Mapping[str, Any] | None = None,
     ) -> list[list[Outgoing]]:
         """Encode payloads into messages.
 
@@ -101,6 +105,7 @@ class MessageTemplate:
             sender: the template's sender.
             payloads: one for each message.
             context: the carried context of the sender, if it was captured already.
+            origin: who sends, if that was captured already.
 
         Returns:
             For each payload the parts of its message; none if the sender, or an instance, is of a migration's
@@ -111,7 +116,7 @@ class MessageTemplate:
             CascadeError: a cascade too deep.
         """
         settings = conf.get()
-        around = self._surroundings(context, settings)
+        around = self._surroundings(context, origin, settings)
         messages: list[list[Outgoing]] = []
         for payload in payloads:
             try:
@@ -122,15 +127,19 @@ class MessageTemplate:
                 messages.append(self._parts(sender, payload, written, around))
         return messages
 
-    def _surroundings(self, context: Mapping[str, Any] | None, settings: Settings) -> Surroundings:
+    def _surroundings(
+        self, context: Mapping[str, Any] | None, origin: Mapping[str, Any] | None, settings: Settings
+    ) -> Surroundings:
         header, root = "", None
         if current() is not None:
             path, first, parent = lineage_of(self.shared.signal, settings.MAX_CASCADE)
             header, root = lineage(path, first, parent), None if first is None else first.hex
         if context is None:
             context = carrying.capture() if settings.CARRY else carrying.NOTHING
-        if context:
-            header += surroundings(context)
+        if origin is None:
+            origin = carrying.NOTHING if settings.ORIGIN is None else origin_of_send.capture_origin()
+        if context or origin:
+            header += surroundings(context, origin)
         return Surroundings(header, context, root) if header else NO_SURROUNDINGS
 
     def send(

@@ -132,6 +132,7 @@ class SharedFields:
         due: when it is to be published; None: after the commit.
         deduplication: the signal's rule of deduplication.
         context: the carried context of this send.
+        origin: who sends.
     """
 
     signal: str
@@ -143,6 +144,7 @@ class SharedFields:
     due: timedelta | datetime | None = None
     deduplication: Deduplication | None = None
     context: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 def subject_of(payload: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from signalbus.carriers import carrying
+from signalbus.carriers import carrying, origin_of_send
 from signalbus.exceptions import ConfigurationError, PayloadError, SignalBusError
 from signalbus.sending import event_loop_guard
 from signalbus.sending.outgoing import Outgoing, SharedFields, route
@@ -99,8 +99,9 @@ class SendOperation:
         refuse_reserved(payloads)
         shared = shared_fields_of(signal, self._receivers, self._due)
         context = carrying.capture()  # in the sender's own thread: another one may have another tenant
-        if context:
-            shared = replace(shared, context=context)
+        origin = origin_of_send.capture_origin()
+        if context or origin:
+            shared = replace(shared, context=context, origin=origin)
         try:
             return self._compose(shared, self._sender, payloads)
         except Exception:

@@ -213,4 +213,6 @@ class Signal(Later):
 
     def compose(self, shared: SharedFields, sender: Any, payloads: Iterable[Mapping[str, Any]]) -> list[list[Outgoing]]:
         """Encode payloads into messages; a bridge first selects the parts of a payload that it sends."""
-        return self._templates.with_shared_fields(shared, sender).messages(sender, payloads, shared.context)
+        return self._templates.with_shared_fields(shared, sender).messages(
+            sender, payloads, shared.context, shared.origin
+        )

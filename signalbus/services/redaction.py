@@ -92,6 +92,17 @@ def reveal_payload(message: Message | None, delivery: UUID, *, actor: Actor, rea
     return payload_of(message, reveal=True)
 
 
+def origin_of(message: Message | None) -> dict[str, Any]:
+    """Return who sent a message for people, with secrets hidden; nothing if that is not known.
+
+    Args:
+        message: the message; None if its text could not be read.
+    """
+    if message is None:
+        return {}
+    return {key: HIDDEN if is_secret(key) else value for key, value in message.origin.items()}
+
+
 class _Shown:
     """Convert the nodes of a payload.
 

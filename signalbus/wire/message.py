@@ -37,7 +37,7 @@ _KINDS: Final = {
     **dict.fromkeys(["r", "p"], list),
     **dict.fromkeys(["d", "c"], bool),
     "t": int,
-    **dict.fromkeys(["x", "e"], dict),
+    **dict.fromkeys(["x", "e", "w"], dict),
 }
 _VARIANT: Final = 0b10 << 62  # of a UUID's second half
 _RANDOM_BITS: Final = 80  # of a UUIDv7, behind its time in milliseconds
@@ -68,6 +68,7 @@ class Message:
         ordering_key: messages with the same key are handed over in the order of their sending.
         trace: the trace context, as text headers.
         context: the context of the sender, by the names of the carriers that restore it (``SIGNALBUS["CARRY"]``).
+        origin: who sent it, for people: ids of a request and a user (``SIGNALBUS["ORIGIN"]``).
     """
 
     id: UUID
@@ -86,6 +87,7 @@ class Message:
     ordering_key: str | None = None
     trace: Mapping[str, str] = field(default_factory=dict, hash=False)
     context: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    origin: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def depth(self) -> int:
@@ -238,13 +240,14 @@ def lineage(
     )
 
 
-def surroundings(context: Mapping[str, Any]) -> str:
-    """Write the context of a message into its header; below `CONTEXT_VERSION`, a worker may not restore it.
+def surroundings(context: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
+    """Write the context of a message into its header, and its origin, which older workers ignore.
 
     Args:
-        context: as `Message` has it.
+        context: as `Message` has it; below `CONTEXT_VERSION`, a worker may not restore it.
+        origin: as above.
     """
-    return _items(e=dict(context) or None)
+    return _items(e=dict(context) or None, w=dict(origin) or None)
 
 
 def _items(**items: Any) -> str:
@@ -259,7 +262,7 @@ def to_body(message: Message) -> str:
     """
     root = None if message.root == message.id else message.root
     more = lineage(message.path, root, message.parent, message.ordering_key, message.trace)
-    more += surroundings(message.context)
+    more += surroundings(message.context, message.origin)
     heading = Heading(
         signal=message.signal,
         sender=message.sender,
@@ -317,6 +320,7 @@ def _message(version: str, header: Any, payload: str) -> Message:
         get("k"),
         {} if trace is None else _trace(trace),
         {} if context is None else context,
+        get("w", {}),
     )
     message.__class__ = Message
     return message  # type: ignore[no-any-return]  # it is one now
