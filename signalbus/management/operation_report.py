@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.core.management.base import CommandError
 
+from signalbus.ledger.operations import CHANGED
 from signalbus.management.inspection_report import INDENT
 from signalbus.management.text import iso, one_line
 from signalbus.services.actors import command_actor
@@ -109,7 +110,8 @@ def wait_for(command: BaseCommand, number: int) -> None:
     if each.state != "done" or each.failed_again:
         stopped = f" because of {one_line(each.stopped_because)}" if each.stopped_because else ""
         raise CommandError(
-            f"Operation {number} is {each.state}{stopped}; {each.failed_again} failed again, {each.left} not retried: "
+            f"Operation {number} is {each.state}{stopped}; {each.failed_again} failed again, "
+            f"{each.left} not {CHANGED[each.kind]}: "
             f"`manage.py signalbus operations {number}` says more."
         )
 
