@@ -37,12 +37,14 @@ class Creation(NamedTuple):
         signal: the signal's name.
         size: of its payload, in bytes.
         root: the id of the message that began the cascade; None if this one does.
+        routes: the ids of its receivers by queue; those of an open message are None.
     """
 
     id: UUID
     signal: str
     size: int
     root: UUID | None
+    routes: Mapping[str | None, tuple[str, ...] | None]
 
 
 class Tracer(Protocol):

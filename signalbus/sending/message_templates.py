@@ -212,7 +212,8 @@ class MessageTemplate:
         rule = None if shared.due is None and shared.deduplication is None else self._rule_of(sender, payload, context)
         if tracing.tracers:
             parent = current()
-            made = tracing.Creation(UUID(hex=key), shared.signal, len(text), None if parent is None else parent.root)
+            root = None if parent is None else parent.root
+            made = tracing.Creation(UUID(hex=key), shared.signal, len(text), root, shared.routes)
             more += lineage(trace=tracing.created(made))
         order = None
         if shared.ordered_by is not None:

@@ -87,12 +87,8 @@ class OpenTelemetryTracer:
         headers: dict[str, str] = {}
         _traces.inject(headers, trace.set_span_in_context(span))
         span.end()
-        carried = Context()
-        for key in self._baggage:
-            value = baggage.get_baggage(key)
-            if value is not None:
-                carried = baggage.set_baggage(key, value, carried)
-        _baggages.inject(headers, carried)
+        if self._baggage:
+            _baggages.inject(headers, self._listed(baggage.get_all(), Context()))
         return headers
 
     @contextmanager
@@ -138,15 +134,21 @@ class OpenTelemetryTracer:
             },
         )
         carried = context.get_current()
-        for key, value in baggage.get_all(_baggages.extract(headers, Context())).items():
-            if key in self._baggage:
-                carried = baggage.set_baggage(key, value, carried)
+        if self._baggage:
+            carried = self._listed(baggage.get_all(_baggages.extract(headers, Context())), carried)
         token = context.attach(trace.set_span_in_context(span, carried))
         try:
             yield
         finally:
             context.detach(token)
             self._keep_open(delivery.id, span)
+
+    def _listed(self, found: Mapping[str, object], into: Context) -> Context:
+        """Return a context with the listed keys of a baggage."""
+        for key in self._baggage:
+            if key in found:
+                into = baggage.set_baggage(key, found[key], into)
+        return into
 
     def _keep_open(self, delivery: UUID, span: Span) -> None:
         """Keep a span until its outcome is known; end one whose run was rolled back without one."""

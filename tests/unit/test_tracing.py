@@ -19,7 +19,7 @@ from signalbus.wire.message import uuid7
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MADE = tracing.Creation(uuid7(), "shop.paid", 10, None)
+MADE = tracing.Creation(uuid7(), "shop.paid", 10, None, {None: ("crm.sync",)})
 
 
 class FixedTracer:
