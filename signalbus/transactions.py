@@ -184,9 +184,9 @@ def _buffer_in(connection: BaseDatabaseWrapper) -> Buffer:
     Our buffers are at the front of Django's list (decision 0023): if a foreign callback raises, Django skips those
     after it. There they are a stack: each is in more of the open savepoints than the one before it.
     """
-    buffer = Buffer()
     if in_testcase(connection):
         # captureOnCommitCallbacks() takes the callbacks at the end of the list; no commit comes, and none is skipped.
+        buffer = Buffer()
         connection.on_commit(buffer, robust=True)
         return buffer
     entries, savepoints = callbacks_of(connection), open_savepoints(connection)
@@ -194,6 +194,7 @@ def _buffer_in(connection: BaseDatabaseWrapper) -> Buffer:
     if height and entries[height - 1][0] >= savepoints:
         last: Buffer = entries[height - 1][1]  # type: ignore[assignment]  # the callbacks at the front are ours
         return last
+    buffer = Buffer()
     connection.on_commit(buffer, robust=True)
     entries.insert(height, entries.pop())
     return buffer

@@ -29,7 +29,7 @@ class OutcomeCounts:
 
     def count(self, event: Event) -> None:
         """Count an outcome; a listener of "done", "failed", "dead" and "skipped"."""
-        kind, delivery, seconds = event.kind, event.delivery, event.seconds
+        kind, delivery, _, _, seconds, _, _ = event
         if not delivery.receiver:
             return  # a whole message, whose receivers have deliveries of their own
         key = (delivery.signal, delivery.receiver)
@@ -48,7 +48,8 @@ class OutcomeCounts:
             if delivery.attempt == 1:
                 delay = age_of(delivery.message_id) - seconds
                 if delay < LONGEST:
-                    counts.delay += max(0.0, delay)
+                    if delay > 0:  # the sender's clock may be ahead
+                        counts.delay += delay
                     counts.delays[bisect_left(BOUNDS, delay)] += 1
 
     def _begin(self, event: Event, key: tuple[str, str]) -> Counts:
