@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from benchmarks.rows import Part, Row, Size
     from benchmarks.servers import Servers
 
-PARTS = ("sending", "drains", "latency", "growth", "ledger")
+PARTS = ("sending", "drains", "latency", "growth", "ledger", "earlier")
 
 
 def main(arguments: list[str]) -> int:
@@ -56,12 +56,13 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def _parts(servers: Servers, size: Size) -> dict[str, Part]:
     from benchmarks.drains import Drains  # noqa: PLC0415 - need Django's apps
+    from benchmarks.earlier_version import EarlierVersion  # noqa: PLC0415
     from benchmarks.growth import Growth  # noqa: PLC0415
     from benchmarks.latency import Latency  # noqa: PLC0415
     from benchmarks.ledger_costs import LedgerCosts  # noqa: PLC0415
     from benchmarks.sending import Sending  # noqa: PLC0415
 
-    made = (part(servers, size) for part in (Sending, Drains, Latency, Growth, LedgerCosts))
+    made = (part(servers, size) for part in (Sending, Drains, Latency, Growth, LedgerCosts, EarlierVersion))
     return dict(zip(PARTS, made, strict=True))
 
 

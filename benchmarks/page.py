@@ -20,6 +20,7 @@ PARTS = {
     "How late": r"idle|an idle|mixed",
     "What does not grow": r"backlog|[\d,]+ signals|.* rows settled",
     "What the ledger costs": r"durable send|rows of|whole|a durable delivery ÷",
+    "Everything that is kept, beside 0.4.1, which kept nothing of the past": r"everything kept",
 }
 
 

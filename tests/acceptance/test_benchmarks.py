@@ -13,7 +13,12 @@ from tests.servers import CHECKOUT
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROWS = ["send(), durable=False", "drain, threads: a row", "rows of a durable send(), postgres"]
+ROWS = [
+    "send(), durable=False",
+    "drain, threads: a row",
+    "rows of a durable send(), postgres",
+    "everything kept, sqlite",
+]
 
 
 def run(*words: str) -> str:
