@@ -179,12 +179,9 @@ def times(span: Span, receiver: str) -> tuple[Times, Times]:
         span: the span.
         receiver: its id.
     """
-    runtimes, delays = Times(), Times()
     _, rows = _rows(span, {"receiver": receiver})
-    for ran, waited in rows.values_list("runtimes", "delays").iterator(chunk_size=2000):
-        _add(runtimes, ran)
-        _add(delays, waited)
-    return runtimes, delays
+    found = list(rows.values_list("runtimes", "delays"))
+    return _added([ran for ran, _waited in found]), _added([waited for _ran, waited in found])
 
 
 def by_release(span: Span, receiver: str) -> list[tuple[str, dict[str, Any]]]:
@@ -237,6 +234,7 @@ def _summed(rows: QuerySet[Rollup], sums: dict[str, Any], *columns: str) -> Any:
     return rows.values(*columns).annotate(**sums)
 
 
-def _add(times_: Times, counts: Sequence[int]) -> None:
-    if len(counts) == len(times_.histogram):
-        times_.histogram = [one + two for one, two in zip(times_.histogram, counts, strict=True)]
+def _added(histograms: Sequence[Sequence[int]]) -> Times:
+    """Return the sum of histograms; an empty one has counted nothing."""
+    added = [sum(counts) for counts in zip(*filter(None, histograms), strict=True)]
+    return Times(added) if added else Times()

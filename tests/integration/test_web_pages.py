@@ -10,6 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import override
 
 from signalbus.ledger.history import BOUNDS
 from signalbus.models import Alert, Delivery, FailedAttempt, Operation, Pause, Rollup, State, WorkerRecord
@@ -349,3 +350,14 @@ def test_pages_are_whole_documents_for_a_screen_reader(reader: Client):
         assert '<html lang="en"' in shown
         for part in shown.split('aria-labelledby="')[1:]:
             assert part.split('"')[0] in ids
+
+
+@pytest.mark.parametrize(("language", "title"), [("de", "Übersicht"), ("es", "Resumen")])
+def test_pages_speak_the_readers_language(reader: Client, language: str, title: str):
+    """As far as Django knows it: by its middleware, or by LANGUAGE_CODE."""
+    add_counts(done=1)
+    with override(language):
+        shown = page(reader, url("overview"))
+
+    assert f"<h1>{title}</h1>" in shown
+    assert f'<html lang="{language}"' in shown

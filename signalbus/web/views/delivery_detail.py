@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from django.db import transaction
 from django.utils.translation import gettext as _
 
 from signalbus.exceptions import ConfigurationError
@@ -12,7 +13,7 @@ from signalbus.ledger import operations as ledger
 from signalbus.models import Operation, State
 from signalbus.pages.shown_text import TEXT_CHARS
 from signalbus.registration.registry import registry
-from signalbus.services.actors import VIEW_PAYLOAD
+from signalbus.services.actors import OPERATE, VIEW_PAYLOAD
 from signalbus.services.lookup import SCANNED, cascade_of, message_of
 from signalbus.services.redaction import HIDDEN, payload_of, reveal_payload
 from signalbus.services.rehearsal import LASTING, PATIENCE, rehearse_beside_others
@@ -89,7 +90,8 @@ def reveal(request: HttpRequest, actor: Actor, pk: UUID) -> HttpResponse:
     return _show(request, actor, pk, revealed=payload)
 
 
-@page(methods=("POST",))
+@page(permission=OPERATE, methods=("POST",))
+@transaction.non_atomic_requests  # the rehearsal has connections of its own
 def rehearsal(request: HttpRequest, actor: Actor, pk: UUID) -> HttpResponse:
     """Run the receiver of a delivery, roll everything back, and show what it would have done."""
     found, delivery = _find(pk)

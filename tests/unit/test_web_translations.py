@@ -1,0 +1,40 @@
+"""The catalogues of the web app are whole: each text of a template has a translation with the same placeholders."""
+
+from __future__ import annotations
+
+import gettext
+import re
+from pathlib import Path
+
+import pytest
+
+import signalbus.web
+
+ROOT = Path(signalbus.web.__file__).parent
+TEMPLATES = "".join(path.read_text() for path in sorted(ROOT.rglob("*.html")))
+# Some of the texts that `makemessages` finds: those without variables.
+TEXTS = {match[1] for match in re.finditer(r"""\{% translate ["'](.+?)["'] %\}""", TEMPLATES)}
+PLACEHOLDER = re.compile(r"%\(\w+\)s|%%")
+
+
+def catalogue(language: str) -> dict[object, str]:
+    """Return the texts of a compiled catalogue."""
+    with (ROOT / "locale" / language / "LC_MESSAGES" / "django.mo").open("rb") as file:
+        found = gettext.GNUTranslations(file)
+    return {key: text for key, text in found._catalog.items() if key}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("language", ["de", "es"])
+def test_each_text_of_a_template_is_translated(language: str):
+    """A text that was added or changed needs its line: `python -m django makemessages`, then `compilemessages`."""
+    assert len(TEXTS) > 200
+    assert TEXTS - set(catalogue(language)) == set()
+
+
+@pytest.mark.parametrize("language", ["de", "es"])
+def test_translations_have_the_placeholders_of_their_texts(language: str):
+    """A missing placeholder would leave out a number; one too many would be an error of the page."""
+    for key, text in catalogue(language).items():
+        original = key[0] if isinstance(key, tuple) else str(key)
+        assert sorted(PLACEHOLDER.findall(original)) == sorted(PLACEHOLDER.findall(text)), original
+        assert text.strip() == text != "", original
