@@ -364,6 +364,6 @@ def test_simultaneous_claims_have_one_winner(bus: Bus, signal: Signal):
 
 
 def test_an_idle_sweep_takes_no_lock(bus: Bus, django_assert_num_queries):
-    """With nothing due, a sweep makes three reads: of pauses, of due rows, and of markers."""
-    with django_assert_num_queries(3):
+    """With nothing due, a sweep makes four reads: of pauses, of operations, of due rows, and of markers."""
+    with django_assert_num_queries(4):
         assert sweep() == 0

@@ -26,6 +26,7 @@ from signalbus.events import KINDS, Event
 from signalbus.ledger import attempts, operations
 from signalbus.ledger.attempts.pauses import held_by
 from signalbus.ledger.base.clock import Now
+from signalbus.ledger.operations import failed_deliveries
 from signalbus.models import Delivery, State, StoredMessage
 from signalbus.receiving.process.receiver_runtimes import runtimes
 from signalbus.receiving.routing.batch import deliver
@@ -353,6 +354,13 @@ def is_retried_by_hand(scene: Scene) -> None:
     operations.retry([only().pk])
 
 
+def is_retried_in_bulk(scene: Scene) -> None:
+    """An operation retries a dead delivery."""
+    rejects(scene)
+    with transaction.atomic():
+        failed_deliveries.retry_together([only().pk])
+
+
 def is_discarded_by_hand(scene: Scene) -> None:
     """A person discards a dead delivery."""
     rejects(scene)
@@ -498,6 +506,7 @@ EXPECTED: dict[Callable[[Scene], None], dict[str, list[list[str]]]] = {
     is_open: {"": [[*SENT, "done"]], "receiver": [["recorded", "published", *RAN]]},
     is_sent_on: {"": [["sent", "published"]], "receiver": [["published", *RAN]]},
     is_retried_by_hand: {"receiver": [[*SENT, "started", "dead", "retried"]]},
+    is_retried_in_bulk: {"receiver": [[*SENT, "started", "dead", "retried"]]},
     is_discarded_by_hand: {"receiver": [[*SENT, "started", "dead", "discarded"]]},
     is_cancelled: {"receiver": [["sent", "recorded", "discarded"]]},
     has_an_equal_message: {"receiver": [[*SENT, "requeued"]]},
@@ -530,8 +539,8 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "due._publish": fails_until_it_is_dead,
     "cancellation.discard_locked": is_cancelled,
     "cancellation.lock_waiting": has_an_equal_message,
-    "failed_deliveries._discard": is_discarded_by_hand,
-    "failed_deliveries.retry": is_retried_by_hand,
+    "failed_deliveries.discard_together": is_discarded_by_hand,
+    "failed_deliveries._retried": is_retried_by_hand,
     "parked_rows._parked": is_unknown,
     "parked_rows._postpone": is_unknown,
     "parked_rows.bury": cannot_be_published,
@@ -629,7 +638,7 @@ def test_each_kind_of_event_has_a_scenario():
 def writers() -> Iterator[str]:
     """Find the functions of the ledger that write a state, by module and name."""
     for path in sorted(LEDGER.rglob("*.py")):
-        if path.stem == "operation_log":  # the state of an operation, not of a delivery
+        if path.stem in {"operation_log", "bulk_rows", "bulk_steps"}:  # the state of an operation, not of a delivery
             continue
         yield from _writers_in(ast.parse(path.read_text()), path.stem)
 
