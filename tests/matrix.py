@@ -9,6 +9,7 @@ in this order.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -20,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # The tests that each environment runs. The wheel's tests are `make wheel`.
 TESTS = ["tests/unit", "tests/documents", "tests/integration", "tests/acceptance"]
-# Tests wait for servers and workers most of the time; the files of a folder are distributed over processes.
-PARALLEL = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"]
+# As `make test` does: tests wait for servers and workers half of the time.
+PARALLEL = ["-n", str(min(4, (os.cpu_count() or 1) + 1)), "--dist", "loadfile"]
 
 
 @dataclass(frozen=True)
