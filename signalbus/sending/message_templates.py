@@ -211,9 +211,8 @@ class MessageTemplate:
         key, sent_at = stamp()
         rule = None if shared.due is None and shared.deduplication is None else self._rule_of(sender, payload, context)
         if tracing.tracers:
-            parent = current()
-            root = None if parent is None else parent.root
-            made = tracing.Creation(UUID(hex=key), shared.signal, len(text), root, shared.routes)
+            first = None if root is None else UUID(hex=root)
+            made = tracing.Creation(UUID(hex=key), shared.signal, len(text), first, shared.routes)
             more += lineage(trace=tracing.created(made))
         order = None
         if shared.ordered_by is not None:

@@ -53,12 +53,11 @@ def sentry() -> Iterator[LocalTransport]:
     )
     tracer = SentryTracer()
     tracer.switch_on()
-    yield transport
+    with sentry_sdk.isolation_scope():
+        yield transport
     tracer.switch_off()
     sentry_sdk.get_client().close()
     sentry_sdk.get_global_scope().set_client(None)
-    sentry_sdk.get_isolation_scope().clear()
-    sentry_sdk.get_current_scope().clear()
 
 
 def test_the_trace_of_the_sender_is_continued(bus: Bus, sentry: LocalTransport):
