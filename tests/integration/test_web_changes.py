@@ -157,3 +157,18 @@ def test_buttons_lead_to_previews(operator: Client):
         assert url("preview") in shown
         assert "Retry…" in shown
         assert "Discard…" in shown
+
+
+def test_a_step_of_a_retry_is_over_when_its_deliveries_have_ended(operator: Client):
+    """While the first delivery waits for a worker, the page says that the first step runs."""
+    dead(12)
+    operator.post(url("change"), {"verb": "retry", "filter": "group:9f31"})
+    number = Operation.objects.get().pk
+    for _ in range(2):
+        ledger.step(number)
+    assert states() == {"dead": 11, "pending": 1}
+    assert operator.get(url("operation", number)).content.decode().count("ended well") == 1  # of the figures
+
+    Delivery.objects.filter(state="pending").update(state="done", ended_at=timezone.now())
+    ledger.step(number)
+    assert operator.get(url("operation", number)).content.decode().count("ended well") == 2

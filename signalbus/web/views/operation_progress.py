@@ -94,6 +94,8 @@ def _steps(found: BulkOperation) -> list[tuple[int, str]]:
     if found.kind != "retry" or found.found is None:
         return []
     sizes = (min(1, found.found), min(10, max(0, found.found - 1)), max(0, found.found - 11))
-    at = STAGES.index(found.stage) if found.stage in STAGES else len(STAGES)
+    # The stage is the next step as soon as the deliveries of the one before are due; they have not ended before the
+    # trial is over.
+    at = (STAGES.index(found.stage) if found.stage in STAGES else len(STAGES)) - bool(found.trial)
     names = ["over" if number < at else "now" if number == at else "later" for number in range(len(STAGES))]
     return [(size, name) for size, name in zip(sizes, names, strict=True) if size]

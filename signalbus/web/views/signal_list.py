@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
 from signalbus.pages.figures import SPANS, totals_by_receiver
 from signalbus.services.explanation import explain, known_signals
@@ -40,7 +41,7 @@ def signal_list(request: HttpRequest, actor: Actor) -> HttpResponse:
         signals = [each for each in signals if each[only]]
     context = {
         "signals": signals, "span": span.key, "spans": SPANS, "q": part, "only": only if only in ONLY else "",
-        "more": max(0, len(names) - SHOWN),
+        "more": max(0, len(names) - SHOWN), "asked": urlencode({"q": part, "only": only if only in ONLY else ""}),
     }  # fmt: skip
     return render_page(request, actor, "signal_list.html", "signals", context)
 
