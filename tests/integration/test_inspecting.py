@@ -135,7 +135,7 @@ def test_history_and_show_say_what_runs_now(bus: Bus, signal: Signal, academy: A
     message = signal.send(Academy, instance=academy).id
     hung = Delivery.objects.get(message=message, receiver="crm.sync")
     RunningDelivery.objects.create(
-        worker="web-1:7", delivery=hung.pk, message=message, signal=signal.name, receiver="crm.sync", attempt=1,
+        worker="web-1:7", delivery=hung.pk, message=hung.message_id, signal=signal.name, receiver="crm.sync", attempt=1,
         started_at=later(-60), seen_at=later(-1),
     )  # fmt: skip
 
