@@ -273,3 +273,15 @@ def rollback_error(connection: BaseDatabaseWrapper) -> BaseException | None:
     """
     error: BaseException | None = connection.rollback_exc  # type: ignore[attr-defined]  # not in its stubs
     return error
+
+
+def innermost_savepoint(connection: BaseDatabaseWrapper) -> str | None:
+    """Return the id of the savepoint of a connection's innermost ``atomic()`` block; None if that has none.
+
+    Uses ``BaseDatabaseWrapper.savepoint_ids``. Without it, a savepoint could not be rolled back to without the end of
+    its block, or would be where the innermost block is a receiver's own.
+
+    Args:
+        connection: the connection.
+    """
+    return connection.savepoint_ids[-1] if connection.savepoint_ids else None

@@ -244,6 +244,59 @@ def test_a_failing_receiver_does_not_undo_the_other_receiver_of_its_group(bus: B
     assert rows() == [("first", "done", 1)] * 3 + [("second", "pending", 1)] * 3
 
 
+def fail_at(*positions: int, error: type[Exception] = ValueError) -> Callable[..., None]:
+    """Make a receiver that writes, leaves a callback, and raises at some numbers."""
+
+    def receiver(number: int, **kwargs: Any) -> None:
+        write(number)
+        transaction.on_commit(lambda: called.append(number))
+        if number in positions:
+            raise error
+
+    called: list[int] = []
+    receiver.called = called  # type: ignore[attr-defined]
+    return receiver
+
+
+def test_failures_that_follow_each_other_share_a_savepoint(bus: Bus, durable: Signal):
+    """A failure is one statement more than the receiver's own: the rollback to a savepoint that stays open."""
+    connect(durable, fail_at(*range(8)), "receiver")
+    send(durable, 8)
+
+    seen = statements(bus.work)
+
+    assert written() == []
+    assert rows() == [("receiver", "pending", 1)] * 8
+    assert seen.count("SAVEPOINT") == 1
+    assert seen.count("ROLLBACK") == 8  # on PostgreSQL the release goes with the last of them
+    assert seen.count("RELEASE") == (0 if connection.vendor == "postgresql" else 1)
+
+
+def test_a_savepoint_that_was_kept_holds_only_the_next_delivery(bus: Bus, durable: Signal):
+    """After failures, what the next delivery writes and its callbacks stay, and a later failure does not undo them."""
+    receiver = fail_at(0, 1, 3, 5, 6)
+    connect(durable, receiver, "receiver")
+    send(durable, 8)
+
+    bus.work()
+
+    assert written() == receiver.called == [2, 4, 7]  # type: ignore[attr-defined]
+    assert [state for state, _ in states().values()].count("done") == 3
+
+
+def test_a_database_error_is_rolled_back_alone(bus: Bus, durable: Signal, groups: list[int], caplog):
+    """A receiver that violates a constraint fails, and the others still share the commit."""
+    write(2)
+    connect(durable, write, "receiver")
+    send(durable, 5)
+
+    bus.work()
+
+    assert (groups, written()) == ([5], [0, 1, 2, 3, 4])
+    assert states() == {number: ("pending" if number == 2 else "done", 1) for number in range(5)}
+    assert "could not share" not in caplog.text
+
+
 def test_a_rejection_is_settled_in_the_same_commit(bus: Bus, durable: Signal, told):
     """Every outcome can be settled in a group."""
 

@@ -26,7 +26,7 @@ logger: logging.Logger = logging.getLogger("signalbus")
 CANCEL_SECONDS: Final = 5  # for a server to give up a query, and for a new connection to be made
 POLL_SECONDS: Final = 0.01
 # What libpq calls the states of a connection.
-PG_IDLE, PG_ACTIVE, PG_IN_TRANSACTION = 0, 1, 2
+PG_IDLE, PG_ACTIVE, PG_IN_TRANSACTION, PG_IN_ERROR = 0, 1, 2, 3
 
 NO_SUCH_SESSION: Final = 1094
 # The user and the database as well: behind a proxy, or after a restart, the number may be another session's.

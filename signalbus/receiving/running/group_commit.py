@@ -24,7 +24,7 @@ from signalbus.receiving.process.receiver_runtimes import BRIEF, runtimes
 from signalbus.receiving.process.session_state import end_changed_sessions, forget_change
 from signalbus.receiving.process.worker_events import worker_name
 from signalbus.receiving.running.attempt import WORTH_TELLING
-from signalbus.receiving.running.savepoints import Savepoint, Watch, met_a_limit
+from signalbus.receiving.running.savepoints import Savepoints, Watch, met_a_limit
 from signalbus.receiving.settling.outcome import OwnTransaction, end_failed, raise_if_cut_off, settlement_of
 from signalbus.transactions import CommitCallback
 
@@ -99,6 +99,7 @@ class SharedCommit:
         # PostgreSQL ends a transaction over its limits, and other workers may take its rows. SQLite has one writer.
         self._frees_rows = self._connection.vendor == "postgresql"
         self._watch = Watch(together=ledger.takes_several(self._connection))
+        self._savepoints = Savepoints(self._watch, self._connection)
         self._to_undo: list[UUID] = []  # taken, whose take is undone at the end of the transaction
         self._failed: list[tuple[UUID, int, Settlement]] = []  # failed, to be recorded at its end
         self._ended: list[tuple[Attempt, Outcome]] = []  # whose events are emitted after the commit
@@ -111,7 +112,8 @@ class SharedCommit:
     def run(self) -> None:
         """Run the deliveries; those that must still run are in `alone` and `late` afterwards."""
         try:
-            with transaction.atomic(using=self._alias), self._connection.execute_wrapper(self._watch):
+            watched = self._connection.execute_wrapper(self._watch)
+            with transaction.atomic(using=self._alias), watched, self._savepoints:
                 transaction.on_commit(self._note_commit, using=self._alias, robust=True)
                 self._run_all()
         except (DatabaseError, Broken) as error:
@@ -150,7 +152,7 @@ class SharedCommit:
                 if not self._run_one(attempt, found):
                     deadline = 0.0  # what this one waited for may wait for what the others have locked
                 self._share(attempt)
-        self._watch.finish(self._connection)
+        self._savepoints.finish()
         if self._failed:
             ledger.settle_taken(self._failed, using=self._alias)
         to_undo = [*self._to_undo, *(attempt.id for attempt in self.late)]
@@ -172,19 +174,20 @@ class SharedCommit:
         attempt.count(taken)
         context = contextvars.copy_context()
         self._watch.must_run_alone = False
-        savepoint = Savepoint(self._watch, self._alias)
+        self._savepoints.begin()
         self._not_begun.remove(attempt.id)
         former = rollback_error(self._connection)
         began = time.monotonic()
         try:
-            with savepoint:
-                context.run(call_receiver, attempt)
-                reject_broken(self._connection, former, begun=True)
-                if self._watch.must_run_alone:
-                    raise MustRunAlone
+            context.run(call_receiver, attempt)
+            reject_broken(self._connection, former, begun=True)
+            if self._watch.must_run_alone:
+                raise MustRunAlone
+            self._savepoints.release()
         except KeyboardInterrupt:  # the person's at the terminal
             raise
         except BaseException as error:  # noqa: BLE001 - a receiver's SystemExit or MemoryError is a failed attempt
+            self._savepoints.roll_back(error)
             attempt.took = time.monotonic() - began
             forget_change(self._connection)  # which `Watch` has prevented
             end_changed_sessions(but=self._connection)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, Error, transaction
 from django.db.transaction import TransactionManagementError
 
+from signalbus.compat.django_internals import innermost_savepoint
+from signalbus.receiving.process.query_cancellation import PG_IN_ERROR, pg_status
 from signalbus.receiving.process.session_state import MOST_REMEMBERED, leaves_traces, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.transaction import Atomic
 
 # PostgreSQL's codes: lock timeout, deadlock, serialization failure, statement timeout, aborted transaction.
 LIMITED = frozenset({"55P03", "40P01", "40001", "57014", "25P03"})
@@ -66,7 +69,7 @@ class Watch:
             raise
 
     def finish(self, connection: BaseDatabaseWrapper) -> None:
-        """End the last savepoint of ours. If the transaction is not the one that it began in any more, this tells.
+        """Execute what has been put off. If the transaction is not the one that the savepoint began in, this tells.
 
         Args:
             connection: the transaction's.
@@ -75,8 +78,9 @@ class Watch:
             DatabaseError: a receiver ended that transaction, and another has begun: writes of others may be lost.
         """
         if self._ended:
+            ended, self._ended = self._ended, ""
             with connection.cursor() as cursor:
-                cursor.execute(self._ended)
+                cursor.execute(ended)
 
 
 def _concerns_all(sql: str, connection: BaseDatabaseWrapper) -> bool:
@@ -92,35 +96,79 @@ def _known_end(sql: str) -> bool:
     return CONCERNS_ALL.search(sql) is not None
 
 
-class Savepoint:
-    """The savepoint of one delivery in a group commit: Django's ``atomic()``, marked as ours for the watch.
+class Savepoints:
+    """The savepoints of a group commit, one after the other: Django's ``atomic()`` for each delivery.
 
-    It begins when it is made: an error of that is no failure of the receiver.
-
-    It is released in any case, also after it was rolled back: SQLite copies the pages that change in a savepoint to a
+    A savepoint that was rolled back to is kept for the next delivery, because the transaction is then as it was when
+    that savepoint began: failures that follow each other cost one statement each. A savepoint is released when its
+    delivery has succeeded, and the last one at the end: SQLite copies the pages that change in a savepoint to a
     journal, empties that when no savepoint is open, and moves it from memory to a file when it grows.
 
     Args:
-        watch: the watch of the transaction.
-        alias: the alias of its database.
+        watch: the watch of the transaction, which must know the statements of the savepoints.
+        connection: the transaction's.
     """
 
-    def __init__(self, watch: Watch, alias: str) -> None:
+    def __init__(self, watch: Watch, connection: BaseDatabaseWrapper) -> None:
         self._watch = watch
-        self._block = transaction.atomic(using=alias)
-        watch.ours = True
-        try:
-            self._block.__enter__()
-        finally:
-            watch.ours = False
+        self._connection = connection
+        self._block: Atomic | None = None  # that has begun
+        self._id: str | None = None  # of its savepoint
 
-    def __enter__(self) -> None:
-        """Do nothing: the savepoint has begun."""
+    def __enter__(self) -> Self:
+        """Begin no savepoint yet."""
+        return self
 
     def __exit__(self, *error: Any) -> None:
+        """End the one that is open: Django must not take it for the transaction."""
+        self._end(*error)
+
+    def begin(self) -> None:
+        """Begin the savepoint of a delivery, or use the one that was kept; an error is no failure of its receiver."""
+        if self._block is not None:
+            self._watch.finish(self._connection)
+            return
+        block = transaction.atomic(using=self._connection.alias)
+        self._ours(block.__enter__)
+        self._block, self._id = block, innermost_savepoint(self._connection)
+
+    def release(self) -> None:
+        """Release the savepoint of a delivery that has succeeded."""
+        self._end(None, None, None)
+
+    def roll_back(self, error: BaseException) -> None:
+        """Roll back to the savepoint of a delivery that has failed, and keep it for the next one.
+
+        Args:
+            error: the error of its receiver.
+        """
+        connection, savepoint = self._connection, self._id
+        is_whole = connection.in_atomic_block and not connection.closed_in_transaction
+        if savepoint is None or not is_whole or innermost_savepoint(connection) != savepoint:
+            self._end(type(error), error, error.__traceback__)
+            return
+        connection.needs_rollback = False
+        try:
+            self._ours(connection.savepoint_rollback, savepoint)
+            if pg_status(connection) == PG_IN_ERROR:  # after a database error: the transaction is to be used now
+                self._watch.finish(connection)
+        except Error:
+            connection.needs_rollback = True  # as in `atomic()`: only the whole transaction can be rolled back
+
+    def finish(self) -> None:
+        """Release the savepoint that was kept, and execute what has been put off."""
+        self.release()
+        self._watch.finish(self._connection)
+
+    def _end(self, *error: Any) -> None:
+        block, self._block, self._id = self._block, None, None
+        if block is not None:
+            self._ours(block.__exit__, *error)
+
+    def _ours(self, function: Callable[..., object], *arguments: Any) -> None:
         self._watch.ours = True
         try:
-            self._block.__exit__(*error)
+            function(*arguments)
         finally:
             self._watch.ours = False
 

@@ -91,3 +91,18 @@ def test_the_open_connections_of_this_thread_are_listed():
     thread.start()
     thread.join()
     assert found == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_innermost_block_has_the_last_savepoint():
+    """A connection keeps the savepoint of each block; the outermost block has none."""
+    assert django_internals.innermost_savepoint(connection) is None
+    with transaction.atomic():
+        assert django_internals.innermost_savepoint(connection) is None
+        with transaction.atomic():
+            savepoint = django_internals.innermost_savepoint(connection)
+            Academy.objects.create(name="A", slug="innermost")
+            connection.savepoint_rollback(savepoint)
+        with transaction.atomic(savepoint=False):
+            assert django_internals.innermost_savepoint(connection) is None
+        assert not Academy.objects.filter(slug="innermost").exists()
