@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from django.core.signals import setting_changed
@@ -64,22 +65,22 @@ def publish(queue: str | None, bodies: Sequence[str]) -> None:
     publish_signed(queue, texts)
 
 
-def publish_signed(queue: str | None, texts: Sequence[str], *, most: int = MAX_TEXTS) -> None:
+def publish_signed(queue: str | None, texts: Sequence[str], *, sizes: Iterable[int] = ()) -> None:
     """Publish texts that this process has just signed.
 
     Args:
         queue: the queue, or None for the default one.
         texts: the texts.
-        most: how many of them may be in one Celery message.
+        sizes: how many of them are in each Celery message, as in `publish_texts`.
 
     Raises:
         PublishError: some were not taken; it says which.
     """
     if not tracing.tracers:
-        publish_texts(queue, texts, most=most)
+        publish_texts(queue, texts, sizes=sizes)
         return
     with tracing.publishing(queue or celery.default_queue(), texts):
-        publish_texts(queue, texts, most=most)
+        publish_texts(queue, texts, sizes=sizes)
 
 
 def sign(body: str) -> str:
@@ -94,13 +95,13 @@ def sign(body: str) -> str:
     return conf.signer().sign(body)
 
 
-def publish_texts(queue: str | None, texts: Sequence[str], *, most: int = MAX_TEXTS) -> None:
+def publish_texts(queue: str | None, texts: Sequence[str], *, sizes: Iterable[int] = ()) -> None:
     """Publish texts as they are.
 
     Args:
         queue: the queue, or None for the default one.
         texts: signed texts.
-        most: how many of them may be in one Celery message.
+        sizes: how many of them are in each Celery message at most; the rest are in as few as the limits allow.
 
     Raises:
         PublishError: some were not taken; it says which.
@@ -109,7 +110,7 @@ def publish_texts(queue: str | None, texts: Sequence[str], *, most: int = MAX_TE
     try:
         app, name = celery.get_app(), queue or celery.default_queue()
         path = _fast_path(app)
-        for batches in _packets(texts, most):
+        for batches in _packets(texts, sizes):
             if path is not None:
                 try:
                     path.push(name, batches)
@@ -126,16 +127,19 @@ def publish_texts(queue: str | None, texts: Sequence[str], *, most: int = MAX_TE
         raise PublishError(range(sent, len(texts)), error, "" if app is None else celery.broker_remedy()) from error
 
 
-def _packets(texts: Sequence[str], most: int) -> Iterable[Sequence[Sequence[str]]]:
+def _packets(texts: Sequence[str], sizes: Iterable[int]) -> Iterable[Sequence[Sequence[str]]]:
     """Divide texts into Celery messages, and these into packets that are written at once."""
     if len(texts) == 1:
         return ((texts,),)
     batches: list[Sequence[str]] = []
-    start, size = 0, 0
+    limits = chain(sizes, repeat(MAX_TEXTS))
+    start, size, end = 0, 0, next(limits)
     for index, text in enumerate(texts):
-        if index > start and (index - start == most or size + len(text) > MAX_BATCH_BYTES):
+        if index > start and (index == end or size + len(text) > MAX_BATCH_BYTES):
             batches.append(texts[start:index])
             start, size = index, 0
+        if index == end:
+            end += next(limits)
         size += len(text)
     if texts:
         batches.append(texts[start:])

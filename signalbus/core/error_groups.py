@@ -43,6 +43,7 @@ def group_of_fate(fate: str, receiver: str) -> str:
     return _hash(fate, "", receiver)
 
 
+@lru_cache(maxsize=4096)
 def _hash(*parts: str) -> str:
     return blake2b("\n".join(parts).encode("utf-8", "surrogatepass"), digest_size=GROUP_BYTES).hexdigest()
 

@@ -10,6 +10,7 @@ import re
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -142,6 +143,7 @@ def age_of(message: UUID) -> float:
     return time.time() - (message.int >> _RANDOM_BITS) / 1000
 
 
+@lru_cache(maxsize=256)  # of the deliveries that are run now: what ends an attempt, and its listeners, ask again
 def delivery_id(message: UUID, receiver: str) -> UUID:
     """Return the id of a delivery, derived from the message and the receiver, so that all attempts have the same.
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -35,7 +36,7 @@ from .bus import QUEUE, connect, new_signal
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
     from uuid import UUID
 
     from signalbus.sending.outgoing import Outgoing
@@ -149,12 +150,13 @@ class Broker:
         self.items: list[Item] = []
         self.away = False
 
-    def publish_texts(self, _queue: str | None, texts: Sequence[str], *, most: int = publisher.MAX_TEXTS) -> None:
+    def publish_texts(self, _queue: str | None, texts: Sequence[str], *, sizes: Iterable[int] = ()) -> None:
         """Queue texts as the publisher does: several Celery messages in one step."""
         if self.away:
             raise publisher.PublishError(range(len(texts)), ConnectionError("away"))
         if texts:
-            self.items += [Item(list(texts[start : start + most])) for start in range(0, len(texts), most)]
+            rest = iter(texts)
+            self.items += [Item(list(islice(rest, size))) for size in sizes or [len(texts)]]
             stand("published")
 
 

@@ -10,6 +10,7 @@ from django.db import connection
 
 from signalbus.ledger import sweeps as ledger
 from signalbus.ledger.base.clock import Now
+from signalbus.ledger.sweeps import retry_admission
 from signalbus.ledger.sweeps.retry_admission import AHEAD
 from signalbus.models import Delivery, State
 
@@ -72,6 +73,19 @@ def test_waiting_retries_do_not_delay_other_due_deliveries(bus: Bus):
     Delivery.objects.filter(receiver="third").update(state=State.PENDING, due_at=Now())
 
     assert admitted(ONE, limit=10) == {"first": 1, "second": 1, "third": 5}
+
+
+def test_a_vain_look_behind_waiting_retries_is_not_repeated_at_once(bus: Bus, monkeypatch):
+    """It reads all retries that wait, and quick sweeps follow each other while they wait."""
+    monkeypatch.setattr(retry_admission, "LOOK_BEHIND", 3600.0)
+    failed(bus, 30, "first", runtime_ms=SLOW)
+    share = ledger.Share("one", 1)
+    assert admitted(share, limit=10) == {"first": 1}  # nothing is behind
+
+    failed(bus, 3, "second", runtime_ms=SLOW)
+    assert admitted(share, limit=10) == {}
+    share.nothing_behind_until = 0.0
+    assert admitted(share, limit=10) == {"second": 1}
 
 
 def test_each_worker_has_its_own_share(bus: Bus):

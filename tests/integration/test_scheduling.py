@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import connection, transaction
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 import signalbus
@@ -24,6 +25,7 @@ from signalbus.testing import captured, immediate
 from .bus import QUEUE, Bus, connect, elsewhere, new_signal, only, rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
 HOUR = timedelta(hours=1)
@@ -275,8 +277,8 @@ def test_immediate_delivers_a_scheduled_message_at_once(bus: Bus, heard: Signal,
     assert ran == [1]
 
 
-@pytest.mark.parametrize("limited", [True, False])
-def test_a_sweep_does_not_read_the_rows_of_scheduled_messages(bus: Bus, heard: Signal, limited: bool):
+@pytest.mark.parametrize("look", [lambda: due.take_due(100), due.anything_due, lambda: not due.is_idle()])
+def test_a_sweep_does_not_read_the_rows_of_scheduled_messages(bus: Bus, heard: Signal, look: Callable[[], object]):
     """A sweep reads a range of the index of due rows, and scheduled messages are outside of it."""
     heard.send_later(HOUR, None, number=1)
     one = only()
@@ -286,17 +288,20 @@ def test_a_sweep_does_not_read_the_rows_of_scheduled_messages(bus: Bus, heard: S
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE signalbus_delivery")
-    query = next(due._to_publish())
-
-    plan = (query.order_by("due_at")[:100] if limited else query[:1]).explain()
+    with CaptureQueriesContext(connection) as queries:
+        assert not look()
+    sql = next(query["sql"] for query in queries if "due_at <= " in query["sql"])  # it finds nothing
+    with connection.cursor() as cursor:
+        cursor.execute(f"{'EXPLAIN QUERY PLAN' if connection.vendor == 'sqlite' else 'EXPLAIN'} {sql}")
+        plan = "\n".join(" ".join(map(str, row)) for row in cursor.fetchall())
 
     assert "signalbus_waiting" in plan, plan
     # MariaDB has no partial indexes: there two of them are of `due_at` alone, and it takes either.
     ranges = (
         "due_at<",
         "Index Cond: (due_at <=",
-        "range signalbus_waiting",
-        "range signalbus_admitted,signalbus_waiting",
+        "signalbus_admitted 8",
+        "signalbus_waiting 8",
     )
     assert any(range_ in plan for range_ in ranges), plan
     assert "TEMP B-TREE" not in plan

@@ -60,6 +60,8 @@ def using() -> str:
 
 def storable(text: str) -> str:
     """Return a text that every database takes: PostgreSQL refuses NUL, and UTF-8 has no lone surrogates."""
+    if text.isascii() and "\x00" not in text:
+        return text
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 

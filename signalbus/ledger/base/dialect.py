@@ -56,6 +56,11 @@ class Dialect:
         """Whether a statement takes its rows as an array for each column."""
         return self.vendor == "postgresql"
 
+    @property
+    def statement_now(self) -> str:
+        """The time at which the statement began: a range of an index can end there, on PostgreSQL not at its clock."""
+        return "statement_timestamp()" if self.vendor == "postgresql" else self.now
+
     def key(self, value: UUID) -> Any:
         """Return an id as the driver takes it."""
         return value if self.vendor == "postgresql" else value.hex

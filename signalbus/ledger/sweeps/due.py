@@ -17,8 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import DatabaseError, connections, transaction
-from django.db.models import BooleanField, Case, F, Q, When
-from django.db.models.expressions import RawSQL
+from django.db.models import Case, F, Q, When
 
 from signalbus.ledger.attempts.ordering import postpone_followers
 from signalbus.ledger.base.clock import Now, later
@@ -26,15 +25,13 @@ from signalbus.ledger.base.deliveries import unlocked, using
 from signalbus.ledger.base.dialect import DELIVERIES, MESSAGES, PAUSES, as_uuid, dialect_of
 from signalbus.ledger.base.missing_tables import is_missing
 from signalbus.ledger.base.recording import WAIT
-from signalbus.ledger.sweeps.retry_admission import Admission
+from signalbus.ledger.sweeps.retry_admission import Admission, DueRows
 from signalbus.models import DUE_STATES, TAKEN_STATES, Delivery, QueueState, State, StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
     from uuid import UUID
-
-    from django.db.models import QuerySet
 
     from signalbus.ledger.base.dialect import Dialect
     from signalbus.ledger.sweeps.retry_admission import Share
@@ -45,8 +42,7 @@ MARK_AGAIN = 15.0  # seconds after which a marker that did not come back may be 
 LONGEST_WAIT = 600.0  # seconds, at most, until a delivery that was published again is checked
 
 # As the index's own condition says it: SQLite uses a partial index only for the same words, and never for parameters.
-_NAMES = ", ".join(f"'{state.value}'" for state in DUE_STATES)
-_AWAITED = RawSQL(f"state IN ({_NAMES})", (), output_field=BooleanField())  # noqa: S611 - constants
+_AWAITED = f"state IN ({', '.join(repr(state.value) for state in DUE_STATES)})"
 
 
 class Publishable(NamedTuple):
@@ -54,7 +50,7 @@ class Publishable(NamedTuple):
 
     Args:
         id: the delivery's id.
-        message_id: its message's id.
+        message_id: its message's id, as the driver has it.
         receiver: its receiver's id; empty for a whole message.
         queue: its queue; empty for the default queue.
         attempts: the number of attempts.
@@ -69,7 +65,7 @@ class Publishable(NamedTuple):
     """
 
     id: UUID
-    message_id: UUID
+    message_id: Any
     receiver: str
     queue: str
     attempts: int
@@ -84,7 +80,7 @@ class Publishable(NamedTuple):
 
     def as_row(self) -> Delivery:
         """Return the same as a row with its message, without a look at the database; it must not be saved."""
-        message = StoredMessage(id=self.message_id, signal=self.signal, text=self.text, sealed=self.sealed)
+        message = StoredMessage(id=as_uuid(self.message_id), signal=self.signal, text=self.text, sealed=self.sealed)
         return Delivery(id=self.id, message=message, receiver=self.receiver, queue=self.queue, attempts=self.attempts)
 
     def load(self) -> Delivery:
@@ -128,7 +124,7 @@ def _look(dialect: Dialect, is_anything_paused: str) -> str:
     found = (
         f"EXISTS (SELECT 1 FROM {DELIVERIES} WHERE {condition})"
         for condition in (
-            f"state IN ({_NAMES}) AND due_at <= {dialect.now}",
+            _due_now(dialect).condition,
             f"ended_at IS NULL AND state = '{State.PUBLISHED.value}'",
         )
     )
@@ -137,7 +133,12 @@ def _look(dialect: Dialect, is_anything_paused: str) -> str:
 
 def anything_due() -> bool:
     """Return whether `take_due` would find a delivery, by a read without a lock."""
-    return any(rows.exists() for rows in _to_publish())
+    with connections[using()].cursor() as cursor:
+        for rows in _to_publish():
+            cursor.execute(f"SELECT EXISTS (SELECT 1 FROM {DELIVERIES} WHERE {rows.condition})", rows.values)
+            if cursor.fetchone()[0]:
+                return True
+    return False
 
 
 def take_due(limit: int) -> list[Publishable]:
@@ -166,32 +167,40 @@ def take_admitted(limit: int, share: Share | None, *, lost: bool = True) -> tupl
     taken: list[Publishable] = []
     with transaction.atomic(using=using()):
         admission = Admission(share)
-        for rows in _to_publish() if lost else (_due_now(),):
+        for rows in _to_publish(lost=lost):
             if len(taken) < limit:
                 taken += _take(rows, limit - len(taken), admission)
     return taken, bool(admission.full)
 
 
-def _due_now() -> QuerySet[Delivery]:
-    return Delivery.objects.using(using()).filter(_AWAITED, due_at__lte=Now())
-
-
-def _to_publish() -> Iterator[QuerySet[Delivery]]:
-    yield _due_now()
-    open_ = Delivery.objects.using(using()).filter(due_at__lte=Now(), ended_at=None)
-    # One range of the index for each queue: a backlog is never scanned.
-    for queue_state in QueueState.objects.using(using()).exclude(proven_at=None):
-        marked: datetime = queue_state.proven_at  # type: ignore[assignment]  # excluded above
-        yield open_.filter(state=State.PUBLISHED, queue=queue_state.queue, due_at__lte=marked + timedelta(seconds=WAIT))
-
-
-def _take(rows: QuerySet[Delivery], limit: int, admission: Admission) -> list[Publishable]:
+def _to_publish(*, lost: bool = True) -> Iterator[DueRows]:
     alias = using()
-    features = connections[alias].features
-    if features.has_select_for_update_skip_locked:
-        rows = rows.select_for_update(skip_locked=True, no_key=features.has_select_for_no_key_update)
+    yield _due_now(dialect_of(alias))
+    if not lost:
+        return
+    # One range of the index for each queue: a backlog is never scanned.
+    for queue_state in QueueState.objects.using(alias).exclude(proven_at=None):
+        proven: datetime = queue_state.proven_at  # type: ignore[assignment]  # excluded above
+        until = connections[alias].ops.adapt_datetimefield_value(proven + timedelta(seconds=WAIT))
+        yield DueRows(_lost(dialect_of(alias)), (queue_state.queue, until))
+
+
+@cache
+def _due_now(dialect: Dialect) -> DueRows:
+    return DueRows(f"{_AWAITED} AND due_at <= {dialect.statement_now}")
+
+
+@cache
+def _lost(dialect: Dialect) -> str:
+    state = State.PUBLISHED.value
+    due = f"due_at <= {dialect.statement_now} AND due_at <= %s"
+    return f"ended_at IS NULL AND state = '{state}' AND queue = %s AND {due}"
+
+
+def _take(rows: DueRows, limit: int, admission: Admission) -> list[Publishable]:
+    alias = using()
     groups: dict[tuple[int, str | None, bool, bool], list[UUID]] = {}
-    due = admission.choose(rows, limit)
+    due = admission.choose(rows, limit, alias)
     ordered = [row.id for row in due if row.ordering_key]
     waiting = postpone_followers(ordered) if ordered else ()
     for row in due:
@@ -228,7 +237,7 @@ def _publish(  # noqa: PLR0913, PLR0917 - all that is to be written about them
         )
         rows = cursor.fetchall()
     noted = (publications, lost, overdue)
-    return (Publishable._make((as_uuid(id_), as_uuid(message), *rest, *noted)) for id_, message, *rest in rows)
+    return (Publishable._make((as_uuid(id_), *rest, *noted)) for id_, *rest in rows)
 
 
 def recall() -> None:

@@ -8,6 +8,7 @@ count in no share any more.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -15,17 +16,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from django.db import connections
 
 from signalbus.ledger.base.deliveries import using
-from signalbus.ledger.base.dialect import DELIVERIES
-from signalbus.models import Delivery, State
+from signalbus.ledger.base.dialect import DELIVERIES, as_uuid, dialect_of
+from signalbus.models import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from uuid import UUID
 
-    from django.db.models import QuerySet
-
-AHEAD: Final = 0.25  # seconds of work that are admitted for each slot, so that brief retries keep it busy
+AHEAD: Final = 0.256  # seconds of work that are admitted for each slot: brief retries keep it busy in whole batches
 AGAIN: Final = (State.PENDING, State.HELD)  # of a delivery that has run before: it waits to run again
+LOOK_BEHIND: Final = 0.25  # seconds between two looks behind retries that wait, while nothing is found there
 BRIEFEST: Final = 0.002  # seconds that any run takes, with the recording of its outcome
 
 # To the letter as the index signalbus_admitted has it, or SQLite does not use that.
@@ -63,17 +63,64 @@ def _seconds(runtime_ms: int | None) -> float:
     return AHEAD if runtime_ms is None else max(BRIEFEST, runtime_ms / 1000)
 
 
-@dataclass(frozen=True, slots=True)
+class DueRows(NamedTuple):
+    """Rows that are due.
+
+    Args:
+        condition: the condition, in SQL.
+        values: its values.
+    """
+
+    condition: str
+    values: tuple[Any, ...] = ()
+
+    def lock(
+        self, limit: int, using: str, *, full: Collection[str] = (), chosen: Sequence[DueRow] = ()
+    ) -> list[DueRow]:
+        """Lock rows that no other transaction has locked, and return them by the time at which they are due.
+
+        In raw SQL, because each retry costs it.
+
+        Args:
+            limit: the maximal number.
+            using: the ledger's alias, in a transaction.
+            full: receivers whose retries are left out.
+            chosen: rows that are left out.
+        """
+        dialect = dialect_of(using)
+        conditions, values = [self.condition], [*self.values]
+        if full:
+            conditions.append(f"NOT ({_IS_RETRY} AND receiver IN ({', '.join(['%s'] * len(full))}))")
+            values += full
+        if chosen:
+            conditions.append(f"id NOT IN ({', '.join(['%s'] * len(chosen))})")
+            values += [dialect.key(row.id) for row in chosen]
+        with connections[using].cursor() as cursor:
+            cursor.execute(
+                f"SELECT {_COLUMNS} FROM {DELIVERIES} WHERE {' AND '.join(conditions)} ORDER BY due_at LIMIT {limit} "
+                f"{dialect.skip_locked}",
+                values,
+            )
+            return [DueRow(as_uuid(id_), *row) for id_, *row in cursor.fetchall()]
+
+
+_COLUMNS: Final = ", ".join(DueRow._fields)
+_IS_RETRY: Final = f"state IN ({', '.join(repr(state.value) for state in AGAIN)}) AND attempts > 0"
+
+
+@dataclass(slots=True)
 class Share:
     """The limit on one receiver's retries that one worker admits.
 
     Args:
         worker: the worker's name.
         slots: processes, or threads, that the retries may keep busy.
+        nothing_behind_until: a time by ``time.monotonic()``: until then nothing is looked for behind retries that wait.
     """
 
     worker: str
     slots: int
+    nothing_behind_until: float = 0.0
 
 
 class Admission:
@@ -109,27 +156,33 @@ class Admission:
         self._count(receiver, row.seconds)
         return True
 
-    def choose(self, rows: QuerySet[Delivery], limit: int) -> list[DueRow]:
-        """Return the rows to publish now, in their order.
+    def choose(self, rows: DueRows, limit: int, using: str) -> list[DueRow]:
+        """Lock the rows to publish now, and return them in their order.
 
         Args:
             rows: the due rows.
             limit: the maximal number.
+            using: the ledger's alias, in a transaction.
         """
         chosen: list[DueRow] = []
+        is_behind = False
         while True:
-            page = [DueRow(*row) for row in _columns(rows)[:limit]]
-            known = len(self.full)
+            page = rows.lock(limit, using, full=self.full, chosen=chosen)
+            known, before = len(self.full), len(chosen)
             chosen += [row for row in page if self.takes(row)][: limit - len(chosen)]
-            if len(page) < limit or len(chosen) >= limit or len(self.full) == known:
+            if is_behind and len(chosen) == before:
+                self._note_nothing_behind()
+            if len(page) < limit or len(chosen) >= limit or len(self.full) == known or not self._looks_behind():
                 return chosen
-            # Else the retries that wait would hide the rows that are due after them.
-            rows = rows.exclude(state__in=AGAIN, attempts__gt=0, receiver__in=list(self.full))
-            rows = rows.exclude(id__in=[row.id for row in chosen])
+            is_behind = True  # else the retries that wait would hide the rows that are due after them
 
+    def _looks_behind(self) -> bool:
+        """Return whether to look for rows behind the retries that wait, which reads all of these."""
+        return self._share is None or time.monotonic() >= self._share.nothing_behind_until
 
-def _columns(rows: QuerySet[Delivery]) -> Any:
-    return rows.order_by("due_at").values_list(*DueRow._fields)
+    def _note_nothing_behind(self) -> None:
+        if self._share is not None:
+            self._share.nothing_behind_until = time.monotonic() + LOOK_BEHIND
 
 
 def _on_their_way(worker: str) -> Sequence[tuple[str, int | None]]:

@@ -34,6 +34,9 @@ def format_error(error: BaseException, begin: TracebackType | None) -> str:
         error: the error.
         begin: where its own traceback begins.
     """
+    is_first = error.__cause__ is None and (error.__context__ is None or error.__suppress_context__)
+    if is_first and not isinstance(error, _SPECIAL):  # no other error led to it
+        return _format_alone(error) if begin is None else f"{HEAD}{_format_frames(begin)}{_format_alone(error)}"
     chain = _chain(error)
     if any(isinstance(each, _SPECIAL) for each, _ in chain):
         return "".join(traceback.format_exception(type(error), error, begin))

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-BATCH = 100  # rows taken at once
+BATCH = 128  # rows taken at once
 RETURN_SECONDS = 5.0  # until what could not be published is due again
-RETRIES_TOGETHER = 32  # retries in one Celery message: as many as a group commit may have
-TOGETHER_MS = 100  # that these take together, by the last run of each: others wait behind them in a process
+TOGETHER_MS = 100  # that retries in one Celery message take, by the last run of each
+# In one Celery message, by the kind of delivery. As many retries as a group commit may have.
+COMPANIONS = {"alone": 1, "first": publisher.MAX_TEXTS, "retry": 32}
 ADMIT_SECONDS = 0.05  # between two sweeps while retries wait for their receiver's share of this worker
 ADMIT_PAUSES = 2  # times as long as such a sweep took is waited until the next one
 BREATH = 0.01  # seconds between two batches, in which a child may be forked
@@ -145,22 +146,21 @@ def _tell(kind: Kind, row: ledger.Publishable, error: Exception | None = None) -
 
 
 def _publish(due: Sequence[tuple[ledger.Publishable, str]]) -> int:
-    """Publish rows by queue, several in one Celery message, all of a kind in one round trip.
-
-    A delivery that was lost before is sent alone, because it may end its worker; so is a slow retry, so that no other
-    delivery waits behind it.
-    """
-    groups: dict[tuple[str, int], list[tuple[ledger.Publishable, str]]] = {}
+    """Publish rows by queue, several in one Celery message, all of a queue in one round trip."""
+    queues: dict[str, list[tuple[ledger.Publishable, str]]] = {}
     for row, text in due:
-        groups.setdefault((row.queue, _companions(row)), []).append((row, text))
+        queues.setdefault(row.queue, []).append((row, text))
     unsent = {row.id for row, _ in due}
     patience = time.monotonic() + conf.get().PUBLISH_TIMEOUT
     failure: publisher.PublishError | None = None
     try:
-        for (queue, most), items in groups.items():
+        for queue, found in queues.items():
+            items = sorted(found, key=lambda item: _kind(item[0]))
             failed_at = len(items)
             try:
-                publisher.publish_signed(queue or None, [text for _, text in items], most=most)
+                publisher.publish_signed(
+                    queue or None, [text for _, text in items], sizes=_sizes([row for row, _ in items])
+                )
             except publisher.PublishError as error:
                 failure, failed_at = error, error.unsent.start
             unsent -= {row.id for row, _ in items[:failed_at]}
@@ -178,18 +178,31 @@ def _publish(due: Sequence[tuple[ledger.Publishable, str]]) -> int:
     return len(due)
 
 
-def _companions(row: ledger.Publishable) -> int:
-    """Return the maximal number of deliveries in the Celery message of a row."""
-    if row.publications:
-        return 1
-    if not row.attempts:
-        return publisher.MAX_TEXTS
-    if row.runtime_ms is None:
-        return 1
-    most = RETRIES_TOGETHER
-    while most > 1 and most * row.runtime_ms > TOGETHER_MS:
-        most //= 2  # in few steps, so that retries which take about as long travel in one Celery message
-    return most
+def _kind(row: ledger.Publishable) -> str:
+    """Return with what a row may travel: a retry of unknown run time may be slow, a lost delivery end its worker."""
+    if row.publications or (row.attempts and row.runtime_ms is None):
+        return "alone"
+    return "retry" if row.attempts else "first"
+
+
+def _sizes(rows: Sequence[ledger.Publishable]) -> list[int]:
+    """Return how many rows are in each Celery message, in their order.
+
+    Retries that take longer together than `TOGETHER_MS`, by the last run of each, are in several: others wait behind
+    them in a process.
+    """
+    sizes: list[int] = []
+    kind, spent = "", 0
+    for row in rows:
+        former, kind = kind, _kind(row)
+        takes = row.runtime_ms or 0
+        if kind == former and sizes[-1] < COMPANIONS[kind] and spent + takes <= TOGETHER_MS:
+            sizes[-1] += 1
+            spent += takes
+        else:
+            sizes.append(1)
+            spent = takes
+    return sizes
 
 
 def mark() -> None:

@@ -102,6 +102,7 @@ def test_the_innermost_block_has_the_last_savepoint():
         with transaction.atomic():
             savepoint = django_internals.innermost_savepoint(connection)
             Academy.objects.create(name="A", slug="innermost")
+            assert savepoint
             connection.savepoint_rollback(savepoint)
         with transaction.atomic(savepoint=False):
             assert django_internals.innermost_savepoint(connection) is None
