@@ -277,7 +277,7 @@ def test_immediate_delivers_a_scheduled_message_at_once(bus: Bus, heard: Signal,
     assert ran == [1]
 
 
-@pytest.mark.parametrize("look", [lambda: due.take_due(100), due.anything_due, lambda: not due.is_idle()])
+@pytest.mark.parametrize("look", [lambda: due.take_due(100), due.anything_due, lambda: not due.look().is_idle])
 def test_a_sweep_does_not_read_the_rows_of_scheduled_messages(bus: Bus, heard: Signal, look: Callable[[], object]):
     """A sweep reads a range of the index of due rows, and scheduled messages are outside of it."""
     heard.send_later(HOUR, None, number=1)

@@ -99,10 +99,10 @@ def _known_end(sql: str) -> bool:
 class Savepoints:
     """The savepoints of a group commit, one after the other: Django's ``atomic()`` for each delivery.
 
-    A savepoint that was rolled back to is kept for the next delivery, because the transaction is then as it was when
-    that savepoint began: failures that follow each other cost one statement each. A savepoint is released when its
-    delivery has succeeded, and the last one at the end: SQLite copies the pages that change in a savepoint to a
-    journal, empties that when no savepoint is open, and moves it from memory to a file when it grows.
+    On PostgreSQL, a savepoint that was rolled back to is kept for the next delivery, because the transaction is then as
+    it was when that savepoint began: failures that follow each other cost one statement each. On SQLite, each savepoint
+    is released after its delivery: SQLite copies the pages that change in a savepoint to a journal, plays all of that
+    back at each rollback, and moves it from memory to a file when it grows.
 
     Args:
         watch: the watch of the transaction, which must know the statements of the savepoints.
@@ -112,6 +112,7 @@ class Savepoints:
     def __init__(self, watch: Watch, connection: BaseDatabaseWrapper) -> None:
         self._watch = watch
         self._connection = connection
+        self._keeps = connection.vendor != "sqlite"
         self._block: Atomic | None = None  # that has begun
         self._id: str | None = None  # of its savepoint
 
@@ -137,14 +138,14 @@ class Savepoints:
         self._end(None, None, None)
 
     def roll_back(self, error: BaseException) -> None:
-        """Roll back to the savepoint of a delivery that has failed, and keep it for the next one.
+        """Roll back to the savepoint of a delivery that has failed, and keep it for the next one or release it.
 
         Args:
             error: the error of its receiver.
         """
         connection, savepoint = self._connection, self._id
         is_whole = connection.in_atomic_block and not connection.closed_in_transaction
-        if savepoint is None or not is_whole or innermost_savepoint(connection) != savepoint:
+        if not self._keeps or savepoint is None or not is_whole or innermost_savepoint(connection) != savepoint:
             self._end(type(error), error, error.__traceback__)
             return
         connection.needs_rollback = False

@@ -179,7 +179,7 @@ def _publish(due: Sequence[tuple[ledger.Publishable, str]]) -> int:
 
 
 def _kind(row: ledger.Publishable) -> str:
-    """Return with what a row may travel: a retry of unknown run time may be slow, a lost delivery end its worker."""
+    """Return what a row shares a Celery message with: nothing, if it was lost, or is a retry of unknown run time."""
     if row.publications or (row.attempts and row.runtime_ms is None):
         return "alone"
     return "retry" if row.attempts else "first"
