@@ -18,12 +18,13 @@ from signalbus.ledger.history import BOUNDS
 from signalbus.models import Rollup
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from django.db.models import QuerySet
 
 PERIODS: Final = (60, 600, 3600)  # seconds; the row of all that is older has 0
 RECENT: Final = 300  # seconds over which a rate is averaged
+COUNTED: Final = ("done", "failed", "dead", "skipped")
 MARKS: Final = 5  # releases that a chart names
 
 
@@ -137,26 +138,37 @@ class Times:
         return float("inf")
 
 
-def outcomes(span: Span, **series: str) -> SpanOutcomes:
-    """Return the outcomes of a span by its steps.
+@dataclass(frozen=True, slots=True)
+class ReceiverFigures:
+    """The figures of a receiver in a span.
+
+    Args:
+        outcomes: its outcomes over time.
+        runtimes: how long it ran.
+        delays: how long its deliveries waited for their first attempt.
+        releases: the sums of its outcomes by release of the project's code, the oldest first.
+    """
+
+    outcomes: SpanOutcomes
+    runtimes: Times
+    delays: Times
+    releases: list[tuple[str, Counter[str]]]
+
+
+def outcomes(span: Span) -> SpanOutcomes:
+    """Return the outcomes of all deliveries in a span, by its steps.
 
     Args:
         span: the span.
-        series: columns of a rollup that select what is counted: receiver, signal or queue.
     """
     alias = ledger.using()
-    start, rows = _rows(span, series)
-    points = [Point(start + timedelta(seconds=number * span.step)) for number in range(span.seconds // span.step)]
-    sums = _sums("done", "failed", "dead", "skipped")
-    for row in _summed(rows, sums, "bucket_at"):
-        number = int((ledger.in_utc(row["bucket_at"], alias) - start).total_seconds() // span.step)
-        if 0 <= number < len(points):
-            for name in sums:
-                setattr(points[number], name, getattr(points[number], name) + row[name])
-    seen = rows.exclude(release="").values_list("release").annotate(first=Min("bucket_at")).order_by("first")
-    known = [(ledger.in_utc(first, alias), release) for release, first in seen[: 10 * MARKS]]
-    margin = start + timedelta(seconds=span.step)  # one that was there before began no later
-    return SpanOutcomes(points, [(first, release) for first, release in known if first > margin][-MARKS:])
+    start, rows = _rows(span, {})
+    points = _points(span, start)
+    for row in _summed(rows, _sums(*COUNTED), "bucket_at"):
+        _add(points, span, ledger.in_utc(row["bucket_at"], alias), row)
+    first = rows.exclude(release="").values_list("release").annotate(first=Min("bucket_at")).order_by("first")
+    seen = [(ledger.in_utc(at, alias), release) for release, at in first[: 10 * MARKS]]
+    return SpanOutcomes(points, _new(span, start, seen))
 
 
 def rates() -> Rates:
@@ -165,36 +177,40 @@ def rates() -> Rates:
     since = ledger.clock_of(alias) - timedelta(seconds=RECENT + 60)
     rows = Rollup.objects.using(alias).filter(seconds=60, bucket_at__gte=since).order_by()
     found, minutes = Rates(), RECENT / 60 + 1
-    for row in _summed(rows, _sums("done", "failed", "dead", "skipped"), "queue"):
+    for row in _summed(rows, _sums(*COUNTED), "queue"):
         found.done += row["done"] / minutes
         found.failed += (row["failed"] + row["dead"]) / minutes
         found.by_queue[row["queue"]] = (row["done"] + row["dead"] + row["skipped"]) / minutes
     return found
 
 
-def times(span: Span, receiver: str) -> tuple[Times, Times]:
-    """Return how long a receiver ran, and how long its deliveries waited for their first attempt.
+def of_receiver(span: Span, receiver: str) -> ReceiverFigures:
+    """Return the outcomes and times of a receiver, from one statement.
 
     Args:
         span: the span.
         receiver: its id.
     """
-    _, rows = _rows(span, {"receiver": receiver})
-    found = list(rows.values_list("runtimes", "delays"))
-    return _added([ran for ran, _waited in found]), _added([waited for _ran, waited in found])
-
-
-def by_release(span: Span, receiver: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the outcomes of a receiver by the release of the project's code, the oldest first.
-
-    Args:
-        span: the span.
-        receiver: its id.
-    """
-    _, rows = _rows(span, {"receiver": receiver})
-    sums = _sums("done", "failed", "dead", "runtime_ms")
-    found = _summed(rows, {"first": Min("bucket_at"), **sums}, "release").order_by("first")
-    return [(row["release"], {name: row[name] for name in sums}) for row in found[: 4 * MARKS]]
+    alias = ledger.using()
+    start, rows = _rows(span, {"receiver": receiver})
+    columns = (*COUNTED, "bucket_at", "release", "runtime_ms", "runtimes", "delays")
+    found: list[dict[str, Any]] = list(rows.order_by("bucket_at").values(*columns))
+    points = _points(span, start)
+    releases: dict[str, Counter[str]] = {}
+    first: dict[str, datetime] = {}
+    for row in found:
+        at = ledger.in_utc(row["bucket_at"], alias)
+        _add(points, span, at, row)
+        sums = releases.setdefault(row["release"], Counter())
+        sums.update({name: row[name] for name in (*COUNTED, "runtime_ms")})
+        first.setdefault(row["release"], at)
+    seen = [(at, release) for release, at in first.items() if release]
+    return ReceiverFigures(
+        SpanOutcomes(points, _new(span, start, seen)),
+        _added([row["runtimes"] for row in found]),
+        _added([row["delays"] for row in found]),
+        list(releases.items())[: 4 * MARKS],
+    )
 
 
 def totals_by_receiver(span: Span) -> dict[tuple[str, str], Counter[str]]:
@@ -223,6 +239,24 @@ def _rows(span: Span, series: dict[str, str]) -> tuple[datetime, QuerySet[Rollup
     start = end - timedelta(seconds=span.seconds)
     rows = Rollup.objects.using(alias).filter(seconds__in=PERIODS, bucket_at__gte=now - (utc - start), **series)
     return start, rows.order_by()
+
+
+def _points(span: Span, start: datetime) -> list[Point]:
+    return [Point(start + timedelta(seconds=number * span.step)) for number in range(span.seconds // span.step)]
+
+
+def _add(points: list[Point], span: Span, at: datetime, row: Mapping[str, Any]) -> None:
+    """Add the outcomes of a row to the step of its time."""
+    number = int((at - points[0].at).total_seconds() // span.step)
+    if 0 <= number < len(points):
+        for name in COUNTED:
+            setattr(points[number], name, getattr(points[number], name) + row[name])
+
+
+def _new(span: Span, start: datetime, seen: list[tuple[datetime, str]]) -> list[tuple[datetime, str]]:
+    """Return the releases that began within the span: one that was there before began no later than its first step."""
+    margin = start + timedelta(seconds=span.step)
+    return [(at, release) for at, release in seen if at > margin][-MARKS:]
 
 
 def _sums(*names: str) -> dict[str, Any]:

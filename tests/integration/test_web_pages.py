@@ -245,7 +245,10 @@ def test_figures_are_added_up_by_step(database_url: str):
     assert found.points[-1].done == 5
     assert [release for _at, release in found.releases] == ["b", "a"]
     assert figures.outcomes(SPANS["8h"]).total("done") == 110
-    assert figures.outcomes(SPANS["1h"], receiver="other").total("done") == 0
+    assert figures.of_receiver(SPANS["1h"], "other").outcomes.total("done") == 0
+    receiver = figures.of_receiver(SPANS["1h"], "crm.sync")
+    assert receiver.outcomes.points == found.points
+    assert [(release, sums["done"]) for release, sums in receiver.releases] == [("b", 5), ("a", 5)]
 
 
 def test_quantiles_are_bounds_of_the_histogram():

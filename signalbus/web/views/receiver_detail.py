@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 
 from signalbus.ledger.history import BOUNDS
 from signalbus.pages import figures
-from signalbus.pages.figures import SPANS, Times
+from signalbus.pages.figures import SPANS, ReceiverFigures, Times
 from signalbus.services.explanation import explain, known_signals
 from signalbus.services.groups import newest_failure_groups
 from signalbus.services.pausing import paused
@@ -32,8 +32,8 @@ def receiver_detail(request: HttpRequest, actor: Actor) -> HttpResponse:
     """Show the policy of a receiver, its outcomes, its times, and its failures in a range of time."""
     name, span = request.GET.get("id", "")[:MOST_CHARS].replace("\x00", ""), span_of(request)
     places = [(found, each) for found in map(explain, known_signals()) for each in found.receivers if each.id == name]
-    outcomes = figures.outcomes(span, receiver=name)
-    runtimes, delays = figures.times(span, name)
+    found = figures.of_receiver(span, name)
+    outcomes, runtimes = found.outcomes, found.runtimes
     done, failed = outcomes.total("done"), outcomes.total("failed") + outcomes.total("dead")
     pause = _pause_of(name, [each.queue for _found, each in places], paused(actor, counts_held=False))
     groups = _groups(name) if failed else []
@@ -41,9 +41,9 @@ def receiver_detail(request: HttpRequest, actor: Actor) -> HttpResponse:
         "name": name, "places": places, "span": span.key, "spans": SPANS, "every": 15, "done": done,
         "failed": failed, "dead": outcomes.total("dead"), "skipped": outcomes.total("skipped"),
         "success": None if not done + failed else 100 * done / (done + failed),
-        "runtime": _quantiles(runtimes), "delay": _quantiles(delays), "runtime_bars": bars_of(runtimes.histogram),
+        "runtime": _quantiles(runtimes), "delay": _quantiles(found.delays), "runtime_bars": bars_of(runtimes.histogram),
         "bounds": (BOUNDS[0], BOUNDS[len(BOUNDS) // 2], BOUNDS[-1]),
-        "ran": runtimes.number, "releases": _releases(span, name), "pause": pause, "groups": groups,
+        "ran": runtimes.number, "releases": _releases(found), "pause": pause, "groups": groups,
         "chart": chart_of(
             outcomes,
             [(_("Done"), "f-bar", ("done",)), (_("Failed"), "f-warn", ("failed",)), (_("Dead"), "f-bad", ("dead",))],
@@ -57,9 +57,9 @@ def _quantiles(found: Times) -> dict[str, float | None]:
     return {"median": found.quantile(0.5), "most": found.quantile(0.95)}
 
 
-def _releases(span: figures.Span, name: str) -> list[dict[str, Any]]:
+def _releases(found: ReceiverFigures) -> list[dict[str, Any]]:
     rows = []
-    for release, sums in figures.by_release(span, name):
+    for release, sums in found.releases:
         ran = sums["done"] + sums["failed"] + sums["dead"]
         rows.append(
             {

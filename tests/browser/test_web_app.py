@@ -1,0 +1,142 @@
+"""The web app in a browser: every page fits, renews itself, and works with a keyboard alone and without a script."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from django.apps import apps
+from django.utils import timezone
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from signalbus.models import Alert, Delivery, FailedAttempt, Operation, Rollup
+from signalbus.services.actors import code_actor
+from signalbus.services.bulk_operations import start_operation
+from signalbus.services.lookup import filter_from
+from signalbus.services.pausing import pause
+from tests.integration.admin_site import add_delivery, add_message
+from tests.servers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.browser.chromium import Visitor
+
+LONG = "a_very_long_name_of_a_receiver_" * 8
+pytestmark = pytest.mark.skipif(apps.is_installed("unfold"), reason="the pages have a theme of their own")
+
+
+@pytest.fixture
+def delivery(database_url: str) -> Delivery:
+    """A dead delivery with long names, failed attempts, a payload and a cascade; an alert, a pause, and counts."""
+    now = timezone.now()
+    sent = add_message("shop.academy_opened", {"note": "x" * 300, "token": "s"}, subject="admissions.Academy 42")
+    child = add_message("crm.contact_changed", parent=sent)
+    failure = {"error": f"KeyError: '{LONG}'", "traceback": f"Traceback\n  {LONG}\n", "failed_at": now}
+    dead = add_delivery("crm.sync", "dead", sent, error_group="aa", attempts=2, **failure)
+    FailedAttempt.objects.create(
+        delivery=dead, number=1, ended_at=now, error=failure["error"], error_group="aa", traceback=f"File\n {LONG}",
+        worker="worker-1:42", release="c3d4e5f",
+    )  # fmt: skip
+    add_delivery(f"shop.{LONG}", "dead", child, error_group="bb", **failure)
+    add_delivery("search.index", "pending", sent, due_at=now)
+    Rollup.objects.create(
+        bucket_at=now, seconds=60, signal="shop.academy_opened", receiver="crm.sync", done=1234, dead=2,
+        runtimes=[3] * 31, delays=[1] * 31, release="c3d4e5f",
+    )  # fmt: skip
+    Alert.objects.create(kind="dead", key="aa", text=f"2 deliveries are dead: {LONG}", raised_at=now)
+    pause("receiver", "crm.sync", actor=code_actor("ana"), reason="the provider is down", unknown=True)
+    start_operation("retry", filter_from(["group:bb"]), actor=code_actor("ana"), reason="fixed")
+    return dead
+
+
+def every_page(delivery: Delivery) -> Iterator[tuple[str, str]]:
+    """Yield the pages by name."""
+    names = (
+        "", "deliveries", "failures", "signals", "queues", "workers", "activity", "doctor", "operations",
+        f"deliveries/{delivery.pk}", f"operations/{Operation.objects.latest('pk').pk}",
+    )  # fmt: skip
+    yield from ((name.replace("/", "-") or "overview", f"/signalbus/{name}{'/' if name else ''}") for name in names)
+    yield "receiver", "/signalbus/receiver/?id=crm.sync"
+    yield "history", "/signalbus/history/?subject=admissions.academy:42"
+    yield "preview", "/signalbus/change/?verb=retry&q=state:dead"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_every_page_of_the_web_app_fits_its_screen(visitor: Visitor, delivery: Delivery, width: int, scheme: str):
+    """No page is wider than the window, none breaks its policy of content, and none asks another host."""
+    visitor.resize(width)
+    visitor.prefer(scheme)
+    too_wide = {}
+    for name, path in every_page(delivery):
+        visitor.open(path)
+        assert "crm.sync is paused" in visitor.text, name
+        too_wide[name] = visitor.overflow()
+        hosts = visitor.driver.execute_script(
+            "return performance.getEntriesByType('resource').map(each => new URL(each.name).origin)"
+        )
+        assert set(hosts) <= {visitor.url}, name
+        visitor.look(f"web-{name}", width, scheme)
+
+    assert {name: pixels for name, pixels in too_wide.items() if pixels > 0} == {}
+    assert visitor.errors() == []
+
+
+def test_a_page_renews_what_nobody_uses(visitor: Visitor, delivery: Delivery):
+    """What changed is shown and announced; an open traceback stays open, and a ticked box stays ticked."""
+    visitor.open("/signalbus/deliveries/")
+    visitor.driver.find_element(By.CSS_SELECTOR, "tbody input[type=checkbox]").click()
+    Alert.objects.create(kind="overdue", key="", text="14 wait", raised_at=timezone.now())
+    newest = add_delivery("late.receiver")
+
+    def is_announced() -> bool:
+        return bool(visitor.driver.find_element(By.ID, "announcement").get_attribute("textContent"))
+
+    wait_until(is_announced, 30, "the page to renew itself")
+    assert len(visitor.driver.find_elements(By.CSS_SELECTOR, "tbody input:checked")) == 1
+    assert str(newest.pk) not in visitor.driver.page_source  # its part is in use
+    assert visitor.driver.title.startswith("(2)")
+
+    visitor.driver.find_element(By.CSS_SELECTOR, "tbody input:checked").click()
+    visitor.driver.execute_script("document.activeElement.blur()")
+    wait_until(lambda: str(newest.pk) in visitor.driver.page_source, 30, "the list to be renewed")
+    assert visitor.errors() == []
+
+
+def test_a_delivery_is_found_and_retried_with_the_keyboard_alone(visitor: Visitor, delivery: Delivery):
+    """The key / leads to the search box; the tab key leads to every control, in the order of the page."""
+    visitor.open("/signalbus/")
+    body = visitor.driver.find_element(By.TAG_NAME, "body")
+    body.send_keys("/")
+    visitor.driver.switch_to.active_element.send_keys(str(delivery.pk), Keys.ENTER)
+    visitor.find("//h1[contains(., 'crm.')]")
+    for _ in range(40):
+        visitor.driver.switch_to.active_element.send_keys(Keys.TAB)
+        if visitor.driver.switch_to.active_element.text == "Retry…":
+            break
+    visitor.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    visitor.find("//h1[contains(., 'Retry 1 delivery')]")
+    visitor.find("//textarea[@name='reason']").send_keys("by keyboard", Keys.TAB, Keys.ENTER)
+
+    wait_until(lambda: Delivery.objects.get(pk=delivery.pk).state == "pending", 15, "the delivery to be due")
+    assert Operation.objects.latest("pk").reason == "by keyboard"
+
+
+def test_the_web_app_works_without_a_script(visitor: Visitor, delivery: Delivery):
+    """Filters, links, details, the theme and the forms need none."""
+    visitor.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        visitor.open("/signalbus/deliveries/")
+        visitor.type("#filter", "receiver:crm.sync").send_keys(Keys.ENTER)
+        visitor.find("//h2[contains(., '1 delivery')]")
+        visitor.driver.find_element(By.XPATH, "//button[@value='dark']").click()
+        visitor.find("//html[@data-theme='dark']")
+        visitor.driver.find_element(By.CSS_SELECTOR, "tbody input[type=checkbox]").click()
+        visitor.driver.find_element(By.XPATH, "//button[@value='discard']").click()
+        visitor.find("//h1[contains(., 'Discard 1 delivery')]")
+        visitor.driver.find_element(By.XPATH, "//main//button[contains(., 'Discard')]").click()
+        wait_until(lambda: Delivery.objects.get(pk=delivery.pk).state == "discarded", 15, "the discard")
+    finally:
+        visitor.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        visitor.driver.delete_cookie("signalbus_theme")
