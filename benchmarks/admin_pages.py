@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -110,8 +111,6 @@ def key_of(words: Mapping[str, Any], place: int) -> str:
 
 def sample_message() -> Any:
     """Return a message."""
-    from datetime import UTC, datetime  # noqa: PLC0415 - beside the others
-
     from signalbus.wire.codec import encode  # noqa: PLC0415 - needs Django's apps
     from signalbus.wire.message import Message, uuid7  # noqa: PLC0415 - as above
 
@@ -152,8 +151,13 @@ def measure(wanted: Callable[[], Iterable[Page]]) -> int:
 
 def pages() -> Iterator[Page]:
     """Yield the pages by name."""
-    from signalbus.models import Delivery  # noqa: PLC0415 - needs Django's apps
+    from signalbus.models import Delivery, Pause, StoredMessage  # noqa: PLC0415 - needs Django's apps
+    from tasks.admissions.models import Academy  # noqa: PLC0415 - as above
 
+    Pause.objects.create(kind="receiver", name="crm.sync", since=datetime.now(UTC))  # which every page shows
+    academy = Academy.objects.create(name="A", slug="a")
+    youngest = list(StoredMessage.objects.order_by("-id").values_list("id", flat=True)[:3])
+    StoredMessage.objects.filter(id__in=youngest).update(subject=f"admissions.Academy {academy.pk}")
     dead = Delivery.objects.filter(state="dead").order_by("-id").values_list("id", "message_id")
     newest, oldest = dead[0], dead.reverse()[0]
     yield "deliveries", DELIVERIES
@@ -174,7 +178,12 @@ def pages() -> Iterator[Page]:
     yield "messages of a signal that has none", f"{MESSAGES}?q=signal:nothing"
     yield "a new message", f"{MESSAGES}{newest[1]}/change/"
     yield "an old message", f"{MESSAGES}{oldest[1]}/change/"
+    yield "deliveries of one cause that are dead", f"{DELIVERIES}?q=group:g3&state=dead"
     yield "failures by cause", f"{DELIVERIES}failures/"
+    yield "failures by cause, older ones", f"{DELIVERIES}failures/?after={dead[len(dead) // 2][0]}"
+    yield "pause a receiver", f"{DELIVERIES}pause/?kind=receiver&name=crm.sync"
+    yield "resume a receiver", f"{DELIVERIES}resume/?kind=receiver&name=crm.sync"
+    yield "signals of a row of the project", f"/admin/admissions/academy/{academy.pk}/signals/"
     yield "receivers", f"{DELIVERIES}receivers/"
     yield "operations", "/admin/signalbus/operation/"
 
