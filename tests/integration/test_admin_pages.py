@@ -268,8 +268,8 @@ def test_a_text_that_was_not_verified_is_not_read(reader: Client):
         (DELIVERIES, {"state": "dead"}, 4),
         (DELIVERIES, {"q": "receiver:crm.*", "since": "1h"}, 6),
         (MESSAGES, {}, 3),
-        ("delivery", {}, 5),
-        ("message", {}, 8),
+        ("delivery", {}, 6),
+        ("message", {}, 9),
     ],
 )
 def test_a_page_takes_few_bounded_queries(viewer: Client, url: str, parameters: dict[str, str], most: int):
