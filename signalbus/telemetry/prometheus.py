@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 try:
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
-except ImportError as error:
+except ImportError as _missing:
     raise ImportError(
-        f"{error}. signalbus.telemetry.prometheus needs prometheus_client: "
+        f"{_missing}. signalbus.telemetry.prometheus needs prometheus_client: "
         "pip install 'django-signalbus[prometheus]'. The view signalbus.telemetry.views.metrics does without."
-    ) from error
+    ) from _missing
 
 from signalbus.telemetry.metric_families import families
 

@@ -155,6 +155,7 @@ def test_long_runs_are_counted(bus: Bus):
     assert 119 < found["signalbus_longest_run_seconds",] < 200
 
 
+@pytest.mark.parametrize("database", ["sqlite"])
 def test_a_registry_of_prometheus_client_gives_the_same(bus: Bus):
     """A project with a /metrics of its own registers the collector."""
     signal = new_signal(durable=True)
@@ -168,6 +169,7 @@ def test_a_registry_of_prometheus_client_gives_the_same(bus: Bus):
     assert found["signalbus_waiting", "queue=signalbus", "state=published"] == 1
 
 
+@pytest.mark.parametrize("database", ["sqlite"])
 def test_hostile_names_do_not_break_the_text(database_url: str):
     """Names are data of the ledger: quotes, line breaks and any length."""
     counts = history.Counts()
@@ -179,6 +181,7 @@ def test_hostile_names_do_not_break_the_text(database_url: str):
     assert all(len(part) < 300 for part in found)
 
 
+@pytest.mark.parametrize("database", ["sqlite"])
 def test_the_number_of_series_is_bounded(database_url: str, monkeypatch: pytest.MonkeyPatch):
     """What is beyond the limit is added up, so that sums stay right."""
     monkeypatch.setattr(metric_families, "MOST_SERIES", 3)
@@ -220,7 +223,7 @@ def test_a_merge_changes_no_counter(database_url: str):
 class TestView:
     """The view shows the metrics to who has the token or the permission."""
 
-    pytestmark = pytest.mark.usefixtures("database_url")
+    pytestmark = [pytest.mark.usefixtures("database_url"), pytest.mark.parametrize("database", ["sqlite"])]
 
     @override_settings(SIGNALBUS={"METRICS_TOKEN": "s3cret"})
     def test_the_token_opens_it(self, client: Client):
@@ -244,7 +247,7 @@ class TestView:
         assert client.post("/metrics").status_code == 405
 
 
-def test_the_command_refuses_other_names(database_url: str):
+def test_the_command_refuses_other_names():
     """It says which there are."""
     with pytest.raises(CommandError, match="celery"):
         printed("--names", "other")
