@@ -86,12 +86,12 @@ test-redis: $(REDIS)  ## Run the tests of sending to Redis and claiming from it,
 
 BROWSER := $(BIN)/python -m pytest tests/browser --ds
 
-test-browser: $(READY)  ## Run the tests of the admin in a browser, in Django's theme and in django-unfold (Debian: chromium, chromium-driver)
+test-browser: $(READY)  ## Run the tests of the admin and of the web app in a browser, in Django's theme and in django-unfold (Debian: chromium, chromium-driver)
 	$(BROWSER) tests.browser.settings
 	$(BROWSER) tests.browser.unfold_settings
 
-screenshots: $(READY)  ## Play the incident in a browser, and write the screenshots of docs/admin.md
-	$(BROWSER) tests.browser.settings --screenshots docs/_static -k incident
+screenshots: $(READY)  ## Play the incident in a browser, and write the screenshots of docs/admin.md and docs/web.md
+	$(BROWSER) tests.browser.settings --screenshots docs/_static -k 'incident or overview_answers'
 
 LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_COMBINED=60 SIGNALBUS_CRASHES=2000 \
 	SIGNALBUS_ROWS=1000000 SIGNALBUS_CLAIMS=60

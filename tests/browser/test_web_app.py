@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.apps import apps
@@ -36,7 +37,7 @@ def delivery(database_url: str) -> Delivery:
     failure = {"error": f"KeyError: '{LONG}'", "traceback": f"Traceback\n  {LONG}\n", "failed_at": now}
     dead = add_delivery("crm.sync", "dead", sent, error_group="aa", attempts=2, **failure)
     FailedAttempt.objects.create(
-        delivery=dead, number=1, ended_at=now, error=failure["error"], error_group="aa", traceback=f"File\n {LONG}",
+        delivery=dead, number=1, ended_at=now, error=dead.error, error_group="aa", traceback=f"File\n {LONG}",
         worker="worker-1:42", release="c3d4e5f",
     )  # fmt: skip
     add_delivery(f"shop.{LONG}", "dead", child, error_group="bb", **failure)
@@ -140,3 +141,42 @@ def test_the_web_app_works_without_a_script(visitor: Visitor, delivery: Delivery
     finally:
         visitor.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
         visitor.driver.delete_cookie("signalbus_theme")
+
+
+def test_the_overview_answers_first_what_is_wrong(visitor: Visitor, database_url: str):
+    """Alerts and figures stand above charts and lists; the picture is in docs/web.md."""
+    now = timezone.now().replace(second=0, microsecond=0)
+    for minute in range(60):
+        is_bad = minute < 24
+        counts: dict[str, Any] = {
+            "bucket_at": now - timedelta(minutes=minute),
+            "seconds": 60,
+            "signal": "shop.order_paid",
+        }
+        release = "c3d4e5f" if is_bad else "b7f0a12"
+        Rollup.objects.create(receiver="billing.book", done=900 + 37 * minute % 110, **counts)
+        Rollup.objects.create(
+            receiver="crm.sync",
+            done=0 if is_bad else 60,
+            dead=50 if is_bad else minute % 7 == 0,
+            release=release,
+            **counts,
+        )
+    for number in range(12):
+        sent = add_message("shop.order_paid", subject=f"shop.Order {number}")
+        add_delivery(
+            "crm.sync", "dead", sent, error="KeyError: 'slug'", error_group="aa",
+            failed_at=timezone.now() - timedelta(minutes=number), attempts=3,
+        )  # fmt: skip
+        add_delivery("billing.book", "done", sent)
+    Alert.objects.create(
+        kind="dead", key="aa", text="12 deliveries to crm.sync are dead: KeyError: 'slug'",
+        raised_at=now - timedelta(minutes=23),
+    )  # fmt: skip
+    visitor.resize(1280, 1000)
+    visitor.open("/signalbus/")
+    shown = visitor.text
+
+    places = [shown.index(text) for text in ("12 deliveries to crm.sync", "Done per min", "Last 1 h", "Failures, most")]
+    assert places == sorted(places)
+    visitor.screenshot("web-overview")
