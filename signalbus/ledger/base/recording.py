@@ -6,9 +6,8 @@ signals that are not durable, are inserted by `deliveries`.
 
 from __future__ import annotations
 
-import contextlib
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -20,7 +19,7 @@ from signalbus.ledger.base.sequence_numbers import NO_POSITION, assign_positions
 from signalbus.wire.message import delivery_hex, from_body, to_body
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -235,24 +234,39 @@ def record(
         due = DueTime.at(due, dialect)
     when = None if due is None else due.sql
     inserts = _inserts(dialect, ordered=ordered, has_root=has_root, has_more=has_more, due=when)
-    statements = first
     if not ordered:
         statements = _together([*first, *_insertions(dialect, inserts, rows, due)], connection)
-    with _transaction(connection, needed=ordered or len(statements) > 1), connection.cursor() as cursor:
-        if ordered:
-            messages, deliveries = rows
-            with_positions = (messages, _with_positions(deliveries, parts, using))
-            statements = [*first, *_insertions(dialect, inserts, with_positions, due)]
+        _in_transaction(partial(_execute, connection, statements), connection, needed=len(statements) > 1)
+        return
+
+    def record_ordered() -> None:
+        messages, deliveries = rows
+        with_positions = (messages, _with_positions(deliveries, parts, using))
+        _execute(connection, [*first, *_insertions(dialect, inserts, with_positions, due)])
+
+    _in_transaction(record_ordered, connection, needed=True)
+
+
+def _execute(connection: BaseDatabaseWrapper, statements: Iterable[Statement]) -> None:
+    with connection.cursor() as cursor:
         for sql, values in statements:
             cursor.execute(sql, values)
 
 
-def _transaction(connection: BaseDatabaseWrapper, *, needed: bool) -> contextlib.AbstractContextManager[Any]:
+def _in_transaction(execute: Callable[[], None], connection: BaseDatabaseWrapper, *, needed: bool) -> None:
     if connection.in_atomic_block:
-        # The effect of an atomic() block, for less. A single statement needs it as well: a caller that catches its
-        # error would else commit a transaction that PostgreSQL silently rolls back, and publish what it sent before.
-        return transaction.mark_for_rollback_on_error(using=connection.alias)
-    return transaction.atomic(using=connection.alias) if needed else contextlib.nullcontext()
+        try:
+            execute()
+        except Exception:
+            # The effect of an atomic() block, for less. A single statement needs it as well: a caller that catches its
+            # error would else commit what PostgreSQL silently rolls back, and publish what it sent before.
+            with transaction.mark_for_rollback_on_error(using=connection.alias):
+                raise
+    elif needed:
+        with transaction.atomic(using=connection.alias):
+            execute()
+    else:
+        execute()
 
 
 def _together(statements: list[Statement], connection: BaseDatabaseWrapper) -> list[Statement]:
