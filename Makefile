@@ -13,7 +13,7 @@ PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models test test-browser screenshots test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format docs bench performance curves chaos fuzz matrix build wheel release canary clean
+.PHONY: help demo models test test-browser screenshots test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format docs bench performance curves chaos drill fuzz matrix build wheel release canary clean
 
 help:  ## Explain every target
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -142,6 +142,9 @@ curves: $(READY) $(PEERS_READY)  ## Measure how costs grow, and draw the curves 
 chaos: $(VENV)/.chaos  ## Inject faults, and count lost and duplicate deliveries (hours). FORM=short takes minutes; FAULTS=a,b SCENARIOS=c SECONDS=9 TRANSPORT=kombu
 	$(BIN)/python -m tests.chaos --form $(FORM) --json $(JSON) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE)) $(if $(KILLS),--kills $(KILLS)) $(if $(DATABASES),--databases $(DATABASES)) $(if $(TRANSPORT),--transport $(TRANSPORT))
+
+drill: $(READY)  ## Play incidents with two workers on PostgreSQL, and answer each question with two commands. FORM=short; MARKDOWN=docs/operating.md
+	$(BIN)/python -m tests.drill --form $(FORM) $(if $(MARKDOWN),--markdown $(MARKDOWN))
 
 fuzz: $(READY)  ## Verify a million mutated texts (minutes)
 	SIGNALBUS_FUZZ=1000000 $(BIN)/python -m pytest tests/unit/test_signing.py

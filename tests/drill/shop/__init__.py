@@ -1,0 +1,1 @@
+"""The Django app of the drill: a shop with orders, beside the apps of this checkout."""
