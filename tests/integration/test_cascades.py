@@ -158,7 +158,7 @@ def test_a_worker_records_the_root_of_what_had_no_row(bus: Bus):
 
 def insert_as_older_version(**columns: Any) -> None:
     """Insert a message with the columns that version 0.4 knows."""
-    names = ", ".join(columns)
+    names = ", ".join(map(connection.ops.quote_name, columns))
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO signalbus_message ({names}) VALUES ({', '.join(['%s'] * len(columns))})",
@@ -178,7 +178,7 @@ def test_older_versions_insert_rows_without_the_new_columns(bus: Bus, chain: lis
         text=row.text,
         sealed=False,
         subject="",
-        created_at=row.created_at,
+        created_at=connection.ops.adapt_datetimefield_value(row.created_at),
     )
 
     again = StoredMessage.objects.get(pk=row.pk)
