@@ -27,7 +27,7 @@ def name_of_row(label: str, pk: object) -> str:
         label: its model's label.
         pk: its primary key.
     """
-    return f"{label} {shown(str(pk))}"
+    return f"{label} {pk}" if type(pk) is int else f"{label} {shown(str(pk))}"
 
 
 def subjects_from(first: str, rows: Sequence[tuple[str, object]]) -> tuple[str, str | None]:
