@@ -51,7 +51,8 @@ def main(given: Sequence[str]) -> int:
         each.judge(slowest)
     summary = (
         f"In this run a command took {min(answers.starts):.1f} to {slowest:.1f} s to start, {sizes.bug:,} messages met "
-        f"the bug, and a delivery to another receiver took {drill.healthy_seconds:.1f} s meanwhile."
+        "the bug, and a delivery behind\nthem in the same queue, to a receiver that succeeds, "
+        f"took {drill.healthy_seconds:.1f} s."
     )
     print(f"\n{answers.table()}\n\n{summary} All took {time.monotonic() - began:.0f} s.")
     faults = answers.faults or [stopped] * bool(stopped)
