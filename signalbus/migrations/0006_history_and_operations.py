@@ -130,7 +130,10 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
                 ("bucket_at", models.DateTimeField(help_text="the beginning of the period")),
-                ("seconds", models.PositiveIntegerField(help_text="the length of the period; 0: all that is older")),
+                (
+                    "seconds",
+                    models.PositiveIntegerField(help_text="the length of the period; 0: the total of all periods"),
+                ),
                 ("worker", models.TextField(blank=True, help_text="host and process id; empty once it is merged")),
                 ("release", models.TextField(blank=True)),
                 ("queue", models.TextField(blank=True, help_text="empty: the default queue")),

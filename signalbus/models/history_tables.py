@@ -66,7 +66,7 @@ class Rollup(models.Model):
         help_text="the beginning of the period"
     )
     seconds: models.PositiveIntegerField[int, int] = models.PositiveIntegerField(
-        help_text="the length of the period; 0: all that is older"
+        help_text="the length of the period; 0: the total of all periods"
     )
     worker: models.TextField[str, str] = models.TextField(
         blank=True, help_text="host and process id; empty once it is merged"

@@ -149,7 +149,7 @@ def test_only_failed_deliveries_count_as_retrying(bus: Bus, durable: Signal):
 
 def test_messages_deleted_from_the_broker_are_found_and_repaired(bus: Bus, durable: Signal, received: list[int]):
     """The queue is empty, and no worker has claimed anything: all published deliveries are missing, each by its id."""
-    ids = {str(delivery_id(durable.send(None, number=number).id, "receiver")) for number in range(3)}  # type: ignore[arg-type]  # it was sent
+    ids = {str(delivery_id(durable.send(None, number=number).id, "receiver")) for number in range(3)}
     bus.client.delete(QUEUE)
     let_wait()
 
@@ -253,7 +253,7 @@ def test_a_row_that_a_message_should_have_is_missing(bus: Bus, durable: Signal, 
     ids = [durable.send(None, number=number).id for number in range(5)]
     bus.work()
     bus.work("email")
-    (mail, receiver) = (delivery_id(ids[3], "mail"), delivery_id(ids[4], "receiver"))  # type: ignore[arg-type]  # sent
+    (mail, receiver) = (delivery_id(ids[3], "mail"), delivery_id(ids[4], "receiver"))
     Delivery.objects.filter(id__in=[mail, receiver]).delete()
 
     books = audit(fails=True)
@@ -328,7 +328,7 @@ def test_the_table_has_a_line_for_each_signal_and_receiver(bus: Bus, durable: Si
         call_command("signalbus", "audit", stdout=out)
 
     assert f"{durable.name} -> receiver" in out.getvalue()
-    assert f"missing: {delivery_id(sent.id, 'receiver')}" in out.getvalue()  # type: ignore[arg-type]  # it was sent
+    assert f"missing: {delivery_id(sent.id, 'receiver')}" in out.getvalue()
 
 
 def test_a_repaired_row_of_an_ordered_signal_runs_last(bus: Bus):
