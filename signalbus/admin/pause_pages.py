@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from signalbus.services.pausing import PauseKind
 
 # How long a pause lasts: the value of the form, and hours.
-ENDS: Final = {"": ("until somebody resumes it", None), "1h": ("1 hour", 1), "8h": ("8 hours", 8), "1d": ("1 day", 24)}
+ENDS: Final[dict[str, tuple[str, int | None]]] = {
+    "": ("until somebody resumes it", None),
+    "1h": ("1 hour", 1),
+    "8h": ("8 hours", 8),
+    "1d": ("1 day", 24),
+}
 RATE_CHARS: Final = 20
 
 

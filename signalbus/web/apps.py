@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
@@ -11,4 +13,5 @@ class SignalBusWebConfig(AppConfig):
 
     name = "signalbus.web"
     label = "signalbus_web"
-    verbose_name = _("signalbus: the web app")
+    # Any: a lazy text, which AppConfig takes and its type stubs do not name.
+    verbose_name: Any = _("signalbus: the web app")

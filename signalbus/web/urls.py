@@ -65,4 +65,4 @@ def patterns(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> list[U
     return [path(route, wrap(view), name=name) for route, view, name in VIEWS]
 
 
-urlpatterns = patterns(lambda view: view)
+urlpatterns: list[URLPattern] = patterns(lambda view: view)

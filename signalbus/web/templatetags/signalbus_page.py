@@ -21,7 +21,7 @@ from signalbus.pages.open_counts import Capped
 if TYPE_CHECKING:
     from django.template import Context
 
-register = template.Library()
+register: template.Library = template.Library()
 ICONS: Final = frozenset(
     {
         "alert", "dead", "discarded", "done", "failed", "held", "ok", "parked", "pending", "person", "published",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 REASON_CHARS: Final = 500
 PAUSES: Final = 100  # of a page
-ENDS: Final = {"": None, "15": 15, "60": 60, "240": 240, "1440": 1440}  # minutes
+ENDS: Final[dict[str, int | None]] = {"": None, "15": 15, "60": 60, "240": 240, "1440": 1440}  # minutes
 MOST_RATE: Final = 10_000.0  # deliveries a second
 
 
