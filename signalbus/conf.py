@@ -101,7 +101,14 @@ ENDED = ("done", "skipped", "discarded", "dead")  # states of deliveries
 AGES = {"dead": math.inf, "counts": 30 * DAY, "operations": 365 * DAY, "alerts": 30 * DAY}  # without KEEP
 KEPT = (*ENDED, "counts", "operations", "alerts")
 # The keys of ALERTS with their defaults. Ages are in seconds; "base_url" is of the site, as "https://shop.example".
-ALERT_KEYS: dict[str, Any] = {"mail_admins": False, "webhook": "", "base_url": "", "overdue": 300.0, "rollout": 600.0}
+ALERT_KEYS: dict[str, Any] = {
+    "mail_admins": False,
+    "webhook": "",
+    "errors": True,  # whether notices have the texts of errors
+    "base_url": "",
+    "overdue": 300.0,
+    "rollout": 600.0,
+}
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TEST_MODES = ("muted", "immediate")  # as the functions of signalbus.testing
 WORDS: dict[type, str] = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
@@ -193,7 +200,7 @@ def _alerts(value: Any) -> dict[str, Any]:
             raise ConfigurationError(f"{where} is not a setting: {_meant_of(key, list(ALERT_KEYS))}")
         if key in {"webhook", "base_url"}:
             _address(where, given)
-        elif key == "mail_admins" and not isinstance(given, bool):
+        elif key in {"mail_admins", "errors"} and not isinstance(given, bool):
             raise ConfigurationError(f"{where} is {given!r}; it must be True or False.")
         elif key in {"overdue", "rollout"} and not _is_age(given):
             raise ConfigurationError(f"{where} is {given!r}; it must be a number of seconds above 0.")

@@ -13,7 +13,7 @@ from signalbus.admin import html_values as html
 from signalbus.admin.read_only import ReadOnlyAdmin
 from signalbus.core.printable_text import printable
 from signalbus.exceptions import ConfigurationError
-from signalbus.services.actors import OPERATE, user_actor
+from signalbus.services.actors import OPERATE, VIEW_PAYLOAD, user_actor
 from signalbus.services.lookup import message_of
 from signalbus.services.rehearsal import LASTING, PATIENCE, rehearse_beside_others
 
@@ -49,6 +49,7 @@ class RehearsalAdmin(ReadOnlyAdmin):
             return HttpResponseNotAllowed(["POST"])
         actor = user_actor(request.user, "admin")
         actor.require(OPERATE)
+        actor.require(VIEW_PAYLOAD)
         found = message_of(pk)
         delivery = None if found is None else next((row for row in found.deliveries if row.pk == pk), None)
         if found is None or delivery is None:

@@ -77,6 +77,9 @@ def _check_set_up() -> Iterator[Finding]:
     if not shown:
         yield ok("checks", "The system checks of signalbus find nothing.")
     for message in shown:
+        if message.level < checks.WARNING:
+            yield ok(str(message.id), message.msg)
+            continue
         judge = problem if message.level >= checks.ERROR else warning
         yield judge(str(message.id), message.msg, message.hint or "")
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from django.core.exceptions import PermissionDenied
 
+from signalbus.core.printable_text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -47,7 +49,8 @@ class Actor:
         """
         if self.allows is None or self.allows(permission):
             return
-        audit_logger.warning("signalbus: %s (%s) lacks the permission %s", self.name, self.through, permission)
+        name = printable(self.name)
+        audit_logger.warning("signalbus: %s (%s) lacks the permission %s", name, self.through, permission)
         raise PermissionDenied(f"{self.name} lacks the permission {permission}.")
 
 

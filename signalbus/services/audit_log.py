@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
+from signalbus.core.printable_text import printable
 from signalbus.ledger import operations as ledger
 from signalbus.services.actors import VIEW, audit_logger
 
@@ -91,9 +92,10 @@ def logged_change(actor: Actor, kind: str, target: Mapping[str, Any], reason: st
 
 def _tell(actor: Actor, kind: str, target: Mapping[str, Any], reason: str, counts: Mapping[str, int]) -> None:
     what = ", ".join(f"{key}:{value}" for key, value in {**target, **counts}.items())
+    # Printable: a line break in a reason would forge a line of the log.
     audit_logger.info(
-        "signalbus: %s (%s): %s %s%s", actor.name or "somebody", actor.through, kind, what,
-        f": {reason}" if reason else "",
+        "signalbus: %s (%s): %s %s%s", printable(actor.name or "somebody"), actor.through, kind, printable(what),
+        f": {printable(reason)}" if reason else "",
         extra={
             "signalbus_operation": kind, "signalbus_by": actor.name, "signalbus_by_id": actor.id,
             "signalbus_through": actor.through, "signalbus_target": dict(target), "signalbus_reason": reason,

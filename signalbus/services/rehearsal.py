@@ -2,7 +2,7 @@
 
 Called by the command ``rehearse``, in a process of its own: connections by sockets and Django's mail are replaced for
 the whole process meanwhile. The admin calls it in a thread of a web process, where they are replaced for that thread
-alone. The ledger is not changed, no event is emitted, and no attempt is counted.
+alone. No delivery is changed, no event is emitted, and no attempt is counted; the audit log gets a line.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from django.db import connections, transaction
 
 from signalbus.compat.django_internals import callbacks_of
 from signalbus.exceptions import ConfigurationError
+from signalbus.ledger import operations as ledger
 from signalbus.receiving.invoking.invocation import Attempt, invoke
 from signalbus.receiving.invoking.runner import describe
 from signalbus.receiving.invoking.tracebacks import format_error
 from signalbus.receiving.process.database_connections import reset_connections
 from signalbus.receiving.process.session_state import end_changed_sessions
 from signalbus.registration.registry import registry
-from signalbus.services.actors import OPERATE, audit_logger
+from signalbus.services.actors import OPERATE, VIEW_PAYLOAD
+from signalbus.services.audit_log import write_log
 from signalbus.services.rehearsal_captures import Rehearsal, blocked_sockets, captured_effects, statement_recorder
 
 if TYPE_CHECKING:
@@ -66,11 +68,13 @@ def rehearse(found: FoundMessage, delivery: Delivery, *, actor: Actor, is_alone:
         PermissionDenied: the actor must not.
     """
     actor.require(OPERATE)
+    actor.require(VIEW_PAYLOAD)  # what a receiver writes and sends shows what it was sent
     attempt = _attempt(found, delivery)
     if not _one_at_a_time.acquire(blocking=False):
         raise ConfigurationError("This process rehearses another delivery: try again when that is over.")
-    audit_logger.info("signalbus: %s (%s): rehearse %s", actor.name or "somebody", actor.through, delivery.pk)
     try:
+        with transaction.atomic(using=ledger.using()):
+            write_log(actor, "rehearse", {"delivery": str(delivery.pk)})
         return _rehearse(attempt, is_alone=is_alone)
     finally:
         _one_at_a_time.release()

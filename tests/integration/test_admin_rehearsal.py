@@ -30,7 +30,7 @@ def database() -> str:
 @pytest.fixture
 def operator(database_url: str) -> Client:
     """A user who may rehearse."""
-    return visitor(*OPERATOR)
+    return visitor(*OPERATOR, "view_payload")
 
 
 def failed(signal: Signal, receiver: Any) -> Delivery:
@@ -94,7 +94,7 @@ def test_a_delivery_that_cannot_be_rehearsed_says_why(operator: Client):
     assert "Not rehearsed: gone is not connected to shop.order_paid" in answer.content.decode()
 
 
-def test_a_rehearsal_needs_post_and_the_permission_to_operate(operator: Client, signal: Signal):
+def test_a_rehearsal_needs_post_and_the_permissions_to_operate_and_to_see_payloads(operator: Client, signal: Signal):
     """A GET, another site's form, a viewer and an unknown id run nothing."""
     row = failed(signal, lambda **kwargs: pytest.fail("it ran"))
     url = f"{DELIVERIES}{row.pk}/rehearse/"
@@ -104,6 +104,8 @@ def test_a_rehearsal_needs_post_and_the_permission_to_operate(operator: Client, 
     assert operator.get(url).status_code == 405
     assert strict.post(url).status_code == 403
     assert visitor(*VIEWER).post(url).status_code == 403
+    assert visitor(*OPERATOR).post(url).status_code == 403  # it would show what was sent
+    assert url not in page(visitor(*OPERATOR), f"{DELIVERIES}{row.pk}/change/")
     assert visitor().post(url).status_code == 403
     assert Client().post(url).status_code == 302
     assert operator.post(f"{DELIVERIES}{row.message_id}/rehearse/").status_code == 404

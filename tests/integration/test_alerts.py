@@ -65,7 +65,7 @@ def test_a_group_of_dead_deliveries_is_an_alert_until_none_is_dead(
 
         dead = Delivery.objects.filter(state=State.DEAD)
         assert open_alerts() == [("dead", dead[0].error_group)]
-        assert "1 deliveries to failing are dead: ValueError: bad" in Alert.objects.get().text
+        assert "2 deliveries to failing are dead: ValueError: bad" in Alert.objects.get().text
         operations.discard([row.pk for row in dead])
         maintain_history()
         maintain_history()
@@ -149,7 +149,7 @@ def test_a_queue_that_no_worker_consumes_is_an_alert_after_a_minute(bus: Bus):
     history.judge_alerts(default_queue=QUEUE)
 
     assert open_alerts() == [("workers", "email")]
-    assert Alert.objects.get().text == "No worker consumes email, in which 1 deliveries wait."
+    assert Alert.objects.get().text == "No worker consumes email; deliveries that wait in it: 1."
     worker("b", "00", queues=["email"])
     history.judge_alerts(default_queue=QUEUE)
     assert open_alerts() == []
@@ -162,7 +162,7 @@ def test_refused_texts_are_a_warning_of_their_own(bus: Bus):
     history.judge_alerts()
 
     assert open_alerts() == [("refused", "")]
-    assert Alert.objects.get().text.startswith("3 texts on the broker were refused")
+    assert Alert.objects.get().text.endswith("nobody with a key wrote them: 3.")
     operations.discard([row.pk for row in Delivery.objects.all()])
     history.judge_alerts()
     assert open_alerts() == []
@@ -346,7 +346,7 @@ def test_a_webhook_is_told_once_of_the_beginning_and_of_the_end(bus: Bus, signal
         judge_and_send(AlertNotices())
         judge_and_send(AlertNotices())
 
-    said = "1 deliveries are parked: no worker knows what they name."
+    said = "1 delivery is parked: no worker knows what they name."
     page = "https://shop.example/admin/signalbus/delivery/"
     first, last = listener.posted
     assert first == {
@@ -389,6 +389,35 @@ def test_an_alert_that_was_over_before_it_was_told_of_is_not_told_of(bus: Bus, s
     assert listener.posted == []
 
 
+def test_what_notices_say_is_no_markup_and_has_no_errors_if_it_is_so_set(bus: Bus, signal: Signal, listener: Listener):
+    """Slack reads <!channel> and masked links; a text that anybody can cause must do neither."""
+    fails(signal, ValueError("<!channel> <https://evil.example|Log in> & more"), retry=ONCE)
+    signal.send(None)
+    bus.work()
+    alerts = {"webhook": listener.address}
+    with override_settings(SIGNALBUS={"ALERTS": alerts}):
+        judge_and_send(AlertNotices())
+    Alert.objects.update(notices={})
+    with override_settings(SIGNALBUS={"ALERTS": alerts | {"errors": False}}):
+        judge_and_send(AlertNotices())
+
+    full, short = (post["text"] for post in listener.posted)
+    assert full.endswith("ValueError: &lt;!channel&gt; &lt;https://evil.example|Log in&gt; &amp; more")
+    assert short == "signalbus: 1 delivery to failing is dead."
+
+
+def test_the_text_of_an_alert_follows_the_number_of_deliveries(bus: Bus, signal: Signal, heard):
+    """It is not told of again."""
+    fails(signal, ValueError("bad"), retry=ONCE)
+    for text in ("1 delivery to failing is dead", "2 deliveries to failing are dead"):
+        signal.send(None)
+        bus.work()
+        maintain_history()
+        assert Alert.objects.get().text.startswith(text)
+
+    assert heard == [("dead", "error", True)]
+
+
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")  # Django 6.1: MAILERS
 def test_admins_get_a_mail(bus: Bus, signal: Signal):
     """An error's text, which anybody may have written, cannot add lines to the head of the mail."""
@@ -401,7 +430,7 @@ def test_admins_get_a_mail(bus: Bus, signal: Signal):
 
     (sent,) = mail.outbox
     assert sent.to == ["ana@shop.example"]
-    assert sent.subject.startswith("[Django] signalbus: 1 deliveries to failing are dead: ValueError: bad\\r")
+    assert sent.subject.startswith("[Django] signalbus: 1 delivery to failing is dead: ValueError: bad\\r")
     assert "An alert was raised (error, dead)." in sent.body
 
 

@@ -40,6 +40,21 @@ def kept() -> list[tuple[int, str]]:
     return list(FailedAttempt.objects.order_by("delivery", "number").values_list("number", "error"))
 
 
+@pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "not atomic"])
+def test_a_dead_delivery_has_the_worker_and_the_start_of_its_last_attempt(bus: Bus, any_signal: Signal, atomic: bool):
+    """Also if the attempt rolled back the statement that had noted them; the filter worker: finds it."""
+    fails(any_signal, ValueError("bad"), retry=Retry(max_attempts=1), atomic=atomic)
+    any_signal.send(None)
+    bus.work()
+
+    dead = only()
+    assert dead.state == State.DEAD
+    assert dead.worker == FailedAttempt.objects.get().worker != ""
+    assert dead.started_at is not None
+    assert dead.ended_at is not None
+    assert dead.started_at <= dead.ended_at
+
+
 def test_a_failed_attempt_is_kept_when_its_retry_succeeds(bus: Bus, any_signal: Signal):
     """The error is still there, with worker and group, when the delivery is done."""
     fails_first(any_signal, [ValueError("one"), KeyError("two")])

@@ -34,7 +34,7 @@ def test_a_bus_without_failures_is_ok(bus: Bus):
     """The values stand behind a bar, for graphs."""
     code, shown = check("--max-oldest", "5m", "--max-dead", "0", "--max-parked", "0")
 
-    assert (code, shown) == (0, "SIGNALBUS OK - nothing is wrong | dead=0 parked=0 waiting=0 oldest_seconds=0\n")
+    assert (code, shown) == (0, "SIGNALBUS OK - no limit is exceeded | dead=0 parked=0 waiting=0 oldest_seconds=0\n")
 
 
 def test_dead_deliveries_over_the_limit_are_critical(bus: Bus):

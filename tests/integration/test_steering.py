@@ -223,6 +223,20 @@ def test_the_log_has_each_change(bus: Bus, signal: Signal, caplog: pytest.LogCap
     ]  # fmt: skip
 
 
+def test_what_a_person_writes_cannot_forge_a_line_of_the_log(signal: Signal, caplog: pytest.LogCaptureFixture):
+    """Line breaks and terminal escapes of a reason or a name are written as escapes; NUL is stored as one."""
+    connect(signal, lambda **kwargs: None, "target")
+    reason = "x\nINFO:signalbus.audit:signalbus: root (web): discard all \x1b[31m \u202e \x00"
+    with caplog.at_level(logging.INFO, "signalbus.audit"):
+        pausing.pause("receiver", "target", actor=Actor("a\nb", "code"), reason=reason)
+        pausing.resume("receiver", "target", actor=Actor("a\nb", "code"), reason=reason)
+
+    lines = [record.getMessage() for record in caplog.records if record.name == "signalbus.audit"]
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
+    assert "discard all \\x1b[31m \\u202e" in lines[0]
+
+
 def test_a_pause_that_is_rolled_back_leaves_no_line(signal: Signal, caplog: pytest.LogCaptureFixture):
     """The change, its row in the log and the line of the logger are one transaction."""
     caplog.set_level(logging.INFO, logger="signalbus.audit")

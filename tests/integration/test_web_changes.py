@@ -12,6 +12,7 @@ from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, Operation
 from signalbus.web.views import change_preview
 from tests.other_servers import DATABASE
+from tests.servers import wait_until
 
 from .admin_site import OPERATOR, READER, add_delivery, visitor
 
@@ -97,8 +98,7 @@ def test_what_a_filter_selects_is_an_operation(operator: Client):
     assert states() == {"dead": 3}
     assert "Waits for a sweeper" in operator.get(url("operation", operation.pk)).content.decode()
 
-    for _ in range(5):
-        ledger.step(operation.pk)
+    wait_until(lambda: ledger.step(operation.pk) is None, what="the operation's end, at its rate")
     shown = operator.get(url("operation", operation.pk)).content.decode()
     assert states() == {"discarded": 3}
     assert "3 of 3" in shown

@@ -42,6 +42,31 @@ def test_each_key_is_a_condition(word: str, condition: Q):
     assert parse_filter([word], NOW).condition == condition
 
 
+@pytest.mark.parametrize("now", [NOW, NOW.replace(tzinfo=None)], ids=["aware", "naive"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "since:999999d",
+        "until:999999d",
+        "since:0001-01-01T00:00:00+14:00",
+        "until:9999-12-31T23:59:59-14:00",
+        "since:2026-02-30",
+    ],
+)
+def test_a_time_that_no_calendar_has_is_refused(word: str, now: datetime):
+    """Before the year 1, after 9999, or a 30th of February."""
+    with pytest.raises(FilterError, match="give an age, as 90m, 2h or 7d, or a time"):
+        parse_filter([word], now)
+
+
+@pytest.mark.parametrize("key", ["signal", "receiver", "queue", "worker", "error", "group", "release", "subject", "id"])
+@pytest.mark.parametrize("character", ["\x00", "\ud800"], ids=["NUL", "a lone surrogate"])
+def test_a_character_that_no_database_stores_is_refused(key: str, character: str):
+    """PostgreSQL would answer with an error."""
+    with pytest.raises(FilterError, match="no database stores"):
+        parse_filter([f"{key}:a{character}b"], NOW)
+
+
 def test_a_filter_selects_what_matches_all_its_words():
     """Several words narrow the selection; the states that are named can be asked for."""
     found = parse_filter(["state:dead", "receiver:crm.sync"], NOW)

@@ -49,8 +49,10 @@ class DeliveryColumns(TypedDict, total=False):
     traceback: str
     error_group: str | None
     failed_at: datetime | Combinable | None
+    started_at: datetime | Combinable | None
     ended_at: datetime | Combinable | None
     runtime_ms: int | None
+    worker: str
 
 
 def using() -> str:

@@ -20,6 +20,7 @@ from django.utils.dateparse import parse_datetime
 
 from signalbus.celery import default_queue
 from signalbus.exceptions import ConfigurationError
+from signalbus.ledger.base.deliveries import storable
 from signalbus.models import FailedAttempt, State, StoredMessage
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def parse_filter(words: Iterable[str], now: datetime) -> Filter:
         raise FilterError(f"A filter has at most {MAX_WORDS} words and {MAX_CHARACTERS} characters.")
     read, condition, states = [], Q(), []
     for word in given:
+        if storable(word) != word:
+            raise FilterError(f"{word!r} has a character that no database stores: write a star for its end.")
         key, colon, value = word.partition(":")
         if not colon or not value:
             raise FilterError(f"{word!r} is no word of a filter: {_EXAMPLE}.")
@@ -192,17 +195,17 @@ def _attempts(value: str) -> Q:
 
 def _moment(key: str, value: str, now: datetime) -> datetime:
     age = _AGE.fullmatch(value)
-    if age is not None:
-        return now - timedelta(seconds=int(age[1]) * _SECONDS[age[2]])
     try:
+        if age is not None:
+            return now - timedelta(seconds=int(age[1]) * _SECONDS[age[2]])
         moment = parse_datetime(value)
-    except ValueError:  # well formed, and no time, as a 30th of February
+        if moment is not None:
+            moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):  # well formed, and no time: a 30th of February, or before the year 1
         moment = None
     if moment is None:
         raise FilterError(f"{key}:{value}: give an age, as 90m, 2h or 7d, or a time, as 2026-11-30T10:00.")
-    if now.tzinfo is None:
-        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment.replace(tzinfo=None) if now.tzinfo is None else moment
 
 
 _TIMES: Final = {"since": "created_at__gte", "until": "created_at__lte"}

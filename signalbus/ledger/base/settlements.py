@@ -96,6 +96,8 @@ class Settlement:
             fields["failed_at"] = Now()
         if self.took is not None:
             fields["runtime_ms"] = self.runtime_ms
+            if self.worker:  # noted when the row was taken, in the transaction that this attempt has rolled back
+                fields["worker"], fields["started_at"] = self.worker, later(-self.took)
         return fields
 
 

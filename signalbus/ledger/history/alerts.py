@@ -39,6 +39,12 @@ class Condition(NamedTuple):
     text: str
 
     @property
+    def summary(self) -> str:
+        """The text without that of an error."""
+        head, colon, _ = self.text.partition(" dead: ")
+        return f"{head} dead." if self.kind == "dead" and colon else self.text
+
+    @property
     def level(self) -> str:
         """How bad it is: error or warning."""
         return "warning" if self.kind in WARNINGS else "error"
@@ -85,6 +91,9 @@ def judge_alerts(
         raised = {(alert.kind, alert.key): alert for alert in alerts.filter(cleared_at=None)}
         new = [condition for key, condition in found.items() if key not in raised]
         over = [alert for key, alert in raised.items() if key not in found]
+        for key, alert in raised.items():
+            if key in found and found[key].text != alert.text:  # more deliveries, or fewer
+                alerts.filter(pk=alert.pk).update(text=found[key].text)
         alerts.bulk_create([Alert(**condition._asdict(), raised_at=Now()) for condition in new])
         if over:
             alerts.filter(pk__in=[alert.pk for alert in over]).update(cleared_at=Now())
@@ -138,16 +147,21 @@ def _conditions(overdue: float, rollout: float, default_queue: str) -> Iterator[
     rows = Delivery.objects.using(using())
     parked = rows.filter(state=State.PARKED).count()
     if parked:
-        yield Condition("parked", "", f"{parked} deliveries are parked: no worker knows what they name.")
+        yield Condition("parked", "", f"{_number(parked)} parked: no worker knows what they name.")
     unattended = dict(_unattended(default_queue))
     for queue, count in unattended.items():
-        text = f"No worker consumes {queue or 'the default queue'}, in which {count} deliveries wait."
+        text = f"No worker consumes {queue or 'the default queue'}; deliveries that wait in it: {count}."
         yield Condition("workers", queue, text)
     for queue, count in _waiting_for(overdue):
         if queue not in unattended:
-            text = f"{count} deliveries have waited for more than {overdue:.0f} s in {queue or 'the default queue'}."
+            where = queue or "the default queue"
+            text = f"Deliveries that have waited for more than {overdue:.0f} s in {where}: {count}."
             yield Condition("overdue", queue, text)
     yield from _skew(rollout)
+
+
+def _number(count: int, who: str = "") -> str:
+    return f"1 delivery{who} is" if count == 1 else f"{count} deliveries{who} are"
 
 
 def _dead() -> Iterator[Condition]:
@@ -156,14 +170,13 @@ def _dead() -> Iterator[Condition]:
     refused = Q(receiver="", message__sealed=True, message__signal="", parked_at=None)
     texts = dead.filter(refused).aggregate(count=Count("id"), copies=Sum("attempts"))
     if texts["count"]:
-        yield Condition(
-            "refused", "", f"{texts['copies']} texts on the broker were refused: nobody with a key wrote them."
-        )
+        text = f"Texts on the broker that were refused, because nobody with a key wrote them: {texts['copies']}."
+        yield Condition("refused", "", text)
     groups = dead.exclude(refused).values_list("error_group")
     counted = groups.annotate(count=Count("id"), receiver=Min("receiver"), error=Max("error"))
     for group, count, receiver, error in counted[:MOST_GROUPS]:
         who = f" to {receiver}" if receiver else ""
-        yield Condition("dead", group or "", f"{count} deliveries{who} are dead: {error.partition(chr(10))[0][:200]}")
+        yield Condition("dead", group or "", f"{_number(count, who)} dead: {error.partition(chr(10))[0][:200]}")
 
 
 def _waiting_for(seconds: float) -> Iterator[tuple[str, int]]:

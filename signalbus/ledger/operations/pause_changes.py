@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import Case, F, When
 
 from signalbus.ledger.base.clock import Now, in_utc, later
-from signalbus.ledger.base.deliveries import using
+from signalbus.ledger.base.deliveries import storable, using
 from signalbus.ledger.sweeps.releases import held_deliveries
 from signalbus.models import Pause
 
@@ -63,8 +63,9 @@ def pause(  # noqa: PLR0913 - the columns
     alias = using()
     # The first of them, because MariaDB computes each from those before.
     since = Case(When(resumed_at=None, then=F("since")), default=Now())
+    name, until = storable(name), None if seconds is None else later(seconds)
     values = {
-        "reason": reason, "by": by, "by_id": by_id, "until": None if seconds is None else later(seconds),
+        "reason": storable(reason), "by": storable(by), "by_id": by_id, "until": until,
         "resumed_at": None, "resume_rate": None,
     }  # fmt: skip
     with transaction.atomic(using=alias):
@@ -85,7 +86,7 @@ def resume(kind: str, name: str, *, rate: float | None = None) -> int | None:
     Returns:
         How many deliveries it holds; None if it is not paused.
     """
-    pauses = Pause.objects.using(using()).filter(kind=kind, name=name)
+    pauses = Pause.objects.using(using()).filter(kind=kind, name=storable(name))
     # Waits for the transactions that hold something for it at this moment.
     if not pauses.update(resumed_at=Now(), resume_rate=rate):
         return None

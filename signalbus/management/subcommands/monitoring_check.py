@@ -46,7 +46,7 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
         shown = {"level": judgement.level.name, "findings": judgement.findings, "values": judgement.values}
         command.stdout.write(json.dumps({"schema": SCHEMA, **shown}, indent=2))
     else:
-        words = one_line("; ".join(judgement.findings)) or "nothing is wrong"
+        words = one_line("; ".join(judgement.findings)) or "no limit is exceeded"
         values = " ".join(f"{name}={value}" for name, value in judgement.values.items())
         command.stdout.write(f"SIGNALBUS {judgement.level.name} - {words} | {values}")
     command.stdout.flush()

@@ -11,6 +11,7 @@ import json
 import logging
 import threading
 from collections import deque
+from html import escape
 from typing import TYPE_CHECKING, Any, Final
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -65,16 +66,24 @@ def page_of(condition: Condition) -> str:
         return ""
 
 
+def _text_of(condition: Condition) -> str:
+    """Return what is wrong, on one line; without the text of an error if the settings say so."""
+    shown = condition.text if conf.get().alerts()["errors"] else condition.summary
+    return printable(shown)
+
+
 def _send_mail(notice: Notice) -> None:
     condition, over = notice.condition, notice.change == "cleared"
-    subject = printable(f"signalbus: {'over: ' if over else ''}{condition.text}", SUBJECT_CHARS)
+    text = _text_of(condition)
+    subject = printable(f"signalbus: {'over: ' if over else ''}{text}", SUBJECT_CHARS)
     said = "This alert is over." if over else f"An alert was raised ({condition.level}, {condition.kind})."
-    mail_admins(subject, "\n\n".join(filter(None, (said, printable(condition.text), page_of(condition)))))
+    mail_admins(subject, "\n\n".join(filter(None, (said, text, page_of(condition)))))
 
 
 def _post(notice: Notice) -> None:
     condition, over = notice.condition, notice.change == "cleared"
-    text = f"signalbus: {'over: ' if over else ''}{printable(condition.text)}"
+    # Entities, as Slack asks: an error's text could call everybody of a channel, or hide an address behind a word.
+    text = f"signalbus: {'over: ' if over else ''}{escape(_text_of(condition), quote=False)}"
     page = page_of(condition)
     content = {
         "text": f"{text}\n{page}" if page else text,

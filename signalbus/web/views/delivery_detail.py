@@ -136,7 +136,8 @@ def _show(
         "is_whole": cascade.is_whole,
         "looks_far": looks_far, "problem": problem, "every": 5 if state.facts.is_open and not revealed else 0,
         "can_change": state not in {State.DONE, State.RUNNING}, "is_waiting": state in {State.PENDING, State.PARKED},
-        "can_rehearse": found.message is not None and bool(delivery.receiver), "reason_chars": REASON_CHARS,
+        "can_rehearse": may_read and found.message is not None and bool(delivery.receiver),
+        "reason_chars": REASON_CHARS,
     }  # fmt: skip
     return render_page(request, actor, "delivery_detail.html", "deliveries", context)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +14,7 @@ from signalbus.pages.open_counts import count_open
 from signalbus.pages.shown_text import short
 from signalbus.services import pausing
 from signalbus.services.actors import OPERATE
+from signalbus.services.bulk_operations import read_rate
 from signalbus.services.live_workers import workers
 from signalbus.services.pausing import PAUSE_KINDS
 from signalbus.web.page_access import page
@@ -49,7 +49,8 @@ def pause(request: HttpRequest, actor: Actor) -> HttpResponse:
         until = None if minutes is None else timedelta(minutes=minutes)
         pausing.pause(kind, name, actor=actor, reason=reason[:REASON_CHARS], until=until)
     except ConfigurationError as error:
-        return _show(request, actor, problem=short(str(error)), given={"kind": kind, "name": name, "reason": reason})
+        typed = {"kind": kind, "name": short(name), "reason": reason[:REASON_CHARS]}
+        return _show(request, actor, problem=short(str(error)), given=typed)
     return HttpResponseRedirect(f"{url_of(request, 'queues')}#pauses-now")
 
 
@@ -71,14 +72,11 @@ def rate_of(text: str) -> float | None:
     """Return the rate that somebody typed, in deliveries a second; None if the field is empty.
 
     Raises:
-        ConfigurationError: it is no number, or not between 0 and 10,000.
+        ConfigurationError: it is no rate, as 20/s, 100/m or 20, or not between 0 and 10,000 a second.
     """
     if not text.strip():
         return None
-    try:
-        rate = float(text[:20])
-    except ValueError:
-        rate = math.nan
+    rate = read_rate(text.strip()[:20])
     if not 0 < rate <= MOST_RATE:
         raise ConfigurationError(f"The rate must be a number above 0, and at most {MOST_RATE:,.0f} a second.")
     return rate
