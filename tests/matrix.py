@@ -20,9 +20,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # The tests that each environment runs. The wheel's tests are `make wheel`.
-TESTS = ["tests/unit", "tests/documents", "tests/integration", "tests/acceptance"]
+TESTS = ["tests/acceptance", "tests/integration", "tests/documents", "tests/unit"]
 # As `make test` does: tests wait for servers and workers half of the time.
-PARALLEL = ["-n", str(min(4, (os.cpu_count() or 1) + 1)), "--dist", "loadfile"]
+PARALLEL = ["-n", str(min(4, (os.cpu_count() or 1) + 1)), "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 @dataclass(frozen=True)
