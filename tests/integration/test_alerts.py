@@ -15,16 +15,18 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib import admin
 from django.core import mail
 from django.db import connection, transaction
 from django.db.models import F
 from django.test import override_settings
+from django.urls import path
 
 from signalbus import Retry, Signal, alert
 from signalbus.ledger import history, operations
 from signalbus.models import Alert, Delivery, State, WorkerRecord
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.sweeping.alert_notices import AlertNotices
+from signalbus.receiving.sweeping.alert_notices import AlertNotices, page_of
 from signalbus.receiving.sweeping.history_maintenance import maintain_history
 from tasks.marketing.models import FormEntry
 
@@ -347,7 +349,7 @@ def test_a_webhook_is_told_once_of_the_beginning_and_of_the_end(bus: Bus, signal
         judge_and_send(AlertNotices())
 
     said = "1 delivery is parked: no worker knows what they name."
-    page = "https://shop.example/admin/signalbus/delivery/"
+    page = "https://shop.example/signalbus/deliveries/"
     first, last = listener.posted
     assert first == {
         "text": f"signalbus: {said}\n{page}",
@@ -359,6 +361,22 @@ def test_a_webhook_is_told_once_of_the_beginning_and_of_the_end(bus: Bus, signal
         "url": page,
     }
     assert (last["text"], last["raised"]) == (f"signalbus: over: {said}\n{page}", False)
+
+
+@pytest.mark.parametrize(
+    ("urls", "page"),
+    [
+        ("tests.urls", "https://shop.example/signalbus/failures/"),
+        ((path("admin/", admin.site.urls),), "https://shop.example/admin/signalbus/delivery/failures/"),
+        ((), ""),
+        ("tests.no_such_module", ""),
+    ],
+    ids=["the web app", "the admin alone", "no pages", "broken"],
+)
+def test_an_alert_links_to_a_page_that_the_project_has(urls: Any, page: str):
+    """URLs that cannot be imported in a worker hold up no alert."""
+    with override_settings(ROOT_URLCONF=urls, SIGNALBUS={"ALERTS": {"base_url": "https://shop.example"}}):
+        assert page_of(history.Condition("dead", "5f3a", "1 delivery is dead: KeyError")) == page
 
 
 @pytest.mark.parametrize("status", [500, 302])

@@ -21,6 +21,7 @@ from django.urls import NoReverseMatch, reverse
 from signalbus import conf
 from signalbus.core.printable_text import printable
 from signalbus.ledger import sweeps as ledger
+from signalbus.receiving.invoking.runner import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,8 +33,15 @@ logger: logging.Logger = logging.getLogger("signalbus")
 ANSWER_SECONDS: Final = 5.0  # for a webhook to answer
 SUBJECT_CHARS: Final = 120
 STUCK: Final = frozenset({"overdue", "workers"})  # kinds of alerts during which the bus is not well
-PAGES: Final = {"dead": "signalbus_failures", "refused": "signalbus_failures"}  # by kind, of the admin
-LIST: Final = "signalbus_delivery_changelist"
+# The pages about a kind of alerts, in the web app or else in the admin.
+FAILURES: Final = ("signalbus_web:failures", "admin:signalbus_failures")
+PAGES: Final = {
+    "dead": FAILURES,
+    "workers": ("signalbus_web:queues", "admin:signalbus_delivery_changelist"),
+    "overdue": ("signalbus_web:queues", "admin:signalbus_delivery_changelist"),
+    "skew": ("signalbus_web:workers", "admin:signalbus_receivers"),
+}
+DELIVERIES: Final = ("signalbus_web:deliveries", "admin:signalbus_delivery_changelist")
 
 
 class _RefuseRedirects(HTTPRedirectHandler):
@@ -56,14 +64,17 @@ def request(address: str, content: bytes | None = None) -> None:
 
 
 def page_of(condition: Condition) -> str:
-    """Return the address of an admin page about a condition; empty without ``base_url`` or without the admin."""
+    """Return the address of a page about a condition; empty without ``base_url``, or without any such page."""
     base = str(conf.get().alerts()["base_url"]).rstrip("/")
-    if not base:
-        return ""
-    try:
-        return base + reverse(f"admin:{PAGES.get(condition.kind, LIST)}")
-    except NoReverseMatch:
-        return ""
+    for page in PAGES.get(condition.kind, DELIVERIES) if base else ():
+        try:
+            return base + reverse(page)
+        except NoReverseMatch:
+            continue  # this project has no such pages
+        except Exception as error:  # noqa: BLE001 - the project's URLs may raise anything in a worker
+            logger.warning("signalbus cannot name a page about an alert: %s", describe(error))
+            break
+    return ""
 
 
 def _text_of(condition: Condition) -> str:
