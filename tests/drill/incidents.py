@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal as signal_numbers
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -187,7 +189,7 @@ class Drill:
             question.run("pause", f"receiver:{receiver}", "--reason", "it hangs")
             question.kill(*pids)
             question.answer = "paused, its process ended"
-        wait_until(self._order_deliveries("print_label").filter(state=State.HELD).exists, PATIENCE, "it to be held")
+        self._end_other_runs("print_label", set(pids))
         self.production.deploy()
         with ask("retry only these") as question:
             question.run("resume", f"receiver:{receiver}")
@@ -329,6 +331,22 @@ class Drill:
             )
         runs = RunningDelivery.objects.filter(delivery=delivery.pk)
         return (locked and runs.exists()) or runs.filter(worker=delivery.worker).exists()
+
+    def _end_other_runs(self, receiver: str, ended: set[str]) -> None:
+        """End the processes that run the order of a receiver since, as `running` shows them, until it is held.
+
+        A run that hung in a group commit is followed by one alone, which may begin while the team looks at the first.
+        """
+        delivery = self._order_deliveries(receiver).get()
+
+        def held() -> bool:
+            workers = RunningDelivery.objects.filter(delivery=delivery.pk).values_list("worker", flat=True)
+            for pid in {worker.rpartition(":")[2] for worker in workers} - ended:
+                ended.add(pid)
+                os.kill(int(pid), signal_numbers.SIGKILL)
+            return self._order_deliveries(receiver).filter(state=State.HELD).exists()
+
+        wait_until(held, PATIENCE, "it to be held")
 
     @staticmethod
     def _wait_for_end(signal: Signal) -> None:
