@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException, WebDriverException
 from selenium.webdriver.common.by import By
 
 from tests.servers import wait_until
@@ -205,5 +205,10 @@ def _is_gone(element: WebElement) -> bool:
     try:
         element.is_enabled()
     except StaleElementReferenceException:
+        return True
+    except WebDriverException as error:
+        # In the moment in which one page replaces the other, Chromium says it in its own words.
+        if "does not belong to the document" not in str(error):
+            raise
         return True
     return False

@@ -39,6 +39,7 @@ def failed(signal: Signal, receiver: Any) -> Delivery:
     return add_delivery("crm.sync", "dead", add_message(str(signal.name), {"number": 1}))
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")  # Django 6.1: MAILERS
 def test_a_rehearsal_shows_what_the_receiver_would_do(operator: Client, signal: Signal):
     """Nothing of it is kept, and no attempt is counted."""
 

@@ -205,6 +205,7 @@ def test_a_rehearsed_receiver_gets_the_arguments_of_a_worker(bus: Bus):
     assert seen == {"sender": Academy, "number": 1}
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")  # Django 6.1: MAILERS
 def test_a_rehearsal_beside_other_work_leaves_that_work_alone(bus: Bus):
     """Mail, connections and rows of other threads are theirs: they take effect, and are not reported."""
     goes_on, is_over = threading.Event(), threading.Event()
