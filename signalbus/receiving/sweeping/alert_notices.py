@@ -34,14 +34,14 @@ ANSWER_SECONDS: Final = 5.0  # for a webhook to answer
 SUBJECT_CHARS: Final = 120
 STUCK: Final = frozenset({"overdue", "workers"})  # kinds of alerts during which the bus is not well
 # The pages about a kind of alerts, in the web app or else in the admin.
-FAILURES: Final = ("signalbus_web:failures", "admin:signalbus_failures")
-PAGES: Final = {
+FAILURES: Final[tuple[str, ...]] = ("signalbus_web:failures", "admin:signalbus_failures")
+PAGES: Final[dict[str, tuple[str, ...]]] = {
     "dead": FAILURES,
     "workers": ("signalbus_web:queues", "admin:signalbus_delivery_changelist"),
     "overdue": ("signalbus_web:queues", "admin:signalbus_delivery_changelist"),
     "skew": ("signalbus_web:workers", "admin:signalbus_receivers"),
 }
-DELIVERIES: Final = ("signalbus_web:deliveries", "admin:signalbus_delivery_changelist")
+DELIVERIES: Final[tuple[str, ...]] = ("signalbus_web:deliveries", "admin:signalbus_delivery_changelist")
 
 
 class _RefuseRedirects(HTTPRedirectHandler):
