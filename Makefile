@@ -14,7 +14,7 @@ PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models test test-browser screenshots test-mariadb test-rabbitmq test-redis test-sentinel test-long unit integration acceptance check format docs bench performance curves chaos drill fuzz matrix build wheel release canary clean
+.PHONY: help demo models test test-browser screenshots test-mariadb test-rabbitmq test-redis test-sentinel test-long backlog unit integration acceptance check format docs bench performance curves chaos drill fuzz matrix build wheel release canary clean
 
 help:  ## Explain every target
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -93,6 +93,9 @@ test-browser: $(READY)  ## Run the tests of the admin and of the web app in a br
 
 screenshots: $(READY)  ## Play the incident in a browser, and write the screenshots of docs/admin.md and docs/web.md
 	$(BROWSER) tests.browser.settings --screenshots docs/_static -k 'incident or overview_answers'
+
+backlog: $(READY)  ## Run the tests that wait by the clock, all at once: a backlog that takes over a minute, a key that is gone
+	SIGNALBUS_LONG=1 $(BIN)/python -m pytest -n 4 tests/acceptance/test_backlog.py
 
 LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_COMBINED=60 SIGNALBUS_CRASHES=2000 \
 	SIGNALBUS_ROWS=1000000 SIGNALBUS_CLAIMS=60
