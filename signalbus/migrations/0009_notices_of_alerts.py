@@ -1,4 +1,4 @@
-"""What notifiers have sent of each alert."""
+"""Add a column for what notifiers have sent of each alert."""
 
 from typing import ClassVar
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from threading import Event, Thread
+from threading import enumerate as enumerate_threads
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +27,7 @@ from signalbus import Retry, Signal, alert
 from signalbus.ledger import history, operations
 from signalbus.models import Alert, Delivery, State, WorkerRecord
 from signalbus.receiving.routing.batch import deliver
-from signalbus.receiving.sweeping.alert_notices import AlertNotices, page_of
+from signalbus.receiving.sweeping.alert_notices import THREAD, AlertNotices, page_of
 from signalbus.receiving.sweeping.history_maintenance import maintain_history
 from tasks.marketing.models import FormEntry
 
@@ -148,12 +149,12 @@ def test_a_queue_that_no_worker_consumes_is_an_alert_after_a_minute(bus: Bus):
     Delivery.objects.update(due_at=F("due_at") - timedelta(seconds=90))
     worker("a", "00", queues=[QUEUE])
 
-    history.judge_alerts(default_queue=QUEUE)
+    history.judge_alerts()
 
     assert open_alerts() == [("workers", "email")]
     assert Alert.objects.get().text == "No worker consumes email; deliveries that wait in it: 1."
     worker("b", "00", queues=["email"])
-    history.judge_alerts(default_queue=QUEUE)
+    history.judge_alerts()
     assert open_alerts() == []
 
 
@@ -333,7 +334,9 @@ def judge_and_send(notices: AlertNotices) -> None:
     """Judge once, and send what is to be sent."""
     maintain_history()
     notices.send()
-    notices.wait()
+    for thread in enumerate_threads():
+        if thread.name == THREAD:
+            thread.join()
     notices.keep_sent()
 
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from django.db import transaction
 from django.db.models import Count, Max, Min, Q, Sum
 
+from signalbus import conf
+from signalbus.celery import default_queue
+from signalbus.core.error_groups import group_of_fate
 from signalbus.ledger.base.clock import Now, clock_of, later
 from signalbus.ledger.base.deliveries import using
 from signalbus.models import Alert, Delivery, State, WorkerRecord
@@ -15,10 +18,8 @@ from signalbus.models import Alert, Delivery, State, WorkerRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-OVERDUE: Final = 300.0  # seconds that a delivery may wait for a worker
 UNATTENDED: Final = 60.0  # seconds that a delivery may wait in a queue that no worker consumes
 UNSEEN: Final = 60.0  # seconds after which a worker that says nothing is taken for lost
-ROLLOUT: Final = 600.0  # seconds for which workers may run different code
 MOST_GROUPS: Final = 100  # of dead deliveries, each an alert
 MOST_NOTICES: Final = 100  # of one look
 NOTICE_AGE: Final = timedelta(days=1)  # of a change that no notifier could send, and none tries to send any more
@@ -66,26 +67,17 @@ class Notice(NamedTuple):
     change: str
 
 
-def judge_alerts(
-    tell: Callable[[Condition, str], None] | None = None,
-    *,
-    overdue: float = OVERDUE,
-    rollout: float = ROLLOUT,
-    default_queue: str = "",
-) -> tuple[list[Condition], list[Condition]]:
+def judge_alerts(tell: Callable[[Condition, str], None] | None = None) -> tuple[list[Condition], list[Condition]]:
     """Raise an alert for each condition that holds, and clear the alerts whose condition is over.
 
     Args:
         tell: is called with each condition and "raised" or "cleared", in the transaction that records the change.
-        overdue: seconds that a delivery may wait for a worker.
-        rollout: seconds for which workers may know different receivers.
-        default_queue: the name of the queue that rows without a queue are in.
 
     Returns:
         The conditions that are new, and those that are over.
     """
     alias = using()
-    found = {(each.kind, each.key): each for each in _conditions(overdue, rollout, default_queue)}
+    found = {(each.kind, each.key): each for each in _conditions()}
     alerts = Alert.objects.using(alias)
     with transaction.atomic(using=alias):
         raised = {(alert.kind, alert.key): alert for alert in alerts.filter(cleared_at=None)}
@@ -137,27 +129,30 @@ def keep_notice(notice: Notice) -> None:
     """Keep that a notifier has sent a change."""
     alerts = Alert.objects.using(using())
     with transaction.atomic(using=using()):
-        notices: dict[str, Any] | None = alerts.filter(pk=notice.alert).values_list("notices", flat=True).first()
+        notices: dict[str, Any] | None = (
+            alerts.select_for_update().filter(pk=notice.alert).values_list("notices", flat=True).first()
+        )
         if notices is not None:
             alerts.filter(pk=notice.alert).update(notices=notices | {notice.notifier: notice.change})
 
 
-def _conditions(overdue: float, rollout: float, default_queue: str) -> Iterator[Condition]:
+def _conditions() -> Iterator[Condition]:
+    limits = conf.get().alerts()
     yield from _dead()
     rows = Delivery.objects.using(using())
     parked = rows.filter(state=State.PARKED).count()
     if parked:
         yield Condition("parked", "", f"{_number(parked)} parked: no worker knows what they name.")
-    unattended = dict(_unattended(default_queue))
+    unattended = dict(_unattended())
     for queue, count in unattended.items():
         text = f"No worker consumes {queue or 'the default queue'}; deliveries that wait in it: {count}."
         yield Condition("workers", queue, text)
-    for queue, count in _waiting_for(overdue):
+    for queue, count in _waiting_for(limits["overdue"]):
         if queue not in unattended:
             where = queue or "the default queue"
-            text = f"Deliveries that have waited for more than {overdue:.0f} s in {where}: {count}."
+            text = f"Deliveries that have waited for more than {limits['overdue']:.0f} s in {where}: {count}."
             yield Condition("overdue", queue, text)
-    yield from _skew(rollout)
+    yield from _skew(limits["rollout"])
 
 
 def _number(count: int, who: str = "") -> str:
@@ -166,15 +161,13 @@ def _number(count: int, who: str = "") -> str:
 
 def _dead() -> Iterator[Condition]:
     """Yield the groups of failures that have dead deliveries, and that texts were refused."""
-    dead = Delivery.objects.using(using()).filter(state=State.DEAD).order_by()
-    refused = Q(receiver="", message__sealed=True, message__signal="", parked_at=None)
-    texts = dead.filter(refused).aggregate(count=Count("id"), copies=Sum("attempts"))
-    if texts["count"]:
-        text = f"Texts on the broker that were refused, because nobody with a key wrote them: {texts['copies']}."
-        yield Condition("refused", "", text)
-    groups = dead.exclude(refused).values_list("error_group")
-    counted = groups.annotate(count=Count("id"), receiver=Min("receiver"), error=Max("error"))
-    for group, count, receiver, error in counted[:MOST_GROUPS]:
+    groups = Delivery.objects.using(using()).filter(state=State.DEAD).order_by().values_list("error_group")
+    counted = groups.annotate(count=Count("id"), copies=Sum("attempts"), receiver=Min("receiver"), error=Max("error"))
+    for group, count, copies, receiver, error in counted[:MOST_GROUPS]:
+        if group == group_of_fate("refused", ""):
+            text = f"Texts on the broker that were refused, because nobody with a key wrote them: {copies}."
+            yield Condition("refused", "", text)
+            continue
         who = f" to {receiver}" if receiver else ""
         yield Condition("dead", group or "", f"{_number(count, who)} dead: {error.partition(chr(10))[0][:200]}")
 
@@ -186,7 +179,7 @@ def _waiting_for(seconds: float) -> Iterator[tuple[str, int]]:
     yield from rows.values_list("queue").annotate(count=Count("id"))
 
 
-def _unattended(default_queue: str) -> Iterator[tuple[str, int]]:
+def _unattended() -> Iterator[tuple[str, int]]:
     """Yield the queues in which deliveries wait and that no living worker consumes."""
     waiting = dict(_waiting_for(UNATTENDED))
     if not waiting:
@@ -194,7 +187,7 @@ def _unattended(default_queue: str) -> Iterator[tuple[str, int]]:
     alive = WorkerRecord.objects.using(using()).filter(seen_at__gt=later(-UNSEEN))
     consumed = {queue for queues in alive.values_list("queues", flat=True) for queue in queues}
     for queue, count in waiting.items():
-        if (queue or default_queue) not in consumed:
+        if (queue or default_queue()) not in consumed:
             yield queue, count
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
+THREAD: Final = "signalbus-alerts"  # the name of the thread that sends
 ANSWER_SECONDS: Final = 5.0  # for a webhook to answer
 SUBJECT_CHARS: Final = 120
 STUCK: Final = frozenset({"overdue", "workers"})  # kinds of alerts during which the bus is not well
@@ -144,15 +145,8 @@ class AlertNotices:
         if heartbeat and any(condition.kind in STUCK for condition in ledger.open_alerts()):
             heartbeat = None
         if notices or heartbeat:
-            self._thread = threading.Thread(
-                target=self._send, args=(notices, heartbeat), name="signalbus-alerts", daemon=True
-            )
+            self._thread = threading.Thread(target=self._send, args=(notices, heartbeat), name=THREAD, daemon=True)
             self._thread.start()
-
-    def wait(self) -> None:
-        """Wait until the sending under way is over."""
-        if self._thread is not None:
-            self._thread.join()
 
     def _send(self, notices: Sequence[Notice], heartbeat: str | None) -> None:
         failed: set[str] = set()  # notifiers: the next one would wait as long

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from django.db import DatabaseError, transaction
 
 from signalbus import conf
-from signalbus.celery import default_queue
 from signalbus.failure_signals import alert
 from signalbus.ledger import sweeps as ledger
 from signalbus.receiving.sweeping.alert_notices import page_of
@@ -29,10 +28,7 @@ def maintain_history() -> None:
     ledger.merge_counts(settings.age("counts"))
     ledger.purge_log(settings.age("operations"), settings.age("alerts"))
     ledger.forget_stale_workers()
-    limits = settings.alerts()
-    raised, cleared = ledger.judge_alerts(
-        _send_alert, overdue=limits["overdue"], rollout=limits["rollout"], default_queue=default_queue()
-    )
+    raised, cleared = ledger.judge_alerts(_send_alert)
     for condition in raised:
         logger.warning("signalbus alert (%s): %s", condition.kind, condition.text)
     for condition in cleared:

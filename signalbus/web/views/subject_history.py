@@ -1,4 +1,4 @@
-"""What happened to an object: all messages about it, with their deliveries, the youngest first."""
+"""Show what happened to an object: all messages about it, with their deliveries, the youngest first."""
 
 from __future__ import annotations
 
