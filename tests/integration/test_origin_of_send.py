@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib import admin
 from django.test import override_settings
 
@@ -65,6 +66,9 @@ SENDS: dict[str, Callable[[Signal], object]] = {
     "send": lambda signal: signal.send(None, number=1),
     "send_many": lambda signal: signal.send_many(None, [{"number": 1}]),
     "send_robust": lambda signal: signal.send_robust(None, number=1),
+    # Not asyncio.run(): asgiref's thread would keep its connection to the database of an earlier test.
+    "asend": lambda signal: async_to_sync(signal.asend)(None, number=1),
+    "asend_robust": lambda signal: async_to_sync(signal.asend_robust)(None, number=1),
     "with an inline receiver": lambda signal: (
         connect(signal, lambda **kwargs: None, "here", inline=True),
         signal.send(None),
