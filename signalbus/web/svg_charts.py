@@ -19,6 +19,9 @@ HEIGHT: Final = 64  # pixels
 TOP: Final = 12  # pixels for the names of releases
 LEAST: Final = 1.5  # pixels of a bar that is not 0
 GAP: Final = 0.12  # of a bar's width
+NAME_CHARS: Final = 12  # of a release: on a phone they are a third of a chart's width, in any font
+NAME_SPACE: Final = 30  # per cent of the width between two marks that are named
+MIDDLE: Final = 50  # per cent: a name stands on that side of its line on which there is more room
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,15 @@ class Mark:
 
     Args:
         x: where it is, in per cent.
-        text: the name.
+        text: the name; empty if there is no room for it beside the next one.
         is_late: whether the name stands to the left of it.
+        name: the whole name.
     """
 
     x: str
     text: str
     is_late: bool
+    name: str
 
 
 @dataclass(slots=True)
@@ -130,8 +135,25 @@ def chart_of(found: SpanOutcomes, measures: Sequence[tuple[str, str, tuple[str, 
     def place(moment: datetime) -> float:
         return 100 * (moment - start).total_seconds() / length
 
-    marks = [Mark(f"{place(at):.2f}%", name, place(at) > 80) for at, name in found.releases]  # noqa: PLR2004 - per cent
+    marks = marks_at([(place(at), name) for at, name in found.releases])
     some = [(0, "start"), (1, "middle"), (2, "middle"), (3, "middle"), (4, "end")]
     ticks = [(f"{25 * number}%", start + (end - start) * number / 4, anchor) for number, anchor in some]
     rows = list(zip((point.at for point in points), map(list, zip(*table, strict=True)), strict=True))
     return Chart(strips, marks, ticks, rows)
+
+
+def marks_at(places: Sequence[tuple[float, str]]) -> list[Mark]:
+    """Return the lines of releases, named where the names neither leave the chart nor cover each other.
+
+    Args:
+        places: per cent of the width with a name, from left to right.
+    """
+    found: list[Mark] = []
+    taken = float("inf")  # the left end of what the names to the right of it cover
+    for x, name in reversed(places):
+        is_late = x > MIDDLE
+        left, right = (x - NAME_SPACE, x) if is_late else (x, x + NAME_SPACE)
+        has_room = right <= taken
+        taken = min(taken, left) if has_room else min(taken, x)
+        found.append(Mark(f"{x:.2f}%", name[:NAME_CHARS] if has_room else "", is_late, name))
+    return found[::-1]

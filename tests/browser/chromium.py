@@ -25,6 +25,25 @@ PROGRAMS = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 WIDTH, HEIGHT = 1280, 800
 COLOURS = 96  # of a screenshot: enough for a page, and a fifth of the bytes
 PATIENCE = 15.0  # seconds
+# What people and machines change: each machine has other fonts, and readers widen texts (WCAG 2.2, 1.4.12).
+SPACING = "line-height: 1.5 !important; letter-spacing: .12em !important; word-spacing: .16em !important"
+STYLES = {
+    "as it is": "",
+    "spaced text": f"* {{ {SPACING} }} p {{ margin-bottom: 2em !important }}",
+    "a wide font": ":not([class*=symbols]) { font-family: monospace !important; letter-spacing: .05em !important }",
+}
+MEASURE = """
+for (const each of document.querySelectorAll("main details")) each.open = true;
+const root = document.documentElement;
+return arguments[0].map(style => {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(style);
+  document.adoptedStyleSheets = [sheet];
+  const pixels = root.scrollWidth - root.clientWidth;
+  document.adoptedStyleSheets = [];
+  return pixels;
+});
+"""
 
 
 def missing_packages() -> list[str]:
@@ -172,6 +191,21 @@ class Visitor:
         """Return by how many pixels the page is wider than the window."""
         script = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
         return int(self.driver.execute_script(script))
+
+    def overflows(self, *widths: int) -> dict[str, int]:
+        """Return by how many pixels the page is wider than windows, with other fonts and spaces, where it is.
+
+        A constructed stylesheet is not forbidden by any policy of content.
+
+        Args:
+            widths: of windows, in pixels.
+        """
+        found: dict[str, int] = {}
+        for width in widths:
+            self.resize(width)
+            pixels = self.driver.execute_script(MEASURE, list(STYLES.values()))
+            found |= {f"{width}, {name}": each for name, each in zip(STYLES, pixels, strict=True) if each > 0}
+        return found
 
     def errors(self) -> list[str]:
         """Return the errors of scripts and requests since the last call."""
