@@ -10,8 +10,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.db import connections, transaction
+from django.db import transaction
 
+from signalbus.compat.django_internals import connection_to
 from signalbus.ledger.base.dialect import DELIVERIES, Dialect, dialect_for, dialect_of
 from signalbus.ledger.base.failed_attempts import keep_failed
 from signalbus.models import OPEN_STATES
@@ -126,7 +127,7 @@ def take(delivery: UUID, *, worker: str, using: str) -> Taken | None:
     Returns:
         The delivery; None if it is done, runs elsewhere now, or is not due.
     """
-    connection = connections[using]
+    connection = connection_to(using)
     dialect = dialect_for(connection)
     found = _take(connection, _taking(dialect), (worker,), (dialect.key(delivery),))
     return None if found is None else _taken(dialect, found)
@@ -158,7 +159,7 @@ def take_together(
     Returns:
         The deliveries that were taken, and the time of the last one, as the driver has it.
     """
-    connection = connections[using]
+    connection = connection_to(using)
     dialect = dialect_for(connection)
     condition = (
         f"id IN {_placeholders(deliveries)} AND {_free(dialect)} AND publications = 0 AND attempts < allowance + %s"
@@ -187,7 +188,7 @@ def undo_take(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str
         until: the time at which they were taken; rows taken later belong to another worker.
         using: the ledger's alias.
     """
-    connection = connections[using]
+    connection = connection_to(using)
     dialect = dialect_for(connection)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -205,7 +206,7 @@ def settle_taken(failed: Sequence[tuple[UUID, int, Settlement]], *, using: str) 
         failed: deliveries, each with the number of its attempt and its settlement.
         using: the ledger's alias, in the transaction that took them.
     """
-    connection = connections[using]
+    connection = connection_to(using)
     dialect = dialect_for(connection)
     groups: dict[tuple[bool, bool], list[tuple[Any, ...]]] = {}
     for delivery, _, settlement in failed:
@@ -272,7 +273,7 @@ def claim(  # noqa: PLR0913 - what the row records of it
     Returns:
         The delivery, or None.
     """
-    connection = connections[using]
+    connection = connection_to(using)
     dialect = dialect_for(connection)
     with transaction.atomic(using=using):
         statement = _claiming(dialect, noted=bool(note))
@@ -296,7 +297,7 @@ def confirm(delivery: UUID, attempt: int, *, worker: str, using: str) -> bool:
     Returns:
         False if another worker has claimed it since.
     """
-    connection = connections[using]
+    connection = connection_to(using)
     dialect = dialect_for(connection)
     return _take(connection, _confirming(dialect), (worker,), (dialect.key(delivery), attempt)) is not None
 
@@ -314,7 +315,7 @@ def tell_runtime(delivery: UUID, seconds: float, *, using: str) -> None:
         seconds: the duration.
         using: the ledger's alias.
     """
-    connection = connections[using]
+    connection = connection_to(using)
     dialect = dialect_for(connection)
     with connection.cursor() as cursor:
         cursor.execute(

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from django.db import NotSupportedError, connections
+from django.db import NotSupportedError
 
+from signalbus.compat.django_internals import connection_to
 from signalbus.models import Delivery, FailedAttempt, Key, Pause, StoredMessage, WorkerRecord
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def dialect_of(alias: str) -> Dialect:
     Raises:
         NotSupportedError: the ledger does not support the database.
     """
-    return dialect_for(connections[alias])
+    return dialect_for(connection_to(alias))
 
 
 def dialect_for(connection: BaseDatabaseWrapper) -> Dialect:

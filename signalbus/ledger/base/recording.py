@@ -11,8 +11,9 @@ from functools import cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from django.db import connections, transaction
+from django.db import transaction
 
+from signalbus.compat.django_internals import connection_to
 from signalbus.exceptions import PayloadError
 from signalbus.ledger.base.dialect import DELIVERIES, MESSAGES, Dialect, dialect_for, takes_several
 from signalbus.ledger.base.sequence_numbers import NO_POSITION, assign_positions, order_of
@@ -222,7 +223,7 @@ def record(
         due: when they are due, if they wait: a delay from now, or an aware time.
         first: statements to execute before, in the same transaction.
     """
-    connection = connections[using]
+    connection = connection_to(using)
     dialect = dialect_for(connection)
     ordered = has_root = has_more = False
     for part in parts:  # which is quicker than any() for the one message that there nearly always is

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from django.core.exceptions import FieldError
-from django.db import connections, router
+from django.db import router
 
 from signalbus import conf
+from signalbus.compat.django_internals import connection_to
 from signalbus.compat.row_sql import row_query
 from signalbus.exceptions import ConfigurationError
 from signalbus.wire import codec
@@ -97,7 +98,7 @@ def _rows(label: str, using: str | None, references: list[Reference], relations:
     keys = {reference: lookup_key(model, reference.pk) for reference in references}
     if len(keys) == 1 and not relations:
         ((reference, key),) = keys.items()
-        query = row_query(model, connections[alias], key)
+        query = row_query(model, connection_to(alias), key)
         if query is not None:
             return {reference: row for row in query.find(key)}  # noqa: B035 - of a view's several rows, the last
     rows = model._base_manager.using(alias).order_by()  # noqa: SLF001 - Django documents it

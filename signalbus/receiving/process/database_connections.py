@@ -168,16 +168,15 @@ def reset_connections(*, but: str | None = None) -> None:
             connection.close_if_unusable_or_obsolete()
 
 
-def left_open(ledger: BaseDatabaseWrapper | None = None, *, goes_on: bool = False) -> bool:
+def left_open(*, but: BaseDatabaseWrapper | None = None) -> bool:
     """Return whether a receiver has left a transaction open, which would include the writes of the next receiver.
 
     Args:
-        ledger: this thread's connection to the ledger, if the caller has it.
-        goes_on: the transaction of that one goes on, and does not count.
+        but: a connection whose transaction goes on, and does not count.
     """
-    for connection in opened_connections(ledger):
+    for connection in opened_connections():
         if (connection.in_atomic_block or not connection.autocommit) and not (
-            connection.connection is None or (goes_on and connection is ledger)
+            connection.connection is None or connection is but
         ):
             return True
     return False

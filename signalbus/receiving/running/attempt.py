@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from django.db import connections, transaction
+from django.db import transaction
 
-from signalbus.compat.django_internals import rollback_error
+from signalbus.compat.django_internals import connection_to, rollback_error
 from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.models import State
@@ -76,7 +76,6 @@ class Run:
     """The progress of an attempt, from which its outcome is recorded."""
 
     attempt: Attempt
-    connection: BaseDatabaseWrapper | None = None  # to the ledger, once it was looked up
     begun: bool = False
     committed: bool = False
     took: float = 0.0  # seconds, in the receiver
@@ -187,7 +186,7 @@ def _run(attempt: Attempt) -> None:
         end_changed_sessions()
     # A time limit may have interrupted a query; a short run without one needs no check of its connections.
     long = attempt.receiver.timeout is not None or time.monotonic() - started > BRIEF
-    if error is not None or long or left_open(run.connection):
+    if error is not None or long or left_open():
         reset_connections()
     if error is None:
         attempt.tell("done")
@@ -217,7 +216,7 @@ def _attempt(run: Run) -> BaseException | None:
 def _execute(run: Run) -> None:
     """Run the receiver; if it is atomic, its effects and its receipt are one commit."""
     attempt, alias = run.attempt, ledger.using()
-    connection = run.connection = connections[alias]
+    connection = connection_to(alias)
     if not attempt.receiver.atomic:
         _execute_bare(run, connection)
         return

@@ -12,10 +12,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, transaction
 from django.db.transaction import TransactionManagementError
 
-from signalbus.compat.django_internals import callbacks_of, rollback_error
+from signalbus.compat.django_internals import callbacks_of, connection_to, rollback_error
 from signalbus.exceptions import SignalBusError
 from signalbus.ledger import attempts as ledger
 from signalbus.receiving.invoking.invocation import call_receiver
@@ -95,7 +95,7 @@ class SharedCommit:
         self._attempts = attempts
         self._alias = alias
         self._text_progress = text_progress
-        self._connection = connections[alias]
+        self._connection = connection_to(alias)
         # PostgreSQL ends a transaction over its limits, and other workers may take its rows. SQLite has one writer.
         self._frees_rows = self._connection.vendor == "postgresql"
         self._watch = Watch(together=ledger.takes_several(self._connection))
@@ -196,7 +196,7 @@ class SharedCommit:
         end_changed_sessions(but=self._connection)
         if took >= WORTH_TELLING:
             ledger.tell_runtime(attempt.id, took, using=self._alias)
-        if took > BRIEF or left_open(self._connection, goes_on=True):
+        if took > BRIEF or left_open(but=self._connection):
             reset_connections(but=self._alias)
         self._guard_callbacks(attempt, context)
         self._done.append(attempt)

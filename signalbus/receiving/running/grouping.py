@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.db import connections
-
 from signalbus import conf
+from signalbus.compat.django_internals import connection_to
 from signalbus.ledger import attempts as ledger
 from signalbus.receiving.invoking.invocation import Attempt
 from signalbus.receiving.process.receiver_runtimes import BRIEF, runtimes
@@ -132,7 +131,7 @@ class Group:
 def _may_share() -> bool:
     """Return whether this process may use group commits: not in a transaction of the host or of a test."""
     alias = ledger.using()
-    connection = connections[alias]
+    connection = connection_to(alias)
     theirs = connection.in_atomic_block or not connection.settings_dict["AUTOCOMMIT"]
     return conf.get().SHARE_COMMITS and not theirs and ledger.supports_group_commit(alias)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
 import pytest
-from django.db import IntegrityError, connection, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, IntegrityError, connection, connections, transaction
 
 from signalbus.compat import django_internals
 from tasks.admissions.models import Academy
@@ -91,6 +93,33 @@ def test_the_open_connections_of_this_thread_are_listed():
     thread.start()
     thread.join()
     assert found == []
+
+
+@pytest.mark.django_db(databases="__all__")
+def test_a_connection_of_this_thread_is_found_by_its_alias():
+    """It is the one that Django has; another thread, and a task under an event loop, get a connection of their own."""
+    assert django_internals.connection_to(connection.alias) is connections[connection.alias]
+
+    async def found_by_task() -> bool:
+        return django_internals.connection_to(connection.alias) is connections[connection.alias]
+
+    with ThreadPoolExecutor(1) as thread:
+        other = thread.submit(django_internals.connection_to, connection.alias).result()
+        assert thread.submit(asyncio.run, found_by_task()).result()
+    assert other is not connections[connection.alias]
+
+
+@pytest.mark.django_db(databases="__all__")
+def test_the_connections_of_a_task_are_listed_under_its_event_loop():
+    """Under an event loop, each task has connections of its own."""
+
+    async def lists_its_own() -> bool:
+        before = django_internals.opened_connections()
+        mine = connections[DEFAULT_DB_ALIAS]
+        return before == [] and django_internals.opened_connections() == [mine]
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(asyncio.run, lists_its_own()).result()
 
 
 @pytest.mark.django_db(transaction=True)
