@@ -87,11 +87,17 @@ test-redis: $(REDIS)  ## Run the tests of sending to Redis and claiming from it,
 
 BROWSER := $(BIN)/python -m pytest tests/browser --ds
 
-test-browser: $(READY)  ## Run the tests of the admin and of the web app in a browser, in Django's theme and in django-unfold (Debian: chromium, chromium-driver)
+# axe-core, out of a package that contains it; its dependency, a browser of its own, is not needed.
+AXE := $(VENV)/axe
+
+$(AXE): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ 'axe-playwright-python==0.1.8'
+
+test-browser: $(READY) $(AXE)  ## Run the tests of the admin and of the web app in a browser, in Django's theme and in django-unfold (Debian: chromium, chromium-driver)
 	$(BROWSER) tests.browser.settings
 	$(BROWSER) tests.browser.unfold_settings
 
-screenshots: $(READY)  ## Play the incident in a browser, and write the screenshots of docs/admin.md and docs/web.md
+screenshots: $(READY) $(AXE)  ## Play the incident in a browser, and write the screenshots of docs/admin.md and docs/web.md
 	$(BROWSER) tests.browser.settings --screenshots docs/_static -k 'incident or overview_answers'
 
 backlog: $(READY)  ## Run the tests that wait by the clock, all at once: a backlog that takes over a minute, a key that is gone

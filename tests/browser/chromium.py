@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -16,11 +18,11 @@ from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from django.test import Client
     from selenium.webdriver.remote.webelement import WebElement
 
+AXE = Path(sys.prefix) / "axe" / "axe_playwright_python" / "axe.min.js"  # `make test-browser` installs it
 PROGRAMS = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 WIDTH, HEIGHT = 1280, 800
 COLOURS = 96  # of a screenshot: enough for a page, and a fifth of the bytes
@@ -43,6 +45,16 @@ return arguments[0].map(style => {
   document.adoptedStyleSheets = [];
   return pixels;
 });
+"""
+
+
+FINDINGS = """
+const done = arguments[arguments.length - 1];
+for (const each of document.querySelectorAll("main details")) each.open = true;
+axe.run(arguments[0], {preload: false, resultTypes: ["violations"]}).then(
+  found => done(found.violations.filter(each => each.impact !== "minor").flatMap(
+    each => each.nodes.map(node => `${each.impact}, ${each.id}: ${node.html.slice(0, 200)} ${node.failureSummary}`))),
+  error => done([String(error)]));
 """
 
 
@@ -206,6 +218,16 @@ class Visitor:
             pixels = self.driver.execute_script(MEASURE, list(STYLES.values()))
             found |= {f"{width}, {name}": each for name, each in zip(STYLES, pixels, strict=True) if each > 0}
         return found
+
+    def findings(self, selector: str) -> list[str]:
+        """Return what axe-core finds on the page that hinders people, with all details open.
+
+        Args:
+            selector: CSS of what is looked at.
+        """
+        if not self.driver.execute_script("return 'axe' in window"):
+            self.driver.execute_script(AXE.read_text())
+        return list(self.driver.execute_async_script(FINDINGS, selector))
 
     def errors(self) -> list[str]:
         """Return the errors of scripts and requests since the last call."""

@@ -36,6 +36,8 @@ def pytest_configure() -> None:
     missing = chromium.missing_packages()
     if missing:
         raise pytest.UsageError(f"The browser tests need the Debian packages: {' '.join(missing)}.")
+    if not chromium.AXE.is_file():
+        raise pytest.UsageError(f"The browser tests need {chromium.AXE}: make test-browser installs it.")
 
 
 @pytest.fixture

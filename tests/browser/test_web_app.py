@@ -91,6 +91,21 @@ def test_every_page_of_the_web_app_fits_its_screen(
     assert visitor.errors() == []
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_no_page_of_the_web_app_has_a_finding_of_axe_core(
+    visitor: Visitor, delivery: Delivery, width: int, scheme: str
+):
+    """People with a screen reader or with weak eyes can use each page: no critical, serious or moderate finding."""
+    visitor.prefer(scheme)
+    visitor.resize(width)
+    findings = {}
+    for name, path in every_page(delivery):
+        visitor.open(path)
+        findings[name] = visitor.findings("html")
+
+    assert {name: found for name, found in findings.items() if found} == {}
+
+
 def test_a_page_renews_what_nobody_uses(visitor: Visitor, delivery: Delivery):
     """What changed is shown and announced; an open traceback stays open, and a ticked box stays ticked."""
     visitor.open("/signalbus/deliveries/")
