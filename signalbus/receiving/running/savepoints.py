@@ -35,6 +35,8 @@ CONCERNS_ALL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+MOST_CHANGES = 8  # rows that change in a savepoint of SQLite until it is released: few enough for its journal's memory
+
 
 class Watch:
     """Check the statements of a group commit: refuse those that would affect the other deliveries in it.
@@ -99,10 +101,10 @@ def _known_end(sql: str) -> bool:
 class Savepoints:
     """The savepoints of a group commit, one after the other: Django's ``atomic()`` for each delivery.
 
-    On PostgreSQL, a savepoint that was rolled back to is kept for the next delivery, because the transaction is then as
-    it was when that savepoint began: failures that follow each other cost one statement each. On SQLite, each savepoint
-    is released after its delivery: SQLite copies the pages that change in a savepoint to a journal, plays all of that
-    back at each rollback, and moves it from memory to a file when it grows.
+    A savepoint that was rolled back to is kept for the next delivery, because the transaction is then as it was when
+    that savepoint began: failures that follow each other cost one statement each. On SQLite it is kept until a few rows
+    have changed in it: SQLite copies the pages that change in a savepoint to a journal, plays all of that back at each
+    rollback, and moves it from memory to a file when it grows.
 
     Args:
         watch: the watch of the transaction, which must know the statements of the savepoints.
@@ -112,7 +114,8 @@ class Savepoints:
     def __init__(self, watch: Watch, connection: BaseDatabaseWrapper) -> None:
         self._watch = watch
         self._connection = connection
-        self._keeps = connection.vendor != "sqlite"
+        self._is_bounded = connection.vendor == "sqlite"
+        self._changes = 0  # of the connection, when the savepoint began
         self._block: Atomic | None = None  # that has begun
         self._id: str | None = None  # of its savepoint
 
@@ -132,6 +135,8 @@ class Savepoints:
         block = transaction.atomic(using=self._connection.alias)
         self._ours(block.__enter__)
         self._block, self._id = block, innermost_savepoint(self._connection)
+        if self._is_bounded:
+            self._changes = self._connection.connection.total_changes
 
     def release(self) -> None:
         """Release the savepoint of a delivery that has succeeded."""
@@ -145,7 +150,7 @@ class Savepoints:
         """
         connection, savepoint = self._connection, self._id
         is_whole = connection.in_atomic_block and not connection.closed_in_transaction
-        if not self._keeps or savepoint is None or not is_whole or innermost_savepoint(connection) != savepoint:
+        if savepoint is None or not is_whole or innermost_savepoint(connection) != savepoint or self._is_full():
             self._end(type(error), error, error.__traceback__)
             return
         connection.needs_rollback = False
@@ -155,6 +160,11 @@ class Savepoints:
                 self._watch.finish(connection)
         except Error:
             connection.needs_rollback = True  # as in `atomic()`: only the whole transaction can be rolled back
+
+    def _is_full(self) -> bool:
+        """Return whether too much has changed since the savepoint began for it to be kept."""
+        driver = self._connection.connection
+        return self._is_bounded and (driver is None or driver.total_changes - self._changes >= MOST_CHANGES)
 
     def finish(self) -> None:
         """Release the savepoint that was kept, and execute what has been put off."""
