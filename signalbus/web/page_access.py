@@ -5,16 +5,19 @@ Every view of the web app is made by `page`. Its services check the permission o
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from functools import wraps
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError, connections, transaction
-from django.http import HttpResponseNotAllowed
+from django.http import HttpResponse, HttpResponseNotAllowed
 from django.templatetags.static import static
+from django.utils.cache import get_conditional_response
 from django.views.decorators.csrf import csrf_protect
 
 from signalbus.ledger import operations as ledger
@@ -24,11 +27,13 @@ from signalbus.web.page_layout import render_page
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from django.http import HttpRequest, HttpResponse
+    from django.http import HttpRequest
 
 STATEMENT_MS: Final = 3000  # that one statement of a page may take, on PostgreSQL
 CANCELLED: Final = "57014"  # PostgreSQL's code of a statement that took too long
 STYLESHEET: Final = "signalbus_web/style.css"
+SERVICE_UNAVAILABLE: Final = 503
+OF_THE_ANSWER: Final = re.compile(rb'name="csrfmiddlewaretoken" value="[^"]*"|<span id="updated">.*?</span>', re.DOTALL)
 
 
 def page(
@@ -66,7 +71,7 @@ def page(
                 if getattr(error.__cause__, "sqlstate", None) != CANCELLED:
                     raise
                 response = render_page(request, actor, "too_slow.html", "", status=503)
-            return with_headers(response)
+            return with_headers(_unless_known(request, response))
 
         return answer
 
@@ -84,6 +89,22 @@ def with_headers(response: HttpResponse) -> HttpResponse:
     ):
         response.headers.setdefault(name, value)
     return response
+
+
+def _unless_known(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """Answer 304, without a body, if the page shows nothing that its reader does not have; else give it an ETag.
+
+    The token of a form and the time of the answer differ in each answer: they do not count.
+    """
+    if (
+        not response.headers.get("Content-Type", "").startswith("text/html")
+        or response.status_code == SERVICE_UNAVAILABLE
+    ):
+        return response
+    digest = blake2b(OF_THE_ANSWER.sub(b"", response.content), digest_size=16).hexdigest()
+    response.headers["ETag"] = f'"{digest}"'
+    known = get_conditional_response(request, etag=response.headers["ETag"], response=response)
+    return known if isinstance(known, HttpResponse) else response
 
 
 def _policy() -> str:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import time_machine
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -364,3 +365,23 @@ def test_pages_speak_the_readers_language(reader: Client, language: str, title: 
 
     assert f"<h1>{title}</h1>" in shown
     assert f'<html lang="{language}"' in shown
+
+
+def test_a_page_without_news_is_answered_without_a_body(reader: Client):
+    """What a page renews by is 304 until something on it changes: its form's token and the time do not count."""
+    with time_machine.travel(timezone.now() + timedelta(hours=1), tick=False) as clock:
+        delivery = add_delivery(state="published", receiver="crm.sync")
+        Delivery.objects.update(
+            created_at=timezone.now() - timedelta(days=2), due_at=timezone.now() - timedelta(days=2)
+        )
+        shown = reader.get(url("deliveries"))
+        clock.shift(5)
+        same = reader.get(url("deliveries"), headers={"If-None-Match": shown.headers["ETag"]})
+        Delivery.objects.filter(pk=delivery.pk).update(state="running")
+        other = reader.get(url("deliveries"), headers={"If-None-Match": shown.headers["ETag"]})
+
+    assert shown.content.count(b'id="updated"') == 1
+    assert (same.status_code, same.content) == (304, b"")
+    assert same.headers["Content-Security-Policy"] == shown.headers["Content-Security-Policy"]
+    assert other.status_code == 200
+    assert other.headers["ETag"] != shown.headers["ETag"]

@@ -13,6 +13,7 @@ let wait = period;
 let timer = 0;
 let isStopped = false;
 let isBusy = false;
+let etag = ""; // of what this page shows
 
 function isInUse(part) {
   const focused = document.activeElement;
@@ -22,15 +23,26 @@ function isInUse(part) {
   return part.querySelector("details[open], input:checked") !== null;
 }
 
+// Return whether the page shows all that is new: a part in use does not.
 function replaceParts(fresh) {
+  let isWhole = true;
   for (const part of fresh.querySelectorAll("[data-live][id]")) {
     const old = document.getElementById(part.id);
-    if (old && !isInUse(old) && old.outerHTML !== part.outerHTML) old.replaceWith(document.adoptNode(part));
+    if (!old || old.outerHTML === part.outerHTML) continue;
+    if (isInUse(old)) isWhole = false;
+    else old.replaceWith(document.adoptNode(part));
   }
   const updated = fresh.getElementById("updated");
   if (updated) document.getElementById("updated").replaceChildren(...updated.childNodes);
   tellOfAlerts(fresh);
   document.title = fresh.title;
+  return isWhole;
+}
+
+// The server says that nothing has changed.
+function keepParts(answer) {
+  const time = document.querySelector("#updated time");
+  if (time) time.textContent = new Date(answer.headers.get("Date") || Date.now()).toISOString().slice(11, 19);
 }
 
 function tellOfAlerts(fresh) {
@@ -45,10 +57,15 @@ async function renew() {
   if (isBusy || document.hidden) return;
   isBusy = true;
   try {
-    const answer = await fetch(location.href, { redirect: "manual", cache: "no-store" });
+    const headers = etag ? { "If-None-Match": etag } : {};
+    const answer = await fetch(location.href, { redirect: "manual", cache: "no-store", headers });
     if (answer.type === "opaqueredirect" || answer.status === 403) return stop(texts.left);
-    if (answer.ok || answer.status === 404) {
-      replaceParts(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    if (answer.status === 304) {
+      keepParts(answer);
+      wait = period;
+    } else if (answer.ok || answer.status === 404) {
+      const isWhole = replaceParts(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      etag = (isWhole && answer.headers.get("ETag")) || "";
       wait = period;
     } else {
       wait = Math.min(longest, 2 * (wait || period));
