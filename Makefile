@@ -116,7 +116,7 @@ test-long: $(READY)  ## Run the long forms of tests: an hour and a half (some ne
 check: $(READY)  ## Lint, check the types, the import contract and the names, and look for missing migrations
 	$(BIN)/pre-commit run --all-files
 	$(BIN)/mypy
-	PATH="$(CURDIR)/$(BIN):$$PATH" pyright tests/unit/test_connect_types.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" pyright tests/unit/test_connect_types.py tests/unit/test_payload_types.py
 	$(BIN)/lint-imports
 	# From another folder: in the checkout's root pyright would find the folder, not the installed package.
 	cd docs && PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes signalbus --ignoreexternal

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from django.db import transaction
 
-from benchmarks import signals, stock_celery
+from benchmarks import declared_signals, signals, stock_celery
 from benchmarks.comparison import at_least, at_most, summarize
 from benchmarks.rows import Part, Row
 from benchmarks.servers import QUEUES
@@ -32,6 +32,7 @@ class Sending(Part):
     def rows(self) -> Iterator[Row]:
         """List the measurements."""
         yield Row("send(), durable=False", self._alone)
+        yield Row("send() of a declared payload", self._declared)
         yield Row("send_many() and 1,000 in a transaction", self._together)
         for kind in ("sqlite", "postgres"):
             yield Row(f"durable send(), {kind}", partial(self._durable, kind))
@@ -66,6 +67,17 @@ class Sending(Part):
         yield summarize(f"send() ÷ raw LPUSH of {size}", times["send"], times["raw"], "us", at_most(1.3))
         yield summarize(
             "Celery's .delay() ÷ send()", times["send"], times["delay"], "us", at_least(8), upside_down=True
+        )
+
+    def _declared(self) -> Iterator[Comparison]:
+        with self.servers.database("sqlite") as cohort:
+            ways = {
+                name: partial(signal.send, sender=Cohort, instance=cohort, created=True)
+                for name, signal in (("undeclared", signals.fetched), ("declared", declared_signals.declared))
+            }
+            times = by_turns(ways, calls=self.size.of(200), rounds=3 * self.size.rounds, between=self._empty)
+        yield summarize(
+            "send() of a declared payload ÷ send()", times["declared"], times["undeclared"], "us", at_most(1.05)
         )
 
     def _together(self) -> Iterator[Comparison]:

@@ -109,6 +109,10 @@ class UnknownClass(SignalBusError):
         self.name = name
 
 
+class UnknownPayloadVersion(SignalBusError):
+    """A payload of a newer version than this code declares, or of an older one that no upcast leads from."""
+
+
 class TextError(SignalBusError):
     """A text from the queue that cannot be opened; never parsed further, never run."""
 

@@ -71,7 +71,7 @@ class Options:
         return "".join([*parts, *(flag for flag, on in flags.items() if on)])
 
 
-class Bridge(Signal):
+class Bridge(Signal[...]):
     """The signal of ours that carries a plain Django signal, for one sender and one set of options.
 
     Args:

@@ -15,7 +15,19 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 SIGNAL_OPTIONS = (
-    *("name", "durable", "was", "open", "ordered_by", "use_caching", "unique", "debounce", "max_wait"),
+    *(
+        "name",
+        "durable",
+        "was",
+        "open",
+        "ordered_by",
+        "use_caching",
+        "unique",
+        "debounce",
+        "max_wait",
+        "payload",
+        "version",
+    ),
 )  # of Signal()
 
 _ATTEMPTS = "retry=Retry(max_attempts={value!r})"

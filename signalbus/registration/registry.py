@@ -18,8 +18,6 @@ from signalbus.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from django.dispatch import Signal as DjangoSignal
-
     from signalbus.registration.policy import Policy
     from signalbus.retry import Retry
 
@@ -178,15 +176,6 @@ class Registry:
             self._index()
             found = self._by_name.get(name)
         return found
-
-    def presented(self, name: str) -> DjangoSignal | None:
-        """Find what the receivers of a signal get as ``signal``: it, or the plain one that it carries.
-
-        Args:
-            name: its name, or one it had before.
-        """
-        signal = self.signal(name)
-        return None if signal is None else signal.presented
 
     def _index(self) -> None:
         with self._lock:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from signalbus.compat.django_internals import Here, Key
     from signalbus.connecting.subscriptions import Split
+    from signalbus.contracts.contract import Contract
     from signalbus.registration.policy import ConnectOptions, Policy
     from signalbus.registration.registry import Conflict, Receiver
     from signalbus.sending.deduplication import Deduplication
@@ -52,6 +53,7 @@ class DeclaredSignal(Named, HookedSignal):
         ordered_by: a payload key, or a function of the payload.
         deduplication: the rule of deduplication.
         use_caching: remember the receivers of each sender, as Django does.
+        contract: the payload that it is declared with; None for any.
 
     Raises:
         ConfigurationError: a name that is not a non-empty text.
@@ -69,12 +71,14 @@ class DeclaredSignal(Named, HookedSignal):
         ordered_by: OrderedBy | None,
         deduplication: Deduplication | None,
         use_caching: bool,
+        contract: Contract | None,
     ) -> None:
         super().__init__(use_caching=use_caching)
         self.durable = durable
         self.open = open
         self.ordered_by = ordered_by
         self.deduplication = deduplication
+        self.contract = contract
         if use_caching:
             self.sender_receivers_cache: Any = SenderCache()
         self.refusals: Refusals = Refusals()

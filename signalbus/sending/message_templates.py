@@ -21,7 +21,7 @@ from signalbus.sending.outgoing import Outgoing, Route, lineage_of, ordering_key
 from signalbus.sending.send_operation import outbox, refuse_reserved, shared_fields_of
 from signalbus.sending.sent import Sent
 from signalbus.wire import codec
-from signalbus.wire.message import CONTEXT_VERSION, VERSION, Heading, lineage, stamp, surroundings
+from signalbus.wire.message import CONTEXT_VERSION, PAYLOAD_VERSION, VERSION, Heading, lineage, stamp, surroundings
 from signalbus.wire.subjects import subjects_from
 from signalbus.wire.values.class_names import name_of
 from signalbus.wire.values.references import ForeignModel
@@ -87,6 +87,7 @@ class MessageTemplate:
                     ledger=shared.ledger,
                     durable=shared.durable,
                     recorded=shared.durable,
+                    payload_version=shared.payload_version,
                 ),
             )
             for queue, recipients in shared.routes.items()
@@ -208,6 +209,8 @@ class MessageTemplate:
         if context:
             version = max(version, CONTEXT_VERSION, key=int)
         shared = self.shared
+        if shared.payload_version != 1:
+            version = max(version, PAYLOAD_VERSION, key=int)
         key, sent_at = stamp()
         rule = None if shared.due is None and shared.deduplication is None else self._rule_of(sender, payload, context)
         if tracing.tracers:

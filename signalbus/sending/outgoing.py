@@ -133,6 +133,7 @@ class SharedFields:
         deduplication: the signal's rule of deduplication.
         context: the carried context of this send.
         origin: who sends.
+        payload_version: the version of the signal's payload.
     """
 
     signal: str
@@ -145,6 +146,7 @@ class SharedFields:
     deduplication: Deduplication | None = None
     context: Mapping[str, Any] = field(default_factory=dict, compare=False)
     origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    payload_version: int = 1
 
 
 def subject_of(payload: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ when they are due.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -19,13 +19,22 @@ from signalbus.sending.declared_signal import DeclaredSignal
 from signalbus.sending.sent import Sent, unheard
 
 if TYPE_CHECKING:
+    from typing_extensions import ParamSpec  # typing has no defaults before Python 3.13
+
+    P = ParamSpec("P", default=...)
+else:
+    from typing import ParamSpec
+
+    P = ParamSpec("P")
+
+if TYPE_CHECKING:
     from signalbus.sending.send_operation import SendOperation
 
 FURTHEST = timedelta(days=3650)  # as far as the ledger counts from now
 PAST = datetime(1970, 1, 1, tzinfo=UTC)  # what is before is due at once, and some databases know no earlier years
 
 
-class Later(DeclaredSignal):
+class Later(DeclaredSignal, Generic[P]):
     """The part of `Signal` that sends for later."""
 
     def _operation(
@@ -33,7 +42,7 @@ class Later(DeclaredSignal):
     ) -> SendOperation | None:
         raise NotImplementedError
 
-    def send_later(self, when: timedelta | datetime, /, sender: Any, **payload: Any) -> Sent:
+    def send_later(self, when: timedelta | datetime, /, sender: Any, *args: P.args, **payload: P.kwargs) -> Sent:
         """Send to the receivers in workers at a later time, by the database's clock.
 
         The payload is encoded now; the rows that it names are loaded when a receiver runs. The message is recorded in
@@ -43,6 +52,7 @@ class Later(DeclaredSignal):
         Args:
             when: the delay from now, at most ten years, or a time; a past time is due at once.
             sender: as in `send`.
+            args: as in `send`.
             payload: as in `send`.
 
         Returns:
@@ -54,6 +64,7 @@ class Later(DeclaredSignal):
             CascadeError: a cascade too deep.
             ConfigurationError: the signal is ordered or debounced, or as for `send`.
         """
+        given = self._checked("send_later", args, payload)
         self._refuse_rules()
         due = due_from(when)
         if not self.receivers and not self.open:
@@ -61,12 +72,28 @@ class Later(DeclaredSignal):
         operation = self._operation(sender, due=due)
         if operation is None:
             return Sent()
-        operation.encode((payload,))
+        operation.encode((given,))
         return operation.hand_over(())
 
-    async def asend_later(self, when: timedelta | datetime, /, sender: Any, **payload: Any) -> Sent:
+    async def asend_later(self, when: timedelta | datetime, /, sender: Any, *args: P.args, **payload: P.kwargs) -> Sent:
         """Send from a coroutine; as `send_later` in everything else."""
-        return await sync_to_async(self.send_later)(when, sender, **payload)
+        return await sync_to_async(self.send_later)(when, sender, *args, **payload)
+
+    def _checked(self, form: str, args: tuple[Any, ...], payload: dict[str, Any]) -> dict[str, Any]:
+        """Check a payload against the contract, and fill in its defaults.
+
+        Args:
+            form: the method that was called.
+            args: what was given without a keyword.
+            payload: the payload as it was given.
+
+        Raises:
+            TypeError: something was given without a keyword.
+            PayloadError: it is not what the signal declares.
+        """
+        if args:
+            raise TypeError(f"{form}() takes the sender, and the payload as keywords: give {args[0]!r:.100} a key.")
+        return payload if self.contract is None else self.contract.check(payload)
 
     def _refuse_rules(self) -> None:
         if self.ordered_by is not None:

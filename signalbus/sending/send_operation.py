@@ -110,6 +110,14 @@ class SendOperation:
                 raise
             return event_loop_guard.call_away(self._compose, shared, self._sender, payloads)
 
+    def fail(self, error: Exception) -> None:
+        """Let a robust send fail before anything is encoded.
+
+        Args:
+            error: why its payload cannot be sent.
+        """
+        self._error = error
+
     def publish(self) -> list[UUID | None]:
         """Hand the messages to the outbox.
 
@@ -176,6 +184,7 @@ def shared_fields_of(
         snapshots=any(receiver.policy.on_missing == "snapshot" for receiver in receivers),
         due=due,
         deduplication=signal.deduplication,
+        payload_version=1 if signal.contract is None else signal.contract.version,
     )
 
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 # A message bears the oldest version that can read it, so that an older worker parks no more than it must.
 VERSION: Final = str(FIRST)
 CONTEXT_VERSION: Final = "3"  # of a message with a context that is to be restored
-_VERSIONS: Final = frozenset({VERSION, CONTEXT_VERSION, *(str(tag.since) for tag in Tag)})
+# Of a payload whose version is above 1: an older worker would give its receivers another payload than they take.
+PAYLOAD_VERSION: Final = "5"
+_VERSIONS: Final = frozenset({VERSION, CONTEXT_VERSION, PAYLOAD_VERSION, *(str(tag.since) for tag in Tag)})
 # The size of a header beside the payload. The signer adds it to the payload's limit, so that nothing that could be
 # sent is too large for the worker.
 HEADER_BYTES: Final = 64 * 1024
@@ -37,7 +39,7 @@ _KINDS: Final = {
     **dict.fromkeys(["i", "s", "f", "l", "o", "u", "k"], str),
     **dict.fromkeys(["r", "p"], list),
     **dict.fromkeys(["d", "c"], bool),
-    "t": int,
+    **dict.fromkeys(["t", "v"], int),
     **dict.fromkeys(["x", "e", "w"], dict),
 }
 _VARIANT: Final = 0b10 << 62  # of a UUID's second half
@@ -70,6 +72,7 @@ class Message:
         trace: the trace context, as text headers.
         context: the context of the sender, by the names of the carriers that restore it (``SIGNALBUS["CARRY"]``).
         origin: who sent it, for people: ids of a request and a user (``SIGNALBUS["ORIGIN"]``).
+        payload_version: the version of the payload, as the signal was declared with it where it was sent.
     """
 
     id: UUID
@@ -89,6 +92,7 @@ class Message:
     trace: Mapping[str, str] = field(default_factory=dict, hash=False)
     context: Mapping[str, Any] = field(default_factory=dict, hash=False)
     origin: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    payload_version: int = 1
 
     @property
     def depth(self) -> int:
@@ -175,6 +179,7 @@ class Heading:
         ledger: as above.
         durable: as above.
         recorded: as above.
+        payload_version: as above.
     """
 
     __slots__ = ("_named", "_rest")
@@ -188,6 +193,7 @@ class Heading:
         ledger: str,
         durable: bool,
         recorded: bool,
+        payload_version: int = 1,
     ) -> None:
         self._named = f'","s":{quoted(signal)},"t":'
         # What is assumed without them is left out.
@@ -197,6 +203,7 @@ class Heading:
             l=None if ledger == "default" else ledger,
             d=None if durable else False,
             c=recorded or None,
+            v=None if payload_version == 1 else payload_version,
         )
 
     def body(self, id_: str, sent_at: int, payload: str, version: str = VERSION, more: str = "") -> str:
@@ -272,6 +279,7 @@ def to_body(message: Message) -> str:
         ledger=message.ledger,
         durable=message.durable,
         recorded=message.recorded,
+        payload_version=message.payload_version,
     )
     sent_at = (message.sent_at - _EPOCH) // _MICROSECOND
     return heading.body(message.id.hex, sent_at, message.payload, message.version, more)
@@ -323,6 +331,7 @@ def _message(version: str, header: Any, payload: str) -> Message:
         {} if trace is None else _trace(trace),
         {} if context is None else context,
         get("w", {}),
+        get("v", 1),
     )
     message.__class__ = Message
     return message  # type: ignore[no-any-return]  # it is one now

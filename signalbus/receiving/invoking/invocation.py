@@ -16,8 +16,9 @@ from signalbus import events, tracing
 from signalbus.carriers import carrying
 from signalbus.compat.django_internals import opened_connections
 from signalbus.context import delivery_of, running
+from signalbus.contracts.contract import reject_unknown_version
 from signalbus.events import Event, is_heard
-from signalbus.exceptions import SignalBusError, UnknownClass
+from signalbus.exceptions import SignalBusError, UnknownClass, UnknownPayloadVersion
 from signalbus.receiving.invoking.carried_context import call_in_context
 from signalbus.receiving.invoking.row_loading import payload_for
 from signalbus.receiving.invoking.runner import call, explain_refused_call
@@ -209,9 +210,15 @@ def _call_receiver(attempt: Attempt) -> None:
 
 
 def _arguments(receiver: Receiver, message: Message) -> dict[str, Any]:
-    """Decode a message into a receiver's arguments, its rows as they are now."""
+    """Decode a message into a receiver's arguments, its rows as they are now, its payload of this code's version."""
+    signal = registry.signal(message.signal)
+    contract = None if signal is None else signal.contract
     try:
+        if message.payload_version != 1:
+            reject_unknown_version(contract, message.payload_version)  # before a row is loaded
         sender, payload = payload_for(receiver, message.payload)
-    except UnknownClass as error:
+        if contract is not None:
+            payload = contract.bring_up(payload, message.payload_version)
+    except (UnknownClass, UnknownPayloadVersion) as error:
         raise NotKnownHere(str(error)) from error
-    return {**payload, "signal": registry.presented(message.signal), "sender": sender}
+    return {**payload, "signal": None if signal is None else signal.presented, "sender": sender}

@@ -1,0 +1,139 @@
+"""One payload in the five forms that a signal may declare, and payloads with rules of their own; for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal  # noqa: TC003 - read when the payload is checked
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType, NotRequired, TypedDict
+
+import attrs
+import msgspec
+import pydantic
+
+from signalbus.models import State
+from tasks.admissions.models import Cohort
+
+if TYPE_CHECKING:
+    import fractions
+
+    from django.contrib.auth.models import User
+
+Slug = NewType("Slug", str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortSaved:
+    """A cohort was saved."""
+
+    instance: Cohort
+    created: bool = False
+    tags: list[str] = field(default_factory=list)
+
+
+@attrs.frozen(kw_only=True)
+class CohortSavedAttrs:
+    """A cohort was saved."""
+
+    instance: Cohort
+    created: bool = False
+    tags: list[str] = attrs.field(factory=list)
+
+
+class CohortSavedModel(pydantic.BaseModel):
+    """A cohort was saved."""
+
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+
+    instance: Cohort
+    created: bool = False
+    tags: list[str] = pydantic.Field(default_factory=list)
+
+
+class CohortSavedStruct(msgspec.Struct, kw_only=True):
+    """A cohort was saved."""
+
+    instance: Cohort
+    created: bool = False
+    tags: list[str] = msgspec.field(default_factory=list)
+
+
+class CohortSavedDict(TypedDict):
+    """A cohort was saved."""
+
+    instance: Cohort
+    created: NotRequired[bool]
+    tags: NotRequired[list[str]]
+
+
+class Address(TypedDict):
+    """A part of a payload."""
+
+    street: str
+    number: NotRequired[int]
+
+
+@dataclass(kw_only=True)
+class EveryType:
+    """A key of each type that is checked."""
+
+    optional: Cohort | None = None
+    either: int | str = 0
+    literal: Literal["a", "b", 3] = "a"
+    rows: list[Cohort] = field(default_factory=list)
+    prices: dict[str, Decimal] = field(default_factory=dict)
+    pair: tuple[int, str] = (1, "a")
+    numbers: tuple[int, ...] = ()
+    ids: frozenset[int] = frozenset()
+    limited: Annotated[int, "any metadata"] = 1
+    slug: Slug = Slug("")
+    level: State = State.DONE
+    ratio: float = 1.0
+    address: Address | None = None
+    model: type[Cohort] = Cohort
+    anything: Any = None
+    unknown: "NotHere" = None  # type: ignore[name-defined]  # noqa: F821, UP037
+
+
+class StrictName(pydantic.BaseModel):
+    """A model with a rule of its own."""
+
+    name: str
+    size: int = 1
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def is_short(cls, name: str) -> str:
+        """Refuse long names, and strip blanks."""
+        if len(name) > 5:
+            raise ValueError("is too long")
+        return name.strip()
+
+
+@attrs.define
+class Positive:
+    """A class of attrs with a validator and a private attribute."""
+
+    amount: int = attrs.field(validator=attrs.validators.gt(0))
+    _note: str = ""
+
+
+@dataclass
+class Ordered:
+    """A dataclass with a rule of its own."""
+
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        """Refuse what is not in order."""
+        if self.first > self.last:
+            raise ValueError("first comes after last")
+
+
+@dataclass
+class ForTypeCheckers:
+    """A payload whose types are imported for type checkers only, as those of a module that imports the signal."""
+
+    user: User
+    amount: "fractions.Fraction"  # noqa: UP037
+    either: User | None = None
