@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PERIODS: Final = (60, 600, 3600)  # seconds; the row of all that is older has 0
 RECENT: Final = 300  # seconds over which a rate is averaged
+MINUTES: Final = RECENT / 60 + 1  # that the rows of these seconds cover: the current one is not over
 COUNTED: Final = ("done", "failed", "dead", "skipped")
 MARKS: Final = 5  # releases that a chart names
 
@@ -174,13 +175,26 @@ def outcomes(span: Span) -> SpanOutcomes:
 def rates() -> Rates:
     """Return what happens in a minute, by the last five."""
     alias = ledger.using()
-    since = ledger.clock_of(alias) - timedelta(seconds=RECENT + 60)
-    rows = Rollup.objects.using(alias).filter(seconds=60, bucket_at__gte=since).order_by()
-    found, minutes = Rates(), RECENT / 60 + 1
-    for row in _summed(rows, _sums(*COUNTED), "queue"):
-        found.done += row["done"] / minutes
-        found.failed += (row["failed"] + row["dead"]) / minutes
-        found.by_queue[row["queue"]] = (row["done"] + row["dead"] + row["skipped"]) / minutes
+    found = Rates()
+    for row in _summed(_recent(Rollup.objects.using(alias).order_by(), alias), _sums(*COUNTED), "queue"):
+        found.done += row["done"] / MINUTES
+        found.failed += (row["failed"] + row["dead"]) / MINUTES
+        found.by_queue[row["queue"]] = (row["done"] + row["dead"] + row["skipped"]) / MINUTES
+    return found
+
+
+def rates_by_receiver() -> dict[tuple[str, str], float]:
+    """Return how many deliveries of each signal to each receiver end in a minute, by the last five; 0 for none lately.
+
+    A receiver that is not in it has never run.
+    """
+    alias = ledger.using()
+    rows = Rollup.objects.using(alias).order_by()
+    found = dict.fromkeys(rows.filter(seconds=0).values_list("signal", "receiver").distinct(), 0.0)
+    recent = _recent(rows, alias)
+    for row in _summed(recent, _sums("done", "dead", "skipped"), "signal", "receiver"):
+        ended = row["done"] + row["dead"] + row["skipped"]
+        found[row["signal"], row["receiver"]] = ended / MINUTES
     return found
 
 
@@ -239,6 +253,12 @@ def _rows(span: Span, series: dict[str, str]) -> tuple[datetime, QuerySet[Rollup
     start = end - timedelta(seconds=span.seconds)
     rows = Rollup.objects.using(alias).filter(seconds__in=PERIODS, bucket_at__gte=now - (utc - start), **series)
     return start, rows.order_by()
+
+
+def _recent(rows: QuerySet[Rollup], alias: str) -> QuerySet[Rollup]:
+    """Return the rows of the minutes of which a rate is made."""
+    since = ledger.clock_of(alias) - timedelta(seconds=RECENT + 60)
+    return rows.filter(seconds=60, bucket_at__gte=since)
 
 
 def _points(span: Span, start: datetime) -> list[Point]:

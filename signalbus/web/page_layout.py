@@ -35,7 +35,7 @@ SECTIONS: Final[tuple[tuple[Promise | str, tuple[tuple[str, Promise | str], ...]
         _("See"),
         (
             ("overview", _("Overview")), ("failures", _("Failures")), ("deliveries", _("Deliveries")),
-            ("signals", _("Signals")), ("workers", _("Workers")),
+            ("signals", _("Signals")), ("graph", _("Graph")), ("workers", _("Workers")),
         ),
     ),
     (_("Steer"), (("operations", _("Operations")), ("queues", _("Queues, pauses")), ("activity", _("Activity")))),

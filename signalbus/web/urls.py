@@ -15,6 +15,7 @@ from signalbus.web.views.delivery_detail import delivery_detail, rehearsal, reve
 from signalbus.web.views.delivery_list import delivery_list, find
 from signalbus.web.views.doctor_report import doctor_report
 from signalbus.web.views.failure_list import failure_list
+from signalbus.web.views.graph_picture import graph_picture
 from signalbus.web.views.operation_progress import operation_list, operation_progress, steer_operation
 from signalbus.web.views.overview import overview
 from signalbus.web.views.queue_list import pause, queue_list, resume
@@ -40,6 +41,7 @@ VIEWS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("history/", subject_history, "history"),
     ("failures/", failure_list, "failures"),
     ("signals/", signal_list, "signals"),
+    ("graph/", graph_picture, "graph"),
     ("receiver/", receiver_detail, "receiver"),
     ("queues/", queue_list, "queues"),
     ("queues/pause/", pause, "pause"),

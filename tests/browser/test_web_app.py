@@ -60,7 +60,7 @@ def delivery(database_url: str) -> Delivery:
 def every_page(delivery: Delivery) -> Iterator[tuple[str, str]]:
     """Yield the pages by name."""
     names = (
-        "", "deliveries", "failures", "signals", "queues", "workers", "activity", "doctor", "operations",
+        "", "deliveries", "failures", "signals", "graph", "queues", "workers", "activity", "doctor", "operations",
         f"deliveries/{delivery.pk}", f"operations/{Operation.objects.latest('pk').pk}",
     )  # fmt: skip
     yield from ((name.replace("/", "-") or "overview", f"/signalbus/{name}{'/' if name else ''}") for name in names)

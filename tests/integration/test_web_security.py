@@ -231,6 +231,7 @@ WRONG = {
     "kind": ("%00", "x"),
     "far": ("9",),
     "only": ("x",),
+    "app": ("%00", "x" * 5000),
 }  # fmt: skip
 READERS = {  # of the parameters
     "overview": ("span",),
@@ -239,6 +240,7 @@ READERS = {  # of the parameters
     "delivery": ("far",),
     "history": ("subject",),
     "signals": ("q", "only", "span"),
+    "graph": ("q", "app"),
     "receiver": ("id", "span"),
     "queues": ("kind",),
     "activity": ("by", "kind"),
@@ -344,9 +346,15 @@ def test_hostile_text_is_shown_escaped(reader: Client, texts: list[str]):
         if name in CHANGING:
             continue
         url = address(name, delivery.pk)
-        parameters = {"id": delivery.receiver, "subject": delivery.message.subject, "q": value, "by": value}
+        parameters = {
+            "id": delivery.receiver,
+            "subject": delivery.message.subject,
+            "q": value,
+            "by": value,
+            "app": value,
+        }
         answer = reader.get(
-            url, parameters if name in {"receiver", "history", "deliveries", "signals", "preview"} else {}
+            url, parameters if name in {"receiver", "history", "deliveries", "signals", "graph", "preview"} else {}
         )
         assert answer.status_code in {200, 302, 404} or name in FOR_OPERATORS, (name, answer.status_code)
         assert_is_harmless(answer.content.decode())

@@ -20,6 +20,7 @@ from signalbus.management.subcommands import (
     development,
     diagnosing,
     failed,
+    graphing,
     inspecting,
     maintenance,
     metrics,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 MODULES = (
     failed,
     inspecting,
+    graphing,
     rehearsing,
     retry_and_discard,
     bulk,
