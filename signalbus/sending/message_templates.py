@@ -21,7 +21,8 @@ from signalbus.sending.outgoing import Outgoing, Route, lineage_of, ordering_key
 from signalbus.sending.send_operation import outbox, refuse_reserved, shared_fields_of
 from signalbus.sending.sent import Sent
 from signalbus.wire import codec
-from signalbus.wire.message import CONTEXT_VERSION, PAYLOAD_VERSION, VERSION, Heading, lineage, stamp, surroundings
+from signalbus.wire.headers import Heading, lineage, surroundings
+from signalbus.wire.message import CONTEXT_VERSION, PAYLOAD_VERSION, VERSION, stamp
 from signalbus.wire.subjects import subjects_from
 from signalbus.wire.values.class_names import name_of
 from signalbus.wire.values.references import ForeignModel

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from signalbus.registration.registry import Receiver
     from signalbus.sending.deduplication import Deduplication, RecordingRule
-    from signalbus.wire.message import Heading, Message
+    from signalbus.wire.headers import Heading
+    from signalbus.wire.message import Message
 
     OrderedBy = str | Callable[[Mapping[str, Any]], Any]
 

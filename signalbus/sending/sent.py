@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from django.apps import apps
 
+from signalbus.core.fast_instances import uuid_from
 from signalbus.exceptions import ConfigurationError
 from signalbus.registration.registry import registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from signalbus.sending.outgoing import Route
 
@@ -41,7 +42,7 @@ class Sent(list[tuple[Any, Any]]):
     def id(self) -> UUID | None:
         """The message's id, or None if no receiver runs in a worker."""
         if type(self._id) is str:  # made on demand: few callers ask, and it takes as long as to sign a message
-            self._id = UUID(hex=self._id)
+            self._id = uuid_from(self._id)
         return self._id  # type: ignore[return-value]  # a text no more
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from signalbus.exceptions import ConfigurationError, Forged, Garbage, TooLarge, UnknownKey
-from signalbus.wire.message import HEADER_BYTES
+from signalbus.wire.headers import HEADER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbus.exceptions import Garbage, PayloadError, UnknownVersion
-from signalbus.wire.message import HEADER_BYTES, Message, delivery_id, from_body, to_body, uuid7
+from signalbus.wire.headers import HEADER_BYTES
+from signalbus.wire.message import Message, delivery_id, from_body, to_body, uuid7
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 moments = st.datetimes(timezones=st.just(UTC))

@@ -10,7 +10,7 @@ import string
 import pytest
 
 from signalbus.exceptions import ConfigurationError, Forged, Garbage, TextError, TooLarge, UnknownKey
-from signalbus.wire.message import HEADER_BYTES
+from signalbus.wire.headers import HEADER_BYTES
 from signalbus.wire.signing import Signer
 
 FUZZ = int(os.environ.get("SIGNALBUS_FUZZ", "20000"))
