@@ -38,8 +38,8 @@ class Contract:
                 f"payload={payload!r}: give a dataclass, an attrs class, a TypedDict, a pydantic model or a "
                 "msgspec.Struct."
             )
-        self.payload = payload
-        self.version = checked_version(version)
+        self.payload: type = payload
+        self.version: int = checked_version(version)
         self.upcasts: dict[int, Upcast] = {}
         self._declared: DeclaredPayload | None = None
 

@@ -32,7 +32,7 @@ class DeclaredPayload:
     """
 
     def __init__(self, payload: type) -> None:
-        self.payload = payload
+        self.payload: type = payload
         self.place: str = f"{payload.__module__}.{payload.__qualname__}"
         self.fields: tuple[PayloadField, ...] = fields_of(payload)
         self.takes_more: bool = _takes_more(payload)
