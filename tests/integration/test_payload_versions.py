@@ -63,8 +63,8 @@ DECLARED: list[Signal] = []  # keeps them alive; the registry does not
 
 def declare(name: str, payload: Any, version: int = 1, *, upcasts: bool = True, **options: Any) -> Signal:
     """Return a signal of a version, in place of the one that was declared under that name: a deploy."""
-    for number, signal in list(registry._signals.items()):
-        if signal.known_name() == name:
+    for number, other in list(registry._signals.items()):
+        if other.known_name() == name:
             del registry._signals[number]
             registry._by_name.pop(name, None)
     signal: Signal = Signal(name, payload=payload, version=version, **options)
@@ -239,14 +239,15 @@ def test_a_new_key_with_a_default_rolls_in_either_order(bus: Bus, name: str):
 
 def test_a_rolling_deploy_in_either_order_loses_nothing(bus: Bus, name: str):
     """Senders and workers of both versions run side by side while messages of version 1 wait: each runs once."""
-    expected, got = [], []
+    expected: list[Decimal | int] = []
+    got: list[Decimal | int] = []
     senders = {1: (PaidInCents, "cents"), 2: (Paid, "amount")}
 
     def worker(version: int) -> None:
         signal = declare(name, senders[version][0], version, durable=True)
 
         def on_paid(sender, **payload):
-            got.append(payload.get("amount", payload.get("cents")))
+            got.append(payload["amount"] if "amount" in payload else payload["cents"])
 
         connect(signal, on_paid, "paid")
         bus.work()
