@@ -1,12 +1,15 @@
 """Show the payload of a message to people: its values in plain JSON, with secrets hidden at every depth.
 
-No row is loaded and no class is imported: a reference is shown as label and key, a tagged value by its text. Called
-by ``show``; the payload itself stays as it is.
+A secret is the value of a key whose name says so; the second of a pair that such a name begins, as of a header; the
+value beside such a name; and what follows such a name in a text, as in a URL. No row is loaded and no class is
+imported: a reference is shown as label and key, a tagged value by its text. Called by ``show`` and by the pages; the
+payload itself stays as it is.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import transaction
@@ -29,6 +32,17 @@ if TYPE_CHECKING:
 
 HIDDEN: Final = SafeExceptionReporterFilter.cleansed_substitute
 _NAMES_OF_SECRETS: Final = SafeExceptionReporterFilter.hidden_settings  # Django's own: PASSWORD, TOKEN, SECRET, API …
+_COOKIES: Final = frozenset({"cookie", "cookies", "set-cookie", "sessionid"})
+_NAMING: Final = frozenset({"name", "key", "field", "header", "setting", "variable"})  # keys whose value names …
+_NAMED: Final = frozenset({"value", "values", "content", "data", "text", "new", "old"})  # … what these keys hold
+_TEXT: Final = r"""(?:"[^"]*+"?|'[^']*+'?|[^\s&;,"'<>()\[\]{}]++)"""
+# A name and what follows it, a URL's user and password, the lines of headers, a bearer's token. None of them looks back
+# at what it has passed: the time that they take grows with the text alone.
+_ASSIGNED: Final = re.compile(rf"(?<![\w.-])([\w.-]++)(=[ ]?){_TEXT}")
+_QUOTED: Final = re.compile(rf"""(["'])([\w.-]++)(\1[ ]?:[ ]?){_TEXT}""")
+_USER: Final = re.compile(r"(://[^\s/:@]*+:)[^\s/]+(?=@)")
+_HEADER: Final = re.compile(r"\b((?:proxy-)?authorization|(?:set-)?cookie|x-api-key)(:[ ]?)[^\r\n]++", re.IGNORECASE)
+_BEARER: Final = re.compile(r"\b(bearer[ ])[\w.~+/=-]{8,}", re.IGNORECASE)
 
 
 def is_secret(key: str) -> bool:
@@ -37,7 +51,28 @@ def is_secret(key: str) -> bool:
     Args:
         key: the key of a payload, or of a dict in it; Django's ``HIDDEN_SETTINGS`` and ``SIGNALBUS["REDACT"]`` decide.
     """
-    return _NAMES_OF_SECRETS.search(key) is not None or key.lower() in conf.get().REDACT
+    lower = key.lower()
+    return lower in _COOKIES or _NAMES_OF_SECRETS.search(key) is not None or lower in conf.get().REDACT
+
+
+def text_without_secrets(text: str) -> str:
+    """Return a text with the secrets hidden that it names: ``token=…``, ``"password": "…"``, ``https://user:…@host``.
+
+    Args:
+        text: any text, as a URL or an error's.
+    """
+    if "=" in text:
+        text = _ASSIGNED.sub(lambda found: f"{found[1]}{found[2]}{HIDDEN}" if is_secret(found[1]) else found[0], text)
+    if ":" in text:
+        text = _QUOTED.sub(_hide_quoted, text)
+        text = _USER.sub(rf"\1{HIDDEN}", text)
+        text = _HEADER.sub(rf"\1\2{HIDDEN}", text)
+    return _BEARER.sub(rf"\1{HIDDEN}", text)
+
+
+def _hide_quoted(found: re.Match[str]) -> str:
+    quote, name, colon = found.group(1, 2, 3)
+    return f"{quote}{name}{colon}{HIDDEN}" if is_secret(name) else found[0]
 
 
 def shown_payload(payload: str, *, reveal: bool = False) -> tuple[Any, Any]:
@@ -100,7 +135,10 @@ def origin_of(message: Message | None) -> dict[str, Any]:
     """
     if message is None:
         return {}
-    return {key: HIDDEN if is_secret(key) else value for key, value in message.origin.items()}
+    return {
+        key: HIDDEN if is_secret(key) else text_without_secrets(value) if isinstance(value, str) else value
+        for key, value in message.origin.items()
+    }
 
 
 class _Shown:
@@ -116,7 +154,9 @@ class _Shown:
     def value(self, node: Any) -> Any:
         """Return a node as plain JSON."""
         if isinstance(node, list):
-            return [self.value(each) for each in node]
+            return self.items(node)
+        if isinstance(node, str):
+            return self.text(node)
         if not isinstance(node, dict):
             return node
         if len(node) == 1:
@@ -126,16 +166,33 @@ class _Shown:
                 return show(self, inner)
         return self.members(node.items())
 
+    def text(self, text: str) -> str:
+        """Return a text, without the secrets that it names."""
+        return text if self._reveal else text_without_secrets(text)
+
+    def items(self, node: list[Any]) -> list[Any]:
+        """Return a list; of a pair that begins with the name of a secret, the second is hidden."""
+        is_pair = len(node) == 2 and isinstance(node[0], str)  # noqa: PLR2004 - two
+        if is_pair and not self._reveal and is_secret(node[0]):
+            return [node[0], HIDDEN]
+        return [self.value(each) for each in node]
+
     def members(self, items: Any) -> dict[str, Any]:
-        """Return the items of a dict, with secrets hidden."""
+        """Return the items of a dict, with secrets hidden: by their key, or by a name beside them."""
+        named = [(self.key(key), inner) for key, inner in items]
+        if self._reveal:
+            return {name: self.value(inner) for name, inner in named}
+        names_secret = any(
+            name.lower() in _NAMING and isinstance(inner, str) and is_secret(inner) for name, inner in named
+        )
         return {
-            (name := self.key(key)): HIDDEN if not self._reveal and is_secret(name) else self.value(inner)
-            for key, inner in items
+            name: HIDDEN if is_secret(name) or (names_secret and name.lower() in _NAMED) else self.value(inner)
+            for name, inner in named
         }
 
     def key(self, node: Any) -> str:
         """Return a key as text; of a tagged one the value."""
-        shown = self.value(node)
+        shown = node if isinstance(node, str) else self.value(node)
         return shown if isinstance(shown, str) else json.dumps(shown)
 
     def row(self, inner: Any) -> str:
@@ -161,7 +218,7 @@ def _scalar(tag: str) -> Callable[[_Shown, Any], Any]:
 
     def show(shown: _Shown, inner: Any) -> Any:
         try:
-            return str(FROM_JSON[tag](inner))
+            return shown.text(str(FROM_JSON[tag](inner)))
         except (TextError, UnknownClass, ArithmeticError, ValueError, TypeError, LookupError):
             return shown.value(inner)
 

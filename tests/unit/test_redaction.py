@@ -12,7 +12,7 @@ import pytest
 from django.test import override_settings
 from hypothesis import given, strategies
 
-from signalbus.services.redaction import HIDDEN, shown_payload
+from signalbus.services.redaction import HIDDEN, shown_payload, text_without_secrets
 from signalbus.wire.codec import encode
 from tasks.admissions.models import Cohort
 
@@ -79,6 +79,61 @@ def test_secrets_of_classes_that_are_not_here_are_hidden():
         "login": {"class": "shop.values:Login", "user": "ann", "password": HIDDEN},
         "user": {"snapshot": "shop.User", "id": 7, "password": HIDDEN, "token": HIDDEN},
     }
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ("password", "hunter2"),
+        [["Authorization", "hunter2"], ["Cookie", "a=hunter2"], ("X-Api-Key", "hunter2")],
+        {"name": "sessionid", "value": "hunter2"},
+        [{"header": "Set-Cookie", "content": ["hunter2"]}],
+        {"cookies": {"sid": "hunter2"}},
+        "https://shop.example.com/callback?id=7&access_token=hunter2&page=2",
+        "postgres://ana:hunter2@db.example.com:5432/shop",
+        "redis://:hunter2@cache/0",
+        "host=db password=hunter2 user=ana",
+        "password='hunter2 is long' user=ana",
+        'PASSWORD="hunter2',
+        "POST failed: {'user': 'ana', 'password': 'hunter2'}",
+        '{"user": "ana", "api_key": "hunter2"}',
+        "GET / HTTP/1.1\r\nAuthorization: Basic hunter2\r\nHost: example.com",
+        "curl -H 'accept: json' -H 'x: Bearer hunter2hunter2'",
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_secret_is_hidden_by_the_name_beside_it(value: Any):
+    """A pair, a dict of name and value, an assignment, a URL and a header name a secret as a key does."""
+    values = shown(value=value)
+
+    assert "hunter2" not in json.dumps(values)
+    assert HIDDEN in json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ("crm", "x"),
+        {"name": "slug", "value": "web-42"},
+        "https://shop.example.com:8000/orders/?page=2&sort=name",
+        "KeyError: 'slug'",
+        "the token is expired; a=1, b=2",
+        "mail ana@example.com: 10:15",
+        ["password", "email", "name"],
+    ],
+    ids=str,
+)
+def test_what_is_no_secret_is_shown_whole(value: Any):
+    """A name that only looks like one hides nothing."""
+    assert shown(value=value) == json.loads(json.dumps({"value": value}))
+
+
+@pytest.mark.parametrize("part", ["a.", "a=", "'a':", "://", "://a:", '="', "a://b:", "bearer ", "password='", "-"])
+def test_a_long_text_is_searched_for_secrets_once(part: str):
+    """A hostile text of a megabyte takes no longer than an ordinary one: a quadratic search would take hours."""
+    text = part * (1_000_000 // len(part))
+
+    assert len(text_without_secrets(text)) >= len(part)
 
 
 def test_more_names_can_be_hidden():
