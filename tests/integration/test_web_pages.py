@@ -385,3 +385,23 @@ def test_a_page_without_news_is_answered_without_a_body(reader: Client):
     assert same.headers["Content-Security-Policy"] == shown.headers["Content-Security-Policy"]
     assert other.status_code == 200
     assert other.headers["ETag"] != shown.headers["ETag"]
+
+
+def test_a_timeline_is_in_order_within_one_millisecond(reader: Client):
+    """Attempts by number, then what a person did, then the end, whoever's clock is microseconds ahead."""
+    at = timezone.now().replace(microsecond=2000)
+    delivery = add_delivery(state="discarded", ended_at=at)
+    for number in (2, 1):
+        FailedAttempt.objects.create(
+            delivery=delivery, number=number, ended_at=at + timedelta(microseconds=900 - number), error="KeyError: 1"
+        )
+    Operation.objects.create(
+        kind="discard", by="ana", through="web", filter={"ids": [str(delivery.pk)]},
+        created_at=at + timedelta(microseconds=950),
+    )  # fmt: skip
+    Delivery.objects.filter(pk=delivery.pk).update(created_at=at + timedelta(microseconds=940))
+
+    shown = page(reader, url("delivery", delivery.pk)).partition('<ol class="time">')[2].partition("</ol>")[0]
+
+    places = [shown.index(text) for text in ("Sent", "Attempt 1", "Attempt 2", "ana: discard", "#i-discarded")]
+    assert places == sorted(places)

@@ -37,6 +37,7 @@ VALUES: Final = 300  # of a payload
 LINES: Final = 200  # of each kind that a rehearsal reports
 PEOPLE: Final = 50  # operations that are looked at
 REASON_CHARS: Final = 500
+ORDER: Final = ("lost", "failed", "person", "end")  # of steps within a millisecond
 
 
 @dataclass(slots=True)
@@ -130,7 +131,7 @@ def _show(
         "entry": _entry(delivery, found), "behind": ledger.behind(delivery) if state == State.DEAD else 0,
         "may_read": may_read, "payload": payload, "values": values[:VALUES],
         "more_values": max(0, len(values) - VALUES),
-        "hidden": sum(is_hidden for _path, _value, is_hidden in values), "is_revealed": revealed is not None,
+        "hidden": sum(HIDDEN in value for _path, value, _is_hidden in values), "is_revealed": revealed is not None,
         "siblings": [row for row in found.deliveries if row.pk != delivery.pk][:SIBLINGS],
         "tree": [_node(cascade.root, found)] if cascade.root.children or not cascade.is_whole else [],
         "is_whole": cascade.is_whole,
@@ -161,22 +162,26 @@ def _entry(delivery: Delivery, found: FoundMessage) -> Any:
 
 def _steps(delivery: Delivery, found: FoundMessage) -> list[Step]:
     """Return what happened to a delivery, by machines and by people, the oldest first."""
-    steps = [Step(delivery.created_at, "sent", "sent")]
-    steps += [
+    steps = [
         Step(attempt.ended_at, "lost" if attempt.was_lost else "failed", "failed", "c-bad", attempt)
         for attempt in found.attempts.get(delivery.pk, [])
     ]
     steps += [Step(row.created_at, "person", "person", "c-acc", row) for row in _changes_by_people(delivery)]
-    steps.sort(key=lambda step: step.at)
-    state = State(delivery.state)
+    state, last = State(delivery.state), []
     if delivery.ended_at is not None:
         tone = {State.DEAD: "c-bad", State.DONE: "c-ok"}.get(state, "muted")
         steps.append(Step(delivery.ended_at, "end", state.value, tone))
     elif state == State.HELD:
-        steps.append(Step(delivery.due_at, "held", "held", "c-warn", ledger.waits_for_release(delivery)))
+        last.append(Step(delivery.due_at, "held", "held", "c-warn", ledger.waits_for_release(delivery)))
     else:
-        steps.append(Step(delivery.due_at, "due", state.value))
-    return steps
+        last.append(Step(delivery.due_at, "due", state.value))
+    return [Step(delivery.created_at, "sent", "sent"), *sorted(steps, key=_place), *last]
+
+
+def _place(step: Step) -> tuple[datetime, int, int]:
+    """Return the place of a step; within a millisecond what comes first by its nature, whoever's clock it has."""
+    at = step.at.replace(microsecond=step.at.microsecond // 1000 * 1000)
+    return at, ORDER.index(step.kind), step.row.number if step.kind in {"failed", "lost"} else 0
 
 
 def _changes_by_people(delivery: Delivery) -> Iterator[Operation]:
