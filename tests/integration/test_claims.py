@@ -105,7 +105,7 @@ def test_a_redelivered_claim_is_a_failed_attempt(bus: Bus, signal: Signal):
     attempts.record_deliveries(message, ["receiver"], QUEUE)
     sweep()
     (texts,) = bus.take()
-    assert attempts.claim(only().pk, worker="w1", lease=100, using="default") == (1, 0, 0)
+    assert attempts.claim(only().pk, worker="w1", lease=100, using="default") == (1, 0, 0, None)
 
     deliver(texts, queue=QUEUE)
     assert rows() == [("receiver", "running", 1)]
@@ -296,7 +296,7 @@ def test_a_released_claim_waits_for_the_broker(bus: Bus, signal: Signal):
     attempts.record_deliveries(from_body(conf.signer().verify(texts[0])), ["receiver"], QUEUE)
     sweep()
     (texts,) = bus.take()
-    assert attempts.claim(only().pk, worker="w", lease=100, using=attempts.using()) == (1, 0, 0)
+    assert attempts.claim(only().pk, worker="w", lease=100, using=attempts.using()) == (1, 0, 0, None)
     assert not attempts.unclaim(only().pk, 2)
     assert attempts.unclaim(only().pk, 1)
 
@@ -360,7 +360,7 @@ def test_simultaneous_claims_have_one_winner(bus: Bus, signal: Signal):
     for thread in threads:
         thread.join(timeout=30)
 
-    assert sorted(claims, key=lambda claim: claim is None) == [(1, 0, 0), None, None, None]
+    assert sorted(claims, key=lambda claim: claim is None) == [(1, 0, 0, None), None, None, None]
 
 
 def test_an_idle_sweep_takes_no_lock(bus: Bus, django_assert_num_queries):

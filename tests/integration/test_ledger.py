@@ -170,7 +170,7 @@ def test_failures_of_a_group_commit_are_recorded_like_single_ones(database_url: 
             row_claims.take(delivery, worker="w1", using=DEFAULT)
         with CaptureQueriesContext(connections[DEFAULT]) as queries:
             failed = [(delivery, 1, outcome) for delivery, outcome in zip(together, outcomes, strict=True)]
-            attempts.settle_taken(failed, using=DEFAULT)
+            attempts.settle_taken(failed, former={}, using=DEFAULT)
 
     assert [outcome_of(delivery) for delivery in together] == [outcome_of(delivery) for delivery in singly]
     if connections[DEFAULT].vendor == "postgresql":

@@ -11,6 +11,7 @@ from signalbus.ledger.attempts.pauses import PauseRow, is_in_force, pause_rows
 from signalbus.ledger.attempts.row_claims import (
     Taken,
     claim,
+    clear_errors,
     confirm,
     settle_taken,
     supports_group_commit,
@@ -42,6 +43,7 @@ __all__ = [
     "behind",
     "bury",
     "claim",
+    "clear_errors",
     "confirm",
     "delivery_of_text",
     "earlier_id",

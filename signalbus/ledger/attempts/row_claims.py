@@ -8,7 +8,7 @@ calls `take`, `claim` and `confirm`; `receiving/running/group_commit` calls the 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from django.db import transaction
 
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from signalbus.ledger.base.settlements import Settlement
 
 
+_CLEARED: Final = "error = '', traceback = '', error_group = NULL"
+# NULL for a delivery without an error.
+_GROUP_OF_ERROR: Final = "CASE WHEN error = '' THEN NULL ELSE coalesce(error_group, '') END"
+
+
 class Taken(NamedTuple):
     """A delivery that this worker owns, and may run.
 
@@ -33,11 +38,14 @@ class Taken(NamedTuple):
         attempt: the number of this attempt, 1 for the first.
         allowance: attempts made before the last retry by hand; the policy counts from there.
         publications: how often it was lost and published again; above 0 it is suspect.
+        group: of its last error, which its row has still (empty if it has none); None if there was no error, or it is
+            cleared.
     """
 
     attempt: int
     allowance: int
     publications: int
+    group: str | None = None
 
 
 class Statement(NamedTuple):
@@ -96,10 +104,11 @@ def _free(dialect: Dialect) -> str:
 
 
 def _done(dialect: Dialect) -> str:
-    return (
-        f"state = 'done', error = '', traceback = '', error_group = NULL, parked_at = NULL, "
-        f"started_at = {dialect.now}, ended_at = {dialect.now}, worker = %s"
-    )
+    return f"{_CLEARED}, {_ended(dialect)}"
+
+
+def _ended(dialect: Dialect) -> str:
+    return f"state = 'done', parked_at = NULL, started_at = {dialect.now}, ended_at = {dialect.now}, worker = %s"
 
 
 def _take(
@@ -147,7 +156,9 @@ def take_together(
 ) -> tuple[dict[UUID, Taken], Any]:
     """Settle several deliveries as done, at the beginning of the transaction in which all their receivers will run.
 
-    Suspects are not taken: they must be claimed, and run alone.
+    Suspects are not taken: they must be claimed, and run alone. The error of a retried delivery is left in its row, and
+    with it the row's entries in the indexes of failures: mostly the retry fails for the same cause (`settle_taken`).
+    Call `clear_errors` for those that succeed.
 
     Args:
         deliveries: their ids.
@@ -167,8 +178,8 @@ def take_together(
     by_key = {dialect.key(delivery): delivery for delivery in deliveries}
     values: list[Any] = [worker, *by_key, most]
     update = (
-        f"UPDATE {DELIVERIES} SET attempts = attempts + 1, {_done(dialect)} WHERE {dialect.free(condition)} "
-        "RETURNING id, started_at, attempts, allowance, publications"
+        f"UPDATE {DELIVERIES} SET attempts = attempts + 1, {_ended(dialect)} WHERE {dialect.free(condition)} "
+        f"RETURNING id, started_at, attempts, allowance, publications, {_GROUP_OF_ERROR}"
     )
     if dialect.vendor == "postgresql":  # a query of its own, which is run once; this statement waits for no lock
         update += f", (SELECT {' || '.join(['set_config(%s, %s, true)'] * len(limits))})"
@@ -176,7 +187,23 @@ def take_together(
     with connection.cursor() as cursor:
         cursor.execute(update, values)
         found = cursor.fetchall()
-    return {by_key[row[0]]: Taken(*row[2:5]) for row in found}, max((row[1] for row in found), default=None)
+    return {by_key[row[0]]: Taken(*row[2:6]) for row in found}, max((row[1] for row in found), default=None)
+
+
+def clear_errors(deliveries: Sequence[UUID], *, using: str) -> None:
+    """Clear the errors of earlier attempts of deliveries that `take_together` took, and that succeeded.
+
+    Args:
+        deliveries: their ids.
+        using: the ledger's alias, in the transaction that took them.
+    """
+    connection = connection_to(using)
+    dialect = dialect_for(connection)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {DELIVERIES} SET {_CLEARED} WHERE id IN {_placeholders(deliveries)}",
+            [dialect.key(delivery) for delivery in deliveries],
+        )
 
 
 def undo_take(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str) -> None:
@@ -199,11 +226,14 @@ def undo_take(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str
         )
 
 
-def settle_taken(failed: Sequence[tuple[UUID, int, Settlement]], *, using: str) -> None:
+def settle_taken(
+    failed: Sequence[tuple[UUID, int, Settlement]], *, former: Mapping[UUID, str | None], using: str
+) -> None:
     """Record the failed attempts of deliveries that this transaction took; their savepoints were rolled back.
 
     Args:
         failed: deliveries, each with the number of its attempt and its settlement.
+        former: by their ids, the groups of their last errors, as `take_together` returned them.
         using: the ledger's alias, in the transaction that took them.
     """
     connection = connection_to(using)
@@ -223,7 +253,7 @@ def settle_taken(failed: Sequence[tuple[UUID, int, Settlement]], *, using: str) 
                 cursor.executemany(statement, rows)
     kept = [failure for failure in failed if failure[2].worker]
     if kept:
-        keep_failed(kept, using=using)
+        keep_failed(kept, former=former, using=using)
 
 
 @cache

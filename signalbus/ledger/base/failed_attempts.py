@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import connections
 
@@ -14,7 +14,7 @@ from signalbus import conf
 from signalbus.ledger.base.dialect import FAILED_ATTEMPTS, Dialect, as_uuid, dialect_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from signalbus.ledger.base.settlements import Settlement
@@ -37,24 +37,28 @@ _COLUMNS = (
 )
 
 
-def keep_failed(failures: Sequence[Failure], *, using: str) -> None:
+def keep_failed(failures: Sequence[Failure], *, former: Mapping[UUID, str | None] | None = None, using: str) -> None:
     """Insert a row for each attempt that failed, and delete those that are no longer among a delivery's last.
 
     Args:
         failures: the attempts, each with its delivery and its number.
+        former: by the deliveries' ids, the groups of their attempts before; None to read them.
         using: the ledger's alias, in the transaction that has changed the deliveries.
     """
     dialect = dialect_of(using)
-    same = _in_same_group(failures, dialect, using)
+    if former is None:
+        later = [failure for failure in failures if failure[1] % TRACEBACK_EVERY != 1]
+        former = _groups_before(later, dialect, using) if later else {}
     release = conf.release()
-    rows = []
-    for failure in failures:
-        delivery, number, settlement = failure
-        error, traceback = settlement.texts()
+    rows, old = [], []
+    for delivery, number, settlement in failures:
+        key, (error, traceback) = dialect.key(delivery), settlement.texts()
+        if number % TRACEBACK_EVERY != 1 and former.get(delivery) == settlement.error_group:
+            traceback = ""
         ended = (settlement.runtime_ms, settlement.was_lost, settlement.worker, release, error)
-        traceback = "" if failure in same else traceback
-        rows.append((dialect.key(delivery), number, *ended, settlement.error_group, traceback))
-    old = [(dialect.key(delivery), number - LAST) for delivery, number, _ in failures if number - LAST > 1]
+        rows.append((key, number, *ended, settlement.error_group, traceback))
+        if number - LAST > 1:
+            old.append((key, number - LAST))
     with connections[using].cursor() as cursor:
         statement = _insertion(dialect, at_once=dialect.arrays and len(rows) > 1)
         if dialect.arrays and len(rows) > 1:
@@ -77,19 +81,10 @@ def _insertion(dialect: Dialect, *, at_once: bool) -> str:
     return f"{head}VALUES ({dialect.now}, {', '.join(['%s'] * len(_COLUMNS))})"
 
 
-def _in_same_group(failures: Sequence[Failure], dialect: Dialect, using: str) -> Sequence[Failure]:
-    """Return the failures whose traceback need not be kept: the attempt before failed in the same group."""
-    later = [failure for failure in failures if failure[1] % TRACEBACK_EVERY != 1]
-    if not later:
-        return ()
-    keys, numbers = [dialect.key(each[0]) for each in later], [each[1] - 1 for each in later]
-    values: list[Any]
-    if dialect.arrays:
-        before, values = "(delivery_id, number) IN (SELECT * FROM unnest(%s::uuid[], %s::int[]))", [keys, numbers]
-    else:
-        before = " OR ".join(["(delivery_id = %s AND number = %s)"] * len(later))
-        values = [value for pair in zip(keys, numbers, strict=True) for value in pair]
+def _groups_before(failures: Sequence[Failure], dialect: Dialect, using: str) -> dict[UUID, str | None]:
+    """Return by the deliveries' ids the groups of the attempts before, where these failed."""
+    before = " OR ".join(["(delivery_id = %s AND number = %s)"] * len(failures))
+    values = [value for delivery, number, _ in failures for value in (dialect.key(delivery), number - 1)]
     with connections[using].cursor() as cursor:
-        cursor.execute(f"SELECT delivery_id, number, error_group FROM {FAILED_ATTEMPTS} WHERE {before}", values)
-        found = {(as_uuid(delivery), number + 1, group) for delivery, number, group in cursor.fetchall()}
-    return [each for each in later if (each[0], each[1], each[2].error_group) in found]
+        cursor.execute(f"SELECT delivery_id, error_group FROM {FAILED_ATTEMPTS} WHERE {before}", values)
+        return {as_uuid(delivery): group for delivery, group in cursor.fetchall()}

@@ -100,6 +100,7 @@ class SharedCommit:
         self._frees_rows = self._connection.vendor == "postgresql"
         self._watch = Watch(together=ledger.takes_several(self._connection))
         self._savepoints = Savepoints(self._watch, self._connection)
+        self._former: dict[UUID, str | None] = {}  # the groups of the errors that are still in the rows
         self._to_undo: list[UUID] = []  # taken, whose take is undone at the end of the transaction
         self._failed: list[tuple[UUID, int, Settlement]] = []  # failed, to be recorded at its end
         self._ended: list[tuple[Attempt, Outcome]] = []  # whose events are emitted after the commit
@@ -136,6 +137,7 @@ class SharedCommit:
         taken, self._taken_at = ledger.take_together(
             ids, worker=worker_name(), limits=LIMITS, most=most, using=self._alias
         )
+        self._former = {delivery: found.group for delivery, found in taken.items() if found.group is not None}
         self._share(*self._attempts)
         deadline = time.monotonic() + BRIEF
         self._not_begun = list(taken)
@@ -154,10 +156,17 @@ class SharedCommit:
                 self._share(attempt)
         self._savepoints.finish()
         if self._failed:
-            ledger.settle_taken(self._failed, using=self._alias)
+            ledger.settle_taken(self._failed, former=self._former, using=self._alias)
+        if self._former:
+            self._clear_errors()
         to_undo = [*self._to_undo, *(attempt.id for attempt in self.late)]
         if to_undo:
             self._undo_take(to_undo)
+
+    def _clear_errors(self) -> None:
+        succeeded = [attempt.id for attempt in self._done if attempt.id in self._former]
+        if succeeded:
+            ledger.clear_errors(succeeded, using=self._alias)
 
     def _share(self, *attempts: Attempt) -> None:
         if self._frees_rows:

@@ -35,7 +35,7 @@ CONCERNS_ALL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
-MOST_CHANGES = 8  # rows that change in a savepoint of SQLite until it is released: few enough for its journal's memory
+MOST_CHANGES = 4  # rows that change in a savepoint of SQLite until it is released: few enough for its journal's memory
 
 
 class Watch:
