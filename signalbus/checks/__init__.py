@@ -17,6 +17,7 @@ from django.db import DatabaseError, connections
 from signalbus import celery, conf
 from signalbus.carriers import carrying, origin_of_send
 from signalbus.checks import unsent, unused_code
+from signalbus.checks.declared_receivers import examine_contracts
 from signalbus.connecting.subclasses import methods_that_pick
 from signalbus.core.development_socket import accepts_connections
 from signalbus.doctor.broker_judgements import judge_visibility
@@ -184,6 +185,26 @@ def check_overlooked(**_kwargs: Any) -> list[checks.CheckMessage]:
         hint = "If that is meant so, silence it: SILENCED_SYSTEM_CHECKS = ['signalbus.I001']."
         found.append(checks.Info(text, hint=hint, id="signalbus.I001"))
     return found
+
+
+@checks.register("signalbus")
+def check_contracts(**_kwargs: Any) -> list[checks.CheckMessage]:
+    """Check that receivers take what their signal is declared to carry, and that each version has an upcast."""
+    if not apps.ready:
+        return []
+    found = examine_contracts()
+    remedies = [
+        (found.payloads, checks.Error, "E006", "Change the class that Signal(payload=…) names."),
+        (found.receivers, checks.Error, "E007", "Change the receiver, or the payload; see docs/contracts.md."),
+        (found.keys, checks.Warning, "W010", "Is it misspelt? Its default is all that the receiver ever gets."),
+        (found.unchecked, checks.Warning, "W011", "Correct the name, or import it where the class is."),
+        (found.upcasts, checks.Warning, "W012", "Add @signal.upcast(from_version=…): older messages are parked."),
+    ]
+    return [
+        kind(f"{text}.", hint=hint, id=f"signalbus.{number}")
+        for texts, kind, number, hint in remedies
+        for text in texts
+    ]
 
 
 @checks.register("signalbus", checks.Tags.database)

@@ -26,7 +26,7 @@ from signalbus.registration.registry import registry
 from signalbus.wire.values.class_names import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from signalbus.registration.registry import Receiver
 
@@ -47,10 +47,12 @@ class _Sends:
 
     Args:
         senders: their names, with the files and lines.
+        places: the files and lines of all calls.
         certain: there are no others, as far as the sources tell.
     """
 
     senders: dict[str | None, str] = field(default_factory=dict)
+    places: list[str] = field(default_factory=list)
     certain: bool = True
 
 
@@ -69,15 +71,28 @@ def receivers_without_sends() -> list[str]:
     ]
     if not listening:
         return []
-    sends: defaultdict[int, _Sends] = defaultdict(_Sends)
-    signals = {id(signal) for signal, _ in listening}
-    for module, path in _sources():
-        _read(module, path, signals, sends)
+    sends = _sends_of({id(signal) for signal, _ in listening})
     return sorted(
         _in_words(signal, entry, of_signal)
         for signal, entry in listening
         if (of_signal := sends[id(signal)]).certain and of_signal.senders and entry.sender not in of_signal.senders
     )
+
+
+def places_of_sends(signals: Iterable[Any]) -> dict[int, list[str]]:
+    """Return the files and lines of the calls that send signals, by the ``id()`` of each signal.
+
+    Args:
+        signals: the signals.
+    """
+    return {key: sends.places for key, sends in _sends_of({id(signal) for signal in signals}).items()}
+
+
+def _sends_of(signals: set[int]) -> defaultdict[int, _Sends]:
+    sends: defaultdict[int, _Sends] = defaultdict(_Sends)
+    for module, path in _sources():
+        _read(module, path, signals, sends)
+    return sends
 
 
 def _in_words(signal: Any, entry: Receiver, sends: _Sends) -> str:
@@ -188,6 +203,7 @@ class _Reader(ast.NodeVisitor):
         self._sends[id(self._resolve(node))].certain = False
 
     def _note(self, call: ast.Call, sends: _Sends, place: int) -> None:
+        sends.places.append(f"{self._path}:{call.lineno}")
         names = self._senders(call, place)
         if names is None:
             sends.certain = False

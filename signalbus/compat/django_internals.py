@@ -9,6 +9,7 @@ import asyncio
 import logging
 import sys
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connections
@@ -88,6 +89,13 @@ class HookedSignal(Signal):
             self._clear_dead_receivers()
         heard = (NONE_ID, _make_id(sender))
         return [(each, known(each[0])) for each in self.receivers if each[0][1] in heard]
+
+    def connected_functions(self) -> list[Any]:
+        """Return the receivers that are connected and still live, those in workers and those here."""
+        with self.lock:
+            found = [each[1] for each in self.receivers]
+        found = [each() if isinstance(each, weakref.ReferenceType) else each for each in found]
+        return [function for function in found if function is not None]
 
     def _on_dropped(self, keys: set[Key]) -> None:
         """Handle the keys of receivers that Django has just dropped; called with the lock held."""

@@ -32,6 +32,7 @@ from signalbus.management.subcommands import (
     tailing,
     workers_and_runs,
 )
+from signalbus.management.subcommands.contracts import signals_listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,7 @@ MODULES = (
     failed,
     inspecting,
     graphing,
+    signals_listing,
     rehearsing,
     retry_and_discard,
     bulk,
