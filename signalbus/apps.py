@@ -24,6 +24,7 @@ class SignalBusConfig(AppConfig):
     def ready(self) -> None:
         """Import each app's ``signals`` and ``receivers``, and connect to Celery's signals."""
         from signalbus import checks, conf, tasks, testing  # noqa: F401, PLC0415 - models and settings must be loaded before
+        from signalbus.codec.registering import prove_examples  # noqa: PLC0415
         from signalbus.receiving.settling import listeners  # noqa: F401, PLC0415
         from signalbus.receiving.worker import bootstrap  # noqa: PLC0415
         from signalbus.registration.registry import registry  # noqa: PLC0415
@@ -36,6 +37,7 @@ class SignalBusConfig(AppConfig):
         bootstrap.connect()
         discover("signals")
         discover("receivers")
+        prove_examples()
         registry.complete = True
 
 

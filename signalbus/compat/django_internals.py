@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models.fields.files import FieldFile
+    from django.http import QueryDict
     from django.utils.functional import LazyObject
 
     Waiting = tuple[set[Any], Callable[[], None], bool]
@@ -143,6 +145,25 @@ def wrapped_in(lazy: LazyObject[Any]) -> Any:
     """
     lazy.__class__  # noqa: B018 - fills it
     return lazy._wrapped  # noqa: SLF001 - the reason for this module
+
+
+def is_mutable(value: QueryDict) -> bool:
+    """Return whether the data of a form may be changed; uses ``QueryDict._mutable``, which has no public reader."""
+    return value._mutable  # noqa: SLF001 - the reason for this module
+
+
+def frozen_query_dict(value: QueryDict) -> QueryDict:
+    """Make the data of a form immutable, as ``request.POST`` is, and return it; uses ``QueryDict._mutable``."""
+    value._mutable = False  # noqa: SLF001 - the reason for this module
+    return value
+
+
+def is_saved_file(value: FieldFile) -> bool:
+    """Return whether the content of a field's file is in its storage; uses ``FieldFile._committed``.
+
+    Were it another attribute, a file that is not saved yet would travel by a name that no storage has.
+    """
+    return bool(value._committed)  # type: ignore[attr-defined]  # noqa: SLF001 - the reason for this module
 
 
 # Transactions and connections

@@ -20,6 +20,7 @@ from signalbus.exceptions import TextError, UnknownClass
 from signalbus.ledger import operations as ledger
 from signalbus.services.actors import VIEW_PAYLOAD
 from signalbus.services.audit_log import write_log
+from signalbus.wire.values.registered_types import LIBRARY_MARK
 from signalbus.wire.values.scalars import FROM_JSON
 from signalbus.wire.values.tags import Tag
 
@@ -212,6 +213,14 @@ class _Shown:
         name, members = inner
         return {"class": name, **self.members(members.items())}
 
+    def typed(self, inner: Any) -> Any:
+        """Return a value of a registered type as its type's name and its parts; a library's as its parts alone."""
+        name, node = inner
+        shown = self.value(node)
+        if LIBRARY_MARK in name:
+            return shown
+        return {"type": name, **shown} if isinstance(shown, dict) else {"type": name, "value": shown}
+
 
 def _scalar(tag: str) -> Callable[[_Shown, Any], Any]:
     """Return a function that shows a scalar as text, and one that this process cannot read as it travels."""
@@ -230,6 +239,7 @@ _TAGS: Final[dict[str, Callable[[_Shown, Any], Any]]] = {
     Tag.ROW.key: _Shown.row,
     Tag.SNAPSHOT.key: _Shown.snapshot,
     Tag.DATA.key: _Shown.data,
+    Tag.VALUE.key: _Shown.typed,
     Tag.DICT.key: lambda shown, inner: shown.members(inner),
     Tag.ENUM.key: lambda shown, inner: ".".join(map(shown.key, inner)),
     Tag.ANONYMOUS.key: lambda _shown, _inner: "AnonymousUser",

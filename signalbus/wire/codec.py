@@ -18,12 +18,13 @@ from django.db import DatabaseError
 from signalbus.exceptions import Garbage, MissingRow, PayloadError, TextError, TooLarge, UnknownClass
 from signalbus.wire.json_reader import reader
 from signalbus.wire.json_writer import write
-from signalbus.wire.values.class_names import SENDERS
+from signalbus.wire.values.class_names import SENDERS, cut
 from signalbus.wire.values.decoder import Decoder, Finder
-from signalbus.wire.values.encoder import Encoder, too_large
-from signalbus.wire.values.references import has_base_manager, plain_reference
+from signalbus.wire.values.encoder import Encoder
+from signalbus.wire.values.references import has_base_manager, lookup_key, model_named, plain_reference
+from signalbus.wire.values.remedies import too_large
 from signalbus.wire.values.scalars import TO_JSON
-from signalbus.wire.values.structures import ModelError
+from signalbus.wire.values.structures import HostError
 from signalbus.wire.values.tags import Tag
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from django.db.models import Model
 
     from signalbus.wire.values.references import Reference
+    from signalbus.wire.values.registered_types import TypeAdapter
 
     Fetch = Callable[[Mapping[Reference, Collection[str]]], Mapping[Reference, Model]]
     Rows = list[tuple[str, object]]  # label and primary key of each
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 MAX_DEPTH: Final = 64
 MAX_BYTES: Final = 256 * 1024
 
+_IDENTITY: Final[frozenset[Any]] = frozenset({object.__eq__})
 _REF: Final = Tag.REF.plain_key()
 _REF_IN_TEXT: Final = f'"{Tag.REF.key}"'
 _ROW_IN_TEXT: Final = f'"{Tag.ROW.key}"'
@@ -83,7 +86,69 @@ def encode(  # noqa: PLR0913 - the limits of a message, and what it names
         raise PayloadError(f"it could not be written: {error}") from error
     if len(text) > max_bytes:
         raise PayloadError(too_large(str(len(text)), max_bytes))
+    for adapter, value in encoder.unproved:
+        prove(adapter, value)
     return text, str(encoder.version)
+
+
+def prove(adapter: TypeAdapter, value: object) -> None:
+    """Encode and decode a value of a registered type, once for each type; rows in it are compared by their keys.
+
+    Args:
+        adapter: the type.
+        value: a value of it.
+
+    Raises:
+        PayloadError: it does not arrive equal, or does not arrive.
+    """
+    if adapter.is_proved:
+        return
+    adapter.is_proved = True  # for the two writings below
+    try:
+        text, _ = encode(None, {"value": value})
+        arrived = decode(text, _unloaded)[1]["value"]
+        if type(arrived) is type(value) and _arrived_equal(adapter, value, arrived, text):
+            return
+        problem = f"{value!r} arrives as {arrived!r}"
+    except PayloadError:
+        adapter.is_proved = False
+        raise
+    except Exception as error:  # of the host's own functions
+        adapter.is_proved = False
+        raise PayloadError(_failed_proof(adapter, f"it raised {type(error).__name__}: {error}")) from error
+    adapter.is_proved = False
+    raise PayloadError(_failed_proof(adapter, cut(problem)))
+
+
+def _failed_proof(adapter: TypeAdapter, problem: str) -> str:
+    return (
+        f'a value of the type "{adapter.name}" does not arrive as it left: {problem}. Correct encode and decode, '
+        f"registered in {adapter.place}"
+    )
+
+
+def _arrived_equal(adapter: TypeAdapter, value: Any, arrived: Any, text: str) -> bool:
+    """Return whether two values are equal; if ``==`` does not say it, whether the same travels of them."""
+    try:
+        if bool(arrived == value):
+            return True
+        has_equality = type(value).__eq__ not in _IDENTITY
+    except Exception:  # noqa: BLE001 - whatever a value's own code raises; arrays have no single answer
+        has_equality = False
+    if has_equality and not adapter.by_fields:
+        return False
+    return encode(None, {"value": arrived})[0] == text
+
+
+def _unloaded(references: Mapping[Reference, Collection[str]]) -> Mapping[Reference, Model]:
+    """Return instances with the keys of rows, and without their fields."""
+    found = {}
+    for reference in references:
+        model = model_named(reference.label)
+        found[reference] = model(pk=lookup_key(model, reference.pk))
+        found[reference]._state.adding = False  # noqa: SLF001 - documented
+        found[reference]._state.db = reference.using  # noqa: SLF001 - documented
+    return found
 
 
 def write_sender(sender: object) -> str | None:
@@ -169,7 +234,8 @@ def decode(
         UnknownClass: a model, database, class, function, enum member or time zone is not here (yet).
         Garbage: not a text of this codec.
         TooLarge: nested too deep.
-        Exception: any error of a model's own code while an instance is made of a snapshot.
+        Exception: any error of a model's own code while an instance is made of a snapshot, and of ``decode`` of a type
+            that the host has registered.
     """
     sender, payload, wanted = _guarded(_parse, text, related, snapshots)
     rows = fetch(wanted) if wanted else {}
@@ -182,7 +248,7 @@ def _guarded(read: Callable[..., Any], *args: Any) -> Any:
         return read(*args)
     except (TextError, UnknownClass, MissingRow, DatabaseError, MemoryError):
         raise
-    except ModelError as error:
+    except HostError as error:
         raise error.error from None  # the receiver's attempt fails with it, as for a row from the database
     except RecursionError as error:
         raise TooLarge("nested too deep for Python's stack") from error

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.apps import apps
+from django.core.management import call_command
 from django.db.models import F
 from django.test import override_settings
 from django.utils import timezone
 
-from signalbus import Retry, Signal, delivery_dead
+from signalbus import Retry, Signal, codec, delivery_dead
+from signalbus.doctor.ledger_judgements import judge_failures
 from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.routing.batch import deliver
@@ -20,6 +23,7 @@ from signalbus.receiving.sweeping.sweeper import Sweeper
 from signalbus.services.groups import failure_groups
 from signalbus.services.lookup import filter_from
 from signalbus.wire.signing import Signer
+from signalbus.wire.values import registered_types
 from tasks.admissions.models import Academy
 from tests.servers import wait_until
 
@@ -348,3 +352,38 @@ def test_a_row_of_a_newer_release_does_not_stop_the_sweeper(bus: Bus, signal: Si
     expected = [("broken", "dead", 0), ("newer", "parked", 0), ("to come", "published", 0)]
     assert [row for row in rows() if row[0] in {"broken", "newer", "to come"}] == expected
     assert len(bus.take()) == 1
+
+
+class Price:
+    """A value of a type that only one side has registered."""
+
+    def __init__(self, amount: int) -> None:
+        self.amount = amount
+
+
+def test_a_value_of_a_type_that_is_not_registered_here_is_parked_under_its_name(bus: Bus, caplog):
+    """The log and the ledger name the type, doctor counts it, and the delivery runs once the type is registered."""
+    signal, seen = new_signal(durable=True), list[int]()
+    connect(signal, lambda price, **kwargs: seen.append(price.amount), "receiver")
+
+    def register() -> None:
+        codec.register(Price, name="price", encode=lambda price: price.amount, decode=Price)
+
+    register()
+    signal.send(None, price=Price(3))
+    registered_types.forget(registered_types.by_name["price"])
+    bus.work()
+
+    assert rows() == [("receiver", "parked", 0)]
+    assert only().error.startswith('the type "price": the sender has registered it, and this worker has not')
+    assert 'the type "price"' in caplog.text
+    assert "1 parked" in judge_failures(ledger.failures()).text
+    out = io.StringIO()
+    call_command("signalbus", "failed", stdout=out)
+    assert 'the type "price"' in out.getvalue()
+    register()
+    try:
+        bus.come_again()
+    finally:
+        registered_types.forget(registered_types.by_name["price"])
+    assert (rows(), seen) == ([("receiver", "done", 1)], [3])

@@ -8,8 +8,10 @@ from __future__ import annotations
 from enum import Enum, Flag
 from typing import TYPE_CHECKING, Any, Final
 
-from signalbus.exceptions import Garbage, TooLarge, UnknownClass
-from signalbus.wire.values import class_names, references, structures
+from django.db import DatabaseError
+
+from signalbus.exceptions import Garbage, SignalBusError, TooLarge, UnknownClass
+from signalbus.wire.values import class_names, references, registered_types, structures
 from signalbus.wire.values.scalars import FROM_JSON, read_text
 from signalbus.wire.values.stored_forms import Stored
 from signalbus.wire.values.tags import Tag, by_key
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from django.db.models import Model
 
     from signalbus.wire.values.references import Reference
+    from signalbus.wire.values.registered_types import TypeAdapter
 
 _CONTAINERS: Final = frozenset({dict, list})
 _REF: Final = Tag.REF.key
@@ -174,7 +177,30 @@ class Decoder:
 
     def _data(self, value: Any, left: int) -> object:
         name, members = value
-        return structures.restore(_text(name), self._members(members, left))
+        moved = registered_types.by_name.get(_text(name))  # a class that travelled by its place before it had a name
+        if moved is not None:
+            return self._adapted(moved, members, left)
+        return structures.restore(name, self._members(members, left))
+
+    def _registered(self, value: Any, left: int) -> Any:
+        self._enter(value, list, left)
+        name, node = value
+        return self._adapted(registered_types.adapter_named(_text(name)), node, left - 1)
+
+    def _adapted(self, adapter: TypeAdapter, node: Any, left: int) -> Any:
+        missing = len(self.missing)
+        parts = self._value(node, left)
+        if len(self.missing) > missing:
+            return None  # a row in it is gone, which the codec raises
+        try:
+            return adapter.decode(parts)
+        except (SignalBusError, DatabaseError, MemoryError, RecursionError):
+            raise
+        except Exception as error:
+            if adapter.is_of_library:
+                raise  # the text is no value of its type
+            error.add_note(f'(raised by decode of the type "{adapter.name}", registered in {adapter.place})')
+            raise structures.HostError(error) from error
 
     def _stored(self, value: Any, left: int) -> Stored:
         return Stored(self._value(value, left))
@@ -222,6 +248,7 @@ _READERS: Final[dict[str, Callable[[Decoder, Any, int], Any]]] = by_key(
         Tag.DATA: Decoder._data,  # noqa: SLF001
         Tag.SNAPSHOT: Decoder._snapshot,  # noqa: SLF001
         Tag.STORED: Decoder._stored,  # noqa: SLF001
+        Tag.VALUE: Decoder._registered,  # noqa: SLF001
         Tag.ENUM: _enum,
         Tag.MODEL: _model,
         Tag.ANONYMOUS: _anonymous,

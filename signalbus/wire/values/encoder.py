@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from enum import Enum, Flag
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db import DatabaseError
 from django.db.models import JSONField, Model, QuerySet
@@ -16,16 +16,19 @@ from django.utils.functional import LazyObject, Promise
 from django.utils.safestring import SafeString
 
 from signalbus.exceptions import PayloadError
-from signalbus.wire.values import structures
-from signalbus.wire.values.class_names import SENDERS, cut, importable_name, is_model, unwrapped
+from signalbus.wire import library_types
+from signalbus.wire.values import registered_types, structures
+from signalbus.wire.values.class_names import SENDERS, importable_name, is_model, unwrapped
 from signalbus.wire.values.references import Snapshot, is_anonymous_user, label_of, reference_to
-from signalbus.wire.values.remedies import name_of_type, refusal, what_raised
+from signalbus.wire.values.remedies import name_of_type, refusal, refuse_key, step_to, too_large, what_raised
 from signalbus.wire.values.scalars import TO_JSON, frozen_to_json, text_to_json
 from signalbus.wire.values.stored_forms import SAME, converted_fields, stored_form
 from signalbus.wire.values.tags import FIRST, Tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+
+    from signalbus.wire.values.registered_types import TypeAdapter
 
 # Tags that every version of the message knows; the newer ones go through `Encoder._tagged`.
 _DATA: Final = Tag.DATA.plain_key()
@@ -48,15 +51,17 @@ class Encoder:
         snapshots: whether field values travel beside each reference, for when its row is gone.
     """
 
-    __slots__ = ("_bytes_left", "_max_bytes", "_max_depth", "_snapshots", "rows", "version")
+    __slots__ = ("_bytes_left", "_for_row", "_max_bytes", "_max_depth", "_snapshots", "rows", "unproved", "version")
 
     def __init__(self, max_depth: int, max_bytes: int, snapshots: bool) -> None:
         self._max_depth = max_depth
         self._max_bytes = max_bytes
         self._bytes_left = max_bytes
         self._snapshots = snapshots
+        self._for_row = False  # whether a value is looked for that every version reads, as a row holds it
         self.version: int = FIRST  # the oldest that knows all tags written so far
         self.rows: list[tuple[str, object]] = []  # label and key of each row written so far
+        self.unproved: list[tuple[TypeAdapter, object]] = []  # values of types that no value has been proved of
 
     def payload(self, payload: Mapping[str, object]) -> Any:
         """Encode a payload; the dict itself does not count as nesting."""
@@ -119,6 +124,8 @@ class Encoder:
             return self._instance(value, left)
         if kind is Snapshot:
             return self._tagged(Tag.SNAPSHOT, self._snapshot(value.instance, left))
+        if kind in registered_types.by_type:
+            return self._adapted(registered_types.by_type[kind], value, left)
         if issubclass(kind, Enum):
             return _enum(kind, value)
         if issubclass(kind, Promise):
@@ -132,9 +139,9 @@ class Encoder:
         if dataclasses.is_dataclass(kind):
             layout = structures.layout_of(kind)
             return {_DATA: [layout.name, self._members(structures.state_of(value, layout), left)]}
-        return self._by_name(value)
+        return self._by_name(value, left)
 
-    def _by_name(self, value: Any) -> Any:
+    def _by_name(self, value: Any, left: int) -> Any:
         """Encode what is known by its class's name, because its module may be missing or not yet importable."""
         kind = type(value)
         if is_anonymous_user(kind):
@@ -142,7 +149,24 @@ class Encoder:
         frozen = frozen_to_json(kind)
         if frozen is not None:
             return frozen(value)
+        adapter = library_types.adapter_for(kind)
+        if adapter is not None:
+            return self._adapted(adapter, value, left)
         raise PayloadError(refusal(value))
+
+    def _adapted(self, adapter: TypeAdapter, value: Any, left: int) -> Any:
+        """Encode a value of a registered type, or of a library's."""
+        if self._for_row:
+            raise PayloadError(refusal(value))
+        parts = adapter.encode(value)
+        self._enter((adapter.name, parts), left)
+        if not adapter.is_proved:
+            self.unproved.append((adapter, value))
+        try:
+            return self._tagged(Tag.VALUE, [adapter.name, self._value(parts, left - 1)])
+        except PayloadError as error:
+            error.reason += f' (in what stands for a value of the type "{adapter.name}")'
+            raise
 
     def _enter(self, items: Collection[Any], left: int) -> None:
         if left <= 0:
@@ -172,14 +196,14 @@ class Encoder:
         try:
             for key, item in value.items():
                 if type(key) is not str:
-                    _refuse_key(key)
+                    refuse_key(key)
                 kind = type(item)
                 if item is None or kind is bool or (kind is str and item.isascii()):
                     result[key] = item
                 else:
                     result[key] = self._value(item, left - 1)
         except PayloadError as error:
-            error.inside(_step(key))
+            error.inside(step_to(key))
             raise
         return result
 
@@ -236,18 +260,28 @@ class Encoder:
         self._enter(values, left)
         result: dict[str, Any] = {}
         converted = converted_fields(type(instance))
+        outer, self._for_row = self._for_row, True
         for attname, value in values.items():
             if attname in converted and value is not None and self._stored(converted[attname], instance, left, result):
                 continue
             try:
                 result[attname] = self._value(value, left - 1)
-            except PayloadError as error:
+            except PayloadError:
                 try:
                     self._row_form(instance, attname, left, result, texts)
                 except structures.NoRowForm:
-                    error.inside(attname)
-                    raise error from None
+                    self._for_row = outer
+                    self._without_row_form(attname, value, left, result)
+                    self._for_row = True
+        self._for_row = outer
         return [*head, result, texts]
+
+    def _without_row_form(self, attname: str, value: Any, left: int, result: dict[str, Any]) -> None:
+        try:
+            result[attname] = self._value(value, left - 1)
+        except PayloadError as error:
+            error.inside(attname)
+            raise
 
     def _stored(self, field: Any, instance: Model, left: int, result: dict[str, Any]) -> bool:
         """Encode the row's form of a value that its field converts; return whether it has a form that can travel."""
@@ -309,20 +343,5 @@ def _lazy_text(kind: type, value: Any) -> Any:
     return text_to_json(str.__str__(str(value)))
 
 
-def _step(key: Any) -> str:
-    if type(key) is str and key.isidentifier():
-        return key
-    text = repr(key) if type(key) in TO_JSON else type(key).__qualname__
-    return f"[{cut(text)}]"
-
-
-def _refuse_key(key: Any) -> NoReturn:
-    raise PayloadError(f"a dict's key is {name_of_type(type(key))}, not str: use str(key), or send a list of pairs")
-
-
-def too_large(size: str, limit: int) -> str:
-    """Return the error that a payload is over the limit, with the remedy."""
-    return (
-        f"the payload takes {size} bytes, {limit} are allowed: send model instances (they travel as references) or a "
-        "file's name, or raise SIGNALBUS['MAX_BYTES']"
-    )
+# The types that travel without a name, decided by the exact type.
+CARRIED_TYPES: Final = frozenset({*TO_JSON, *_COLLECTIONS, dict, list, Snapshot})

@@ -1,6 +1,6 @@
-"""Encode and decode values with named parts: dataclass instances, and snapshots of model instances.
+"""Encode and decode values with named parts: instances of classes with declared fields, and snapshots of models.
 
-`encoder` and `decoder` use it.
+`encoder` and `decoder` use it, and `wire/library_types` for registered classes.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from django.db import DatabaseError, connections
 from django.db.models import FileField
@@ -24,12 +24,17 @@ if TYPE_CHECKING:
     from django.db.models import Field, JSONField, Model
 
 
+CACHED_HASH: Final = "_attrs_cached_hash"
+
+
 class NoRowForm(Exception):  # noqa: N818 - says what happened; never leaves this package
     """A field's value has no form that its row would hold and that can travel."""
 
 
-class ModelError(Exception):
-    """A model's own code raised while an instance was made of a snapshot; the codec raises what it holds.
+class HostError(Exception):
+    """The host's own code raised while a value was made: a model's, or ``decode`` of a registered type.
+
+    The codec raises what it holds.
 
     Args:
         error: the error that was raised.
@@ -40,18 +45,34 @@ class ModelError(Exception):
         self.error = error
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Layout:
-    """The layout by which a dataclass is encoded and decoded; made once for each class.
+class FieldOfClass(NamedTuple):
+    """A declared field of a class.
 
     Args:
-        name: the module and name of the class.
+        name: its name.
+        default: its default; ``dataclasses.MISSING`` if it has none.
+        default_factory: makes its default; ``dataclasses.MISSING`` if it has none.
+        takes_self: whether the factory takes the instance, as one of attrs may.
+    """
+
+    name: str
+    default: Any
+    default_factory: Any
+    takes_self: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layout:
+    """The layout by which instances of a class with declared fields are encoded and decoded.
+
+    Args:
+        name: the module and name of the class, or the name that it is registered under.
         fields: its fields by name.
         slots: those of all slots, of the class and its bases, that hold state.
     """
 
     name: str
-    fields: Mapping[str, dataclasses.Field[Any]]
+    fields: Mapping[str, FieldOfClass]
     slots: frozenset[str]
 
 
@@ -59,53 +80,70 @@ _layouts: dict[type, Layout] = {}
 
 
 def layout_of(kind: type) -> Layout:
-    """Make, or remember, the plan of a dataclass.
+    """Make, or remember, the layout of a dataclass that travels by its module and name.
 
     Raises:
         PayloadError: a worker would not find the class, or its instances hold what no field holds.
     """
-    plan = _layouts.get(kind)
-    if plan is None:
-        name = importable_name(kind)
-        try:
-            object.__new__(kind)
-        except TypeError as error:
-            raise PayloadError(
-                f"{name} is a dataclass on top of a built-in type, whose state is in no field: send its values apart"
-            ) from error
-        attributes = [item for base in kind.__mro__ for item in vars(base).items()]
-        slots = frozenset(slot for slot, descriptor in attributes if type(descriptor) is MemberDescriptorType)
-        fields = {field.name: field for field in dataclasses.fields(kind)}
-        plan = _layouts[kind] = Layout(name, fields, slots)
-    return plan
+    layout = _layouts.get(kind)
+    if layout is None:
+        layout = _layouts[kind] = layout_named(kind, importable_name(kind))
+    return layout
 
 
-def state_of(value: Any, plan: Layout) -> dict[str, Any]:
-    """Take a dataclass instance apart.
+def layout_named(kind: Any, name: str) -> Layout:
+    """Make the layout of a dataclass.
+
+    Args:
+        kind: the class.
+        name: the name under which its instances travel.
+
+    Raises:
+        PayloadError: its instances hold what no field holds.
+    """
+    try:
+        object.__new__(kind)
+    except TypeError as error:
+        raise PayloadError(
+            f"{name} is a dataclass on top of a built-in type, whose state is in no field: send its values apart"
+        ) from error
+    fields = {
+        field.name: FieldOfClass(field.name, field.default, field.default_factory) for field in dataclasses.fields(kind)
+    }
+    return Layout(name, fields, slots_of(kind))
+
+
+def slots_of(kind: type) -> frozenset[str]:
+    """Return the slots that hold the state of a class's instances; without the hash that attrs keeps in one."""
+    attributes = [item for base in kind.__mro__ for item in vars(base).items()]
+    slots = {slot for slot, descriptor in attributes if type(descriptor) is MemberDescriptorType}
+    return frozenset(slots - {CACHED_HASH})
+
+
+def state_of(value: Any, layout: Layout) -> dict[str, Any]:
+    """Take an instance apart.
 
     Raises:
         PayloadError: a field has no value, or there is state beside the fields.
     """
     state: dict[str, Any] = dict(getattr(value, "__dict__", ()))
-    for slot in plan.slots:
+    state.pop(CACHED_HASH, None)
+    for slot in layout.slots:
         try:
             state[slot] = object.__getattribute__(value, slot)
         except AttributeError:
             continue
-    if state.keys() != plan.fields.keys():
-        beside = sorted(state.keys() - plan.fields.keys())
+    if state.keys() != layout.fields.keys():
+        beside = sorted(state.keys() - layout.fields.keys())
         if beside:
             raise PayloadError(f"holds {', '.join(beside)} beside its fields, which would be lost: make fields of them")
-        without = sorted(plan.fields.keys() - state.keys())
+        without = sorted(layout.fields.keys() - state.keys())
         raise PayloadError(f"its field {without[0]} has no value: set it before sending")
-    return {name: state[name] for name in plan.fields}
+    return {name: state[name] for name in layout.fields}
 
 
 def restore(name: str, values: dict[str, Any]) -> object:
-    """Put a dataclass instance together, without ``__init__`` and ``__post_init__``: it was valid when it was sent.
-
-    Fields that this process does not have are left out, those that the message does not have take their default, so
-    that both sides of a rolling deploy understand each other.
+    """Put a dataclass instance together that travelled by its module and name.
 
     Raises:
         UnknownClass: there is no such dataclass here, or one of its fields has neither value nor default.
@@ -113,18 +151,30 @@ def restore(name: str, values: dict[str, Any]) -> object:
     kind = resolve_class(name)
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise UnknownClass(name, "not a dataclass in this process: roll this worker out")
-    plan = _layouts.get(kind) or layout_of(kind)
-    result = object.__new__(kind)
-    for field in plan.fields.values():
+    return restore_as(kind, _layouts.get(kind) or layout_of(kind), values)
+
+
+def restore_as(kind: type, layout: Layout, values: dict[str, Any]) -> object:
+    """Put an instance together, without ``__init__`` and ``__post_init__``: it was valid when it was sent.
+
+    Fields that this process does not have are left out, those that the message does not have take their default, so
+    that both sides of a rolling deploy understand each other.
+
+    Raises:
+        UnknownClass: one of its fields has neither value nor default.
+    """
+    result: Any = object.__new__(kind)
+    for field in layout.fields.values():
         if field.name in values:
             value = values[field.name]
         elif field.default is not dataclasses.MISSING:
             value = field.default
         elif field.default_factory is not dataclasses.MISSING:
-            value = field.default_factory()
+            value = field.default_factory(result) if field.takes_self else field.default_factory()
         else:
-            raise UnknownClass(name, f"the message has no {field.name}, which has no default here: give it one")
-        if field.name in plan.slots:
+            why = f"the message has no {field.name}, which has no default here: give it one"
+            raise UnknownClass(layout.name, why)
+        if field.name in layout.slots:
             object.__setattr__(result, field.name, value)
         else:
             vars(result)[field.name] = value  # beside frozen, and beside any descriptor of the class
@@ -200,7 +250,7 @@ def restore_snapshot(label: str, adding: bool, db: str | None, values: dict[str,
 
     Raises:
         UnknownClass: there is no such model here, or one of its fields cannot read the text that was written for it.
-        ModelError: the model's own code raised while the instance was made, as it may for a row from the database.
+        HostError: the model's own code raised while the instance was made, as it may for a row from the database.
     """
     model = model_named(label)
     every: Any = model._meta.concrete_fields  # noqa: SLF001  (Django documents _meta)
@@ -224,6 +274,6 @@ def restore_snapshot(label: str, adding: bool, db: str | None, values: dict[str,
     except (DatabaseError, MemoryError):
         raise
     except Exception as error:
-        raise ModelError(error) from error
+        raise HostError(error) from error
     result._state.adding = adding  # noqa: SLF001  (Django documents _state)
     return result

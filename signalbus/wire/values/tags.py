@@ -48,6 +48,7 @@ class Tag(Enum):
     ROW = "$row", 2
     ANONYMOUS = "$anonymous", 3
     STORED = "$stored", 4  # in a snapshot only
+    VALUE = "$value", 6  # a registered type's, or a library's
 
     def __init__(self, key: str, since: int) -> None:
         self.key: str = key
