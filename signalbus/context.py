@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from signalbus.core.fast_instances import unfrozen_class
 from signalbus.wire.message import delivery_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from uuid import UUID
 
     from signalbus.wire.message import Message
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,22 +73,3 @@ def current() -> CurrentDelivery | None:
         The delivery, inside a receiver that a worker runs; None anywhere else.
     """
     return current_delivery.get()
-
-
-def running(delivery: CurrentDelivery, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function while a delivery is the current one: messages that it sends have that delivery's lineage.
-
-    Args:
-        delivery: the delivery that is about to run.
-        function: the function that runs it.
-        args: its arguments.
-        kwargs: its keyword arguments.
-
-    Returns:
-        The function's result.
-    """
-    token = current_delivery.set(delivery)
-    try:
-        return function(*args, **kwargs)
-    finally:
-        current_delivery.reset(token)

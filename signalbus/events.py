@@ -134,7 +134,7 @@ def tell(event: Event) -> None:
     listeners = _listeners[event.kind]
     if not listeners:
         return
-    token = current_delivery.set(event.delivery)  # as `running` does, in half the time
+    token = current_delivery.set(event.delivery)
     try:
         for listener in listeners:
             try:

@@ -177,7 +177,11 @@ def opened_connections() -> list[BaseDatabaseWrapper]:
     opened = _connections_of_thread()
     if opened is None:
         return list(connections.all(initialized_only=True))
-    return [opened[alias] for alias in connections.settings if alias in opened]
+    found = []
+    for alias in connections.settings:  # a comprehension takes twice as long for the one that there nearly always is
+        if alias in opened:
+            found.append(opened[alias])  # noqa: PERF401 - see above
+    return found
 
 
 def connection_to(alias: str) -> BaseDatabaseWrapper:

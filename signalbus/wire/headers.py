@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 HEADER_BYTES: Final = 64 * 1024
 
 HEADING_KEYS: Final = frozenset("istfrldcv")  # of a header without anything of its own but id and time
-_ID: Final = slice(6, 38)  # the place of the id in a header
-_TIME: Final = '","t":'
 
 
 class Heading:
@@ -124,11 +122,11 @@ def split(header: str) -> tuple[str, str, str]:
     """Return a header's id, its time, and its heading, the rest, if it is as `Heading` writes it.
 
     Args:
-        header: the header; of one that is written otherwise, the three parts are any pieces of it.
+        header: the header; of one that is written otherwise, or ends with its time, the parts are any pieces of it.
     """
-    start = header.find(_TIME, _ID.stop) + len(_TIME)
-    end = header.find(",", start)  # -1 if the time is the last, before the brace
-    return header[_ID], header[start:end], header[: _ID.start] + header[_ID.stop : start] + header[end:]
+    before, _, after = header.partition('","t":')
+    moment, _, rest = after.partition(",")
+    return before[6:38], moment, f"{before[:6]}{before[38:]},{rest}"
 
 
 class KnownHeadings:

@@ -19,12 +19,13 @@ from django.utils import timezone
 
 from signalbus import Signal, receiver
 from signalbus.bridging import bridge
-from signalbus.context import CurrentDelivery, running
+from signalbus.context import CurrentDelivery
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, StoredMessage
 from signalbus.testing import captured
 from tasks.admissions.models import Academy
+from tests.unit.running import running
 
 HERE = __name__
 

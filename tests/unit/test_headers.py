@@ -31,7 +31,7 @@ def a_message(**changes: object) -> Message:
 @pytest.mark.parametrize(
     "shared",
     [
-        {},
+        {"recorded": True},
         {"sender": "shop.Order", "recipients": ("shop.mail", "shop.count")},
         {"recipients": (), "durable": False, "ledger": "archive", "payload_version": 3},
         {"signal": '"quoted","t":5', "sender": "\\", "recorded": True, "recipients": ('a","t":7',)},
@@ -69,11 +69,11 @@ def test_only_headings_are_remembered(headings, own):
 def test_headings_are_forgotten_when_they_are_many(headings):
     """The memory does not grow with the headings of all senders, nor with one that is long."""
     for number in range(KnownHeadings.MOST + 1):
-        from_body(to_body(a_message(signal=f"shop.s{number}")))
+        from_body(to_body(a_message(signal=f"shop.s{number}", recorded=True)))
         assert len(headings) <= KnownHeadings.MOST
     before = len(headings)
 
-    from_body(to_body(a_message(signal="s" * KnownHeadings.MOST_CHARS)))
+    from_body(to_body(a_message(signal="s" * KnownHeadings.MOST_CHARS, recorded=True)))
 
     assert len(headings) == before
 
@@ -102,10 +102,14 @@ def read(body: str) -> object:
 
 def test_a_header_that_is_written_otherwise_has_no_heading(headings):
     """Another order of its keys, and white space, are read as always, and not remembered."""
-    message = a_message()
-    _version, header, _payload = to_body(message).split("\n")
+    message = a_message(recorded=True)
+    version, header, payload = to_body(message).split("\n")
     id_, moment, _ = split(header)
 
-    for other in (f'{{"s":"shop.sold","i":"{id_}","t":{moment}}}', f'{{"i": "{id_}","s":"shop.sold","t":{moment}}}'):
-        assert from_body(f"1\n{other}\n[null,{{}}]") == message
+    for other in (
+        f'{{"s":"shop.sold","i":"{id_}","t":{moment},"c":true}}',
+        f'{{"i": "{id_}","s":"shop.sold","t":{moment},"c":true}}',
+        f'{{"i":"{id_}","s":"shop.sold","c":true,"t":{moment}}}',
+    ):
+        assert from_body(f"{version}\n{other}\n{payload}") == message
     assert len(headings) == 0

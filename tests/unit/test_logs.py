@@ -13,12 +13,13 @@ import pytest
 import structlog
 
 from signalbus import Signal
-from signalbus.context import delivery_of, running
+from signalbus.context import delivery_of
 from signalbus.events import Event
 from signalbus.logs import DeliveryFilter, add_delivery
 from signalbus.receiving.settling import listeners
 from signalbus.testing import captured
 from signalbus.wire.message import Message, uuid7
+from tests.unit.running import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from signalbus import events, tracing
 from signalbus.carriers import carrying
 from signalbus.compat.django_internals import opened_connections
-from signalbus.context import delivery_of, running
+from signalbus.context import current_delivery, delivery_of
 from signalbus.contracts.contract import reject_unknown_version
 from signalbus.events import Event, is_heard
 from signalbus.exceptions import SignalBusError, UnknownClass, UnknownPayloadVersion
@@ -173,16 +173,18 @@ def _refuse_query(*_statement: object) -> NoReturn:
 def _call_in_context(attempt: Attempt) -> None:
     delivery, context = attempt.delivery, attempt.message.context
     former = current_runs.begin(delivery)
+    token = current_delivery.set(delivery)
     try:
         if not context:
-            running(delivery, _call_receiver, attempt)
+            _call_receiver(attempt)
             return
         try:
             carrying.reject_unknown(context)
         except UnknownClass as error:
             raise NotKnownHere(str(error)) from error
-        running(delivery, call_in_context, context, _call_receiver, attempt)
+        call_in_context(context, _call_receiver, attempt)
     finally:
+        current_delivery.reset(token)
         current_runs.end(former)
 
 
@@ -221,4 +223,5 @@ def _arguments(receiver: Receiver, message: Message) -> dict[str, Any]:
             payload = contract.bring_up(payload, message.payload_version)
     except (UnknownClass, UnknownPayloadVersion) as error:
         raise NotKnownHere(str(error)) from error
-    return {**payload, "signal": None if signal is None else signal.presented, "sender": sender}
+    payload["signal"], payload["sender"] = None if signal is None else signal.presented, sender
+    return payload

@@ -117,7 +117,7 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], *, is_async: b
         TimeoutError: it took longer.
         BaseException: any error of the receiver, `SystemExit` included.
     """
-    started = time.monotonic()
+    started = 0.0 if timeout is None else time.monotonic()
     if is_async:
         run_in_loop(_awaited, partial(function, **arguments), timeout)
         return
@@ -127,7 +127,7 @@ def call(function: Callable[..., Any], arguments: dict[str, Any], *, is_async: b
         with _alarm(timeout):
             result = function(**arguments)
     if result is not None and inspect.isawaitable(result):  # a plain wrapper around a coroutine function returns one
-        spent = time.monotonic() - started
+        spent = 0.0 if timeout is None else time.monotonic() - started
         run_in_loop(_awaited, lambda: result, timeout, spent)
 
 

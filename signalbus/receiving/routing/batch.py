@@ -66,7 +66,7 @@ def _deliver_each(
                 text_progress.end(*rest)
                 break
             text_progress.put_off(*rest[1:])
-        grouped_before = len(group)
+        grouped_before = len(group.waiting)
         group.begin_text(index)
         try:
             message = verify_text(text, queue)
@@ -76,14 +76,15 @@ def _deliver_each(
             # The error is about this text, not about the database's state: a retry would fail for ever.
             refuse(text, f"the ledger cannot hold it: {error}", queue, error)
             group.drop_text()
-        if len(group) > grouped_before:
+        if len(group.waiting) > grouped_before:
             put_off.append(index)
             text_progress.put_off(index)
             if group.is_full:
                 _deliver_group(group, put_off, text_progress)
         else:
             text_progress.end(index)
-    _deliver_group(group, put_off, text_progress)
+    if put_off:
+        _deliver_group(group, put_off, text_progress)
 
 
 def _deliver_group(group: Group, put_off: list[int], text_progress: progress.Progress) -> None:

@@ -41,17 +41,13 @@ class Group:
         self.parts: Progress | None = None  # how far its recipients are; None if it has one
         self._recipients = 0
         self._text_progress = text_progress
-        self._waiting: dict[UUID, Attempt] = {}
+        self.waiting: dict[UUID, Attempt] = {}  # by the ids of their deliveries
         self._may_share: bool | None = None  # None: not asked yet
-
-    def __len__(self) -> int:
-        """Return how many deliveries wait."""
-        return len(self._waiting)
 
     @property
     def is_full(self) -> bool:
         """Whether it has as many deliveries as one commit takes."""
-        return len(self._waiting) >= MOST
+        return len(self.waiting) >= MOST
 
     def begin_text(self, text: int) -> None:
         """Add the deliveries of a text from now on."""
@@ -89,12 +85,12 @@ class Group:
         attempt = Attempt(
             message, recipient, receiver, recorded=True, text=self.text, recipient_progress=self.parts, place=place
         )
-        return self._waiting.setdefault(attempt.id, attempt) is attempt
+        return self.waiting.setdefault(attempt.id, attempt) is attempt
 
     def deliver(self) -> None:
         """Run what waits, in as few commits as they can share."""
-        divided = _by_context(self._waiting.values())
-        self._waiting.clear()
+        divided = _by_context(self.waiting.values())
+        self.waiting.clear()
         for attempt in (attempt for waiting in divided for attempt in waiting):
             if attempt.recipient_progress is not None:
                 attempt.recipient_progress.resume(attempt.place)

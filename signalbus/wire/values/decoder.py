@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _CONTAINERS: Final = frozenset({dict, list})
 _REF: Final = Tag.REF.key
 _NAME: Final = Tag.NAME.key
+_MODEL: Final = Tag.MODEL.key
 _ROWS: Final = frozenset({_REF, Tag.ROW.key})
 _SENDERS: Final = frozenset(tag.key for tag in (Tag.STR, Tag.MODEL, Tag.REF, Tag.ROW, Tag.SNAPSHOT_AS_SENDER))
 
@@ -93,6 +94,9 @@ class Decoder:
 
     def payload(self, node: Any) -> dict[str, Any]:
         """Decode a payload."""
+        # Nearly all payloads are plain values under their names, and are so as they were parsed.
+        if type(node) is dict and len(node) != 1 and _CONTAINERS.isdisjoint(map(type, node.values())):
+            return node
         payload = self._value(node, self._max_depth + 1)
         if type(payload) is not dict:
             raise Garbage(f"the payload is a {type(payload).__name__}, not a dict")
@@ -103,6 +107,8 @@ class Decoder:
         if node is None or type(node) is str:
             return node
         ((tag, value),) = node.items()
+        if tag == _MODEL:  # nearly always
+            return references.model_named(_text(value))
         if tag == _NAME:
             return class_names.resolve_class(_text(value), senders=True)
         if tag in _SENDERS:
