@@ -104,7 +104,9 @@ def _tell(actor: Actor, kind: str, target: Mapping[str, Any], reason: str, count
     )  # fmt: skip
 
 
-def read_log(actor: Actor, limit: int = 50, *, kind: str | None = None, by: str | None = None) -> list[LogEntry]:
+def read_log(
+    actor: Actor, limit: int = 50, *, kind: str | None = None, by: str | None = None, before: int | None = None
+) -> list[LogEntry]:
     """Return the youngest lines of the audit log, the youngest first.
 
     Args:
@@ -112,9 +114,10 @@ def read_log(actor: Actor, limit: int = 50, *, kind: str | None = None, by: str 
         limit: how many at most; no more than 10,000.
         kind: only what was done so, "pause" for example.
         by: only what this person did.
+        before: only lines with a lower number, older ones.
 
     Raises:
         PermissionDenied: the actor must not see deliveries.
     """
     actor.require(VIEW)
-    return ledger.log_entries(min(max(1, limit), MOST_LINES), kind=kind, by=by)
+    return ledger.log_entries(min(max(1, limit), MOST_LINES), kind=kind, by=by, before=before)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import html
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import pytest
 import time_machine
@@ -17,8 +21,12 @@ from signalbus.ledger.history import BOUNDS
 from signalbus.models import Alert, Delivery, FailedAttempt, Operation, Pause, Rollup, State, WorkerRecord
 from signalbus.pages import bounded_search, figures, open_counts
 from signalbus.pages.figures import SPANS, Times
+from signalbus.services.actors import code_actor
+from signalbus.services.bulk_operations import start_operation
+from signalbus.services.lookup import filter_from
+from signalbus.services.pausing import pause
 from signalbus.web import page_access
-from signalbus.web.views import delivery_list
+from signalbus.web.views import activity_log, delivery_list
 from tests.other_servers import DATABASE
 
 from .admin_site import OPERATOR, READER, VIEWER, add_delivery, add_message, page, sealed_message, visitor
@@ -26,6 +34,7 @@ from .admin_site import OPERATOR, READER, VIEWER, add_delivery, add_message, pag
 if TYPE_CHECKING:
     from django.test import Client
 
+TAGGING = "tasks.marketing.receivers.cohort_post_save[admissions.Cohort]"
 pytestmark = pytest.mark.usefixtures("database_url")
 
 
@@ -146,7 +155,7 @@ def test_a_delivery_that_is_gone_is_named(reader: Client):
 
 
 def test_the_search_box_finds_ids_objects_and_filters(reader: Client):
-    """An id leads to its delivery, also that of a message; an object to its history; else it is a filter."""
+    """An id leads to its delivery, also that of a message; an object to its history, a name to its page."""
     delivery = add_delivery(message=add_message(subject="admissions.Academy 5"))
 
     for text, expected in (
@@ -154,9 +163,14 @@ def test_the_search_box_finds_ids_objects_and_filters(reader: Client):
         (str(delivery.message_id), url("delivery", delivery.pk)),
         ("admissions.academy:5", f"{url('history')}?subject=admissions.academy%3A5"),
         ("state:dead receiver:crm.*", f"{url('deliveries')}?q=state%3Adead+receiver%3Acrm.%2A"),
+        (TAGGING, f"{url('receiver')}?{urlencode({'id': TAGGING})}"),
+        ("admissions.cohort_saved", f"{url('signals')}?q=admissions.cohort_saved"),
+        ("COHORT_POST", f"{url('signals')}?q=COHORT_POST"),
+        ("nothing has this name", f"{url('deliveries')}?q=nothing+has+this+name"),
     ):
         assert reader.get(url("find"), {"q": text}).headers["Location"] == expected
     assert "crm.<wbr>sync" in page(reader, url("history"), subject="admissions.academy:5")
+    assert "admissions.<wbr>cohort_saved" in page(reader, url("signals"), q="COHORT_POST")
 
 
 def test_an_object_without_messages_is_told_what_that_means(reader: Client):
@@ -405,3 +419,45 @@ def test_a_timeline_is_in_order_within_one_millisecond(reader: Client):
 
     places = [shown.index(text) for text in ("Sent", "Attempt 1", "Attempt 2", "ana: discard", "#i-discarded")]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("name", ["deliveries", "failures", "signals", "operations", "activity"])
+def test_each_list_is_had_as_a_file(operator: Client, name: str):
+    """CSV and JSON have the same rows and columns; the page leads to both."""
+    add_delivery("=crm.sync()", error="=KeyError", error_group="aa", failed_at=timezone.now())
+    start_operation("retry", filter_from(["state:dead"]), actor=code_actor("=ana"), reason="=fixed")
+
+    shown = page(operator, url(name))
+    table = operator.get(url(name), {"format": "csv"})
+    rows = list(csv.DictReader(table.content.decode().splitlines()))
+    answer = operator.get(url(name), {"format": "json"}).json()
+
+    assert "format=csv" in shown
+    assert table.headers["Content-Disposition"] == f'attachment; filename="{name}.csv"'
+    assert rows
+    assert [list(row) for row in rows] == [list(row) for row in answer[name]]
+    assert not any(cell.startswith("=") for row in rows for cell in row.values())
+    assert answer["schema"] == 1
+
+
+def test_the_activity_log_is_read_page_by_page(operator: Client, monkeypatch: pytest.MonkeyPatch):
+    """Older lines go on below the last one of the page, also while new ones are added."""
+    monkeypatch.setattr(activity_log, "LINES", 2)
+    for number in range(5):
+        pause("receiver", f"crm.sync{number}", actor=code_actor("ana"), unknown=True)
+
+    first = page(operator, url("activity"), by="ana")
+    older = html.unescape(re.findall(r'href="([^"]+)" rel="next"', first)[0])
+    pause("receiver", "crm.late", actor=code_actor("ana"), unknown=True)
+    second = page(operator, f"{url('activity')}{older}")
+
+    assert [re.findall(r"crm\.sync(\d)</code>", shown) for shown in (first, second)] == [["4", "3"], ["2", "1"]]
+    assert "by=ana" in older
+    assert "Back to the youngest" in second
+
+
+def test_the_list_of_deliveries_names_the_command_that_lists_the_same(reader: Client):
+    """The command has the words of the filter and of the range of time; without any, no command lists all."""
+    assert "manage.py signalbus failed" not in page(reader, url("deliveries"))
+    shown = page(reader, url("deliveries"), q="state:done 'error:two words'", since="8h")
+    assert "manage.py signalbus failed state:done &#x27;error:two words&#x27; since:8h" in shown

@@ -100,13 +100,16 @@ def complete_log(entry: int, counts: Mapping[str, int]) -> None:
     Operation.objects.using(using()).filter(pk=entry).update(state="done", counts=dict(counts), ended_at=Now())
 
 
-def log_entries(limit: int, *, kind: str | None = None, by: str | None = None) -> list[LogEntry]:
+def log_entries(
+    limit: int, *, kind: str | None = None, by: str | None = None, before: int | None = None
+) -> list[LogEntry]:
     """Return the youngest lines of the audit log, the youngest first.
 
     Args:
         limit: the maximal number.
         kind: only what was done so.
         by: only what this person did.
+        before: only lines with a lower number, older ones.
     """
     alias = using()
     wanted = Q()
@@ -114,10 +117,12 @@ def log_entries(limit: int, *, kind: str | None = None, by: str | None = None) -
         wanted &= Q(kind=kind)
     if by is not None:
         wanted &= Q(by=by)
+    if before is not None:
+        wanted &= Q(pk__lt=before)
     return [
         LogEntry(
             row.pk, in_utc(row.created_at, alias), row.by, row.by_id, row.through, row.kind, row.state, row.filter,
             row.reason, row.rate, cast("dict[str, int]", row.counts), row.details,
         )
-        for row in Operation.objects.using(alias).filter(wanted).order_by("-created_at", "-pk")[:limit]
+        for row in Operation.objects.using(alias).filter(wanted).order_by("-pk")[:limit]
     ]  # fmt: skip

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
+import shlex
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from django.http import HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import HttpResponseRedirect
 
 from signalbus.core.printable_text import printable
 from signalbus.ledger import operations as ledger
@@ -17,13 +17,14 @@ from signalbus.pages.open_counts import Capped
 from signalbus.pages.shown_text import short
 from signalbus.registration.registry import registry
 from signalbus.services.filters import MAX_CHARACTERS
+from signalbus.web.file_export import file_of, format_of, iso
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page, url_of
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from django.http import HttpRequest
+    from django.http import HttpRequest, HttpResponse
 
     from signalbus.pages.bounded_search import FoundKeys
     from signalbus.services.actors import Actor
@@ -33,7 +34,6 @@ EXPORTED: Final = 1000  # rows of a file
 SUGGESTED: Final = 100  # receivers and signals that the box suggests
 ERROR_CHARS: Final = 300
 AGES: Final = {"1h": "1 h", "8h": "8 h", "3d": "3 d", "30d": "30 d", "": "all"}
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # with which a spreadsheet begins a formula
 COLUMNS: Final = ("id", "state", "signal", "receiver", "subject", "attempts", "sent", "ended", "runtime_ms", "error")
 
 
@@ -41,12 +41,12 @@ COLUMNS: Final = ("id", "state", "signal", "receiver", "subject", "attempts", "s
 def delivery_list(request: HttpRequest, actor: Actor) -> HttpResponse:
     """Show the deliveries that a filter selects; as CSV or JSON if the address asks for it."""
     text, since = request.GET.get("q", "")[: MAX_CHARACTERS + 1], _since(request)
-    after, kind = id_in(request.GET.get("after", "")), request.GET.get("format", "")
-    search = read_search(lambda: search_deliveries([*words_of(text), *([f"since:{since}"] if since else [])]))
+    after, kind = id_in(request.GET.get("after", "")), format_of(request)
+    search = read_search(lambda: search_deliveries(_words(text, since)))
     rows = Delivery.objects.using(ledger.using()).select_related("message").defer("traceback", "message__text")
-    if kind in {"csv", "json"} and not search.error:
+    if kind and not search.error:
         found = find_keys(rows, search, EXPORTED, after)
-        return _file(kind, list(rows.filter(pk__in=found.keys).order_by("-pk")))
+        return file_of("deliveries", kind, COLUMNS, map(_row, rows.filter(pk__in=found.keys).order_by("-pk")))
     found = find_keys(rows, search, COUNTED if after is None else ROWS, after)
     keys = found.keys[:ROWS]
     shown = list(rows.filter(pk__in=keys).order_by("-pk")) if keys else []
@@ -59,7 +59,7 @@ def delivery_list(request: HttpRequest, actor: Actor) -> HttpResponse:
         "count": Capped(len(found.keys), found.has_more) if after is None else Capped(len(keys)),
         "export": urlencode(asked), "searched": f"{search.most:,}",
         **_links(asked, found, keys), "has_window": not search.is_indexed and found.end is not None,
-        "names_state": "state:" in search.text,
+        "command": "" if search.error else _command(_words(text, since)),
     }  # fmt: skip
     return render_page(request, actor, "delivery_list.html", "deliveries", context)
 
@@ -68,6 +68,16 @@ def _since(request: HttpRequest) -> str:
     """Return the age that the range of time asks for; none if the filter has a time of its own, or an id."""
     given = request.GET.get("since")
     return given if given in AGES else ""
+
+
+def _words(text: str, since: str) -> list[str]:
+    """Return the words of the filter, with that of the range of time."""
+    return [*words_of(text), *([f"since:{since}"] if since else [])]
+
+
+def _command(words: list[str]) -> str:
+    """Return the command that lists the same deliveries; none lists all."""
+    return f"manage.py signalbus failed {printable(shlex.join(words), MAX_CHARACTERS)}" if words else ""
 
 
 def _links(asked: dict[str, str], found: FoundKeys, keys: list[Any]) -> dict[str, str]:
@@ -91,50 +101,37 @@ def _suggestions() -> list[str]:
     return [short(word) for word in (*words, "attempts:>1", "error:KeyError", "subject:app.model:42", "since:2h")]
 
 
-def _file(kind: str, rows: list[Delivery]) -> HttpResponse:
-    """Return rows as a file; what a spreadsheet would take for a formula is made a text."""
-    alias = ledger.using()
-    table = [
-        {
-            "id": str(row.pk), "state": row.state, "signal": row.message.signal, "receiver": row.receiver,
-            "subject": row.message.subject, "attempts": row.attempts,
-            "sent": ledger.in_utc(row.created_at, alias).isoformat(),
-            "ended": "" if row.ended_at is None else ledger.in_utc(row.ended_at, alias).isoformat(),
-            "runtime_ms": row.runtime_ms, "error": row.error,
-        }
-        for row in rows
-    ]  # fmt: skip
-    if kind == "json":
-        return JsonResponse({"schema": 1, "deliveries": table})
-    response = HttpResponse(content_type="text/csv; charset=utf-8")
-    response.headers["Content-Disposition"] = 'attachment; filename="deliveries.csv"'
-    writer = csv.writer(response)
-    writer.writerow(COLUMNS)
-    for row in table:
-        writer.writerow([harmless_cell(row[name]) for name in COLUMNS])
-    return response
-
-
-def harmless_cell(value: Any) -> str:
-    """Return a cell of a CSV file that no spreadsheet takes for a formula.
-
-    Args:
-        value: a text of the ledger, a number, or None.
-    """
-    text = "" if value is None else printable(str(value))
-    return f"'{text}" if text.startswith(FORMULA) else text
+def _row(row: Delivery) -> dict[str, Any]:
+    """Return a delivery as a row of a file."""
+    return {
+        "id": str(row.pk), "state": row.state, "signal": row.message.signal, "receiver": row.receiver,
+        "subject": row.message.subject, "attempts": row.attempts, "sent": iso(row.created_at),
+        "ended": iso(row.ended_at), "runtime_ms": row.runtime_ms, "error": row.error,
+    }  # fmt: skip
 
 
 @page()
 def find(request: HttpRequest, actor: Actor) -> HttpResponse:  # noqa: ARG001 - a view's signature
-    """Lead to what somebody typed: an id, an object as ``shop.order:42``, or a filter."""
+    """Lead to what somebody typed: an id, an object as ``shop.order:42``, a receiver, a signal, or a filter."""
     text = request.GET.get("q", "")[: MAX_CHARACTERS + 1].strip()
     wanted = id_in(text)
     if wanted is not None:
         return HttpResponseRedirect(_page_of(request, wanted))
     if _is_subject(text):
         return HttpResponseRedirect(f"{url_of(request, 'history')}?{urlencode({'subject': text})}")
+    if text and ":" not in text and (named := _named(text)):
+        return HttpResponseRedirect(f"{url_of(request, named[0])}?{urlencode({named[1]: text})}")
     return HttpResponseRedirect(f"{url_of(request, 'deliveries')}?{urlencode({'q': text})}")
+
+
+def _named(text: str) -> tuple[str, str] | None:
+    """Return the page, and its parameter, of the receiver with a name, or of the signals and receivers that have it."""
+    signals = [name for signal in registry if (name := signal.known_name())]
+    receivers = [entry.id for signal in registry for entry in signal.entries()]
+    if text in receivers:
+        return "receiver", "id"
+    has_it = any(text.lower() in name.lower() for name in (*signals, *receivers))
+    return ("signals", "q") if has_it else None
 
 
 def _page_of(request: HttpRequest, wanted: UUID) -> str:

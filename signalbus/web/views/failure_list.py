@@ -11,6 +11,7 @@ from signalbus.ledger import operations as ledger
 from signalbus.models import FailedAttempt
 from signalbus.pages.delivery_search import id_in
 from signalbus.services.groups import newest_failure_groups
+from signalbus.web.file_export import file_of, format_of, iso
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page
 from signalbus.web.svg_charts import Bar, bars_of
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from signalbus.services.groups import FailureGroup
 
 GROUPS: Final = 30  # of a page
+EXPORTED: Final = 1000  # of a file
+COLUMNS: Final = ("group", "count", "signal", "receiver", "error", "first", "last", "latest", "states")
 HOURS: Final = 24  # of the small charts
 ATTEMPTS: Final = 10_000  # failed attempts that these look at, the youngest of the groups of the page
 SPARK_HEIGHT: Final = 24  # pixels
@@ -47,17 +50,29 @@ class Recent:
 @page()
 def failure_list(request: HttpRequest, actor: Actor) -> HttpResponse:
     """Show the groups of unresolved failures, the largest first."""
-    after = id_in(request.GET.get("after", ""))
-    found = newest_failure_groups(GROUPS, after)
+    after, kind = id_in(request.GET.get("after", "")), format_of(request)
+    found = newest_failure_groups(EXPORTED if kind else GROUPS, after)
     groups = found.groups
+    if kind:
+        return file_of("failures", kind, COLUMNS, map(_row, groups))
     recent = _recent([group.id for group in groups])
     context = {
         "groups": [_shown(group, recent[group.id]) for group in groups], "has_more": found.has_more,
         "looked_at": found.looked_at, "further": found.end, "is_first": after is None,
         "every": 15 if after is None else 0,
-        "total": sum(group.count for group in groups),
+        "total": sum(group.count for group in groups), "asked": "" if after is None else f"after={after}",
     }  # fmt: skip
     return render_page(request, actor, "failure_list.html", "failures", context)
+
+
+def _row(group: FailureGroup) -> dict[str, Any]:
+    """Return a group as a row of a file."""
+    latest = group.example
+    return {
+        "group": group.id, "count": group.count, "signal": latest.message.signal, "receiver": latest.receiver,
+        "error": latest.error, "first": iso(group.first), "last": iso(group.last), "latest": str(latest.pk),
+        "states": ", ".join(f"{number} {state}" for state, number in group.states.items()),
+    }  # fmt: skip
 
 
 def _shown(group: FailureGroup, recent: Recent) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from signalbus.pages.shown_text import short
 from signalbus.services import bulk_operations
 from signalbus.services.actors import OPERATE
 from signalbus.services.bulk_operations import CHANGES, UnknownOperation
+from signalbus.web.file_export import file_of, format_of, iso
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page, url_of
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from signalbus.services.actors import Actor
 
 LISTED: Final = 100
+EXPORTED: Final = 1000  # of a file
+COLUMNS: Final = (
+    "id", "kind", "state", "asked_for", "started", "ended", "found", "changed", "done", "failed_again", "left_alone",
+    "filter", "rate", "by", "through", "reason",
+)  # fmt: skip
 FAILED: Final = 20  # deliveries that failed again
 REASON_CHARS: Final = 500
 STAGES: Final = ("first", "ten", "rest")
@@ -32,12 +38,23 @@ STEERED: Final = {"waiting": ("pause", "cancel"), "running": ("pause", "cancel")
 @page()
 def operation_list(request: HttpRequest, actor: Actor) -> HttpResponse:
     """Show the operations that have not ended, and the youngest that have."""
-    found = bulk_operations.operations(actor, LISTED)
+    kind = format_of(request)
+    found = bulk_operations.operations(actor, EXPORTED if kind else LISTED)
+    if kind:
+        return file_of("operations", kind, COLUMNS, map(_row, found))
     context = {
         "operations": [(each, bulk_operations.progress_of(each)) for each in found],
         "every": 5 if any(not each.is_over for each in found) else 15,
     }  # fmt: skip
     return render_page(request, actor, "operation_list.html", "operations", context)
+
+
+def _row(found: BulkOperation) -> dict[str, Any]:
+    """Return an operation as a row of a file."""
+    times = (found.created_at, found.started_at, found.ended_at)
+    numbers = (found.found, found.changed, found.done, found.failed_again, found.left_alone)
+    texts = (" ".join(found.words), found.rate, found.by, found.through, found.reason)
+    return dict(zip(COLUMNS, (found.id, found.kind, found.state, *map(iso, times), *numbers, *texts), strict=True))
 
 
 @page()

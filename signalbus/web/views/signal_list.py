@@ -10,17 +10,33 @@ from signalbus.pages.figures import SPANS, totals_by_receiver
 from signalbus.services.explanation import explain, known_signals
 from signalbus.services.live_workers import workers
 from signalbus.services.pausing import paused
+from signalbus.web.file_export import file_of, format_of
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page
 from signalbus.web.views.overview import span_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django.http import HttpRequest, HttpResponse
 
+    from signalbus.sending.signal import Signal
     from signalbus.services.actors import Actor
 
 SHOWN: Final = 500  # signals of a page
 MOST_CHARS: Final = 100  # of the text that is looked for
+COLUMNS: Final = (
+    "signal",
+    "place",
+    "receiver",
+    "receiver_place",
+    "sender",
+    "queue",
+    "policy",
+    "done",
+    "failed",
+    "dead",
+)
 ONLY: Final = ("nobody", "quiet")
 
 
@@ -35,15 +51,36 @@ def signal_list(request: HttpRequest, actor: Actor) -> HttpResponse:
         for pair in worker.lacks:
             lacking[pair].append(worker.row.name)
     pauses = {(each.kind, each.name) for each in paused(actor, counts_held=False) if each.resumed_at is None}
-    names = [name for name in known_signals() if part in name.lower()]
+    names = [name for name, signal in known_signals().items() if _has(part, name, signal)]
     signals = [_signal(name, totals, lacking, pauses) for name in names[:SHOWN]]
     if only in ONLY:
         signals = [each for each in signals if each[only]]
+    if kind := format_of(request):
+        return file_of("signals", kind, COLUMNS, (row for each in signals for row in _rows(each)))
     context = {
         "signals": signals, "span": span.key, "spans": SPANS, "q": part, "only": only if only in ONLY else "",
         "more": max(0, len(names) - SHOWN), "asked": urlencode({"q": part, "only": only if only in ONLY else ""}),
+        "export": urlencode({"q": part, "only": only, "span": span.key}),
     }  # fmt: skip
     return render_page(request, actor, "signal_list.html", "signals", context)
+
+
+def _has(part: str, name: str, signal: Signal) -> bool:
+    """Return whether the name of a signal, or of one of its receivers, has a part."""
+    return part in name.lower() or any(part in entry.id.lower() for entry in signal.entries())
+
+
+def _rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a signal's receivers as rows of a file; a signal without receivers as one."""
+    signal = found["signal"]
+    for row in found["rows"] or [{"receiver": None, "totals": {}}]:
+        receiver, totals = row["receiver"], row["totals"]
+        yield {
+            "signal": signal.signal, "place": signal.place,
+            **{name: getattr(receiver, name, None) for name in ("sender", "queue", "policy")},
+            "receiver": getattr(receiver, "id", None), "receiver_place": getattr(receiver, "place", None),
+            **{name: totals.get(name, 0) for name in ("done", "failed", "dead")},
+        }  # fmt: skip
 
 
 def _signal(
