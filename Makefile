@@ -33,8 +33,8 @@ $(VENV)/.chaos: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[chaos]'
 	@touch $@
 
-demo: $(READY)  ## Run the example: a private Valkey, SQLite, a real worker, and signals through all of it
-	$(BIN)/python -m tasks.demo
+demo: $(READY)  ## Run the example: a private Valkey, SQLite, a real worker, and signals through all of it. DEMO=open keeps the web app open
+	DEMO=$(DEMO) $(BIN)/python -m tasks.demo
 
 test: $(READY)  ## Run all tests: unit, documents, models, integration (real Valkey, SQLite, PostgreSQL) and acceptance (real workers)
 	$(BIN)/python -m pytest $(PARALLEL)

@@ -166,8 +166,11 @@ def _edge(edge: GraphEdge, placed: dict[str, _Placed]) -> SafeString:
     line = format_html('<path class="{}" d="{}"/>', tone, path)
     if not edge.rate:
         return line
-    rate = rate_text(edge.rate)
-    return format_html('{}<text class="rate" x="{}" y="{}">{}</text>', line, end[0] - 5, end[1] - 4, rate)
+    rate, beside = (
+        rate_text(edge.rate),
+        13 if start[1] < end[1] else -4,
+    )  # on the side from which the line does not come
+    return format_html('{}<text class="rate" x="{}" y="{}">{}</text>', line, end[0] - 5, end[1] + beside, rate)
 
 
 def _node(placed: _Placed, marks: Mapping[str, Any], link: Callable[[GraphNode], str] | None) -> SafeString:

@@ -1,4 +1,7 @@
-"""Run the example with a private Valkey, a SQLite file and a real worker, and end with a summary."""
+"""Run the example with a private Valkey, a SQLite file, a real worker and the web app, and end with a summary.
+
+With DEMO=open in the environment it goes on: the web app stays open, and signals are sent, until Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from io import StringIO
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 60.0  # seconds for each step, on a slow machine
+BETWEEN_SIGNALS = 0.5  # seconds, while the demo stays open
+STUDENTS = 12  # of so many signals one is of a student, for whom a receiver fails
 STARTED = time.monotonic()
 
 
@@ -158,6 +164,37 @@ def tell_of_a_drop_out(switch: Path) -> None:
     say("`manage.py signalbus failed` says: " + manage("failed").strip())
 
 
+def show_the_web_app(address: str) -> None:
+    """Look at two pages of the web app, which must know what has happened."""
+    from tasks.demo.web_server import page  # noqa: PLC0415 - after django.setup()
+
+    for path, text in (("", "</dl>"), ("deliveries/", "cohort_post_save"), ("graph/", "cohort_saved")):
+        if text not in page(f"{address}{path}"):
+            raise DemoError(f"{address}{path} does not show {text!r}")
+    say(f"the web app showed all of it at {address}")
+
+
+def keep_open(address: str, switch: Path) -> None:
+    """Send signals until Ctrl-C, of which some fail: the web app has something to show."""
+    from django.contrib.auth.models import User  # noqa: PLC0415 - after django.setup()
+
+    from tasks.admissions.models import Cohort, CohortUser  # noqa: PLC0415 - after django.setup()
+
+    switch.unlink(missing_ok=True)
+    cohort, dropped = Cohort.objects.get(slug="web-42"), CohortUser.EducationalStatus.DROPPED
+    say("the form service is closed again: a failure stays, to be looked at and retried; signals are sent all the time")
+    print(f"\n    Open {address}\n    Ctrl-C ends the demo.\n", flush=True)
+    try:
+        for number in count():
+            cohort.save()
+            if number % STUDENTS == 0:
+                user = User.objects.create(username=f"student {number}")
+                CohortUser.objects.create(cohort=cohort, user=user, educational_status=dropped)
+            time.sleep(BETWEEN_SIGNALS)
+    except KeyboardInterrupt:
+        print(flush=True)
+
+
 def main() -> int:
     """Run the demo.
 
@@ -175,9 +212,12 @@ def main() -> int:
             django.setup()
             from django.core.management import call_command  # noqa: PLC0415 - after django.setup()
 
+            from tasks.demo.web_server import web_app  # noqa: PLC0415 - after django.setup()
+
             call_command("migrate", verbosity=0)
             say(f"a private Valkey runs as pid {valkey.pid}; a SQLite database is in {directory}")
-            with worker(log) as process:
+            with web_app() as address, worker(log) as process:
+                say(f"the web app is at {address}")
                 say("started: celery -A signalbus worker", pid=process.pid)
                 wait_for("the worker", lambda: b" ready." in log.read_bytes() or process.poll() is not None)
                 if process.poll() is not None:
@@ -185,6 +225,9 @@ def main() -> int:
                 say("the worker is ready", pid=process.pid)
                 tell_of_a_cohort()
                 tell_of_a_drop_out(directory / "open")
+                show_the_web_app(address)
+                if os.environ.get("DEMO") == "open":
+                    keep_open(address, directory / "open")
     except DemoError as error:
         say(f"FAILED: {error}")
         print(log.read_text(errors="replace") if log.exists() else "", file=sys.stderr)
@@ -196,7 +239,8 @@ def main() -> int:
         "\nWhat you saw: signals sent inside transactions reached receivers in other processes after the commit; a\n"
         "rollback sent nothing; a failing receiver was retried, a dead one was listed and retried by hand, and nobody\n"
         "else noticed.\n"
-        "The code: tasks/admissions (sends), tasks/marketing (receives). Next: README.md, docs/receivers.md."
+        "The code: tasks/admissions (sends), tasks/marketing (receives). Next: README.md, docs/receivers.md.\n"
+        "`make demo DEMO=open` keeps the web app open, with failures to look at and to retry."
     )
     return 0
 
