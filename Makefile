@@ -98,7 +98,7 @@ test-browser: $(READY) $(AXE)  ## Run the tests of the admin and of the web app 
 	$(BROWSER) tests.browser.unfold_settings
 
 screenshots: $(READY) $(AXE)  ## Play the incident in a browser, and write the screenshots of docs/admin.md and docs/web.md
-	$(BROWSER) tests.browser.settings --screenshots docs/_static -k 'incident or overview_answers'
+	$(BROWSER) tests.browser.settings --screenshots docs/_static -k 'incident or overview_answers or graph_shows'
 
 backlog: $(READY)  ## Run the tests that wait by the clock, all at once: a backlog that takes over a minute, a key that is gone
 	SIGNALBUS_LONG=1 $(BIN)/python -m pytest -n 4 tests/acceptance/test_backlog.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -98,6 +99,7 @@ class Visitor:
         self.driver = driver
         self.url = url
         self.clicks: dict[str, int] = {}
+        self.seconds: dict[str, float] = {}
         self._question = ""
         self._screenshots = screenshots
 
@@ -112,10 +114,12 @@ class Visitor:
 
     @contextmanager
     def question(self, text: str) -> Iterator[None]:
-        """Count the clicks of the block for a question."""
+        """Count the clicks of the block for a question, and the seconds that its pages take."""
         self._question = text
         self.clicks[text] = 0
+        began = time.monotonic()
         yield
+        self.seconds[text] = time.monotonic() - began
 
     def click(self, text: str, within: str = "//body") -> None:
         """Click on the link or the button with a text, and wait for its page.
