@@ -25,6 +25,8 @@ from signalbus.doctor.run_limits import longest_run, visibility_timeout
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.registration.registry import registry
+from signalbus.schemas.lock_changes import changes_between
+from signalbus.schemas.lock_file import lock_of_code, lock_path, read_lock
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -204,6 +206,23 @@ def check_contracts(**_kwargs: Any) -> list[checks.CheckMessage]:
         kind(f"{text}.", hint=hint, id=f"signalbus.{number}")
         for texts, kind, number, hint in remedies
         for text in texts
+    ]
+
+
+@checks.register("signalbus")
+def check_lock_file(**_kwargs: Any) -> list[checks.CheckMessage]:
+    """Check that the code keeps what the lock file in the repository promises, if there is one."""
+    if not apps.ready or not _is_about_running(sys.argv):
+        return []
+    try:
+        former = read_lock(lock_path())
+        changes = [] if former is None else changes_between(former, lock_of_code(former))
+    except ConfigurationError as error:
+        return [checks.Warning(str(error), id="signalbus.W013")]
+    return [
+        checks.Warning(f"Since the lock file was written: {change.what}.", hint=change.remedy, id="signalbus.W013")
+        for change in changes
+        if change.is_breaking
     ]
 
 

@@ -32,7 +32,7 @@ from signalbus.management.subcommands import (
     tailing,
     workers_and_runs,
 )
-from signalbus.management.subcommands.contracts import signals_listing
+from signalbus.management.subcommands.contracts import schema_files, signals_listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,7 @@ MODULES = (
     inspecting,
     graphing,
     signals_listing,
+    schema_files,
     rehearsing,
     retry_and_discard,
     bulk,

@@ -1,0 +1,204 @@
+"""Write the types of payloads as JSON Schema, and tell whether what fits one schema fits another.
+
+The lock file, the deploy gate and the exports use it. ``x-python`` names a type that JSON has no word for, and
+``x-model`` the label of a model, whose rows travel as references.
+"""
+
+from __future__ import annotations
+
+import enum
+import types
+from collections.abc import Mapping, Sequence, Set
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final, Literal, Union, get_args, get_origin
+from uuid import UUID
+
+from django.db.models import Model
+
+from signalbus.contracts.annotations import plain_type
+from signalbus.contracts.payload_fields import PayloadField, fields_of, kind_of
+from signalbus.exceptions import ConfigurationError
+
+Schema = dict[str, Any]
+
+_PLAIN: Final[dict[Any, Schema]] = {
+    type(None): {"type": "null"},
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    str: {"type": "string"},
+    bytes: {"type": "string", "contentEncoding": "base64", "x-python": "bytes"},
+    Decimal: {"type": "string", "x-python": "Decimal"},
+    UUID: {"type": "string", "format": "uuid", "x-python": "UUID"},
+    datetime: {"type": "string", "format": "date-time", "x-python": "datetime"},
+    date: {"type": "string", "format": "date", "x-python": "date"},
+    time: {"type": "string", "format": "time", "x-python": "time"},
+    timedelta: {"type": "string", "format": "duration", "x-python": "timedelta"},
+}
+_JSON_TYPES: Final[dict[type, str]] = {bool: "boolean", int: "integer", float: "number", str: "string"}
+# What must be the same in two schemas of one type.
+_KIND: Final = ("type", "x-python", "x-model")
+
+
+def schema_of_payload(payload: type) -> Schema:
+    """Return the schema of a payload class.
+
+    Args:
+        payload: the class.
+
+    Raises:
+        ConfigurationError: a class that cannot be a payload.
+    """
+    schema = _object(fields_of(payload), (payload,))
+    return {**schema, "additionalProperties": False}
+
+
+def schema_of(annotation: Any, around: tuple[Any, ...] = ()) -> Schema:
+    """Return the schema of a type; an empty one for a type of which nothing is known.
+
+    Args:
+        annotation: an evaluated annotation.
+        around: the classes that it is a part of: one that holds itself is named there, and not written again.
+    """
+    kind = plain_type(annotation)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _any_of([schema_of(each, around) for each in arguments])
+    if origin is Literal:
+        return {"enum": [each.name if isinstance(each, enum.Enum) else each for each in arguments]}
+    if kind in _PLAIN:
+        return {**_PLAIN[kind]}
+    if isinstance(origin or kind, type):
+        return _class(origin or kind, arguments, around)
+    return {}
+
+
+def _class(kind: type, arguments: tuple[Any, ...], around: tuple[Any, ...]) -> Schema:
+    if kind is Any or kind is object:
+        return {}
+    if issubclass(kind, Model):
+        return {"x-model": kind._meta.label}  # noqa: SLF001 - Django documents it
+    if issubclass(kind, enum.Enum):
+        return {"enum": [member.name for member in kind], "x-python": _name(kind)}
+    if kind is type:
+        model = plain_type(arguments[0]) if arguments else None
+        label = f" {model._meta.label}" if isinstance(model, type) and issubclass(model, Model) else ""  # noqa: SLF001
+        return {"x-python": f"class{label}"}
+    if kind in around:
+        return {"x-python": _name(kind)}
+    if kind_of(kind) is not None:
+        try:
+            schema = _object(fields_of(kind), (*around, kind))
+        except ConfigurationError:
+            return {"x-python": _name(kind)}
+        return schema if kind_of(kind) == "typeddict" else {**schema, "x-python": _name(kind)}
+    return _container(kind, arguments, around)
+
+
+def _container(kind: type, arguments: tuple[Any, ...], around: tuple[Any, ...]) -> Schema:
+    if issubclass(kind, tuple) and arguments and arguments[-1] is not ...:
+        items = [schema_of(each, around) for each in arguments if each != ()]
+        return {
+            "type": "array",
+            "x-python": "tuple",
+            "prefixItems": items,
+            "minItems": len(items),
+            "maxItems": len(items),
+        }
+    if issubclass(kind, (list, tuple, set, frozenset, Sequence, Set)) and not issubclass(kind, (str, bytes)):
+        named = kind.__name__ if kind in (list, tuple, set, frozenset) else ""
+        schema: Schema = {"type": "array", **({"x-python": named} if named and named != "list" else {})}
+        return {**schema, "items": schema_of(arguments[0], around)} if arguments else schema
+    if issubclass(kind, Mapping):
+        values = schema_of(arguments[1], around) if len(arguments) == 2 else {}  # noqa: PLR2004 - key and value
+        return {"type": "object", **({"additionalProperties": values} if values else {})}
+    return {"x-python": _name(kind)}
+
+
+def _object(fields: Sequence[PayloadField], around: tuple[Any, ...]) -> Schema:
+    properties = {}
+    for field in fields:
+        properties[field.name] = schema = schema_of(field.annotation, around)
+        default = None if field.default is None else field.default()
+        if type(default) in _JSON_TYPES:
+            schema["default"] = default
+    required = sorted(field.name for field in fields if field.required)
+    return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+
+
+def _any_of(schemas: list[Schema]) -> Schema:
+    distinct = [schema for number, schema in enumerate(schemas) if schema not in schemas[:number]]
+    if {} in distinct:
+        return {}
+    return distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def schema_fits(older: Schema, newer: Schema) -> bool:
+    """Return whether each value that fits the older schema fits the newer one, as far as these schemas tell.
+
+    Args:
+        older: a schema of `schema_of`, or of `shapes`.
+        newer: another one.
+    """
+    return first_misfit(older, newer) is None
+
+
+def first_misfit(older: Schema, newer: Schema, path: str = "") -> str | None:
+    """Return the path of the first part of an older schema whose values do not fit a newer one; None if all fit.
+
+    Args:
+        older: as `schema_fits` takes it.
+        newer: as above.
+        path: where they are.
+    """
+    if not {*newer} - {"default", "description", "title"} or newer == older:
+        return None
+    if "anyOf" in older:
+        return next((found for each in older["anyOf"] if (found := first_misfit(each, newer, path)) is not None), None)
+    if "anyOf" in newer:
+        return None if any(first_misfit(older, each, path) is None for each in newer["anyOf"]) else path
+    if "enum" in older or "enum" in newer:
+        return None if _enum_fits(older, newer) else path
+    promoted = (older.get("type"), newer.get("type")) == ("integer", "number")
+    if not promoted and any(older.get(key) != newer.get(key) for key in _KIND):
+        return path
+    return _first_misfit_inside(older, newer, path)
+
+
+def _enum_fits(older: Schema, newer: Schema) -> bool:
+    if "enum" not in older:
+        return False
+    if "enum" in newer:
+        return older.get("x-python") == newer.get("x-python") and all(
+            any(type(value) is type(other) and value == other for other in newer["enum"]) for value in older["enum"]
+        )
+    return "x-python" not in older and all(_JSON_TYPES.get(type(each)) == newer.get("type") for each in older["enum"])
+
+
+def _first_misfit_inside(older: Schema, newer: Schema, path: str) -> str | None:
+    if len(older.get("prefixItems", ())) != len(newer.get("prefixItems", ())):
+        return path
+    pairs = [
+        (f"{path}[{index}]", before, after)
+        for index, (before, after) in enumerate(
+            zip(older.get("prefixItems", ()), newer.get("prefixItems", ()), strict=True)
+        )
+    ]
+    if "items" in newer:
+        pairs.append((f"{path}[]", older.get("items", {}), newer["items"]))
+    before, after = older.get("properties", {}), newer.get("properties", {})
+    for name in newer.get("required", ()):
+        if name not in older.get("required", ()):
+            return f"{path}.{name}".lstrip(".")
+    pairs += [(f"{path}.{name}".lstrip("."), before[name], after[name]) for name in before if name in after]
+    if isinstance(newer.get("additionalProperties"), dict):
+        others = [each for name, each in before.items() if name not in after]
+        if isinstance(older.get("additionalProperties"), dict):
+            others.append(older["additionalProperties"])
+        pairs += [(f"{path}{{}}", each, newer["additionalProperties"]) for each in others]
+    return next((found for at, one, two in pairs if (found := first_misfit(one, two, at)) is not None), None)
