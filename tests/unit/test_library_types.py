@@ -290,7 +290,7 @@ def numpy_values() -> list[Any]:
     return [
         *(np.dtype(code).type(1) for code in "?bBhHiIlLqQefdFD"),
         *(np.float64("nan"), np.float32(0.1), np.str_("é"), np.str_(""), np.bytes_(b"\xff\x00"), np.bytes_()),
-        *(np.datetime64("2026-01-02T03:04:05.123", "ms"), np.datetime64("NaT"), np.timedelta64(5, "D")),
+        *(np.datetime64("2026-01-02T03:04:05.123", "ms"), np.datetime64("NaT", "s"), np.timedelta64(5, "D")),
         *(np.array([[1, 2], [3, 4]], dtype=">i4"), np.array(["a", "bcd"]), np.array([b"x"]), np.array(5.5)),
         *(np.zeros((0, 3)), np.arange(6).reshape(2, 3).T, np.array(["2026-01-02"], dtype="M8[D]"), np.eye(2)[::2]),
     ]
