@@ -129,19 +129,11 @@ def split(header: str) -> tuple[str, str, str]:
     return before[6:38], moment, f"{before[:6]}{before[38:]},{rest}"
 
 
-class KnownHeadings:
-    """The headings that were read in this process, by their texts."""
+class KnownHeadings(dict[str, "Shared"]):
+    """What the headings that were read in this process say, by their texts."""
 
     MOST = 500  # that are remembered, each of
     MOST_CHARS = 2000
-
-    def __init__(self) -> None:
-        self._known: dict[str, Shared] = {}
-        self.get = self._known.get  # the dict's own method: each message asks
-        self.clear = self._known.clear
-
-    def __len__(self) -> int:
-        return len(self._known)
 
     def add(self, heading: str, shared: Shared) -> None:
         """Remember what a heading says, unless it is long.
@@ -153,4 +145,4 @@ class KnownHeadings:
         if len(heading) <= self.MOST_CHARS:
             if len(self) >= self.MOST:
                 self.clear()
-            self._known[heading] = shared
+            self[heading] = shared
