@@ -102,6 +102,19 @@ def _compare(found: Findings, function: Callable[..., Any], declared: DeclaredPa
             )
 
 
+def required_keys(function: Callable[..., Any]) -> list[str]:
+    """Return the keys that a receiver requires of every payload.
+
+    Args:
+        function: the receiver.
+    """
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return []
+    return [each.name for each in _payload_parameters(function, parameters) if each.default is each.empty]
+
+
 def _payload_parameters(function: Any, parameters: Mapping[str, inspect.Parameter]) -> Iterator[inspect.Parameter]:
     filled = {"sender", "signal", *(function.keywords if isinstance(function, partial) else ())}
     for parameter in parameters.values():

@@ -1,7 +1,7 @@
 """Write the types of payloads as JSON Schema, and tell whether what fits one schema fits another.
 
-The lock file, the deploy gate and the exports use it. ``x-python`` names a type that JSON has no word for, and
-``x-model`` the label of a model, whose rows travel as references.
+The lock file, the deploy gate and the exports use it. ``x-python`` names a type that JSON has no word for, ``x-model``
+the label of a model, whose rows travel as references. ``x-shape`` marks what `payload_shapes` made.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _PLAIN: Final[dict[Any, Schema]] = {
     timedelta: {"type": "string", "format": "duration", "x-python": "timedelta"},
 }
 _JSON_TYPES: Final[dict[type, str]] = {bool: "boolean", int: "integer", float: "number", str: "string"}
+ANY_ARRAY: Final = "iterable"  # as `x-python`: a list, a tuple or a set
+PLAIN_SCHEMAS: Final = _PLAIN
 # What must be the same in two schemas of one type.
 _KIND: Final = ("type", "x-python", "x-model")
 
@@ -107,8 +109,8 @@ def _container(kind: type, arguments: tuple[Any, ...], around: tuple[Any, ...]) 
             "maxItems": len(items),
         }
     if issubclass(kind, (list, tuple, set, frozenset, Sequence, Set)) and not issubclass(kind, (str, bytes)):
-        named = kind.__name__ if kind in (list, tuple, set, frozenset) else ""
-        schema: Schema = {"type": "array", **({"x-python": named} if named and named != "list" else {})}
+        named = kind.__name__ if kind in (list, tuple, set, frozenset) else ANY_ARRAY
+        schema: Schema = {"type": "array", **({"x-python": named} if named != "list" else {})}
         return {**schema, "items": schema_of(arguments[0], around)} if arguments else schema
     if issubclass(kind, Mapping):
         values = schema_of(arguments[1], around) if len(arguments) == 2 else {}  # noqa: PLR2004 - key and value
@@ -156,7 +158,7 @@ def first_misfit(older: Schema, newer: Schema, path: str = "") -> str | None:
         newer: as above.
         path: where they are.
     """
-    if not {*newer} - {"default", "description", "title"} or newer == older:
+    if not {*newer} - {"default", "description", "title"} or newer == older or older.get("x-shape") == "any":
         return None
     if "anyOf" in older:
         return next((found for each in older["anyOf"] if (found := first_misfit(each, newer, path)) is not None), None)
@@ -165,14 +167,19 @@ def first_misfit(older: Schema, newer: Schema, path: str = "") -> str | None:
     if "enum" in older or "enum" in newer:
         return None if _enum_fits(older, newer) else path
     promoted = (older.get("type"), newer.get("type")) == ("integer", "number")
-    if not promoted and any(older.get(key) != newer.get(key) for key in _KIND):
+    gathered = older.get("type") == "array" and newer.get("x-python") == ANY_ARRAY
+    if not (promoted or gathered) and any(older.get(key) != newer.get(key) for key in _KIND):
         return path
+    if "x-shape" in older and "prefixItems" in older and "items" in newer:
+        places = [(f"{path}[{index}]", each, newer["items"]) for index, each in enumerate(older["prefixItems"])]
+        return next((found for at, one, two in places if (found := first_misfit(one, two, at)) is not None), None)
     return _first_misfit_inside(older, newer, path)
 
 
 def _enum_fits(older: Schema, newer: Schema) -> bool:
-    if "enum" not in older:
-        return False
+    if "enum" not in older:  # the shape of a payload does not tell its values
+        types = {_JSON_TYPES.get(type(each)) for each in newer["enum"]}
+        return "x-shape" in older and "x-python" not in newer and older.get("type") in types
     if "enum" in newer:
         return older.get("x-python") == newer.get("x-python") and all(
             any(type(value) is type(other) and value == other for other in newer["enum"]) for value in older["enum"]

@@ -191,6 +191,11 @@ def to_body(message: Message) -> str:
     return heading.body(message.id.hex, sent_at, message.payload, message.version, more)
 
 
+def is_known_version(version: int) -> bool:
+    """Return whether this code reads messages of a version of the format."""
+    return str(version) in _VERSIONS
+
+
 def from_body(body: str) -> Message:
     """Read a message from a verified body; keys of the header that this version does not know are ignored.
 

@@ -32,7 +32,7 @@ from signalbus.management.subcommands import (
     tailing,
     workers_and_runs,
 )
-from signalbus.management.subcommands.contracts import schema_files, signals_listing
+from signalbus.management.subcommands.contracts import gating, schema_files, signals_listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +43,7 @@ MODULES = (
     graphing,
     signals_listing,
     schema_files,
+    gating,
     rehearsing,
     retry_and_discard,
     bulk,

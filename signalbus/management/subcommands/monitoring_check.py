@@ -1,4 +1,7 @@
-"""``check``: one line and an exit code for a monitoring system, as Nagios' plugins give them."""
+"""``check``: one line and an exit code for a monitoring system, as Nagios' plugins give them.
+
+With ``--in-flight`` it is the gate of a deploy: see `contracts/gating`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from django.db import DatabaseError
 
 from signalbus.management.audit_report import window
 from signalbus.management.inspection_report import SCHEMA
+from signalbus.management.subcommands.contracts.gating import add_gate, run_gate
 from signalbus.management.text import one_line
 from signalbus.services.monitoring import Judgement, Level, Limits, judge
 
@@ -26,11 +30,15 @@ def add(commands: Any) -> None:
     check.add_argument("--max-dead", type=int, metavar="N", help="how many dead deliveries are allowed")
     check.add_argument("--max-parked", type=int, metavar="N", help="how many parked deliveries are allowed")
     check.add_argument("--min-workers", type=int, metavar="N", help="how many workers each queue must have")
+    add_gate(check)
     check.add_argument("--json", action="store_true", help="an object, for programs")
 
 
 def run(command: BaseCommand, options: dict[str, Any]) -> None:
     """Judge, and exit with the level."""
+    if options["in_flight"] is not None:
+        run_gate(command, options)
+        return
     limits = Limits(
         oldest=None if options["max_oldest"] is None else window(options["max_oldest"], option="--max-oldest"),
         dead=options["max_dead"],
