@@ -40,6 +40,7 @@ _KINDS: Final = {
     **dict.fromkeys(["t", "v"], int),
     **dict.fromkeys(["x", "e", "w"], dict),
 }
+_VERSION_7: Final = 7 << 12  # in a UUID's first half
 _VARIANT: Final = 0b10 << 62  # of a UUID's second half
 _RANDOM_BITS: Final = 80  # of a UUIDv7, behind its time in milliseconds
 _48_BITS: Final = (1 << 48) - 1
@@ -129,8 +130,9 @@ def stamp() -> tuple[str, int]:
     now = time.time_ns()
     milliseconds, rest = divmod(now, 1_000_000)
     noise = int.from_bytes(os.urandom(8)) >> 2 | _VARIANT
-    # One % for all three: quicker than as many formats, and each message waits for it.
-    return "%012x7%03x%016x" % (milliseconds & _48_BITS, (rest << 12) // 1_000_000, noise), now // 1000  # noqa: UP031
+    first = (milliseconds & _48_BITS) << 16 | _VERSION_7 | (rest << 12) // 1_000_000
+    # Through bytes, which is quicker than to format a number in hex, and each message waits for it.
+    return (first << 64 | noise).to_bytes(16).hex(), now // 1000
 
 
 def uuid7() -> UUID:
@@ -166,7 +168,7 @@ def delivery_hex(message: str, receiver: str) -> str:
     """
     seed = bytes.fromhex(message) + receiver.encode("utf-8", "surrogatepass")
     rest = int.from_bytes(blake2b(seed, digest_size=8).digest()) >> 2 | _VARIANT
-    return f"{message[:16]}{rest:016x}"
+    return message[:16] + rest.to_bytes(8).hex()
 
 
 def to_body(message: Message) -> str:

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
     from signalbus.wire.message import Message
 
-Statement = tuple[str, "list[Any]"]  # with its values
+Statement = tuple[str, "Sequence[Any]"]  # with its values
 
 WAIT = 10.0  # seconds after its publication that the sweeper first asks whether a delivery was lost
 CHUNK = 140  # rows of one INSERT with a list of values, seven each at most: SQLite before 3.32 takes 999 values
 FEW = 10  # deliveries up to which single values are quicker than arrays
+RESERVED = frozenset({"signal"})  # words among the columns, to be quoted; quotes around all make a longer statement
 
 
 class Recordable(Protocol):
@@ -145,18 +146,20 @@ class _Insert(NamedTuple):
     """The INSERT statement of a table.
 
     Args:
+        one: the statement for a row.
         head: the statement up to the values.
         values: the values of a row, with ``%s`` for those that vary.
         arrays: the statement that takes an array for each of those, if the database supports it.
     """
 
+    one: str
     head: str
     values: str
     arrays: str
 
     def of(self, count: int) -> str:
         """Return the statement for so many rows."""
-        return self.head + ", ".join([self.values] * count)
+        return self.one if count == 1 else self.head + ", ".join([self.values] * count)
 
 
 @cache
@@ -194,11 +197,13 @@ def _inserts(
 
 
 def _insert(dialect: Dialect, table: str, varying: dict[str, str], same: dict[str, str]) -> _Insert:
-    columns = ", ".join(f"{dialect.quote}{name}{dialect.quote}" for name in (*varying, *same))
+    quote = dialect.quote
+    columns = ", ".join(f"{quote}{name}{quote}" if name in RESERVED else name for name in (*varying, *same))
     head = f"INSERT INTO {table} ({columns}) "
     arrays = ", ".join(f"%s::{kind}[]" for kind in varying.values())
     values = ", ".join([*["%s"] * len(varying), *same.values()])
     return _Insert(
+        f"{head}VALUES ({values})",
         f"{head}VALUES ",
         f"({values})",
         f"{head}SELECT rows.*, {', '.join(same.values())} FROM unnest({arrays}) AS rows",
@@ -290,7 +295,8 @@ def _insertions(dialect: Dialect, inserts: Sequence[_Insert], rows: Rows, due: D
     for insert, each in ((inserts[0], messages), (inserts[1], deliveries)):
         for start in range(0, len(each), CHUNK):
             chunk = each[start : start + CHUNK]
-            statements.append((insert.of(len(chunk)), list(chain.from_iterable(chunk))))
+            values = chunk[0] if len(chunk) == 1 else list(chain.from_iterable(chunk))
+            statements.append((insert.of(len(chunk)), values))
     return statements
 
 
