@@ -2,7 +2,7 @@
 
 Of 200,000 deliveries (SQLite) or two million (PostgreSQL), two for each message, one in N is dead (1,000), one in a
 thousand waits, and the others are done. Each page is asked for five times by Django's test client, as a user with all
-permissions; the median is printed, with the number of statements.
+permissions; the median and the best time are printed, with the number of statements.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 ROUNDS: Final = 5
-GOAL: Final = 0.3  # seconds
+GOALS: Final = {"postgresql": 0.3, "sqlite": 1.0}  # seconds
 RECEIVERS: Final = ("crm.sync", "mail.send")
 DELIVERIES: Final = "/admin/signalbus/delivery/"
 MESSAGES: Final = "/admin/signalbus/storedmessage/"
@@ -144,9 +144,11 @@ def measure(wanted: Callable[[], Iterable[Page]]) -> int:
         slowest = max(asked.captured_queries, key=lambda query: float(query["time"]))
         median = statistics.median(times)
         worst = max(worst, median)
-        print(f"{name:45} {median * 1000:6.0f} ms  {len(asked):3} statements  slowest {slowest['time']} s")
-    print(f"{'held' if worst <= GOAL else 'MISSED'}: no page over {GOAL * 1000:.0f} ms")
-    return 0 if worst <= GOAL else 1
+        taken = f"{median * 1000:6.0f} ms  best {min(times) * 1000:4.0f} ms"
+        print(f"{name:45} {taken}  {len(asked):3} statements  slowest {slowest['time']} s")
+    goal = GOALS[connection.vendor]
+    print(f"{'held' if worst <= goal else 'MISSED'}: no page over {goal * 1000:.0f} ms")
+    return 0 if worst <= goal else 1
 
 
 def pages() -> Iterator[Page]:

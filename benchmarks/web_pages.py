@@ -6,11 +6,13 @@ operation.
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import admin_pages
+from signalbus.embedded import EmbeddedValkey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +27,9 @@ PERIODS: Final = ((60, 480), (600, 6 * 64), (3600, 27 * 24))
 
 def main(*arguments: str) -> int:
     """Run the benchmark, and print its table."""
-    return admin_pages.main(*arguments, wanted=pages)
+    with EmbeddedValkey() as server:  # which the doctor asks
+        os.environ["CELERY_BROKER_URL"] = server.url
+        return admin_pages.main(*arguments, wanted=pages)
 
 
 def count_outcomes() -> None:
@@ -78,16 +82,20 @@ def pages() -> Iterator[Page]:
     yield "history of an object", f"{ROOT}history/?subject=shop.order:4711"
     yield "history of an object without messages", f"{ROOT}history/?subject=shop.order:none"
     yield "failures", f"{ROOT}failures/"
+    yield "a file of failures", f"{ROOT}failures/?format=csv"
     yield "preview of a group", f"{ROOT}change/?verb=retry&q=group:g3"
     yield "preview of all that is dead", f"{ROOT}change/?verb=retry&q=state:dead"
     yield "operations", f"{ROOT}operations/"
     yield "an operation", f"{ROOT}operations/{operation.id}/"
     yield "signals", f"{ROOT}signals/"
+    yield "signals, 30d", f"{ROOT}signals/?span=30d"
+    yield "graph", f"{ROOT}graph/"
     yield "a receiver, 1h", f"{ROOT}receiver/?id=crm.sync"
     yield "a receiver, 30d", f"{ROOT}receiver/?id=crm.sync&span=30d"
     yield "queues", f"{ROOT}queues/"
     yield "workers", f"{ROOT}workers/"
     yield "activity", f"{ROOT}activity/"
+    yield "doctor", f"{ROOT}doctor/"
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 from django.db import connections
-from django.db.models import Count
+from django.db.models import CharField, Count, Max, Min, Q
+from django.db.models.functions import Cast
 
 from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, FailedAttempt
@@ -18,7 +20,6 @@ from signalbus.models import Delivery, FailedAttempt
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
-    from uuid import UUID
 
     from django.db.models import QuerySet
 
@@ -35,7 +36,6 @@ class FailureGroup:
 
     Args:
         id: the group.
-        latest: the id of the delivery that failed last.
         count: the number of deliveries.
         first: when the first of them failed for the last time.
         last: when the last one did.
@@ -44,29 +44,27 @@ class FailureGroup:
     """
 
     id: str
-    latest: UUID
     count: int = 0
     first: datetime | None = None
     last: datetime | None = None
     example: Delivery = field(default_factory=Delivery)
     states: Counter[str] = field(default_factory=Counter)
 
-    def add(self, pk: UUID, state: str, failed_at: datetime | None) -> None:
-        """Add a delivery.
+    def add(self, state: str, number: int, first: datetime | None, last: datetime | None) -> None:
+        """Add its deliveries in one state.
 
         Args:
-            pk: its id.
-            state: its state.
-            failed_at: when it failed last.
+            state: their state.
+            number: how many there are.
+            first: when the first of them failed for the last time; None if that is not known.
+            last: when the last one did.
         """
-        self.count += 1
-        self.states[state] += 1
-        if failed_at is None:
-            return
-        if self.first is None or failed_at < self.first:
-            self.first = failed_at
-        if self.last is None or (failed_at, pk) > (self.last, self.latest):
-            self.last, self.latest = failed_at, pk
+        self.count += number
+        self.states[state] += number
+        if first is not None and (self.first is None or first < self.first):
+            self.first = first
+        if last is not None and (self.last is None or last > self.last):
+            self.last = last
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +131,31 @@ def count_attempts(groups: Iterable[FailureGroup]) -> dict[str, int]:
 
 
 def _grouped(rows: QuerySet[Delivery], limit: int) -> FailureGroups:
+    """Return the largest groups of rows: the database adds them up, and two more statements read an example of each."""
     groups: dict[str, FailureGroup] = {}
-    found = rows.filter(error_group__isnull=False).order_by()
-    for pk, cause, state, failed_at in found.values_list("id", "error_group", "state", "failed_at").iterator():
-        id_ = str(cause)
-        if id_ not in groups:
-            groups[id_] = FailureGroup(id_, pk)
-        groups[id_].add(pk, state, failed_at)
+    wanted = rows.filter(error_group__isnull=False).order_by()
+    sums = {"number": Count("pk"), "first": Min("failed_at"), "last": Max("failed_at")}
+    for cause, state, *found in wanted.values_list("error_group", "state").annotate(**sums):
+        groups.setdefault(str(cause), FailureGroup(str(cause))).add(state, *found)
     largest = sorted(groups.values(), key=lambda group: (-group.count, group.id))[:limit]
-    examples = Delivery.objects.using(ledger.using()).select_related("message")
-    by_id = examples.in_bulk([group.latest for group in largest])
+    latest = _latest(wanted, largest)
+    examples = Delivery.objects.using(ledger.using()).select_related("message").defer("traceback", "message__text")
+    by_id = examples.in_bulk(list(latest.values()))
     # What was purged meanwhile is no example.
-    shown = [group for group in largest if group.latest in by_id]
+    shown = [group for group in largest if latest.get(group.id) in by_id]
     for group in shown:
-        group.example = by_id[group.latest]
+        group.example = by_id[latest[group.id]]
     return FailureGroups(shown, len(groups) > limit)
+
+
+def _latest(rows: QuerySet[Delivery], groups: list[FailureGroup]) -> dict[str, UUID]:
+    """Return for each group the delivery that failed last; of several the one that was sent last."""
+    if not groups:
+        return {}
+    last = Q()
+    for group in groups:
+        at = Q(failed_at=None) if group.last is None else Q(failed_at__gte=group.last)
+        last |= Q(error_group=group.id) & at
+    # As a text: PostgreSQL before 18 has no largest of UUIDs.
+    found = rows.filter(last).values_list("error_group").annotate(latest=Max(Cast("pk", CharField())))
+    return {str(cause): UUID(latest) for cause, latest in found}
