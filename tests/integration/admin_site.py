@@ -33,14 +33,15 @@ def add_message(
     subject: str = "",
     parent: Message | None = None,
     context: Mapping[str, Any] | None = None,
+    sender: Any = None,
 ) -> Message:
     """Add a message without deliveries."""
-    text, version = encode(None, payload or {})
+    text, version = encode(sender, payload or {})
     id_ = uuid7()
-    root, sender = (parent.root, parent.id) if parent else (id_, None)
+    root, sent_by = (parent.root, parent.id) if parent else (id_, None)
     message = Message(
-        id=id_, signal=signal, payload=text, version=version, sent_at=datetime.now(UTC), root=root, parent=sender,
-        context=context or {},
+        id=id_, signal=signal, payload=text, version=version, sent_at=datetime.now(UTC), root=root, parent=sent_by,
+        context=context or {}, sender=None if sender is None else sender._meta.label,
     )  # fmt: skip
     row = row_of(message)
     row.subject = subject

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import html
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -21,12 +23,14 @@ from signalbus.ledger.history import BOUNDS
 from signalbus.models import Alert, Delivery, FailedAttempt, Operation, Pause, Rollup, State, WorkerRecord
 from signalbus.pages import bounded_search, figures, open_counts
 from signalbus.pages.figures import SPANS, Times
+from signalbus.pages.replay_test import replay_test
 from signalbus.services.actors import code_actor
 from signalbus.services.bulk_operations import start_operation
 from signalbus.services.lookup import filter_from
 from signalbus.services.pausing import pause
 from signalbus.web import page_access
 from signalbus.web.views import activity_log, delivery_list
+from tasks.admissions.models import Cohort
 from tests.other_servers import DATABASE
 
 from .admin_site import OPERATOR, READER, VIEWER, add_delivery, add_message, page, sealed_message, visitor
@@ -461,3 +465,36 @@ def test_the_list_of_deliveries_names_the_command_that_lists_the_same(reader: Cl
     assert "manage.py signalbus failed" not in page(reader, url("deliveries"))
     shown = page(reader, url("deliveries"), q="state:done 'error:two words'", since="8h")
     assert "manage.py signalbus failed state:done &#x27;error:two words&#x27; since:8h" in shown
+
+
+def test_a_delivery_is_copied_as_a_test(reader: Client, operator: Client):
+    """The test is Python: it makes the rows, sends the signal, runs the receivers, and holds no secret."""
+    cohort = Cohort(pk=42)
+    cohort._state.adding = False
+    payload = {
+        "instance": cohort, "created": True, "price": Decimal("1.50"), "at": datetime(2026, 11, 30, 12, tzinfo=UTC),
+        "pair": (1, {"token": "hunter2"}), "odd key": "'''\n\"\"\" # {% x %}", "password": "hunter2",
+        "old": Cohort(name="x"),
+    }  # fmt: skip
+    message = add_message("admissions.cohort_saved", payload, sender=Cohort)
+    delivery = add_delivery(TAGGING, "dead", message, error='KeyError: \'slug\'\n"""')
+
+    code = replay_test(message, delivery)
+
+    ast.parse(code)
+    assert "hunter2" not in code
+    expected = """
+from decimal import Decimal
+from tasks.admissions.models import Cohort
+from tasks.admissions.signals import cohort_saved
+import datetime
+    cohort_42 = Cohort.objects.create(pk=42)  # with the fields that the receivers read
+        cohort_saved.send(
+            sender=Cohort,
+            instance=cohort_42,
+            created=True,
+            price=Decimal('1.50'),
+"""
+    assert set(expected.splitlines()) <= set(code.splitlines())
+    assert "Copy as a test…" in page(reader, url("delivery", delivery.pk))
+    assert "Copy as a test…" not in page(visitor(*VIEWER), url("delivery", delivery.pk))

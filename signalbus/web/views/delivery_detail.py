@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.models import Operation, State
+from signalbus.pages.replay_test import replay_test
 from signalbus.pages.shown_text import TEXT_CHARS
 from signalbus.registration.registry import registry
 from signalbus.services.actors import OPERATE, VIEW_PAYLOAD
@@ -136,11 +137,20 @@ def _show(
         "tree": [_node(cascade.root, found)] if cascade.root.children or not cascade.is_whole else [],
         "is_whole": cascade.is_whole,
         "looks_far": looks_far, "problem": problem, "every": 5 if state.facts.is_open and not revealed else 0,
+        "replay": _replay(delivery, found) if payload is not None else "",
         "can_change": state not in {State.DONE, State.RUNNING}, "is_waiting": state in {State.PENDING, State.PARKED},
         "can_rehearse": may_read and found.message is not None and bool(delivery.receiver),
         "reason_chars": REASON_CHARS,
     }  # fmt: skip
     return render_page(request, actor, "delivery_detail.html", "deliveries", context)
+
+
+def _replay(delivery: Delivery, found: FoundMessage) -> str:
+    """Return a test that replays the delivery; none for a payload of a version that is not known here."""
+    try:
+        return "" if found.message is None else replay_test(found.message, delivery)
+    except (ValueError, TypeError, AttributeError, IndexError):  # as in `payload_of`
+        return ""
 
 
 def _find(pk: UUID) -> tuple[FoundMessage | None, Delivery | None]:

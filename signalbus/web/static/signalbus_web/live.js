@@ -106,6 +106,15 @@ function addSwitch() {
   status.append(" ", button);
 }
 
+function addCopyButton(pre) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "small-btn";
+  button.textContent = pre.dataset.copy;
+  button.addEventListener("click", () => navigator.clipboard.writeText(pre.textContent));
+  pre.before(button);
+}
+
 function onKey(event) {
   const typing = event.target.closest("input, textarea, select, [contenteditable]");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -123,6 +132,7 @@ function onKey(event) {
 
 if (main && announcement) {
   keys.hidden = false;
+  if (navigator.clipboard) document.querySelectorAll("pre[data-copy]").forEach(addCopyButton);
   document.addEventListener("keydown", onKey);
   document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : isStopped || renew()));
   if (period && status) {
