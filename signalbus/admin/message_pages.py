@@ -15,7 +15,7 @@ from signalbus.admin.read_only import ReadOnlyAdmin, SinceFilter, WordFilter
 from signalbus.pages.bounded_search import Search
 from signalbus.services.filters import FilterError
 from signalbus.services.lookup import SCANNED, cascade_of, filter_from, message_of
-from signalbus.services.redaction import HIDDEN, is_secret, origin_of
+from signalbus.services.redaction import context_of, origin_of
 from signalbus.wire.subjects import lines_of
 
 if TYPE_CHECKING:
@@ -119,10 +119,8 @@ class MessageAdmin(ReadOnlyAdmin):
     @admin.display(description="context")
     def context(self, message: Any) -> SafeString | str:
         """Show the context of the sender that it carries, as its tenant; secrets are hidden."""
-        read = _read(message)
-        if read is None or not read.context:
-            return html.NONE
-        return html.block(json.dumps({key: HIDDEN if is_secret(key) else value for key, value in read.context.items()}))
+        found = context_of(_read(message))
+        return html.block(json.dumps(found)) if found else html.NONE
 
     @admin.display(description="deliveries")
     def deliveries(self, message: Any) -> str:

@@ -15,11 +15,37 @@ from django.db import connections
 from django.utils import timezone as django_timezone
 from django.utils import translation
 
+from signalbus.carriers.log_and_trace_context import Baggage, StructlogContext
+from signalbus.carriers.plain_functions import carried
+from signalbus.carriers.request_context import (
+    RequestId,
+    RequestMiddleware,
+    UserId,
+    as_request,
+    request_id,
+    user_id,
+)
 from signalbus.exceptions import ConfigurationError, SignalBusError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
+
+__all__ = [
+    "Baggage",
+    "Carrier",
+    "Language",
+    "RequestId",
+    "RequestMiddleware",
+    "StructlogContext",
+    "TenantSchema",
+    "TimeZone",
+    "UserId",
+    "as_request",
+    "carried",
+    "request_id",
+    "user_id",
+]
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 

@@ -17,6 +17,7 @@ from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
 from signalbus import conf
+from signalbus.carriers.plain_functions import CarriedFunction
 from signalbus.exceptions import ConfigurationError, PayloadError, UnknownClass
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def _carrier(item: Any) -> Carrier:
             raise ConfigurationError(f"{SETTING} names {item!r}, which cannot be imported: {error}") from error
     if isinstance(carrier, type):
         carrier = carrier()
+    elif callable(carrier) and not hasattr(carrier, "capture"):
+        carrier = CarriedFunction(carrier)
     name = getattr(carrier, "name", None)
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"{SETTING}: {item!r} needs a `name`, a text under which its value travels.")

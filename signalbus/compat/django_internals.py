@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.db import connections
 from django.dispatch import Signal
 from django.dispatch.dispatcher import NONE_ID, _make_id  # type: ignore[attr-defined]
+from django.utils.functional import LazyObject, empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models.fields.files import FieldFile
-    from django.http import QueryDict
-    from django.utils.functional import LazyObject
+    from django.http import HttpRequest, QueryDict
 
     Waiting = tuple[set[Any], Callable[[], None], bool]
     Key = tuple[Any, Any]  # the uid or the receiver's identity, and the sender's
@@ -145,6 +145,21 @@ def wrapped_in(lazy: LazyObject[Any]) -> Any:
     """
     lazy.__class__  # noqa: B018 - fills it
     return lazy._wrapped  # noqa: SLF001 - the reason for this module
+
+
+def user_of(request: HttpRequest) -> Any:
+    """Return the user of a request; in an event loop, where no query may be made, only one that is loaded already.
+
+    Uses ``LazyObject._wrapped``, and ``_acached_user``, where ``request.auser()`` keeps what it has loaded. Without
+    them, a send in an async view would make a query, and fail.
+    """
+    user = getattr(request, "user", None)
+    if not isinstance(user, LazyObject) or user._wrapped is not empty:  # noqa: SLF001 - the reason for this module
+        return user
+    loaded = getattr(request, "_acached_user", None)
+    if loaded is not None or asyncio._get_running_loop() is not None:  # noqa: SLF001 - asyncio exports it
+        return loaded
+    return user
 
 
 def is_mutable(value: QueryDict) -> bool:

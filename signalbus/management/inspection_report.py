@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from signalbus.ledger import operations as ledger
 from signalbus.management.text import iso, one_line, time_of
 from signalbus.models import State
-from signalbus.services.redaction import origin_of, payload_of
+from signalbus.services.redaction import context_of, origin_of, payload_of
 from signalbus.wire.subjects import lines_of
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ def _attempt_line(attempt: FailedAttempt) -> str:
 def _lineage(stored: FoundMessage) -> list[tuple[str, str]]:
     if stored.message is None:
         return [("text", "sealed, or of another version: it cannot be read here")]
-    lineage = [("context", json.dumps(dict(stored.message.context)) if stored.message.context else "")]
+    context = context_of(stored.message)
+    lineage = [("context", json.dumps(context) if context else "")]
     lineage.append(("origin", _origin(stored)))
     if stored.message.parent is not None:
         lineage += [("sent by", f"a receiver of {stored.message.parent}"), ("cascade of", str(stored.message.root))]
@@ -210,7 +211,7 @@ def message_object(stored: FoundMessage, *, payload: bool = False, reveal: bool 
         "root": None if message is None else str(message.root),
         "parent": None if message is None or message.parent is None else str(message.parent),
         "subjects": _subjects(stored),
-        "context": {} if message is None else dict(message.context),
+        "context": context_of(message),
         "origin": origin_of(message),
         "deliveries": [_delivery_with_attempts(each, stored) for each in stored.deliveries],
         "children": [message_object(each) for each in stored.children],

@@ -142,6 +142,15 @@ def origin_of(message: Message | None) -> dict[str, Any]:
     }
 
 
+def context_of(message: Message | None) -> dict[str, Any]:
+    """Return the context that a message carries for people, with secrets hidden; nothing if it carries none.
+
+    Args:
+        message: the message; None if its text could not be read.
+    """
+    return {} if message is None else _Shown(reveal=False).members(message.context.items())
+
+
 class _Shown:
     """Convert the nodes of a payload.
 

@@ -24,6 +24,9 @@ from signalbus.exceptions import PayloadError
 from signalbus.models import Delivery
 from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes
 from signalbus.receiving.running import group_commit, grouping
+from signalbus.services.actors import code_actor
+from signalbus.services.bulk_operations import start_operation
+from signalbus.services.lookup import filter_from
 from signalbus.testing import captured, immediate
 from tasks.admissions.models import Academy
 from tests.documents.reading import ROOT, examples
@@ -396,6 +399,68 @@ def test_failed_shows_the_context(bus: Bus):
     out = io.StringIO()
     call_command("signalbus", "failed", "--json", stdout=out)
     assert [row["context"] for row in json.loads(out.getvalue())] == [{"realm": "alpha"}]
+
+
+def test_secrets_of_a_context_are_hidden_from_people(bus: Bus):
+    """`failed` and `show` hide values by their keys, as they do in payloads."""
+
+    class Session(Realm):
+        def capture(self) -> Any:
+            return {"id": 7, "user": {"api_token": "hunter2"}}
+
+    signal = new_signal(durable=True)
+    fails(signal, ValueError("no"), retry=Retry(max_attempts=1))
+    with override_settings(SIGNALBUS={"CARRY": [Session()]}):
+        signal.send(None)
+    bus.work()
+    for command in (["failed"], ["failed", "--json"], ["show", str(only().pk)], ["show", str(only().pk), "--json"]):
+        out = io.StringIO()
+        call_command("signalbus", *command, stdout=out)
+        assert "api_token" in out.getvalue()
+        assert "hunter2" not in out.getvalue()
+
+
+@pytest.mark.parametrize("means", ["ids", "operation"])
+def test_what_people_retry_runs_in_its_senders_context(bus: Bus, seen, means: str):
+    """The context of the process in which they retry does not matter, whether it is one delivery or many."""
+    signal = new_signal(durable=True)
+
+    def receiver_that_fails_at_first(**kwargs: Any) -> None:
+        seen.append(realm.get())
+        if len(seen) <= 2:
+            raise ValueError
+
+    connect(signal, receiver_that_fails_at_first, "receiver", retry=Retry(max_attempts=1))
+    for name in ("alpha", "beta"):
+        with inside(name):
+            signal.send(None)
+    bus.work()
+    with inside("gamma"):
+        if means == "ids":
+            call_command("signalbus", "retry", *map(str, Delivery.objects.values_list("pk", flat=True)))
+        else:
+            start_operation("retry", filter_from(["state:dead"]), actor=code_actor("test"), reason="")
+            for _ in range(3):
+                bus.come_again()
+    bus.come_again()
+    assert sorted(seen[2:]) == ["alpha", "beta"]
+
+
+def test_one_send_many_has_one_context(bus: Bus, seen):
+    """It is captured once, for all messages of the call."""
+
+    class Counted(Realm):
+        def capture(self) -> str:
+            captured_at.append(len(captured_at))
+            return f"call {len(captured_at)}"
+
+    captured_at: list[int] = []
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: seen.append(realm.get()), "receiver")
+    with override_settings(SIGNALBUS={"CARRY": [Counted()]}):
+        signal.send_many(None, [{"number": number} for number in range(3)])
+        bus.work()
+    assert seen == ["call 1"] * 3
 
 
 @pytest.fixture

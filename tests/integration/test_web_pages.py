@@ -151,6 +151,20 @@ def test_a_text_that_nobody_verified_is_shown_as_such(reader: Client):
     assert "garbage" not in shown
 
 
+def test_a_delivery_shows_what_its_message_carries(reader: Client):
+    """The context that is restored around the receiver, and who sent it, with secrets hidden at every depth."""
+    carried = {"tenant": "acme", "structlog": {"request_id": "5f2a", "user": {"token": "hunter2"}}}
+    delivery = add_delivery("crm.sync", "dead", add_message(context=carried))
+
+    text = page(reader, url("delivery", delivery.pk))
+
+    shown = text[text.index('id="context"') : text.index('id="siblings"')]
+    facts = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", re.sub(r"<(?!/?d[td]>)[^>]+>", "", shown))
+    assert facts == [("tenant", "acme"), ("structlog.request_id", "5f2a"), ("structlog.user.token", "hidden")]
+    assert "hunter2" not in text
+    assert 'id="context"' not in page(reader, url("delivery", add_delivery("crm.sync", "dead").pk))
+
+
 def test_a_delivery_that_is_gone_is_named(reader: Client):
     """The page says what that may mean, and answers 404."""
     answer = reader.get(url("delivery", add_message().id))

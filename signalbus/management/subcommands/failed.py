@@ -18,6 +18,7 @@ from signalbus.models import State
 from signalbus.services.groups import LIMIT as MOST_GROUPS
 from signalbus.services.groups import count_attempts, failure_groups
 from signalbus.services.lookup import filter_from, find_deliveries
+from signalbus.services.redaction import context_of
 from signalbus.wire.message import from_body
 from signalbus.wire.unverified_text import address_of
 
@@ -182,9 +183,9 @@ def _why_held(row: Delivery) -> str:
 
 
 def _context(row: Delivery) -> dict[str, Any]:
-    """Return what a message carries of its sender's context, as its tenant; nothing of a text that cannot be read."""
+    """Return the context that a message carries, with secrets hidden; nothing of a text that cannot be read."""
     try:
-        return dict(from_body(row.message.text).context)
+        return context_of(from_body(row.message.text))
     except TextError:
         return {}
 

@@ -16,7 +16,7 @@ from signalbus.pages.shown_text import TEXT_CHARS
 from signalbus.registration.registry import registry
 from signalbus.services.actors import OPERATE, VIEW_PAYLOAD
 from signalbus.services.lookup import SCANNED, cascade_of, message_of
-from signalbus.services.redaction import HIDDEN, payload_of, reveal_payload
+from signalbus.services.redaction import HIDDEN, context_of, origin_of, payload_of, reveal_payload
 from signalbus.services.rehearsal import LASTING, PATIENCE, rehearse_beside_others
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page
@@ -135,6 +135,7 @@ def _show(
         "hidden": sum(HIDDEN in value for _path, value, _is_hidden in values), "is_revealed": revealed is not None,
         "siblings": [row for row in found.deliveries if row.pk != delivery.pk][:SIBLINGS],
         "tree": [_node(cascade.root, found)] if cascade.root.children or not cascade.is_whole else [],
+        "origin": list(_flat("", origin_of(found.message))), "carried": list(_flat("", context_of(found.message))),
         "is_whole": cascade.is_whole,
         "looks_far": looks_far, "problem": problem, "every": 5 if state.facts.is_open and not revealed else 0,
         "replay": _replay(delivery, found) if payload is not None else "",
@@ -216,7 +217,7 @@ def _flat(path: str, node: Any) -> Iterator[tuple[str, str, bool]]:
     elif isinstance(node, list) and node:
         for number, inner in enumerate(node):
             yield from _flat(f"{path}[{number}]", inner)
-    else:
+    elif path:
         yield path, str(node)[:TEXT_CHARS], node == HIDDEN
 
 
