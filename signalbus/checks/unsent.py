@@ -41,18 +41,31 @@ _UNKNOWN: Final = object()
 _SHOWN: Final = 5  # senders
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class SendPlace:
+    """A call that sends a signal.
+
+    Args:
+        place: its file and line.
+        about: the first line of the docstring of the function around it.
+    """
+
+    place: str
+    about: str
+
+
 @dataclass(slots=True)
 class _Sends:
     """The senders of one signal.
 
     Args:
         senders: their names, with the files and lines.
-        places: the files and lines of all calls.
+        places: all calls.
         certain: there are no others, as far as the sources tell.
     """
 
     senders: dict[str | None, str] = field(default_factory=dict)
-    places: list[str] = field(default_factory=list)
+    places: list[SendPlace] = field(default_factory=list)
     certain: bool = True
 
 
@@ -79,8 +92,8 @@ def receivers_without_sends() -> list[str]:
     )
 
 
-def places_of_sends(signals: Iterable[Any]) -> dict[int, list[str]]:
-    """Return the files and lines of the calls that send signals, by the ``id()`` of each signal.
+def places_of_sends(signals: Iterable[Any]) -> dict[int, list[SendPlace]]:
+    """Return the calls that send signals, by the ``id()`` of each signal.
 
     Args:
         signals: the signals.
@@ -165,12 +178,23 @@ class _Reader(ast.NodeVisitor):
         self._signals = signals
         self._sends = sends
         self._classes: list[str] = []
+        self._about = ""
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         """Track the enclosing class, for calls whose sender is ``self`` or ``cls``."""
         self._classes.append(node.name)
         self.generic_visit(node)
         self._classes.pop()
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        """Track the docstring of the enclosing function."""
+        former, self._about = self._about, (ast.get_docstring(node) or "").partition("\n")[0]
+        self.generic_visit(node)
+        self._about = former
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        """Track it alike."""
+        self.visit_FunctionDef(node)
 
     def visit_Call(self, node: ast.Call) -> None:
         """Record a call of ``send()``; ignore the signal that is passed to ``receiver()``."""
@@ -203,7 +227,7 @@ class _Reader(ast.NodeVisitor):
         self._sends[id(self._resolve(node))].certain = False
 
     def _note(self, call: ast.Call, sends: _Sends, place: int) -> None:
-        sends.places.append(f"{self._path}:{call.lineno}")
+        sends.places.append(SendPlace(f"{self._path}:{call.lineno}", self._about))
         names = self._senders(call, place)
         if names is None:
             sends.certain = False

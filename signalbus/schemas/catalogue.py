@@ -5,7 +5,6 @@ Senders are found in the sources of the project (`checks/unsent` reads them); th
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,12 @@ from signalbus.checks.unsent import places_of_sends
 from signalbus.contracts.annotations import name_of_type
 from signalbus.core.code_places import place_in_code
 from signalbus.registration.registry import registry
+from signalbus.schemas.json_schema import docstring_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from signalbus.checks.unsent import SendPlace
     from signalbus.contracts.contract import Contract
 
 
@@ -64,7 +65,8 @@ class CataloguedSignal:
         name: its name.
         place: where it is declared.
         payload: what it carries; None if it declares nothing.
-        senders: the files and lines that send it, as far as the sources tell.
+        about: the docstring of its payload; nothing if it has none.
+        senders: the calls that send it, as far as the sources tell.
         receivers: its receivers in workers.
         inline: the files and lines of its receivers in the sender's process.
     """
@@ -72,7 +74,8 @@ class CataloguedSignal:
     name: str
     place: str
     payload: PayloadSummary | None
-    senders: tuple[str, ...]
+    about: str
+    senders: tuple[SendPlace, ...]
     receivers: tuple[ReceiverPlace, ...]
     inline: tuple[str, ...]
 
@@ -93,13 +96,14 @@ def catalogue(names: Collection[str] = ()) -> list[CataloguedSignal]:
     return [_catalogued(name, signal, sends.get(id(signal), ())) for name, signal in sorted(found.items())]
 
 
-def _catalogued(name: str, signal: Any, senders: Collection[str]) -> CataloguedSignal:
+def _catalogued(name: str, signal: Any, senders: Collection[SendPlace]) -> CataloguedSignal:
     entries = signal.entries()
     functions = {entry.id: entry.function() for entry in entries}
     return CataloguedSignal(
         name=name,
         place=signal.place,
         payload=None if signal.contract is None else _summary(signal.contract),
+        about="" if signal.contract is None else about(signal.contract.payload),
         senders=tuple(sorted(senders)),
         receivers=tuple(
             ReceiverPlace(
@@ -136,7 +140,4 @@ def _summary(contract: Contract) -> PayloadSummary:
 
 def about(described: object) -> str:
     """Return the first line of a docstring that a project wrote; nothing if there is none."""
-    text = described.__doc__ if isinstance(described, type) else inspect.getdoc(described)
-    line = (text or "").strip().partition("\n")[0]
-    made = isinstance(described, type) and line.startswith(f"{described.__name__}(")  # a dataclass makes its own
-    return "" if made else line
+    return docstring_of(described).partition("\n")[0]

@@ -7,6 +7,7 @@ the label of a model, whose rows travel as references. ``x-shape`` marks what `p
 from __future__ import annotations
 
 import enum
+import inspect
 import types
 from collections.abc import Mapping, Sequence, Set
 from datetime import date, datetime, time, timedelta
@@ -19,6 +20,7 @@ from django.db.models import Model
 from signalbus.contracts.annotations import plain_type
 from signalbus.contracts.payload_fields import PayloadField, fields_of, kind_of
 from signalbus.exceptions import ConfigurationError
+from signalbus.wire.values import registered_types
 
 Schema = dict[str, Any]
 
@@ -41,6 +43,13 @@ ANY_ARRAY: Final = "iterable"  # as `x-python`: a list, a tuple or a set
 PLAIN_SCHEMAS: Final = _PLAIN
 # What must be the same in two schemas of one type.
 _KIND: Final = ("type", "x-python", "x-model")
+
+
+def docstring_of(described: Any) -> str:
+    """Return a docstring that a project wrote; nothing if there is none, or if Python or Django made it."""
+    own = described.__dict__.get("__doc__") if isinstance(described, type) else getattr(described, "__doc__", None)
+    text = inspect.cleandoc(own or "")
+    return "" if isinstance(described, type) and text.startswith(f"{described.__name__}(") else text
 
 
 def schema_of_payload(payload: type) -> Schema:
@@ -81,6 +90,9 @@ def _class(kind: type, arguments: tuple[Any, ...], around: tuple[Any, ...]) -> S
         return {}
     if issubclass(kind, Model):
         return {"x-model": kind._meta.label}  # noqa: SLF001 - Django documents it
+    registered = registered_types.by_type.get(kind)
+    if registered is not None:
+        return {"x-python": f"type {registered.name}"}
     if issubclass(kind, enum.Enum):
         return {"enum": [member.name for member in kind], "x-python": _name(kind)}
     if kind is type:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.core.management.base import CommandError
 
 from signalbus.exceptions import ConfigurationError
+from signalbus.graph.mermaid_text import mermaid_of
+from signalbus.graph.signal_graph import signal_graph
+from signalbus.schemas.exports import asyncapi, json_schemas
 from signalbus.schemas.lock_changes import changes_between
 from signalbus.schemas.lock_file import lock_of_code, lock_path, read_lock, text_of_lock
+from signalbus.services.actors import command_actor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +38,9 @@ def add(commands: Any) -> None:
     what = schema.add_mutually_exclusive_group(required=True)
     what.add_argument("--write", action="store_true", help="write what the code promises; refuses a breaking change")
     what.add_argument("--check", action="store_true", help="compare the code with the file; exit code 1 if it breaks")
+    what.add_argument("--format", choices=("asyncapi", "json-schema", "mermaid"), help="export for other programs")
+    schema.add_argument("--title", default="", help="with asyncapi: of the application (the project's module)")
+    schema.add_argument("--version-of-app", default="1.0.0", metavar="VERSION", help="with asyncapi (1.0.0)")
     schema.add_argument("--accept", action="store_true", help="with --write: breaking changes too")
     schema.add_argument("--file", type=Path, metavar="FILE", help="the lock file (BASE_DIR/signalbus.lock.json)")
 
@@ -46,6 +55,9 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
     Raises:
         CommandError: a breaking change, or no file to compare with.
     """
+    if options["format"] is not None:
+        command.stdout.write(_exported(options), ending="")
+        return
     path = options["file"] or lock_path()
     former = read_lock_or_none(path, accept=options["accept"])
     current = lock_of_code(former)
@@ -69,6 +81,14 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
         _refuse(changes, " To write the file all the same, add --accept.")
     path.write_text(text_of_lock(current), encoding="utf-8")
     command.stdout.write(f"{path} is written: {len(current['signals'])} signals. Commit it.")
+
+
+def _exported(options: dict[str, Any]) -> str:
+    if options["format"] == "mermaid":
+        return mermaid_of(signal_graph(command_actor(), with_rates=False))
+    title = options["title"] or settings.ROOT_URLCONF.partition(".")[0]
+    shown = asyncapi(title, options["version_of_app"]) if options["format"] == "asyncapi" else json_schemas()
+    return f"{json.dumps(shown, indent=2, ensure_ascii=False)}\n"
 
 
 def read_lock_or_none(path: Path, *, accept: bool) -> dict[str, Any] | None:

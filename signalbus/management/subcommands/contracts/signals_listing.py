@@ -64,7 +64,7 @@ def _lines(signal: CataloguedSignal) -> Iterator[str]:
     else:
         yield f"  carries {payload.name}, version {payload.version} ({payload.place})"
         yield f"    {', '.join(payload.keys) or 'no keys'}"
-    yield from (f"  sent at {place}" for place in signal.senders)
+    yield from (f"  sent at {sender.place}" for sender in signal.senders)
     if not signal.senders:
         yield "  no call of its send() found in the sources"
     for receiver in signal.receivers:
