@@ -70,13 +70,14 @@ def add_delivery(_logger: object, _method: str, event: MutableMapping[str, Any])
     return event
 
 
-def _fields(delivery: CurrentDelivery) -> dict[str, str | int]:
+def _fields(delivery: CurrentDelivery) -> dict[str, str | int | float]:
+    message = str(delivery.message_id)
     return {
         "signalbus_signal": delivery.signal,
         "signalbus_receiver": delivery.receiver,
-        "signalbus_message_id": str(delivery.message_id),
+        "signalbus_message_id": message,
         "signalbus_delivery_id": str(delivery.id),
-        "signalbus_root_id": str(delivery.root),
+        "signalbus_root_id": message if delivery.root is delivery.message_id else str(delivery.root),
         "signalbus_attempt": delivery.attempt,
     }
 
@@ -88,12 +89,10 @@ def fields_of(event: Event) -> dict[str, str | int | float]:
         event: the event.
     """
     delivery = event.delivery
-    fields: dict[str, str | int | float] = {
-        "signalbus_event": f"{'message' if event.kind in OF_MESSAGE else 'delivery'}.{event.kind}",
-        **_fields(delivery),
-        "signalbus_worker": event.worker,
-        "signalbus_release": conf.release(),
-    }
+    fields = _fields(delivery)
+    fields["signalbus_event"] = f"{'message' if event.kind in OF_MESSAGE else 'delivery'}.{event.kind}"
+    fields["signalbus_worker"] = event.worker
+    fields["signalbus_release"] = conf.release()
     if event.receiver is not None:
         fields["signalbus_queue"] = event.receiver.queue or conf.get().QUEUE or ""
     if event.seconds is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import blake2b
-from traceback import walk_tb
 from typing import TYPE_CHECKING
 
 from signalbus.core.own_code import is_own_code
@@ -52,9 +51,13 @@ def _place(begin: TracebackType | None) -> str:
     """Return the last function of the project in a traceback; without one the first that is not of signalbus."""
     place = ""
     is_found = False
-    for frame, _ in walk_tb(begin):
+    while begin is not None:
+        frame = begin.tb_frame
+        code, begin = frame.f_code, begin.tb_next
+        is_own = _is_own_file(code.co_filename)
+        if not is_own and (is_found or place):
+            continue
         module = str(frame.f_globals.get("__name__", ""))
-        is_own = _is_own_file(frame.f_code.co_filename)
-        if is_own or not (is_found or place or module.partition(".")[0] == "signalbus"):
-            place, is_found = f"{module}.{frame.f_code.co_qualname}", is_own or is_found
+        if is_own or module.partition(".")[0] != "signalbus":
+            place, is_found = f"{module}.{code.co_qualname}", is_own or is_found
     return place
