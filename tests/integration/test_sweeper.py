@@ -160,12 +160,12 @@ def test_retries_are_published_in_one_round_trip(bus: Bus):
     assert bus.client.llen(QUEUE) == 2
 
 
-@pytest.mark.parametrize(("runtime_ms", "sizes"), [(1, [32, 3]), (5, [20, 15]), (20, [5] * 7), (60, [1] * 35)])
+@pytest.mark.parametrize(("runtime_ms", "sizes"), [(1, [64, 6]), (5, [20] * 3 + [10]), (20, [5] * 14), (60, [1] * 70)])
 def test_retries_are_batched_by_the_runtime_of_their_last_attempt(bus: Bus, runtime_ms: int, sizes: list[int]):
-    """A batch takes 100 milliseconds at most, and a group commit has room for it."""
-    fail_and_let_due(bus, 35, runtime_ms=runtime_ms)
+    """A batch takes 100 milliseconds at most, and two group commits have room for it."""
+    fail_and_let_due(bus, 70, runtime_ms=runtime_ms)
 
-    assert sweep() == 35
+    assert sweep() == 70
 
     assert [len(texts) for texts in bus.take()] == sizes
 

@@ -23,9 +23,9 @@ def row(*, attempts: int = 1, runtime_ms: int | None = 1, publications: int = 0)
     return Publishable(UUID(int=1), "", "r", "", attempts, runtime_ms, None, **last)
 
 
-def test_brief_retries_fill_a_group_commit():
-    """A Celery message has as many of them as one commit."""
-    assert _sizes([row()] * 70) == [32, 32, 6]
+def test_brief_retries_fill_two_group_commits():
+    """A Celery message has as many of them as two commits."""
+    assert _sizes([row()] * 140) == [64, 64, 12]
 
 
 def test_retries_in_one_message_take_a_limited_time():

@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db import NotSupportedError
 
 from signalbus.compat.django_internals import connection_to
+from signalbus.core.fast_instances import uuid_from
 from signalbus.models import Delivery, FailedAttempt, Key, Pause, StoredMessage, WorkerRecord
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ KEYS: Final = Key._meta.db_table  # noqa: SLF001 - as above
 FAILED_ATTEMPTS: Final = FailedAttempt._meta.db_table  # noqa: SLF001 - as above
 PAUSES: Final = Pause._meta.db_table  # noqa: SLF001 - as above
 WORKERS: Final = WorkerRecord._meta.db_table  # noqa: SLF001 - as above
+
+HEX_DIGITS: Final = 32  # of a UUID without hyphens, as Django stores it where a database has no type for it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +108,9 @@ def as_uuid(value: UUID | str) -> UUID:
     Args:
         value: the driver's value.
     """
-    return UUID(value) if isinstance(value, str) else value
+    if isinstance(value, UUID):
+        return value
+    return uuid_from(value) if len(value) == HEX_DIGITS else UUID(value)
 
 
 _SQLITE_TIME: Final = "'%%Y-%%m-%%d %%H:%%M:%%f000'"  # to six digits, as Django writes and compares them

@@ -199,12 +199,12 @@ def _lost(dialect: Dialect) -> str:
 
 def _take(rows: DueRows, limit: int, admission: Admission) -> list[Publishable]:
     alias = using()
-    groups: dict[tuple[int, str | None, bool, bool], list[UUID]] = {}
+    groups: dict[tuple[int, str | None, bool, bool], list[Any]] = {}
     due = admission.choose(rows, limit, alias)
-    ordered = [row.id for row in due if row.ordering_key]
+    ordered = [as_uuid(row.id) for row in due if row.ordering_key]
     waiting = postpone_followers(ordered) if ordered else ()
     for row in due:
-        if row.id in waiting:
+        if waiting and as_uuid(row.id) in waiting:
             continue
         lost = row.state in TAKEN_STATES
         admitted_by = admission.worker if row.attempts else None
@@ -218,10 +218,9 @@ def _take(rows: DueRows, limit: int, admission: Admission) -> list[Publishable]:
 
 
 def _publish(  # noqa: PLR0913, PLR0917 - all that is to be written about them
-    dialect: Dialect, ids: Sequence[UUID], publications: int, admitted_by: str | None, lost: bool, overdue: bool
+    dialect: Dialect, keys: Sequence[Any], publications: int, admitted_by: str | None, lost: bool, overdue: bool
 ) -> Iterator[Publishable]:
     """Set locked rows to published, and return them. In raw SQL, because each retry costs it."""
-    keys = [dialect.key(id_) for id_ in ids]
     placeholders = ", ".join(["%s"] * len(keys))
     with connections[using()].cursor() as cursor:
         cursor.execute(

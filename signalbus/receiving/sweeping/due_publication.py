@@ -37,8 +37,8 @@ logger: logging.Logger = logging.getLogger("signalbus")
 BATCH = 128  # rows taken at once
 RETURN_SECONDS = 5.0  # until what could not be published is due again
 TOGETHER_MS = 100  # that retries in one Celery message take, by the last run of each
-# In one Celery message, by the kind of delivery. As many retries as a group commit may have.
-COMPANIONS = {"alone": 1, "first": publisher.MAX_TEXTS, "retry": 32}
+# In one Celery message, by the kind of delivery. As many retries as two group commits may have.
+COMPANIONS = {"alone": 1, "first": publisher.MAX_TEXTS, "retry": 64}
 ADMIT_SECONDS = 0.05  # between two sweeps while retries wait for their receiver's share of this worker
 ADMIT_PAUSES = 2  # times as long as such a sweep took is waited until the next one
 BREATH = 0.01  # seconds between two batches, in which a child may be forked
