@@ -42,7 +42,8 @@ return arguments[0].map(style => {
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(style);
   document.adoptedStyleSheets = [sheet];
-  const pixels = root.scrollWidth - root.clientWidth;
+  const boxes = [root, ...document.querySelectorAll(".panel, .band, .figures div, button, .btn")];
+  const pixels = Math.max(...boxes.map(each => each.clientWidth && each.scrollWidth - each.clientWidth));
   document.adoptedStyleSheets = [];
   return pixels;
 });
@@ -209,7 +210,7 @@ class Visitor:
         return int(self.driver.execute_script(script))
 
     def overflows(self, *widths: int) -> dict[str, int]:
-        """Return by how many pixels the page is wider than windows, with other fonts and spaces, where it is.
+        """Return by how many pixels the page, or a part of it, is too wide, with other fonts and spaces, where it is.
 
         A constructed stylesheet is not forbidden by any policy of content.
 

@@ -21,6 +21,7 @@ EXPORTED: Final = 1000  # of a file
 DIGITS: Final = 19  # of a number that is too large for the column
 COLUMNS: Final = ("id", "at", "by", "through", "kind", "state", "target", "numbers", "rate", "reason")
 MOST_CHARS: Final = 150  # of a name
+CHANGES: Final = ("retry", "discard")  # kinds that operations in bulk have
 HIDDEN: Final = ("ids",)  # of what was changed: too long for a line
 
 
@@ -33,7 +34,10 @@ def activity_log(request: HttpRequest, actor: Actor) -> HttpResponse:
     lines = read_log(actor, EXPORTED if file else LINES + 1, kind=kind or None, by=by or None, before=before)
     if file:
         return file_of("activity", file, COLUMNS, map(_row, lines))
-    rows = [{"entry": line, **_texts(line)} for line in lines[:LINES]]
+    rows = [
+        {"entry": line, "is_bulk": "filter" in line.filter and line.kind in CHANGES, **_texts(line)}
+        for line in lines[:LINES]
+    ]
     kinds = ("retry", "discard", "pause", "resume", "cancel", "purge", "reveal")
     older = urlencode({**asked, "before": lines[LINES - 1].id}) if len(lines) > LINES else ""
     context = {
