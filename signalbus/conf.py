@@ -67,6 +67,7 @@ class Settings:
     METRICS_TOKEN: str | None = None  # that Prometheus sends to signalbus.telemetry.views.metrics; None: log in
     OTEL: bool = False  # whether spans are made with OpenTelemetry
     SENTRY: bool = False  # whether spans and transactions are made with Sentry
+    OTEL_SPANS: tuple[str, ...] = ("create", "send", "process")  # the kinds of spans that are made
     TRACE_PARENT: bool = False  # whether a first attempt is a child of the span of its send(), not linked to it
     TRACE_BAGGAGE: tuple[str, ...] = ()  # keys of OpenTelemetry's baggage that messages take along
     ALERTS: dict[str, Any] | None = None  # who is told of alerts, and when they are raised: ALERT_KEYS
@@ -110,6 +111,7 @@ ALERT_KEYS: dict[str, Any] = {
     "rollout": 600.0,
 }
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+SPAN_KINDS = ("create", "send", "process")  # of OpenTelemetry
 TEST_MODES = ("muted", "immediate")  # as the functions of signalbus.testing
 WORDS: dict[type, str] = {float: "a number", int: "a whole number", str: "a text", bool: "True or False"}
 # The items of the settings that are lists: their description, and their type.
@@ -117,6 +119,7 @@ LISTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "SIGNING_KEYS": ("texts, the one that signs first", lambda key: isinstance(key, str) and key != ""),
     "REDACT": ("keys of payloads", lambda key: isinstance(key, str) and key != ""),
     "TRACE_BAGGAGE": ("keys of baggage", lambda key: isinstance(key, str) and key != ""),
+    "OTEL_SPANS": ("the kinds of spans: create, send and process", lambda kind: kind in SPAN_KINDS),
     "SKIP_APPS": ("apps, by their names or labels", lambda app: isinstance(app, str)),
     "CARRY": (
         'carriers: dotted paths, as "signalbus.carriers.Language", or objects',
@@ -155,7 +158,10 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
 def _listed(name: str, value: Any) -> tuple[Any, ...]:
     what, accepts = LISTS[name]
     if isinstance(
-        value, (list, tuple, set, frozenset) if name in {"SKIP_APPS", "REDACT", "TRACE_BAGGAGE"} else (list, tuple)
+        value,
+        (list, tuple, set, frozenset)
+        if name in {"SKIP_APPS", "REDACT", "TRACE_BAGGAGE", "OTEL_SPANS"}
+        else (list, tuple),
     ):
         listed = tuple(value)
         if all(map(accepts, listed)) and (listed or name != "SIGNING_KEYS"):

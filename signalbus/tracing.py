@@ -11,8 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from signalbus.exceptions import SignalBusError
-from signalbus.wire.message import from_body
+from signalbus.wire.message import trace_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,7 +47,10 @@ class Creation(NamedTuple):
 
 
 class Tracer(Protocol):
-    """Makes spans, or what a tracing system calls so."""
+    """Makes spans, or what a tracing system calls so.
+
+    One whose attribute `publishes` is False is not called at publications.
+    """
 
     def create(self, made: Creation) -> Mapping[str, str]:
         """Return the headers that a message takes along, at ``send()`` in the sender's thread.
@@ -75,18 +77,22 @@ class Tracer(Protocol):
 
 
 tracers: tuple[Tracer, ...] = ()  # replaced, never changed: threads read it
+publishers: tuple[Tracer, ...] = ()  # those of them that are called at publications
 
 
 def add_tracer(tracer: Tracer) -> None:
     """Switch a tracer on, from now on and in this process."""
-    global tracers  # noqa: PLW0603 - see above
-    tracers = (*tracers, tracer)
+    _replace((*tracers, tracer))
 
 
 def remove_tracer(tracer: Tracer) -> None:
     """Switch a tracer off, as at the end of a test."""
-    global tracers  # noqa: PLW0603 - see above
-    tracers = tuple(each for each in tracers if each is not tracer)
+    _replace(tuple(each for each in tracers if each is not tracer))
+
+
+def _replace(found: tuple[Tracer, ...]) -> None:
+    global tracers, publishers
+    tracers, publishers = found, tuple(each for each in found if getattr(each, "publishes", True))
 
 
 def created(made: Creation) -> dict[str, str]:
@@ -117,7 +123,7 @@ def publishing(queue: str, texts: Iterable[str]) -> AbstractContextManager[objec
         texts: texts that this process has just signed; markers of ours are passed over.
     """
     sent = [headers for text in texts if (headers := _headers_of(text)) is not None]
-    return _Around([(tracer, tracer.publish, (queue, sent)) for tracer in tracers] if sent else [])
+    return _Around([(tracer, tracer.publish, (queue, sent)) for tracer in publishers] if sent else [])
 
 
 def processing(delivery: CurrentDelivery, message: Message) -> AbstractContextManager[object]:
@@ -131,10 +137,7 @@ def processing(delivery: CurrentDelivery, message: Message) -> AbstractContextMa
 
 
 def _headers_of(text: str) -> Mapping[str, str] | None:
-    try:
-        return from_body(text.split(".", 2)[2]).trace
-    except SignalBusError:  # a marker
-        return None
+    return trace_of(text.split(".", 2)[2])
 
 
 class _Around:

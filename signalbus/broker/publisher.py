@@ -76,7 +76,7 @@ def publish_signed(queue: str | None, texts: Sequence[str], *, sizes: Iterable[i
     Raises:
         PublishError: some were not taken; it says which.
     """
-    if not tracing.tracers:
+    if not tracing.publishers:
         publish_texts(queue, texts, sizes=sizes)
         return
     with tracing.publishing(queue or celery.default_queue(), texts):

@@ -24,7 +24,9 @@ def activate(settings: Settings) -> None:
             from signalbus.telemetry.opentelemetry_spans import OpenTelemetryTracer  # noqa: PLC0415 - an extra
         except ImportError as error:
             raise _missing("OTEL", "opentelemetry", error) from error
-        OpenTelemetryTracer(is_parent=settings.TRACE_PARENT, baggage=settings.TRACE_BAGGAGE).switch_on()
+        OpenTelemetryTracer(
+            spans=settings.OTEL_SPANS, is_parent=settings.TRACE_PARENT, baggage=settings.TRACE_BAGGAGE
+        ).switch_on()
     if settings.SENTRY:
         try:
             from signalbus.telemetry.sentry_spans import SentryTracer  # noqa: PLC0415 - an extra

@@ -17,13 +17,14 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from signalbus.conf import SPAN_KINDS
 from signalbus.events import listen, unlisten
 from signalbus.exceptions import RetryLater
 from signalbus.telemetry.broker_names import broker_name
 from signalbus.tracing import add_tracer, remove_tracer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from opentelemetry.trace import Span
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from signalbus.wire.message import Message
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
+PARENT: Final = "traceparent"
+NOT_SAMPLED: Final = "-00"  # the end of such a header
 MOST_LINKS: Final = 100  # of a publication; the SDK keeps 128
 MOST_OPEN: Final = 1000  # spans whose outcome is not known yet
 
@@ -46,6 +49,8 @@ class OpenTelemetryTracer:
     """Makes spans with the tracer provider of the process, or with a given one.
 
     Args:
+        spans: the kinds of spans that are made: create, send (a publication) and process. Without create, a message
+            takes along the context in which it is sent, as that of a request.
         is_parent: whether the span of a first attempt is a child of that of its `send()`, unless it runs inside another
             span; else, and for a retry, it is linked to it.
         baggage: the keys of the baggage that messages take along.
@@ -53,8 +58,14 @@ class OpenTelemetryTracer:
     """
 
     def __init__(
-        self, *, is_parent: bool = False, baggage: Sequence[str] = (), provider: trace.TracerProvider | None = None
+        self,
+        *,
+        spans: Collection[str] = SPAN_KINDS,
+        is_parent: bool = False,
+        baggage: Sequence[str] = (),
+        provider: trace.TracerProvider | None = None,
     ) -> None:
+        self._creates, self.publishes, self._processes = (kind in spans for kind in SPAN_KINDS)
         self._tracer = trace.get_tracer("signalbus", version("django-signalbus"), provider, SCHEMA)
         self._is_parent = is_parent
         self._baggage = tuple(baggage)
@@ -74,6 +85,14 @@ class OpenTelemetryTracer:
 
     def create(self, made: Creation) -> Mapping[str, str]:
         """Make a span of a message's creation, and return its context."""
+        headers: dict[str, str] = {}
+        _traces.inject(headers, self._created(made) if self._creates else None)
+        if self._baggage:
+            _baggages.inject(headers, self._listed(baggage.get_all(), Context()))
+        return headers
+
+    def _created(self, made: Creation) -> Context:
+        """Make a span of a message's creation, and return a context with it."""
         span = self._tracer.start_span(
             f"create {made.signal}",
             kind=SpanKind.PRODUCER,
@@ -84,16 +103,15 @@ class OpenTelemetryTracer:
                 "messaging.message.conversation_id": str(made.id if made.root is None else made.root),
             },
         )
-        headers: dict[str, str] = {}
-        _traces.inject(headers, trace.set_span_in_context(span))
         span.end()
-        if self._baggage:
-            _baggages.inject(headers, self._listed(baggage.get_all(), Context()))
-        return headers
+        return trace.set_span_in_context(span)
 
     @contextmanager
     def publish(self, queue: str, sent: Sequence[Mapping[str, str]]) -> Iterator[None]:
-        """Make a span of a publication, linked to the creation of each message."""
+        """Make a span of a publication, linked to the creation of each message; none if no message is sampled."""
+        if sent and all(headers.get(PARENT, "").endswith(NOT_SAMPLED) for headers in sent):
+            yield
+            return
         contexts = [_created_in(headers) for headers in sent[:MOST_LINKS]]
         attributes = _operation("send", queue)
         broker = broker_name()
@@ -116,6 +134,9 @@ class OpenTelemetryTracer:
     @contextmanager
     def process(self, delivery: CurrentDelivery, message: Message) -> Iterator[None]:
         """Make a span of a run, which ends when its outcome is known."""
+        if not self._processes:
+            yield
+            return
         headers = message.trace
         sender, ambient = _created_in(headers), trace.get_current_span().get_span_context()
         is_child = self._is_parent and delivery.attempt == 1 and sender.is_valid and not ambient.is_valid

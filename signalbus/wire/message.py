@@ -237,6 +237,13 @@ def _read_message(version: str, header: str, payload: str) -> Message:
     return message
 
 
+def trace_of(body: str) -> Mapping[str, str] | None:
+    """Return the trace of a body that this process has just written; None of a marker, which has no header."""
+    _, _, rest = body.partition("\n")
+    header, newline, _ = rest.partition("\n")
+    return _read(header).get("x", {}) if newline else None
+
+
 def _message(version: str, header: Any, payload: str) -> Message:
     for name, value in header.items():
         if type(value) is not _KINDS.get(name, type(value)):

@@ -404,3 +404,52 @@ def test_without_a_provider_nothing_travels(bus: Bus, ran: list[Any]):
         tracer.switch_off()
 
     assert ran == [1]
+
+
+def test_only_the_wanted_kinds_of_spans_are_made(
+    bus: Bus, spans: Spans, switch_on: Callable[..., OpenTelemetryTracer], own: trace.Tracer
+):
+    """Without `create` a run is linked to the span in which its message was sent, as that of a request."""
+    switch_on(spans=["process"])
+    signal = new_signal()
+    connect(signal, lambda **kwargs: None, "quiet")
+    with own.start_as_current_span("request /"):
+        signal.send(None)
+    bus.work()
+
+    assert linked(spans.one("process")) == [identity(spans.one("request"))]
+    assert (spans("create"), spans("send")) == ([], [])
+
+
+def test_a_publication_of_messages_that_are_not_sampled_has_no_span(
+    bus: Bus, spans: Spans, switch_on: Callable[..., OpenTelemetryTracer], own: trace.Tracer
+):
+    """Most messages are not sampled, where a project samples: their publications cost nothing."""
+    switch_on()
+    signal = new_signal()
+    connect(signal, lambda **kwargs: None, "quiet")
+    not_sampled = trace.NonRecordingSpan(trace.SpanContext(1, 1, is_remote=False))
+    with trace.use_span(not_sampled):
+        signal.send(None)
+    ((text,),) = bus.take()
+
+    assert from_body(text.split(".", 2)[2]).trace["traceparent"].endswith("-00")
+    assert spans("send") == []
+    signal.send(None)
+    assert len(spans("send")) == 1
+
+
+def test_texts_are_not_read_again_where_no_tracer_makes_spans_of_publications(
+    bus: Bus, switch_on: Callable[..., OpenTelemetryTracer], monkeypatch: pytest.MonkeyPatch
+):
+    """A publication costs nothing then."""
+    switch_on(spans=["create"])
+    read: list[str] = []
+    monkeypatch.setattr(tracing, "_headers_of", read.append)
+    signal = new_signal()
+    connect(signal, lambda **kwargs: None, "quiet")
+    signal.send(None)
+
+    assert read == []
+    ((text,),) = bus.take()
+    assert from_body(text.split(".", 2)[2]).trace.keys() == {"traceparent"}
