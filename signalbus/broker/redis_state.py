@@ -24,6 +24,8 @@ class RedisState(NamedTuple):
         fsync: ``appendfsync``; empty if this user may not ask.
         written: whether the last write to the append-only file succeeded.
         ahead: seconds that its clock is ahead of this machine's.
+        quarantined: items of its queues that were no messages and are kept for people to look at, at most 100.
+        quarantine: the list that they are kept in.
     """
 
     policy: str
@@ -32,6 +34,8 @@ class RedisState(NamedTuple):
     fsync: str
     written: bool
     ahead: float
+    quarantined: int
+    quarantine: str
 
 
 def ask_redis() -> RedisState | None:
@@ -48,6 +52,9 @@ def ask_redis() -> RedisState | None:
 def _ask(connection: Connection) -> RedisState:
     from redis.exceptions import ResponseError  # noqa: PLC0415 - a host on another broker does without redis-py
 
+    from signalbus.compat.redis_internals import prefixed  # noqa: PLC0415 - as above
+    from signalbus.transport.unacked import QUARANTINE_LIST  # noqa: PLC0415 - as above
+
     channel: Any = connection.default_channel
     client = channel.client
     before = time.time()
@@ -58,6 +65,11 @@ def _ask(connection: Connection) -> RedisState:
         fsync = client.config_get("appendfsync").get("appendfsync", "")
     except ResponseError:  # a managed Redis has no CONFIG, and a user may lack the right to it
         fsync = ""
+    quarantine = prefixed(channel, QUARANTINE_LIST)
+    try:
+        quarantined = int(client.llen(QUARANTINE_LIST))
+    except ResponseError:  # a key of another type, or a user without the right to it
+        quarantined = 0
     return RedisState(
         policy=str(memory.get("maxmemory_policy", "noeviction")),
         maxmemory=int(memory.get("maxmemory", 0)),
@@ -65,4 +77,6 @@ def _ask(connection: Connection) -> RedisState:
         fsync=str(fsync),
         written=persistence.get("aof_last_write_status", "ok") == "ok",
         ahead=seconds + microseconds / 1e6 - here,
+        quarantined=quarantined,
+        quarantine=quarantine,
     )

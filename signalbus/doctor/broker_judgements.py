@@ -37,6 +37,21 @@ def judge_eviction(policy: str, maxmemory: int) -> Finding:
     return problem(name, f"{text}: a full Redis throws away whole queues.", remedy)
 
 
+def judge_quarantine(number: int, key: str) -> Finding:
+    """Judge whether somebody has put items into a queue that are no messages.
+
+    Args:
+        number: of the items that are kept.
+        key: the list in Redis that keeps them.
+    """
+    name = "broker.quarantine"
+    if not number:
+        return ok(name, "No item of a queue is in quarantine: all were messages.")
+    text = f"{number} items of queues are in quarantine: they were no messages, and no worker runs them."
+    remedy = f"See who writes to the broker: LRANGE {key} 0 -1 shows where each came from. Then delete the list."
+    return warning(name, text, remedy)
+
+
 def judge_persistence(*, aof: bool, fsync: str, written: bool, not_durable: Sequence[str]) -> Finding:
     """Judge what a restart of Redis loses.
 

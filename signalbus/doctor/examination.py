@@ -26,6 +26,7 @@ from signalbus.services.queues import backlog_of, queues_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from signalbus.ledger.operations import Backlog
     from signalbus.models import WorkerRecord
 
 JUDGED_HERE: Final = frozenset({"signalbus.E005", "signalbus.W009"})  # checks whose facts are judged below
@@ -50,8 +51,9 @@ def examine() -> Iterator[Finding]:
         missing = ledger.unapplied_migrations()
         yield ledger_judgements.judge_migrations(missing, ledger.using())
         if not missing:
-            yield from _examine_ledger()
-            queues = queues_of(ledger.backlogs())
+            backlogs = ledger.backlogs()
+            yield from _examine_ledger(backlogs)
+            queues = queues_of(backlogs)
             workers = [_seen(record) for record in ledger.seen_workers()]
     except DatabaseError as error:
         yield broker_judgements.judge_answer("database", f"{type(error).__name__}: {error}", DATABASE_REMEDY)
@@ -92,7 +94,7 @@ def _judge_database_clock() -> Finding:
     return broker_judgements.judge_clock("database", (ledger.in_utc(clock, alias) - here).total_seconds())
 
 
-def _examine_ledger() -> Iterator[Finding]:
+def _examine_ledger(known: dict[str, Backlog]) -> Iterator[Finding]:
     clock = ledger.clock_of(ledger.using())
 
     def since(moment: datetime | None) -> float | None:
@@ -104,7 +106,6 @@ def _examine_ledger() -> Iterator[Finding]:
     oldest = ledger.oldest_to_purge(config.KEEP_SECONDS, ages=config.ages())
     yield ledger_judgements.judge_purge(since(oldest), config.KEEP_SECONDS)
     yield ledger_judgements.judge_failures(ledger.failures())
-    known = ledger.backlogs()
     for queue in queues_of(known):
         backlog = backlog_of(queue, known)
         yield ledger_judgements.judge_waiting(queue, backlog.waiting, since(backlog.oldest))
@@ -145,6 +146,7 @@ def _examine_broker(queues: Sequence[str], workers: Sequence[SeenWorker]) -> Ite
         return
     not_durable = sorted(signal.name for signal in registry if signal.entries() and not signal.durable)
     yield broker_judgements.judge_eviction(redis.policy, redis.maxmemory)
+    yield broker_judgements.judge_quarantine(redis.quarantined, redis.quarantine)
     yield broker_judgements.judge_persistence(
         aof=redis.aof, fsync=redis.fsync, written=redis.written, not_durable=not_durable
     )

@@ -21,6 +21,7 @@ from signalbus.ledger.base.clock import Now, later
 from signalbus.models import Delivery, Key, WorkerRecord
 from signalbus.receiving.routing.batch import deliver
 from signalbus.registration.registry import registry
+from signalbus.transport.unacked import QUARANTINE_LIST
 from signalbus.wire.signing import Signer
 from tests.servers import broker
 
@@ -56,6 +57,16 @@ def test_doctor_reports_a_queue_without_a_worker(bus: Bus):
         "ledger.sweepers",
     }
     assert {"clock.database", "clock.broker", "ledger.migrations", "broker.eviction", "keys"} <= levels(found, "ok")
+
+
+def test_items_in_quarantine_are_a_warning(bus: Bus, swept: None):
+    """Somebody has put into a queue what is no message; the finding names the list that keeps it."""
+    assert findings()["broker.quarantine"].level == "ok"
+    bus.client.lpush(QUARANTINE_LIST, "no message")
+
+    found = findings()["broker.quarantine"]
+    assert found.level == "warning"
+    assert QUARANTINE_LIST in found.remedy
 
 
 def test_doctor_accepts_a_working_sweeper(bus: Bus, swept: None):

@@ -11,6 +11,7 @@ from signalbus.doctor.broker_judgements import (
     judge_clock,
     judge_eviction,
     judge_persistence,
+    judge_quarantine,
     judge_visibility,
 )
 from signalbus.doctor.findings import Finding, duration
@@ -48,6 +49,7 @@ WELL = [
     judge_persistence(aof=True, fsync="everysec", written=True, not_durable=["shop.seen"]),
     judge_persistence(aof=True, fsync="", written=True, not_durable=["shop.seen"]),
     judge_persistence(aof=False, fsync="everysec", written=True, not_durable=[]),
+    judge_quarantine(0, "signalbus.set_aside"),
     judge_visibility(900, 300, "TIME_LIMIT"),
     judge_clock("broker", 0.4),
     judge_clock("database", -4.9),
@@ -67,6 +69,7 @@ WELL = [
 UNWELL = [
     (judge_eviction("allkeys-lru", 1000), "problem", "throws away whole queues", "noeviction"),
     (judge_eviction("volatile-ttl", 1000), "warning", "heartbeats", "noeviction"),
+    (judge_quarantine(3, "shop:signalbus.set_aside"), "warning", "3 items", "LRANGE shop:signalbus.set_aside"),
     (judge_eviction("allkeys-lru", 0), "warning", "maxmemory is not set", "noeviction"),
     (
         judge_persistence(aof=False, fsync="", written=True, not_durable=["shop.seen"]),
