@@ -104,11 +104,11 @@ backlog: $(READY)  ## Run the tests that wait by the clock, all at once: a backl
 	SIGNALBUS_LONG=1 $(BIN)/python -m pytest -n 4 tests/acceptance/test_backlog.py
 
 LONG := SIGNALBUS_LONG=1 SIGNALBUS_SENDERS=25 SIGNALBUS_ORDERED=2000 SIGNALBUS_COMBINED=60 SIGNALBUS_CRASHES=2000 \
-	SIGNALBUS_ROWS=1000000 SIGNALBUS_CLAIMS=60
+	SIGNALBUS_ROWS=1000000 SIGNALBUS_CLAIMS=60 SIGNALBUS_TENANT_SIGNALS=3000
 
 test-long: $(READY)  ## Run the long forms of tests: an hour and a half (some need root and the Debian package pgbouncer)
 	$(LONG) $(BIN)/python -m pytest -s --timeout 3600 tests/integration/test_crashes.py tests/integration/test_large_ledgers.py \
-		tests/acceptance/test_combined_faults.py tests/acceptance/test_sender_killed.py tests/acceptance/test_order.py \
+		tests/acceptance/test_combined_faults.py tests/acceptance/test_sender_killed.py tests/acceptance/test_order.py tests/acceptance/test_tenants.py \
 		tests/acceptance/test_poison.py tests/acceptance/test_backlog.py tests/acceptance/test_lost_machine.py \
 		tests/acceptance/test_pgbouncer.py tests/acceptance/test_claiming.py
 	$(MAKE) wheel SIGNALBUS_WHEEL_ORDERS=1500 SIGNALBUS_ROLLING=100
