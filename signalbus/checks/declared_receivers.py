@@ -52,11 +52,10 @@ def examine_contracts() -> Findings:
         except ConfigurationError as error:
             found.payloads.append(f"{name}: {error}")
             continue
-        where = f"its payload {declared.place} ({place_in_code(declared.payload)})"
         for function in signal.connected_functions():
-            _compare(found, function, declared, name, where)
+            _compare(found, function, declared, name)
         found.unchecked.extend(
-            f"{field.name} of {name} is not checked: the annotation in {where} cannot be evaluated"
+            f"{field.name} of {name} is not checked: the annotation in {_place_of(declared)} cannot be evaluated"
             for field in declared.unchecked()
         )
         missing = ", ".join(map(str, contract.missing_upcasts()))
@@ -65,7 +64,12 @@ def examine_contracts() -> Findings:
     return Findings(*(sorted(set(texts)) for texts in found))
 
 
-def _compare(found: Findings, function: Callable[..., Any], declared: DeclaredPayload, signal: str, where: str) -> None:
+def _place_of(declared: DeclaredPayload) -> str:
+    """Return where a payload is declared; asked for findings only, because the source is read for it."""
+    return f"its payload {declared.place} ({place_in_code(declared.payload)})"
+
+
+def _compare(found: Findings, function: Callable[..., Any], declared: DeclaredPayload, signal: str) -> None:
     try:
         parameters = inspect.signature(function).parameters
         types = annotations_of(function if hasattr(function, "__annotations__") else type(function).__call__)
@@ -82,23 +86,19 @@ def _compare(found: Findings, function: Callable[..., Any], declared: DeclaredPa
         elif field is None:
             if declared.takes_more:
                 continue
-            keys = ", ".join(fields) or "no keys"
+            where = f"{_place_of(declared)} has {', '.join(fields) or 'no keys'}"
             if parameter.default is parameter.empty:
-                found.receivers.append(
-                    f"{receiver} requires {parameter.name}, which {signal} does not carry: {where} has {keys}"
-                )
+                found.receivers.append(f"{receiver} requires {parameter.name}, which {signal} does not carry: {where}")
             else:
-                found.keys.append(
-                    f"{receiver} takes {parameter.name}, which {signal} never carries: {where} has {keys}"
-                )
+                found.keys.append(f"{receiver} takes {parameter.name}, which {signal} never carries: {where}")
         elif parameter.name in types and not fits(field.annotation, types[parameter.name]):
             found.receivers.append(
                 f"{receiver} takes {parameter.name} as {name_of_type(types[parameter.name])}, and {signal} carries "
-                f"{name_of_type(field.annotation)}: {where}"
+                f"{name_of_type(field.annotation)}: {_place_of(declared)}"
             )
         elif not field.required and field.default is None and parameter.default is parameter.empty:
             found.receivers.append(
-                f"{receiver} requires {parameter.name}, which a sender of {signal} may leave out: {where}"
+                f"{receiver} requires {parameter.name}, which a sender of {signal} may leave out: {_place_of(declared)}"
             )
 
 
