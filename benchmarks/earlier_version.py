@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAME = "0.4.1"
 REVISION = "acdaa46"  # of it; or a path of another checkout in SIGNALBUS_EARLIER
 PROBE = Path(__file__).with_name("version_probe.py")
-TURNS = 10  # of a round, of which the best counts: each is too short for the machine to change in between
+TURNS = 20  # of each in a round, of which the best counts: many and short ones, so that one is left undisturbed
 WAYS = {  # by the probe's names: the title, and the calls of a turn
     "plain": ("a delivery, no transaction", 100),
     "atomic": ("a delivery, in a transaction", 100),
@@ -55,8 +55,8 @@ class EarlierVersion(Part):
             for way, (title, calls) in WAYS.items():
                 best: tuple[list[float], list[float]] = ([], [])
                 for _ in range(self.size.rounds):
-                    turns = [(_ask(ours, way, calls), _ask(other, way, calls)) for _ in range(self.size.of(TURNS, 2))]
-                    for found, times in zip(best, zip(*turns, strict=True), strict=True):
+                    turns = _by_turns((ours, other), way, self.size.of(calls, 10))
+                    for found, times in zip(best, turns, strict=True):
                         found.append(min(times))
                 yield summarize(f"everything kept: {title} ÷ {NAME}'s, {kind}", *best, "us", at_most(1.05))
 
@@ -85,6 +85,17 @@ def _probe(checkout: Path, kind: str) -> Iterator[subprocess.Popen[str]]:
             yield probe
         finally:
             probe.communicate()
+
+
+def _by_turns(probes: tuple[subprocess.Popen[str], ...], way: str, calls: int) -> list[list[float]]:
+    """Return the times of each probe's turns; each probe begins as often as the other."""
+    times: list[list[float]] = [[] for _ in probes]
+    order = list(zip(probes, times, strict=True))
+    for _ in range(TURNS):
+        for probe, found in order:
+            found.append(_ask(probe, way, calls))
+        order.reverse()
+    return times
 
 
 def _ask(probe: subprocess.Popen[str], way: str, calls: int) -> float:

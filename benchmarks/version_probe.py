@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Make = Callable[[int], Callable[[], object]]  # from a number of calls
 
 SENDS = 10  # in one transaction
+WARM_UP = 10  # calls before those that are timed
 
 
 def main(kind: str) -> None:
@@ -38,6 +39,10 @@ def main(kind: str) -> None:
     servers, deliver = _of_this_version()
     with servers, servers.database(kind) as cohort:
         ways = _ways(servers.client, deliver, cohort)
+        for make in ways.values():
+            _measure(make, 10)  # makes what is kept from then on: templates, statements, connections
+        gc.collect()
+        gc.freeze()  # else the collection before each turn takes longer than the turn
         print("ready", flush=True)
         for line in sys.stdin:
             way, calls = line.split()
@@ -112,10 +117,12 @@ def _ways(client: Any, deliver: Callable[[list[str]], object], cohort: Any) -> d
 
 
 def _measure(make: Make, calls: int) -> float:
-    function = make(calls)
+    function = make(WARM_UP + calls)
     gc.collect()
     gc.disable()
     try:
+        for _ in range(WARM_UP):  # the processor's caches are full of the other version, and of what made the function
+            function()
         began = time.thread_time()
         for _ in range(calls):
             function()
