@@ -71,7 +71,7 @@ class Settings:
     TRACE_PARENT: bool = False  # whether a first attempt is a child of the span of its send(), not linked to it
     TRACE_BAGGAGE: tuple[str, ...] = ()  # keys of OpenTelemetry's baggage that messages take along
     ALERTS: dict[str, Any] | None = None  # who is told of alerts, and when they are raised: ALERT_KEYS
-    HEARTBEAT_URL: str | None = None  # that is requested each minute while sweepers work and no queue is stuck
+    HEARTBEAT_URL: str | None = None  # that is requested each half minute while sweepers work and no queue is stuck
     TEST_MODE: str | None = None  # in a test run's settings: one of TEST_MODES
 
     def age(self, what: str) -> float:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from signalbus.ledger.operations import Failures
 
-SWEPT: Final = 180.0  # seconds without a sign of a sweeper; one shows a sign each minute
+SWEPT: Final = 180.0  # seconds without a sign of a sweeper; one shows a sign each half minute
 OLD: Final = 300.0  # seconds that a delivery may wait without a warning
 VERY_OLD: Final = 3600.0
 PURGE_DELAY: Final = 3600.0  # seconds that the purge may be late

@@ -156,7 +156,7 @@ def _workers(counts: CurrentCounts) -> Iterator[MetricFamily]:
     yield from (workers, slots)
     if counts.sweep_age is not None:
         yield _one(
-            "signalbus_sweep_age_seconds", "Since a sweeper last purged; one does each minute.", counts.sweep_age
+            "signalbus_sweep_age_seconds", "Since a sweeper last purged; one does each half minute.", counts.sweep_age
         )
 
 

@@ -22,15 +22,19 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.test import override_settings
 from django.urls import path
+from django.utils import timezone
 
 from signalbus import Retry, Signal, alert
+from signalbus.core.error_groups import group_of_fate
 from signalbus.ledger import history, operations
-from signalbus.models import Alert, Delivery, State, WorkerRecord
+from signalbus.models import Alert, Delivery, Key, State, WorkerRecord
 from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.sweeping.alert_notices import THREAD, AlertNotices, page_of
 from signalbus.receiving.sweeping.history_maintenance import maintain_history
+from signalbus.receiving.sweeping.sweeper import Purge
 from tasks.marketing.models import FormEntry
 
+from .admin_site import add_delivery
 from .bus import QUEUE, Bus, connect, fails, new_signal
 
 if TYPE_CHECKING:
@@ -244,6 +248,19 @@ def test_a_receiver_of_alerts_that_raises_undoes_no_alert(bus: Bus, signal: Sign
     assert FormEntry.objects.count() == (1 if error == "of Python" else 0)
 
 
+def test_conditions_are_judged_each_half_minute(bus: Bus, signal: Signal):
+    """By one sweeper of all workers: the one whose turn comes first."""
+    Purge().step()
+    park_one(bus, signal)
+    Purge().step()
+    assert open_alerts() == []
+
+    Key.objects.update(used_at=F("used_at") - timedelta(seconds=31))
+    Purge().step()
+
+    assert open_alerts() == [("parked", "")]
+
+
 JUDGE = """
 import django; django.setup()
 from signalbus import alert
@@ -260,8 +277,30 @@ while True:
 """
 
 
-def test_each_alert_is_told_once_when_the_sweeper_that_judges_is_killed(bus: Bus, signal: Signal, heard, database_url):
-    """A process judges all the time while conditions come and go, and is killed at any moment."""
+def raise_every_kind() -> None:
+    """Add rows for a condition of each of the six kinds."""
+    late = timezone.now() - timedelta(minutes=6)
+    add_delivery(error="ValueError: bad", error_group="aa")
+    add_delivery("", error="refused", error_group=group_of_fate("refused", ""), attempts=3)
+    add_delivery("gone", "parked")
+    for queue in ("email", "fax"):
+        add_delivery(f"waits.in_{queue}", "published", due_at=late)
+        Delivery.objects.filter(receiver=f"waits.in_{queue}").update(queue=queue)
+    worker("a", "00", queues=["email"])
+    worker("b", "11", queues=["email"])
+
+
+def end_every_kind() -> None:
+    """Remove what `raise_every_kind` added."""
+    Delivery.objects.all().delete()
+    WorkerRecord.objects.all().delete()
+
+
+KINDS = ("dead", "overdue", "parked", "refused", "skew", "workers")
+
+
+def test_each_alert_is_told_once_when_the_sweeper_that_judges_is_killed(bus: Bus, heard, database_url):
+    """A process judges all the time while conditions of each kind come and go, and is killed at any moment."""
     random = Random(7)
     environment = {**os.environ, "DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "tests.settings"}
     for _ in range(3):
@@ -269,15 +308,18 @@ def test_each_alert_is_told_once_when_the_sweeper_that_judges_is_killed(bus: Bus
         with judge:
             assert judge.stdout is not None
             assert judge.stdout.readline() == "ready\n"
-            park_one(bus, signal)
+            with transaction.atomic():
+                raise_every_kind()
             Event().wait(random.random() * 0.05)
             judge.kill()
         maintain_history()
-        Delivery.objects.all().delete()
+        assert [kind for kind, _ in open_alerts()] == list(KINDS)
+        end_every_kind()
         maintain_history()
 
     told = FormEntry.objects.filter(kind="alert").order_by("pk").values_list("subject", flat=True)
-    assert list(told) == ["parked True", "parked False"] * 3
+    for kind in KINDS:
+        assert [each for each in told if each.startswith(kind)] == [f"{kind} True", f"{kind} False"] * 3
 
 
 class Listener(ThreadingHTTPServer):

@@ -70,7 +70,7 @@ def test_items_in_quarantine_are_a_warning(bus: Bus, swept: None):
 
 
 def test_doctor_accepts_a_working_sweeper(bus: Bus, swept: None):
-    """A sweeper shows a sign each minute."""
+    """A sweeper shows a sign each half minute."""
     assert findings()["ledger.sweepers"].level == "ok"
     Key.objects.update(used_at=later(-600))
     assert findings()["ledger.sweepers"].level == "problem"

@@ -35,7 +35,7 @@ class CurrentCounts:
         paused: kind and name of what is paused.
         runs: deliveries that have been running for more than a second.
         longest_run: how long the longest of them has been running.
-        sweep_age: since a sweeper last purged, as one does each minute; None if none ever did.
+        sweep_age: since a sweeper last purged, as one does each half minute; None if none ever did.
     """
 
     waiting: dict[tuple[str, str], int] = field(default_factory=dict)

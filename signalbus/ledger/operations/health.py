@@ -46,7 +46,7 @@ def roots_recorded_since() -> datetime | None:
 
 
 def sweeper_seen_at() -> datetime | None:
-    """Return when a sweeper last took the lease to purge, as one does each minute; None if none ever did."""
+    """Return when a sweeper last took the lease to purge, as one does each half minute; None if none ever did."""
     return Key.objects.using(using()).filter(id=PURGE_LEASE).values_list("used_at", flat=True).first()
 
 

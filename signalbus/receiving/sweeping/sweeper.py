@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("signalbus")
 
-PURGE_SECONDS = 60.0  # between two looks for what has been kept for long enough; one sweeper's turn
+# Between two looks for what needs a person, and for what has been kept for long enough; one sweeper's turn.
+PURGE_SECONDS = 30.0
 PURGE_BATCH = 200  # deliveries of one transaction, so that it is short on databases with one writer at a time
 PURGE_PAUSE = 0.1  # seconds between two of them
 KEEP_CONNECTED = 5.0  # seconds between two sweeps for which a connection is kept: to make one costs more than a sweep

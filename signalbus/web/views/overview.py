@@ -31,7 +31,7 @@ GROUPS: Final = 5  # failures by cause
 RUNS: Final = 8  # long runs
 QUEUES: Final = 50
 LATE: Final = timedelta(minutes=1)  # of a delivery that waits
-SILENT: Final = timedelta(minutes=5)  # of the sweepers: one reports each minute
+SILENT: Final = timedelta(minutes=5)  # of the sweepers: one reports each half minute
 
 
 @page()
