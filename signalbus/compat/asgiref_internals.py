@@ -1,6 +1,6 @@
-"""Call a coroutine in a given event loop, which asgiref's ``async_to_sync`` does only in a loop of its own choice.
+"""Run a coroutine function in a given event loop; asgiref's ``async_to_sync`` chooses the loop itself.
 
-`receiving/process/event_loop` uses it.
+`receiving/process/event_loop` uses it: all async receivers of a process run in one loop.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 
 def call_on(loop: asyncio.AbstractEventLoop, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-    """Call a coroutine function in a running loop of another thread, and wait for its end.
+    """Run a coroutine function in an event loop that runs on another thread, and wait for its end.
 
-    What it hands to ``sync_to_async`` runs on this thread. Uses ``SyncToAsync.threadlocal``, where asgiref notes the
-    loop below which a thread works. Were it ignored, each call would have a loop of its own.
+    Functions that the coroutine gives to ``sync_to_async`` run on this thread, which waits.
+
+    asgiref keeps in ``SyncToAsync.threadlocal`` the loop to which a thread belongs, and ``async_to_sync`` uses that
+    loop. This function sets it for the time of the call. If asgiref did not read it any more, each call would make a
+    loop of its own.
 
     Args:
         loop: the loop.

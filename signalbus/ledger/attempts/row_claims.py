@@ -58,8 +58,12 @@ class Statement(NamedTuple):
 def _statement(dialect: Dialect, changes: str, condition: str, *, waits: bool = False) -> Statement:
     """Return the statement that takes a row.
 
-    A worker that tries a row which another has just claimed locks it for the moment in which it finds that it is
-    claimed: the other worker, with ``waits``, waits for that.
+    Args:
+        dialect: the database's.
+        changes: the assignments.
+        condition: the condition on which the row is free.
+        waits: wait if the row is locked; without it, a locked row is passed over. A worker that confirms its claim must
+            wait: another worker may be trying to take the same row, and locks it until it has read that it is claimed.
     """
     columns = "attempts, allowance, publications"
     update = f"UPDATE {DELIVERIES} SET {changes} WHERE "
@@ -126,7 +130,7 @@ def _take(
 
 
 def take(delivery: UUID, *, worker: str, using: str) -> Taken | None:
-    """Settle a delivery as done, at the beginning of the transaction in which its receiver is about to run.
+    """Set a delivery to done, by the first statement of the transaction in which its receiver runs.
 
     Args:
         delivery: its id.
@@ -154,11 +158,11 @@ def supports_group_commit(using: str) -> bool:
 def take_together(
     deliveries: Sequence[UUID], *, worker: str, limits: Mapping[str, float], most: int, using: str
 ) -> tuple[dict[UUID, Taken], Any]:
-    """Settle several deliveries as done, at the beginning of the transaction in which all their receivers will run.
+    """Set several deliveries to done, by the first statement of the transaction in which all their receivers run.
 
-    Suspects are not taken: they must be claimed, and run alone. The error of a retried delivery is left in its row, and
-    with it the row's entries in the indexes of failures: mostly the retry fails for the same cause (`settle_taken`).
-    Call `clear_errors` for those that succeed.
+    A suspect delivery is not taken: it must be claimed, and run alone. The error of a retried delivery stays in its
+    row, and with it the row's entries in the indexes of failures: mostly the retry fails for the same cause
+    (`settle_taken`). Call `clear_errors` for the deliveries that succeed.
 
     Args:
         deliveries: their ids.
@@ -207,7 +211,9 @@ def clear_errors(deliveries: Sequence[UUID], *, using: str) -> None:
 
 
 def undo_take(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str) -> None:
-    """Undo `take_together` for deliveries that did not run, or were rolled back, and will run alone.
+    """Set deliveries back to published that `take_together` took: they did not run, or were rolled back.
+
+    Each of them runs alone later.
 
     Args:
         deliveries: their ids.
@@ -229,10 +235,12 @@ def undo_take(deliveries: Sequence[UUID], *, worker: str, until: Any, using: str
 def settle_taken(
     failed: Sequence[tuple[UUID, int, Settlement]], *, former: Mapping[UUID, str | None], using: str
 ) -> None:
-    """Record the failed attempts of deliveries that this transaction took; their savepoints were rolled back.
+    """Record failed attempts, in the transaction that took their deliveries.
+
+    The writes of their receivers were rolled back to savepoints before.
 
     Args:
-        failed: deliveries, each with the number of its attempt and its settlement.
+        failed: for each delivery its id, the number of its attempt and its settlement.
         former: by their ids, the groups of their last errors, as `take_together` returned them.
         using: the ledger's alias, in the transaction that took them.
     """
@@ -290,18 +298,21 @@ def _placeholders(deliveries: Sequence[UUID]) -> str:
 def claim(  # noqa: PLR0913 - what the row records of it
     delivery: UUID, *, worker: str, lease: float, most: int | None = None, note: str = "", using: str
 ) -> Taken | None:
-    """Count an attempt and commit that before it runs: a delivery that ends its worker has a limited number of runs.
+    """Claim a delivery: count its attempt in a commit of its own, before the receiver runs.
+
+    So the attempts are counted even if each of them ends its worker, and their number is limited.
 
     Args:
         delivery: its id.
         worker: the worker that runs it.
         lease: seconds after which the claim is lost, unless a transaction has locked the row.
-        most: attempts that the policy allows: one more is returned, but its row is left unchanged.
+        most: the attempts that the policy allows; for an attempt beyond that, the row is left unchanged.
         note: recorded as the error until the end of the attempt, if the delivery has no error of an earlier attempt.
         using: the ledger's alias.
 
     Returns:
-        The delivery, or None.
+        The delivery with the number of the attempt, which may be one above `most`; None if the delivery is done, runs
+        elsewhere, or is not due.
     """
     connection = connection_to(using)
     dialect = dialect_for(connection)
@@ -316,7 +327,7 @@ def claim(  # noqa: PLR0913 - what the row records of it
 
 
 def confirm(delivery: UUID, attempt: int, *, worker: str, using: str) -> bool:
-    """Settle a claimed delivery as done, at the beginning of the transaction in which its receiver is about to run.
+    """Set a claimed delivery to done, by the first statement of the transaction in which its receiver runs.
 
     Args:
         delivery: its id.

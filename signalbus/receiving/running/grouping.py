@@ -30,7 +30,7 @@ MOST = 32  # deliveries in a commit
 
 
 class Group:
-    """The deliveries of one Celery message that wait to be run in group commits.
+    """The short deliveries of one Celery message, until they are run in group commits.
 
     Args:
         text_progress: records which texts of the batch have begun.
@@ -54,13 +54,20 @@ class Group:
         self.text, self.parts, self._recipients = text, None, 0
 
     def divide(self, recipients: int) -> Progress:
-        """Track the progress of each recipient of the text; return that progress."""
+        """Begin to track each recipient of the current text by itself, because the text has several.
+
+        Args:
+            recipients: how many it has.
+
+        Returns:
+            Their progress.
+        """
         self._recipients = recipients
         self.parts = self._text_progress.parts(self.text, recipients)
         return self.parts
 
     def drop_text(self) -> None:
-        """Mark the text's recipients as done, so that none is requeued."""
+        """Mark all recipients of the current text as done, so that none is requeued."""
         if self.parts is not None:
             self.parts.end(*range(self._recipients))
 
@@ -88,7 +95,7 @@ class Group:
         return self.waiting.setdefault(attempt.id, attempt) is attempt
 
     def deliver(self) -> None:
-        """Run what waits, in as few commits as they can share."""
+        """Run the deliveries that wait, in as few group commits as possible."""
         divided = _by_context(self.waiting.values())
         self.waiting.clear()
         for attempt in (attempt for waiting in divided for attempt in waiting):
@@ -102,8 +109,8 @@ class Group:
         while waiting:
             some = _first(waiting)
             waiting = waiting[len(some) :]
-            # The gates once more: a delivery may have been put off for as long as the rest of its batch took. Where one
-            # is held by now, each is decided by itself.
+            # Ask the gates again: since they were asked, the rest of the batch has run. If a gate holds one of these
+            # deliveries now, each runs alone, and `deliver_attempt` asks the gates for each.
             if len(some) == 1 or any(is_held(attempt.message, attempt.receiver) for attempt in some):
                 for attempt in some:
                     self._deliver_alone(attempt)

@@ -38,7 +38,7 @@ class Settling(Protocol):
     """The way in which the end of an attempt is recorded, which depends on its transaction."""
 
     def undo(self, attempt: Attempt, error: BaseException) -> None:
-        """Do not count the attempt: this worker does not know what the message names."""
+        """Do not count the attempt: the message names a model or class that this worker does not have."""
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Record the outcome of the attempt, and emit its event after the commit."""
@@ -59,7 +59,9 @@ def end_failed(attempt: Attempt, error: BaseException, settling: Settling) -> No
 
 
 def raise_if_cut_off(attempt: Attempt, error: BaseException) -> None:
-    """Raise the error of a run that was interrupted from outside; the broker redelivers its message.
+    """Raise the error of a run that a shutdown or a signal to its process has interrupted.
+
+    The error leaves the Celery task, so that the broker delivers the message again.
 
     Args:
         attempt: the attempt.
@@ -80,7 +82,10 @@ def raise_if_cut_off(attempt: Attempt, error: BaseException) -> None:
 
 
 def unclaim(attempt: Attempt) -> None:
-    """Undo the claim of a run that has not begun, which was no attempt; if the ledger is away, it counts."""
+    """Undo a claim after an error that came before the receiver was called: that was no attempt.
+
+    If the ledger cannot be reached, the claim stays, and the attempt counts.
+    """
     try:
         reset_connections()
         if _undo_claim(attempt):
@@ -106,7 +111,13 @@ def _conclude(attempt: Attempt, error: BaseException) -> Outcome:
 
 
 def settlement_of(attempt: Attempt, outcome: Outcome, took: float | None) -> ledger.Settlement:
-    """Return what the ledger is told of an attempt's outcome, after so many seconds."""
+    """Return what the ledger records of an attempt.
+
+    Args:
+        attempt: the attempt.
+        outcome: how it ended.
+        took: seconds that the receiver ran; None if they are not recorded.
+    """
     group = worker = ""
     if outcome.error is not None and has_failed(outcome):
         group, worker = group_of(outcome.error, attempt.recipient), worker_name()
@@ -160,10 +171,10 @@ class OwnTransaction:
 
 
 def end_spent(attempt: Attempt) -> None:
-    """Let a delivery be dead without another run, with the error of its last attempt.
+    """Set a delivery to dead that has had all its attempts, with the error of the last one.
 
     Args:
-        attempt: the one that is not made; its row is as it was before.
+        attempt: the attempt after the last one; its receiver is not called, and its row does not count it.
     """
     attempt.number -= 1
     attempt.claimed = False
