@@ -44,6 +44,7 @@ class Settings:
     CLAIM: bool | None = None  # whether workers claim messages from Redis; None: those of our own app do
     SIGNING_KEYS: tuple[str, ...] | None = None  # None: SECRET_KEY, then SECRET_KEY_FALLBACKS
     CARRY: tuple[Any, ...] = ()  # carriers of context from the sender to deliveries: signalbus.carriers
+    ACCESS: Any = None  # a function of a user and a permission, or its dotted path, that decides beside has_perm()
     ORIGIN: Any = None  # a function, or its dotted path, that returns the ids of the request and user that send
     SKIP_APPS: tuple[str, ...] = ()  # apps, by name or label, whose signals and receivers are not looked for
     MAX_BYTES: int = 256 * 1024  # of one message's text
@@ -110,6 +111,7 @@ ALERT_KEYS: dict[str, Any] = {
     "overdue": 300.0,
     "rollout": 600.0,
 }
+FUNCTIONS = {"ACCESS": "of a user and a permission", "ORIGIN": "without arguments"}
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SPAN_KINDS = ("create", "send", "process")  # of OpenTelemetry
 TEST_MODES = ("muted", "immediate")  # as the functions of signalbus.testing
@@ -137,8 +139,8 @@ def _checked(name: str, value: Any, expected: Any) -> Any:
         return _alerts(value)
     if name == "HEARTBEAT_URL" and value is not None:
         return _address('SIGNALBUS["HEARTBEAT_URL"]', value)
-    if name == "ORIGIN":
-        return _origin(value)
+    if name in FUNCTIONS:
+        return _function(name, value)
     if name in LISTS and not (value is None and name == "SIGNING_KEYS"):
         return _listed(name, value)
     allowed = get_args(expected) or (expected,)
@@ -226,11 +228,11 @@ def _address(where: str, given: Any) -> str:
     raise ConfigurationError(f"{where} is {given!r}; it must be an address that begins with https://.")
 
 
-def _origin(value: Any) -> Any:
+def _function(name: str, value: Any) -> Any:
     if value is None or callable(value) or (isinstance(value, str) and value):
         return value
     raise ConfigurationError(
-        f'SIGNALBUS["ORIGIN"] is {value!r}; it must be a function without arguments, or its dotted path.'
+        f'SIGNALBUS["{name}"] is {value!r}; it must be a function {FUNCTIONS[name]}, or its dotted path.'
     )
 
 

@@ -13,7 +13,7 @@ from django.utils.text import capfirst
 from signalbus.admin import html_values as html
 from signalbus.admin.read_only import banners
 from signalbus.core.printable_text import printable
-from signalbus.services.actors import OPERATE, VIEW
+from signalbus.services.actors import OPERATE, VIEW, may
 from signalbus.services.lookup import history_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class SignalsHistoryMixin(Base):
         """Render the row's page with the link, on top of whatever template it has."""
         response = super().render_change_form(request, context, *args, **kwargs)
         original = context.get("original")
-        if original is not None and request.user.has_perm(VIEW) and isinstance(response, TemplateResponse):
+        if original is not None and may(request.user, VIEW) and isinstance(response, TemplateResponse):
             context = response.context_data = {} if response.context_data is None else response.context_data
             context["signals_base"] = response.resolve_template(response.template_name)
             context["signals_url"] = reverse(
@@ -59,7 +59,7 @@ class SignalsHistoryMixin(Base):
             PermissionDenied: the user may not see the row, or no deliveries.
         """
         row = self.get_object(request, unquote(object_id), None)
-        if not request.user.has_perm(VIEW) or not self.has_view_or_change_permission(request, row):
+        if not may(request.user, VIEW) or not self.has_view_or_change_permission(request, row):
             raise PermissionDenied
         if row is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined,no-any-return]  # as Django's own views
@@ -78,7 +78,7 @@ class SignalsHistoryMixin(Base):
             **self.admin_site.each_context(request), "title": f"Signals about {shown}", "shown": shown,
             "opts": self.opts, "name": capfirst(self.opts.verbose_name_plural), "row": row, "messages_sent": messages,
             "has_more": found.has_more, "pauses": banners(request.user, site),
-            "can_operate": request.user.has_perm(OPERATE),
+            "can_operate": may(request.user, OPERATE),
             "searched_from": None if found.searched_from is None else html.time_of_row(found.searched_from),
         }  # fmt: skip
         return TemplateResponse(request, "signalbus/admin/history.html", context)

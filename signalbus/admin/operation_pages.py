@@ -19,7 +19,7 @@ from signalbus.core.printable_text import printable
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.pages.bounded_search import Search
-from signalbus.services.actors import OPERATE, user_actor
+from signalbus.services.actors import OPERATE, may, user_actor
 from signalbus.services.bulk_operations import (
     CHANGES,
     UnknownOperation,
@@ -82,7 +82,7 @@ class OperationAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> Any:
         """Show an operation, with the buttons that its state and the user's permission allow."""
-        found = self.get_object(request, object_id) if request.user.has_perm(OPERATE) else None
+        found = self.get_object(request, object_id) if may(request.user, OPERATE) else None
         buttons = () if found is None or found.bulk is None else BUTTONS.get(found.state, ())
         shown = {"operation_buttons": buttons, "number": found and found.pk, **(extra_context or {})}
         return super().change_view(request, object_id, form_url, shown)

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from signalbus.admin import html_values as html
-from signalbus.services.actors import VIEW_PAYLOAD
+from signalbus.services.actors import VIEW_PAYLOAD, may
 from signalbus.services.redaction import payload_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def payload_for(user: Any, stored: FoundMessage | None) -> str:
         user: who looks at the page.
         stored: the message; None if it is purged.
     """
-    if not user.has_perm(VIEW_PAYLOAD):
+    if not may(user, VIEW_PAYLOAD):
         return f"You need the permission {VIEW_PAYLOAD}."
     payload = None if stored is None else payload_of(stored.message)
     if payload is None:

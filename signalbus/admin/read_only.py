@@ -19,7 +19,7 @@ from signalbus.ledger import operations as ledger
 from signalbus.models import State
 from signalbus.pages.bounded_search import Search, read_search
 from signalbus.pages.delivery_search import words_of
-from signalbus.services.actors import OPERATE, VIEW, user_actor
+from signalbus.services.actors import OPERATE, VIEW, may, user_actor
 from signalbus.services.pausing import paused
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class ReadOnlyAdmin(Page):
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:  # noqa: ARG002 - as above
         """Return whether the user may see deliveries."""
-        return bool(request.user.has_perm(VIEW))
+        return may(request.user, VIEW)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Return whether the user sees the pages in the index."""
@@ -101,7 +101,7 @@ class ReadOnlyAdmin(Page):
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may change deliveries; Django asks for the actions, and for the page's buttons."""
-        return bool(request.user.has_perm(OPERATE))
+        return may(request.user, OPERATE)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:  # noqa: ARG002 - as above
         """Return all fields of the page."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import getpass
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from django.core.exceptions import PermissionDenied
+from django.utils.module_loading import import_string
 
+from signalbus import conf
 from signalbus.core.printable_text import printable
+from signalbus.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,18 +59,42 @@ class Actor:
 
 
 def user_actor(user: Any, through: Through = "web") -> Actor:
-    """Return the actor for a user of Django's, who has that user's permissions.
+    """Return the actor for a user of Django's, who has that user's permissions, or those that ``ACCESS`` gives.
 
     Args:
         user: the user of a request; an anonymous one may do nothing.
         through: how the change was asked for.
     """
 
-    def allows(permission: str) -> bool:
-        return bool(user.is_authenticated and user.is_active and user.has_perm(permission))
-
     name = user.get_username() if user.is_authenticated else "somebody who is not logged in"
-    return Actor(name, through, "" if user.pk is None else str(user.pk), allows)
+    return Actor(name, through, "" if user.pk is None else str(user.pk), partial(may, user))
+
+
+def may(user: Any, permission: str) -> bool:
+    """Return whether a user has a permission: as Django says, or as the function of ``SIGNALBUS["ACCESS"]`` does.
+
+    Args:
+        user: the user of a request; one that is anonymous or not active has none.
+        permission: "signalbus.view_delivery" for example.
+    """
+    access = conf.get().ACCESS
+    decide = user.has_perm if access is None else partial(_function(access), user)
+    return bool(user.is_authenticated and user.is_active and decide(permission))
+
+
+def _function(access: Any) -> Callable[[Any, str], Any]:
+    """Return the function of the setting ``ACCESS``.
+
+    Raises:
+        ConfigurationError: its path leads to none.
+    """
+    try:
+        found = import_string(access) if isinstance(access, str) else access
+    except ImportError as error:
+        raise ConfigurationError(f'SIGNALBUS["ACCESS"] is {access!r}, which cannot be imported: {error}') from error
+    if not callable(found):
+        raise ConfigurationError(f'SIGNALBUS["ACCESS"] is {access!r}, which is no function.')
+    return cast("Callable[[Any, str], Any]", found)
 
 
 def command_actor() -> Actor:

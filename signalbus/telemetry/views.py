@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from signalbus import conf
-from signalbus.services.actors import VIEW
+from signalbus.services.actors import VIEW, may
 from signalbus.telemetry.exposition import CONTENT_TYPE, text_of
 from signalbus.telemetry.metric_families import NAMES, families
 
@@ -41,7 +41,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
             refusal = _plain("Send the token as `Authorization: Bearer …`, or log in.", 401)
             refusal["WWW-Authenticate"] = "Bearer"
             return refusal
-        if not (user.is_active and user.has_perm(VIEW)):
+        if not may(user, VIEW):
             return _plain(f"You need the permission {VIEW}.", 403)
     names = request.GET.get("names", NAMES[0])
     if names not in NAMES:

@@ -6,11 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings, strategies
 
+from signalbus.exceptions import ConfigurationError
 from signalbus.ledger.base.deliveries import storable
 from signalbus.ledger.operations import add_bulk
 from signalbus.models import (
@@ -24,6 +26,7 @@ from signalbus.models import (
     StoredMessage,
     WorkerRecord,
 )
+from signalbus.services.actors import may
 from signalbus.web import urls
 from tests.other_servers import DATABASE
 
@@ -388,3 +391,35 @@ def test_very_long_texts_are_cut(reader: Client):
     )  # fmt: skip
     for name in ("overview", "deliveries", "delivery", "failures"):
         assert len(page(reader, address(name, delivery.pk))) < 120_000, name
+
+
+def only_support(user: Any, permission: str) -> bool:
+    """Let users of one name see deliveries."""
+    return bool(user.get_username() == "support" and permission == "signalbus.view_delivery")
+
+
+@pytest.mark.parametrize("access", [only_support, f"{__name__}.only_support"])
+def test_a_function_of_the_project_decides_who_sees_and_changes(settings: Any, access: object):
+    """Django's own permissions do not count then, nor does being a superuser; anonymous users see no page."""
+    support, boss = Client(), Client()
+    users = get_user_model()._default_manager
+    support.force_login(users.create_user("support", is_staff=True))
+    boss.force_login(users.create_superuser("boss"))
+    delivery = add_delivery()
+    settings.SIGNALBUS = {"ACCESS": access}
+
+    for root in ROOTS:
+        assert support.get(address("deliveries", delivery.pk, root)).status_code == 200
+        assert boss.get(address("deliveries", delivery.pk, root)).status_code == 403
+        assert support.get(address("preview", delivery.pk, root)).status_code == 403
+    assert Client().get(address("deliveries", delivery.pk)).status_code == 302
+    assert support.get("/admin/signalbus/delivery/").status_code == 200
+    assert boss.get("/admin/signalbus/delivery/").status_code == 403
+
+
+def test_bad_input_access_must_be_a_function(settings: Any):
+    """The error names the setting; no page is shown."""
+    for wrong in (5, "mysite.nothing.here"):
+        settings.SIGNALBUS = {"ACCESS": wrong}
+        with pytest.raises(ConfigurationError, match="ACCESS"):
+            may(get_user_model()(username="ana"), "signalbus.view_delivery")
