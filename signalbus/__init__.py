@@ -1,5 +1,6 @@
 """Django signals that run out of process: after the commit, in Celery workers, retried, recorded and visible."""
 
+from signalbus import codec
 from signalbus.bridging.decorator import disconnect, receiver
 from signalbus.context import current
 from signalbus.events import Event, listen
@@ -24,6 +25,7 @@ __all__ = [
     "Snapshot",
     "alert",
     "cancel",
+    "codec",
     "current",
     "delivery_dead",
     "delivery_failed",

@@ -138,6 +138,8 @@ class _Written:
             return f"{key[1:]}([{', '.join(map(self.value, inner))}])"
         if key == Tag.MODEL.key and isinstance(inner, str):
             return self.model(inner) or self.unknown(inner)
+        if key == Tag.VALUE.key:
+            return self.unknown(f"a value of the type {inner[0]!r}")
         return self.unknown(key)
 
     def scalar(self, value: object) -> str:

@@ -65,7 +65,8 @@ class OpenTelemetryTracer:
         baggage: Sequence[str] = (),
         provider: trace.TracerProvider | None = None,
     ) -> None:
-        self._creates, self.publishes, self._processes = (kind in spans for kind in SPAN_KINDS)
+        self._creates, publishes, self._processes = (kind in spans for kind in SPAN_KINDS)
+        self.publishes: bool = publishes
         self._tracer = trace.get_tracer("signalbus", version("django-signalbus"), provider, SCHEMA)
         self._is_parent = is_parent
         self._baggage = tuple(baggage)

@@ -8,6 +8,7 @@ import html
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -488,7 +489,7 @@ def test_a_delivery_is_copied_as_a_test(reader: Client, operator: Client):
     payload = {
         "instance": cohort, "created": True, "price": Decimal("1.50"), "at": datetime(2026, 11, 30, 12, tzinfo=UTC),
         "pair": (1, {"token": "hunter2"}), "odd key": "'''\n\"\"\" # {% x %}", "password": "hunter2",
-        "old": Cohort(name="x"),
+        "old": Cohort(name="x"), "path": Path("/srv"),
     }  # fmt: skip
     message = add_message("admissions.cohort_saved", payload, sender=Cohort)
     delivery = add_delivery(TAGGING, "dead", message, error='KeyError: \'slug\'\n"""')
@@ -508,6 +509,7 @@ import datetime
             instance=cohort_42,
             created=True,
             price=Decimal('1.50'),
+            path=None,  # here was a value of the type 'python:path'
 """
     assert set(expected.splitlines()) <= set(code.splitlines())
     assert "Copy as a test…" in page(reader, url("delivery", delivery.pk))
