@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections import deque
@@ -23,6 +24,7 @@ from django.db.models import F
 from django.test import override_settings
 from django.urls import path
 from django.utils import timezone
+from django.utils.translation import override
 
 from signalbus import Retry, Signal, alert
 from signalbus.core.error_groups import group_of_fate
@@ -32,6 +34,7 @@ from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.sweeping.alert_notices import THREAD, AlertNotices, page_of
 from signalbus.receiving.sweeping.history_maintenance import maintain_history
 from signalbus.receiving.sweeping.sweeper import Purge
+from signalbus.web.alert_texts import alert_text, alert_title
 from tasks.marketing.models import FormEntry
 
 from .admin_site import add_delivery
@@ -288,6 +291,28 @@ def raise_every_kind() -> None:
         Delivery.objects.filter(receiver=f"waits.in_{queue}").update(queue=queue)
     worker("a", "00", queues=["email"])
     worker("b", "11", queues=["email"])
+
+
+def test_the_pages_say_each_alert_in_the_language_of_the_reader(bus: Bus):
+    """In English as the ledger has it; the others have the same names and numbers. Another version's text is shown."""
+    raise_every_kind()
+    add_delivery(receiver="", error="KeyError", error_group="bb")
+    add_delivery("waits.in_default", "published", due_at=timezone.now() - timedelta(minutes=6))
+    history.judge_alerts()
+    alerts = list(Alert.objects.all())
+
+    assert {each.kind for each in alerts} == set(KINDS)
+    for each in alerts:
+        with override("en"):
+            assert alert_text(each) == each.text
+        for language in ("de", "es"):
+            with override(language):
+                assert alert_text(each) != each.text, each.text
+                assert re.findall(r"\d+", alert_text(each)) == re.findall(r"\d+", each.text)
+                assert alert_title(each) != each.kind
+                assert each.key in {"", "aa", "bb"} or each.key in alert_text(each)
+    older = Alert(kind="dead", text="14 dead")
+    assert alert_text(older) == "14 dead"
 
 
 def end_every_kind() -> None:

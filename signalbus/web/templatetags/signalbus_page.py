@@ -17,11 +17,14 @@ from signalbus.ledger import operations as ledger
 from signalbus.models import State
 from signalbus.pages import shown_text
 from signalbus.pages.open_counts import Capped
+from signalbus.web import alert_texts
 
 if TYPE_CHECKING:
     from django.template import Context
 
 register: template.Library = template.Library()
+register.filter(alert_texts.alert_title)
+register.filter(alert_texts.alert_text)
 ICONS: Final = frozenset(
     {
         "alert", "dead", "discarded", "done", "failed", "held", "ok", "parked", "pending", "person", "published",
