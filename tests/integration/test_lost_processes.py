@@ -47,19 +47,29 @@ class Child:
     def __init__(self, losses: Losses) -> None:
         self.losses = losses
         self.requeued: list[list[tuple[str, str, int]]] = []  # what the ledger said when the message went back
+        self.acknowledged: list[list[tuple[str, str, int]]] = []  # what it said when the message was acknowledged
 
     def claim(self, delivery: UUID) -> None:
         """Claim a delivery, as it does before a run that is suspect, or has no transaction."""
         assert attempts.claim(delivery, worker=CHILD, lease=20, using="default") is not None
 
-    def loss(self, text: str, place: int | None = None) -> Loss:
+    def loss(self, text: str, place: int | None = None, *, alone: bool = False) -> Loss:
         """Return what its worker's main process knows of its end."""
-        return Loss(text, place, CHILD, "signal 9 (SIGKILL)", lambda: self.requeued.append(rows()))
+        return Loss(
+            text, place, CHILD, "signal 9 (SIGKILL)", lambda: self.requeued.append(rows()),
+            (lambda: self.acknowledged.append(rows())) if alone else None,
+        )  # fmt: skip
 
-    def is_lost(self, text: str, place: int | None = None) -> float | None:
-        """Have its end recorded, as the sweeper's thread does; return in how many seconds it looks again."""
+    def is_lost(self, text: str, place: int | None = None, *, alone: bool = False) -> float | None:
+        """Have its end recorded, as the sweeper's thread does; return in how many seconds it looks again.
+
+        Args:
+            text: what it ran.
+            place: the index of the recipient.
+            alone: whether the Celery message has no other text.
+        """
         self.losses.open(lambda: None)
-        assert self.losses.add(self.loss(text, place))
+        assert self.losses.add(self.loss(text, place, alone=alone))
         assert self.requeued == []
         return self.losses.settle()
 
@@ -111,6 +121,36 @@ def test_a_lost_process_is_a_failed_attempt(bus: Bus, durable: Signal, child: Ch
     deliver([text], queue=QUEUE, redelivered=True)  # as it comes back
     assert rows() == [("killer", "pending", 1)]
     assert sweep() == 0
+
+
+@pytest.mark.parametrize("durable_signal", [True, False])
+def test_a_message_of_one_delivery_is_acknowledged(bus: Bus, child: Child, durable_signal: bool):
+    """The row is due again: a copy of the message beside the retry would end the retry's claim without its reason."""
+    signal = new_signal(durable=durable_signal)
+    connect(signal, receiver_that_must_not_run, "killer", retry=SLOW)
+    signal.send(None)
+    ((text,),) = bus.take()
+
+    child.is_lost(text, alone=True)
+
+    assert child.acknowledged == [[("killer", "pending", 1)]]
+    assert child.requeued == []
+
+
+@pytest.mark.parametrize(("recipients", "place"), [(2, 0), (2, None), (1, None)])
+def test_a_message_that_is_still_needed_is_requeued(bus: Bus, durable: Signal, child: Child, recipients: int, place):
+    """It names another receiver, or its delivery has been settled by somebody else."""
+    for number in range(recipients):
+        connect(durable, receiver_that_must_not_run, f"killer-{number}", retry=SLOW)
+    durable.send(None)
+    ((text,),) = bus.take()
+    if recipients == 1:
+        Delivery.objects.update(state=State.RUNNING, worker="elsewhere:8", attempts=1)
+
+    child.is_lost(text, place, alone=True)
+
+    assert child.acknowledged == []
+    assert len(child.requeued) == 1
 
 
 def test_the_next_run_is_claimed_first(bus: Bus, durable: Signal, child: Child):

@@ -58,6 +58,7 @@ class Loss:
         worker: the child's name in the ledger.
         reason: how the child ended.
         requeue: requeues the Celery message.
+        acknowledge: acknowledges the Celery message; None if it holds other texts as well.
     """
 
     text: str
@@ -65,7 +66,19 @@ class Loss:
     worker: str
     reason: str
     requeue: Callable[[], object]
+    acknowledge: Callable[[], object] | None = None
     deadline: float = field(default_factory=lambda: time.monotonic() + PATIENCE)
+    is_needed: bool = True  # the message: it has not been settled, or holds other deliveries
+
+    def end(self) -> None:
+        """Give the message back, or acknowledge it if it holds nothing but the delivery that was settled.
+
+        Such a message, redelivered beside the retry, could find the retry's claim, and end it without its reason.
+        """
+        if self.acknowledge is not None and not self.is_needed:
+            self.acknowledge()
+        else:
+            self.requeue()
 
     def is_settled(self, is_held: IsHeld = _is_never_held) -> bool:
         """Record the attempt as failed; return False while the row is still locked.
@@ -76,6 +89,8 @@ class Loss:
         attempt = self._attempt()
         if attempt is None:
             return True  # the message goes back to the broker, as that of a worker that was lost as a whole
+        # A claimed one is the head of a key, whose message is another one.
+        is_whole_message = self.place is None and not attempt.claimed
         run, error = ledger.last_run(attempt.id), SignalBusError(f"its process was lost: {self.reason}")
         if (run is None or run.state != State.RUNNING) and is_held(attempt.message, attempt.receiver):
             return True  # its process may have been about to hold it, as will the one that gets the message now
@@ -84,10 +99,14 @@ class Loss:
             queue = attempt.receiver.queue
             ledger.record_settled(attempt.message, attempt.recipient, queue, settlement, suspect=True)
             _tell(attempt, error, settlement, self.worker)
+            self.is_needed = not is_whole_message
             return True
         if run is None or not self._was_here(run, attempt):
             return True
-        return _settle(attempt, run, error, self.worker) or time.monotonic() > self.deadline
+        if _settle(attempt, run, error, self.worker):
+            self.is_needed = not is_whole_message
+            return True
+        return time.monotonic() > self.deadline
 
     def _was_here(self, run: LastRun, attempt: Attempt) -> bool:
         """Return whether the lost child is the last one that ran the delivery, with or without a claim."""
@@ -150,7 +169,7 @@ class Losses:
             return True
 
     def settle(self, is_held: IsHeld = _is_never_held) -> float | None:
-        """Record the lost attempts, and requeue their messages.
+        """Record the lost attempts, and give their messages back, or acknowledge them.
 
         Args:
             is_held: whether a gate holds a delivery now; then it is not counted, unless it was claimed.
@@ -168,7 +187,7 @@ class Losses:
                 settled = loss.is_settled(is_held)
             finally:
                 if settled:
-                    loss.requeue()
+                    loss.end()
                 else:
                     self._waiting.append(loss)
         return AGAIN if self._waiting else None

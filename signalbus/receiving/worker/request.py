@@ -152,7 +152,7 @@ class DeliverRequest(Request):
             self._request_dict["delivery_info"]["ticket"] = self._sheet.ticket
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """Record a lost run as a failed attempt before the message is requeued; Celery's name.
+        """Record a lost run as a failed attempt before the message is requeued or acknowledged; Celery's name.
 
         Not once the worker shuts down: that is no attempt, and the sweeper, which records it, may have stopped.
         """
@@ -172,7 +172,12 @@ class DeliverRequest(Request):
         if running is None or pid is None:
             return None
         text, place = running
-        return Loss(texts[text], place, worker_name(pid), reason, requeue)
+
+        def acknowledge() -> None:
+            self.acknowledge()
+            requeue()  # logs the loss, and requeues nothing that is acknowledged
+
+        return Loss(texts[text], place, worker_name(pid), reason, requeue, acknowledge if len(texts) == 1 else None)
 
     def _watched(self, message: Message) -> Sheet | None:
         """Watch a batch for stragglers, if the transport can divide its message."""
