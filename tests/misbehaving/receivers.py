@@ -18,6 +18,7 @@ from django.db import connection
 from signalbus import Reject, Retry, current, receiver
 from tasks.marketing.models import FormEntry
 
+from .changing import VERSION, amount_of, changing
 from .signals import (
     announced,
     arriving,
@@ -51,6 +52,17 @@ TWICE = Retry(max_attempts=2, base_delay=0.05, jitter=False)
 def leave_trace(kind: str, subject: object) -> None:
     """Write a row with the receiver's name and process."""
     FormEntry.objects.create(kind=kind, subject=str(subject), pid=os.getpid())
+
+
+@receiver(changing)
+def receiver_of_one_version(sender: Any, number: int, **kwargs: Any) -> None:
+    """Leave a trace of the version of this code; fail for a payload of another one."""
+    expected = amount_of(number)
+    if {key: kwargs[key] for key in kwargs if key != "signal"} != {
+        key: value for key, value in expected.items() if key != "number"
+    }:
+        raise AssertionError(f"version {VERSION} got {kwargs}")
+    leave_trace(f"changing {VERSION}", number)
 
 
 @receiver(failing, retry=TWICE)
