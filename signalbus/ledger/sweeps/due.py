@@ -42,7 +42,7 @@ MARK_AGAIN = 15.0  # seconds after which a marker that did not come back may be 
 LONGEST_WAIT = 600.0  # seconds, at most, until a delivery that was published again is checked
 
 # As the index's own condition says it: SQLite uses a partial index only for the same words, and never for parameters.
-_AWAITED = f"state IN ({', '.join(repr(state.value) for state in DUE_STATES)})"
+_AWAITED = f"({' OR '.join(f'state = {state.value!r}' for state in DUE_STATES)})"
 
 
 class Publishable(NamedTuple):
