@@ -36,7 +36,7 @@ logger: logging.Logger = logging.getLogger("signalbus")
 TICK = 0.5  # seconds between two looks while something runs
 LONG_RUN = 1.0  # seconds after which a run is recorded
 SEE_RUNS = 5.0  # seconds between two records of a run that goes on
-COUNT_SECONDS = 10.0  # seconds between two records of outcomes
+COUNT_SECONDS = 8.0  # seconds between two records of outcomes: a figure is right within ten
 MOST_LOST = 20  # processes whose runs are deleted at once
 STOP_SECONDS = 3.0  # that the end of a process waits for the last record
 
