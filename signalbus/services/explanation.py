@@ -125,6 +125,9 @@ def _facts(signal: Any) -> list[str]:
         facts.append("open: workers look up the receivers")
     if signal.ordered_by is not None:
         facts.append("ordered: one delivery of a key at a time")
+    if signal.contract is not None:
+        payload = signal.contract.payload
+        facts.append(f"carries {payload.__module__}.{payload.__qualname__}, version {signal.contract.version}")
     if signal.was:
         facts.append(f"formerly {', '.join(signal.was)}")
     return facts

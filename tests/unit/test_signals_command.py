@@ -72,6 +72,15 @@ def test_all_signals_are_an_object_for_programs():
     assert by_name["admissions.cohort_saved"]["payload"] is None
 
 
+def test_explain_names_the_payload():
+    """Who asks where a message goes sees what it carries."""
+    signal: Signal = Signal("tests.explained", payload=payload_classes.CohortSaved, version=2)
+    signal.connect(on_listed)
+    out = StringIO()
+    call_command("signalbus", "explain", "tests.explained", stdout=out)
+    assert "carries tests.unit.payload_classes.CohortSaved, version 2" in out.getvalue()
+
+
 def test_an_unknown_signal_is_an_error():
     """A misspelt name is not listed as if nothing listened."""
     with pytest.raises(CommandError, match=r"No signal tests\.unknown"):
