@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import random
 import subprocess
@@ -17,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import InMemoryStorage, storages
 from django.http import QueryDict
 from django.test import modify_settings, override_settings
+from django.utils.datastructures import MultiValueDict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +29,7 @@ from signalbus.wire import codec, library_types
 from signalbus.wire.values import registered_types
 
 from .wire_app import models
-from .wire_values import rows, saved
+from .wire_values import library_leaves, query_dict, rows, saved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,8 +215,10 @@ def geos(monkeypatch) -> Iterator[ModuleType]:
             from django.contrib.gis import geos
         except (ImportError, ImproperlyConfigured):
             shapely = pytest.importorskip("shapely")
-            (library,) = (Path(shapely.__file__).parents[1] / "shapely.libs").glob("libgeos_c*")
-            settings.GEOS_LIBRARY_PATH = str(library)
+            libraries = [*(Path(shapely.__file__).parents[1] / "shapely.libs").glob("libgeos_c*")]
+            if not libraries:
+                pytest.skip("this wheel of shapely has no GEOS beside it")
+            settings.GEOS_LIBRARY_PATH = str(libraries[0])
             for name in set(sys.modules) - before:
                 if name.startswith("django.contrib.gis"):
                     del sys.modules[name]
@@ -422,6 +426,7 @@ def library_values(classes: Any) -> tuple[list[Any], list[Any]]:
         field.PhoneNumber.from_string("+34911234567"),
         saved(models.Thing, pk=1, document="x").document,
         *numpy_values(),
+        *library_leaves,
     ]
     wrap = [
         lambda inner: classes.AnyModel(value=inner),
@@ -429,6 +434,11 @@ def library_values(classes: Any) -> tuple[list[Any], list[Any]]:
         classes.AnyStruct,
         lambda inner: [inner],
         lambda inner: {"$a": (inner,)},
+        lambda inner: collections.deque([inner], 2),
+        lambda inner: collections.OrderedDict(a=inner),
+        lambda inner: MultiValueDict({"a": [inner]}),
+        lambda inner: query_dict(False, {"a": [inner]}),
+        models.Point,
     ]
     return leaves, wrap
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import datetime as dt
 import fractions
 import ipaddress
@@ -72,6 +73,13 @@ class Pair(NamedTuple):
     two: int
 
 
+@dataclasses.dataclass
+class Local:
+    """A dataclass outside of the installed apps."""
+
+    number: int
+
+
 class Text(str):
     """A kind of text."""
 
@@ -112,6 +120,7 @@ def test_the_remedy_is_an_expression_to_copy(value, remedy):
     [
         (PydanticLike(), 'register it, signalbus.codec.register(PydanticLike, name="pydantic-like"), or send'),
         (AttrsLike(), 'register it, signalbus.codec.register(AttrsLike, name="attrs-like"), or send'),
+        (Local(1), 'register the class, signalbus.codec.register(Local, name="local")'),
         (Pair(1, 2), 'register it, signalbus.codec.register(Pair, name="pair"), or send value._asdict()'),
         (Money(), 'register the class, signalbus.codec.register(Money, name="money", encode=…, decode=…)'),
         (Text("x"), 'register the class, signalbus.codec.register(Text, name="text", encode=…, decode=…)'),

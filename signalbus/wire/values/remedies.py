@@ -93,14 +93,14 @@ def refusal(value: Any) -> str:
     name = name_of_type(kind)
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         return (
-            f"{name} is a named tuple, and would not arrive as one: register it, {_registration(kind)}, or send "
+            f"{name} is a named tuple, and would not arrive as one: register it, {registration(kind)}, or send "
             "value._asdict() or tuple(value)"
         )
     parent = next((base for base in kind.__mro__ if base in registered_types.by_type), None)
     if parent is not None:
         return (
             f'{name} is a subclass of the registered type "{registered_types.by_type[parent].name}", and would not '
-            f"arrive as it left: register it too, {_registration(kind, has_fields=_has_fields(kind))}"
+            f"arrive as it left: register it too, {registration(kind, has_fields=_has_fields(kind))}"
         )
     return f"{name} {_why_not(kind)}{_or_register(kind)}"
 
@@ -126,14 +126,14 @@ def _or_register(kind: type) -> str:
     """Return the line that lets a class of the host travel."""
     if not is_of_host(kind) or any(hasattr(kind, attribute) for attribute, _ in _OFFERS):
         return ""
-    return f"; or register the class, {_registration(kind, has_fields=False)}"
+    return f"; or register the class, {registration(kind, has_fields=False)}"
 
 
 def _offered(kind: type) -> str | None:
     """Return the remedy for a value of a library's type, by what its class offers; no method is called."""
     for attribute, remedy in _OFFERS:
         if hasattr(kind, attribute):
-            return f"register it, {_registration(kind)}, or send {remedy}"
+            return f"register it, {registration(kind)}, or send {remedy}"
     if hasattr(kind, "__array_interface__") or hasattr(kind, "__array__"):  # numpy's, and what stands beside it
         if hasattr(kind, "__getitem__") and hasattr(kind, "tolist") and hasattr(kind, "__len__"):
             return "send value.tolist()"
@@ -161,7 +161,13 @@ def _has_fields(kind: Any) -> bool:
     return is_known or any(hasattr(kind, attribute) for attribute, _ in _OFFERS)
 
 
-def _registration(kind: type, *, has_fields: bool = True) -> str:
+def registration(kind: type, *, has_fields: bool = True) -> str:
+    """Return the call that lets values of a class travel.
+
+    Args:
+        kind: the class.
+        has_fields: whether it travels field by field; else the caller has to say what travels of a value.
+    """
     functions = "" if has_fields else ", encode=…, decode=…"
     return f'signalbus.codec.register({kind.__qualname__}, name="{name_for(kind)}"{functions})'
 

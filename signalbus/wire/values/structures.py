@@ -16,6 +16,7 @@ from django.db.models import FileField
 from signalbus.exceptions import PayloadError, UnknownClass
 from signalbus.wire.values.class_names import importable_name, resolve_class
 from signalbus.wire.values.references import label_of, model_named
+from signalbus.wire.values.remedies import registration
 from signalbus.wire.values.stored_forms import Stored, from_stored
 
 if TYPE_CHECKING:
@@ -87,7 +88,11 @@ def layout_of(kind: type) -> Layout:
     """
     layout = _layouts.get(kind)
     if layout is None:
-        layout = _layouts[kind] = layout_named(kind, importable_name(kind))
+        try:
+            name = importable_name(kind)
+        except PayloadError as error:
+            raise PayloadError(f"{error.reason}; or register the class, {registration(kind)}") from error
+        layout = _layouts[kind] = layout_named(kind, name)
     return layout
 
 
