@@ -10,12 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import CharField, Count, Max, Min, Q
 from django.db.models.functions import Cast
 
+from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
+from signalbus.ledger.history import KINDS, newest_release
 from signalbus.models import Delivery, FailedAttempt
+from signalbus.services.actors import OPERATE
+from signalbus.services.audit_log import write_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
     from django.db.models import QuerySet
 
+    from signalbus.services.actors import Actor
     from signalbus.services.filters import Filter
 
 LIMIT: Final = 100  # groups that one answer lists
@@ -128,6 +133,28 @@ def count_attempts(groups: Iterable[FailureGroup]) -> dict[str, int]:
     """
     recorded = FailedAttempt.objects.using(ledger.using()).filter(error_group__in=[group.id for group in groups])
     return dict(recorded.order_by().values_list("error_group").annotate(Count("id")))
+
+
+def note_group(kind: str, group: str, *, actor: Actor, text: str = "") -> None:
+    """Write a note about a group of failures, mute it until the next release, or end that.
+
+    Args:
+        kind: "note", "mute" or "unmute".
+        group: the group.
+        actor: who does it.
+        text: what the note says, or why.
+
+    Raises:
+        PermissionDenied: the actor must not operate deliveries.
+        ConfigurationError: the kind is none of these, or a note says nothing.
+    """
+    actor.require(OPERATE)
+    if kind not in KINDS:
+        raise ConfigurationError(f"{kind!r} must be one of {', '.join(KINDS)}.")
+    if kind == "note" and not text.strip():
+        raise ConfigurationError("A note needs a text.")
+    with transaction.atomic(using=ledger.using()):
+        write_log(actor, kind, {"group": group}, reason=text, details={"release": newest_release()})
 
 
 def _grouped(rows: QuerySet[Delivery], limit: int) -> FailureGroups:

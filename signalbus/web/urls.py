@@ -14,7 +14,7 @@ from signalbus.web.views.change_preview import change_deliveries, change_preview
 from signalbus.web.views.delivery_detail import delivery_detail, rehearsal, reveal
 from signalbus.web.views.delivery_list import delivery_list, find
 from signalbus.web.views.doctor_report import doctor_report
-from signalbus.web.views.failure_list import failure_list
+from signalbus.web.views.failure_list import failure_list, note
 from signalbus.web.views.graph_picture import graph_picture
 from signalbus.web.views.operation_progress import operation_list, operation_progress, steer_operation
 from signalbus.web.views.overview import overview
@@ -40,6 +40,7 @@ VIEWS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("deliveries/<uuid:pk>/rehearse/", rehearsal, "rehearse"),
     ("history/", subject_history, "history"),
     ("failures/", failure_list, "failures"),
+    ("failures/note/", note, "note"),
     ("signals/", signal_list, "signals"),
     ("graph/", graph_picture, "graph"),
     ("receiver/", receiver_detail, "receiver"),

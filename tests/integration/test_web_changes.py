@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from signalbus.ledger import history
 from signalbus.ledger import operations as ledger
-from signalbus.models import Delivery, Operation
+from signalbus.models import Delivery, FailedAttempt, Operation, WorkerRecord
 from signalbus.web.views import change_preview
 from tests.other_servers import DATABASE
 from tests.servers import wait_until
@@ -172,3 +174,72 @@ def test_a_step_of_a_retry_is_over_when_its_deliveries_have_ended(operator: Clie
     Delivery.objects.filter(state="pending").update(state="done", ended_at=timezone.now())
     ledger.step(number)
     assert operator.get(url("operation", number)).content.decode().count("ended well") == 2
+
+
+def run_release(release: str) -> None:
+    """Let the only living worker run a release of the project's code."""
+    WorkerRecord.objects.all().delete()
+    described = {"host": "a", "pid": 1, "pool": "solo", "concurrency": 1, "release": release, "registry_digest": "x"}
+    history.record_worker(f"worker of {release}", described)
+
+
+def alerts() -> set[tuple[str, str]]:
+    """Return the alerts that are raised, after a judgement, without those about workers."""
+    history.judge_alerts()
+    return {(each.kind, each.key) for each in history.open_alerts() if each.kind == "dead"}
+
+
+def test_a_muted_cause_raises_no_alert_until_the_next_release(operator: Client):
+    """It stands last, with who muted it and why; another release ends it, and so does a person."""
+    dead(2)
+    dead(1, error_group="aa11")
+    run_release("a1")
+    assert alerts() == {("dead", "9f31"), ("dead", "aa11")}
+
+    answer = operator.post(url("note"), {"kind": "mute", "group": "9f31", "text": "known: #812"})
+    shown = operator.get(url("failures")).content.decode()
+    assert answer.headers["Location"] == url("failures")
+    assert alerts() == {("dead", "aa11")}
+    assert "“known: #812”" in shown
+    assert shown.index("group%3Aaa11") < shown.index("group%3A9f31")
+
+    run_release("b2")
+    assert alerts() == {("dead", "9f31"), ("dead", "aa11")}
+    operator.post(url("note"), {"kind": "mute", "group": "9f31"})
+    assert alerts() == {("dead", "aa11")}
+    operator.post(url("note"), {"kind": "unmute", "group": "9f31"})
+    assert alerts() == {("dead", "9f31"), ("dead", "aa11")}
+    kept = Operation.objects.order_by("pk").values_list("kind", "filter", "details", "through")
+    assert list(kept) == [
+        (kind, {"group": "9f31"}, {"release": release}, "web")
+        for kind, release in (("mute", "a1"), ("mute", "b2"), ("unmute", "b2"))
+    ]
+
+
+def test_a_note_about_a_cause_is_kept_and_shown(operator: Client):
+    """One without a text is refused with the reason."""
+    dead()
+    assert operator.post(url("note"), {"kind": "note", "group": "9f31", "text": " "}).status_code == 400
+    assert operator.post(url("note"), {"kind": "x", "group": "9f31", "text": "a"}).status_code == 400
+    operator.post(url("note"), {"kind": "note", "group": "9f31", "text": "ask the <provider>"})
+
+    assert "“ask the &lt;provider&gt;”" in operator.get(url("failures")).content.decode()
+    assert Operation.objects.get().reason == "ask the <provider>"
+
+
+def test_a_cause_that_began_with_the_running_release_is_marked(operator: Client):
+    """A cause that an older release had too is not new, nor is one whose release is not known."""
+    run_release("b2")
+    for group, releases in (("new1", ["b2", "b2"]), ("old1", ["a1", "b2"]), ("none", ["", ""])):
+        (delivery,) = dead(1, error_group=group)
+        for number, release in enumerate(releases, 1):
+            ended = timezone.now() - timedelta(minutes=10 - number)
+            FailedAttempt.objects.create(
+                delivery=delivery, number=number, ended_at=ended, error="KeyError", error_group=group, release=release
+            )
+
+    shown = operator.get(url("failures")).content.decode()
+
+    assert shown.count("new in b2") == 1
+    assert shown.index("new in b2") < shown.index("group%3Anew1")
+    assert not any("new in b2" in part for part in shown.split("<li>") if "group%3Anew1" not in part)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("database_url")
 
 ROOTS = ("signalbus_web", "admin:signalbus_web")
-CHANGING = {"pause", "resume", "reveal", "rehearse", "theme", "change", "steer"}  # they answer to POST alone
+CHANGING = {"note", "pause", "resume", "reveal", "rehearse", "theme", "change", "steer"}  # they answer to POST alone
 FOR_OPERATORS = {"preview"}  # pages that a viewer does not see
 ROWS = (Delivery, StoredMessage, Operation, Pause, Alert, FailedAttempt, WorkerRecord)
 
@@ -233,6 +233,7 @@ WRONG = {
     "by": ("%00", "x" * 5000),
     "kind": ("%00", "x"),
     "far": ("9",),
+    "before": ("%00", "x", "-1", "9" * 30, "99999999999999999"),
     "only": ("x",),
     "app": ("%00", "x" * 5000),
 }  # fmt: skip
@@ -242,11 +243,13 @@ READERS = {  # of the parameters
     "deliveries": ("q", "after", "since", "format"),
     "delivery": ("far",),
     "history": ("subject",),
-    "signals": ("q", "only", "span"),
+    "signals": ("q", "only", "span", "format"),
     "graph": ("q", "app"),
     "receiver": ("id", "span"),
     "queues": ("kind",),
-    "activity": ("by", "kind"),
+    "activity": ("by", "kind", "before", "format"),
+    "failures": ("after", "format"),
+    "operations": ("format",),
     "preview": ("q", "since", "kind"),
 }
 

@@ -13,6 +13,7 @@ from signalbus.celery import default_queue
 from signalbus.core.error_groups import group_of_fate
 from signalbus.ledger.base.clock import Now, clock_of, later
 from signalbus.ledger.base.deliveries import using
+from signalbus.ledger.history.group_notes import muted_groups
 from signalbus.models import Alert, Delivery, State, WorkerRecord
 
 if TYPE_CHECKING:
@@ -160,13 +161,17 @@ def _number(count: int, who: str = "") -> str:
 
 
 def _dead() -> Iterator[Condition]:
-    """Yield the groups of failures that have dead deliveries, and that texts were refused."""
+    """Yield the groups of failures that have dead deliveries and are not muted, and that texts were refused."""
     groups = Delivery.objects.using(using()).filter(state=State.DEAD).order_by().values_list("error_group")
     counted = groups.annotate(count=Count("id"), copies=Sum("attempts"), receiver=Min("receiver"), error=Max("error"))
-    for group, count, copies, receiver, error in counted[:MOST_GROUPS]:
+    found = list(counted[:MOST_GROUPS])
+    muted = muted_groups() if found else set()
+    for group, count, copies, receiver, error in found:
         if group == group_of_fate("refused", ""):
             text = f"Texts on the broker that were refused, because nobody with a key wrote them: {copies}."
             yield Condition("refused", "", text)
+            continue
+        if group in muted:
             continue
         who = f" to {receiver}" if receiver else ""
         yield Condition("dead", group or "", f"{_number(count, who)} dead: {error.partition(chr(10))[0][:200]}")

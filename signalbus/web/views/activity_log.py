@@ -38,7 +38,7 @@ def activity_log(request: HttpRequest, actor: Actor) -> HttpResponse:
         {"entry": line, "is_bulk": "filter" in line.filter and line.kind in CHANGES, **_texts(line)}
         for line in lines[:LINES]
     ]
-    kinds = ("retry", "discard", "pause", "resume", "cancel", "purge", "reveal")
+    kinds = ("retry", "discard", "pause", "resume", "cancel", "purge", "reveal", "note", "mute", "unmute")
     older = urlencode({**asked, "before": lines[LINES - 1].id}) if len(lines) > LINES else ""
     context = {
         "rows": rows, "older": older, "is_first": before is None, "newest": urlencode(asked), "by": by, "kind": kind,

@@ -7,13 +7,19 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from django.http import HttpResponseRedirect
+
+from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
+from signalbus.ledger.history import GroupNotes, group_notes, newest_release
 from signalbus.models import FailedAttempt
 from signalbus.pages.delivery_search import id_in
-from signalbus.services.groups import newest_failure_groups
+from signalbus.pages.shown_text import short
+from signalbus.services.actors import OPERATE
+from signalbus.services.groups import newest_failure_groups, note_group
 from signalbus.web.file_export import file_of, format_of, iso
 from signalbus.web.page_access import page
-from signalbus.web.page_layout import render_page
+from signalbus.web.page_layout import render_page, url_of
 from signalbus.web.svg_charts import Bar, bars_of
 
 if TYPE_CHECKING:
@@ -32,6 +38,10 @@ HOURS: Final = 24  # of the small charts
 ATTEMPTS: Final = 10_000  # failed attempts that these look at, the youngest of the groups of the page
 SPARK_HEIGHT: Final = 24  # pixels
 RELEASES: Final = 3  # that are named
+NOTES: Final = 5  # of a group
+KIND_CHARS: Final = 10
+GROUP_CHARS: Final = 50
+TEXT_CHARS: Final = 500  # of a note
 
 
 @dataclass(slots=True)
@@ -50,19 +60,37 @@ class Recent:
 @page()
 def failure_list(request: HttpRequest, actor: Actor) -> HttpResponse:
     """Show the groups of unresolved failures, the largest first."""
+    return _show(request, actor)
+
+
+@page(permission=OPERATE, methods=("POST",))
+def note(request: HttpRequest, actor: Actor) -> HttpResponse:
+    """Write a note about a group, mute it until the next release, or end that."""
+    kind, group, text = (request.POST.get(key, "").strip() for key in ("kind", "group", "text"))
+    try:
+        note_group(kind[:KIND_CHARS], group[:GROUP_CHARS], actor=actor, text=text[:TEXT_CHARS])
+    except ConfigurationError as error:
+        return _show(request, actor, short(str(error)))
+    return HttpResponseRedirect(url_of(request, "failures"))
+
+
+def _show(request: HttpRequest, actor: Actor, problem: str = "") -> HttpResponse:
     after, kind = id_in(request.GET.get("after", "")), format_of(request)
     found = newest_failure_groups(EXPORTED if kind else GROUPS, after)
     groups = found.groups
     if kind:
         return file_of("failures", kind, COLUMNS, map(_row, groups))
-    recent = _recent([group.id for group in groups])
+    recent, release = _recent([group.id for group in groups]), newest_release()
+    notes = group_notes(release)
+    shown = [_shown(group, recent[group.id], release, notes.get(group.id, GroupNotes())) for group in groups]
     context = {
-        "groups": [_shown(group, recent[group.id]) for group in groups], "has_more": found.has_more,
+        "groups": sorted(shown, key=lambda each: each["notes"].is_muted), "problem": problem, "chars": TEXT_CHARS,
+        "release": release, "has_more": found.has_more,
         "looked_at": found.looked_at, "further": found.end, "is_first": after is None,
-        "every": 15 if after is None else 0,
+        "every": 15 if after is None and not problem else 0,
         "total": sum(group.count for group in groups), "asked": "" if after is None else f"after={after}",
     }  # fmt: skip
-    return render_page(request, actor, "failure_list.html", "failures", context)
+    return render_page(request, actor, "failure_list.html", "failures", context, status=400 if problem else 200)
 
 
 def _row(group: FailureGroup) -> dict[str, Any]:
@@ -75,13 +103,22 @@ def _row(group: FailureGroup) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _shown(group: FailureGroup, recent: Recent) -> dict[str, Any]:
+def _shown(group: FailureGroup, recent: Recent, release: str, notes: GroupNotes) -> dict[str, Any]:
     bars: list[Bar] = bars_of(recent.hours, SPARK_HEIGHT, 2)
     named = sorted(name for name in recent.releases if name)
     return {
+        "is_new": bool(release) and release in recent.releases and _first_release(group.id) == release,
+        "notes": notes, "shown_notes": notes.notes[:NOTES],
         "group": group, "bars": bars, "day": sum(recent.hours), "most": max(recent.hours),
         "releases": named[:RELEASES], "more_releases": max(0, len(named) - RELEASES), "states": group.states.items(),
     }  # fmt: skip
+
+
+def _first_release(group: str) -> str | None:
+    """Return the release in which the oldest attempt that is kept of a group failed."""
+    kept = FailedAttempt.objects.using(ledger.using()).filter(error_group=group).order_by("ended_at")
+    first: str | None = kept.values_list("release", flat=True).first()
+    return first
 
 
 def _recent(ids: Sequence[str]) -> defaultdict[str, Recent]:
