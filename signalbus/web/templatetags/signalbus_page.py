@@ -17,7 +17,7 @@ from signalbus.ledger import operations as ledger
 from signalbus.models import State
 from signalbus.pages import shown_text
 from signalbus.pages.open_counts import Capped
-from signalbus.web import alert_texts
+from signalbus.web import alert_texts, doctor_texts
 
 if TYPE_CHECKING:
     from django.template import Context
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 register: template.Library = template.Library()
 register.filter(alert_texts.alert_title)
 register.filter(alert_texts.alert_text)
+register.filter(doctor_texts.doctor_text)
 ICONS: Final = frozenset(
     {
         "alert", "dead", "discarded", "done", "failed", "held", "ok", "parked", "pending", "person", "published",
