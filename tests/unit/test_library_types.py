@@ -34,6 +34,8 @@ from .wire_values import library_leaves, query_dict, rows, saved
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# A range of more numbers than anybody can wait for, where a list must be.
+ENDLESS = '{"$value":["python:range",[0,1000000000000,1]]}'
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -110,6 +112,8 @@ def test_a_pydantic_model_may_have_other_fields_on_arrival(classes):
     assert travel(classes.Root([1, 2])).root == [1, 2]
     with pytest.raises(UnknownClass, match='the type "newer": the message has no a'):
         hostile('{"$value":["newer",{"fields":{}}]}')
+    with pytest.raises(TypeError):
+        hostile(f'{{"$value":["newer",{{"fields":{{"a":1}},"set":{ENDLESS}}}]}}')
 
 
 def test_state_beside_the_fields_is_refused(classes):
@@ -338,6 +342,8 @@ def test_numpys_objects_records_and_large_arrays_are_refused():
         '"numpy:scalar",["<f8",{"$bytes":"AAAAAAAAAAAAAAAAAAAAAA=="}]',
         '"numpy:scalar",["<f8",7]',
         '"numpy:array",1',
+        f'"numpy:array",["<f8",{ENDLESS},{{"$bytes":""}}]',
+        f'"numpy:scalar",["<f8",{ENDLESS}]',
     ],
 )
 def test_a_hostile_array_is_garbage(text: str):
@@ -365,6 +371,12 @@ def test_a_hostile_array_is_garbage(text: str):
         '"python:zone-info",1',
         '"django:query-dict",{"lists":[],"encoding":null,"mutable":true}',
         '"django:query-dict",[]',
+        f'"python:deque",[{ENDLESS},3]',
+        f'"python:ordered-dict",{ENDLESS}',
+        f'"python:timezone",{ENDLESS}',
+        f'"python:fraction",{ENDLESS}',
+        f'"django:multi-value-dict",{{"a":{ENDLESS}}}',
+        f'"django:query-dict",{{"lists":{{"a":{ENDLESS}}},"encoding":null,"mutable":true}}',
         '"django:field-file",{"model":"x"}',
         '"django:multi-value-dict",{"a":1}',
         "1,2",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from signalbus.exceptions import PayloadError, UnknownClass
 from signalbus.wire.values import structures
+from signalbus.wire.values.registered_types import list_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +158,7 @@ def _of_model(kind: Any, name: str) -> Functions:
         private |= {key: item for key, item in parts.get("private", {}).items() if key in private}
         takes_extra = kind.model_config.get("extra") == "allow"
         extra = parts.get("extra", {})
-        known_set = set(parts["fields"] if "set" not in parts else parts["set"])
+        known_set = set(parts["fields"] if "set" not in parts else list_of(parts["set"]))
         result = kind.__new__(kind)
         result.__setstate__(
             {

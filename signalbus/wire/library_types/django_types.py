@@ -13,7 +13,7 @@ from django.utils.datastructures import MultiValueDict
 from signalbus.compat.django_internals import frozen_query_dict, is_mutable, is_saved_file
 from signalbus.exceptions import PayloadError, UnknownClass
 from signalbus.wire.values.references import label_of, model_named
-from signalbus.wire.values.registered_types import TypeAdapter
+from signalbus.wire.values.registered_types import TypeAdapter, list_of
 
 
 def adapter_for(kind: type) -> TypeAdapter | None:
@@ -32,12 +32,12 @@ def _parts_of_query(value: QueryDict) -> dict[str, Any]:
 def _query(parts: Any) -> QueryDict:
     result = QueryDict(mutable=True, encoding=parts["encoding"])
     for key, values in parts["lists"].items():
-        result.setlist(key, values)
+        result.setlist(key, list_of(values))
     return result if parts["mutable"] else frozen_query_dict(result)
 
 
 def _multi_value_dict(lists: Any) -> MultiValueDict[str, Any]:
-    return MultiValueDict({key: list(values) for key, values in lists.items()})
+    return MultiValueDict({key: list_of(values) for key, values in lists.items()})
 
 
 def _parts_of_file(value: Any) -> dict[str, Any]:

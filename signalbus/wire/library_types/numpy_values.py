@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from signalbus.exceptions import PayloadError
-from signalbus.wire.values.registered_types import TypeAdapter
+from signalbus.wire.values.registered_types import TypeAdapter, list_of
 
 MAX_BYTES: Final = 64 * 1024  # of an array
 # A byte order, a kind and a size, as "<f8" and "<M8[ns]", of the kinds whose bytes are the value; or a long long.
@@ -46,7 +46,7 @@ def _parts_of_scalar(value: Any) -> list[Any]:
 
 def _scalar(parts: Any) -> Any:
     dtype, data = parts
-    (value,) = np.frombuffer(data, _dtype(dtype))
+    (value,) = np.frombuffer(_bytes(data), _dtype(dtype))
     return value
 
 
@@ -67,7 +67,13 @@ def _parts_of_array(value: Any) -> list[Any]:
 
 def _array(parts: Any) -> Any:
     dtype, shape, data = parts
-    return np.frombuffer(data, _dtype(dtype)).reshape(shape).copy()  # a copy can be written to
+    return np.frombuffer(_bytes(data), _dtype(dtype)).reshape(list_of(shape)).copy()  # a copy can be written to
+
+
+def _bytes(data: Any) -> bytes:
+    if type(data) is not bytes:
+        raise TypeError(type(data).__name__)
+    return data
 
 
 _SCALAR: Final = TypeAdapter(name="numpy:scalar", encode=_parts_of_scalar, decode=_scalar)

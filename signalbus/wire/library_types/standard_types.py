@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
 from signalbus.exceptions import PayloadError, UnknownClass
-from signalbus.wire.values.registered_types import TypeAdapter
+from signalbus.wire.values.registered_types import TypeAdapter, list_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,9 +60,9 @@ def _complex(value: Any) -> complex:
 
 
 def _integers(value: Any, count: int) -> list[int]:
-    if type(value) is not list or len(value) != count or any(type(each) is not int for each in value):
+    if len(list_of(value)) != count or any(type(each) is not int for each in value):
         raise TypeError(value)
-    return value
+    return list_of(value)
 
 
 def _parts_of_pattern(value: re.Pattern[Any]) -> list[Any]:
@@ -104,7 +104,7 @@ def _parts_of_timezone(value: timezone) -> list[Any]:
 
 
 def _timezone(value: Any) -> timezone:
-    offset, *name = value
+    offset, *name = list_of(value)
     return timezone(timedelta(microseconds=offset), *name)
 
 
@@ -114,7 +114,7 @@ def _parts_of_deque(value: deque[Any]) -> list[Any]:
 
 def _deque(value: Any) -> deque[Any]:
     items, longest = value
-    return deque(items, longest)
+    return deque(list_of(items), longest)
 
 
 def _pairs_of(value: OrderedDict[Any, Any]) -> list[Any]:
@@ -122,7 +122,7 @@ def _pairs_of(value: OrderedDict[Any, Any]) -> list[Any]:
 
 
 def _ordered_dict(value: Any) -> OrderedDict[Any, Any]:
-    return OrderedDict((key, item) for key, item in value)
+    return OrderedDict((key, item) for key, item in list_of(value))
 
 
 def _adapters() -> dict[type, TypeAdapter]:

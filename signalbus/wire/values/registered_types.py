@@ -94,3 +94,14 @@ def adapter_named(name: str) -> TypeAdapter:
     if found is None:
         raise UnknownClass(what, f"{library_types.missing(name)}, or roll this worker out")
     return found
+
+
+def list_of(parts: Any) -> list[Any]:
+    """Return parts that must be a list; a hostile text may have a range there, which does not end.
+
+    Raises:
+        TypeError: they are none.
+    """
+    if type(parts) is not list:
+        raise TypeError(type(parts).__name__)
+    return parts
