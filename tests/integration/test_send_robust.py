@@ -254,7 +254,8 @@ def test_a_test_that_captures_has_no_dead_rows(bus: Bus, signal: Signal):
 
 
 @pytest.mark.parametrize(
-    "many", [lambda signal: signal.send(None, lock=object()), lambda signal: signal.send_many(None, [{"lock": 1j}])]
+    "many",
+    [lambda signal: signal.send(None, lock=object()), lambda signal: signal.send_many(None, [{"lock": object()}])],
 )
 def test_send_and_asend_raise_the_error(bus: Bus, signal: Signal, many: Callable[[Signal], Any]):
     """These forms leave no row and no message."""
