@@ -196,7 +196,7 @@ def check_contracts(**_kwargs: Any) -> list[checks.CheckMessage]:
         return []
     found = examine_contracts()
     remedies = [
-        (found.payloads, checks.Error, "E006", "Change the class that Signal(payload=…) names."),
+        (found.payloads, checks.Error, "E006", "Change the class that Signal(payload=…) names, or the option."),
         (found.receivers, checks.Error, "E007", "Change the receiver, or the payload; see docs/contracts.md."),
         (found.keys, checks.Warning, "W010", "Is it misspelt? Its default is all that the receiver ever gets."),
         (found.unchecked, checks.Warning, "W011", "Correct the name, or import it where the class is."),

@@ -25,7 +25,7 @@ class Findings(NamedTuple):
     """What is wrong with the declared signals of this process; each a sentence, sorted.
 
     Args:
-        payloads: classes that cannot be payloads.
+        payloads: classes that cannot be payloads, and options that name keys which a payload does not have.
         receivers: receivers that a payload would not fit.
         keys: keys with a default that receivers name and never get.
         unchecked: fields whose values cannot be checked.
@@ -52,6 +52,7 @@ def examine_contracts() -> Findings:
         except ConfigurationError as error:
             found.payloads.append(f"{name}: {error}")
             continue
+        found.payloads.extend(_missing_keys(signal, declared, name))
         for function in signal.connected_functions():
             _compare(found, function, declared, name)
         found.unchecked.extend(
@@ -62,6 +63,23 @@ def examine_contracts() -> Findings:
         if missing:
             found.upcasts.append(f"{name} has version {contract.version}, and no upcast from version {missing}")
     return Findings(*(sorted(set(texts)) for texts in found))
+
+
+def _missing_keys(signal: Any, declared: DeclaredPayload, name: str) -> Iterator[str]:
+    """Yield the options of a signal and its receivers that name a key which the payload does not have.
+
+    Without its key, a message would silently be unordered, or be sent beside an equal one.
+    """
+    named = [("ordered_by", signal.ordered_by)]
+    if signal.deduplication is not None:
+        named.append(("unique", signal.deduplication.unique))
+    named += [
+        (f"select_related of {entry.id}", key) for entry in signal.entries() for key in entry.policy.select_related
+    ]
+    keys = {field.name for field in declared.fields}
+    for option, key in named:
+        if isinstance(key, str) and key not in keys and not declared.takes_more:
+            yield f"{name}: {option} names the key {key!r}, which {_place_of(declared)} does not have"
 
 
 def _place_of(declared: DeclaredPayload) -> str:

@@ -171,6 +171,23 @@ def test_a_class_that_cannot_be_a_payload_is_an_error():
     assert "receivers get a signal beside the payload" in report.msg
 
 
+def test_an_option_that_names_no_key_is_an_error():
+    """A misspelt ordering key would leave all messages unordered, without a word."""
+    signals: list[Signal] = [
+        Signal("tests.declared_ordered", payload=Saved, ordered_by="instanse"),
+        Signal("tests.declared_unique", payload=Saved, unique="instanse"),
+        Signal("tests.declared_related", payload=Saved),
+        Signal("tests.declared_rightly", payload=Saved, ordered_by="instance"),
+    ]
+    signals[2].connect(on_less, select_related={"instanse": "academy"})
+    assert [each.msg.partition(", which")[0] for each in reports()] == [
+        "tests.declared_ordered: ordered_by names the key 'instanse'",
+        f"tests.declared_related: select_related of {__name__}.on_less names the key 'instanse'",
+        "tests.declared_unique: unique names the key 'instanse'",
+    ]
+    assert {each.id for each in reports()} == {"signalbus.E006"}
+
+
 class Part(TypedDict):
     """A part of a payload."""
 
