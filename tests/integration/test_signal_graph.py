@@ -57,7 +57,8 @@ def add_worker(**columns: Any) -> None:
     now = timezone.now()
     given = {
         "name": "w:1", "host": "w", "pid": 1, "pool": "solo", "concurrency": 1, "queues": ["signalbus"],
-        "version": "1", "registry_digest": "a", "receivers": {}, "started_at": now, "seen_at": now, **columns,
+        "version": "1", "registry_digest": "a", "receivers": {}, "started_at": now,
+        "seen_at": now + timedelta(hours=1), **columns,
     }  # fmt: skip
     WorkerRecord.objects.create(**given)
 
