@@ -285,7 +285,7 @@ def _together(statements: list[Statement], connection: BaseDatabaseWrapper) -> l
 Rows = tuple["Sequence[tuple[Any, ...]]", "Sequence[tuple[Any, ...]]"]  # of messages, and of deliveries
 
 
-def _insertions(dialect: Dialect, inserts: Sequence[_Insert], rows: Rows, due: DueTime | None) -> list[Statement]:
+def _insertions(dialect: Dialect, inserts: tuple[_Insert, _Insert], rows: Rows, due: DueTime | None) -> list[Statement]:
     messages, deliveries = rows
     if due is not None:
         deliveries = [(*row, *due.values) for row in deliveries]
@@ -300,18 +300,22 @@ def _insertions(dialect: Dialect, inserts: Sequence[_Insert], rows: Rows, due: D
     return statements
 
 
-def _at_once(inserts: Sequence[_Insert], tables: Rows, *, arrays: bool) -> Statement:
+def _at_once(inserts: tuple[_Insert, _Insert], tables: Rows, *, arrays: bool) -> Statement:
     """Return one statement for all rows of messages and deliveries: it takes one round trip.
 
     For few rows single values are quicker, because psycopg and the server know their statement.
     """
+    messages, deliveries = tables
     if not arrays:
-        sent, then = (insert.of(len(rows)) for insert, rows in zip(inserts, tables, strict=True))
-        values = [value for rows in tables for row in rows for value in row]
-    else:
-        sent, then = (insert.arrays for insert in inserts)
-        values = [_array(column) for rows in tables for column in zip(*rows, strict=True)]
-    return f"WITH sent AS ({sent}) {then}", values
+        return _both(inserts, len(messages), len(deliveries)), [*chain.from_iterable(chain(messages, deliveries))]
+    columns = chain(zip(*messages, strict=True), zip(*deliveries, strict=True))
+    return f"WITH sent AS ({inserts[0].arrays}) {inserts[1].arrays}", [_array(column) for column in columns]
+
+
+@cache
+def _both(inserts: tuple[_Insert, _Insert], messages: int, deliveries: int) -> str:
+    """Return the statement for so many rows of each table; it is cached, since single values are for few rows only."""
+    return f"WITH sent AS ({inserts[0].of(messages)}) {inserts[1].of(deliveries)}"
 
 
 def _array(column: Sequence[Any]) -> str:
