@@ -288,16 +288,16 @@ def test_a_savepoint_that_was_kept_holds_only_the_next_delivery(bus: Bus, durabl
 
 def test_the_error_of_an_earlier_attempt_ends_with_a_success(bus: Bus, durable: Signal, groups: list[int]):
     """In a group commit of retries the error stays in the rows of deliveries that fail again."""
-    failing = {0, 1, 2, 3}
+    failing: dict[int, type[Exception]] = dict.fromkeys(range(4), ValueError)
 
     def receiver(number: int, **kwargs: Any) -> None:
         if number in failing:
-            raise ValueError(number)
+            raise failing[number](number)
 
     connect(durable, receiver, retry=Retry(base_delay=0, jitter=False))
     send(durable, 4)
     bus.work()
-    failing -= {0, 2}
+    failing = {1: ValueError, 3: KeyError}
     groups.clear()
 
     with CaptureQueriesContext(connection) as queries:
@@ -306,9 +306,12 @@ def test_the_error_of_an_earlier_attempt_ends_with_a_success(bus: Bus, durable: 
     assert groups == [4]
     done, again = Delivery.objects.filter(state=State.DONE), Delivery.objects.exclude(state=State.DONE)
     assert set(done.values_list("attempts", "error", "traceback", "error_group")) == {(2, "", "", None)}
-    assert sorted(again.values_list("state", "error")) == [("pending", "ValueError: 1"), ("pending", "ValueError: 3")]
+    assert sorted(again.values_list("state", "error")) == [("pending", "KeyError: 3"), ("pending", "ValueError: 1")]
     assert all(row.traceback and row.error_group for row in again)
-    assert FailedAttempt.objects.exclude(traceback="").count() == 4  # equal ones are not kept twice
+    groups_kept = FailedAttempt.objects.filter(number=2).values_list("delivery", "error_group")
+    assert set(again.values_list("id", "error_group")) == set(groups_kept)
+    assert len(set(again.values_list("error_group"))) == 2  # of a new error a new group
+    assert FailedAttempt.objects.exclude(traceback="").count() == 5  # one that is equal is not kept again
     written_anew = [query["sql"] for query in queries if "error_group = NULL" in (query["sql"] or "")]
     assert len(written_anew) == 1  # of the two that are done, and none of all four
 

@@ -246,16 +246,19 @@ def settle_taken(
     """
     connection = connection_to(using)
     dialect = dialect_for(connection)
-    groups: dict[tuple[bool, bool], list[tuple[Any, ...]]] = {}
+    groups: dict[tuple[bool, bool, bool], list[tuple[Any, ...]]] = {}
     for delivery, _, settlement in failed:
         group = settlement.error_group or None
-        texts = (settlement.state.value, *settlement.texts(), group)
+        # SQLite writes the entries of an index anew if a statement names one of its columns, whatever the value.
+        regroups = dialect.arrays or group is None or former.get(delivery) != group
+        texts = (settlement.state.value, *settlement.texts(), *((group,) if regroups else ()))
         row = (*texts, settlement.delay, settlement.runtime_ms, dialect.key(delivery))
-        groups.setdefault((settlement.state in OPEN_STATES, settlement.failed), []).append(row)
+        groups.setdefault((settlement.state in OPEN_STATES, settlement.failed, regroups), []).append(row)
     with connection.cursor() as cursor:
-        for (is_open, has_failed), rows in groups.items():
-            statement = _settling(dialect, is_open=is_open, failed=has_failed, at_once=dialect.arrays and len(rows) > 1)
-            if dialect.arrays and len(rows) > 1:
+        for (is_open, has_failed, regroups), rows in groups.items():
+            at_once = dialect.arrays and len(rows) > 1
+            statement = _settling(dialect, is_open=is_open, failed=has_failed, regroups=regroups, at_once=at_once)
+            if at_once:
                 cursor.execute(statement, [list(column) for column in zip(*rows, strict=True)])
             else:
                 cursor.executemany(statement, rows)
@@ -265,13 +268,14 @@ def settle_taken(
 
 
 @cache
-def _settling(dialect: Dialect, *, is_open: bool, failed: bool, at_once: bool) -> str:
+def _settling(dialect: Dialect, *, is_open: bool, failed: bool, regroups: bool, at_once: bool) -> str:
     """Return `Settlement.fields` as raw SQL: the ORM takes as long as everything else that a failure costs.
 
     Args:
         dialect: the database's.
         is_open: the deliveries will run again.
         failed: their attempts failed.
+        regroups: the groups of their errors are other ones than in their rows.
         at_once: for an array of each value instead of the values of one delivery.
     """
     ended, now = ("NULL" if is_open else dialect.now), dialect.now
@@ -285,7 +289,7 @@ def _settling(dialect: Dialect, *, is_open: bool, failed: bool, at_once: bool) -
         rows = f" FROM unnest({arrays}) AS f (state, error, traceback, error_group, delay, runtime_ms, id)"
     return (
         f"UPDATE {DELIVERIES} SET state = {state}, parked_at = NULL, error = {error}, traceback = {traceback}, "
-        f"error_group = {group}, due_at = {later}, runtime_ms = {runtime}, ended_at = {ended}"
+        f"{f'error_group = {group}, ' if regroups else ''}due_at = {later}, runtime_ms = {runtime}, ended_at = {ended}"
         f"{f', failed_at = {now}' if failed else ''}{rows} "
         f"WHERE {DELIVERIES}.id = {id_}"
     )
