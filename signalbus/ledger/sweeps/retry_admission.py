@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 AHEAD: Final = 0.256  # seconds of work that are admitted for each slot: brief retries keep it busy in whole batches
 AGAIN: Final = (State.PENDING, State.HELD)  # of a delivery that has run before: it waits to run again
 LOOK_BEHIND: Final = 0.25  # seconds between two looks behind retries that wait, while nothing is found there
-BRIEFEST: Final = 0.001  # seconds that any run takes, with the recording of its outcome
+BRIEFEST: Final = 0.002  # seconds that any run takes, with the recording of its outcome
 
 # To the letter as the index signalbus_admitted has it, or SQLite does not use that.
 _ADMITTED: Final = "admitted_by IS NOT NULL AND state IN ('published', 'running')"
