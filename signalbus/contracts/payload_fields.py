@@ -153,6 +153,11 @@ def _of_pydantic(payload: Any) -> Iterator[PayloadField]:
                 f"{payload.__qualname__}.{name} has the alias {alias!r}: send() and receivers have one name for a key. "
                 "Name the field as the key."
             )
+        if getattr(info, "default_factory_takes_validated_data", False):
+            raise ConfigurationError(
+                f"{payload.__qualname__}.{name} has a default_factory that takes other fields: a worker fills in each "
+                "default by itself. Give it a factory without arguments."
+            )
         default = None if info.is_required() else _default_of_pydantic(info)
         yield PayloadField(
             name=name, attribute=name, annotation=info.annotation, required=info.is_required(), default=default

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections.abc
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Final, Literal, NamedTuple, Union, Unpack, get_args, get_origin
 
 from django.db.models import Model
 from django.utils.functional import Promise
@@ -60,6 +60,8 @@ def check_of(annotation: Any) -> Check | None:
         return _literal(kind, arguments)
     if origin is type:
         return _subclass(kind, arguments)
+    if isinstance(origin, type) and _has_no_instances(origin):
+        return _of_class(origin)
     if isinstance(origin, type):
         return _container(kind, origin, arguments)
     if isinstance(kind, type):
@@ -98,7 +100,7 @@ def given(value: object, *, shown: bool = False) -> str:
 def _of_class(kind: type) -> Check | None:
     if hasattr(kind, "__required_keys__"):
         return _typeddict(kind)
-    if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
+    if _has_no_instances(kind):
         return None
     accepted: tuple[type, ...] = _PROMOTED.get(kind, (kind,))
     if kind is str:
@@ -116,6 +118,12 @@ def _of_class(kind: type) -> Check | None:
         return None if isinstance(value, accepted) else Fault("", expected, given(value))
 
     return check
+
+
+def _has_no_instances(kind: type) -> bool:
+    """Return whether isinstance() and issubclass() raise an error for a class: a TypedDict, a protocol of checkers."""
+    is_protocol = getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False)
+    return hasattr(kind, "__required_keys__") or is_protocol
 
 
 def _union(kind: Any, arguments: tuple[Any, ...]) -> Check | None:
@@ -154,7 +162,8 @@ def _literal(kind: Any, arguments: tuple[Any, ...]) -> Check:
 def _subclass(kind: Any, arguments: tuple[Any, ...]) -> Check:
     base = plain_type(arguments[0]) if arguments else object
     expected = name_of_type(kind)
-    wanted: type = base if isinstance(base, type) else object
+    is_checked = isinstance(base, type) and base is not Any and not _has_no_instances(base)
+    wanted: type = base if is_checked else object
 
     def check(value: Any) -> Fault | None:
         return None if isinstance(value, type) and issubclass(value, wanted) else Fault("", expected, given(value))
@@ -164,7 +173,7 @@ def _subclass(kind: Any, arguments: tuple[Any, ...]) -> Check:
 
 def _container(kind: Any, origin: type, arguments: tuple[Any, ...]) -> Check:
     expected = name_of_type(kind)
-    inner = _inner(origin, arguments)
+    inner = _inner(kind, origin, arguments)
 
     def check(value: Any) -> Fault | None:
         if not isinstance(value, origin):
@@ -175,16 +184,22 @@ def _container(kind: Any, origin: type, arguments: tuple[Any, ...]) -> Check:
     return check
 
 
-def _inner(origin: type, arguments: tuple[Any, ...]) -> Check | None:
+def _inner(kind: Any, origin: type, arguments: tuple[Any, ...]) -> Check | None:
     """Return the check of what is in a container of a type."""
     if origin is tuple and arguments[-1:] != (...,):
-        return _of_places(arguments)
+        # typing.Tuple alone has no __args__, tuple[()] has none in them.
+        has_any_length = not hasattr(kind, "__args__") or any(map(_is_unpacked, arguments))
+        return None if has_any_length else _of_places(arguments)
     if issubclass(origin, Mapping) and len(arguments) == 2:  # noqa: PLR2004 - key and value
         return _of_items(check_of(arguments[0]), check_of(arguments[1]))
     if issubclass(origin, collections.abc.Iterable) and arguments and not issubclass(origin, Model):
         element = check_of(arguments[0])
         return None if element is None else _of_elements(element)
     return None
+
+
+def _is_unpacked(annotation: Any) -> bool:
+    return getattr(annotation, "__unpacked__", False) or get_origin(annotation) is Unpack
 
 
 def _of_elements(element: Check) -> Check:

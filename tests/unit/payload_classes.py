@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass, field
 from decimal import Decimal  # noqa: TC003 - read when the payload is checked
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType, NotRequired, TypedDict
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NewType,
+    NotRequired,
+    Protocol,
+    TypedDict,
+    TypeVar,
+)
 
 import attrs
 import msgspec
@@ -19,6 +31,8 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 Slug = NewType("Slug", str)
+Held = TypeVar("Held")
+Held_co = TypeVar("Held_co", covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +79,20 @@ class CohortSavedDict(TypedDict):
     tags: NotRequired[list[str]]
 
 
+class Page(TypedDict, Generic[Held]):
+    """A part of a payload, of any type."""
+
+    held: list[Held]
+
+
+class Reader(Protocol[Held_co]):
+    """A protocol for type checkers only."""
+
+    def read(self) -> Held_co:
+        """Return what it holds."""
+        ...
+
+
 class Address(TypedDict):
     """A part of a payload."""
 
@@ -91,6 +119,11 @@ class EveryType:
     address: Address | None = None
     model: type[Cohort] = Cohort
     anything: Any = None
+    page: Page[int] | None = None
+    reader: Reader[str] | None = None
+    any_class: type[Any] = Cohort
+    any_tuple: typing.Tuple = ()  # type: ignore[type-arg]  # noqa: UP006 - some still write it
+    path: tuple[int, *tuple[str, ...]] = (1,)
     unknown: "NotHere" = None  # type: ignore[name-defined]  # noqa: F821, UP037
 
 

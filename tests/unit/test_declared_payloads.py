@@ -216,6 +216,10 @@ def test_robust_forms_return_the_error_if_all_receivers_run_here(caplog):
         {"address": {"street": "Elm", "number": 1}},
         {"model": Cohort},
         {"anything": Cohort},
+        {"page": {"held": [1]}},
+        {"any_class": User},
+        {"any_tuple": (1, "a")},
+        {"path": (1, "a", "b")},
         {"unknown": "cannot be checked"},
     ],
     ids=str,
@@ -247,6 +251,10 @@ def test_values_of_each_type_are_accepted(payload):
         ({"ratio": "1"}, "^ratio: .*takes float"),
         ({"address": {"number": 1}}, "^address: .*takes Address, got a dict without 'street'|Address"),
         ({"address": {"street": 1}}, r"^address\['street'\]: .*takes str"),
+        ({"page": {"items": [1]}}, r"^page: .*Page\[int\]"),
+        ({"any_class": 1}, "^any_class: .*takes type"),
+        ({"any_tuple": [1]}, "^any_tuple: .*got a value of type list"),
+        ({"path": [1]}, "^path: .*got a value of type list"),
         ({"model": User}, r"^model: .*takes type\[.*Cohort\]"),
     ],
     ids=lambda value: str(value)[:30],
@@ -255,6 +263,13 @@ def test_values_of_other_types_are_refused(payload, said):
     """The error names the place in the value, what is declared there, and what was given."""
     with pytest.raises(PayloadError, match=said):
         declare(EveryType).send(Cohort, **payload)
+
+
+def test_a_protocol_for_type_checkers_lets_every_value_pass():
+    """isinstance() would raise an error for it, also with an argument."""
+    contract = declare(EveryType).contract
+    assert contract is not None
+    contract.check({"reader": COHORT})
 
 
 def test_types_that_are_imported_for_type_checkers_are_checked():
@@ -359,6 +374,16 @@ class TestDeclarations:
 
         with pytest.raises(ConfigurationError, match="has the alias 'Name'"):
             declare(Aliased).send(None)
+
+    def test_a_default_of_other_fields_is_refused(self):
+        """A worker that fills in a default does not validate the other fields."""
+
+        class Derived(pydantic.BaseModel):
+            name: str
+            slug: str = pydantic.Field(default_factory=lambda values: values["name"].lower())
+
+        with pytest.raises(ConfigurationError, match=r"slug has a default_factory that takes other fields"):
+            declare(Derived).send(None, name="Web")
 
     def test_a_payload_is_given_by_keywords(self):
         """A second positional argument is refused, also by signals without a declaration."""
