@@ -405,6 +405,18 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
         hostile('{"$value":["numpy:array",1]}')
 
 
+def test_a_library_in_c_that_is_missing_is_named(monkeypatch):
+    """GeoDjango says with an error of its own that GEOS or GDAL is not found; the message is parked as well."""
+
+    def not_found(_module: str) -> None:
+        raise ImproperlyConfigured("Could not find the GDAL library")
+
+    monkeypatch.setattr(library_types, "_load", not_found)
+
+    with pytest.raises(UnknownClass, match='the type "geos:geometry": this worker needs GEOS'):
+        hostile('{"$value":["geos:geometry",1]}')
+
+
 def test_no_library_is_imported_unless_the_host_does():
     """Neither by the start of signalbus, nor by a payload with other values."""
     program = """

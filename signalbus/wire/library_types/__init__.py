@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from django.core.exceptions import ImproperlyConfigured
+
 from signalbus.wire.values.registered_types import LIBRARY_MARK
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ def adapter_named(name: str) -> TypeAdapter | None:
         return None
     try:
         found: dict[str, TypeAdapter] = _load(module).BY_NAME
-    except ImportError:
+    except (ImportError, ImproperlyConfigured):  # the second of GeoDjango, for a library in C that is not found
         return None
     return found.get(name)
 
