@@ -124,6 +124,7 @@ def test_promise_7_an_open_message_of_an_unknown_signal_is_parked(bus: Bus):
 
     assert ran == ["one"]
     assert rows() == [("", "done", 0), ("one", "done", 1)]
+    assert set(Delivery.objects.values_list("error", "error_group", "parked_at")) == {("", None, None)}
 
 
 def send_next_model(signal: Signal, bus: Bus) -> list[str]:

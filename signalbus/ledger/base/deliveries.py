@@ -295,7 +295,9 @@ def expand(message: Message, receivers: Iterable[tuple[str, str | None]]) -> boo
     """
     with transaction.atomic(using=using()):
         whole = Delivery.objects.using(using()).filter(message=message.id, receiver="")
-        was_open = unlocked(whole.filter(state__in=OPEN_STATES)).update(state=State.DONE, error="", ended_at=Now())
+        was_open = unlocked(whole.filter(state__in=OPEN_STATES)).update(
+            state=State.DONE, error="", traceback="", error_group=None, parked_at=None, ended_at=Now()
+        )
         if not was_open and (message.recorded or whole.exists()):
             return False  # this is a late copy, or the message was cancelled, or is about to be
         insert([row_of(message)], [new_delivery(message.id, receiver, queue) for receiver, queue in receivers])
