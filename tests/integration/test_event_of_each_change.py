@@ -547,7 +547,7 @@ PLACES: dict[str, Callable[[Scene], None]] = {
     "parked_rows.refuse": is_refused,
     "recording._inserts": succeeds,
     "row_claims._claiming": is_not_atomic,
-    "row_claims._done": succeeds,
+    "row_claims._ended": succeeds,
     "row_claims._settling": shares_a_commit,
     "row_claims.undo_take": loses_its_shared_commit,
     "ordering.postpone_followers": waits_for_its_turn,
