@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from django.test import TestCase
 
 from signalbus import Retry, Signal
+from signalbus.models import Delivery
 from signalbus.receiving.process import database_connections
 from signalbus.receiving.routing.batch import deliver
 from signalbus.testing import DeliveryFailed, captured
@@ -163,6 +164,27 @@ def test_an_open_transaction_does_not_reach_the_next_receiver(bus: Bus, signal: 
 
     assert ran == [0]
     assert rows() == [("open", "pending", 1)]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_receiver_that_returns_from_an_open_block_fails_alone(bus: Bus, monkeypatch, count: int):
+    """Its transaction is not committed, nor is one that others share with it: those run again, each alone."""
+    monkeypatch.setattr(database_connections, "_is_worker", lambda: True)
+
+    def receiver_that_leaves_a_block_open(number: int, **kwargs):
+        Academy.objects.create(name="A", slug=f"a{number}")
+        if number == 0:
+            transaction.atomic().__enter__()
+
+    signal = new_signal(durable=True)
+    connect(signal, receiver_that_leaves_a_block_open, "open")
+    signal.send_many(None, [{"number": number} for number in range(count)])
+    bus.work()
+
+    assert not connection.in_atomic_block
+    assert rows() == [*[("open", "done", 1)] * (count - 1), ("open", "pending", 1)]
+    assert "left a block of transaction.atomic() open" in Delivery.objects.get(state="pending").error
+    assert set(Academy.objects.values_list("slug", flat=True)) == {f"a{number}" for number in range(1, count)}
 
 
 def backend() -> int:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.db import transaction
+from django.db.transaction import TransactionManagementError
 
 from signalbus.compat.django_internals import connection_to, rollback_error
 from signalbus.exceptions import SignalBusError
@@ -231,6 +232,10 @@ def _execute(run: Run) -> None:
         reject_broken(connection, former)
         if attempt.recorded and run.took >= WORTH_TELLING and not is_changed(connection):
             ledger.tell_runtime(attempt.id, run.took, using=alias)
+    if outermost and connection.in_atomic_block:
+        raise TransactionManagementError(
+            "the receiver left a block of transaction.atomic() open, so that nothing was committed: begin it by `with`"
+        )
 
 
 def _execute_bare(run: Run, connection: BaseDatabaseWrapper) -> None:

@@ -117,6 +117,8 @@ class SharedCommit:
             with transaction.atomic(using=self._alias), watched, self._savepoints:
                 transaction.on_commit(self._note_commit, using=self._alias, robust=True)
                 self._run_all()
+            if self._connection.in_atomic_block:
+                raise Broken("a receiver has left a block of atomic() open, so that nothing was committed")
         except (DatabaseError, Broken) as error:
             if self._committed or self._cut_off:
                 raise
