@@ -1,4 +1,8 @@
-"""The admin's pages that list no rows: the receivers that this process knows, and failures by their cause."""
+"""The admin's overviews: the receivers that this process knows, and failures by their cause.
+
+`OverviewAdmin` is a base class of `DeliveryAdmin` in `delivery_pages`. It links to both above the list of deliveries,
+and puts the web app at `web/` if that is installed.
+"""
 
 from __future__ import annotations
 

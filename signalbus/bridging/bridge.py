@@ -1,4 +1,6 @@
-"""Carry plain Django signals to receivers in workers, without errors for the code that sends them.
+"""Carry plain Django signals to receivers in workers.
+
+The code that sends them gets no error of ours, except that of a broken transaction or of a time limit.
 
 `decorator` makes a `Bridge`, a signal of ours that is connected to the plain signal (decisions 0009, 0019 and 0020).
 Its name is found by `origin`.

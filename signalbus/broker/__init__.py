@@ -1,4 +1,4 @@
-"""Publishing texts to a queue: Celery's own way to a queue, and a fast path for Redis.
+"""Publishing texts to a queue: through Celery, or on a fast path that writes to Redis directly.
 
 `sending/outbox`, the sweeper and the worker's processes call `publisher`.
 """

@@ -1,4 +1,4 @@
-"""Ask Redis for what decides whether it keeps messages: its eviction policy, its persistence and its clock.
+"""Ask Redis whether it keeps messages (eviction, persistence), for its clock, and for its quarantine.
 
 `doctor/examination` calls it.
 """

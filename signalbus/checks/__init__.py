@@ -1,6 +1,7 @@
 """System checks: `manage.py check` and a worker's start report a set-up that cannot work.
 
-Each check is a function here; those that read the project's sources are in `unsent` and `unused_code`.
+Each check is a function here. What they find in the project's code is in `unsent`, `unused_code` and
+`declared_receivers`.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def taken() -> int:
 def cause_of_loss(info: Any) -> str | None:
     """Return how a lost child of the pool ended, as "exit code 1" or "signal 9 (SIGKILL)"; None if none was lost.
 
-    Reads the text of billiard's ``WorkerLostError``, which has no attributes. Were it another, the reason would be that
+    Reads the text of billiard's ``WorkerLostError``, which has no attributes. If billiard changes it, the reason is the
     whole text.
 
     Args:

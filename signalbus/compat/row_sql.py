@@ -1,7 +1,7 @@
 """Load a row by its key with SQL that is compiled once for a model, instead of once for each query.
 
-`receiving/invoking/row_loading` uses it. Building and compiling the query takes the ORM several times what the
-database takes to answer it.
+`receiving/invoking/row_loading` uses it. The ORM spends several times longer on building and compiling
+the query than the database on answering it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Find a signal's name: the name that it was given, or that of its app and variable.
 
-`declared_signal` has `Named` as a base class.
+`Named` is a base class of `DeclaredSignal`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Resolve the senders of a signal: texts that name models, other texts, and ordinary objects.
+"""Resolve the senders of a signal.
+
+A text that names a model becomes the model, and an ordinary object its class; other texts stay texts.
 
 ``connect`` and ``send`` call it. Senders that reach no receiver are logged here, once each.
 """

@@ -1,7 +1,7 @@
-"""Evaluate the annotations of a class or function, and take off what is not the type itself.
+"""Evaluate the annotations of a class or function, and strip `Annotated`, `NotRequired` and other wrappers from them.
 
-Names that a module imports for type checkers only (``if TYPE_CHECKING:``) are imported here: a payload names models,
-and the module of these models imports the signal.
+Names that a module imports only under ``if TYPE_CHECKING:`` are imported when an annotation needs them. Modules of
+payloads import models that way, because the module of the models imports the signal.
 
 `payload_fields` reads payload classes with it; the system checks read receivers.
 """

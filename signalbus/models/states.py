@@ -1,7 +1,7 @@
-"""Define the states of a delivery, with the facts that all code decides by a state.
+"""Define the states of a delivery, and the facts about each by which other code decides.
 
-A new state is added here, and only here in code: which states are open, due, waiting or closed follows from its
-facts.
+A new state is added here: which states are open, due, waiting or closed follows from its facts. Counts and pages that
+treat a state in a way of their own name it (docs/architecture.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write the types of payloads as JSON Schema, and tell whether what fits one schema fits another.
+"""Write the types of payloads as JSON Schema, and tell whether each value of an older schema is valid in a newer one.
 
 The lock file, the deploy gate and the exports use it. ``x-python`` names a type that JSON has no word for, ``x-model``
 the label of a model, whose rows travel as references. ``x-shape`` marks what `payload_shapes` made.

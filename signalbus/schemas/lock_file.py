@@ -1,7 +1,8 @@
 """The lock file: what the signals and receivers of a project promised when it was written, as a text of JSON.
 
 ``manage.py signalbus schema --write`` writes it into the repository. Unchanged code writes the same bytes: the file has
-no times, and everything in it is sorted. Schemas and samples of former versions are taken over from the file before.
+no times, and everything in it is sorted. Schemas and samples of older payload versions are copied from the existing
+file.
 """
 
 from __future__ import annotations

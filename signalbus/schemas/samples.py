@@ -1,7 +1,7 @@
 """Make a sample payload of each declared class, and run samples through the upcasts.
 
-The lock file stores one for each version, in the codec's form, so that an upcast is run on what it will meet. Rows in a
-sample have the key 1, and are made without a database.
+The lock file stores a sample of each version as the codec writes it. Upcasts are tried on what the codec reads from it,
+as in a worker. Rows in a sample have the key 1, and are made without a database.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Record messages that are not simply published after the commit: scheduled ones, and those with deduplication.
+"""Record messages that are scheduled, or deduplicated.
+
+Scheduled ones wait until they are due; a deduplicated one may join or replace a message that waits.
 
 `outbox` calls it for messages with a rule (decision 0035); `ledger/sends/duplicates` has the statements.
 """

@@ -101,8 +101,8 @@ def families(names: Names = "signalbus") -> list[MetricFamily]:
 
 
 def _outcomes(totals: Mapping[Series, Counts]) -> Iterator[MetricFamily]:
-    """Yield what became of attempts, by signal and receiver."""
-    outcomes = MetricFamily("signalbus_deliveries_total", "counter", "Attempts by outcome; failed ones are repeated.")
+    """Yield the outcomes of deliveries, by signal and receiver."""
+    outcomes = MetricFamily("signalbus_deliveries_total", "counter", "Outcomes of deliveries; failed ones run again.")
     runtimes = MetricFamily("signalbus_delivery_runtime_seconds", "histogram", "How long attempts took.")
     delays = MetricFamily("signalbus_delivery_delay_seconds", "histogram", "From send() to the first attempt.")
     by_receiver = _summed(totals, lambda series: (series.signal, series.receiver))

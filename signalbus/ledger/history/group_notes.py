@@ -1,6 +1,7 @@
-"""Keep what people say of a group of failures: notes, and whether it is muted. They are lines of the audit log.
+"""Read what people say of a group of failures: notes, and whether it is muted. They are lines of the audit log.
 
-A muted group raises no alert. It is muted until the workers run another release, or until somebody ends it.
+`services/groups` writes them. A muted group raises no alert until the workers run another release, or until somebody
+ends the mute.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Declare the tags of payloads: the mark of each type that JSON does not know, and the version that introduced it.
 
-A message has the oldest version whose readers know all of its tags, so that an older worker parks what it cannot read
-(decision 0021). The tags of a released version never change: a new tag has ``since`` one above the newest version here.
+A message states the lowest version whose workers can read all of its tags; a worker of a lower version parks it
+(decision 0021). Tags of a released version never change. A new tag gets a new version: one above the highest ``since``
+here.
 """
 
 from __future__ import annotations
