@@ -44,7 +44,7 @@ class Settings:
     CLAIM: bool | None = None  # whether workers claim messages from Redis; None: those of our own app do
     SIGNING_KEYS: tuple[str, ...] | None = None  # None: SECRET_KEY, then SECRET_KEY_FALLBACKS
     CARRY: tuple[Any, ...] = ()  # carriers of context from the sender to deliveries: signalbus.carriers
-    ACCESS: Any = None  # a function of a user and a permission, or its dotted path, that decides beside has_perm()
+    ACCESS: Any = None  # a function of a user and a permission, or its dotted path, that decides in place of has_perm()
     ORIGIN: Any = None  # a function, or its dotted path, that returns the ids of the request and user that send
     SKIP_APPS: tuple[str, ...] = ()  # apps, by name or label, whose signals and receivers are not looked for
     MAX_BYTES: int = 256 * 1024  # of one message's text

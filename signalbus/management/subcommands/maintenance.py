@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
     """Declare ``purge`` and ``sweep``."""
     purging = commands.add_parser("purge", help="delete what ended well, was skipped or discarded, and is old")
     purging.set_defaults(run=run_purge)
-    purging.add_argument("--days", type=float, help='how old; SIGNALBUS["KEEP_SECONDS"] if not given')
+    purging.add_argument("--days", type=float, help="how old; without it, KEEP_SECONDS and KEEP decide")
     purging.add_argument("--reason", default="", metavar="TEXT", help="why; `log` shows it")
     sweeping = commands.add_parser("sweep", help="publish what is due now, as the sweeper in each worker does")
     sweeping.set_defaults(run=run_sweep)

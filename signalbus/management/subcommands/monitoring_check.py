@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     """Declare ``check``."""
     check = commands.add_parser(
-        "check", help="judge the bus for a monitoring system: exit code 0 ok, 1 warning, 2 critical, 3 unknown"
+        "check",
+        help="judge the bus for a monitoring system (exit code 0 ok, 2 critical, 3 unknown), or a deploy (--in-flight)",
     )
     check.set_defaults(run=run)
     check.add_argument("--max-oldest", metavar="AGE", help="how long a delivery may wait for a worker, as 90s or 5m")

@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
     never.set_defaults(run=run_discard)
     never.add_argument("which", nargs="+", metavar="ID|KEY:VALUE", help=WHICH)
     for parser in (again, never):
-        parser.add_argument("--limit", type=int, metavar="N", help="of a filter or --all, the oldest N only")
+        parser.add_argument("--limit", type=int, metavar="N", help="of what is selected without ids, the oldest N only")
         parser.add_argument("--dry-run", action="store_true", help="say what a filter selects, and change nothing")
         parser.add_argument("--reason", default="", metavar="TEXT", help="why; `log` shows it")
         how = parser.add_mutually_exclusive_group()
