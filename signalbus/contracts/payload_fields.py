@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from signalbus.contracts.annotations import UNRESOLVED, annotations_of, qualifiers_of
@@ -189,7 +191,8 @@ def _field(name: str, types: dict[str, Any], default: Callable[[], Any] | None, 
 
 
 def _constant(value: object) -> Callable[[], Any]:
-    return lambda: value
+    """Return what makes the default of a field: of an object that attrs would share, each message gets a copy."""
+    return partial(copy, value) if isinstance(value, (list, dict, set)) else lambda: value
 
 
 def _default_of_pydantic(info: Any) -> Callable[[], Any]:

@@ -150,6 +150,13 @@ class Positive:
     _note: str = ""
 
 
+@attrs.define
+class Basket:
+    """A class of attrs with a list as its default, which attrs shares between objects."""
+
+    items: list[str] = []  # noqa: RUF008 - what is tested
+
+
 @dataclass
 class Ordered:
     """A dataclass with a rule of its own."""

@@ -22,6 +22,7 @@ from signalbus.models import State
 from signalbus.testing import Captured, captured
 from tasks.admissions.models import Cohort
 from tests.unit.payload_classes import (
+    Basket,
     CohortSaved,
     CohortSavedAttrs,
     CohortSavedDict,
@@ -141,6 +142,21 @@ def test_defaults_are_filled_in(kind):
     assert payloads(sent) == [expected, expected]
     assert inline == [{"signal": signal, **expected}] * 2
     assert inline[0]["tags"] is not inline[1]["tags"]
+
+
+def test_a_default_that_a_receiver_changes_is_not_the_next_message_s():
+    """Each message has a list of its own, also where the class has one list for all of its objects."""
+    signal, inline = declare(Basket), []
+
+    def on_inline(sender, items, **kwargs):
+        items.append("added")
+        inline.append(items)
+
+    signal.connect(on_inline, inline=True)
+    with captured():
+        signal.send(None)
+        signal.send(None)
+    assert inline == [["added"], ["added"]]
 
 
 @pytest.mark.parametrize("kind", WITH_DEFAULTS, ids=lambda kind: kind.__name__)
