@@ -14,7 +14,19 @@ import importlib.util
 import inspect
 import sys
 import typing
-from typing import Annotated, Any, Final, ForwardRef, NewType, NotRequired, Required, TypeVar, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    ForwardRef,
+    NewType,
+    NotRequired,
+    Required,
+    TypeVar,
+    Unpack,
+    get_args,
+    get_origin,
+)
 
 _WRAPPERS: Final = frozenset({"Annotated", "Final", "ClassVar", "ReadOnly", "Required", "NotRequired", "InitVar"})
 
@@ -146,6 +158,11 @@ def qualifiers_of(annotation: Any) -> set[str]:
             found.add("not required")
         annotation = annotation.__origin__ if origin is Annotated else get_args(annotation)[0]
     return found
+
+
+def is_unpacked(annotation: Any) -> bool:
+    """Return whether an argument of a tuple stands for any number of elements: ``*tuple[str, ...]``, ``Unpack[…]``."""
+    return getattr(annotation, "__unpacked__", False) or get_origin(annotation) is Unpack
 
 
 def name_of_type(annotation: Any) -> str:

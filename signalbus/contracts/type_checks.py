@@ -9,12 +9,19 @@ from __future__ import annotations
 import collections.abc
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, NamedTuple, Union, Unpack, get_args, get_origin
+from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 
 from django.db.models import Model
 from django.utils.functional import Promise
 
-from signalbus.contracts.annotations import UNRESOLVED, annotations_of, name_of_type, plain_type, qualifiers_of
+from signalbus.contracts.annotations import (
+    UNRESOLVED,
+    annotations_of,
+    is_unpacked,
+    name_of_type,
+    plain_type,
+    qualifiers_of,
+)
 from signalbus.wire.values.references import Snapshot
 
 _SHOWN: Final = 40  # characters of a value
@@ -188,7 +195,7 @@ def _inner(kind: Any, origin: type, arguments: tuple[Any, ...]) -> Check | None:
     """Return the check of what is in a container of a type."""
     if origin is tuple and arguments[-1:] != (...,):
         # typing.Tuple alone has no __args__, tuple[()] has none in them.
-        has_any_length = not hasattr(kind, "__args__") or any(map(_is_unpacked, arguments))
+        has_any_length = not hasattr(kind, "__args__") or any(map(is_unpacked, arguments))
         return None if has_any_length else _of_places(arguments)
     if issubclass(origin, Mapping) and len(arguments) == 2:  # noqa: PLR2004 - key and value
         return _of_items(check_of(arguments[0]), check_of(arguments[1]))
@@ -196,10 +203,6 @@ def _inner(kind: Any, origin: type, arguments: tuple[Any, ...]) -> Check | None:
         element = check_of(arguments[0])
         return None if element is None else _of_elements(element)
     return None
-
-
-def _is_unpacked(annotation: Any) -> bool:
-    return getattr(annotation, "__unpacked__", False) or get_origin(annotation) is Unpack
 
 
 def _of_elements(element: Check) -> Check:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from django.db.models import Model
 
-from signalbus.contracts.annotations import plain_type
+from signalbus.contracts.annotations import is_unpacked, plain_type
 from signalbus.contracts.payload_fields import PayloadField, fields_of, kind_of
 from signalbus.exceptions import ConfigurationError
 from signalbus.wire.values import registered_types
@@ -111,6 +111,8 @@ def _class(kind: type, arguments: tuple[Any, ...], around: tuple[Any, ...]) -> S
 
 
 def _container(kind: type, arguments: tuple[Any, ...], around: tuple[Any, ...]) -> Schema:
+    if any(map(is_unpacked, arguments)):
+        return {"type": "array", "x-python": "tuple"}
     if issubclass(kind, tuple) and arguments and arguments[-1] is not ...:
         items = [schema_of(each, around) for each in arguments if each != ()]
         return {

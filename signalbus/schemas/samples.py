@@ -17,7 +17,7 @@ from uuid import UUID
 
 from django.db.models import Model
 
-from signalbus.contracts.annotations import UNRESOLVED, plain_type
+from signalbus.contracts.annotations import UNRESOLVED, is_unpacked, plain_type
 from signalbus.contracts.payload_fields import fields_of, kind_of
 from signalbus.exceptions import ConfigurationError, PayloadError, SignalBusError, UnknownPayloadVersion
 from signalbus.wire import codec
@@ -79,7 +79,7 @@ def sample_of(annotation: Any) -> Any:  # noqa: C901, PLR0912 - a line for each 
     if kind is Any or kind is object:
         return "text"
     outer = origin or kind
-    if kind is UNRESOLVED or not isinstance(outer, type):
+    if kind is UNRESOLVED or not isinstance(outer, type) or getattr(outer, "_is_protocol", False):
         raise NoSample
     if outer is type:
         return plain_type(arguments[0]) if arguments else None
@@ -91,7 +91,7 @@ def sample_of(annotation: Any) -> Any:  # noqa: C901, PLR0912 - a line for each 
         values = {field.name: sample_of(field.annotation) for field in fields_of(outer)}
         return values if kind_of(outer) == "typeddict" else outer(**values)
     if issubclass(outer, tuple):
-        return tuple(sample_of(each) for each in arguments if each is not ...)
+        return tuple(sample_of(each) for each in arguments if each is not ... and not is_unpacked(each))
     elements = [sample_of(each) for each in arguments]
     if issubclass(outer, Mapping):
         return {elements[0]: elements[1]} if elements else {}

@@ -15,6 +15,7 @@ from django.core.management import CommandError, call_command
 
 from signalbus import Signal
 from signalbus.registration.registry import registry
+from signalbus.schemas.json_schema import schema_of
 from tasks.admissions.models import Cohort
 from tests.unit.payload_classes import EveryType
 
@@ -115,3 +116,9 @@ def test_one_thing_is_asked_at_a_time():
     with pytest.raises(CommandError, match="not allowed with"):
         exported("--write", "--format", "asyncapi")
     assert registry.signal("tests.enrolled") is None
+
+
+def test_a_tuple_of_any_length_is_an_array_of_any_length():
+    """A part of it may stand for any number of elements."""
+    assert schema_of(tuple[int, *tuple[str, ...]]) == {"type": "array", "x-python": "tuple"}
+    assert schema_of(tuple[int, str])["maxItems"] == 2

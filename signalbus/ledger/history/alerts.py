@@ -144,11 +144,12 @@ def _conditions() -> Iterator[Condition]:
     parked = rows.filter(state=State.PARKED).count()
     if parked:
         yield Condition("parked", "", f"{_number(parked)} parked: no worker knows what they name.")
+    overdue = dict(_waiting_for(limits["overdue"]))  # first: what is sent until the next statement is not in it
     unattended = dict(_unattended())
     for queue, count in unattended.items():
         text = f"No worker consumes {queue or 'the default queue'}; deliveries that wait in it: {count}."
         yield Condition("workers", queue, text)
-    for queue, count in _waiting_for(limits["overdue"]):
+    for queue, count in overdue.items():
         if queue not in unattended:
             where = queue or "the default queue"
             text = f"Deliveries that have waited for more than {limits['overdue']:.0f} s in {where}: {count}."
