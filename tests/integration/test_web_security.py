@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
-from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis import HealthCheck, example, given, settings, strategies
 
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger.base.deliveries import storable
@@ -31,7 +31,7 @@ from signalbus.web import urls
 from tests.other_servers import DATABASE
 
 from .admin_site import OPERATOR, READER, VIEWER, add_delivery, add_message, page, visitor
-from .hostile_text import HOSTILE_TEXT, assert_is_harmless
+from .hostile_text import HOSTILE_TEXT, VERY_LONG, assert_is_harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -344,6 +344,7 @@ def add_hostile_rows(texts: list[str]) -> Delivery:
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(texts=strategies.lists(HOSTILE_TEXT, min_size=8, max_size=8))
+@example(texts=[VERY_LONG] * 8)  # for a database that holds each column to its length
 def test_hostile_text_is_shown_escaped(reader: Client, texts: list[str]):
     """Markup, escapes of terminals, bidirectional marks and very long texts, in every column of every page."""
     delivery = add_hostile_rows(texts)
