@@ -88,10 +88,11 @@ test-redis: $(REDIS)  ## Run the tests of sending to Redis and claiming from it,
 BROWSER := $(BIN)/python -m pytest tests/browser --ds
 
 # axe-core, out of a package that contains it; its dependency, a browser of its own, is not needed.
-AXE := $(VENV)/axe
+AXE := $(VENV)/axe/.installed
 
 $(AXE): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ 'axe-playwright-python==0.1.8'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(@D) 'axe-playwright-python==0.1.8'
+	@touch $@
 
 test-browser: $(READY) $(AXE)  ## Run the tests of the admin and of the web app in a browser, in Django's theme and in django-unfold (Debian: chromium, chromium-driver)
 	$(BROWSER) tests.browser.settings

@@ -29,7 +29,7 @@ from signalbus.models import State
 from signalbus.pages.bounded_search import find_keys
 from signalbus.pages.delivery_search import id_in, words_of
 from signalbus.services import delivery_changes
-from signalbus.services.actors import OPERATE, user_actor
+from signalbus.services.actors import OPERATE, VIEW_PAYLOAD, may, user_actor
 from signalbus.services.bulk_operations import AT_ONCE, read_rate, start_operation
 from signalbus.services.filters import FilterError
 from signalbus.services.lookup import filter_from
@@ -148,6 +148,7 @@ class BulkChangesAdmin(ReadOnlyAdmin):
             "receivers": [(html.short(name), number) for name, number in receivers.most_common(RECEIVERS)],
             "more_receivers": max(0, len(receivers) - RECEIVERS),
             "needs_reason": count > NEEDS_REASON, "reason_chars": REASON_CHARS,
+            "can_read_payload": may(request.user, VIEW_PAYLOAD),
         }  # fmt: skip
         return self.own_page(request, "change_deliveries.html", title, **context)
 

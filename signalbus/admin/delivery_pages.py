@@ -18,6 +18,7 @@ from signalbus.admin.rehearsal_pages import RehearsalAdmin
 from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, State, StoredMessage
 from signalbus.pages.delivery_search import id_in, search_deliveries
+from signalbus.services.actors import VIEW_PAYLOAD, may
 from signalbus.services.lookup import message_of
 
 if TYPE_CHECKING:
@@ -63,7 +64,12 @@ class DeliveryAdmin(OverviewAdmin, PausesAdmin, RehearsalAdmin, BulkChangesAdmin
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> Any:
         """Show a delivery, with the buttons of the actions."""
-        return super().change_view(request, object_id, form_url, {"bulk_actions": BUTTONS, **(extra_context or {})})
+        context = {
+            "bulk_actions": BUTTONS,
+            "can_read_payload": may(request.user, VIEW_PAYLOAD),
+            **(extra_context or {}),
+        }
+        return super().change_view(request, object_id, form_url, context)
 
     def search_for(self, words: list[str]) -> Search:
         """Return the search that words ask for.

@@ -15,20 +15,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 SIGNAL_OPTIONS = (
-    *(
-        "name",
-        "durable",
-        "was",
-        "open",
-        "ordered_by",
-        "use_caching",
-        "unique",
-        "debounce",
-        "max_wait",
-        "payload",
-        "version",
-    ),
-)  # of Signal()
+    "name", "durable", "was", "open", "ordered_by", "use_caching", "unique", "debounce", "max_wait",
+    "payload", "version",
+)  # of Signal()  # fmt: skip
 
 _ATTEMPTS = "retry=Retry(max_attempts={value!r})"
 _DELAY = "retry=Retry(base_delay={value!r})"

@@ -1,4 +1,4 @@
-"""Draw who sends to whom: senders, signals, receivers and queues, with what happens in a minute and with dead ends.
+"""Draw the graph of signals: apps that send, signals, receivers and queues, with rates and dead ends.
 
 Called by the web app's page and by ``manage.py signalbus graph``.
 """

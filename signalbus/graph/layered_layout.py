@@ -24,7 +24,7 @@ GROUP_GAP: Final = 20  # pixels between two groups
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """What is placed.
+    """A rectangle to be placed.
 
     Args:
         key: its name among the boxes.

@@ -1,6 +1,6 @@
-"""Find who has sent what lately: the senders of each signal, and the receivers that sent a signal themselves.
+"""Find the senders of each signal, and the receivers that send one, in the youngest messages.
 
-The youngest messages are looked at, a bounded number of them: a signal that is sent once a day may be missing.
+A bounded number of messages is read: a signal that is sent once a day may be missing.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Texts of the ledger stand in it as literals alone, so that no payload becomes co
 from __future__ import annotations
 
 import json
+import keyword
 import re
 import sys
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from django.apps import apps
 from signalbus.exceptions import TextError, UnknownClass
 from signalbus.pages.shown_text import short
 from signalbus.registration.registry import registry
-from signalbus.services.redaction import HIDDEN, is_secret, text_without_secrets
+from signalbus.services.redaction import HIDDEN, is_secret_pair, keys_of_secrets, text_without_secrets
 from signalbus.wire.values.scalars import FROM_JSON
 from signalbus.wire.values.tags import Tag
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from signalbus.wire.message import Message
 
 MODULES: Final = {"Decimal": "decimal", "UUID": "uuid"}  # of values whose repr names their class alone
-NOT_IN_NAMES: Final = re.compile(r"\W+")
+NOT_IN_NAMES: Final = re.compile(r"[\W_]+")
 
 
 def replay_test(message: Message, delivery: Delivery) -> str:
@@ -41,14 +42,15 @@ def replay_test(message: Message, delivery: Delivery) -> str:
     written = _Written()
     _sender, values = json.loads(message.payload)
     items = values.get(Tag.DICT.key, values) if isinstance(values, dict) else {}
-    pairs = items.items() if isinstance(items, dict) else items
-    arguments = [written.argument(str(name), value) for name, value in pairs]
+    pairs = list(items.items() if isinstance(items, dict) else items)
+    hidden = keys_of_secrets(pairs)
+    arguments = [written.argument(str(name), value, is_hidden=name in hidden) for name, value in pairs]
     signal, sender = written.signal(message.signal), written.sender(message.sender)
     name = NOT_IN_NAMES.sub("_", f"{delivery.receiver}_of_{message.signal}").strip("_").lower()
     lines = [
         f"def test_{name or 'delivery'}():",
         f"    # delivery {delivery.pk}, {delivery.state}" + (f": {short(delivery.error)}" if delivery.error else ""),
-        *(f"    {row}  # with the fields that the receivers read" for row in written.rows.values()),
+        *(f"    {row}  # with the fields that the receivers read" for _, row in written.rows.values()),
         "    with captured() as sent:",
         f"        {signal}.send(",
         *(f"            {each}" for each in (f"sender={sender},", *arguments)),
@@ -65,12 +67,12 @@ class _Written:
 
     Args:
         imports: the lines that import what it names.
-        rows: by label and key, the statement that makes a row.
+        rows: by model and key, the variable of a row and the statement that makes it.
         notes: what the reader has to add to the argument that is being written.
     """
 
     imports: set[str] = field(default_factory=set)
-    rows: dict[str, str] = field(default_factory=dict)
+    rows: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def signal(self, name: str) -> str:
@@ -98,11 +100,12 @@ class _Written:
         self.imports.add(f"from {found.__module__} import {found.__name__}")
         return str(found.__name__)
 
-    def argument(self, name: str, node: Any) -> str:
-        """Return a line of the call."""
+    def argument(self, name: str, node: Any, *, is_hidden: bool) -> str:
+        """Return a line of the call; without the value if it is hidden."""
         self.notes = []
-        value = repr(HIDDEN) if is_secret(name) else self.value(node)
-        line = f"{name}={value}," if name.isidentifier() else f"**{{{name!r}: {value}}},"
+        value = repr(HIDDEN) if is_hidden else self.value(node)
+        is_plain = name.isidentifier() and not keyword.iskeyword(name)
+        line = f"{name}={value}," if is_plain else f"**{{{name!r}: {value}}},"
         return f"{line}  # {'; '.join(map(short, self.notes))}" if self.notes else line
 
     def value(self, node: Any) -> str:
@@ -110,7 +113,7 @@ class _Written:
         if isinstance(node, str):
             return repr(text_without_secrets(node))
         if isinstance(node, list):
-            return f"[{', '.join(map(self.value, node))}]"
+            return f"[{', '.join(self.items(node))}]"
         if not isinstance(node, dict):
             return repr(node)
         if len(node) == 1:
@@ -118,6 +121,10 @@ class _Written:
             if key in _TAGS or key in FROM_JSON:
                 return self.tagged(key, inner)
         return self.members(node.items())
+
+    def items(self, nodes: list[Any]) -> list[str]:
+        """Return the items of a list; of a pair that begins with the name of a secret, the second is hidden."""
+        return [self.value(nodes[0]), repr(HIDDEN)] if is_secret_pair(nodes) else [self.value(each) for each in nodes]
 
     def tagged(self, key: str, inner: Any) -> str:
         """Return a value that JSON has no type for."""
@@ -133,9 +140,9 @@ class _Written:
         if key == Tag.DICT.key:
             return self.members(inner)
         if key == Tag.TUPLE.key:
-            return f"({''.join(f'{self.value(each)}, ' for each in inner)})"
+            return f"({''.join(f'{each}, ' for each in self.items(inner))})"
         if key in {Tag.SET.key, Tag.FROZENSET.key}:
-            return f"{key[1:]}([{', '.join(map(self.value, inner))}])"
+            return f"{key[1:]}([{', '.join(self.items(inner))}])"
         if key == Tag.MODEL.key and isinstance(inner, str):
             return self.model(inner) or self.unknown(inner)
         if key == Tag.VALUE.key:
@@ -145,6 +152,8 @@ class _Written:
     def scalar(self, value: object) -> str:
         """Return a value of the standard library, whose class is imported."""
         text, kind = repr(value), type(value)
+        if isinstance(value, bytes) and text_without_secrets(text) != text:
+            return self.unknown("bytes with a secret")
         if kind.__module__ == "datetime" or text.startswith("datetime."):
             self.imports |= {"import datetime", *({"import zoneinfo"} if "zoneinfo." in text else ())}
         elif kind.__name__ in MODULES:
@@ -157,22 +166,28 @@ class _Written:
         if not model:
             return self.unknown(label)
         shown = self.value(key)
-        variable = NOT_IN_NAMES.sub("_", f"{model}_{shown}").strip("_").lower()
-        self.rows[variable] = f"{variable} = {model}.objects.create(pk={shown})"
-        return variable
+        if (model, shown) not in self.rows:
+            variable = NOT_IN_NAMES.sub("_", f"{model}_{shown}").strip("_").lower()
+            if any(variable == taken for taken, _ in self.rows.values()):
+                variable = f"{variable}_{len(self.rows)}"
+            self.rows[model, shown] = variable, f"{variable} = {model}.objects.create(pk={shown})"
+        return self.rows[model, shown][0]
 
     def snapshot(self, label: str, *parts: Any) -> str:
         """Return an instance that is not saved, with the values that were sent."""
         model, values = self.model(label), parts[2]
         named = [(name, inner) for name, inner in values.items() if name.isidentifier()]
-        shown = (f"{name}={HIDDEN!r}" if is_secret(name) else f"{name}={self.value(inner)}" for name, inner in named)
+        hidden = keys_of_secrets(named)
+        shown = (f"{name}={HIDDEN!r}" if name in hidden else f"{name}={self.value(inner)}" for name, inner in named)
         return f"{model}({', '.join(shown)})" if model else self.unknown(label)
 
     def members(self, items: Any) -> str:
         """Return a dict."""
+        pairs = list(items)
+        hidden = keys_of_secrets(pairs)
         shown = (
-            f"{self.value(key)}: {HIDDEN!r}" if isinstance(key, str) and is_secret(key)
-            else f"{self.value(key)}: {self.value(inner)}" for key, inner in items
+            f"{self.value(key)}: {HIDDEN!r}" if isinstance(key, str) and key in hidden
+            else f"{self.value(key)}: {self.value(inner)}" for key, inner in pairs
         )  # fmt: skip
         return f"{{{', '.join(shown)}}}"
 

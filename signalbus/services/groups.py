@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from signalbus.services.filters import Filter
 
 LIMIT: Final = 100  # groups that one answer lists
+TOGETHER: Final = 100  # groups of one condition: SQLite refuses one of 1,000 parts
 WINDOW: Final = 5_000  # failures that one page looks at
 WINDOW_OF_ALL: Final = 100_000  # deliveries that it looks at where no index selects those that failed
 
@@ -158,7 +159,7 @@ def note_group(kind: str, group: str, *, actor: Actor, text: str = "") -> None:
 
 
 def _grouped(rows: QuerySet[Delivery], limit: int) -> FailureGroups:
-    """Return the largest groups of rows: the database adds them up, and two more statements read an example of each."""
+    """Return the largest groups of rows: the database adds them up; further statements read an example of each."""
     groups: dict[str, FailureGroup] = {}
     wanted = rows.filter(error_group__isnull=False).order_by()
     sums = {"number": Count("pk"), "first": Min("failed_at"), "last": Max("failed_at")}
@@ -177,12 +178,13 @@ def _grouped(rows: QuerySet[Delivery], limit: int) -> FailureGroups:
 
 def _latest(rows: QuerySet[Delivery], groups: list[FailureGroup]) -> dict[str, UUID]:
     """Return for each group the delivery that failed last; of several the one that was sent last."""
-    if not groups:
-        return {}
-    last = Q()
-    for group in groups:
-        at = Q(failed_at=None) if group.last is None else Q(failed_at__gte=group.last)
-        last |= Q(error_group=group.id) & at
-    # As a text: PostgreSQL before 18 has no largest of UUIDs.
-    found = rows.filter(last).values_list("error_group").annotate(latest=Max(Cast("pk", CharField())))
-    return {str(cause): UUID(latest) for cause, latest in found}
+    latest: dict[str, UUID] = {}
+    for start in range(0, len(groups), TOGETHER):
+        last = Q()
+        for group in groups[start : start + TOGETHER]:
+            at = Q(failed_at=None) if group.last is None else Q(failed_at__gte=group.last)
+            last |= Q(error_group=group.id) & at
+        # As a text: PostgreSQL before 18 has no largest of UUIDs.
+        found = rows.filter(last).values_list("error_group").annotate(latest=Max(Cast("pk", CharField())))
+        latest |= {str(cause): UUID(key) for cause, key in found}
+    return latest

@@ -25,7 +25,7 @@ from signalbus.wire.values.scalars import FROM_JSON
 from signalbus.wire.values.tags import Tag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
     from uuid import UUID
 
     from signalbus.services.actors import Actor
@@ -54,6 +54,26 @@ def is_secret(key: str) -> bool:
     """
     lower = key.lower()
     return lower in _COOKIES or _NAMES_OF_SECRETS.search(key) is not None or lower in conf.get().REDACT
+
+
+def is_secret_pair(items: Sequence[Any]) -> bool:
+    """Return whether a list is a pair that begins with the name of a secret, as a header does.
+
+    Args:
+        items: the nodes of a list, tuple or set.
+    """
+    return len(items) == 2 and isinstance(items[0], str) and is_secret(items[0])  # noqa: PLR2004 - two
+
+
+def keys_of_secrets(members: Iterable[tuple[Any, Any]]) -> set[str]:
+    """Return the keys of a dict whose values are secrets: by their own name, or by a name that stands beside them.
+
+    Args:
+        members: the keys and nodes of a dict.
+    """
+    named = [(key, inner) for key, inner in members if isinstance(key, str)]
+    names_secret = any(key.lower() in _NAMING and isinstance(inner, str) and is_secret(inner) for key, inner in named)
+    return {key for key, _ in named if is_secret(key) or (names_secret and key.lower() in _NAMED)}
 
 
 def text_without_secrets(text: str) -> str:
@@ -182,23 +202,15 @@ class _Shown:
 
     def items(self, node: list[Any]) -> list[Any]:
         """Return a list; of a pair that begins with the name of a secret, the second is hidden."""
-        is_pair = len(node) == 2 and isinstance(node[0], str)  # noqa: PLR2004 - two
-        if is_pair and not self._reveal and is_secret(node[0]):
+        if not self._reveal and is_secret_pair(node):
             return [node[0], HIDDEN]
         return [self.value(each) for each in node]
 
     def members(self, items: Any) -> dict[str, Any]:
         """Return the items of a dict, with secrets hidden: by their key, or by a name beside them."""
         named = [(self.key(key), inner) for key, inner in items]
-        if self._reveal:
-            return {name: self.value(inner) for name, inner in named}
-        names_secret = any(
-            name.lower() in _NAMING and isinstance(inner, str) and is_secret(inner) for name, inner in named
-        )
-        return {
-            name: HIDDEN if is_secret(name) or (names_secret and name.lower() in _NAMED) else self.value(inner)
-            for name, inner in named
-        }
+        hidden = set() if self._reveal else keys_of_secrets(named)
+        return {name: HIDDEN if name in hidden else self.value(inner) for name, inner in named}
 
     def key(self, node: Any) -> str:
         """Return a key as text; of a tagged one the value."""

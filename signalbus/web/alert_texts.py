@@ -1,4 +1,4 @@
-"""Say what is wrong in the reader's language: the ledger keeps the texts of alerts in English.
+"""Translate the texts of alerts: the ledger keeps them in English.
 
 An alert's row has its kind, its key and its text. The numbers and names are found in the text by the pattern of its
 kind; a text of another version, which has another form, is shown as it is. Called by the overview's template.

@@ -40,7 +40,8 @@ def file_of(name: str, kind: str, columns: Sequence[str], rows: Iterable[Mapping
         return JsonResponse({"schema": 1, name: table})
     response = HttpResponse(content_type="text/csv; charset=utf-8")
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
-    writer = csv.writer(response)
+    # Quoted: in some countries a spreadsheet divides cells at semicolons, and a part could be a formula.
+    writer = csv.writer(response, quoting=csv.QUOTE_ALL)
     writer.writerow(columns)
     writer.writerows([harmless_cell(row[column]) for column in columns] for row in table)
     return response

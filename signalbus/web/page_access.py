@@ -9,6 +9,7 @@ import re
 from contextlib import contextmanager
 from functools import wraps
 from hashlib import blake2b
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 STATEMENT_MS: Final = 3000  # that one statement of a page may take, on PostgreSQL
 CANCELLED: Final = "57014"  # PostgreSQL's code of a statement that took too long
 STYLESHEET: Final = "signalbus_web/style.css"
-SERVICE_UNAVAILABLE: Final = 503
 OF_THE_ANSWER: Final = re.compile(rb'name="csrfmiddlewaretoken" value="[^"]*"|<span id="updated">.*?</span>', re.DOTALL)
 
 
@@ -96,10 +96,7 @@ def _unless_known(request: HttpRequest, response: HttpResponse) -> HttpResponse:
 
     The token of a form and the time of the answer differ in each answer: they do not count.
     """
-    if (
-        not response.headers.get("Content-Type", "").startswith("text/html")
-        or response.status_code == SERVICE_UNAVAILABLE
-    ):
+    if response.status_code != HTTPStatus.OK or not response.headers.get("Content-Type", "").startswith("text/html"):
         return response
     digest = blake2b(OF_THE_ANSWER.sub(b"", response.content), digest_size=16).hexdigest()
     response.headers["ETag"] = f'"{digest}"'

@@ -190,7 +190,7 @@ def alerts() -> set[tuple[str, str]]:
 
 
 def test_a_muted_cause_raises_no_alert_until_the_next_release(operator: Client):
-    """It stands last, with who muted it and why; another release ends it, and so does a person."""
+    """It is listed last, with who muted it and why; another release ends it, and so does a person."""
     dead(2)
     dead(1, error_group="aa11")
     run_release("a1")
@@ -214,6 +214,17 @@ def test_a_muted_cause_raises_no_alert_until_the_next_release(operator: Client):
         (kind, {"group": "9f31"}, {"release": release}, "web")
         for kind, release in (("mute", "a1"), ("mute", "b2"), ("unmute", "b2"))
     ]
+
+
+def test_a_mute_while_no_worker_is_alive_ends_with_the_first_release(operator: Client):
+    """It does not hold under all later releases."""
+    dead()
+    operator.post(url("note"), {"kind": "mute", "group": "9f31"})
+    assert alerts() == set()
+
+    run_release("b2")
+
+    assert alerts() == {("dead", "9f31")}
 
 
 def test_a_note_about_a_cause_is_kept_and_shown(operator: Client):

@@ -20,6 +20,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import override
 
+from signalbus.ledger.base.deliveries import new_delivery
 from signalbus.ledger.history import BOUNDS
 from signalbus.models import Alert, Delivery, FailedAttempt, Operation, Pause, Rollup, State, WorkerRecord
 from signalbus.pages import bounded_search, figures, open_counts
@@ -27,6 +28,7 @@ from signalbus.pages.figures import SPANS, Times
 from signalbus.pages.replay_test import replay_test
 from signalbus.services.actors import code_actor
 from signalbus.services.bulk_operations import start_operation
+from signalbus.services.delivery_changes import matching, retry
 from signalbus.services.lookup import filter_from
 from signalbus.services.pausing import pause
 from signalbus.web import page_access
@@ -456,6 +458,7 @@ def test_each_list_is_had_as_a_file(operator: Client, name: str):
     assert rows
     assert [list(row) for row in rows] == [list(row) for row in answer[name]]
     assert not any(cell.startswith("=") for row in rows for cell in row.values())
+    assert table.content.startswith(b'"')  # each cell is quoted, so that no semicolon divides it
     assert answer["schema"] == 1
 
 
@@ -482,14 +485,47 @@ def test_the_list_of_deliveries_names_the_command_that_lists_the_same(reader: Cl
     assert "manage.py signalbus failed state:done &#x27;error:two words&#x27; since:8h" in shown
 
 
+def test_a_thousand_causes_are_one_file(operator: Client):
+    """SQLite refuses a condition of a thousand parts."""
+    message, now = add_message(), timezone.now()
+    Delivery.objects.bulk_create(
+        new_delivery(
+            message.id, f"crm.r{number}", None, state=State("dead"), error="KeyError", error_group=f"g{number}",
+            failed_at=now, ended_at=now,
+        )
+        for number in range(1000)
+    )  # fmt: skip
+
+    answer = operator.get(url("failures"), {"format": "json"}).json()
+
+    assert len(answer["failures"]) == 1000
+
+
+def test_only_operations_in_bulk_lead_to_a_page_of_their_own(operator: Client):
+    """A retry of a few deliveries is a line of the log, also if a filter selected them."""
+    dead = add_delivery("crm.sync", "dead", failed_at=timezone.now())
+    actor = code_actor("ana")
+    retry(matching(filter_from(["state:dead"]), actor=actor), actor=actor, reason="fixed", wanted="state:dead")
+    assert Delivery.objects.get(pk=dead.pk).state == "pending"
+    add_delivery("crm.other", "dead", failed_at=timezone.now())
+    started = start_operation("retry", filter_from(["state:dead"]), actor=actor, reason="fixed")
+
+    shown = page(operator, url("activity"))
+
+    assert Operation.objects.count() == 2
+    assert re.findall(rf"{url('operations')}(\d+)/", shown) == [str(started.id)]
+
+
 def test_a_delivery_is_copied_as_a_test(reader: Client, operator: Client):
     """The test is Python: it makes the rows, sends the signal, runs the receivers, and holds no secret."""
-    cohort = Cohort(pk=42)
-    cohort._state.adding = False
+    cohort, other = Cohort(pk=42), Cohort(pk=-42)
+    cohort._state.adding = other._state.adding = False
     payload = {
         "instance": cohort, "created": True, "price": Decimal("1.50"), "at": datetime(2026, 11, 30, 12, tzinfo=UTC),
         "pair": (1, {"token": "hunter2"}), "odd key": "'''\n\"\"\" # {% x %}", "password": "hunter2",
-        "old": Cohort(name="x"), "path": Path("/srv"),
+        "old": Cohort(name="x"), "path": Path("/srv"), "class": 1, "other": other,
+        "headers": [("Authorization", "hunter2"), ["password", "hunter2"]], "raw": b"password=hunter2",
+        "field": {"name": "sessionid", "value": "hunter2"},
     }  # fmt: skip
     message = add_message("admissions.cohort_saved", payload, sender=Cohort)
     delivery = add_delivery(TAGGING, "dead", message, error='KeyError: \'slug\'\n"""')
@@ -504,12 +540,15 @@ from tasks.admissions.models import Cohort
 from tasks.admissions.signals import cohort_saved
 import datetime
     cohort_42 = Cohort.objects.create(pk=42)  # with the fields that the receivers read
+    cohort_42_1 = Cohort.objects.create(pk=-42)  # with the fields that the receivers read
         cohort_saved.send(
             sender=Cohort,
             instance=cohort_42,
             created=True,
             price=Decimal('1.50'),
             path=None,  # here was a value of the type 'python:path'
+            **{'class': 1},
+            raw=None,  # here was bytes with a secret
 """
     assert set(expected.splitlines()) <= set(code.splitlines())
     assert "Copy as a test…" in page(reader, url("delivery", delivery.pk))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -380,7 +381,7 @@ def test_a_file_for_a_spreadsheet_has_no_formulas(reader: Client):
     add_delivery(receiver="@evil", message=add_message("+evil", subject="=HYPERLINK(1)"), error="-1+cmd|' /C calc'!A0")
     url = reverse("signalbus_web:deliveries")
 
-    cells = page(reader, url, format="csv").splitlines()[1].split(",")
+    cells = list(csv.reader(page(reader, url, format="csv").splitlines()))[1]
     assert {"'@evil", "'+evil", "'=HYPERLINK(1)", "'-1+cmd|' /C calc'!A0"} <= set(cells)
     (row,) = json.loads(page(reader, url, format="json"))["deliveries"]
     assert row["receiver"] == "@evil"
@@ -418,6 +419,9 @@ def test_a_function_of_the_project_decides_who_sees_and_changes(settings: Any, a
         assert support.get(address("preview", delivery.pk, root)).status_code == 403
     assert Client().get(address("deliveries", delivery.pk)).status_code == 302
     assert support.get("/admin/signalbus/delivery/").status_code == 200
+    assert "Rehearse" not in support.get(f"/admin/signalbus/delivery/{delivery.pk}/change/").content.decode()
+    settings.SIGNALBUS = {"ACCESS": lambda user, permission: user.username == "support"}
+    assert "Rehearse" in support.get(f"/admin/signalbus/delivery/{delivery.pk}/change/").content.decode()
     assert boss.get("/admin/signalbus/delivery/").status_code == 403
 
 

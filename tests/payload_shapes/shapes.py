@@ -1,4 +1,4 @@
-"""What senders send, after the survey of 59 projects: a sender and a payload for each shape.
+"""Make a sender and a payload for each shape that a survey of 59 projects found.
 
 A worker makes each shape again, from the rows of the same database, to compare it with what arrived.
 """

@@ -81,7 +81,7 @@ def test_secrets_of_classes_that_are_not_here_are_hidden():
     }
 
 
-@pytest.mark.parametrize(
+SECRETS_BY_A_NAME_BESIDE = pytest.mark.parametrize(
     "value",
     [
         ("password", "hunter2"),
@@ -102,6 +102,9 @@ def test_secrets_of_classes_that_are_not_here_are_hidden():
     ],
     ids=str,
 )  # fmt: skip
+
+
+@SECRETS_BY_A_NAME_BESIDE
 def test_a_secret_is_hidden_by_the_name_beside_it(value: Any):
     """A pair, a dict of name and value, an assignment, a URL and a header name a secret as a key does."""
     values = shown(value=value)

@@ -13,14 +13,13 @@ from signalbus.celery import default_queue
 from signalbus.core.error_groups import group_of_fate
 from signalbus.ledger.base.clock import Now, clock_of, later
 from signalbus.ledger.base.deliveries import using
-from signalbus.ledger.history.group_notes import muted_groups
+from signalbus.ledger.history.group_notes import ALIVE, muted_groups
 from signalbus.models import Alert, Delivery, State, WorkerRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
 UNATTENDED: Final = 60.0  # seconds that a delivery may wait in a queue that no worker consumes
-UNSEEN: Final = 60.0  # seconds after which a worker that says nothing is taken for lost
 MOST_GROUPS: Final = 100  # of dead deliveries, each an alert
 MOST_NOTICES: Final = 100  # of one look
 NOTICE_AGE: Final = timedelta(days=1)  # of a change that no notifier could send, and none tries to send any more
@@ -190,7 +189,7 @@ def _unattended() -> Iterator[tuple[str, int]]:
     waiting = dict(_waiting_for(UNATTENDED))
     if not waiting:
         return
-    alive = WorkerRecord.objects.using(using()).filter(seen_at__gt=later(-UNSEEN))
+    alive = WorkerRecord.objects.using(using()).filter(seen_at__gt=later(-ALIVE))
     consumed = {queue for queues in alive.values_list("queues", flat=True) for queue in queues}
     for queue, count in waiting.items():
         if (queue or default_queue()) not in consumed:
@@ -199,7 +198,7 @@ def _unattended() -> Iterator[tuple[str, int]]:
 
 def _skew(rollout: float) -> Iterator[Condition]:
     """Yield that workers have been knowing different receivers for longer than a roll-out takes."""
-    alive = WorkerRecord.objects.using(using()).filter(seen_at__gt=later(-UNSEEN), started_at__lt=later(-rollout))
+    alive = WorkerRecord.objects.using(using()).filter(seen_at__gt=later(-ALIVE), started_at__lt=later(-rollout))
     digests = dict(alive.order_by("-name").values_list("registry_digest", "name"))
     if len(digests) > 1:
         names = " and ".join(sorted(digests.values())[:2])

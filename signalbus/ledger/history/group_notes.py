@@ -27,7 +27,7 @@ ALIVE: Final = 60.0  # seconds since the last sign of a worker
 
 @dataclass(frozen=True, slots=True)
 class GroupNote:
-    """What somebody has said of a group.
+    """A note about a group, a mute, or the end of a mute.
 
     Args:
         at: when, in UTC.
@@ -64,11 +64,11 @@ def newest_release() -> str:
     return found or ""
 
 
-def group_notes(release: str | None = None) -> dict[str, GroupNotes]:
+def group_notes(newest: str) -> dict[str, GroupNotes]:
     """Return the notes by group.
 
     Args:
-        release: the newest release; None to look for it.
+        newest: the release of the living worker that was started last; empty if none is known: then each mute holds.
     """
     alias = using()
     rows = Operation.objects.using(alias).filter(kind__in=KINDS).order_by("-pk")[:LOOKED_AT]
@@ -76,13 +76,12 @@ def group_notes(release: str | None = None) -> dict[str, GroupNotes]:
     for row in rows:
         note = GroupNote(in_utc(row.created_at, alias), row.by, row.kind, row.reason, row.details.get("release", ""))
         found[str(row.filter.get("group", ""))].notes.append(note)
-    newest = newest_release() if release is None and found else release or ""
     for each in found.values():
         change = next((note for note in each.notes if note.kind != NOTE), None)
-        each.is_muted = change is not None and change.kind == MUTE and (not newest or change.release in {"", newest})
+        each.is_muted = change is not None and change.kind == MUTE and (not newest or change.release == newest)
     return dict(found)
 
 
 def muted_groups() -> set[str]:
     """Return the groups that raise no alert now."""
-    return {group for group, found in group_notes().items() if found.is_muted}
+    return {group for group, found in group_notes(newest_release()).items() if found.is_muted}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
+from signalbus.ledger import operations as ledger
+from signalbus.ledger.history import KINDS as KINDS_OF_NOTES
 from signalbus.services.audit_log import read_log
 from signalbus.web.file_export import file_of, format_of
 from signalbus.web.page_access import page
@@ -21,7 +23,7 @@ EXPORTED: Final = 1000  # of a file
 DIGITS: Final = 19  # of a number that is too large for the column
 COLUMNS: Final = ("id", "at", "by", "through", "kind", "state", "target", "numbers", "rate", "reason")
 MOST_CHARS: Final = 150  # of a name
-CHANGES: Final = ("retry", "discard")  # kinds that operations in bulk have
+KINDS: Final = (*ledger.CHANGED, "pause", "resume", "cancel", "purge", "reveal", *KINDS_OF_NOTES)  # to choose from
 HIDDEN: Final = ("ids",)  # of what was changed: too long for a line
 
 
@@ -35,14 +37,13 @@ def activity_log(request: HttpRequest, actor: Actor) -> HttpResponse:
     if file:
         return file_of("activity", file, COLUMNS, map(_row, lines))
     rows = [
-        {"entry": line, "is_bulk": "filter" in line.filter and line.kind in CHANGES, **_texts(line)}
+        {"entry": line, "is_bulk": line.kind in ledger.CHANGED and "stage" in line.details, **_texts(line)}
         for line in lines[:LINES]
     ]
-    kinds = ("retry", "discard", "pause", "resume", "cancel", "purge", "reveal", "note", "mute", "unmute")
     older = urlencode({**asked, "before": lines[LINES - 1].id}) if len(lines) > LINES else ""
     context = {
         "rows": rows, "older": older, "is_first": before is None, "newest": urlencode(asked), "by": by, "kind": kind,
-        "kinds": kinds,
+        "kinds": KINDS,
     }  # fmt: skip
     return render_page(request, actor, "activity_log.html", "activity", context)
 

@@ -16,7 +16,7 @@ from signalbus.pages.bounded_search import COUNTED, find_keys, read_search
 from signalbus.pages.delivery_search import id_in, search_deliveries, words_of
 from signalbus.pages.open_counts import Capped
 from signalbus.pages.shown_text import short
-from signalbus.registration.registry import registry
+from signalbus.services.explanation import known_signals
 from signalbus.services.filters import MAX_CHARACTERS
 from signalbus.web.file_export import file_of, format_of, iso
 from signalbus.web.page_access import page
@@ -98,8 +98,9 @@ def _links(asked: dict[str, str], found: FoundKeys, keys: list[Any]) -> dict[str
 
 def _suggestions() -> list[str]:
     """Return words for the box: states, and the receivers and signals that this process knows."""
-    names = [f"signal:{name}" for signal in registry if (name := signal.known_name())]
-    receivers = [f"receiver:{entry.id}" for signal in registry for entry in signal.entries()]
+    signals = known_signals()
+    names = [f"signal:{name}" for name in signals]
+    receivers = [f"receiver:{entry.id}" for signal in signals.values() for entry in signal.entries()]
     words = [*(f"state:{state}" for state in State.values), *sorted({*names, *receivers})[:SUGGESTED]]
     return [short(word) for word in (*words, "attempts:>1", "error:KeyError", "subject:app.model:42", "since:2h")]
 
@@ -131,8 +132,8 @@ def find(request: HttpRequest, actor: Actor) -> HttpResponse:  # noqa: ARG001 - 
 
 def _named(text: str) -> tuple[str, str] | None:
     """Return the page, and its parameter, of the receiver with a name, or of the signals and receivers that have it."""
-    signals = [name for signal in registry if (name := signal.known_name())]
-    receivers = [entry.id for signal in registry for entry in signal.entries()]
+    signals = known_signals()
+    receivers = [entry.id for signal in signals.values() for entry in signal.entries()]
     if text in receivers:
         return "receiver", "id"
     has_it = any(text.lower() in name.lower() for name in (*signals, *receivers))

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from django.db.models import OuterRef, Subquery
 from django.http import HttpResponseRedirect
 
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.ledger.history import GroupNotes, group_notes, newest_release
-from signalbus.models import FailedAttempt
+from signalbus.models import Delivery, FailedAttempt
 from signalbus.pages.delivery_search import id_in
 from signalbus.pages.shown_text import short
 from signalbus.services.actors import OPERATE
@@ -82,7 +83,14 @@ def _show(request: HttpRequest, actor: Actor, problem: str = "") -> HttpResponse
         return file_of("failures", kind, COLUMNS, map(_row, groups))
     recent, release = _recent([group.id for group in groups]), newest_release()
     notes = group_notes(release)
-    shown = [_shown(group, recent[group.id], release, notes.get(group.id, GroupNotes())) for group in groups]
+    first = _first_releases(groups) if release else {}
+    shown = [
+        _shown(
+            group, recent[group.id], notes.get(group.id, GroupNotes()),
+            is_new=release in recent[group.id].releases and first.get(group.id) == release,
+        )
+        for group in groups
+    ]  # fmt: skip
     context = {
         "groups": sorted(shown, key=lambda each: each["notes"].is_muted), "problem": problem, "chars": TEXT_CHARS,
         "release": release, "has_more": found.has_more,
@@ -103,22 +111,23 @@ def _row(group: FailureGroup) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _shown(group: FailureGroup, recent: Recent, release: str, notes: GroupNotes) -> dict[str, Any]:
+def _shown(group: FailureGroup, recent: Recent, notes: GroupNotes, *, is_new: bool) -> dict[str, Any]:
     bars: list[Bar] = bars_of(recent.hours, SPARK_HEIGHT, 2)
     named = sorted(name for name in recent.releases if name)
     return {
-        "is_new": bool(release) and release in recent.releases and _first_release(group.id) == release,
+        "is_new": is_new,
         "notes": notes, "shown_notes": notes.notes[:NOTES],
         "group": group, "bars": bars, "day": sum(recent.hours), "most": max(recent.hours),
         "releases": named[:RELEASES], "more_releases": max(0, len(named) - RELEASES), "states": group.states.items(),
     }  # fmt: skip
 
 
-def _first_release(group: str) -> str | None:
-    """Return the release in which the oldest attempt that is kept of a group failed."""
-    kept = FailedAttempt.objects.using(ledger.using()).filter(error_group=group).order_by("ended_at")
-    first: str | None = kept.values_list("release", flat=True).first()
-    return first
+def _first_releases(groups: Sequence[FailureGroup]) -> dict[str, str]:
+    """Return by group the release in which the oldest attempt that is kept of it failed."""
+    alias = ledger.using()
+    kept = FailedAttempt.objects.using(alias).filter(error_group=OuterRef("error_group")).order_by("ended_at")
+    rows = Delivery.objects.using(alias).filter(pk__in=[group.example.pk for group in groups]).order_by()
+    return dict(rows.values_list("error_group", Subquery(kept.values("release")[:1])))
 
 
 def _recent(ids: Sequence[str]) -> defaultdict[str, Recent]:

@@ -1,4 +1,4 @@
-"""The graph: who sends to whom, how often, and where does it end?"""
+"""Show the graph of signals as a drawing and as a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from signalbus.graph.signal_graph import MOST_SIGNALS, GraphNode, SignalGraph, signal_graph
+from signalbus.graph.signal_graph import GraphNode, SignalGraph, signal_graph
 from signalbus.graph.svg_drawing import rate_text, svg_of
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page, url_of
@@ -40,7 +40,7 @@ def graph_picture(request: HttpRequest, actor: Actor) -> HttpResponse:
     graph = signal_graph(actor, part=part, app=app)
     link = _link(request)
     context = {
-        "graph": graph, "rows": list(_rows(graph, link)), "q": part, "app": app, "every": 15, "most": MOST_SIGNALS,
+        "graph": graph, "rows": list(_rows(graph, link)), "q": part, "app": app, "every": 15,
         "drawing": svg_of(
             graph, title=_("Who sends to whom"), description=_description(graph), marks=MARKS, link=link
         ),
