@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from signalbus.exceptions import ConfigurationError, DueError
 from signalbus.sending.declared_signal import DeclaredSignal
+from signalbus.sending.payload_checks import checked, reject_positional
 from signalbus.sending.sent import Sent, unheard
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class Later(DeclaredSignal, Generic[P]):
             CascadeError: a cascade too deep.
             ConfigurationError: the signal is ordered or debounced, or as for `send`.
         """
-        given = self._checked("send_later", args, payload)
+        reject_positional("send_later", args)
+        given = checked(self.contract, payload)
         self._refuse_rules()
         due = due_from(when)
         if not self.receivers and not self.open:
@@ -78,22 +80,6 @@ class Later(DeclaredSignal, Generic[P]):
     async def asend_later(self, when: timedelta | datetime, /, sender: Any, *args: P.args, **payload: P.kwargs) -> Sent:
         """Send from a coroutine; as `send_later` in everything else."""
         return await sync_to_async(self.send_later)(when, sender, *args, **payload)
-
-    def _checked(self, form: str, args: tuple[Any, ...], payload: dict[str, Any]) -> dict[str, Any]:
-        """Check a payload against the contract, and fill in its defaults.
-
-        Args:
-            form: the method that was called.
-            args: what was given without a keyword.
-            payload: the payload as it was given.
-
-        Raises:
-            TypeError: something was given without a keyword.
-            PayloadError: it is not what the signal declares.
-        """
-        if args:
-            raise TypeError(f"{form}() takes the sender, and the payload as keywords: give {args[0]!r:.100} a key.")
-        return payload if self.contract is None else self.contract.check(payload)
 
     def _refuse_rules(self) -> None:
         if self.ordered_by is not None:

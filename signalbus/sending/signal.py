@@ -22,16 +22,24 @@ from signalbus.core.suggestions import (
     reject_unknown,
     takes_no_more,
 )
-from signalbus.exceptions import ConfigurationError, PayloadError
+from signalbus.exceptions import ConfigurationError
 from signalbus.registration.policy import CONNECT_OPTIONS
 from signalbus.sending.deduplication import deduplication_from
 from signalbus.sending.message_templates import MessageTemplates
+from signalbus.sending.payload_checks import (
+    achecked,
+    achecked_robustly,
+    checked,
+    checked_payloads,
+    checked_robustly,
+    reject_positional,
+)
 from signalbus.sending.scheduling import Later, P
 from signalbus.sending.send_operation import SendOperation, ids_of
 from signalbus.sending.sent import Sent, unheard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime, timedelta
     from uuid import UUID
 
@@ -42,9 +50,9 @@ if TYPE_CHECKING:
     from signalbus.sending.deduplication import Unique
     from signalbus.sending.outgoing import OrderedBy, Outgoing, SharedFields
 
-# What Signal() says of options that it does not take: those of a receiver belong where one is connected.
 logger: logging.Logger = logging.getLogger("signalbus")
 
+# What Signal() says of options that it does not take: those of a receiver belong where one is connected.
 _ALIASES = {**dict.fromkeys({*CONNECT_OPTIONS} - {*SIGNAL_OPTIONS}, AT_RECEIVER), **SIGNAL_ALIASES}
 
 
@@ -186,8 +194,10 @@ class Signal(Later[P]):
             MissingTables: `migrate` has not made the tables of signalbus yet.
         """
         given: dict[str, Any] = payload
-        if self.contract is not None or args:
-            given = self._checked("send", args, given)
+        if args:
+            reject_positional("send", args)
+        if self.contract is not None:
+            given = checked(self.contract, given)
         if not self._subscriptions.entries and not self.open:  # nothing travels, so that it is Django's alone
             return Sent(super().send(sender, **given)) if self.receivers else unheard()
         template = self._templates.of(self, sender)
@@ -212,7 +222,8 @@ class Signal(Later[P]):
             ConfigurationError: the app is not installed.
             SignalBusError: under an event loop, inline coroutines cannot be awaited; nothing was sent.
         """
-        given, fault = self._checked_robustly("send_robust", args, payload)
+        reject_positional("send_robust", args)
+        given, fault = checked_robustly(self.contract, payload)
         if not self.receivers and not self.open:
             return unheard()
         operation = self._operation(sender, robust=True)
@@ -225,11 +236,13 @@ class Signal(Later[P]):
 
     async def asend(self, sender: Any, *args: P.args, **payload: P.kwargs) -> Sent:
         """Send from a coroutine; as `send` in everything else."""
-        return await self._asend(super().asend, sender, self._checked("asend", args, payload))
+        reject_positional("asend", args)
+        return await self._asend(super().asend, sender, await achecked(self.contract, payload))
 
     async def asend_robust(self, sender: Any, *args: P.args, **payload: P.kwargs) -> Sent:
         """Send from a coroutine; as `send_robust` in everything else."""
-        given, fault = self._checked_robustly("asend_robust", args, payload)
+        reject_positional("asend_robust", args)
+        given, fault = await achecked_robustly(self.contract, payload)
         return await self._asend(super().asend_robust, sender, given, robust=True, fault=fault)
 
     async def _asend(
@@ -250,17 +263,6 @@ class Signal(Later[P]):
             return Sent(await here(sender, **payload))
         await sync_to_async(operation.encode)((payload,))
         return await sync_to_async(operation.hand_over)(await here(sender, **payload) if operation.inline else ())
-
-    def _checked_robustly(
-        self, form: str, args: tuple[Any, ...], payload: dict[str, Any]
-    ) -> tuple[dict[str, Any], Exception | None]:
-        """Return a payload with its defaults, or as it is with the error for which it cannot be sent."""
-        if args or self.contract is None:
-            return self._checked(form, args, payload), None
-        try:
-            return self.contract.check({**payload}), None
-        except Exception as error:  # noqa: BLE001 - also whatever a rule of the payload class raises
-            return payload, error
 
     def _refused(self, sender: Any, operation: SendOperation | None, fault: Exception) -> Sent:
         """Let the error be the response of each receiver, here and in workers, and record it as dead deliveries."""
@@ -287,7 +289,7 @@ class Signal(Later[P]):
             CascadeError: a cascade too deep.
             ConfigurationError: a signal without a name, a name or id that two share, or an app that is not installed.
         """
-        mappings = self._mappings(payloads)
+        mappings = checked_payloads(self.contract, payloads)
         if not self.receivers and not self.open:
             unheard()
         template = self._templates.of(self, sender)
@@ -300,20 +302,6 @@ class Signal(Later[P]):
             for payload in mappings:
                 super().send(sender, **payload)
         return [None] * len(mappings) if operation is None else operation.publish()
-
-    def _mappings(self, payloads: Iterable[Any]) -> Sequence[Mapping[str, Any]]:
-        """Return the payloads of `send_many` as the contract checked them."""
-        contract = self.contract
-        if contract is None:
-            return list(payloads)
-        checked: list[Mapping[str, Any]] = []
-        for index, payload in enumerate(payloads):
-            try:
-                checked.append(contract.check(contract.declared.values_of(payload)))
-            except PayloadError as error:
-                error.inside(f"[{index}]")
-                raise
-        return checked
 
     def _operation(
         self, sender: Any, *, robust: bool = False, due: timedelta | datetime | None = None

@@ -13,6 +13,7 @@ from typing import Any
 import pydantic
 import pytest
 from django.contrib.auth.models import User
+from django.utils.asyncio import async_unsafe
 from django.utils.functional import SimpleLazyObject
 from django.utils.translation import gettext_lazy
 
@@ -124,6 +125,53 @@ class TestEachKindOfClass:
             with pytest.raises(PayloadError, match=r"^created"):
                 asyncio.run(signal.asend_later(timedelta(), Cohort, instance=COHORT, created="yes"))
         assert len(sent) == 0
+
+
+class TestUnderAnEventLoop:
+    """A check that queries a database, as of a lazy ``request.user``, is made where Django allows a query."""
+
+    @staticmethod
+    @async_unsafe
+    def look_up() -> Cohort:
+        """Return a row as a query does: never on the thread of an event loop."""
+        return COHORT
+
+    @pytest.mark.parametrize("form", ["send", "send_robust", "asend", "asend_robust", "send_later", "asend_later"])
+    def test_a_lazy_row_is_checked_and_sent(self, signal: Signal, form: str):
+        """Each form evaluates the row on another thread."""
+        when = [timedelta()] if "later" in form else []
+
+        async def view() -> None:
+            answer = getattr(signal, form)(*when, Cohort, instance=SimpleLazyObject(self.look_up))
+            if form.startswith("a"):
+                await answer
+
+        with captured() as sent:
+            asyncio.run(view())
+        assert [each["instance"] for each in payloads(sent)] == [COHORT]
+
+    def test_lazy_rows_of_send_many_are_checked_and_sent(self, signal: Signal):
+        """This holds for each payload."""
+
+        async def view() -> None:
+            signal.send_many(Cohort, [{"instance": SimpleLazyObject(self.look_up)} for _ in range(2)])
+
+        with captured() as sent:
+            asyncio.run(view())
+        assert [each["instance"] for each in payloads(sent)] == [COHORT, COHORT]
+
+    @pytest.mark.parametrize("form", ["send_robust", "asend_robust"])
+    def test_a_lazy_row_of_another_model_is_the_error_of_each_receiver(self, signal: Signal, form: str):
+        """The error names the key; it says nothing of the event loop."""
+
+        async def view() -> Any:
+            answer = getattr(signal, form)(Cohort, instance=SimpleLazyObject(lambda: User(pk=1)))
+            return await answer if form.startswith("a") else answer
+
+        with captured():
+            responses = asyncio.run(view())
+        assert [type(error) for _, error in responses] == [PayloadError]
+        assert str(responses[0][1]).startswith("instance: ")
 
 
 @pytest.mark.parametrize("kind", WITH_DEFAULTS, ids=lambda kind: kind.__name__)
