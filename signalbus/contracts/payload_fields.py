@@ -34,6 +34,7 @@ class PayloadField:
         annotation: its type; `UNRESOLVED` if the annotation cannot be evaluated at run time.
         required: whether `send` must give it.
         default: returns its default; None if it has none, and is left out if it is not given.
+        is_made: whether a function of the class makes the default, for each payload another one.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PayloadField:
     annotation: Any
     required: bool
     default: Callable[[], Any] | None = None
+    is_made: bool = False
 
 
 def kind_of(payload: object) -> Kind | None:
@@ -116,7 +118,7 @@ def _of_dataclass(payload: Any) -> Iterator[PayloadField]:
             default = _constant(each.default)
         elif each.default_factory is not dataclasses.MISSING:
             default = each.default_factory
-        yield _field(each.name, types, default)
+        yield _field(each.name, types, default, is_made=each.default_factory is not dataclasses.MISSING)
 
 
 def _of_attrs(payload: Any) -> Iterator[PayloadField]:
@@ -131,11 +133,12 @@ def _of_attrs(payload: Any) -> Iterator[PayloadField]:
                 f"{payload.__qualname__}.{each.name} has a default that takes the object: a payload has none. Give it "
                 "a factory without takes_self."
             )
-        if hasattr(each.default, "takes_self"):
+        is_made = hasattr(each.default, "takes_self")
+        if is_made:
             default = each.default.factory
         elif each.default is not nothing:
             default = _constant(each.default)
-        yield _field(each.name, types, default, each.alias or each.name.lstrip("_"))
+        yield _field(each.name, types, default, each.alias or each.name.lstrip("_"), is_made=is_made)
 
 
 def _of_typeddict(payload: Any) -> Iterator[PayloadField]:
@@ -160,9 +163,13 @@ def _of_pydantic(payload: Any) -> Iterator[PayloadField]:
                 f"{payload.__qualname__}.{name} has a default_factory that takes other fields: a worker fills in each "
                 "default by itself. Give it a factory without arguments."
             )
-        default = None if info.is_required() else _default_of_pydantic(info)
         yield PayloadField(
-            name=name, attribute=name, annotation=info.annotation, required=info.is_required(), default=default
+            name=name,
+            attribute=name,
+            annotation=info.annotation,
+            required=info.is_required(),
+            default=None if info.is_required() else _default_of_pydantic(info),
+            is_made=info.default_factory is not None,
         )
 
 
@@ -177,16 +184,20 @@ def _of_msgspec(payload: Any) -> Iterator[PayloadField]:
         if value is missing:
             yield _field(name, types, None)
         else:
-            yield _field(name, types, getattr(value, "factory", None) or _constant(value))
+            factory = getattr(value, "factory", None)
+            yield _field(name, types, factory or _constant(value), is_made=factory is not None)
 
 
-def _field(name: str, types: dict[str, Any], default: Callable[[], Any] | None, key: str = "") -> PayloadField:
+def _field(
+    name: str, types: dict[str, Any], default: Callable[[], Any] | None, key: str = "", *, is_made: bool = False
+) -> PayloadField:
     return PayloadField(
         name=key or name,
         attribute=name,
         annotation=types.get(name, UNRESOLVED),
         required=default is None,
         default=default,
+        is_made=is_made,
     )
 
 

@@ -136,7 +136,7 @@ def _object(fields: Sequence[PayloadField], around: tuple[Any, ...]) -> Schema:
     properties = {}
     for field in fields:
         properties[field.name] = schema = schema_of(field.annotation, around)
-        default = None if field.default is None else field.default()
+        default = None if field.default is None or field.is_made else field.default()
         if type(default) in _JSON_TYPES:
             schema["default"] = default
     required = sorted(field.name for field in fields if field.required)

@@ -17,6 +17,7 @@ from typing import (
     TypedDict,
     TypeVar,
 )
+from uuid import uuid4
 
 import attrs
 import msgspec
@@ -77,6 +78,36 @@ class CohortSavedDict(TypedDict):
     instance: Cohort
     created: NotRequired[bool]
     tags: NotRequired[list[str]]
+
+
+@dataclass(kw_only=True)
+class Stamped:
+    """A payload with a default that is another one for each message."""
+
+    name: str = "text"
+    stamp: str = field(default_factory=lambda: uuid4().hex)
+
+
+@attrs.frozen(kw_only=True)
+class StampedAttrs:
+    """The same, as a class of attrs."""
+
+    name: str = "text"
+    stamp: str = attrs.field(factory=lambda: uuid4().hex)
+
+
+class StampedModel(pydantic.BaseModel):
+    """The same, as a pydantic model."""
+
+    name: str = "text"
+    stamp: str = pydantic.Field(default_factory=lambda: uuid4().hex)
+
+
+class StampedStruct(msgspec.Struct, kw_only=True):
+    """The same, as a msgspec struct."""
+
+    name: str = "text"
+    stamp: str = msgspec.field(default_factory=lambda: uuid4().hex)
 
 
 class Page(TypedDict, Generic[Held]):

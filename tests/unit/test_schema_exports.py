@@ -17,7 +17,7 @@ from signalbus import Signal
 from signalbus.registration.registry import registry
 from signalbus.schemas.json_schema import schema_of
 from tasks.admissions.models import Cohort
-from tests.unit.payload_classes import EveryType
+from tests.unit.payload_classes import EveryType, Stamped
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # a field of theirs has the name of one of pydantic
@@ -100,7 +100,11 @@ def test_json_schema_is_valid(enrolled: Signal):
 
 
 def test_the_same_code_exports_the_same(enrolled: Signal):
-    """A document may be committed, and compared."""
+    """A document may be committed, and compared, also if a payload has a default that is made for each message."""
+    signal: Signal = Signal("tests.stamped", payload=Stamped)
+    assert registry.signal("tests.stamped") is signal
+    assert '"tests.stamped"' in exported("--format", "json-schema")
+    assert exported("--format", "json-schema") == exported("--format", "json-schema")
     assert exported("--format", "asyncapi") == exported("--format", "asyncapi")
 
 

@@ -31,6 +31,10 @@ from tests.unit.payload_classes import (
     EveryType,
     Ordered,
     Positive,
+    Stamped,
+    StampedAttrs,
+    StampedModel,
+    StampedStruct,
 )
 
 if TYPE_CHECKING:
@@ -180,6 +184,21 @@ def test_unchanged_code_writes_the_same_bytes(lock, tmp_path: Path):
     assert locked["versions"]["1"]["sample"] == {
         "number": 1, "kind": "card", "note": "text", "cohort": {"$ref": ["admissions.Cohort", 1]}
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("payload", [Stamped, StampedAttrs, StampedModel, StampedStruct])
+def test_a_default_that_a_factory_makes_is_not_written(lock, tmp_path: Path, payload: type):
+    """It is another one at each call: the file would change without a change of the code."""
+    deploy(payload)
+    lock("--write")
+    before = (tmp_path / "signalbus.lock.json").read_bytes()
+    lock("--write")
+    assert (tmp_path / "signalbus.lock.json").read_bytes() == before
+    assert json.loads(before)["signals"][NAME]["versions"]["1"]["payload"] == {
+        "type": "object",
+        "properties": {"name": {"type": "string", "default": "text"}, "stamp": {"type": "string"}},
+        "additionalProperties": False,
+    }
 
 
 def upcast(function: Any, payload: Any = WithoutKey) -> Callable[[], Signal]:
