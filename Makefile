@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 FORM ?= long
 JSON ?= chaos.json
 READY := $(VENV)/.ready
-# Tests wait for servers and workers half of the time, so there is one process more than cores; each takes whole files,
-# in the order of testpaths (pyproject.toml).
-PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))') --dist loadfile --no-loadscope-reorder
+# Tests wait for servers and workers more than half of the time, so there are two processes more than cores; each takes
+# whole files, in the order of testpaths (pyproject.toml).
+PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(6, (os.cpu_count() or 1) + 2))') --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help

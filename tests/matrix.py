@@ -15,14 +15,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # The tests that each environment runs. The wheel's tests are `make wheel`.
 TESTS = ["tests/acceptance", "tests/integration", "tests/documents", "tests/unit"]
-# As `make test` does: tests wait for servers and workers half of the time.
-PARALLEL = ["-n", str(min(4, (os.cpu_count() or 1) + 1)), "--dist", "loadfile", "--no-loadscope-reorder"]
+# As `make test` does: tests wait for servers and workers more than half of the time.
+PARALLEL = ["-n", str(min(6, (os.cpu_count() or 1) + 2)), "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,14 @@ def interpreter(version: str) -> str | None:
     return None
 
 
-def run(each: Run, python: str, arguments: list[str]) -> int:
-    """Install and test one environment; return pytest's exit code."""
+def installed(each: Run, python: str) -> Path:
+    """Install one environment; return its interpreter."""
     venv = ROOT / ".venv" / "matrix" / each.name
     binary = venv / "bin" / "python"
     subprocess.run([python, "-m", "venv", str(venv)], check=True)
     install = [str(binary), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, "--editable", f"{ROOT}[test]", *each.pins], check=True)
-    return subprocess.run([str(binary), "-m", "pytest", "-q", *PARALLEL, *arguments], cwd=ROOT, check=False).returncode
+    return binary
 
 
 def main(arguments: list[str]) -> int:
@@ -96,14 +97,22 @@ def main(arguments: list[str]) -> int:
     postgres_on = None
     if arguments[:1] == ["--postgres-on"]:
         postgres_on, arguments = arguments[1], arguments[2:]
-    outcomes = {}
-    for each in runs:
-        on_sqlite = postgres_on not in {None, each.python}
-        label = f"Python {each.python}, {', '.join(each.pins)}" + (", on SQLite" if on_sqlite else "")
-        print(f"== {label}", flush=True)
-        python = interpreter(each.python)
-        tests = [*(arguments or TESTS), *(["-k", "not postgres"] if on_sqlite else [])]
-        outcomes[label] = "skipped: no such interpreter" if python is None else run(each, python, tests)
+    outcomes: dict[str, int | str] = {}
+    with ThreadPoolExecutor(1) as installer:  # installs the next environment while the tests of one run
+        binaries = [
+            python and installer.submit(installed, each, python)
+            for each, python in ((each, interpreter(each.python)) for each in runs)
+        ]
+        for each, binary in zip(runs, binaries, strict=True):
+            on_sqlite = postgres_on not in {None, each.python}
+            label = f"Python {each.python}, {', '.join(each.pins)}" + (", on SQLite" if on_sqlite else "")
+            print(f"== {label}", flush=True)
+            if not binary:
+                outcomes[label] = "skipped: no such interpreter"
+                continue
+            tests = [*(arguments or TESTS), *(["-k", "not postgres"] if on_sqlite else [])]
+            command = [str(binary.result()), "-m", "pytest", "-q", *PARALLEL, *tests]
+            outcomes[label] = subprocess.run(command, cwd=ROOT, check=False).returncode
     print("\n".join(f"{'passed' if outcome == 0 else outcome}: {label}" for label, outcome in outcomes.items()))
     return int(any(outcome not in {0, "skipped: no such interpreter"} for outcome in outcomes.values()))
 
