@@ -59,8 +59,8 @@ def pages() -> Iterator[Page]:
 
     from signalbus.models import Delivery  # noqa: PLC0415 - as above
     from signalbus.services.actors import user_actor  # noqa: PLC0415 - as above
-    from signalbus.services.bulk_operations import start_operation  # noqa: PLC0415 - as above
-    from signalbus.services.lookup import filter_from  # noqa: PLC0415 - as above
+    from signalbus.services.changes.bulk_operations import start_operation  # noqa: PLC0415 - as above
+    from signalbus.services.queries.lookup import filter_from  # noqa: PLC0415 - as above
 
     count_outcomes()
     actor = user_actor(get_user_model().objects.get(), "web")

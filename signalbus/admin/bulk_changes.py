@@ -28,11 +28,11 @@ from signalbus.ledger import operations as ledger
 from signalbus.models import State
 from signalbus.pages.bounded_search import find_keys
 from signalbus.pages.delivery_search import id_in, words_of
-from signalbus.services import delivery_changes
 from signalbus.services.actors import OPERATE, VIEW_PAYLOAD, may, user_actor
-from signalbus.services.bulk_operations import AT_ONCE, read_rate, start_operation
+from signalbus.services.changes import delivery_changes
+from signalbus.services.changes.bulk_operations import AT_ONCE, read_rate, start_operation
 from signalbus.services.filters import FilterError
-from signalbus.services.lookup import filter_from
+from signalbus.services.queries.lookup import filter_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable

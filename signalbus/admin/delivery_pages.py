@@ -19,7 +19,7 @@ from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, State, StoredMessage
 from signalbus.pages.delivery_search import id_in, search_deliveries
 from signalbus.services.actors import VIEW_PAYLOAD, may
-from signalbus.services.lookup import message_of
+from signalbus.services.queries.lookup import message_of
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet

@@ -14,7 +14,7 @@ from signalbus.admin import html_values as html
 from signalbus.admin.read_only import banners
 from signalbus.core.printable_text import printable
 from signalbus.services.actors import OPERATE, VIEW, may
-from signalbus.services.lookup import history_of
+from signalbus.services.queries.lookup import history_of
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin

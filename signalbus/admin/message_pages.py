@@ -14,7 +14,7 @@ from signalbus.admin.payloads import payload_for
 from signalbus.admin.read_only import ReadOnlyAdmin, SinceFilter, WordFilter
 from signalbus.pages.bounded_search import Search
 from signalbus.services.filters import FilterError
-from signalbus.services.lookup import SCANNED, cascade_of, filter_from, message_of
+from signalbus.services.queries.lookup import SCANNED, cascade_of, filter_from, message_of
 from signalbus.services.redaction import context_of, origin_of
 from signalbus.wire.subjects import lines_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from django.utils.safestring import SafeString
 
     from signalbus.models import StoredMessage
-    from signalbus.services.lookup import FoundMessage
+    from signalbus.services.queries.lookup import FoundMessage
 
 # Conditions of a filter, which are about deliveries, and the same about messages.
 COLUMNS: Final = {"message__signal": "signal", "message__subject": "subject", "message_id": "id"}

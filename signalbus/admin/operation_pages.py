@@ -20,7 +20,7 @@ from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.pages.bounded_search import Search
 from signalbus.services.actors import OPERATE, may, user_actor
-from signalbus.services.bulk_operations import (
+from signalbus.services.changes.bulk_operations import (
     CHANGES,
     UnknownOperation,
     change_operation,

@@ -19,13 +19,13 @@ from signalbus.admin.read_only import REASON_CHARS, ReadOnlyAdmin
 from signalbus.core.printable_text import printable
 from signalbus.exceptions import ConfigurationError
 from signalbus.services.actors import OPERATE, user_actor
-from signalbus.services.pausing import MOST_CHARACTERS, PAUSE_KINDS, pause, resume
+from signalbus.services.changes.pausing import MOST_CHARACTERS, PAUSE_KINDS, pause, resume
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
     from django.urls import URLPattern
 
-    from signalbus.services.pausing import PauseKind
+    from signalbus.services.changes.pausing import PauseKind
 
 # How long a pause lasts: the value of the form, and hours.
 ENDS: Final[dict[str, tuple[str, int | None]]] = {

@@ -10,7 +10,7 @@ from signalbus.services.actors import VIEW_PAYLOAD, may
 from signalbus.services.redaction import payload_of
 
 if TYPE_CHECKING:
-    from signalbus.services.lookup import FoundMessage
+    from signalbus.services.queries.lookup import FoundMessage
 
 
 def payload_for(user: Any, stored: FoundMessage | None) -> str:

@@ -20,7 +20,7 @@ from signalbus.models import State
 from signalbus.pages.bounded_search import Search, read_search
 from signalbus.pages.delivery_search import words_of
 from signalbus.services.actors import OPERATE, VIEW, may, user_actor
-from signalbus.services.pausing import paused
+from signalbus.services.changes.pausing import paused
 
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet

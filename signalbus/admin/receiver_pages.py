@@ -16,9 +16,9 @@ from signalbus.admin.keyset_pages import AFTER
 from signalbus.admin.read_only import BUTTONS, ReadOnlyAdmin
 from signalbus.pages.delivery_search import id_in
 from signalbus.services.actors import VIEW, user_actor
-from signalbus.services.explanation import explain, known_signals
+from signalbus.services.changes.pausing import PAUSE_KINDS, paused
 from signalbus.services.groups import newest_failure_groups
-from signalbus.services.pausing import PAUSE_KINDS, paused
+from signalbus.services.queries.explanation import explain, known_signals
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse

@@ -14,8 +14,8 @@ from signalbus.admin.read_only import ReadOnlyAdmin
 from signalbus.core.printable_text import printable
 from signalbus.exceptions import ConfigurationError
 from signalbus.services.actors import OPERATE, VIEW_PAYLOAD, user_actor
-from signalbus.services.lookup import message_of
-from signalbus.services.rehearsal import LASTING, PATIENCE, rehearse_beside_others
+from signalbus.services.changes.rehearsal import LASTING, PATIENCE, rehearse_beside_others
+from signalbus.services.queries.lookup import message_of
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
     from django.urls import URLPattern
 
-    from signalbus.services.rehearsal_captures import Rehearsal
+    from signalbus.services.changes.rehearsal_captures import Rehearsal
 
 LINES = 200  # of each kind that a rehearsal reports
 LINE_CHARS = 2000

@@ -21,7 +21,7 @@ from signalbus.exceptions import ConfigurationError, TextError, UnknownKey
 from signalbus.ledger import operations as ledger
 from signalbus.receiving.recording.worker_description import known_receivers
 from signalbus.registration.registry import registry
-from signalbus.services.queues import backlog_of, queues_of
+from signalbus.services.queries.queues import backlog_of, queues_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,9 +14,9 @@ from django.apps import apps
 from signalbus.graph.seen_sends import seen_sends
 from signalbus.pages.figures import rates_by_receiver
 from signalbus.services.actors import VIEW
-from signalbus.services.explanation import explain, known_signals
-from signalbus.services.live_workers import workers
-from signalbus.services.pausing import paused
+from signalbus.services.changes.pausing import paused
+from signalbus.services.queries.explanation import explain, known_signals
+from signalbus.services.queries.live_workers import workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from signalbus.models import Delivery, FailedAttempt, RunningDelivery
-    from signalbus.services.explanation import Explanation
-    from signalbus.services.lookup import FoundMessage
+    from signalbus.services.queries.explanation import Explanation
+    from signalbus.services.queries.lookup import FoundMessage
 
 SCHEMA = 1  # of the objects; it changes when a reader would have to
 INDENT = "    "

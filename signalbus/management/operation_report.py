@@ -12,7 +12,7 @@ from signalbus.ledger.operations import CHANGED
 from signalbus.management.inspection_report import INDENT
 from signalbus.management.text import iso, one_line
 from signalbus.services.actors import command_actor
-from signalbus.services.bulk_operations import operation, progress_of
+from signalbus.services.changes.bulk_operations import operation, progress_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -19,8 +19,8 @@ from signalbus.management.operation_report import operation_line
 from signalbus.management.pause_report import pause_line
 from signalbus.management.text import span_of
 from signalbus.services.actors import command_actor
-from signalbus.services.live_workers import running
-from signalbus.services.queues import backlog_of, is_unattended, queues_of
+from signalbus.services.queries.live_workers import running
+from signalbus.services.queries.queues import backlog_of, is_unattended, queues_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from signalbus.ledger import operations as ledger
 from signalbus.models import LOOKED_UP_STATES, OPEN_STATES
 from signalbus.pages.bounded_search import Search
 from signalbus.services.filters import MAX_CHARACTERS, FilterError
-from signalbus.services.lookup import filter_from
+from signalbus.services.queries.lookup import filter_from
 
 if TYPE_CHECKING:
     from signalbus.services.filters import Filter

@@ -1,5 +1,5 @@
-"""Find and explain deliveries for people: what the command line, the admin and code of a host call.
+"""Find, explain and change deliveries for people: for the command line, the admin, the web app and code of a host.
 
-Each function reads the ledger in bounded queries and returns plain values; how they are shown is the caller's. What
-changes something takes an actor, checks its permission, and writes the audit log (`actors`, `audit_log`).
+`queries` reads, `changes` writes. Here is what both need: who may do it (`actors`), what was done (`audit_log`), which
+deliveries (`filters`), failures by their cause with people's notes on them (`groups`), and secrets (`redaction`).
 """

@@ -17,7 +17,7 @@ from signalbus.ledger import operations as ledger
 from signalbus.ledger.history import BOUNDS, OUTCOMES, Counts, outcome_totals
 from signalbus.ledger.operations import SCHEDULED
 from signalbus.models import OPEN_STATES, State
-from signalbus.services.queues import queues_of
+from signalbus.services.queries.queues import queues_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

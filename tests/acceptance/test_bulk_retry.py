@@ -12,7 +12,7 @@ from django.db.models import Max
 
 from signalbus.models import Delivery, Operation, State
 from signalbus.services.actors import code_actor
-from signalbus.services.bulk_operations import operation
+from signalbus.services.changes.bulk_operations import operation
 from tasks.marketing.models import FormEntry
 from tests.misbehaving.signals import buggy
 from tests.servers import wait_until

@@ -14,7 +14,7 @@ from django.db.models import Max
 from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, Pause, State
 from signalbus.services.actors import code_actor
-from signalbus.services.pausing import pause, resume
+from signalbus.services.changes.pausing import pause, resume
 from tasks.marketing.models import FormEntry
 from tests.misbehaving.signals import lingering
 from tests.servers import wait_until

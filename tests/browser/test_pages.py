@@ -11,7 +11,7 @@ from selenium.webdriver.support.select import Select
 
 from signalbus.models import Operation
 from signalbus.services.actors import code_actor
-from signalbus.services.pausing import pause
+from signalbus.services.changes.pausing import pause
 from tasks.admissions.models import Academy
 from tests.integration.admin_site import DELIVERIES, MESSAGES, OPERATIONS, add_delivery, add_message
 

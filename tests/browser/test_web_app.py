@@ -13,9 +13,9 @@ from selenium.webdriver.common.keys import Keys
 
 from signalbus.models import Alert, Delivery, FailedAttempt, Operation, Rollup
 from signalbus.services.actors import code_actor
-from signalbus.services.bulk_operations import start_operation
-from signalbus.services.lookup import filter_from
-from signalbus.services.pausing import pause
+from signalbus.services.changes.bulk_operations import start_operation
+from signalbus.services.changes.pausing import pause
+from signalbus.services.queries.lookup import filter_from
 from tests.integration.admin_site import add_delivery, add_message
 from tests.servers import wait_until
 

@@ -11,7 +11,7 @@ from django.db.models import Max
 from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery, Pause, State
 from signalbus.services.actors import code_actor
-from signalbus.services.pausing import pause, resume
+from signalbus.services.changes.pausing import pause, resume
 from tests.chaos.roles import RECIPIENTS
 from tests.servers import wait_until
 

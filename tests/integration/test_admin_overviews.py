@@ -13,7 +13,7 @@ from signalbus import Retry
 from signalbus.models import Operation
 from signalbus.services import groups
 from signalbus.services.actors import code_actor
-from signalbus.services.pausing import pause
+from signalbus.services.changes.pausing import pause
 from tasks.admissions.models import Academy
 from tests.other_servers import DATABASE
 

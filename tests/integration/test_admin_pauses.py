@@ -12,7 +12,7 @@ from django.test import Client
 from signalbus.ledger import operations as ledger
 from signalbus.models import Operation, Pause
 from signalbus.services.actors import code_actor
-from signalbus.services.pausing import pause, resume
+from signalbus.services.changes.pausing import pause, resume
 from tasks.admissions.models import Academy
 from tests.other_servers import DATABASE
 

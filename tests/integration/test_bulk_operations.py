@@ -25,7 +25,7 @@ from signalbus.receiving.sweeping.bulk_progress import BulkProgress
 from signalbus.receiving.sweeping.due_publication import sweep
 from signalbus.services.actors import Actor, code_actor
 from signalbus.services.audit_log import read_log
-from signalbus.services.bulk_operations import (
+from signalbus.services.changes.bulk_operations import (
     UnknownOperation,
     change_operation,
     failed_again,
@@ -33,7 +33,7 @@ from signalbus.services.bulk_operations import (
     operations,
     start_operation,
 )
-from signalbus.services.lookup import filter_from
+from signalbus.services.queries.lookup import filter_from
 from tests.other_servers import DATABASE
 
 from .bus import Bus, connect, elsewhere, new_signal, rows

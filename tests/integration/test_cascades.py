@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from signalbus.ledger import operations as ledger
 from signalbus.models import StoredMessage
-from signalbus.services.lookup import FoundMessage, cascade_of, message_of
+from signalbus.services.queries.lookup import FoundMessage, cascade_of, message_of
 from signalbus.wire.message import from_body
 
 from .bus import Bus, connect, new_signal

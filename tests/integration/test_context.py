@@ -25,8 +25,8 @@ from signalbus.models import Delivery
 from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes
 from signalbus.receiving.running import group_commit, grouping
 from signalbus.services.actors import code_actor
-from signalbus.services.bulk_operations import start_operation
-from signalbus.services.lookup import filter_from
+from signalbus.services.changes.bulk_operations import start_operation
+from signalbus.services.queries.lookup import filter_from
 from signalbus.testing import captured, immediate
 from tasks.admissions.models import Academy
 from tests.documents.reading import ROOT, examples

@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 
 from signalbus import Retry, Signal
 from signalbus.management import operation_report
-from signalbus.management.subcommands import retry_and_discard
+from signalbus.management.subcommands.deliveries import retry_and_discard
 from signalbus.models import Delivery, Operation
 from signalbus.receiving.sweeping.due_publication import sweep
 from tests.other_servers import DATABASE

@@ -17,7 +17,7 @@ from signalbus.carriers.origin_of_send import LONGEST, origin_function
 from signalbus.checks import check_settings
 from signalbus.exceptions import ConfigurationError
 from signalbus.models import StoredMessage
-from signalbus.services.lookup import message_of
+from signalbus.services.queries.lookup import message_of
 from signalbus.wire.message import from_body
 
 from .bus import Bus, connect, new_signal

@@ -21,7 +21,7 @@ from signalbus.receiving.routing.batch import deliver
 from signalbus.receiving.sweeping.due_publication import sweep
 from signalbus.receiving.sweeping.sweeper import Sweeper
 from signalbus.services.groups import failure_groups
-from signalbus.services.lookup import filter_from
+from signalbus.services.queries.lookup import filter_from
 from signalbus.wire.signing import Signer
 from signalbus.wire.values import registered_types
 from tasks.admissions.models import Academy

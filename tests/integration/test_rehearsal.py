@@ -21,10 +21,10 @@ from signalbus import Signal, listen
 from signalbus.events import unlisten
 from signalbus.exceptions import ConfigurationError
 from signalbus.models import Delivery, StoredMessage
-from signalbus.services import rehearsal
 from signalbus.services.actors import Actor, code_actor
-from signalbus.services.lookup import message_of
-from signalbus.services.rehearsal import rehearse_beside_others
+from signalbus.services.changes import rehearsal
+from signalbus.services.changes.rehearsal import rehearse_beside_others
+from signalbus.services.queries.lookup import message_of
 from tasks.admissions.models import Academy
 from tests.servers import wait_until
 

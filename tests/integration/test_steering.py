@@ -23,9 +23,9 @@ from signalbus.ledger import operations as ledger
 from signalbus.ledger.attempts import hold_delivery
 from signalbus.ledger.base.clock import Now
 from signalbus.models import Delivery, Operation, Pause, State, WorkerRecord
-from signalbus.services import delivery_changes, pausing
 from signalbus.services.actors import Actor, code_actor, user_actor
 from signalbus.services.audit_log import read_log
+from signalbus.services.changes import delivery_changes, pausing
 
 from .bus import Bus, connect, fails, new_signal, only
 

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from signalbus import Signal, Snapshot
 from signalbus.models import StoredMessage
-from signalbus.services.lookup import history_of
+from signalbus.services.queries.lookup import history_of
 from signalbus.wire.message import from_body
 from signalbus.wire.subjects import subjects_in
 from tasks.admissions.models import Academy
@@ -142,7 +142,7 @@ def test_history_says_how_far_it_looked_for_further_rows(
 
     assert [each.row.pk for each in found.messages] == [old[1], young[0]]
     assert found.searched_from == StoredMessage.objects.get(pk=str(young[0])).created_at
-    monkeypatch.setattr("signalbus.management.subcommands.inspecting.history_of", lambda subject: found)
+    monkeypatch.setattr("signalbus.management.subcommands.deliveries.inspecting.history_of", lambda subject: found)
     assert "beside another row were looked for among the youngest 100,000, since 20" in run("history", "a.b:1")
     assert json.loads(run("history", f"admissions.academy:{one.pk}", "--json").rpartition("}")[0] + "}")[
         "searched_from"

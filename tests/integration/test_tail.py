@@ -16,10 +16,10 @@ from signalbus import Retry, Signal
 from signalbus.context import delivery_of
 from signalbus.ledger.history.workers import record_running
 from signalbus.models import Delivery, FailedAttempt
-from signalbus.services import event_feed
 from signalbus.services.actors import code_actor
-from signalbus.services.event_feed import EventFeed
-from signalbus.services.lookup import filter_from
+from signalbus.services.queries import event_feed
+from signalbus.services.queries.event_feed import EventFeed
+from signalbus.services.queries.lookup import filter_from
 from signalbus.wire.message import from_body
 
 from .bus import Bus, connect, elsewhere, new_signal
@@ -67,7 +67,7 @@ def tail(monkeypatch: pytest.MonkeyPatch, *arguments: str, between: tuple[Callab
         except StopIteration:
             raise KeyboardInterrupt from None
 
-    monkeypatch.setattr("signalbus.management.subcommands.tailing.sleep", sleep)
+    monkeypatch.setattr("signalbus.management.subcommands.deliveries.tailing.sleep", sleep)
     out, err = io.StringIO(), io.StringIO()
     call_command("signalbus", "tail", *arguments, stdout=out, stderr=err)
     assert "Not told: successes of signals that are not durable" in err.getvalue()

@@ -17,7 +17,7 @@ from django.test import override_settings
 from signalbus import Retry
 from signalbus.models import Delivery, StoredMessage
 from signalbus.receiving.sweeping.due_publication import sweep
-from signalbus.services.queues import age_of
+from signalbus.services.queries.queues import age_of
 
 from .bus import Bus, connect, fails, new_signal
 

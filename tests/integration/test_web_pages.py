@@ -27,10 +27,10 @@ from signalbus.pages import bounded_search, figures, open_counts
 from signalbus.pages.figures import SPANS, Times
 from signalbus.pages.replay_test import replay_test
 from signalbus.services.actors import code_actor
-from signalbus.services.bulk_operations import start_operation
-from signalbus.services.delivery_changes import matching, retry
-from signalbus.services.lookup import filter_from
-from signalbus.services.pausing import pause
+from signalbus.services.changes.bulk_operations import start_operation
+from signalbus.services.changes.delivery_changes import matching, retry
+from signalbus.services.changes.pausing import pause
+from signalbus.services.queries.lookup import filter_from
 from signalbus.web import page_access
 from signalbus.web.views import activity_log, delivery_list
 from tasks.admissions.models import Cohort

@@ -16,23 +16,25 @@ from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
 from signalbus.management.subcommands import (
     auditing,
-    bulk,
     development,
     diagnosing,
-    failed,
     graphing,
-    inspecting,
     maintenance,
     metrics,
     monitoring_check,
     pause_and_resume,
-    rehearsing,
-    retry_and_discard,
     status,
-    tailing,
     workers_and_runs,
 )
 from signalbus.management.subcommands.contracts import gating, schema_files, signals_listing
+from signalbus.management.subcommands.deliveries import (
+    bulk,
+    failed,
+    inspecting,
+    rehearsing,
+    retry_and_discard,
+    tailing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 from signalbus.broker.publisher import PublishError
 from signalbus.receiving.sweeping.due_publication import sweep
 from signalbus.services.actors import command_actor
-from signalbus.services.delivery_changes import purge
+from signalbus.services.changes.delivery_changes import purge
 
 if TYPE_CHECKING:
     from django.core.management.base import BaseCommand

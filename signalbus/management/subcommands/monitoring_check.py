@@ -14,7 +14,7 @@ from signalbus.management.audit_report import window
 from signalbus.management.inspection_report import SCHEMA
 from signalbus.management.subcommands.contracts.gating import add_gate, run_gate
 from signalbus.management.text import one_line
-from signalbus.services.monitoring import Judgement, Level, Limits, judge
+from signalbus.services.queries.monitoring import Judgement, Level, Limits, judge
 
 if TYPE_CHECKING:
     from django.core.management.base import BaseCommand

@@ -17,13 +17,13 @@ from signalbus.management import pause_report
 from signalbus.management.text import one_line
 from signalbus.services.actors import command_actor
 from signalbus.services.audit_log import MOST_LINES, read_log
-from signalbus.services.bulk_operations import read_rate
-from signalbus.services.pausing import FILTER_KEYS, is_known_here, pause, paused, resume
+from signalbus.services.changes.bulk_operations import read_rate
+from signalbus.services.changes.pausing import FILTER_KEYS, is_known_here, pause, paused, resume
 
 if TYPE_CHECKING:
     from django.core.management.base import BaseCommand
 
-    from signalbus.services.pausing import PauseKind
+    from signalbus.services.changes.pausing import PauseKind
 
 SCHEMA = 1  # of the objects; it changes when a reader would have to
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

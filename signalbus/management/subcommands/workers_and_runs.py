@@ -9,12 +9,12 @@ from signalbus.management.inspection_report import INDENT, SCHEMA
 from signalbus.management.text import iso, one_line, span_of, time_of
 from signalbus.management.watching import add_watch
 from signalbus.services.actors import command_actor
-from signalbus.services.live_workers import running, workers
+from signalbus.services.queries.live_workers import running, workers
 
 if TYPE_CHECKING:
     from django.core.management.base import BaseCommand
 
-    from signalbus.services.live_workers import ListedWorker, LongRun
+    from signalbus.services.queries.live_workers import ListedWorker, LongRun
 
 SHOWN = 5  # receivers that a worker lacks, in a line
 

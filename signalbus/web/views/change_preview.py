@@ -22,12 +22,12 @@ from signalbus.pages.bounded_search import find_keys
 from signalbus.pages.delivery_search import INDEXED, search_deliveries, words_of
 from signalbus.pages.open_counts import Capped
 from signalbus.pages.shown_text import short
-from signalbus.services import delivery_changes
 from signalbus.services.actors import OPERATE
-from signalbus.services.bulk_operations import read_rate, start_operation
+from signalbus.services.changes import delivery_changes
+from signalbus.services.changes.bulk_operations import read_rate, start_operation
 from signalbus.services.filters import FilterError
-from signalbus.services.live_workers import workers
-from signalbus.services.lookup import filter_from
+from signalbus.services.queries.live_workers import workers
+from signalbus.services.queries.lookup import filter_from
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page, url_of
 

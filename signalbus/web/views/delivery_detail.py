@@ -15,9 +15,9 @@ from signalbus.pages.replay_test import replay_test
 from signalbus.pages.shown_text import TEXT_CHARS
 from signalbus.registration.registry import registry
 from signalbus.services.actors import OPERATE, VIEW_PAYLOAD
-from signalbus.services.lookup import SCANNED, cascade_of, message_of
+from signalbus.services.changes.rehearsal import LASTING, PATIENCE, rehearse_beside_others
+from signalbus.services.queries.lookup import SCANNED, cascade_of, message_of
 from signalbus.services.redaction import HIDDEN, context_of, origin_of, payload_of, reveal_payload
-from signalbus.services.rehearsal import LASTING, PATIENCE, rehearse_beside_others
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from signalbus.models import Delivery
     from signalbus.services.actors import Actor
-    from signalbus.services.lookup import FoundMessage
+    from signalbus.services.queries.lookup import FoundMessage
 
 NEAR: Final = 20_000  # messages after the root in which a cascade is looked for at first
 SIBLINGS: Final = 100

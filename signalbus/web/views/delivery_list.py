@@ -16,8 +16,8 @@ from signalbus.pages.bounded_search import COUNTED, find_keys, read_search
 from signalbus.pages.delivery_search import id_in, search_deliveries, words_of
 from signalbus.pages.open_counts import Capped
 from signalbus.pages.shown_text import short
-from signalbus.services.explanation import known_signals
 from signalbus.services.filters import MAX_CHARACTERS
+from signalbus.services.queries.explanation import known_signals
 from signalbus.web.file_export import file_of, format_of, iso
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page, url_of

@@ -9,9 +9,9 @@ from django.utils.translation import gettext as _
 
 from signalbus.exceptions import ConfigurationError
 from signalbus.pages.shown_text import short
-from signalbus.services import bulk_operations
 from signalbus.services.actors import OPERATE
-from signalbus.services.bulk_operations import CHANGES, UnknownOperation
+from signalbus.services.changes import bulk_operations
+from signalbus.services.changes.bulk_operations import CHANGES, UnknownOperation
 from signalbus.web.file_export import file_of, format_of, iso
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page, url_of

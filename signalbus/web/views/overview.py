@@ -16,7 +16,7 @@ from signalbus.pages.figures import SPANS, Span
 from signalbus.pages.open_counts import COUNTED, OpenCounts, count_ended, count_open
 from signalbus.registration.registry import registry
 from signalbus.services.groups import newest_failure_groups
-from signalbus.services.live_workers import running, workers
+from signalbus.services.queries.live_workers import running, workers
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page
 from signalbus.web.svg_charts import chart_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
 
     from signalbus.services.actors import Actor
-    from signalbus.services.live_workers import ListedWorker
+    from signalbus.services.queries.live_workers import ListedWorker
 
 GROUPS: Final = 5  # failures by cause
 RUNS: Final = 8  # long runs

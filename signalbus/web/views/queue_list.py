@@ -12,11 +12,11 @@ from signalbus.exceptions import ConfigurationError
 from signalbus.pages import figures
 from signalbus.pages.open_counts import count_open
 from signalbus.pages.shown_text import short
-from signalbus.services import pausing
 from signalbus.services.actors import OPERATE
-from signalbus.services.bulk_operations import read_rate
-from signalbus.services.live_workers import workers
-from signalbus.services.pausing import PAUSE_KINDS
+from signalbus.services.changes import pausing
+from signalbus.services.changes.bulk_operations import read_rate
+from signalbus.services.changes.pausing import PAUSE_KINDS
+from signalbus.services.queries.live_workers import workers
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page, url_of
 from signalbus.web.views.overview import queue_rows

@@ -9,9 +9,9 @@ from django.utils.translation import gettext as _
 from signalbus.ledger.history import BOUNDS
 from signalbus.pages import figures
 from signalbus.pages.figures import SPANS, ReceiverFigures, Times
-from signalbus.services.explanation import explain, known_signals
+from signalbus.services.changes.pausing import paused
 from signalbus.services.groups import newest_failure_groups
-from signalbus.services.pausing import paused
+from signalbus.services.queries.explanation import explain, known_signals
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page
 from signalbus.web.svg_charts import bars_of, chart_of

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from signalbus.pages.figures import SPANS, totals_by_receiver
-from signalbus.services.explanation import explain, known_signals
-from signalbus.services.live_workers import workers
-from signalbus.services.pausing import paused
+from signalbus.services.changes.pausing import paused
+from signalbus.services.queries.explanation import explain, known_signals
+from signalbus.services.queries.live_workers import workers
 from signalbus.web.file_export import file_of, format_of
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page

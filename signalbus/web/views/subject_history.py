@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from signalbus.ledger import operations as ledger
 from signalbus.models import State, StoredMessage
 from signalbus.services.filters import subject_from
-from signalbus.services.lookup import History, history_of
+from signalbus.services.queries.lookup import History, history_of
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page
 

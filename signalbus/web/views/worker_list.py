@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from signalbus.pages.open_counts import count_open
-from signalbus.services.live_workers import running, workers
+from signalbus.services.queries.live_workers import running, workers
 from signalbus.web.page_access import page
 from signalbus.web.page_layout import render_page
 from signalbus.web.views.overview import queue_rows

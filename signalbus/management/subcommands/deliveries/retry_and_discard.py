@@ -12,9 +12,9 @@ from signalbus.management.operation_report import wait_for
 from signalbus.management.subcommands.pause_and_resume import rate_from
 from signalbus.management.text import limit_of, one_line, time_of
 from signalbus.services.actors import command_actor
-from signalbus.services.bulk_operations import AT_ONCE, start_operation
-from signalbus.services.delivery_changes import discard, matching, retry, summarize
-from signalbus.services.lookup import filter_from
+from signalbus.services.changes.bulk_operations import AT_ONCE, start_operation
+from signalbus.services.changes.delivery_changes import discard, matching, retry, summarize
+from signalbus.services.queries.lookup import filter_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

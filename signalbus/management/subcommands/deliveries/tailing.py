@@ -15,8 +15,8 @@ from signalbus.management.subcommands.pause_and_resume import end_from
 from signalbus.management.text import iso, limit_of, one_line
 from signalbus.management.watching import seconds_from
 from signalbus.services.actors import command_actor
-from signalbus.services.event_feed import EventFeed
-from signalbus.services.lookup import filter_from
+from signalbus.services.queries.event_feed import EventFeed
+from signalbus.services.queries.lookup import filter_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from django.core.management.base import BaseCommand
 
-    from signalbus.services.event_feed import FeedEvent
+    from signalbus.services.queries.event_feed import FeedEvent
 
 NOT_TOLD: Final = (
     "Not told: successes of signals that are not durable, holds, retries by hand, and what is over between two looks."

@@ -28,14 +28,19 @@ from signalbus.receiving.process.session_state import end_changed_sessions
 from signalbus.registration.registry import registry
 from signalbus.services.actors import OPERATE, VIEW_PAYLOAD
 from signalbus.services.audit_log import write_log
-from signalbus.services.rehearsal_captures import Rehearsal, blocked_sockets, captured_effects, statement_recorder
+from signalbus.services.changes.rehearsal_captures import (
+    Rehearsal,
+    blocked_sockets,
+    captured_effects,
+    statement_recorder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from signalbus.models import Delivery
     from signalbus.services.actors import Actor
-    from signalbus.services.lookup import FoundMessage
+    from signalbus.services.queries.lookup import FoundMessage
 
 # What neither a rollback nor this module takes back.
 LASTING: Final = (

@@ -17,7 +17,7 @@ from signalbus.management.watching import add_watch
 from signalbus.models import State
 from signalbus.services.groups import LIMIT as MOST_GROUPS
 from signalbus.services.groups import count_attempts, failure_groups
-from signalbus.services.lookup import filter_from, find_deliveries
+from signalbus.services.queries.lookup import filter_from, find_deliveries
 from signalbus.services.redaction import context_of
 from signalbus.wire.message import from_body
 from signalbus.wire.unverified_text import address_of

@@ -13,7 +13,7 @@ from signalbus.ledger import operations as ledger
 from signalbus.models import Delivery
 from signalbus.services.actors import OPERATE, VIEW
 from signalbus.services.audit_log import logged_change
-from signalbus.services.bulk_operations import reject_wrong_rate
+from signalbus.services.changes.bulk_operations import reject_wrong_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

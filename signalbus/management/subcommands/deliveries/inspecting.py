@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import CommandError
 
 from signalbus.management import inspection_report as report
-from signalbus.management.subcommands.retry_and_discard import id_from
+from signalbus.management.subcommands.deliveries.retry_and_discard import id_from
 from signalbus.management.text import iso, time_of
-from signalbus.services.explanation import explain, known_signals
-from signalbus.services.lookup import SCANNED, cascade_of, history_of, message_of
+from signalbus.services.queries.explanation import explain, known_signals
+from signalbus.services.queries.lookup import SCANNED, cascade_of, history_of, message_of
 from signalbus.wire.subjects import MOST
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from django.core.management.base import BaseCommand
 
-    from signalbus.services.lookup import FoundMessage
+    from signalbus.services.queries.lookup import FoundMessage
 
 
 def add(commands: Any) -> None:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import CommandError
 
 from signalbus.management.inspection_report import INDENT, SCHEMA
-from signalbus.management.subcommands.retry_and_discard import id_from
+from signalbus.management.subcommands.deliveries.retry_and_discard import id_from
 from signalbus.management.text import one_line
 from signalbus.services.actors import command_actor
-from signalbus.services.lookup import message_of
-from signalbus.services.rehearsal import LASTING, rehearse
+from signalbus.services.changes.rehearsal import LASTING, rehearse
+from signalbus.services.queries.lookup import message_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django.core.management.base import BaseCommand
 
-    from signalbus.services.rehearsal_captures import Rehearsal
+    from signalbus.services.changes.rehearsal_captures import Rehearsal
 
 
 def add(commands: Any) -> None:

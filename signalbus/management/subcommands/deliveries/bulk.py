@@ -19,7 +19,7 @@ from signalbus.management.operation_report import (
 from signalbus.management.text import limit_of
 from signalbus.management.watching import add_watch
 from signalbus.services.actors import command_actor
-from signalbus.services.bulk_operations import CHANGES, change_operation, failed_again, operation, operations
+from signalbus.services.changes.bulk_operations import CHANGES, change_operation, failed_again, operation, operations
 
 if TYPE_CHECKING:
     from django.core.management.base import BaseCommand

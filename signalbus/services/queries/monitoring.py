@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from signalbus.broker.queue_status import Presence, ask_broker
 from signalbus.ledger import operations as ledger
-from signalbus.services.queues import age_of, backlog_of, is_unattended, queues_of
+from signalbus.services.queries.queues import age_of, backlog_of, is_unattended, queues_of
 
 if TYPE_CHECKING:
     from signalbus.ledger.operations import Backlog

@@ -1,0 +1,1 @@
+"""The subcommands that list, show, follow and change deliveries: failed, show, retry, rehearse, tail and others."""
