@@ -51,7 +51,7 @@ def examine() -> Iterator[Finding]:
         missing = ledger.unapplied_migrations()
         yield ledger_judgements.judge_migrations(missing, ledger.using())
         if not missing:
-            backlogs = ledger.backlogs()
+            backlogs = ledger.backlogs(finds_workers=False)  # the broker is asked
             yield from _examine_ledger(backlogs)
             queues = queues_of(backlogs)
             workers = [_seen(record) for record in ledger.seen_workers()]

@@ -147,7 +147,7 @@ def _rows(backlog: Backlog) -> str:
 
 
 def _workers(queue: str, presence: Presence, backlog: Backlog) -> str:
-    seen = f"one was last heard of at {_time(backlog.seen_at)}" if backlog.seen_at else "none has been heard of"
+    seen = f"one was last heard of at {_time(backlog.seen_at)}" if backlog.seen_at else "none has been heard of lately"
     if presence.error or presence.workers is None:
         return f"whether a worker consumes it cannot be told: it may, without saying what it consumes; {seen}"
     if presence.workers:

@@ -402,7 +402,7 @@ class TestWorkersInStatus:
         signal.send(None)
         shown = run("status")
         assert "1 message waits on the broker, 1 delivery in the ledger, the oldest since 20" in shown
-        assert "NO WORKER consumes it; none has been heard of. Start one: celery -A signalbus worker" in shown
+        assert "NO WORKER consumes it; none has been heard of lately. Start one: celery -A signalbus worker" in shown
         shown = run("failed")
         assert "Nothing has failed.\nBut in signalbus 1 message waits on the broker" in shown
         assert "no worker consumes it: `manage.py signalbus status` says more." in shown

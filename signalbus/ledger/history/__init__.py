@@ -2,7 +2,16 @@
 
 from signalbus.ledger.history.alerts import Condition, Notice, judge_alerts, keep_notice, open_alerts, unsent_notices
 from signalbus.ledger.history.group_notes import KINDS, GroupNotes, group_notes, muted_groups, newest_release
-from signalbus.ledger.history.rollups import BOUNDS, OUTCOMES, Counts, Series, add_counts, merge_counts, outcome_totals
+from signalbus.ledger.history.rollups import (
+    BOUNDS,
+    OUTCOMES,
+    Counts,
+    Series,
+    add_counts,
+    last_work,
+    merge_counts,
+    outcome_totals,
+)
 from signalbus.ledger.history.workers import (
     forget_stale_workers,
     forget_worker,
@@ -27,6 +36,7 @@ __all__ = [
     "group_notes",
     "judge_alerts",
     "keep_notice",
+    "last_work",
     "merge_counts",
     "muted_groups",
     "newest_release",

@@ -14,9 +14,9 @@ from operator import add
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from django.db import connections, transaction
-from django.db.models import Q
+from django.db.models import Max, Q
 
-from signalbus.ledger.base.clock import LATEST, clock_of
+from signalbus.ledger.base.clock import LATEST, clock_of, later
 from signalbus.ledger.base.deliveries import using
 from signalbus.models import Rollup
 
@@ -30,6 +30,8 @@ MINUTE, TEN_MINUTES, HOUR = 60, 600, 3600  # the periods, in seconds
 TOTAL: Final = 0  # stands for the period of a total
 SETTLED = 120.0  # seconds after which all processes have added their counts of a minute
 KEEP_MINUTES, KEEP_TEN_MINUTES = 8 * 3600.0, 3 * 86400.0  # seconds
+NOT_MERGED = 3600.0  # seconds for which rows are read beside the totals to tell who works
+WORKED: Final = Q(done__gt=0) | Q(runtime_ms__gt=0)  # of a row in which a receiver ran
 BATCH = 2000  # rows that one transaction merges
 OUTCOMES: Final = ("done", "failed", "dead", "skipped")
 
@@ -131,20 +133,30 @@ def _merge_some(condition: Q, seconds: int) -> int:
             return 0
         sums: dict[tuple[datetime, Series], Counts] = {}
         totals: dict[Series, Counts] = {}
+        worked: dict[Series, datetime] = {}
         for row in found:
             series, counts = _series_of(row), _counts_of(row)
             sums.setdefault((_start_of(row, seconds), series), Counts()).add(counts)
             if row.worker:  # not merged before
-                totals.setdefault(series._replace(release=""), Counts()).add(counts)
+                total = series._replace(release="")
+                totals.setdefault(total, Counts()).add(counts)
+                if row.done or row.runtime_ms:  # as WORKED says
+                    worked[total] = row.bucket_at  # the rows are in their order
         Rollup.objects.using(alias).filter(id__in=[row.pk for row in found]).delete()
         rows_of_sums = [_row(bucket, seconds, series, counts) for (bucket, series), counts in sums.items()]
         Rollup.objects.using(alias).bulk_create(rows_of_sums, batch_size=50)
-        _add_to_totals(totals, max(row.bucket_at for row in found))
+        _add_to_totals(totals, worked, max(row.bucket_at for row in found))
     return len(found)
 
 
-def _add_to_totals(counted: Mapping[Series, Counts], until: datetime) -> None:
-    """Replace the totals of receivers, whatever their releases were, by those with what was counted since."""
+def _add_to_totals(counted: Mapping[Series, Counts], worked: dict[Series, datetime], until: datetime) -> None:
+    """Replace the totals of receivers, whatever their releases were, by those with what was counted since.
+
+    Args:
+        counted: what was counted since.
+        worked: in which minute a receiver ran last, if it ran.
+        until: the minute that stands in a total of which nothing ever ran.
+    """
     if not counted:
         return
     rollups = Rollup.objects.using(using())
@@ -153,9 +165,23 @@ def _add_to_totals(counted: Mapping[Series, Counts], until: datetime) -> None:
         totals = totals.select_for_update()  # another sweeper may be late; its row would be added to the next time
     changed = [row for row in totals if _series_of(row) in counted]
     for row in changed:
-        counted[_series_of(row)].add(_counts_of(row))
+        series = _series_of(row)
+        counted[series].add(_counts_of(row))
+        worked[series] = max(row.bucket_at, worked.get(series, row.bucket_at))
     rollups.filter(id__in=[row.pk for row in changed]).delete()
-    rollups.bulk_create([_row(until, TOTAL, series, counts) for series, counts in counted.items()], batch_size=50)
+    rows = [_row(worked.get(series, until), TOTAL, series, counts) for series, counts in counted.items()]
+    rollups.bulk_create(rows, batch_size=50)
+
+
+def last_work() -> dict[str, datetime]:
+    """Return for each queue the last minute in which a receiver of it ran; the empty name is the default queue.
+
+    A failed attempt that another process settles, as its own was lost, is no work.
+    """
+    alias = using()
+    not_merged = Q(seconds=MINUTE, bucket_at__gte=later(-NOT_MERGED)) & ~Q(worker="")
+    rows = Rollup.objects.using(alias).filter(Q(seconds=TOTAL) | not_merged, WORKED).order_by()
+    return dict(rows.values_list("queue").annotate(last=Max("bucket_at")))
 
 
 def outcome_totals() -> dict[Series, Counts]:

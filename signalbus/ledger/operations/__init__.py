@@ -8,7 +8,7 @@ from signalbus.ledger.attempts.ordering import behind
 from signalbus.ledger.base.clock import clock_of, in_utc
 from signalbus.ledger.base.deliveries import CHUNK, using
 from signalbus.ledger.base.missing_tables import is_missing, missing
-from signalbus.ledger.operations.backlog import Backlog, Failures, backlogs, failures
+from signalbus.ledger.operations.backlog import Backlog, Failures, backlogs, failures, has_open, queues_in_ledger
 from signalbus.ledger.operations.bulk_rows import (
     CHANGED,
     BulkKind,
@@ -75,6 +75,7 @@ __all__ = [
     "failed",
     "failed_again",
     "failures",
+    "has_open",
     "in_utc",
     "is_missing",
     "log_entries",
@@ -88,6 +89,7 @@ __all__ = [
     "pauses",
     "proven",
     "purge",
+    "queues_in_ledger",
     "release_held",
     "repair",
     "resume",

@@ -141,13 +141,13 @@ def is_known_here(kind: PauseKind, name: str) -> bool:
         kind: the kind.
         name: the name.
     """
-    return all(any(match(each, known) for known in _known_here(key)) for key, each in _parts(kind, name))
+    return all(_is_known_here(key, each, _known_here(key)) for key, each in _parts(kind, name))
 
 
 def _reject_unknown(kind: PauseKind, name: str) -> None:
     for key, each in _parts(kind, name):
         known = _known_here(key)
-        if any(match(each, one) for one in known):
+        if _is_known_here(key, each, known):
             continue
         known |= _known_to_workers(key)
         if any(match(each, one) for one in known):
@@ -185,6 +185,11 @@ def _parts(kind: PauseKind, name: str) -> list[tuple[str, str]]:
     return [(key, each) for key, values in read_patterns(name) for each in values]
 
 
+def _is_known_here(kind: str, each: str, known: set[str]) -> bool:
+    """Return whether a name, or a pattern, is among the known ones, or is a queue with open deliveries."""
+    return any(match(each, one) for one in known) or (kind == "queue" and ledger.has_open(each))
+
+
 def _known_here(kind: str) -> set[str]:
     """Return the names of today and of before that this process knows; the ledger knows more queues."""
     if kind == "signal":
@@ -192,7 +197,7 @@ def _known_here(kind: str) -> set[str]:
         return {each for name, was in named if name for each in (name, *was)}
     if kind == "receiver":
         return {id_ for signal in registry for entry in signal.entries() for id_ in (entry.id, *entry.policy.was)}
-    return {celery.default_queue(), *registry.queues(), *(queue for queue in ledger.backlogs() if queue)}
+    return {celery.default_queue(), *registry.queues(), *ledger.queues_in_ledger()}
 
 
 def _known_to_workers(kind: str) -> set[str]:
