@@ -14,8 +14,8 @@ from signalbus.ledger.base.clock import Now, clock_of
 from signalbus.ledger.history import Counts, Series, rollups
 from signalbus.ledger.operations import backlog
 from signalbus.models import Delivery, QueueState, Rollup, RunningDelivery, State, StoredMessage
-from signalbus.services import pausing
 from signalbus.services.actors import code_actor
+from signalbus.services.changes import pausing
 from signalbus.wire.message import uuid7
 
 if TYPE_CHECKING:
