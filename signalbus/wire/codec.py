@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH: Final = 64
 MAX_BYTES: Final = 256 * 1024
+_AROUND_VALUE: Final = 16  # bytes by which a proof may be longer than a message: its key, and a sender of four letters
 
 _IDENTITY: Final[frozenset[Any]] = frozenset({object.__eq__})
 _REF: Final = Tag.REF.plain_key()
@@ -74,6 +75,16 @@ def encode(  # noqa: PLR0913 - the limits of a message, and what it names
         django.db.DatabaseError: evaluating a queryset failed.
     """
     encoder = Encoder(max_depth, max_bytes, snapshots)
+    text = _written(encoder, sender, payload, max_bytes, rows)
+    for adapter, value in encoder.unproved:
+        prove(adapter, value, max_depth=max_depth, max_bytes=max_bytes)
+    return text, str(encoder.version)
+
+
+def _written(
+    encoder: Encoder, sender: object, payload: Mapping[str, object], max_bytes: int, rows: Rows | None = None
+) -> str:
+    """Write a sender and a payload, and prove nothing."""
     try:
         written = encoder.sender(sender)
         encoder.rows = [] if rows is None else rows  # those of the payload alone
@@ -86,38 +97,39 @@ def encode(  # noqa: PLR0913 - the limits of a message, and what it names
         raise PayloadError(f"it could not be written: {error}") from error
     if len(text) > max_bytes:
         raise PayloadError(too_large(str(len(text)), max_bytes))
-    for adapter, value in encoder.unproved:
-        prove(adapter, value)
-    return text, str(encoder.version)
+    return text
 
 
-def prove(adapter: TypeAdapter, value: object) -> None:
+def prove(adapter: TypeAdapter, value: object, *, max_depth: int = MAX_DEPTH, max_bytes: int = MAX_BYTES) -> None:
     """Encode and decode a value of a registered type, once for each type; rows in it are compared by their keys.
 
     Args:
         adapter: the type.
         value: a value of it.
+        max_depth: as `encode` takes it.
+        max_bytes: as `encode` takes it.
 
     Raises:
         PayloadError: it does not arrive equal, or does not arrive.
+        django.db.DatabaseError: a query of the host's functions failed.
     """
     if adapter.is_proved:
         return
-    adapter.is_proved = True  # for the two writings below
+
+    def written(value: object) -> str:
+        encoder = Encoder(max_depth, max_bytes + _AROUND_VALUE, snapshots=False)
+        return _written(encoder, None, {"value": value}, max_bytes + _AROUND_VALUE)
+
     try:
-        text, _ = encode(None, {"value": value})
-        arrived = decode(text, _unloaded)[1]["value"]
-        if type(arrived) is type(value) and _arrived_equal(adapter, value, arrived, text):
-            return
-        problem = f"{value!r} arrives as {arrived!r}"
-    except PayloadError:
-        adapter.is_proved = False
+        text = written(value)
+        arrived = decode(text, _unloaded, max_depth=max_depth)[1]["value"]
+        if type(arrived) is not type(value) or not _arrived_equal(adapter, value, arrived, text, written):
+            raise PayloadError(_failed_proof(adapter, cut(f"{value!r} arrives as {arrived!r}")))
+    except (PayloadError, DatabaseError, MemoryError):
         raise
     except Exception as error:  # of the host's own functions
-        adapter.is_proved = False
         raise PayloadError(_failed_proof(adapter, f"it raised {type(error).__name__}: {error}")) from error
-    adapter.is_proved = False
-    raise PayloadError(_failed_proof(adapter, cut(problem)))
+    adapter.is_proved = True
 
 
 def _failed_proof(adapter: TypeAdapter, problem: str) -> str:
@@ -127,7 +139,7 @@ def _failed_proof(adapter: TypeAdapter, problem: str) -> str:
     )
 
 
-def _arrived_equal(adapter: TypeAdapter, value: Any, arrived: Any, text: str) -> bool:
+def _arrived_equal(adapter: TypeAdapter, value: Any, arrived: Any, text: str, written: Callable[[object], str]) -> bool:
     """Return whether two values are equal; if ``==`` does not say it, whether the same travels of them."""
     try:
         if bool(arrived == value):
@@ -137,7 +149,7 @@ def _arrived_equal(adapter: TypeAdapter, value: Any, arrived: Any, text: str) ->
         has_equality = False
     if has_equality and not adapter.by_fields:
         return False
-    return encode(None, {"value": arrived})[0] == text
+    return written(arrived) == text
 
 
 def _unloaded(references: Mapping[Reference, Collection[str]]) -> Mapping[Reference, Model]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from django.apps import apps
+from django.db import OperationalError
 from django.test import modify_settings
 
 from signalbus import codec as public
@@ -214,6 +215,62 @@ def test_the_example_proves_the_round_trip(functions: dict[str, Any], problem: s
     for _ in range(2):
         with pytest.raises(PayloadError, match=problem):
             travel(Price(1, "EUR"))
+
+
+def test_the_first_value_is_proved_within_the_limits_of_the_project():
+    """A value that SIGNALBUS["MAX_NESTING"] and SIGNALBUS["MAX_BYTES"] allow is sent, also as the first of its type."""
+    deep: Any = 1
+    for _ in range(90):
+        deep = [deep]
+    for value in (Opaque(deep), Opaque("x" * 300_000)):  # type: ignore[arg-type]  # any value
+        public.register(Opaque, name="opaque", encode=lambda value: value.number, decode=Opaque)
+        text, _ = codec.encode(None, {"v": value}, max_depth=100, max_bytes=400_000)
+        assert codec.decode(text, rows, max_depth=100)[1]["v"].number == value.number
+        registered_types.forget(registered_types.by_type[Opaque])
+
+
+def test_a_value_that_fills_a_message_is_proved():
+    """The text of the proof is no shorter than that of the message, and may be as long."""
+    register_price()
+    value = {"": Price("x" * 900, "EUR")}
+    longest = len(codec.encode("", value)[0])
+    registered_types.by_name["price"].is_proved = False
+
+    assert len(codec.encode("", value, max_bytes=longest)[0]) == longest
+
+
+@pytest.mark.parametrize("error", [OperationalError("gone"), MemoryError()], ids=lambda error: type(error).__name__)
+def test_an_error_of_the_database_or_the_machine_is_none_of_the_value(error: Exception):
+    """It ends the send as it is; the proof is made with the next value."""
+    failing = [True]
+
+    def decode(parts: tuple[object, str]) -> Price:
+        if failing:
+            raise error
+        return Price(*parts)
+
+    register_price(decode=decode)
+    with pytest.raises(type(error)):
+        codec.encode(None, {"value": Price(1, "EUR")})
+    failing.clear()
+    assert travel(Price(1, "EUR")) == Price(1, "EUR")
+
+
+def test_a_proof_that_goes_on_vouches_for_nothing():
+    """Another thread that sends a value of the type meanwhile proves it as well."""
+    sent: list[str] = []
+
+    def decode(parts: tuple[object, str]) -> Price:
+        if not sent:  # as another thread, between the two halves of this proof
+            sent.append("meanwhile")
+            with pytest.raises(PayloadError, match="arrives as"):
+                codec.encode(None, {"value": Price(2, "EUR")})
+        return Price(parts[0], "USD")
+
+    register_price(decode=decode)
+    with pytest.raises(PayloadError, match="arrives as"):
+        codec.encode(None, {"value": Price(1, "EUR")})
+    assert sent
 
 
 def test_an_example_without_equality_is_compared_by_what_travels():
