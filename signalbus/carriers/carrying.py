@@ -5,7 +5,6 @@ A send calls `capture`, in the sender's thread; `receiving/invoking` calls `call
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from functools import cache
 from types import MappingProxyType
@@ -17,6 +16,7 @@ from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
 from signalbus import conf
+from signalbus.carriers.json_values import survives_json
 from signalbus.carriers.plain_functions import CarriedFunction
 from signalbus.exceptions import ConfigurationError, PayloadError, UnknownClass
 
@@ -94,11 +94,8 @@ def _captured(name: str, carrier: Carrier) -> Any:
     except Exception as error:
         # A method of anybody's: what it raises says why nothing can be sent from here.
         raise PayloadError(f"capture() raised {type(error).__name__}: {error}", f"{SETTING} {name!r}") from error
-    try:
-        if json.loads(json.dumps(value, allow_nan=False)) == value:
-            return value
-    except (TypeError, ValueError, RecursionError):
-        pass  # refused below, as a value that JSON changes
+    if survives_json(value):
+        return value
     raise PayloadError(
         f"capture() returned a {type(value).__name__} that does not arrive as it left: return a text, a number, "
         "a bool, None, or lists and dicts (with texts as keys) of these",

@@ -5,11 +5,11 @@ A host lists the classes in ``SIGNALBUS["CARRY"]``; each library is imported onl
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from signalbus.carriers.json_values import survives_json
 from signalbus.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -77,9 +77,4 @@ def _imported(module: str, library: str) -> Any:
 
 
 def _as_json(value: Any) -> Any:
-    try:
-        if json.loads(json.dumps(value, allow_nan=False)) == value:
-            return value
-    except (TypeError, ValueError, RecursionError):
-        pass  # it is no JSON
-    return str(value)
+    return value if survives_json(value) else str(value)

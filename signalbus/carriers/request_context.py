@@ -10,7 +10,7 @@ import re
 import uuid
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
@@ -19,8 +19,11 @@ from signalbus.compat.django_internals import user_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from django.http import HttpResponseBase
+
+T = TypeVar("T")
 
 HEADER: Final = "X-Request-ID"
 _HARMLESS: Final = re.compile(r"[\w.:/+=@-]{1,100}", re.ASCII)
@@ -56,13 +59,17 @@ def as_request(request_id: str | None = None, user_id: int | str | None = None) 
         request_id: the id of the run; a new one if it is None.
         user_id: the primary key of the user for whom it works, if any.
     """
-    token = _request_id.set(uuid.uuid4().hex if request_id is None else request_id)
-    user_token = _user.set(user_id)
+    with _set(_request_id, uuid.uuid4().hex if request_id is None else request_id), _set(_user, user_id):
+        yield
+
+
+@contextmanager
+def _set(variable: ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _user.reset(user_token)
-        _request_id.reset(token)
+        variable.reset(token)
 
 
 class RequestMiddleware:
@@ -98,13 +105,8 @@ class RequestMiddleware:
 @contextmanager
 def _noted(request: HttpRequest) -> Iterator[None]:
     given = request.headers.get(HEADER, "")
-    token = _request_id.set(given if _HARMLESS.fullmatch(given) else uuid.uuid4().hex)
-    user_token = _user.set(request)
-    try:
+    with _set(_request_id, given if _HARMLESS.fullmatch(given) else uuid.uuid4().hex), _set(_user, request):
         yield
-    finally:
-        _user.reset(user_token)
-        _request_id.reset(token)
 
 
 class RequestId:
@@ -116,14 +118,9 @@ class RequestId:
         """Return the id of the request."""
         return request_id()
 
-    @contextmanager
-    def restore(self, value: str, /) -> Iterator[None]:
+    def restore(self, value: str, /) -> AbstractContextManager[None]:
         """Let `request_id` return the id."""
-        token = _request_id.set(value)
-        try:
-            yield
-        finally:
-            _request_id.reset(token)
+        return _set(_request_id, value)
 
 
 class UserId:
@@ -135,11 +132,6 @@ class UserId:
         """Return the primary key of the user."""
         return user_id()
 
-    @contextmanager
-    def restore(self, value: int | str, /) -> Iterator[None]:
+    def restore(self, value: int | str, /) -> AbstractContextManager[None]:
         """Let `user_id` return the primary key."""
-        token = _user.set(value)
-        try:
-            yield
-        finally:
-            _user.reset(token)
+        return _set(_user, value)

@@ -9,7 +9,7 @@ import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from signalbus.contracts.annotations import annotations_of, name_of_type
+from signalbus.contracts.annotations import annotation_text, annotations_of
 from signalbus.contracts.assignability import fits
 from signalbus.core.code_places import place_in_code
 from signalbus.exceptions import ConfigurationError
@@ -111,8 +111,8 @@ def _compare(found: Findings, function: Callable[..., Any], declared: DeclaredPa
                 found.keys.append(f"{receiver} takes {parameter.name}, which {signal} never carries: {where}")
         elif parameter.name in types and not fits(field.annotation, types[parameter.name]):
             found.receivers.append(
-                f"{receiver} takes {parameter.name} as {name_of_type(types[parameter.name])}, and {signal} carries "
-                f"{name_of_type(field.annotation)}: {_place_of(declared)}"
+                f"{receiver} takes {parameter.name} as {annotation_text(types[parameter.name])}, and {signal} carries "
+                f"{annotation_text(field.annotation)}: {_place_of(declared)}"
             )
         elif not field.required and field.default is None and parameter.default is parameter.empty:
             found.receivers.append(

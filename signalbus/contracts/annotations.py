@@ -165,7 +165,7 @@ def is_unpacked(annotation: Any) -> bool:
     return getattr(annotation, "__unpacked__", False) or get_origin(annotation) is Unpack
 
 
-def name_of_type(annotation: Any) -> str:
+def annotation_text(annotation: Any) -> str:
     """Return an annotation as a person would write it."""
     annotation = plain_type(annotation)
     if isinstance(annotation, type) and get_origin(annotation) is None:

@@ -7,14 +7,11 @@ message to this version (decision 0060).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from signalbus.contracts.declared_payload import DeclaredPayload
 from signalbus.contracts.payload_fields import kind_of
 from signalbus.exceptions import ConfigurationError, PayloadError, UnknownPayloadVersion
-
-if TYPE_CHECKING:
-    from signalbus.contracts.payload_fields import PayloadField
 
 Upcast = Callable[[dict[str, Any]], Mapping[str, Any]]
 
@@ -49,11 +46,6 @@ class Contract:
         if self._declared is None:
             self._declared = DeclaredPayload(self.payload)
         return self._declared
-
-    @property
-    def fields(self) -> tuple[PayloadField, ...]:
-        """The fields of the payload."""
-        return self.declared.fields
 
     def check(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Check a payload of this version, and fill in defaults; as `DeclaredPayload.check`."""

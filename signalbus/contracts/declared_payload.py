@@ -36,6 +36,7 @@ class DeclaredPayload:
         self.place: str = f"{payload.__module__}.{payload.__qualname__}"
         self.fields: tuple[PayloadField, ...] = fields_of(payload)
         self.takes_more: bool = _takes_more(payload)
+        self._has_objects = kind_of(payload) != "typeddict"
         self._by_name = {field.name: field for field in self.fields}
         self._defaults = [(field.name, field.default) for field in self.fields if field.default is not None]
         self._built: Callable[[dict[str, Any]], dict[str, Any]] | None = None
@@ -106,7 +107,7 @@ class DeclaredPayload:
         Raises:
             PayloadError: neither a mapping nor an object of the class.
         """
-        if kind_of(self.payload) != "typeddict" and isinstance(given, self.payload):
+        if self._has_objects and isinstance(given, self.payload):
             held = {field.name: getattr(given, field.attribute) for field in self.fields}
             return held | (getattr(given, "model_extra", None) or {} if self.takes_more else {})
         try:

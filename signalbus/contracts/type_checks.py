@@ -16,9 +16,9 @@ from django.utils.functional import Promise
 
 from signalbus.contracts.annotations import (
     UNRESOLVED,
+    annotation_text,
     annotations_of,
     is_unpacked,
-    name_of_type,
     plain_type,
     qualifiers_of,
 )
@@ -112,7 +112,7 @@ def _of_class(kind: type) -> Check | None:
     accepted: tuple[type, ...] = _PROMOTED.get(kind, (kind,))
     if kind is str:
         accepted = (str, Promise)  # a lazy text arrives as a text
-    expected = name_of_type(kind)
+    expected = annotation_text(kind)
     if issubclass(kind, Model):
 
         def check_row(value: Any) -> Fault | None:
@@ -137,7 +137,7 @@ def _union(kind: Any, arguments: tuple[Any, ...]) -> Check | None:
     checks = [check_of(each) for each in arguments]
     if None in checks:
         return None
-    expected = name_of_type(kind)
+    expected = annotation_text(kind)
 
     def check(value: Any) -> Fault | None:
         faults = []
@@ -154,7 +154,7 @@ def _union(kind: Any, arguments: tuple[Any, ...]) -> Check | None:
 
 def _literal(kind: Any, arguments: tuple[Any, ...]) -> Check:
     allowed = {(type(each), each) for each in arguments}
-    expected = name_of_type(kind)
+    expected = annotation_text(kind)
 
     def check(value: Any) -> Fault | None:
         try:
@@ -168,7 +168,7 @@ def _literal(kind: Any, arguments: tuple[Any, ...]) -> Check:
 
 def _subclass(kind: Any, arguments: tuple[Any, ...]) -> Check:
     base = plain_type(arguments[0]) if arguments else object
-    expected = name_of_type(kind)
+    expected = annotation_text(kind)
     is_checked = isinstance(base, type) and base is not Any and not _has_no_instances(base)
     wanted: type = base if is_checked else object
 
@@ -179,7 +179,7 @@ def _subclass(kind: Any, arguments: tuple[Any, ...]) -> Check:
 
 
 def _container(kind: Any, origin: type, arguments: tuple[Any, ...]) -> Check:
-    expected = name_of_type(kind)
+    expected = annotation_text(kind)
     inner = _inner(kind, origin, arguments)
 
     def check(value: Any) -> Fault | None:
@@ -258,7 +258,7 @@ def _typeddict(kind: Any) -> Check:
         if ("required" in qualifiers_of(annotation))
         or (name in kind.__required_keys__ and "not required" not in qualifiers_of(annotation))
     }
-    expected = name_of_type(kind)
+    expected = annotation_text(kind)
 
     def check(value: Any) -> Fault | None:
         if not isinstance(value, dict):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from signalbus.checks.unsent import places_of_sends
-from signalbus.contracts.annotations import name_of_type
+from signalbus.contracts.annotations import annotation_text
 from signalbus.core.code_places import place_in_code
 from signalbus.registration.registry import registry
 from signalbus.schemas.json_schema import docstring_of
@@ -127,7 +127,8 @@ def _catalogued(name: str, signal: Any, senders: Collection[SendPlace]) -> Catal
 def _summary(contract: Contract) -> PayloadSummary:
     declared = contract.declared
     keys = (
-        f"{field.name}: {name_of_type(field.annotation)}{'' if field.required else ' = …'}" for field in declared.fields
+        f"{field.name}: {annotation_text(field.annotation)}{'' if field.required else ' = …'}"
+        for field in declared.fields
     )
     return PayloadSummary(
         name=declared.place,

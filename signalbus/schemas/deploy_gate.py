@@ -117,7 +117,7 @@ def judge(exported: Mapping[str, Any], horizon: timedelta) -> Verdict:
 def _reasons(group: Mapping[str, Any]) -> Iterator[str]:
     version = group["text_version"]
     if not is_known_version(version):
-        yield f"its text has version {version}, and this code reads none above"
+        yield f"its text has version {version}, which this code does not read: install the signalbus of the sender"
         return
     signal = registry.signal(group["signal"])
     if signal is None:
@@ -133,7 +133,7 @@ def _reasons(group: Mapping[str, Any]) -> Iterator[str]:
         except SignalBusError as error:
             yield str(error)
     try:
-        carrying.reject_unknown(dict.fromkeys(group["carried"]))
+        carrying.reject_unknown(group["carried"])
     except SignalBusError as error:
         yield str(error)
     yield from _reasons_of_payload(signal.contract, group, None if entry is None else entry.function())

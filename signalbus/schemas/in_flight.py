@@ -86,7 +86,6 @@ def _facts_of_message(message: Message) -> dict[str, Any]:
     return {
         "signal": message.signal,
         "sender": message.sender,
-        "open": message.recipients is None,
         "text_version": int(message.version),
         "payload_version": message.payload_version,
         "carried": sorted(message.context),

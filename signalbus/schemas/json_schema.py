@@ -24,7 +24,7 @@ from signalbus.wire.values import registered_types
 
 Schema = dict[str, Any]
 
-_PLAIN: Final[dict[Any, Schema]] = {
+PLAIN_SCHEMAS: Final[dict[Any, Schema]] = {
     type(None): {"type": "null"},
     bool: {"type": "boolean"},
     int: {"type": "integer"},
@@ -40,7 +40,6 @@ _PLAIN: Final[dict[Any, Schema]] = {
 }
 _JSON_TYPES: Final[dict[type, str]] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 ANY_ARRAY: Final = "iterable"  # as `x-python`: a list, a tuple or a set
-PLAIN_SCHEMAS: Final = _PLAIN
 # What must be the same in two schemas of one type.
 _KIND: Final = ("type", "x-python", "x-model")
 
@@ -78,8 +77,8 @@ def schema_of(annotation: Any, around: tuple[Any, ...] = ()) -> Schema:
         return _any_of([schema_of(each, around) for each in arguments])
     if origin is Literal:
         return {"enum": [each.name if isinstance(each, enum.Enum) else each for each in arguments]}
-    if kind in _PLAIN:
-        return {**_PLAIN[kind]}
+    if kind in PLAIN_SCHEMAS:
+        return {**PLAIN_SCHEMAS[kind]}
     if isinstance(origin or kind, type):
         return _class(origin or kind, arguments, around)
     return {}
@@ -154,22 +153,12 @@ def _name(kind: type) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def schema_fits(older: Schema, newer: Schema) -> bool:
-    """Return whether each value that fits the older schema fits the newer one, as far as these schemas tell.
-
-    Args:
-        older: a schema of `schema_of`, or of `shapes`.
-        newer: another one.
-    """
-    return first_misfit(older, newer) is None
-
-
 def first_misfit(older: Schema, newer: Schema, path: str = "") -> str | None:
     """Return the path of the first part of an older schema whose values do not fit a newer one; None if all fit.
 
     Args:
-        older: as `schema_fits` takes it.
-        newer: as above.
+        older: a schema of `schema_of`, or of `payload_shapes`.
+        newer: another one.
         path: where they are.
     """
     if not {*newer} - {"default", "description", "title"} or newer == older or older.get("x-shape") == "any":

@@ -63,10 +63,11 @@ def changes_between(former: Mapping[str, Any], current: Mapping[str, Any]) -> li
 
 def _removed(name: str, locked: Lock, new: set[str], now: Mapping[str, Any]) -> Change:
     similar = sorted(each for each in new if set(now[each]["receivers"]) == set(locked["receivers"]))
-    hint = f'if it is {similar[0]} now, declare that with was=["{name}"]; if not, k' if similar else "k"
+    hint = f'if it is {similar[0]} now, declare that with was=["{name}"]; if not, ' if similar else ""
     return Change(
         f"the signal {name} is gone",
-        f"{hint}eep it until nothing waits for it, then accept: its messages would be parked, and given up after a day",
+        f"{hint}keep it until nothing waits for it, then accept: its messages would be parked, and given up after a "
+        "day",
     )
 
 
@@ -89,10 +90,10 @@ def _changes_of_receivers(signal: str, former: Lock, now: Lock) -> Iterator[Chan
         new_name = name if name in now else renamed.get(name)
         if new_name is None:
             added = sorted(each for each in now if each not in former)
-            hint = f'if it is {added[0]} now, connect that with was=["{name}"]; if not, k' if len(added) == 1 else "k"
+            hint = f'if it is {added[0]} now, connect that with was=["{name}"]; if not, ' if len(added) == 1 else ""
             yield Change(
                 f"the receiver {name} of {signal} is gone",
-                f"{hint}eep it until nothing waits for it, then accept: its deliveries would be parked, and given up "
+                f"{hint}keep it until nothing waits for it, then accept: its deliveries would be parked, and given up "
                 "after a day",
             )
             continue

@@ -1,4 +1,4 @@
-"""How values of the standard library, of Django and of other libraries travel, a module for each library.
+"""Encode and decode values of the standard library, of Django and of other libraries, a module for each library.
 
 `wire/values` asks here for types that no other rule knows. A library is imported only if one of its values is sent,
 which has imported it already, or is received.

@@ -1,4 +1,4 @@
-"""How instances of classes with declared fields travel, once their class is registered: field by field.
+"""Encode and decode instances of registered classes with declared fields: field by field.
 
 ``signalbus.codec.register`` asks here for a class without functions of its own. Nothing is validated on arrival: a
 value was valid when it was sent. A field that this process does not have is left out, and one that the message does not
@@ -12,7 +12,6 @@ import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from signalbus.exceptions import PayloadError, UnknownClass
 from signalbus.wire.values import structures
 from signalbus.wire.values.registered_types import list_of
 
@@ -48,10 +47,6 @@ def functions_for(kind: type, name: str) -> Functions | None:
 def _is_subclass(kind: type, module: str, name: str) -> bool:
     base = getattr(sys.modules.get(module), name, None)  # not imported: then no class of it exists
     return isinstance(base, type) and issubclass(kind, base)
-
-
-def _without(name: str, field: str) -> UnknownClass:
-    return UnknownClass(f'the type "{name}"', f"the message has no {field}, which has no default here: give it one")
 
 
 def _of_layout(kind: type, layout: structures.Layout) -> Functions:
@@ -94,9 +89,7 @@ def _of_struct(kind: Any, name: str) -> Functions:
     fields = kind.__struct_fields__
 
     def encode(value: Any) -> dict[str, Any]:
-        beside = sorted(getattr(value, "__dict__", ()))
-        if beside:
-            raise PayloadError(f"holds {', '.join(beside)} beside its fields, which would be lost: make fields of them")
+        structures.refuse_beside(getattr(value, "__dict__", ()))
         return {field: getattr(value, field) for field in fields}
 
     def decode(values: Any) -> object:
@@ -104,7 +97,7 @@ def _of_struct(kind: Any, name: str) -> Functions:
         required = fields[: len(fields) - len(kind.__struct_defaults__)]
         for field in required:
             if field not in known:
-                raise _without(name, field)
+                raise structures.without(f'the type "{name}"', field)
         return kind(**known)
 
     return encode, decode
@@ -114,15 +107,13 @@ def _of_named_tuple(kind: Any, name: str) -> Functions:
     fields, defaults = kind._fields, kind._field_defaults
 
     def encode(value: Any) -> dict[str, Any]:
-        beside = sorted(getattr(value, "__dict__", ()))
-        if beside:
-            raise PayloadError(f"holds {', '.join(beside)} beside its fields, which would be lost: make fields of them")
+        structures.refuse_beside(getattr(value, "__dict__", ()))
         return dict(zip(fields, value, strict=True))
 
     def decode(values: Any) -> object:
         for field in fields:
             if field not in values and field not in defaults:
-                raise _without(name, field)
+                raise structures.without(f'the type "{name}"', field)
         return tuple.__new__(kind, [values[field] if field in values else defaults[field] for field in fields])
 
     return encode, decode
@@ -133,9 +124,7 @@ def _of_model(kind: Any, name: str) -> Functions:
 
     def encode(value: Any) -> dict[str, Any]:
         state, fields = vars(value), kind.model_fields
-        beside = sorted(key for key in state.keys() - fields.keys() if not _is_cached(kind, key))
-        if beside:
-            raise PayloadError(f"holds {', '.join(beside)} beside its fields, which would be lost: make fields of them")
+        structures.refuse_beside(key for key in state.keys() - fields.keys() if not _is_cached(kind, key))
         parts: dict[str, Any] = {"fields": {field: state[field] for field in fields if field in state}}
         if value.model_fields_set != fields.keys():
             parts["set"] = sorted(value.model_fields_set)
@@ -151,7 +140,7 @@ def _of_model(kind: Any, name: str) -> Functions:
             if field in parts["fields"]:
                 values[field] = parts["fields"][field]
             elif info.is_required():
-                raise _without(name, field)
+                raise structures.without(f'the type "{name}"', field)
             else:
                 values[field] = _default(info, values)
         private = {key: attribute.get_default() for key, attribute in kind.__private_attributes__.items()}

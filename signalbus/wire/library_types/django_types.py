@@ -1,4 +1,4 @@
-"""How Django's values travel that are no model instances: the data of a form, and the file of a model's field."""
+"""Encode and decode values of Django that are no model instances: the data of a form, and a file of a model's field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the geometries of GeoDjango travel: as WKB with their SRID."""
+"""Encode and decode the geometries of GeoDjango: as WKB with their SRID."""
 
 from __future__ import annotations
 

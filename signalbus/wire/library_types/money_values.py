@@ -1,4 +1,4 @@
-"""How amounts of money travel: those of django-money, and those of py-moneyed, on which it stands."""
+"""Encode and decode amounts of money: those of django-money, and those of py-moneyed, which it is built on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How numpy's scalars and small arrays travel: the bytes of numbers, dates and texts; no objects, and no pickle."""
+"""Encode and decode numpy's scalars and small arrays: the bytes of numbers, dates and texts; no objects, no pickle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How phone numbers travel: those of phonenumbers, and those of django-phonenumber-field, which are a subclass."""
+"""Encode and decode phone numbers: those of phonenumbers, and of django-phonenumber-field, which are a subclass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How values of Python's standard library travel that JSON does not know, and that are not data of their own."""
+"""Encode and decode values of Python's standard library that JSON does not know, and that have no tag of their own."""
 
 from __future__ import annotations
 
@@ -125,36 +125,30 @@ def _ordered_dict(value: Any) -> OrderedDict[Any, Any]:
     return OrderedDict((key, item) for key, item in list_of(value))
 
 
-def _adapters() -> dict[type, TypeAdapter]:
-    as_text: dict[str, tuple[type, ...]] = {
-        "ipv4-address": (IPv4Address,),
-        "ipv6-address": (IPv6Address,),
-        "ipv4-interface": (IPv4Interface,),
-        "ipv6-interface": (IPv6Interface,),
-        "ipv4-network": (IPv4Network,),
-        "ipv6-network": (IPv6Network,),
-        "pure-posix-path": (PurePosixPath,),
-        "pure-windows-path": (PureWindowsPath,),
-        "path": (type(Path()),),
-    }
-    found: dict[type, TypeAdapter] = {}
-    for name, kinds in as_text.items():
-        for kind in kinds:
-            found[kind] = TypeAdapter(name=f"python:{name}", encode=str, decode=_from_text(kind))
-    parts: dict[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
-        Fraction: ("fraction", _parts_of_fraction, _fraction),
-        range: ("range", _parts_of_range, _range),
-        complex: ("complex", _parts_of_complex, _complex),
-        re.Pattern: ("pattern", _parts_of_pattern, _pattern),
-        ZoneInfo: ("zone-info", _key_of_zone, _zone),
-        timezone: ("timezone", _parts_of_timezone, _timezone),
-        deque: ("deque", _parts_of_deque, _deque),
-        OrderedDict: ("ordered-dict", _pairs_of, _ordered_dict),
-    }
-    for kind, (name, encode, decode) in parts.items():
-        found[kind] = TypeAdapter(name=f"python:{name}", encode=encode, decode=decode)
-    return found
+def _adapter(name: str, encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> TypeAdapter:
+    return TypeAdapter(name=f"python:{name}", encode=encode, decode=decode)
 
 
-_BY_TYPE: Final[dict[type, TypeAdapter]] = _adapters()
+_AS_TEXT: Final[dict[type, str]] = {
+    IPv4Address: "ipv4-address",
+    IPv6Address: "ipv6-address",
+    IPv4Interface: "ipv4-interface",
+    IPv6Interface: "ipv6-interface",
+    IPv4Network: "ipv4-network",
+    IPv6Network: "ipv6-network",
+    PurePosixPath: "pure-posix-path",
+    PureWindowsPath: "pure-windows-path",
+    type(Path()): "path",
+}
+_BY_TYPE: Final[dict[type, TypeAdapter]] = {
+    **{kind: _adapter(name, str, _from_text(kind)) for kind, name in _AS_TEXT.items()},
+    Fraction: _adapter("fraction", _parts_of_fraction, _fraction),
+    range: _adapter("range", _parts_of_range, _range),
+    complex: _adapter("complex", _parts_of_complex, _complex),
+    re.Pattern: _adapter("pattern", _parts_of_pattern, _pattern),
+    ZoneInfo: _adapter("zone-info", _key_of_zone, _zone),
+    timezone: _adapter("timezone", _parts_of_timezone, _timezone),
+    deque: _adapter("deque", _parts_of_deque, _deque),
+    OrderedDict: _adapter("ordered-dict", _pairs_of, _ordered_dict),
+}
 BY_NAME: Final[dict[str, TypeAdapter]] = {adapter.name: adapter for adapter in _BY_TYPE.values()}

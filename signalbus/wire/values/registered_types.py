@@ -88,7 +88,7 @@ def adapter_named(name: str) -> TypeAdapter:
             "the sender has registered it, and this worker has not: call signalbus.codec.register(…, "
             f'name="{shown(name)}") in a module that the worker imports too, or roll this worker out',
         )
-    from signalbus.wire import library_types  # noqa: PLC0415 - most processes never meet one
+    from signalbus.wire import library_types  # noqa: PLC0415 - its modules import this one
 
     found = library_types.adapter_named(name)
     if found is None:

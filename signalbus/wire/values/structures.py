@@ -20,7 +20,7 @@ from signalbus.wire.values.remedies import registration
 from signalbus.wire.values.stored_forms import Stored, from_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from django.db.models import Field, JSONField, Model
 
@@ -139,12 +139,34 @@ def state_of(value: Any, layout: Layout) -> dict[str, Any]:
         except AttributeError:
             continue
     if state.keys() != layout.fields.keys():
-        beside = sorted(state.keys() - layout.fields.keys())
-        if beside:
-            raise PayloadError(f"holds {', '.join(beside)} beside its fields, which would be lost: make fields of them")
+        refuse_beside(state.keys() - layout.fields.keys())
         without = sorted(layout.fields.keys() - state.keys())
         raise PayloadError(f"its field {without[0]} has no value: set it before sending")
     return {name: state[name] for name in layout.fields}
+
+
+def refuse_beside(names: Iterable[str]) -> None:
+    """Refuse an instance with attributes that are no fields.
+
+    Args:
+        names: the attributes.
+
+    Raises:
+        PayloadError: there is one.
+    """
+    beside = sorted(names)
+    if beside:
+        raise PayloadError(f"holds {', '.join(beside)} beside its fields, which would be lost: make fields of them")
+
+
+def without(name: str, field: str) -> UnknownClass:
+    """Return the error for a field that has no value in the message, and no default in this process.
+
+    Args:
+        name: what the instance travels as.
+        field: the field.
+    """
+    return UnknownClass(name, f"the message has no {field}, which has no default here: give it one")
 
 
 def restore(name: str, values: dict[str, Any]) -> object:
@@ -177,8 +199,7 @@ def restore_as(kind: type, layout: Layout, values: dict[str, Any]) -> object:
         elif field.default_factory is not dataclasses.MISSING:
             value = field.default_factory(result) if field.takes_self else field.default_factory()
         else:
-            why = f"the message has no {field.name}, which has no default here: give it one"
-            raise UnknownClass(layout.name, why)
+            raise without(layout.name, field.name)
         if field.name in layout.slots:
             object.__setattr__(result, field.name, value)
         else:
