@@ -32,12 +32,14 @@ html_copy_source = False
 html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = [("tables.js", {"defer": "defer"})]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 
 copybutton_exclude = ".gp, .go"  # the prompt and the output of a console block
 
+default_role = "code"  # what stands in single backticks in docstrings
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

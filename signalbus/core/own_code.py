@@ -1,6 +1,6 @@
 """Tell the project's own code from that of Python, of signalbus and of installed packages.
 
-Start-up errors, the system checks, error groups and the warning of stale code use it.
+Used by start-up errors, the system checks, error groups, the warning of stale code, and ``manage.py signalbus dev``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The language of filters, for commands, pages and other services.
+"""Hand on the parser of filters, such as ``receiver:crm.*``, to commands, pages and other services.
 
-It is read in `ledger/base`, because the sweeper reads the filters of operations too.
+The parser itself is `ledger/base/delivery_filters`, because the sweeper reads the filters of operations too.
 """
 
 from signalbus.ledger.base.delivery_filters import (

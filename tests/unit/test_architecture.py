@@ -106,7 +106,7 @@ def test_each_folder_is_on_the_page():
 
 def test_each_invariant_names_a_test():
     """Each row of the table of invariants names a test module, or the suite that holds it."""
-    table = PAGE[PAGE.index("## Invariants") : PAGE.index("## Where do I look")]
+    table = PAGE[PAGE.index("## Invariants") : PAGE.index("## Where to look")]
     rows = [row for row in table.splitlines() if row.startswith("| ")][1:]
     assert rows
     assert [row for row in rows if "tests/" not in row and "make chaos" not in row] == []

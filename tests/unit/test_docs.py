@@ -74,12 +74,35 @@ def test_the_commands_exist(document: Path):
                 parser.parse_args(words[3:])
 
 
+def anchors(document: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub and the site make them."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title) for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("document", EVERY, ids=identify)
 def test_the_links_lead_somewhere(document: Path):
-    """A relative link names a file or folder of this checkout."""
-    for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
+    """A relative link names a file or folder of this checkout, and its anchor a heading there."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
         if not target.startswith("http"):
-            assert (document.parent / target).exists(), target
+            path, _, anchor = target.partition("#")
+            place = document.parent / path if path else document
+            assert place.exists(), target
+            assert not anchor or anchor in anchors(place), target
+
+
+@pytest.mark.parametrize("document", EVERY, ids=identify)
+def test_each_row_of_a_table_has_as_many_cells_as_its_head(document: Path):
+    """A bar within a cell is written as ``\\|``, also in code: otherwise it ends the cell."""
+    width = 0
+    for line in document.read_text().splitlines():
+        if not line.startswith("|"):
+            width = 0
+            continue
+        bars = len(re.findall(r"(?<!\\)\|", line))
+        width = width or bars
+        assert bars == width, line
 
 
 def rows(document: Path, first: str) -> dict[str, list[str]]:

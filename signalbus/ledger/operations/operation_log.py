@@ -1,6 +1,7 @@
-"""The audit log: what people changed, when, through what and why.
+"""Write and read the audit log: what people changed, when, through what and why.
 
-A line is added in the transaction of the change; before it, if it takes several, and completed after them.
+A line is written in the transaction of the change. If the change takes several transactions, the line is written before
+the first, and completed after the last.
 """
 
 from __future__ import annotations

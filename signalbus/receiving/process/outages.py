@@ -1,7 +1,7 @@
 """Log an outage of a database or a broker when it begins and when it ends, not at each failure.
 
-The sweeper and the Celery task report their failures and successes. `sending/outbox` has a class of its own, because
-a sender must also stop trying.
+The sweeper, the Celery task, and the threads that record outcomes and read pauses report their failures and successes.
+`sending/outbox` has a class of its own, because a sender must also stop trying.
 """
 
 from __future__ import annotations

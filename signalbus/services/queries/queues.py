@@ -1,6 +1,7 @@
-"""The queues of the bus: their names, what waits in each by the ledger, and whether a worker consumes it.
+"""Name the queues of the bus, add up what waits in each, and judge whether a worker consumes it.
 
-Called by the commands ``status``, ``failed`` and ``check``.
+The caller has asked the ledger and the broker before: the commands ``status``, ``failed``, ``check`` and ``doctor``,
+and the metrics.
 """
 
 from __future__ import annotations

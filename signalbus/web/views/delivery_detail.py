@@ -199,7 +199,7 @@ def _changes_by_people(delivery: Delivery) -> Iterator[Operation]:
     """Yield the operations that named a delivery; those by a filter name none, if they took many."""
     alias = ledger.using()
     rows = Operation.objects.using(alias).filter(
-        created_at__gte=delivery.created_at, kind__in=("retry", "discard", "reveal", "run now")
+        created_at__gte=delivery.created_at, kind__in=("retry", "discard", "reveal")
     )
     youngest = rows.order_by("-created_at")[:PEOPLE]
     wanted = str(delivery.pk)
