@@ -44,7 +44,7 @@ class Fault(NamedTuple):
 Check = Callable[[Any], Fault | None]
 
 # int is accepted where float is expected, as type checkers do (PEP 484); it arrives as an int.
-_PROMOTED: Final[dict[type, tuple[type, ...]]] = {float: (float, int), complex: (complex, float, int)}
+PROMOTED: Final[dict[type, tuple[type, ...]]] = {float: (float, int), complex: (complex, float, int)}
 _CONTAINERS: Final = (list, tuple, set, frozenset, dict)
 
 
@@ -86,7 +86,7 @@ def exact_types(annotation: Any) -> frozenset[type]:
     if get_origin(kind) in (Union, types.UnionType):
         return frozenset().union(*(exact_types(each) for each in get_args(kind)))
     if isinstance(kind, type) and get_origin(kind) is None and not hasattr(kind, "__required_keys__"):
-        return frozenset(_PROMOTED.get(kind, (kind,)))
+        return frozenset(PROMOTED.get(kind, (kind,)))
     return frozenset()
 
 
@@ -109,7 +109,7 @@ def _of_class(kind: type) -> Check | None:
         return _typeddict(kind)
     if _has_no_instances(kind):
         return None
-    accepted: tuple[type, ...] = _PROMOTED.get(kind, (kind,))
+    accepted: tuple[type, ...] = PROMOTED.get(kind, (kind,))
     if kind is str:
         accepted = (str, Promise)  # a lazy text arrives as a text
     expected = annotation_text(kind)

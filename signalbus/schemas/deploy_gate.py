@@ -16,7 +16,8 @@ from signalbus.contracts.contract import reject_unknown_version
 from signalbus.exceptions import ConfigurationError, SignalBusError, UnknownClass, UnknownPayloadVersion
 from signalbus.registration.registry import registry
 from signalbus.schemas.in_flight import FORMAT
-from signalbus.schemas.json_schema import first_misfit, schema_of_payload
+from signalbus.schemas.json_schema import schema_of_payload
+from signalbus.schemas.schema_comparison import first_misfit
 from signalbus.wire.message import is_known_version
 from signalbus.wire.values import registered_types
 from signalbus.wire.values.class_names import resolve_class

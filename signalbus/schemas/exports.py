@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from django.apps import apps
-
 from signalbus.registration.registry import registry
 from signalbus.schemas.catalogue import catalogue
 from signalbus.schemas.json_schema import docstring_of, schema_of_payload
+from signalbus.schemas.schema_comparison import model_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,7 +103,7 @@ def _describe(schema: Any) -> None:
     """Add the docstrings of models to a schema."""
     if isinstance(schema, dict):
         label = schema.get("x-model")
-        if isinstance(label, str) and (about := docstring_of(apps.get_model(label))):
+        if isinstance(label, str) and (about := docstring_of(model_of(label))):
             schema["description"] = about
         for each in schema.values():
             _describe(each)

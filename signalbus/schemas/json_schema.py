@@ -1,7 +1,8 @@
-"""Write the types of payloads as JSON Schema, and tell whether each value of an older schema is valid in a newer one.
+"""Write the types of payloads as JSON Schema.
 
-The lock file, the deploy gate and the exports use it. ``x-python`` names a type that JSON has no word for, ``x-model``
-the label of a model, whose rows travel as references. ``x-shape`` marks what `payload_shapes` made.
+The lock file, the deploy gate and the exports use it; `schema_comparison` compares two schemas. ``x-python`` names a
+type that JSON has no word for, ``x-model`` the label of a model, whose rows travel as references. ``x-shape`` marks
+what `payload_shapes` made.
 """
 
 from __future__ import annotations
@@ -38,10 +39,8 @@ PLAIN_SCHEMAS: Final[dict[Any, Schema]] = {
     time: {"type": "string", "format": "time", "x-python": "time"},
     timedelta: {"type": "string", "format": "duration", "x-python": "timedelta"},
 }
-_JSON_TYPES: Final[dict[type, str]] = {bool: "boolean", int: "integer", float: "number", str: "string"}
+JSON_TYPES: Final[dict[type, str]] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 ANY_ARRAY: Final = "iterable"  # as `x-python`: a list, a tuple or a set
-# What must be the same in two schemas of one type.
-_KIND: Final = ("type", "x-python", "x-model")
 
 
 def docstring_of(described: Any) -> str:
@@ -87,25 +86,26 @@ def schema_of(annotation: Any, around: tuple[Any, ...] = ()) -> Schema:
 def _class(kind: type, arguments: tuple[Any, ...], around: tuple[Any, ...]) -> Schema:
     if kind is Any or kind is object:
         return {}
-    if issubclass(kind, Model):
+    if issubclass(kind, Model) and kind is not Model:
         return {"x-model": kind._meta.label}  # noqa: SLF001 - Django documents it
     registered = registered_types.by_type.get(kind)
     if registered is not None:
         return {"x-python": f"type {registered.name}"}
     if issubclass(kind, enum.Enum):
-        return {"enum": [member.name for member in kind], "x-python": _name(kind)}
+        return {"enum": [member.name for member in kind], "x-python": name_in_schema(kind)}
     if kind is type:
         model = plain_type(arguments[0]) if arguments else None
-        label = f" {model._meta.label}" if isinstance(model, type) and issubclass(model, Model) else ""  # noqa: SLF001
-        return {"x-python": f"class{label}"}
+        if isinstance(model, type) and issubclass(model, Model) and model is not Model:
+            return {"x-python": f"class {model._meta.label}"}  # noqa: SLF001
+        return {"x-python": "class"}
     if kind in around:
-        return {"x-python": _name(kind)}
+        return {"x-python": name_in_schema(kind)}
     if kind_of(kind) is not None:
         try:
             schema = _object(fields_of(kind), (*around, kind))
         except ConfigurationError:
-            return {"x-python": _name(kind)}
-        return schema if kind_of(kind) == "typeddict" else {**schema, "x-python": _name(kind)}
+            return {"x-python": name_in_schema(kind)}
+        return schema if kind_of(kind) == "typeddict" else {**schema, "x-python": name_in_schema(kind)}
     return _container(kind, arguments, around)
 
 
@@ -128,7 +128,7 @@ def _container(kind: type, arguments: tuple[Any, ...], around: tuple[Any, ...]) 
     if issubclass(kind, Mapping):
         values = schema_of(arguments[1], around) if len(arguments) == 2 else {}  # noqa: PLR2004 - key and value
         return {"type": "object", **({"additionalProperties": values} if values else {})}
-    return {"x-python": _name(kind)}
+    return {"x-python": name_in_schema(kind)}
 
 
 def _object(fields: Sequence[PayloadField], around: tuple[Any, ...]) -> Schema:
@@ -136,7 +136,7 @@ def _object(fields: Sequence[PayloadField], around: tuple[Any, ...]) -> Schema:
     for field in fields:
         properties[field.name] = schema = schema_of(field.annotation, around)
         default = None if field.default is None or field.is_made else field.default()
-        if type(default) in _JSON_TYPES:
+        if type(default) in JSON_TYPES:
             schema["default"] = default
     required = sorted(field.name for field in fields if field.required)
     return {"type": "object", "properties": properties, **({"required": required} if required else {})}
@@ -149,66 +149,6 @@ def _any_of(schemas: list[Schema]) -> Schema:
     return distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
 
 
-def _name(kind: type) -> str:
+def name_in_schema(kind: type) -> str:
+    """Return the name of a class as `x-python` has it."""
     return f"{kind.__module__}:{kind.__qualname__}"
-
-
-def first_misfit(older: Schema, newer: Schema, path: str = "") -> str | None:
-    """Return the path of the first part of an older schema whose values do not fit a newer one; None if all fit.
-
-    Args:
-        older: a schema of `schema_of`, or of `payload_shapes`.
-        newer: another one.
-        path: where they are.
-    """
-    if not {*newer} - {"default", "description", "title"} or newer == older or older.get("x-shape") == "any":
-        return None
-    if "anyOf" in older:
-        return next((found for each in older["anyOf"] if (found := first_misfit(each, newer, path)) is not None), None)
-    if "anyOf" in newer:
-        return None if any(first_misfit(older, each, path) is None for each in newer["anyOf"]) else path
-    if "enum" in older or "enum" in newer:
-        return None if _enum_fits(older, newer) else path
-    promoted = (older.get("type"), newer.get("type")) == ("integer", "number")
-    gathered = older.get("type") == "array" and newer.get("x-python") == ANY_ARRAY
-    if not (promoted or gathered) and any(older.get(key) != newer.get(key) for key in _KIND):
-        return path
-    if "x-shape" in older and "prefixItems" in older and "items" in newer:
-        places = [(f"{path}[{index}]", each, newer["items"]) for index, each in enumerate(older["prefixItems"])]
-        return next((found for at, one, two in places if (found := first_misfit(one, two, at)) is not None), None)
-    return _first_misfit_inside(older, newer, path)
-
-
-def _enum_fits(older: Schema, newer: Schema) -> bool:
-    if "enum" not in older:  # the shape of a payload does not tell its values
-        types = {_JSON_TYPES.get(type(each)) for each in newer["enum"]}
-        return "x-shape" in older and "x-python" not in newer and older.get("type") in types
-    if "enum" in newer:
-        return older.get("x-python") == newer.get("x-python") and all(
-            any(type(value) is type(other) and value == other for other in newer["enum"]) for value in older["enum"]
-        )
-    return "x-python" not in older and all(_JSON_TYPES.get(type(each)) == newer.get("type") for each in older["enum"])
-
-
-def _first_misfit_inside(older: Schema, newer: Schema, path: str) -> str | None:
-    if len(older.get("prefixItems", ())) != len(newer.get("prefixItems", ())):
-        return path
-    pairs = [
-        (f"{path}[{index}]", before, after)
-        for index, (before, after) in enumerate(
-            zip(older.get("prefixItems", ()), newer.get("prefixItems", ()), strict=True)
-        )
-    ]
-    if "items" in newer:
-        pairs.append((f"{path}[]", older.get("items", {}), newer["items"]))
-    before, after = older.get("properties", {}), newer.get("properties", {})
-    for name in newer.get("required", ()):
-        if name not in older.get("required", ()):
-            return f"{path}.{name}".lstrip(".")
-    pairs += [(f"{path}.{name}".lstrip("."), before[name], after[name]) for name in before if name in after]
-    if isinstance(newer.get("additionalProperties"), dict):
-        others = [each for name, each in before.items() if name not in after]
-        if isinstance(older.get("additionalProperties"), dict):
-            others.append(older["additionalProperties"])
-        pairs += [(f"{path}{{}}", each, newer["additionalProperties"]) for each in others]
-    return next((found for at, one, two in pairs if (found := first_misfit(one, two, at)) is not None), None)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from signalbus.contracts.contract import reject_unknown_version
 from signalbus.exceptions import UnknownPayloadVersion
 from signalbus.registration.registry import registry
-from signalbus.schemas.json_schema import first_misfit
 from signalbus.schemas.samples import fault_of_upcasts
+from signalbus.schemas.schema_comparison import first_misfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

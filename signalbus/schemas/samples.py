@@ -59,11 +59,12 @@ def sample_text(payload: type) -> Any:
         return None
 
 
-def sample_of(annotation: Any) -> Any:  # noqa: C901, PLR0912 - a line for each kind of type
+def sample_of(annotation: Any, around: tuple[Any, ...] = ()) -> Any:
     """Return a value of a type.
 
     Args:
         annotation: an evaluated annotation.
+        around: the classes that it is a part of: an object of one of them would have no end.
 
     Raises:
         NoSample: nothing is known of the type.
@@ -71,7 +72,7 @@ def sample_of(annotation: Any) -> Any:  # noqa: C901, PLR0912 - a line for each 
     kind = plain_type(annotation)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        return sample_of(next(each for each in arguments if each is not type(None)))
+        return _first_sample(arguments, around)
     if origin is Literal:
         return arguments[0]
     if kind in _PLAIN:
@@ -83,16 +84,45 @@ def sample_of(annotation: Any) -> Any:  # noqa: C901, PLR0912 - a line for each 
         raise NoSample
     if outer is type:
         return plain_type(arguments[0]) if arguments else None
-    if issubclass(outer, Model):
-        return row_of_sample(outer)
-    if issubclass(outer, enum.Enum):
-        return next(iter(outer))
-    if kind_of(outer) is not None:
-        values = {field.name: sample_of(field.annotation) for field in fields_of(outer)}
-        return values if kind_of(outer) == "typeddict" else outer(**values)
+    if issubclass(outer, (Model, enum.Enum)) or kind_of(outer) is not None:
+        return _object(outer, around)
+    return _container(outer, arguments, around)
+
+
+def _first_sample(types_of_union: Sequence[Any], around: tuple[Any, ...]) -> Any:
+    """Return a value of the first type in a union that has one; None is the last choice."""
+    for each in sorted(types_of_union, key=lambda each: each is type(None)):
+        try:
+            return sample_of(each, around)
+        except NoSample:
+            continue
+    raise NoSample
+
+
+def _object(kind: Any, around: tuple[Any, ...]) -> Any:
+    """Return an object of a class with fields, a row or a member of an enum."""
+    if kind in around:
+        raise NoSample
+    try:
+        if issubclass(kind, Model):
+            return row_of_sample(kind)
+        if issubclass(kind, enum.Enum):
+            return next(iter(kind))
+        values = {field.name: sample_of(field.annotation, (*around, kind)) for field in fields_of(kind)}
+        return values if kind_of(kind) == "typeddict" else kind(**values)
+    except NoSample:
+        raise
+    except Exception as error:  # an abstract model, an enum without members, a rule that refuses the values
+        raise NoSample from error
+
+
+def _container(outer: type, arguments: tuple[Any, ...], around: tuple[Any, ...]) -> Any:
     if issubclass(outer, tuple):
-        return tuple(sample_of(each) for each in arguments if each is not ... and not is_unpacked(each))
-    elements = [sample_of(each) for each in arguments]
+        return tuple(sample_of(each, around) for each in arguments if each is not ... and not is_unpacked(each))
+    try:
+        elements = [sample_of(each, around) for each in arguments]
+    except NoSample:
+        elements = []  # which is a value of each container
     if issubclass(outer, Mapping):
         return {elements[0]: elements[1]} if elements else {}
     if issubclass(outer, (set, frozenset)):

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from decimal import Decimal  # noqa: TC003 - read when the payload is checked
 from io import StringIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
@@ -16,8 +16,13 @@ from django.core.management import CommandError, call_command
 from signalbus import Signal
 from signalbus.registration.registry import registry
 from signalbus.schemas.json_schema import schema_of
+from signalbus.schemas.samples import sample_text
 from tasks.admissions.models import Cohort
 from tests.unit.payload_classes import EveryType, Stamped
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractUser
+    from django.db.models import Model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # a field of theirs has the name of one of pydantic
@@ -106,6 +111,23 @@ def test_the_same_code_exports_the_same(enrolled: Signal):
     assert '"tests.stamped"' in exported("--format", "json-schema")
     assert exported("--format", "json-schema") == exported("--format", "json-schema")
     assert exported("--format", "asyncapi") == exported("--format", "asyncapi")
+
+
+def test_a_payload_with_any_row_is_exported():
+    """``Model`` itself and abstract models have rows of other models, and are none of the installed ones."""
+
+    @dataclass
+    class AnyRow:
+        row: Model
+        user: AbstractUser
+
+    signal: Signal = Signal("tests.any_row", payload=AnyRow)
+    assert registry.signal("tests.any_row") is signal
+    described = json.loads(exported("--format", "json-schema"))["$defs"]["tests.any_row"]["properties"]
+    assert described["row"] == {"x-python": "django.db.models.base:Model"}
+    assert described["user"]["x-model"] == "auth.AbstractUser"
+    assert "permissions" in described["user"]["description"]
+    assert sample_text(AnyRow) is None
 
 
 def test_mermaid_draws_the_graph_without_a_database(enrolled: Signal, django_assert_num_queries):

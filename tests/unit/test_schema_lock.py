@@ -5,25 +5,34 @@ from __future__ import annotations
 import enum
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from decimal import Decimal  # noqa: TC003 - read by the check
 from io import StringIO
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, SupportsInt, TypedDict
 from uuid import UUID
 
 import pytest
+from django.contrib.auth.models import AbstractUser, User
 from django.core.management import CommandError, call_command
+from django.db.models import Model
+from django.test import modify_settings
 
 from signalbus import Signal
 from signalbus.checks import check_lock_file
 from signalbus.contracts.contract import Contract
+from signalbus.contracts.type_checks import check_of
+from signalbus.models import State
 from signalbus.registration.registry import registry
-from signalbus.schemas.json_schema import first_misfit, schema_of, schema_of_payload
+from signalbus.schemas.json_schema import schema_of, schema_of_payload
+from signalbus.schemas.payload_shapes import shape_of
 from signalbus.schemas.samples import fault_of_upcasts, sample_text
+from signalbus.schemas.schema_comparison import first_misfit
+from signalbus.wire import codec
 from tasks.admissions.models import Academy, Cohort
 from tests.unit.payload_classes import (
+    Address,
     CohortSaved,
     CohortSavedAttrs,
     CohortSavedDict,
@@ -38,11 +47,15 @@ from tests.unit.payload_classes import (
     StampedStruct,
 )
 
+from .wire_app.models import Place, Point, SpecialThing, Thing
+from .wire_values import saved
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 NAME = "tests.locked"
+COHORT = saved(Cohort, pk=7)
 
 
 @dataclass(kw_only=True)
@@ -367,6 +380,61 @@ def test_samples_fit_their_class(kind):
     assert sample is None or fault_of_upcasts(contract, 1, sample) is None
 
 
+@dataclass
+class Node:
+    """A part that holds itself."""
+
+    name: str
+    parent: Node | None = None
+    children: list[Node] = field(default_factory=list)
+
+
+@dataclass
+class Mail:
+    """A part with a rule that no sample keeps."""
+
+    address: str
+
+    def __post_init__(self) -> None:
+        if "@" not in self.address:
+            raise LookupError("no address")
+
+
+class Nothing(enum.Enum):
+    """An enum without members."""
+
+
+@dataclass
+class Tree:
+    root: Node
+
+
+@dataclass
+class Letter:
+    to: Mail
+    copies: list[Mail]
+
+
+@dataclass
+class Void:
+    nothing: Nothing
+
+
+@modify_settings(INSTALLED_APPS={"append": "tests.unit"})
+def test_a_sample_of_a_class_that_holds_itself_ends():
+    """It holds no further one."""
+    sample = sample_text(Tree)
+    assert sample == {"root": {"$data": [f"{__name__}:Node", {"name": "text", "parent": None, "children": []}]}}
+
+
+@pytest.mark.parametrize("payload", [Letter, Void])
+def test_a_class_of_which_no_object_can_be_made_has_no_sample(lock, payload):
+    """A rule of a class in the payload refuses made-up values; the lock file is written without a sample."""
+    deploy(payload)
+    lock("--write")
+    assert sample_text(payload) is None
+
+
 class Part(TypedDict):
     """A part."""
 
@@ -377,6 +445,72 @@ class Colour(enum.Enum):
     """An enum."""
 
     RED = 1
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (int, True),
+        (float, 1),
+        (complex, 1),
+        (str, State.DONE),
+        (date, datetime(2000, 1, 2)),
+        (Model, COHORT),
+        (AbstractUser, saved(User, pk=7)),
+        (Thing, saved(SpecialThing, pk=7)),
+        (type, Cohort),
+        (type[Model], Cohort),
+        (list[int], [True]),
+        (list[list[int]], [[], [1]]),
+        (Iterable[int], {1}),
+        (Mapping[str, int], {"a": 1}),
+        (tuple, (1,)),
+        (tuple[int, *tuple[str, ...]], (1, "a")),
+        (tuple[int, ...], (1, 2)),
+        (SupportsInt, 1),
+        (Point, Place(1, 2)),
+        (Address | None, {"street": "Elm"}),
+    ],
+    ids=str,
+)
+@modify_settings(INSTALLED_APPS={"append": "tests.unit.wire_app"})
+def test_the_deploy_gate_accepts_what_send_accepts(annotation, value):
+    """A message that waits, and that a worker can run, does not stop a deploy."""
+    check = check_of(annotation)
+    assert check is None or check(value) is None
+    shape = shape_of(*json.loads(codec.encode(None, {"key": value})[0])).schema
+    assert first_misfit(shape["properties"]["key"], schema_of(annotation)) is None
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (int, "1"),
+        (int, 1.5),
+        (bool, 1),
+        (int, State.DONE),
+        (State, "done"),
+        (datetime, date(2000, 1, 2)),
+        (Academy, COHORT),
+        (Model, 1),
+        (Cohort, Cohort),
+        (type[Academy], Cohort),
+        (type, COHORT),
+        (list[int], {1}),
+        (tuple[int, str], (1,)),
+        (dict[str, int], [1]),
+        (Place, Point(1)),
+    ],
+    ids=str,
+)
+@modify_settings(INSTALLED_APPS={"append": "tests.unit.wire_app"})
+def test_the_deploy_gate_refuses_what_send_refuses(annotation, value):
+    """A value of another type is found before the deploy."""
+    check = check_of(annotation)
+    assert check is not None
+    assert check(value) is not None
+    shape = shape_of(*json.loads(codec.encode(None, {"key": value})[0])).schema
+    assert first_misfit(shape["properties"]["key"], schema_of(annotation)) is not None
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,13 @@ class Point:
         type(self).constructed += 1
 
 
+@dataclass
+class Place(Point):
+    """A subclass of a dataclass."""
+
+    city: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Frozen:
     """Frozen, with slots, hashable."""
