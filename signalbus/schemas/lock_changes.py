@@ -99,13 +99,9 @@ def _changes_of_receivers(signal: str, former: Lock, now: Lock) -> Iterator[Chan
             continue
         if new_name != name:
             yield Change(f"the receiver {name} of {signal} is called {new_name}")
-        if locked["sender"] != now[new_name]["sender"] and now[new_name]["sender"] is not None:
-            yield Change(
-                f"the receiver {new_name} of {signal} listens to {now[new_name]['sender']}, and did to "
-                f"{locked['sender'] or 'any sender'}",
-                "connect it for the former sender as well until nothing waits for it, then accept: a worker would not "
-                "find it for messages of that sender",
-            )
+        yield from _changes_of_senders(
+            f"the receiver {new_name} of {signal}", _senders(locked), _senders(now[new_name])
+        )
         for old in sorted({*locked["was"]} - {*now[new_name]["was"], new_name}):
             yield Change(
                 f"the receiver {new_name} of {signal} is no longer known as {old}",
@@ -121,6 +117,26 @@ def _changes_of_receivers(signal: str, former: Lock, now: Lock) -> Iterator[Chan
     for name in now:
         if name not in known:
             yield Change(f"the receiver {name} of {signal} is new")
+
+
+def _changes_of_senders(receiver: str, former: set[str], now: set[str]) -> Iterator[Change]:
+    if former == now:
+        return
+    listens, did = (", ".join(sorted(each)) or "any sender" for each in (now, former))
+    is_narrower = now and not (former and former <= now)
+    yield Change(
+        f"{receiver} listens to {listens}, and did to {did}",
+        "connect it for the former sender as well until nothing waits for it, then accept: a worker would not find it "
+        "for messages of that sender"
+        if is_narrower
+        else "",
+    )
+
+
+def _senders(locked: Lock) -> set[str]:
+    """Return the senders that a receiver listens to; none if it listens to any."""
+    found = locked["sender"]
+    return {found} if isinstance(found, str) else set(found or ())
 
 
 def _changes_of_payload(name: str, former: Lock, now: Lock) -> Iterator[Change]:

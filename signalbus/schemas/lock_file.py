@@ -8,6 +8,7 @@ file.
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from signalbus.schemas.json_schema import schema_of_payload
 from signalbus.schemas.samples import sample_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from signalbus.contracts.contract import Contract
     from signalbus.registration.registry import Receiver
@@ -60,7 +61,9 @@ def _locked(signal: Any, former: Mapping[str, Any]) -> Lock:
         "open": signal.open,
         "ordered": signal.ordered_by is not None,
         "was": sorted(signal.was),
-        "receivers": {entry.id: _receiver(entry) for entry in sorted(signal.entries(), key=lambda each: each.id)},
+        "receivers": {
+            id_: _receiver(list(entries)) for id_, entries in groupby(sorted(signal.entries(), key=_place), _id)
+        },
     }
     if signal.contract is not None:
         locked["version"] = signal.contract.version
@@ -68,8 +71,22 @@ def _locked(signal: Any, former: Mapping[str, Any]) -> Lock:
     return locked
 
 
-def _receiver(entry: Receiver) -> Lock:
-    return {"sender": entry.sender, "queue": entry.queue, "was": sorted(entry.policy.was)}
+def _id(entry: Receiver) -> str:
+    return entry.id
+
+
+def _place(entry: Receiver) -> tuple[str, str]:
+    return entry.id, entry.sender or ""
+
+
+def _receiver(entries: Sequence[Receiver]) -> Lock:
+    """Return a receiver, which may be connected for several senders; ``sender`` is None if it listens to any."""
+    senders = [entry.sender for entry in entries]
+    return {
+        "sender": None if None in senders else senders[0] if len(senders) == 1 else senders,
+        "queue": entries[0].queue,
+        "was": sorted({old for entry in entries for old in entry.policy.was}),
+    }
 
 
 def _versions(contract: Contract, former: Mapping[str, Any]) -> Lock:

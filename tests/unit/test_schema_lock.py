@@ -215,6 +215,28 @@ def test_a_default_that_a_factory_makes_is_not_written(lock, tmp_path: Path, pay
     }
 
 
+def test_a_receiver_of_two_senders_keeps_both(lock, tmp_path: Path):
+    """The order in which they are connected changes nothing; to drop one is refused, to add one passes."""
+    uid = f"{__name__}.on_paid"
+    both = [(on_paid, {"sender": sender, "dispatch_uid": uid}) for sender in (Cohort, Academy)]
+    deploy(receivers=both)
+    lock("--write")
+    before = (tmp_path / "signalbus.lock.json").read_bytes()
+    deploy(receivers=both[::-1])
+    lock("--write")
+    assert (tmp_path / "signalbus.lock.json").read_bytes() == before
+    deploy(receivers=both[:1])
+    with pytest.raises(
+        CommandError, match=r"listens to admissions\.Cohort, and did to admissions\.Academy, admissions\.Cohort"
+    ):
+        lock("--check")
+    lock("--write", "--accept")
+    deploy(receivers=both)
+    assert "listens to admissions.Academy, admissions.Cohort, and did to admissions.Cohort" in lock("--check")
+    deploy()
+    assert "listens to any sender, and did to admissions.Cohort" in lock("--check")
+
+
 def upcast(function: Any, payload: Any = WithoutKey) -> Callable[[], Signal]:
     """Return a deploy of version 2 with an upcast."""
 
