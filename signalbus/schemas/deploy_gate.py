@@ -15,6 +15,7 @@ from signalbus.checks.declared_receivers import required_keys
 from signalbus.contracts.contract import reject_unknown_version
 from signalbus.exceptions import ConfigurationError, SignalBusError, UnknownClass, UnknownPayloadVersion
 from signalbus.registration.registry import registry
+from signalbus.schemas.file_forms import EXPORT, READ_GROUP, misshapen_part
 from signalbus.schemas.in_flight import FORMAT
 from signalbus.schemas.json_schema import schema_of_payload
 from signalbus.schemas.schema_comparison import first_misfit
@@ -77,7 +78,7 @@ def read_export(path: Path) -> dict[str, Any]:
     """Read an exported file.
 
     Raises:
-        ConfigurationError: it is none, or of another format.
+        ConfigurationError: it is none, of another format, or damaged.
     """
     try:
         exported = json.loads(path.read_text(encoding="utf-8"))
@@ -85,7 +86,34 @@ def read_export(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     if not isinstance(exported, dict) or exported.get("format") != FORMAT:
         raise ConfigurationError(f"{path} was not written by `manage.py signalbus in-flight --export` of this version.")
+    damaged = misshapen_part(exported, EXPORT) or _misshapen_group(exported)
+    if damaged is not None:
+        raise ConfigurationError(f"{path}: {damaged} is not as signalbus wrote it: export it again.")
     return exported
+
+
+def _misshapen_group(exported: Mapping[str, Any]) -> str | None:
+    """Return the path of the first part that does not tell what `judge` must know."""
+    for index, group in enumerate(exported["groups"]):
+        where = f"/groups/{index}"
+        if not group["due"] or not all(_is_read(date, day) for day in group["due"]):
+            return f"{where}/due"
+        if "unread" in group:
+            continue
+        if type(group.get("text_version")) is not int:
+            return f"{where}/text_version"
+        damaged = misshapen_part(group, READ_GROUP, where) if is_known_version(group["text_version"]) else None
+        if damaged is not None:
+            return damaged
+    return None if _is_read(datetime, exported["exported_at"]) else "/exported_at"
+
+
+def _is_read(kind: type[date], text: str) -> bool:
+    try:
+        kind.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def judge(exported: Mapping[str, Any], horizon: timedelta) -> Verdict:

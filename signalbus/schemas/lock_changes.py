@@ -198,7 +198,8 @@ def _faults_of_upcasts(name: str, versions: Lock) -> Iterator[Change]:
         except UnknownPayloadVersion as error:
             yield Change(f"{name}: of version {version}, {error}", f"add the upcasts from version {version} on")
             continue
-        fault = None if locked["sample"] is None else fault_of_upcasts(contract, version, locked["sample"])
+        sample = locked.get("sample")
+        fault = None if sample is None else fault_of_upcasts(contract, version, sample)
         if fault is not None:
             yield Change(
                 f"{name}: the upcasts from version {version} fail on the stored sample: {fault}",

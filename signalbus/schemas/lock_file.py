@@ -8,6 +8,7 @@ file.
 from __future__ import annotations
 
 import json
+import re
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ from django.conf import settings
 
 from signalbus.exceptions import ConfigurationError
 from signalbus.registration.registry import registry
+from signalbus.schemas.file_forms import LOCK, misshapen_part
 from signalbus.schemas.json_schema import schema_of_payload
 from signalbus.schemas.samples import sample_text
 
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
 
 FILE_NAME: Final = "signalbus.lock.json"
 FORMAT: Final = 1
+
+_REMEDY: Final = (
+    "take the file from the repository again, or write a new one with `manage.py signalbus schema --write --accept`, "
+    "which has no samples of former versions"
+)
+_CONFLICT: Final = re.compile(r"^(<{7}|>{7})( |$)", re.MULTILINE)
 
 Lock = dict[str, Any]
 
@@ -112,17 +120,37 @@ def read_lock(path: Path) -> Lock | None:
         ConfigurationError: a file of another kind, or of a newer signalbus.
     """
     try:
-        lock = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
     except ValueError as error:
+        raise ConfigurationError(f"{path} is no JSON ({error}): {_REMEDY}.") from error
+    if _CONFLICT.search(text):
         raise ConfigurationError(
-            f"{path} is no JSON ({error}): take it from the repository again, or write a new one with `manage.py "
-            "signalbus schema --write --accept`."
-        ) from error
+            f"{path} has the marks of a merge conflict: keep the lines of both sides, remove the marks, and run "
+            "`manage.py signalbus schema --write`."
+        )
+    try:
+        lock = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is no JSON ({error}): {_REMEDY}.") from error
     if not isinstance(lock, dict) or lock.get("format") != FORMAT:
         found = lock.get("format") if isinstance(lock, dict) else None
         raise ConfigurationError(
             f"{path} has the format {found!r}, and this signalbus reads {FORMAT}: install the signalbus that wrote it."
         )
+    damaged = misshapen_part(lock, LOCK) or _without_version(lock)
+    if damaged is not None:
+        raise ConfigurationError(f"{path}: {damaged} is not as signalbus wrote it: {_REMEDY}.")
     return lock
+
+
+def _without_version(lock: Lock) -> str | None:
+    """Return the path of the versions of a signal that are no numbers, or lack that of the signal."""
+    for name, signal in lock["signals"].items():
+        versions = signal.get("versions", {})
+        if ("version" in signal and str(signal["version"]) not in versions) or not all(map(str.isdecimal, versions)):
+            return f"/signals/{name}/versions"
+    return None

@@ -282,6 +282,19 @@ def test_a_file_of_another_kind_is_an_error(gate, tmp_path: Path):
     (tmp_path / "export").write_text("{}")
     with pytest.raises(CommandError, match="was not written by"):
         gate()
+    whole = {"format": 1, "exported_at": "2000-01-02T03:04:05+00:00", "groups": [{"due": {"2000-01-02": 1}}]}
+    damages: list[dict[str, Any]] = [
+        {},
+        {"exported_at": "yesterday", "groups": []},
+        {"groups": {}},
+        {"groups": [{"receiver": "", "example": "1", "due": {"tomorrow": 1}}]},
+        {"groups": [{"receiver": "", "example": "1", "due": {}, "text_version": 6}]},
+        {"groups": [{"receiver": "", "example": "1", "due": {"2000-01-02": 1}, "text_version": 6}]},
+    ]
+    for damage in damages:
+        (tmp_path / "export").write_text(json.dumps({**whole, **damage}))
+        with pytest.raises(CommandError, match="is not as signalbus wrote it: export it again"):
+            gate()
 
 
 @ON_ONE

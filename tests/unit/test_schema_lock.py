@@ -357,7 +357,7 @@ def test_the_system_check_tells_of_breaking_changes(lock, tmp_path: Path, settin
     deploy(WithoutKey)
     assert reports() == [f"Since the lock file was written: {NAME} carries no note any more."]
     (tmp_path / "signalbus.lock.json").write_text("<<<<<<<")
-    assert "is no JSON" in reports()[0]
+    assert "has the marks of a merge conflict" in reports()[0]
 
 
 def test_check_needs_a_file(lock):
@@ -367,12 +367,74 @@ def test_check_needs_a_file(lock):
 
 
 def test_a_file_that_cannot_be_read_is_not_taken_for_none(lock, tmp_path: Path):
-    """Neither a merge conflict nor a newer format is overwritten."""
-    for text, said in (("<<<<<<<", "is no JSON"), ('{"format": 99}', "has the format 99"), ("[]", "format None")):
-        (tmp_path / "signalbus.lock.json").write_text(text)
+    """Neither a damaged file nor a newer format is overwritten."""
+    file = tmp_path / "signalbus.lock.json"
+    for text, said in (
+        ("", "is no JSON"),
+        ('{"format": 1, "signals": {', "is no JSON"),
+        ('{"format": 99}', "has the format 99"),
+        ("[]", "format None"),
+        ("<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> other\n", "a merge conflict: keep the lines of both sides.*--write"),
+    ):
+        file.write_text(text)
         with pytest.raises(CommandError, match=said):
             lock("--write")
     lock("--write", "--accept")
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # as an editor on Windows saves it
+    assert "The code is as" in lock("--check")
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(CommandError, match=r"signalbus\.lock\.json cannot be read: .*directory"):
+        lock("--check")
+
+
+PART = ("signals", NAME)
+PAYLOAD = (*PART, "versions", "1", "payload")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("signals",), None),
+        (("signals",), []),
+        (PART, "text"),
+        ((*PART, "durable"), None),
+        ((*PART, "was"), "tests.old"),
+        ((*PART, "was"), [1]),
+        ((*PART, "receivers"), []),
+        ((*PART, "receivers", "name"), "on_paid"),
+        ((*PART, "receivers", "name"), {"sender": 1, "queue": None, "was": []}),
+        ((*PART, "version"), "1"),
+        ((*PART, "version"), 2),
+        ((*PART, "versions"), None),
+        ((*PART, "versions", "first"), {}),
+        ((*PART, "versions", "1"), []),
+        (PAYLOAD, None),
+        ((*PAYLOAD, "properties"), None),
+        ((*PAYLOAD, "properties", "number"), "integer"),
+        ((*PAYLOAD, "properties", "number"), {"anyOf": 1}),
+        ((*PAYLOAD, "properties", "number"), {"anyOf": ["integer"]}),
+        ((*PAYLOAD, "properties", "number"), {"type": "array", "items": []}),
+        ((*PAYLOAD, "properties", "number"), {"type": "object", "properties": {"a": 1}}),
+        ((*PAYLOAD, "required"), "number"),
+    ],
+    ids=str,
+)
+def test_a_part_that_is_not_as_it_was_written_is_named(lock, tmp_path: Path, path, value):
+    """A file that was edited by hand, or merged badly, is told as such; None stands for a part that is gone."""
+    deploy()
+    lock("--write")
+    file = tmp_path / "signalbus.lock.json"
+    locked = json.loads(file.read_text())
+    part = locked
+    for step in path[:-1]:
+        part = part[step]
+    part[path[-1]] = value
+    if value is None:
+        del part[path[-1]]
+    file.write_text(json.dumps(locked))
+    with pytest.raises(CommandError, match="is not as signalbus wrote it: take the file from the repository again"):
+        lock("--check")
 
 
 def test_each_kind_of_class_has_the_same_schema():
