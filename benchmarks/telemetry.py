@@ -1,8 +1,9 @@
 """Measures what telemetry costs, and how late its figures are: ``python -m benchmarks.telemetry costs|figures|scrape``.
 
-`costs`: a `send()` and a delivery of a durable signal on SQLite, plain and with each kind of telemetry, in turn in one
-process. The receiver writes a row. The spans go to OpenTelemetry's SDK with its batch processor, and to Sentry with a
-transport that drops them.
+`costs`, or `costs postgres`: the CPU time of a `send()`, of one inside a transaction with its commit, and of a delivery
+of a durable signal on SQLite or PostgreSQL, plain and with each kind of telemetry, in turn in one process. The receiver
+writes a row, and outcomes are counted, as in a worker. The spans go to OpenTelemetry's SDK with its batch processor,
+whose thread is in the figures, and to Sentry with a transport that drops them.
 
 `figures`: a real worker, 1,000 messages a second for 20 seconds (or as many as the machine sends). Each second the
 metrics are read as Prometheus reads them, and compared with the rows of the ledger: how late is a figure?
@@ -40,55 +41,64 @@ BATCH: Final = 20  # messages that are sent at once
 logger = logging.getLogger("signalbus")
 
 
-def main(part: str = "costs") -> int:
+def main(part: str = "costs", kind: str = "sqlite") -> int:
     """Run a part of the benchmark, and print its table.
 
     Args:
         part: costs, figures or scrape.
+        kind: of the database for `costs`: sqlite or postgres.
     """
     os.environ |= {"DJANGO_SETTINGS_MODULE": "benchmarks.settings", "DATABASE_URL": "sqlite://"}
     from benchmarks.servers import Servers  # noqa: PLC0415 - needs settings
 
     with Servers() as servers:
         django.setup()
-        with servers.database("sqlite" if part == "costs" else "postgres"):
+        with servers.database(kind if part == "costs" else "postgres"):
             return {"costs": costs, "figures": figures, "scrape": scrape}[part](servers)
 
 
 def costs(servers: Servers) -> int:
-    """Time a send and a delivery with each kind of telemetry."""
-    from benchmarks.signals import durable  # noqa: PLC0415 - needs Django's apps
+    """Measure a send, one in a transaction, and a delivery with each kind of telemetry."""
+    from django.db import transaction  # noqa: PLC0415 - needs Django's apps
+
+    from benchmarks.signals import durable  # noqa: PLC0415 - as above
+    from signalbus.events import listen  # noqa: PLC0415 - as above
+    from signalbus.receiving.recording.outcome_counts import outcome_counts  # noqa: PLC0415 - as above
     from signalbus.receiving.routing.batch import deliver  # noqa: PLC0415 - as above
 
+    def send_in_transaction() -> None:
+        with transaction.atomic():
+            durable.send(None)
+
+    listen("done", "failed", "dead", "skipped")(outcome_counts.count)
     ways = dict(kinds())
-    sent: dict[str, list[float]] = {name: [] for name in ways}
-    delivered: dict[str, list[float]] = {name: [] for name in ways}
+    used: dict[str, dict[str, list[float]]] = {each: {} for each in ("send()", "in a transaction", "delivery")}
     for _ in range(ROUNDS):
         for name, way in ways.items():
             with way():
-                sent[name].append(median(lambda: durable.send(None)))
+                used["send()"].setdefault(name, []).append(cpu(lambda: durable.send(None)))
+                used["in a transaction"].setdefault(name, []).append(cpu(send_in_transaction))
                 texts = take(servers.client)
-                delivered[name].append(median(lambda: deliver([texts.pop()], queue="signalbus", redelivered=False)))  # noqa: B023 - called at once
-    print(f"{'µs':36}{'send()':>12}{'':>7}{'delivery':>14}{'':>7}")
+                deliveries = used["delivery"].setdefault(name, [])
+                deliveries.append(cpu(lambda: deliver([texts.pop()], queue="signalbus", redelivered=False)))  # noqa: B023 - called at once
+    print(f"{'µs of CPU':36}" + "".join(f"{title:>19}" for title in used))
     for name in ways:
-        print(f"{name:36}{_cell(sent, name)}{'':>2}{_cell(delivered, name)}")
+        print(f"{name:36}" + "".join(f"  {_cell(times, name)}" for times in used.values()))
     return 0
 
 
-def median(function: Callable[[], object]) -> float:
-    """Return the median time of some calls, in microseconds."""
-    times = []
+def cpu(function: Callable[[], object]) -> float:
+    """Return the CPU time of a call, in microseconds, with that of this process's other threads."""
+    began = time.process_time()
     for _ in range(CALLS):
-        began = time.perf_counter()
         function()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times) * 1e6
+    return (time.process_time() - began) / CALLS * 1e6
 
 
 def _cell(times: dict[str, list[float]], name: str) -> str:
     """Return the best round of a way, and its ratio to that of the first way: other load only makes a round longer."""
     best, first = min(times[name]), min(next(iter(times.values())))
-    return f"{best:12.0f}{best / first:7.2f}"
+    return f"{best:11.0f}{best / first:6.2f}"
 
 
 def kinds() -> Iterator[tuple[str, Any]]:
@@ -99,7 +109,8 @@ def kinds() -> Iterator[tuple[str, Any]]:
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: PLC0415 - as above
     from opentelemetry.sdk.trace.sampling import TraceIdRatioBased  # noqa: PLC0415 - as above
 
-    from signalbus.logs import DeliveryFilter  # noqa: PLC0415 - needs Django's apps
+    from signalbus.conf import SPAN_KINDS, Settings  # noqa: PLC0415 - needs Django's apps
+    from signalbus.logs import DeliveryFilter  # noqa: PLC0415 - as above
     from signalbus.telemetry.opentelemetry_spans import OpenTelemetryTracer  # noqa: PLC0415 - as above
     from signalbus.telemetry.sentry_spans import SentryTracer  # noqa: PLC0415 - as above
 
@@ -118,8 +129,8 @@ def kinds() -> Iterator[tuple[str, Any]]:
         dsn="http://key@127.0.0.1:1/1", transport=lambda event: None, traces_sample_rate=1.0,
         default_integrations=False, auto_enabling_integrations=False,
     )  # fmt: skip
-    every = traced(1.0, "create", "send", "process")
-    some, seldom = traced(1.0, "process"), traced(0.01, "create", "send", "process")
+    usual, every = traced(1.0, *Settings().OTEL_SPANS), traced(1.0, *SPAN_KINDS)
+    some, seldom = traced(1.0, "process"), traced(0.01, *Settings().OTEL_SPANS)
     sentry, filtered = SentryTracer(), logging.StreamHandler(open(os.devnull, "w"))  # noqa: PTH123, SIM115 - ends with us
     filtered.addFilter(DeliveryFilter())
     plain = logging.StreamHandler(filtered.stream)
@@ -135,7 +146,8 @@ def kinds() -> Iterator[tuple[str, Any]]:
         logger.removeHandler(handler)
 
     yield "without", nullcontext
-    yield "OpenTelemetry, all spans", lambda: on(every)
+    yield "OpenTelemetry, as it is by default", lambda: on(usual)
+    yield "OpenTelemetry, create, send, process", lambda: on(every)
     yield "OpenTelemetry, process alone", lambda: on(some)
     yield "OpenTelemetry, 1 in 100 sampled", lambda: on(seldom)
     yield "Sentry", lambda: on(sentry)

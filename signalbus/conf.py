@@ -68,7 +68,7 @@ class Settings:
     METRICS_TOKEN: str | None = None  # that Prometheus sends to signalbus.telemetry.views.metrics; None: log in
     OTEL: bool = False  # whether spans are made with OpenTelemetry
     SENTRY: bool = False  # whether spans and transactions are made with Sentry
-    OTEL_SPANS: tuple[str, ...] = ("create", "send", "process")  # the kinds of spans that are made
+    OTEL_SPANS: tuple[str, ...] = ("send", "process")  # the kinds of spans that are made
     TRACE_PARENT: bool = False  # whether a first attempt is a child of the span of its send(), not linked to it
     TRACE_BAGGAGE: tuple[str, ...] = ()  # keys of OpenTelemetry's baggage that messages take along
     ALERTS: dict[str, Any] | None = None  # who is told of alerts, and when they are raised: ALERT_KEYS

@@ -37,6 +37,7 @@ class Creation(NamedTuple):
         size: of its payload, in bytes.
         root: the id of the message that began the cascade; None if this one does.
         routes: the ids of its receivers by queue; those of an open message are None.
+        is_alone: whether it is sent by itself; not one of several, as of `send_many()`.
     """
 
     id: UUID
@@ -44,6 +45,7 @@ class Creation(NamedTuple):
     size: int
     root: UUID | None
     routes: Mapping[str | None, tuple[str, ...] | None]
+    is_alone: bool = True
 
 
 class Tracer(Protocol):

@@ -119,6 +119,8 @@ class MessageTemplate:
         """
         settings = conf.get()
         around = self._surroundings(context, origin, settings)
+        payloads = list(payloads)
+        is_alone = len(payloads) == 1
         messages: list[list[Outgoing]] = []
         for payload in payloads:
             try:
@@ -126,7 +128,7 @@ class MessageTemplate:
             except ForeignModel:
                 messages.append([])
             else:
-                messages.append(self._parts(sender, payload, written, around))
+                messages.append(self._parts(sender, payload, written, around, is_alone=is_alone))
         return messages
 
     def _surroundings(
@@ -204,7 +206,9 @@ class MessageTemplate:
         )
         return text, version, subjects_from(subject_of(payload), rows) if self.shared.durable else NO_SUBJECTS
 
-    def _parts(self, sender: Any, payload: Mapping[str, Any], written: Written, around: Surroundings) -> list[Outgoing]:
+    def _parts(
+        self, sender: Any, payload: Mapping[str, Any], written: Written, around: Surroundings, *, is_alone: bool
+    ) -> list[Outgoing]:
         text, version, (subject, more_subjects) = written
         more, context, root = around
         if context:
@@ -216,7 +220,7 @@ class MessageTemplate:
         rule = None if shared.due is None and shared.deduplication is None else self._rule_of(sender, payload, context)
         if tracing.tracers:
             first = None if root is None else UUID(hex=root)
-            made = tracing.Creation(UUID(hex=key), shared.signal, len(text), first, shared.routes)
+            made = tracing.Creation(UUID(hex=key), shared.signal, len(text), first, shared.routes, is_alone)
             more += lineage(trace=tracing.created(made))
         order = None
         if shared.ordered_by is not None:

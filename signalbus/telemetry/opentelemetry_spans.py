@@ -1,13 +1,16 @@
-"""Make OpenTelemetry's spans of messages: ``create`` at `send()`, ``send`` at a publication, ``process`` for a run.
+"""Make OpenTelemetry's spans of messages: ``send`` at `send()` or at a publication, ``create``, ``process`` for a run.
 
-The names are those of the semantic conventions for messaging, which are still in development; the version is pinned.
-Only ``opentelemetry-api`` is needed: what becomes of the spans is the project's configuration.
+A message that is sent by itself has one span, ``send``, whose context it takes along. Of several that are published
+together each has a span ``create``, whose context it takes along, and their publication has a span ``send``
+(decision 0064). The names are those of the semantic conventions for messaging, which are still in development; the
+version is pinned. Only ``opentelemetry-api`` is needed: what becomes of the spans is the project's configuration.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from importlib.metadata import version
+from threading import Lock
 from time import time_ns
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +43,7 @@ PARENT: Final = "traceparent"
 NOT_SAMPLED: Final = "-00"  # the end of such a header
 MOST_LINKS: Final = 100  # of a publication; the SDK keeps 128
 MOST_OPEN: Final = 1000  # spans whose outcome is not known yet
+MOST_SENT: Final = 1000  # messages that are not published yet, and have a span of their send()
 
 _traces: Final = TraceContextTextMapPropagator()
 _baggages: Final = W3CBaggagePropagator()
@@ -49,8 +53,9 @@ class OpenTelemetryTracer:
     """Makes spans with the tracer provider of the process, or with a given one.
 
     Args:
-        spans: the kinds of spans that are made: create, send (a publication) and process. Without create, a message
-            takes along the context in which it is sent, as that of a request.
+        spans: the kinds of spans that are made: send, process, and create, which means that a message that is sent by
+            itself has two as well. Without create and send, a message takes along the context in which it is sent, as
+            that of a request.
         is_parent: whether the span of a first attempt is a child of that of its `send()`, unless it runs inside another
             span; else, and for a retry, it is linked to it.
         baggage: the keys of the baggage that messages take along.
@@ -65,14 +70,16 @@ class OpenTelemetryTracer:
         baggage: Sequence[str] = (),
         provider: trace.TracerProvider | None = None,
     ) -> None:
-        self._creates, publishes, self._processes = (kind in spans for kind in SPAN_KINDS)
-        self.publishes: bool = publishes
+        self._creates, self.publishes, self._processes = (kind in spans for kind in SPAN_KINDS)
         self._tracer = trace.get_tracer("signalbus", version("django-signalbus"), provider, SCHEMA)
         self._is_parent = is_parent
         self._baggage = tuple(baggage)
         # By delivery: a span whose receiver has returned, and when that was. It ends when the outcome is known, which
         # is after the commit; with those of other deliveries in a group commit.
         self._open: dict[UUID, tuple[Span, int]] = {}
+        # Messages that have a span of their `send()`, by their contexts: to how many queues they are to be published.
+        self._sent: dict[str, int] = {}
+        self._lock = Lock()
 
     def switch_on(self) -> None:
         """Make spans from now on."""
@@ -85,20 +92,27 @@ class OpenTelemetryTracer:
         unlisten(self.settle)
 
     def create(self, made: Creation) -> Mapping[str, str]:
-        """Make a span of a message's creation, and return its context."""
+        """Make a span of a message's `send()` or creation, and return the context that the message takes along."""
         headers: dict[str, str] = {}
-        _traces.inject(headers, self._created(made) if self._creates else None)
+        if not (self._creates or self.publishes):
+            _traces.inject(headers)
+        elif self._creates or not made.is_alone:
+            _traces.inject(headers, self._made("create", made))
+        else:
+            _traces.inject(headers, self._made("send", made))
+            if not headers.get(PARENT, NOT_SAMPLED).endswith(NOT_SAMPLED):
+                self._keep_sent(headers[PARENT], len(made.routes))
         if self._baggage:
             _baggages.inject(headers, self._listed(baggage.get_all(), Context()))
         return headers
 
-    def _created(self, made: Creation) -> Context:
-        """Make a span of a message's creation, and return a context with it."""
+    def _made(self, operation: str, made: Creation) -> Context:
+        """Make a span of a message, and return a context with it."""
         span = self._tracer.start_span(
-            f"create {made.signal}",
+            f"{operation} {made.signal}",
             kind=SpanKind.PRODUCER,
             attributes={
-                **_operation("create", made.signal),
+                **_operation(operation, made.signal),
                 "messaging.message.id": str(made.id),
                 "messaging.message.body.size": made.size,
                 "messaging.message.conversation_id": str(made.id if made.root is None else made.root),
@@ -107,12 +121,51 @@ class OpenTelemetryTracer:
         span.end()
         return trace.set_span_in_context(span)
 
+    def _keep_sent(self, sent: str, queues: int) -> None:
+        """Remember a message that has a span of its `send()`; one that is rolled back is never published."""
+        with self._lock:
+            if len(self._sent) >= MOST_SENT:
+                del self._sent[next(iter(self._sent))]
+            self._sent[sent] = queues
+
+    def _take_sent(self, sent: str) -> bool:
+        """Return whether a message has a span of its `send()`; forget it once it is published to all its queues."""
+        with self._lock:
+            queues = self._sent.pop(sent, 0)
+            if queues > 1:
+                self._sent[sent] = queues - 1
+            return queues > 0
+
     @contextmanager
     def publish(self, queue: str, sent: Sequence[Mapping[str, str]]) -> Iterator[None]:
-        """Make a span of a publication, linked to the creation of each message; none if no message is sampled."""
+        """Make a span of a publication, linked to the span of each message.
+
+        None is made if no message is sampled, nor if each has a span of its `send()`, unless the publication fails.
+        """
         if sent and all(headers.get(PARENT, "").endswith(NOT_SAMPLED) for headers in sent):
             yield
             return
+        began = time_ns()
+        if all([self._take_sent(headers.get(PARENT, "")) for headers in sent]):  # noqa: C419 - of each
+            try:
+                yield
+            except BaseException as error:
+                span = self._publication(queue, sent, began)
+                span.set_attribute("error.type", _type_of(error))
+                span.record_exception(error)
+                span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+                span.end()
+                raise
+            return
+        with trace.use_span(self._publication(queue, sent, began), end_on_exit=True) as span:
+            try:
+                yield
+            except BaseException as error:
+                span.set_attribute("error.type", _type_of(error))
+                raise
+
+    def _publication(self, queue: str, sent: Sequence[Mapping[str, str]], began: int) -> Span:
+        """Begin the span of a publication."""
         contexts = [_created_in(headers) for headers in sent[:MOST_LINKS]]
         attributes = _operation("send", queue)
         broker = broker_name()
@@ -123,14 +176,9 @@ class OpenTelemetryTracer:
         if len(sent) > 1:
             attributes["messaging.batch.message_count"] = len(sent)
         links = [Link(each) for each in contexts if each.is_valid]
-        with self._tracer.start_as_current_span(
-            f"send {queue}", kind=SpanKind.CLIENT, attributes=attributes, links=links
-        ) as span:
-            try:
-                yield
-            except BaseException as error:
-                span.set_attribute("error.type", _type_of(error))
-                raise
+        return self._tracer.start_span(
+            f"send {queue}", kind=SpanKind.CLIENT, attributes=attributes, links=links, start_time=began
+        )
 
     @contextmanager
     def process(self, delivery: CurrentDelivery, message: Message) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -13,10 +13,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from signalbus import Retry, RetryLater, tracing
+from signalbus.conf import SPAN_KINDS, Settings
 from signalbus.ledger import attempts as ledger
 from signalbus.receiving.process.receiver_runtimes import ReceiverRuntimes, runtimes
 from signalbus.receiving.running import group_commit
 from signalbus.sending import outbox
+from signalbus.telemetry import opentelemetry_spans
 from signalbus.telemetry.opentelemetry_spans import OpenTelemetryTracer
 from signalbus.wire.message import from_body
 from tasks.admissions.models import Academy
@@ -75,7 +77,7 @@ def switch_on(provider: TracerProvider) -> Iterator[Callable[..., OpenTelemetryT
     made: list[OpenTelemetryTracer] = []
 
     def switch_on(**options: Any) -> OpenTelemetryTracer:
-        tracer = OpenTelemetryTracer(provider=provider, **options)
+        tracer = OpenTelemetryTracer(provider=provider, **{"spans": SPAN_KINDS, **options})
         tracer.switch_on()
         made.append(tracer)
         return tracer
@@ -437,6 +439,94 @@ def test_a_publication_of_messages_that_are_not_sampled_has_no_span(
     assert spans("send") == []
     signal.send(None)
     assert len(spans("send")) == 1
+
+
+@pytest.fixture
+def by_default(switch_on: Callable[..., OpenTelemetryTracer]) -> OpenTelemetryTracer:
+    """Make the spans that are made if the settings name none."""
+    return switch_on(spans=Settings().OTEL_SPANS)
+
+
+@pytest.mark.usefixtures("by_default")
+def test_a_message_that_is_sent_by_itself_has_one_span(bus: Bus, spans: Spans, own: trace.Tracer):
+    """As the conventions have it: the message takes along the context of its `send`, and no `create` is needed."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "crm.sync")
+    connect(signal, lambda **kwargs: None, "mail.welcome", queue="mail")
+    with own.start_as_current_span("request /"):
+        sent = signal.send(None, slug="web-42")
+    bus.work()
+
+    send = spans.one("send")
+    assert (send.name, send.kind, spans("create")) == (f"send {signal.name}", SpanKind.PRODUCER, [])
+    assert of(send)["messaging.operation.type"] == "send"
+    assert of(send)["messaging.message.id"] == str(sent.id)
+    assert parent_of(send) == identity(spans.one("request"))
+    assert [linked(span) for span in spans("process")] == [[identity(send)]]
+
+
+@pytest.mark.usefixtures("by_default")
+def test_sends_of_one_transaction_have_a_span_each(bus: Bus, spans: Spans):
+    """Their publication after the commit has none: they are sent already."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "crm.sync")
+    with transaction.atomic():
+        signal.send(None)
+        signal.send(None)
+    bus.work()
+
+    assert [span.name for span in spans("send")] == [f"send {signal.name}"] * 2
+    assert [linked(span) for span in spans("process")] == [[identity(span)] for span in spans("send")]
+
+
+@pytest.mark.usefixtures("by_default")
+def test_messages_that_are_sent_together_have_a_span_each_and_one_of_their_publication(bus: Bus, spans: Spans):
+    """Each takes along the context of its `create`; the publication is linked to all of them."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "crm.sync")
+    signal.send_many(None, [{"number": 1}, {"number": 2}])
+    bus.work()
+
+    creates, send = spans("create"), spans.one("send")
+    assert (len(creates), send.name, send.kind) == (2, "send signalbus", SpanKind.CLIENT)
+    assert linked(send) == [identity(span) for span in creates]
+    assert [linked(span) for span in spans("process")] == [[identity(span)] for span in creates]
+
+
+@pytest.mark.usefixtures("by_default")
+def test_a_publication_that_fails_has_a_span_and_so_has_the_one_of_the_sweeper(
+    bus: Bus, spans: Spans, monkeypatch: pytest.MonkeyPatch
+):
+    """That the broker was away is seen in the trace; the next publication is another operation than the send()."""
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "there")
+    with broker("redis://127.0.0.1:1/0"):
+        signal.send(None)
+    monkeypatch.setattr(outbox, "outage", outbox.Outage())
+    bus.come_again()
+
+    sent, failed, again = spans("send")
+    assert of(failed)["error.type"] == "signalbus.broker.publisher.PublishError"
+    assert failed.status.status_code == StatusCode.ERROR
+    assert [span.name for span in (failed, again)] == ["send signalbus"] * 2
+    assert linked(failed) == linked(again) == linked(spans.one("process")) == [identity(sent)]
+
+
+def test_what_is_rolled_back_is_not_remembered_for_ever(
+    bus: Bus, by_default: OpenTelemetryTracer, monkeypatch: pytest.MonkeyPatch
+):
+    """A message that is never published is forgotten once there are too many of them."""
+    monkeypatch.setattr(opentelemetry_spans, "MOST_SENT", 3)
+    signal = new_signal(durable=True)
+    connect(signal, lambda **kwargs: None, "there")
+    for _ in range(5):
+        with transaction.atomic():
+            signal.send(None)
+            transaction.set_rollback(True)
+    assert len(by_default._sent) == 3
+    for _ in range(3):
+        signal.send(None)
+    assert len(by_default._sent) == 2
 
 
 def test_texts_are_not_read_again_where_no_tracer_makes_spans_of_publications(
