@@ -107,12 +107,21 @@ class SignalGraph:
 
 @dataclass(frozen=True, slots=True)
 class _Reached:
-    """A receiver of a signal; its queue is None if only workers know it."""
+    """A receiver of a signal.
+
+    Args:
+        id: its id.
+        app: its app.
+        queue: its queue; None if only workers know it.
+        rate: deliveries that end in a minute; None where they are not counted.
+        is_reached: whether a delivery of the signal to it ever ended, or none is counted.
+    """
 
     id: str
     app: str
     queue: str | None
     rate: float | None
+    is_reached: bool
 
 
 @dataclass(slots=True)
@@ -201,16 +210,16 @@ def _flows(
         senders = {each.sender for each in here if each.sender is not None}
         senders |= set() if seen is None else seen.senders[name]
         receivers = [
-            _Reached(each.id, _app_of(each.id, each.place), each.queue, _rate(rates, name, each.id)) for each in here
+            _Reached(each.id, _app_of(each.id, each.place), each.queue, *_reach(rates, name, each.id)) for each in here
         ]
         others = sorted(elsewhere[name] - {each.id for each in here})
-        receivers += [_Reached(each, _app_of(each), None, _rate(rates, name, each)) for each in others]
+        receivers += [_Reached(each, _app_of(each), None, *_reach(rates, name, each)) for each in others]
         yield _Flow(name, _app_of(name), sorted(senders), 0 if found is None else found.inline, receivers)
 
 
-def _rate(rates: dict[tuple[str, str], float] | None, signal: str, receiver: str) -> float | None:
-    """Return how many deliveries end in a minute; -1 if none ever did."""
-    return None if rates is None else rates.get((signal, receiver), -1.0)
+def _reach(rates: dict[tuple[str, str], float] | None, signal: str, receiver: str) -> tuple[float | None, bool]:
+    """Return the rate of a signal to a receiver, and whether it is reached, as `_Reached` has them."""
+    return (None, True) if rates is None else (rates.get((signal, receiver), 0.0), (signal, receiver) in rates)
 
 
 def _app_of(name: str, place: str = "") -> str:
@@ -236,8 +245,8 @@ def _add_signals(graph: SignalGraph, flows: Iterable[_Flow], state: _State) -> N
             graph.edges.append(GraphEdge(f"app:{app}", signal))
         for each in flow.receivers:
             queues[each.id].update([each.queue] if each.queue else [])
-            reached[each.id] += each.rate is None or each.rate >= 0
-            graph.edges.append(GraphEdge(signal, f"receiver:{each.id}", _shown(each.rate)))
+            reached[each.id] += each.is_reached
+            graph.edges.append(GraphEdge(signal, f"receiver:{each.id}", each.rate))
     for name, used in queues.items():
         marks: list[Mark] = [] if reached[name] else ["unreached"]
         if used - state.consumed:
@@ -265,7 +274,7 @@ def _add_apps(graph: SignalGraph, flows: Iterable[_Flow]) -> None:
         for app in flow.sending_apps:
             sums[app, ""] += 0
             for each in flow.receivers:
-                sums[app, each.app] += max(0.0, each.rate or 0.0)  # type: ignore[assignment]  # a sum of floats
+                sums[app, each.app] += each.rate or 0.0  # type: ignore[assignment]  # a sum of floats
                 queues |= {(each.app, each.queue)} if each.queue else set()
     for (source, target), rate in sums.most_common():
         if len(graph.nodes) >= MOST_APPS:

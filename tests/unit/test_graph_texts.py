@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 from xml.etree import ElementTree as ET
 
 from hypothesis import given, strategies
 
+import signalbus
+from signalbus.graph import svg_drawing
 from signalbus.graph.mermaid_text import mermaid_of
 from signalbus.graph.signal_graph import GraphEdge, GraphNode, SignalGraph
 from signalbus.graph.svg_drawing import rate_text, svg_file, svg_of
@@ -97,3 +100,16 @@ def test_a_drawing_is_as_wide_as_its_columns():
     assert 'width="984"' in text
     assert "<title>marketing.receivers.a_very_long_name_of_a_receiver</title>" in text
     assert "…" in text
+
+
+def test_a_file_has_the_colours_of_the_web_app():
+    """Each is in the app's style sheet, under the same name, for a light and a dark page."""
+    sheet = (Path(signalbus.__file__).parent / "web" / "static" / "signalbus_web" / "style.css").read_text()
+    found = {name: pair for name, *pair in re.findall(r"--([a-z-]+): light-dark\((#\w+), (#\w+)\)", sheet)}
+    assert {name: [_in_six_digits(each) for each in found[name]] for name in svg_drawing.COLOURS} == {
+        name: list(pair) for name, pair in svg_drawing.COLOURS.items()
+    }
+
+
+def _in_six_digits(colour: str) -> str:
+    return colour if len(colour) == len("#ffffff") else f"#{''.join(2 * digit for digit in colour[1:])}"
