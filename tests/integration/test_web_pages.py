@@ -553,3 +553,15 @@ import datetime
     assert set(expected.splitlines()) <= set(code.splitlines())
     assert "Copy as a test…" in page(reader, url("delivery", delivery.pk))
     assert "Copy as a test…" not in page(visitor(*VIEWER), url("delivery", delivery.pk))
+
+
+@pytest.mark.parametrize("others", [0, 10])
+def test_a_page_of_a_paused_receiver_says_it_once(operator: Client, others: int):
+    """The band that is on every page leads to what the pause holds; the eleventh pause has one on its own page."""
+    for number in range(others):
+        pause("receiver", f"crm.sync{number}", actor=code_actor("ana"), unknown=True)
+    pause("receiver", "crm.late", actor=code_actor("ana"), unknown=True)
+    shown = operator.get(url("receiver"), {"id": "crm.late"}).content.decode()
+    assert shown.count("crm.<wbr>late</a> is paused") == 1
+    assert "It is paused" not in shown
+    assert shown.count("deliveries/?q=receiver%3Acrm.late%20state%3Aheld") == 1
