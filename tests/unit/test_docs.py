@@ -17,7 +17,7 @@ from django.core.management import get_commands, load_command_class
 from signalbus import Signal, __version__, conf, exceptions
 from signalbus.events import KINDS, Event
 from signalbus.models import State
-from tests.documents.reading import EVERY, INDEX, README, ROOT, TUTORIAL, blocks, examples, identify
+from tests.documents.reading import DOCUMENTS, EVERY, INDEX, README, ROOT, TUTORIAL, blocks, examples, identify
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,6 +148,26 @@ def test_the_tables_of_events_are_the_code():
 
     assert list(rows(document, "kind")) == list(KINDS)
     assert list(rows(document, "field")) == list(Event._fields)
+
+
+def test_the_api_reference_has_each_name_that_an_example_imports():
+    """docs/api.md names what the documents import from signalbus, or all of its module."""
+    text = (ROOT / "docs" / "api.md").read_text()
+    whole = set(re.findall(r"automodule:: (.+)", text))
+    for document in DOCUMENTS:
+        for _, line, code in blocks(document, "python", "pycon"):
+            for module, names in re.findall(r"^(?:>>> )?from (signalbus[\w.]*) import (.+)$", code, re.MULTILINE):
+                for name in names.split(", "):
+                    is_listed = module in whole or re.search(rf"\b{module}\.{name}\b", text)
+                    assert is_listed, f"{module}.{name} in {identify(document)}:{line}"
+
+
+def test_the_table_of_system_checks_is_the_code():
+    """docs/troubleshooting.md lists the id of each system check of signalbus, and no other."""
+    written = [name for cell in rows(ROOT / "docs" / "troubleshooting.md", "id") for name in cell.split(", ")]
+    source = (ROOT / "signalbus" / "checks" / "__init__.py").read_text()
+
+    assert written == sorted(set(re.findall(r"\b[EIW]0\d\d\b", source)))
 
 
 def test_the_changelog_begins_with_this_version():
