@@ -1,7 +1,7 @@
 """The Django app: import every app's signals and receivers at start-up, and connect to Celery's signals.
 
-Django calls `ready`. It imports the modules of signalbus that need settings and models: checks, the task, listeners,
-the worker's bootstrap.
+Django calls `ready`. It imports the modules of signalbus that need settings and models: checks, the task, listeners.
+What only a worker needs, only a worker imports (`receiving/worker/celery_signals`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SignalBusConfig(AppConfig):
         from signalbus import checks, conf, tasks, testing  # noqa: F401, PLC0415 - models and settings must be loaded before
         from signalbus.codec.registering import prove_examples  # noqa: PLC0415
         from signalbus.receiving.settling import listeners  # noqa: F401, PLC0415
-        from signalbus.receiving.worker import bootstrap  # noqa: PLC0415
+        from signalbus.receiving.worker import celery_signals  # noqa: PLC0415
         from signalbus.registration.registry import registry  # noqa: PLC0415
 
         settings = conf.get()
@@ -34,7 +34,7 @@ class SignalBusConfig(AppConfig):
             from signalbus.telemetry.activation import activate  # noqa: PLC0415 - nothing of it is imported otherwise
 
             activate(settings)
-        bootstrap.connect()
+        celery_signals.connect()
         discover("signals")
         discover("receivers")
         prove_examples()

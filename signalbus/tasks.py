@@ -14,7 +14,6 @@ from celery.exceptions import Reject
 
 from signalbus import celery
 from signalbus.receiving.process.outages import OutageLog
-from signalbus.receiving.routing import batch
 
 # On the task, so that host apps have it too.
 SAFE: dict[str, Any] = {
@@ -71,6 +70,8 @@ def deliver(self: DeliverTask, texts: object) -> None:
     Raises:
         Reject: something outside of the receivers failed, as the ledger's database: the broker keeps the message.
     """
+    from signalbus.receiving.routing import batch  # noqa: PLC0415 - a process that only sends does not pay for it
+
     request = self.request
     info: Any = request.delivery_info or {}
     queue = celery.queue_of(info.get("routing_key"))

@@ -19,8 +19,6 @@ from signalbus.bridging.bridge import names_of
 from signalbus.carriers import carrying
 from signalbus.exceptions import SignalBusError
 from signalbus.failure_signals import delivery_dead, delivery_failed
-from signalbus.receiving.invoking.row_loading import fetch
-from signalbus.receiving.routing import batch
 from signalbus.registration.registry import registry
 from signalbus.sending import event_loop_guard, outbox
 from signalbus.sending.signal import Signal
@@ -65,6 +63,8 @@ class SentMessage:
 
         Rows are loaded in the sender's context, for example in the schema of its tenant.
         """
+        from signalbus.receiving.invoking.row_loading import fetch  # noqa: PLC0415 - only a test needs it; all import this
+
         return carrying.call_restored(self.context, self._payload, fetch)
 
     def fits(self, wanted: Mapping[str, Any]) -> bool:
@@ -221,6 +221,8 @@ def _failures() -> Iterator[list[tuple[CurrentDelivery, BaseException]]]:
 
 def _deliver(item: Outgoing) -> None:
     """Deliver to each recipient by itself, whatever its queue: so nothing is handed on through a broker."""
+    from signalbus.receiving.routing import batch  # noqa: PLC0415 - only a test needs it, and every process imports this
+
     message = item.message
     signal = registry.signal(message.signal)
     if signal is None:

@@ -17,17 +17,13 @@ from django.db import DatabaseError, connections
 
 from signalbus import celery, conf
 from signalbus.carriers import carrying, origin_of_send
-from signalbus.checks import unsent, unused_code
 from signalbus.checks.declared_receivers import examine_contracts
 from signalbus.connecting.subclasses import methods_that_pick
 from signalbus.core.development_socket import accepts_connections
 from signalbus.doctor.broker_judgements import judge_visibility
 from signalbus.doctor.run_limits import longest_run, visibility_timeout
 from signalbus.exceptions import ConfigurationError
-from signalbus.ledger import operations as ledger
 from signalbus.registration.registry import registry
-from signalbus.schemas.lock_changes import changes_between
-from signalbus.schemas.lock_file import lock_of_code, lock_path, read_lock
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -160,6 +156,8 @@ def check_overlooked(**_kwargs: Any) -> list[checks.CheckMessage]:
     """Check that this process sees the receivers that the apps hold, and that each signal has one."""
     if not _is_about_running(sys.argv):
         return []
+    from signalbus.checks import unsent, unused_code  # noqa: PLC0415 - most processes never read the project's code
+
     try:
         modules = unused_code.modules_not_imported()
     except ConfigurationError:
@@ -215,6 +213,9 @@ def check_lock_file(**_kwargs: Any) -> list[checks.CheckMessage]:
     """Check that the code keeps what the lock file in the repository promises, if there is one."""
     if not apps.ready or not _is_about_running(sys.argv):
         return []
+    from signalbus.schemas.lock_changes import changes_between  # noqa: PLC0415 - most processes never read the file
+    from signalbus.schemas.lock_file import lock_of_code, lock_path, read_lock  # noqa: PLC0415 - as above
+
     try:
         former = read_lock(lock_path())
         changes = [] if former is None else changes_between(former, lock_of_code(former))
@@ -230,6 +231,8 @@ def check_lock_file(**_kwargs: Any) -> list[checks.CheckMessage]:
 @checks.register("signalbus", checks.Tags.database)
 def check_sqlite(databases: Any = None, **_kwargs: Any) -> list[checks.CheckMessage]:
     """Check that SQLite lets a worker and a web process write at the same time."""
+    from signalbus.ledger import operations as ledger  # noqa: PLC0415 - most processes never ask for this
+
     alias = ledger.using()
     connection = connections[alias]
     if alias not in (databases or ()) or connection.vendor != "sqlite":
@@ -268,6 +271,8 @@ def check_tables(databases: Any = None, **_kwargs: Any) -> list[checks.CheckMess
 
     Other commands run before these exist, as ``migrate`` and, on Django 6.1, ``makemigrations`` look at databases too.
     """
+    from signalbus.ledger import operations as ledger  # noqa: PLC0415 - as above
+
     if ledger.using() not in (databases or ()) or sys.argv[1:2] != ["check"]:
         return []
     try:

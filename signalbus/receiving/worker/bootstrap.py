@@ -1,6 +1,6 @@
 """Set up a Celery worker at its start: checks, queues, the sweeper, and clean connections in each process.
 
-`apps.py` connects it to Celery's signals of a worker (decision 0013).
+`celery_signals` imports it as a worker starts, before that forks (decision 0013). Only workers import it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from signalbus.receiving.recording import recorder
 from signalbus.receiving.recording.recorder import Recorder
 from signalbus.receiving.recording.worker_description import describe_worker
 from signalbus.receiving.recording.worker_presence import WorkerPresence
+from signalbus.receiving.routing import batch  # noqa: F401 - what runs deliveries, imported before processes are forked
 from signalbus.receiving.sweeping.sweeper import Sweeper
 from signalbus.receiving.worker import capacity
 from signalbus.registration.registry import registry
@@ -34,8 +35,7 @@ logger: logging.Logger = logging.getLogger("signalbus")
 
 
 def connect() -> None:
-    """Connect to Celery's signals in workers."""
-    signals.worker_init.connect(_join, dispatch_uid="signalbus.join")
+    """Connect to Celery's signals of a worker's processes, in its main one."""
     signals.worker_before_create_process.connect(
         database_connections.close_before_fork, dispatch_uid="signalbus.close_before_fork"
     )
@@ -43,12 +43,6 @@ def connect() -> None:
     signals.worker_process_init.connect(recorder.start_in_child, dispatch_uid="signalbus.record")
     signals.worker_process_shutdown.connect(recorder.stop_in_child, dispatch_uid="signalbus.record")
     signals.worker_shutting_down.connect(interruption.tell_children, dispatch_uid="signalbus.tell_children")
-
-
-def _join(sender: Any, **_kwargs: object) -> None:
-    """Add our bootstep to a worker of the app that carries the messages, the host's or our own."""
-    if sender.app == celery.get_app():  # either may be one of Celery's proxies
-        sender.app.steps["worker"].add(BusStep)
 
 
 class BusStep(bootsteps.StartStopStep):

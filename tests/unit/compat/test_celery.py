@@ -10,11 +10,12 @@ import pytest
 from celery import Celery, _state
 from celery.local import Proxy
 from celery.utils.dispatch import Signal
+from celery.utils.imports import symbol_by_name
 from kombu import Queue
 
 from signalbus import celery
 from signalbus.compat.celery_internals import listeners, names_queues, task_here
-from signalbus.receiving.worker import bootstrap
+from signalbus.receiving.worker import bootstrap, celery_signals
 
 
 class TestPublishHandlers:
@@ -88,13 +89,13 @@ def test_an_app_equals_its_proxies(monkeypatch, given, proxied):
     app = Celery("tests", set_as_current=False)
     proxy: Any = Proxy(lambda: app)
     monkeypatch.setattr(celery, "get_app", lambda: proxy if proxied else app)
-    bootstrap._join(SimpleNamespace(app=proxy if given else app))
-    assert app.steps["worker"] == {bootstrap.BusStep}
+    celery_signals._set_up(SimpleNamespace(app=proxy if given else app))
+    assert [symbol_by_name(step) for step in app.steps["worker"]] == [bootstrap.BusStep]
 
 
 def test_an_app_equals_no_other(monkeypatch):
     """A worker of another app gets no boot step of ours."""
     app, other = (Celery("tests", set_as_current=False) for _ in range(2))
     monkeypatch.setattr(celery, "get_app", lambda: app)
-    bootstrap._join(SimpleNamespace(app=Proxy(lambda: other)))
+    celery_signals._set_up(SimpleNamespace(app=Proxy(lambda: other)))
     assert not other.steps["worker"]
