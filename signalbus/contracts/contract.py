@@ -6,6 +6,7 @@ message to this version (decision 0060).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,12 +60,20 @@ class Contract:
             function: takes and returns the payload as a dict.
 
         Raises:
-            ConfigurationError: a version that is not below the contract's, or that has an upcast already.
+            ConfigurationError: a version that is not below the contract's, or that has an upcast already; what is no
+                function.
         """
         if type(from_version) is not int or not 1 <= from_version < self.version:
             raise ConfigurationError(
                 f"upcast(from_version={from_version!r}): give a version below {self.version}, that of the signal; "
                 "raise Signal(version=…) where the payload has changed."
+            )
+        if not callable(function):
+            raise ConfigurationError(f"upcast(from_version={from_version}): {function!r} cannot be called.")
+        if inspect.iscoroutinefunction(function):
+            raise ConfigurationError(
+                f"upcast(from_version={from_version}): {_place(function)} is a coroutine function: define it with "
+                "`def`, since a worker calls it before it knows how the receiver runs."
             )
         known = self.upcasts.get(from_version)
         if known is not None and _place(known) != _place(function):

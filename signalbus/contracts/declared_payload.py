@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ValidationError
+
 from signalbus.contracts.annotations import UNRESOLVED
 from signalbus.contracts.payload_fields import fields_of, is_class_with_rules, kind_of
 from signalbus.contracts.type_checks import check_of, exact_types
+from signalbus.contracts.type_checks import given as in_words
 from signalbus.core.suggestions import did_you_mean
 from signalbus.exceptions import PayloadError
 from signalbus.wire.values.references import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from signalbus.contracts.payload_fields import PayloadField
     from signalbus.contracts.type_checks import Check
@@ -36,6 +39,7 @@ class DeclaredPayload:
         self.place: str = f"{payload.__module__}.{payload.__qualname__}"
         self.fields: tuple[PayloadField, ...] = fields_of(payload)
         self.takes_more: bool = _takes_more(payload)
+        self._complete: set[type] = {payload}  # it and subclasses without fields of their own
         self._has_objects = kind_of(payload) != "typeddict"
         self._by_name = {field.name: field for field in self.fields}
         self._defaults = [(field.name, field.default) for field in self.fields if field.default is not None]
@@ -105,9 +109,11 @@ class DeclaredPayload:
             given: what `send_many` got.
 
         Raises:
-            PayloadError: neither a mapping nor an object of the class.
+            PayloadError: neither a mapping nor an object of the class, or one of a subclass with more fields.
         """
         if self._has_objects and isinstance(given, self.payload):
+            if type(given) not in self._complete:
+                self._refuse_more_fields(type(given))
             held = {field.name: getattr(given, field.attribute) for field in self.fields}
             return held | (getattr(given, "model_extra", None) or {} if self.takes_more else {})
         try:
@@ -123,40 +129,58 @@ class DeclaredPayload:
 
     def _refuse_unknown(self, payload: Iterable[str]) -> None:
         name = next(name for name in payload if name not in self._by_name)
+        if not isinstance(name, str):
+            raise PayloadError(f"{self.place} has keys of type str, got {in_words(name)}")
         hint = did_you_mean(name, "…", self._by_name, {}).replace("='…'", "")
         raise PayloadError(f"{self.place} has no such key: {hint}", name)
 
+    def _refuse_more_fields(self, kind: type) -> None:
+        more = [field.name for field in fields_of(kind) if field.name not in self._by_name]
+        if more:
+            raise PayloadError(
+                f"{self.place} has no {more[0]}, which the subclass {kind.__qualname__} has: it would be lost; declare "
+                "that class, or give an object of the declared one"
+            )
+        self._complete.add(kind)
+
     def _constructed(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Make an object of the class, for rules of its own, and return what it holds."""
-        try:
-            held = self.payload(**_without_snapshots(payload))
-        except (TypeError, ValueError) as error:
-            raise PayloadError(f"{self.place} refuses it: {error}") from error
-        return self._held(held, payload)
+        return self._held(lambda values: self.payload(**values), payload)
 
     def _validated(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Validate by the rules of a pydantic model, in its strict mode, and return what the model holds."""
         model: Any = self.payload
-        try:
-            held = model.model_validate(_without_snapshots(payload), strict=True)
-        except ValueError as error:
-            raise self._refused(error) from error
-        return self._held(held, payload)
+        return self._held(lambda values: model.model_validate(values, strict=True), payload)
 
-    def _held(self, held: Any, payload: Mapping[str, Any]) -> dict[str, Any]:
+    def _held(self, make: Callable[[dict[str, Any]], object], payload: dict[str, Any]) -> dict[str, Any]:
+        try:
+            held = make(_without_snapshots(payload))
+        except (TypeError, ValueError, ValidationError) as error:
+            refused, cause = self._refused(error)
+            raise refused from cause
         values = self.values_of(held)
         values.update((name, value) for name, value in payload.items() if type(value) is Snapshot)
         return values
 
-    def _refused(self, error: Any) -> PayloadError:
-        """Return the error of a pydantic model, for the first key that it refuses."""
+    def _refused(self, error: Any) -> tuple[PayloadError, BaseException | None]:
+        """Return the error for a payload that a rule refuses, and its cause, without pydantic's, which shows values."""
         try:
             first = error.errors(include_url=False, include_input=True)[0]
-        except (AttributeError, IndexError):  # a validator of the project raised another ValueError
-            return PayloadError(f"{self.place} refuses it: {error}")
+        except (AttributeError, IndexError):  # of the project's own code
+            return PayloadError(f"{self.place} refuses it: {_text_of(error)}"), error
         path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"]).lstrip(".")
         said = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
-        return PayloadError(f"{self.place}: {said}, got a value of type {type(first['input']).__qualname__}", path)
+        refused = PayloadError(f"{self.place}: {said}, got a value of type {type(first['input']).__qualname__}", path)
+        cause = first.get("ctx", {}).get("error")
+        return refused, cause if isinstance(cause, BaseException) else None
+
+
+def _text_of(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(error.messages)
+    if type(error) in {TypeError, ValueError} and error.args and isinstance(error.args[0], str):
+        return error.args[0]  # attrs adds the attribute and the value
+    return str(error)
 
 
 def _takes_more(payload: Any) -> bool:

@@ -78,6 +78,11 @@ def fields_of(payload: type) -> tuple[PayloadField, ...]:
         )
     fields = tuple(_READERS[kind](payload))
     for field in fields:
+        if field.name == "self":
+            raise ConfigurationError(
+                f"{payload.__qualname__}.self: send() is a method, and has a self of its own; call the field something "
+                "else."
+            )
         if field.name in RESERVED:
             raise ConfigurationError(
                 f"{payload.__qualname__}.{field.name}: receivers get a {field.name} beside the payload; call the field "
@@ -151,6 +156,10 @@ def _of_typeddict(payload: Any) -> Iterator[PayloadField]:
 
 
 def _of_pydantic(payload: Any) -> Iterator[PayloadField]:
+    if getattr(payload, "__pydantic_root_model__", False):
+        raise ConfigurationError(
+            f"{payload.__qualname__} is a RootModel, which has no keys: declare a model with a field for its value."
+        )
     for name, info in payload.model_fields.items():
         alias = info.validation_alias or info.alias
         if alias not in (None, name):

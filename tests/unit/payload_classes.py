@@ -22,6 +22,7 @@ from uuid import uuid4
 import attrs
 import msgspec
 import pydantic
+from django.core.validators import validate_email
 
 from signalbus.models import State
 from tasks.admissions.models import Cohort
@@ -179,6 +180,44 @@ class Positive:
 
     amount: int = attrs.field(validator=attrs.validators.gt(0))
     _note: str = ""
+
+
+@attrs.define
+class Limited:
+    """A class of attrs with a validator whose error holds the value."""
+
+    amount: int = attrs.field(validator=attrs.validators.in_([1]))
+
+
+@dataclass
+class CheckedAddress:
+    """A dataclass whose rule is a validator of Django."""
+
+    email: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no address."""
+        validate_email(self.email)
+
+
+class CheckedAddressModel(pydantic.BaseModel):
+    """The same, as a pydantic model."""
+
+    email: str
+
+    @pydantic.field_validator("email")
+    @classmethod
+    def is_address(cls, email: str) -> str:
+        """Refuse what is no address."""
+        validate_email(email)
+        return email
+
+
+@attrs.define
+class CheckedAddressAttrs:
+    """The same, as a class of attrs."""
+
+    email: str = attrs.field(validator=lambda _held, _field, email: validate_email(email))
 
 
 @attrs.define

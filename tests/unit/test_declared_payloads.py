@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, make_dataclass
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
+from traceback import format_exception
 from typing import Any
 
+import attrs
 import pydantic
 import pytest
 from django.contrib.auth.models import User
@@ -24,6 +26,9 @@ from signalbus.testing import Captured, captured
 from tasks.admissions.models import Cohort
 from tests.unit.payload_classes import (
     Basket,
+    CheckedAddress,
+    CheckedAddressAttrs,
+    CheckedAddressModel,
     CohortSaved,
     CohortSavedAttrs,
     CohortSavedDict,
@@ -31,6 +36,7 @@ from tests.unit.payload_classes import (
     CohortSavedStruct,
     EveryType,
     ForTypeCheckers,
+    Limited,
     Ordered,
     Positive,
     StrictName,
@@ -38,6 +44,13 @@ from tests.unit.payload_classes import (
 
 KINDS = [CohortSaved, CohortSavedAttrs, CohortSavedModel, CohortSavedStruct, CohortSavedDict]
 WITH_DEFAULTS = KINDS[:-1]
+
+DECORATORS: dict[type, Any] = {
+    CohortSaved: dataclass(frozen=True, kw_only=True),
+    CohortSavedAttrs: attrs.frozen(kw_only=True),
+    CohortSavedModel: lambda kind: kind,
+    CohortSavedStruct: lambda kind: kind,
+}
 
 COHORT = Cohort(pk=7, name="Web")
 COHORT._state.adding = False
@@ -220,6 +233,28 @@ def test_send_many_takes_objects_of_the_class(kind):
         signal.send_many(Cohort, [3])  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("kind", WITH_DEFAULTS, ids=lambda kind: kind.__name__)
+def test_an_object_of_a_subclass_is_sent_only_if_nothing_is_lost(kind):
+    """A field that the declared class does not have would not travel: it is named."""
+    signal = declare(kind)
+    plain = type("Plain", (kind,), {"__module__": __name__})
+    with captured() as sent:
+        signal.send_many(Cohort, [plain(instance=COHORT)])
+    assert payloads(sent)[0]["instance"] == COHORT
+    more = DECORATORS[kind](
+        type("More", (kind,), {"__module__": __name__, "__annotations__": {"room": int}, "room": 3})
+    )
+    with pytest.raises(PayloadError, match=r"^\[0\]: .*CohortSaved\w* has no room, which the .*More has: .*declare"):
+        signal.send_many(Cohort, [more(instance=COHORT)])
+
+
+def test_a_key_that_is_no_text_is_refused():
+    """A dict of `send_many` may have any keys."""
+    for key in (1, None, (1, 2)):
+        with pytest.raises(PayloadError, match=r"^\[0\]: .*CohortSaved has keys of type str, got a value of type|None"):
+            declare(CohortSaved).send_many(Cohort, [{"instance": COHORT, key: 1}])  # type: ignore[dict-item]
+
+
 def test_a_typed_dict_has_no_defaults():
     """A key that is not required is absent if it is not given."""
     with captured() as sent:
@@ -390,6 +425,30 @@ class TestRulesOfTheClass:
         with pytest.raises(PayloadError, match="Positive refuses it: 'amount' must be > 0"):
             signal.send(None, amount=0)
 
+    @pytest.mark.parametrize("kind", [CheckedAddress, CheckedAddressModel, CheckedAddressAttrs])
+    def test_a_validator_of_django_refuses(self, kind):
+        """A form that sends would take its ValidationError for one of its own fields."""
+        with captured():
+            declare(kind).send(None, email="a@example.org")
+        with pytest.raises(PayloadError, match="refuses it: Enter a valid email address"):
+            declare(kind).send(None, email="secret")
+
+    def test_no_error_in_the_chain_shows_a_value(self):
+        """Logs and error trackers print the causes of an error as well; a rule's own error stays one."""
+        for kind, payload, cause in (
+            (StrictName, {"name": "hunter2"}, ValueError),
+            (StrictName, {"name": "ab", "size": "hunter2"}, type(None)),
+        ):
+            with pytest.raises(PayloadError) as caught:
+                declare(kind).send(None, **payload)
+            assert type(caught.value.__cause__) is cause
+            assert "hunter2" not in "".join(format_exception(caught.value))
+
+    def test_the_rule_of_attrs_is_told_in_its_words(self):
+        """Attrs keeps the attribute and the value beside the text of its error."""
+        with pytest.raises(PayloadError, match=r"Limited refuses it: 'amount' must be in \[1\]"):
+            declare(Limited).send(None, amount=2)
+
     def test_post_init_is_called(self):
         """A dataclass whose ``__post_init__`` raises refuses the payload."""
         with captured():
@@ -418,6 +477,31 @@ class TestDeclarations:
 
         with pytest.raises(ConfigurationError, match=r"WithSender\.sender: receivers get a sender"):
             declare(WithSender).send(None)
+
+    def test_a_key_that_no_call_can_give_is_refused(self):
+        """``self`` is the signal in each form of `send`."""
+        with pytest.raises(ConfigurationError, match=r"WithSelf\.self: .*call the field something else"):
+            declare(make_dataclass("WithSelf", [("self", int)])).send_many(None, [{"self": 1}])
+
+    def test_a_root_model_is_refused(self):
+        """Its value has no keys."""
+        with pytest.raises(ConfigurationError, match=r"RootModel\[list\[int\]\] is a RootModel, which has no keys"):
+            declare(pydantic.RootModel[list[int]]).send(None, root=[1])
+
+    @pytest.mark.parametrize("function", [None, 3, "upcast"])
+    def test_an_upcast_is_a_function(self, function):
+        """It is found where it is declared, not in a worker."""
+        with pytest.raises(ConfigurationError, match=r"upcast\(from_version=1\): .* cannot be called"):
+            declare(CohortSaved, version=2).upcast(from_version=1)(function)
+
+    def test_an_upcast_is_no_coroutine(self):
+        """A worker would get a coroutine in place of a payload."""
+
+        async def bring_up(payload):
+            return payload
+
+        with pytest.raises(ConfigurationError, match=r"bring_up at .* is a coroutine function: .* with `def`"):
+            declare(CohortSaved, version=2).upcast(from_version=1)(bring_up)  # type: ignore[arg-type]
 
     def test_what_an_object_does_not_keep_is_refused(self):
         """An InitVar is no field."""
