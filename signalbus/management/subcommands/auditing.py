@@ -24,7 +24,13 @@ def add(commands: Any) -> None:
     audit.add_argument("--since", default="24h", help="how far back, as 90m, 24h or 7d (24h)")
     audit.add_argument("--json", action="store_true", help="an object, for programs")
     audit.add_argument("--repair", action="store_true", help="publish again what is missing")
-    audit.add_argument("--wait", type=float, default=AUDIT_WAIT, metavar="SECONDS", help="for the queues to answer")
+    audit.add_argument(
+        "--wait",
+        type=float,
+        default=AUDIT_WAIT,
+        metavar="SECONDS",
+        help=f"how long the queues have to answer ({AUDIT_WAIT:g})",
+    )
 
 
 def run(command: BaseCommand, options: dict[str, Any]) -> None:

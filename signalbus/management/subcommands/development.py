@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
         commands: argparse's subparsers.
     """
     dev = commands.add_parser("dev", help="for development: a broker, and a worker that restarts when code changes")
-    dev.add_argument("--concurrency", type=int, default=2, help="how many deliveries at once (2)")
+    dev.add_argument("--concurrency", type=int, default=2, help="how many deliveries run at once (2)")
     dev.add_argument("--pool", default="prefork", help="Celery's name of the worker's pool (prefork)")
     dev.add_argument("--force", action="store_true", help="run although DEBUG is False")
     dev.add_argument("--worker", type=int, help=SUPPRESS)  # the process that it starts

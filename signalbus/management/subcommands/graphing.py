@@ -23,11 +23,15 @@ def add(commands: Any) -> None:
     """Declare ``graph``."""
     graph = commands.add_parser("graph", help="draw senders, signals, receivers and queues, with rates and dead ends")
     graph.set_defaults(run=run)
-    graph.add_argument("--format", choices=WRITERS, default="mermaid", help="mermaid, svg or json")
+    graph.add_argument("--format", choices=WRITERS, default="mermaid", help="what to print (mermaid)")
     graph.add_argument("--signal", default="", metavar="PART", help="only signals whose name has this part")
     graph.add_argument("--app", default="", help="only signals that this app declares, sends or receives")
     graph.add_argument(
-        "--most", type=int, default=MOST_SIGNALS, help=f"signals; more are drawn by app ({MOST_SIGNALS})"
+        "--most",
+        type=int,
+        default=MOST_SIGNALS,
+        metavar="N",
+        help=f"draw up to N signals one by one, and more of them by app ({MOST_SIGNALS})",
     )
     graph.add_argument(
         "--code-only", action="store_true", help="what the code says, without rates and workers: needs no database"

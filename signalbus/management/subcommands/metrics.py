@@ -16,7 +16,10 @@ def add(commands: Any) -> None:
     metrics = commands.add_parser("metrics", help="print outcomes, waiting deliveries and workers for Prometheus")
     metrics.set_defaults(run=run)
     metrics.add_argument(
-        "--names", choices=NAMES, default=NAMES[0], help="of the metrics: celery has those of celery-exporter"
+        "--names",
+        choices=NAMES,
+        default=NAMES[0],
+        help="the names of the metrics: those of signalbus, or those of celery-exporter (signalbus)",
     )
 
 

@@ -31,7 +31,10 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def add(commands: Any) -> None:
     """Declare the subcommands."""
-    target = {"metavar": "KIND:NAME", "help": f"KIND is {', '.join(FILTER_KEYS)}; several, and stars, make a filter"}
+    target = {
+        "metavar": "KIND:NAME",
+        "help": f"KIND is one of {', '.join(FILTER_KEYS)}; several words, or stars, make a filter",
+    }
     stop = commands.add_parser("pause", help="hold what is for a receiver, a signal or a queue; without one: list them")
     stop.set_defaults(run=run_pause)
     stop.add_argument("target", nargs="*", **target)
@@ -39,11 +42,15 @@ def add(commands: Any) -> None:
     stop.add_argument(
         "--until", type=end_from, metavar="WHEN", help="end by itself: after 30m, 2h or 3d, or at 2026-12-01T09:00"
     )
-    stop.add_argument("--unknown", action="store_true", help="although nobody who runs knows the name")
+    stop.add_argument(
+        "--unknown", action="store_true", help="pause a name that neither this code nor a running worker knows"
+    )
     go_on = commands.add_parser("resume", help="end a pause, and release what it holds")
     go_on.set_defaults(run=run_resume)
     go_on.add_argument("target", nargs="+", **target)
-    go_on.add_argument("--rate", type=rate_from, metavar="N/s", help="release so many deliveries a second, as 20/s")
+    go_on.add_argument(
+        "--rate", type=rate_from, metavar="N/s", help="how many are released in a second or minute, as 20/s or 100/m"
+    )
     go_on.add_argument("--reason", default="", metavar="TEXT", help="why")
     log = commands.add_parser("log", help="list who paused, resumed, retried, discarded or purged what, and why")
     log.set_defaults(run=run_log)

@@ -44,12 +44,14 @@ def add(commands: Any) -> None:
         parser.add_argument("--reason", default="", metavar="TEXT", help="why; `log` shows it")
         how = parser.add_mutually_exclusive_group()
         how.add_argument(
-            "--wait", action="store_true", help="show the progress until all have ended; exit code 1 if not well"
+            "--wait",
+            action="store_true",
+            help="show the progress until all have ended; exit code 1 if it stopped or one failed again",
         )
         how.add_argument(
             "--now",
             action="store_true",
-            help=f"change them here, although they are more than {AT_ONCE}, without a trial",
+            help=f"change them at once, also more than {AT_ONCE}, which without it are an operation",
         )
 
 
