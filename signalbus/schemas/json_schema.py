@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import json
 import types
 from collections.abc import Mapping, Sequence, Set
 from datetime import date, datetime, time, timedelta
@@ -75,7 +76,7 @@ def schema_of(annotation: Any, around: tuple[Any, ...] = ()) -> Schema:
     if origin in (Union, types.UnionType):
         return _any_of([schema_of(each, around) for each in arguments])
     if origin is Literal:
-        return {"enum": [each.name if isinstance(each, enum.Enum) else each for each in arguments]}
+        return _any_of(_of_literal(arguments))
     if kind in PLAIN_SCHEMAS:
         return {**PLAIN_SCHEMAS[kind]}
     if isinstance(origin or kind, type):
@@ -136,10 +137,28 @@ def _object(fields: Sequence[PayloadField], around: tuple[Any, ...]) -> Schema:
     for field in fields:
         properties[field.name] = schema = schema_of(field.annotation, around)
         default = None if field.default is None or field.is_made else field.default()
-        if type(default) in JSON_TYPES:
+        if type(default) in JSON_TYPES and _is_writable(default):
             schema["default"] = default
     required = sorted(field.name for field in fields if field.required)
     return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+
+
+def _is_writable(value: object) -> bool:
+    """Return whether a text or a number can be written to a file of JSON: not infinity, nor half of a character."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        return False
+    return True
+
+
+def _of_literal(values: Sequence[Any]) -> list[Schema]:
+    """Return the schemas of a literal's values; of bytes, which JSON does not have, the type alone."""
+    others = [each for each in values if not isinstance(each, bytes)]
+    schemas: list[Schema] = []
+    if others:
+        schemas.append({"enum": [each.name if isinstance(each, enum.Enum) else each for each in others]})
+    return schemas if len(others) == len(values) else [*schemas, {**PLAIN_SCHEMAS[bytes]}]
 
 
 def _any_of(schemas: list[Schema]) -> Schema:

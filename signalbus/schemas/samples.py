@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import json
 import types
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Hashable, Mapping, Sequence, Set
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, Union, get_args, get_origin
@@ -126,7 +126,7 @@ def _container(outer: type, arguments: tuple[Any, ...], around: tuple[Any, ...])
     if issubclass(outer, Mapping):
         return {elements[0]: elements[1]} if elements else {}
     if issubclass(outer, (set, frozenset)):
-        return outer(elements)
+        return outer(each for each in elements if isinstance(each, Hashable))
     if issubclass(list, outer) or issubclass(outer, (Sequence, Set)):
         return elements
     raise NoSample

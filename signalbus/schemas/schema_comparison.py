@@ -62,7 +62,8 @@ def _enum_fits(older: Schema, newer: Schema) -> bool:
         types = {JSON_TYPES.get(type(each)) for each in newer["enum"]}
         return "x-shape" in older and "x-python" not in newer and older.get("type") in types
     if "enum" in newer:
-        return older.get("x-python") == newer.get("x-python") and all(
+        is_of_class = "x-shape" not in older or "x-python" in newer  # a literal names the members of an enum alone
+        return (not is_of_class or older.get("x-python") == newer.get("x-python")) and all(
             any(type(value) is type(other) and value == other for other in newer["enum"]) for value in older["enum"]
         )
     return "x-python" not in older and all(JSON_TYPES.get(type(each)) == newer.get("type") for each in older["enum"])

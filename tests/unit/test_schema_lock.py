@@ -519,6 +519,32 @@ def test_a_class_of_which_no_object_can_be_made_has_no_sample(lock, payload):
     assert sample_text(payload) is None
 
 
+@dataclass
+class Unusual:
+    """Values that JSON or UTF-8 cannot write, and a set of what no set can hold."""
+
+    kind: Literal[b"a", "b", None] = b"a"
+    ratio: float = float("nan")
+    most: float = float("inf")
+    text: str = "\ud800"
+    letters: set[Mail] = field(default_factory=set)
+    nodes: set[Node] = field(default_factory=set)
+
+
+def test_defaults_and_literals_that_json_does_not_have_are_written(lock, tmp_path: Path):
+    """The file is written, is JSON, and is the same the next time."""
+    deploy(Unusual)
+    lock("--write")
+    before = (tmp_path / "signalbus.lock.json").read_bytes()
+    lock("--write")
+    assert (tmp_path / "signalbus.lock.json").read_bytes() == before
+    properties = json.loads(before)["signals"][NAME]["versions"]["1"]["payload"]["properties"]
+    assert properties["ratio"] == properties["most"] == {"type": "number"}
+    assert properties["text"] == {"type": "string"}
+    assert properties["kind"]["anyOf"][0] == {"enum": ["b", None]}
+    assert "The code is as" in lock("--check")
+
+
 class Part(TypedDict):
     """A part."""
 
@@ -538,6 +564,9 @@ class Colour(enum.Enum):
         (float, 1),
         (complex, 1),
         (str, State.DONE),
+        (Literal[State.DONE], State.DONE),
+        (Literal[b"a", 1], b"a"),
+        (Literal[b"a", 1], 1),
         (date, datetime(2000, 1, 2)),
         (Model, COHORT),
         (AbstractUser, saved(User, pk=7)),
@@ -611,6 +640,8 @@ def test_the_deploy_gate_refuses_what_send_refuses(annotation, value):
         (bool, int, False),  # a new value would arrive in a receiver that was written for the other
         (Literal["a"], Literal["a", "b"], True),
         (Literal["a"], str, True),
+        (Literal[b"a"], bytes, True),
+        (Literal[b"a"], str, False),
         (Literal[1], str, False),
         (str, Literal["a"], False),
         (Colour, Colour, True),
