@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connections, transaction
+from django.utils.functional import SimpleLazyObject
 
+from signalbus import Signal
 from signalbus.exceptions import SignalBusError
 from tasks.admissions.models import Academy
 from tests.servers import broker
@@ -17,7 +21,13 @@ from .bus import Bus, connect, eager, new_signal, rows
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from signalbus import Signal
+
+@dataclass
+class Opened:
+    """A payload with a row."""
+
+    academy: Academy
+
 
 NOBODY = "redis://127.0.0.1:1/0"
 
@@ -73,6 +83,22 @@ def test_a_payload_with_a_queryset_is_sent(bus: Bus, signal: Signal, ran: list[A
     under_a_loop(lambda: getattr(signal, form)(None, number=Academy.objects.all()))
     bus.work()
     assert ran == [[academy]]
+
+
+@pytest.mark.parametrize("form", ["send", "send_robust", "asend", "asend_robust"])
+def test_a_lazy_row_of_a_declared_payload_is_sent(bus: Bus, ran: list[Any], form: str):
+    """The check looks at the class of the row, as of ``request.user``, and so loads it."""
+    academy = Academy.objects.create(name="A", slug="a")
+    declared: Signal = Signal(new_signal().name + ".declared", payload=Opened)
+    connect(declared, lambda academy, **kwargs: ran.append(academy), "loops.declared")
+
+    async def view() -> None:
+        sent = getattr(declared, form)(None, academy=SimpleLazyObject(Academy.objects.get))
+        assert (await sent if form.startswith("a") else sent).id is not None
+
+    async_to_sync(view)()  # whose coroutines use the connection of this thread
+    bus.work()
+    assert ran == [academy]
 
 
 def test_eager_mode_delivers(bus: Bus, signal: Signal, ran: list[Any]):
