@@ -170,6 +170,15 @@ def test_the_table_of_system_checks_is_the_code():
     assert written == sorted(set(re.findall(r"\b[EIW]0\d\d\b", source)))
 
 
+def test_the_map_of_contributing_names_each_folder():
+    """CONTRIBUTING.md names each folder of the library, and of its tests."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for top in ("signalbus", "tests"):
+        for folder in sorted((ROOT / top).iterdir()):
+            if (folder / "__init__.py").is_file():
+                assert f"`{top}/{folder.name}/`" in text, folder.name
+
+
 def test_the_changelog_begins_with_this_version():
     """The newest entry is of this version, below unreleased changes."""
     entries = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
