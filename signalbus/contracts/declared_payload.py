@@ -112,8 +112,9 @@ class DeclaredPayload:
             PayloadError: neither a mapping nor an object of the class, or one of a subclass with more fields.
         """
         if self._has_objects and isinstance(given, self.payload):
-            if type(given) not in self._complete:
-                self._refuse_more_fields(type(given))
+            kind = given.__class__  # of a lazy object, that of what it holds
+            if kind not in self._complete:
+                self._refuse_more_fields(kind)
             held = {field.name: getattr(given, field.attribute) for field in self.fields}
             return held | (getattr(given, "model_extra", None) or {} if self.takes_more else {})
         try:

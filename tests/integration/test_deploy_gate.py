@@ -275,8 +275,11 @@ def test_programs_get_an_object(bus: Bus, name: str, gate, tmp_path: Path):
     assert (stranded["signal"], stranded["receiver"], stranded["later"]) == (name, "paid", 1)
 
 
-def test_a_file_of_another_kind_is_an_error(gate, tmp_path: Path):
+@ON_ONE
+def test_a_file_of_another_kind_is_an_error(bus: Bus, gate, tmp_path: Path):
     """Nothing passes for want of a file."""
+    with pytest.raises(CommandError, match="cannot be written"):
+        call_command("signalbus", "in-flight", "--export", str(tmp_path))
     with pytest.raises(CommandError, match="cannot be read"):
         gate()
     (tmp_path / "export").write_text("{}")

@@ -360,6 +360,13 @@ def test_the_system_check_tells_of_breaking_changes(lock, tmp_path: Path, settin
     assert "has the marks of a merge conflict" in reports()[0]
 
 
+def test_a_file_that_cannot_be_written_is_named(lock, tmp_path: Path):
+    """The error says which, and why."""
+    (tmp_path / "signalbus.lock.json").mkdir()
+    with pytest.raises(CommandError, match=r"signalbus\.lock\.json cannot be written: .*directory"):
+        lock("--write", "--accept")
+
+
 def test_check_needs_a_file(lock):
     """A file that was never committed does not pass."""
     with pytest.raises(CommandError, match=r"There is no .*signalbus\.lock\.json: write it"):

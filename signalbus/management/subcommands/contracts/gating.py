@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.core.management.base import CommandError
 
+from signalbus.management.subcommands.contracts.schema_files import write_file
 from signalbus.schemas.deploy_gate import judge, read_export
 from signalbus.schemas.in_flight import export_in_flight
 
@@ -65,7 +66,7 @@ def run_export(command: BaseCommand, options: dict[str, Any]) -> None:
         options: as declared.
     """
     exported = export_in_flight()
-    options["export"].write_text(f"{json.dumps(exported, indent=1)}\n", encoding="utf-8")
+    write_file(options["export"], f"{json.dumps(exported, indent=1)}\n")
     number = sum(sum(group["due"].values()) for group in exported["groups"])
     command.stdout.write(f"{number} deliveries in {len(exported['groups'])} groups are written to {options['export']}.")
 

@@ -79,7 +79,7 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
     _tell(command, changes)
     if not options["accept"]:
         _refuse(changes, " To write the file all the same, add --accept.")
-    path.write_text(text_of_lock(current), encoding="utf-8")
+    write_file(path, text_of_lock(current))
     command.stdout.write(f"{path} is written: {len(current['signals'])} signals. Commit it.")
 
 
@@ -107,6 +107,22 @@ def read_lock_or_none(path: Path, *, accept: bool) -> dict[str, Any] | None:
         if accept:
             return None
         raise
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file that was asked for.
+
+    Args:
+        path: the file.
+        text: its text.
+
+    Raises:
+        CommandError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error}") from error
 
 
 def _tell(command: BaseCommand, changes: Sequence[Change]) -> None:
