@@ -105,6 +105,7 @@ def test_times_are_as_the_ledgers_columns_are_read():
         ("state:", "'state:' is no word of a filter"),
         ("stat:dead", "'stat' is no key of a filter: did you mean 'state'"),
         ("xyzzy:1", "there are signal, receiver, state"),
+        ("payload.slug:web-42", "payloads are not searched, as no index has them. Name a row of the payload"),
         ("state:ded", "no such state: did you mean 'dead'"),
         ("attempts:many", "give a number, as attempts:3 or attempts:>1"),
         ("since:yesterday", "give an age, as 90m, 2h or 7d"),

@@ -89,6 +89,11 @@ def parse_filter(words: Iterable[str], now: datetime) -> Filter:
             condition &= Q(**{_TIMES[key]: moment})
             read.append(f"{key}:{moment.isoformat()}")
             continue
+        if key.partition(".")[0] == "payload":
+            raise FilterError(
+                f"{key!r}: payloads are not searched, as no index has them. Name a row of the payload, as "
+                "subject:shop.order:42, or a part of the error, as error:*42*."
+            )
         if key not in _KEYS:
             raise FilterError(f"{key!r} is no key of a filter: {_suggest(key, [*_KEYS, *_TIMES])}.")
         condition &= _any_of(_KEYS[key](each) for each in value.split(","))
