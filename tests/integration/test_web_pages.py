@@ -20,6 +20,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import override
 
+from signalbus.ledger import operations as ledger
+from signalbus.ledger.base.clock import LATEST
 from signalbus.ledger.base.deliveries import new_delivery
 from signalbus.ledger.history import BOUNDS
 from signalbus.models import Alert, Delivery, FailedAttempt, Operation, Pause, Rollup, State, WorkerRecord
@@ -565,3 +567,53 @@ def test_a_page_of_a_paused_receiver_says_it_once(operator: Client, others: int)
     assert shown.count("crm.<wbr>late</a> is paused") == 1
     assert "It is paused" not in shown
     assert shown.count("deliveries/?q=receiver%3Acrm.late%20state%3Aheld") == 1
+
+
+def test_a_dead_delivery_ends_after_its_last_attempt(reader: Client):
+    """The two are written by two statements, and the clock may go on between them."""
+    delivery = add_delivery("mail.send", "dead", attempts=1)
+    assert delivery.ended_at is not None
+    FailedAttempt.objects.create(
+        delivery=delivery, number=1, ended_at=delivery.ended_at + timedelta(milliseconds=2), error="KeyError: 1"
+    )
+
+    shown = page(reader, url("delivery", delivery.pk)).partition('<ol class="time">')[2].partition("</ol>")[0]
+
+    assert shown.index("Attempt 1 failed") < shown.index("#i-dead")
+
+
+def test_a_delivery_that_waits_for_its_release_has_no_time_to_come(reader: Client):
+    """It is due in years, so that no sweeper looks at it; people are not told of that."""
+    due_at = timezone.now() + timedelta(seconds=LATEST)
+    delivery = add_delivery("mail.send", "held", held_reason="paused", due_at=due_at)
+
+    shown = page(reader, url("delivery", delivery.pk))
+
+    assert "until somebody releases it" in shown
+    assert str(due_at.year) not in shown
+
+
+def test_the_overview_does_not_call_dead_deliveries_fine(reader: Client):
+    """No alert is raised yet, or their cause is muted."""
+    add_delivery("crm.sync", "dead", error="KeyError: 1", error_group="9f31", failed_at=timezone.now())
+
+    shown = page(reader, url("overview"))
+
+    assert "Nothing needs attention" not in shown
+    assert "No alert is raised." in shown
+
+
+def test_an_operation_that_waits_for_what_a_pause_holds_says_so(operator: Client):
+    """Its first delivery cannot run; when it ends is not told."""
+    delivery = add_delivery("crm.sync", "dead", error_group="9f31", failed_at=timezone.now())
+    started = start_operation("retry", filter_from(["group:9f31"]), actor=code_actor("ana"), reason="fixed", rate=4)
+    while ledger.step(started.id) == 0:
+        pass
+    address = url("operation", started.id)
+    assert "which is held" not in page(operator, address)
+
+    Delivery.objects.filter(pk=delivery.pk).update(state="held")
+
+    shown = page(operator, address)
+    assert "which is held" in shown
+    assert "left</p>" not in shown

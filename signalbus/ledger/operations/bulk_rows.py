@@ -101,8 +101,8 @@ class BulkOperation:
 
     @property
     def seconds_left(self) -> float | None:
-        """The estimated seconds until it ends; None if that cannot be told."""
-        if self.state != "running" or self.started_at is None or not self.changed:
+        """The estimated seconds until it ends; None if that cannot be told, as while a trial is not over."""
+        if self.state != "running" or self.started_at is None or not self.changed or self.trial:
             return None
         if self.rate is not None and self.left:
             return self.left / self.rate

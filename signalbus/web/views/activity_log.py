@@ -56,7 +56,7 @@ def _number(text: str) -> int | None:
 def _texts(line: LogEntry) -> dict[str, str]:
     return {
         "target": ", ".join(f"{key}:{value}" for key, value in line.filter.items() if key not in HIDDEN),
-        "numbers": ", ".join(f"{value} {key}" for key, value in line.counts.items()),
+        "numbers": ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in line.counts.items()),
     }
 
 

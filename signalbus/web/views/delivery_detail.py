@@ -173,15 +173,18 @@ def _entry(delivery: Delivery, found: FoundMessage) -> Any:
 
 def _steps(delivery: Delivery, found: FoundMessage) -> list[Step]:
     """Return what happened to a delivery, by machines and by people, the oldest first."""
+    attempts = found.attempts.get(delivery.pk, [])
     steps = [
         Step(attempt.ended_at, "lost" if attempt.was_lost else "failed", "failed", "c-bad", attempt)
-        for attempt in found.attempts.get(delivery.pk, [])
+        for attempt in attempts
     ]
     steps += [Step(row.created_at, "person", "person", "c-acc", row) for row in _changes_by_people(delivery)]
     state, last = State(delivery.state), []
     if delivery.ended_at is not None:
         tone = {State.DEAD: "c-bad", State.DONE: "c-ok"}.get(state, "muted")
-        steps.append(Step(delivery.ended_at, "end", state.value, tone))
+        # The last attempt may have been written a moment after the end that it led to.
+        ended_at = max((delivery.ended_at, *(attempt.ended_at for attempt in attempts)))
+        steps.append(Step(ended_at, "end", state.value, tone))
     elif state == State.HELD:
         last.append(Step(delivery.due_at, "held", "held", "c-warn", ledger.waits_for_release(delivery)))
     else:

@@ -8,6 +8,8 @@ from django.http import HttpResponseRedirect
 from django.utils.translation import gettext as _
 
 from signalbus.exceptions import ConfigurationError
+from signalbus.ledger import operations as ledger
+from signalbus.models import Delivery, State
 from signalbus.pages.shown_text import short
 from signalbus.services.actors import OPERATE
 from signalbus.services.changes import bulk_operations
@@ -87,9 +89,16 @@ def _show(request: HttpRequest, actor: Actor, number: int, problem: str = "") ->
         "operation": found, "progress": bulk_operations.progress_of(found), "failing": failing[:FAILED],
         "more_failing": len(failing) > FAILED, "problem": problem, "every": 0 if found.is_over or problem else 2,
         "changes": STEERED.get(found.state, ()), "parts": _parts(found), "steps": _steps(found),
-        "words": " ".join(found.words) or "all that has failed",
+        "words": " ".join(found.words) or "all that has failed", "is_held": _is_held(found),
     }  # fmt: skip
     return render_page(request, actor, "operation_progress.html", "operations", context, status=400 if problem else 200)
+
+
+def _is_held(found: BulkOperation) -> bool:
+    """Return whether an operation waits for deliveries that a gate holds, as by a pause."""
+    if found.is_over or not found.trial:
+        return False
+    return Delivery.objects.using(ledger.using()).filter(id__in=found.trial, state=State.HELD).exists()
 
 
 def _parts(found: BulkOperation) -> list[dict[str, Any]]:
