@@ -7,59 +7,40 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from signalbus.exceptions import ConfigurationError
 from signalbus.ledger import operations as ledger
-from signalbus.management.subcommands import (
-    auditing,
-    development,
-    diagnosing,
-    graphing,
-    maintenance,
-    metrics,
-    monitoring_check,
-    pause_and_resume,
-    status,
-    workers_and_runs,
-)
-from signalbus.management.subcommands.contracts import gating, schema_files, signals_listing
-from signalbus.management.subcommands.deliveries import (
-    bulk,
-    failed,
-    inspecting,
-    rehearsing,
-    retry_and_discard,
-    tailing,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MODULES = (
-    failed,
-    inspecting,
-    graphing,
-    signals_listing,
-    schema_files,
-    gating,
-    rehearsing,
-    retry_and_discard,
-    bulk,
-    pause_and_resume,
-    auditing,
-    monitoring_check,
-    metrics,
-    maintenance,
-    status,
-    tailing,
-    workers_and_runs,
-    diagnosing,
-    development,
-)
+# The subcommands, in the order of the help, by the modules of `subcommands` that declare them.
+DECLARED_BY: Final = {
+    "deliveries.failed": ("failed",),
+    "deliveries.inspecting": ("list", "explain", "show", "history", "trace"),
+    "graphing": ("graph",),
+    "contracts.signals_listing": ("signals",),
+    "contracts.schema_files": ("schema",),
+    "contracts.gating": ("in-flight",),
+    "deliveries.rehearsing": ("rehearse",),
+    "deliveries.retry_and_discard": ("retry", "discard"),
+    "deliveries.bulk": ("operations",),
+    "pause_and_resume": ("pause", "resume", "log"),
+    "auditing": ("audit",),
+    "monitoring_check": ("check",),
+    "metrics": ("metrics",),
+    "maintenance": ("purge", "sweep"),
+    "status": ("status",),
+    "deliveries.tailing": ("tail",),
+    "workers_and_runs": ("running",),
+    "diagnosing": ("doctor",),
+    "development": ("dev",),
+}
 
 
 class Command(BaseCommand):
@@ -70,11 +51,23 @@ class Command(BaseCommand):
         "ledger, judges the set-up, and runs a worker for development."
     )
 
+    _named: str | None = None  # the subcommand on the command line
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run the command line; of the subcommands, only the named one is imported: it starts sooner.
+
+        Args:
+            argv: the words of the command line; the first two are the program and this command.
+        """
+        self._named = argv[2] if len(argv) > 2 else None  # noqa: PLR2004 - as above
+        super().run_from_argv(argv)
+
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the sub-commands."""
+        """Declare the subcommands: the named one, or all of them for a help, a misspelt name and ``call_command``."""
         commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-        for module in MODULES:
-            module.add(commands)
+        named = [module for module, names in DECLARED_BY.items() if self._named in names]
+        for module in named or DECLARED_BY:
+            import_module(f"signalbus.management.subcommands.{module}").add(commands)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Run a sub-command."""

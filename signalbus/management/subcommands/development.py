@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import SUPPRESS
 from typing import TYPE_CHECKING, Any
 
+from signalbus.management.dev import dev_worker, supervisor
+
 if TYPE_CHECKING:
     from django.core.management.base import BaseCommand
 
@@ -24,8 +26,6 @@ def add(commands: Any) -> None:
 
 
 def _dev(command: BaseCommand, options: dict[str, Any]) -> None:
-    from signalbus.management.dev import dev_worker, supervisor  # noqa: PLC0415 - other subcommands start no process
-
     if options["worker"] is not None:
         dev_worker.run(command, options["worker"], options["pool"], options["concurrency"])
         return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import CommandError
 
 from signalbus.broker.publisher import PublishError
+from signalbus.receiving.sweeping.due_publication import sweep
 from signalbus.services.actors import command_actor
 from signalbus.services.changes.delivery_changes import purge
 
@@ -42,8 +43,6 @@ def publish_due() -> int:
     Raises:
         CommandError: the broker does not accept it.
     """
-    from signalbus.receiving.sweeping.due_publication import sweep  # noqa: PLC0415 - other subcommands import no sweeper
-
     try:
         return sweep()
     except PublishError as error:
