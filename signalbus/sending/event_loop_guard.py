@@ -51,24 +51,3 @@ def call_away(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(copy_context().run, call).result()
-
-
-def call_here_or_away(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call a function; if it fails where databases are forbidden, call it again on a thread of its own.
-
-    Whatever the function made of the refusal, it was not allowed to query a database.
-
-    Args:
-        function: a function that may be called twice.
-        args: its arguments.
-        kwargs: its arguments.
-
-    Returns:
-        The function's result; its exception is raised here.
-    """
-    try:
-        return function(*args, **kwargs)
-    except Exception:
-        if not forbid_databases():
-            raise
-    return call_away(function, *args, **kwargs)

@@ -102,7 +102,13 @@ class SendOperation:
         origin = origin_of_send.capture_origin()
         if context or origin:
             shared = replace(shared, context=context, origin=origin)
-        return event_loop_guard.call_here_or_away(self._compose, shared, self._sender, payloads)
+        try:
+            return self._compose(shared, self._sender, payloads)
+        except Exception:
+            # Whatever the encoder makes of it, a payload that asks a database was not allowed to under an event loop.
+            if not event_loop_guard.forbid_databases():
+                raise
+        return event_loop_guard.call_away(self._compose, shared, self._sender, payloads)
 
     def fail(self, error: Exception) -> None:
         """Let a robust send fail before anything is encoded.

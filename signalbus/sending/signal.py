@@ -222,8 +222,12 @@ class Signal(Later[P]):
             ConfigurationError: the app is not installed.
             SignalBusError: under an event loop, inline coroutines cannot be awaited; nothing was sent.
         """
-        reject_positional("send_robust", args)
-        given, fault = checked_robustly(self.contract, payload)
+        given: dict[str, Any] = payload
+        fault: Exception | None = None
+        if args:
+            reject_positional("send_robust", args)
+        if self.contract is not None:
+            given, fault = checked_robustly(self.contract, given)
         if not self.receivers and not self.open:
             return unheard()
         operation = self._operation(sender, robust=True)
@@ -241,8 +245,12 @@ class Signal(Later[P]):
 
     async def asend_robust(self, sender: Any, *args: P.args, **payload: P.kwargs) -> Sent:
         """Send from a coroutine; as `send_robust` in everything else."""
-        reject_positional("asend_robust", args)
-        given, fault = await achecked_robustly(self.contract, payload)
+        given: dict[str, Any] = payload
+        fault: Exception | None = None
+        if args:
+            reject_positional("asend_robust", args)
+        if self.contract is not None:
+            given, fault = await achecked_robustly(self.contract, given)
         return await self._asend(super().asend_robust, sender, given, robust=True, fault=fault)
 
     async def _asend(
