@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-VERSION_0_1 = "9cbb37d6dd8689f02e4b8879a7e594d444320464"  # its last commit
+# Earlier versions that run beside this one during a deploy, with their last commits.
+EARLIER = {"0.1": "9cbb37d6dd8689f02e4b8879a7e594d444320464", "0.4.1": "acdaa4631c68dc80eb7b103c79eddff79db407f6"}
 
 
 def make_environment(directory: Path, *requirements: str) -> Path:
@@ -52,17 +53,23 @@ def binaries_on_postgres(binaries: Path, wheel: Path) -> Path:
     return binaries
 
 
-@pytest.fixture(scope="session")
-def binaries_of_0_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment with 0.1, built from its commit."""
-    directory = tmp_path_factory.mktemp("old")
-    git = shutil.which("git")
+@pytest.fixture(params=EARLIER)
+def earlier_version(request: pytest.FixtureRequest) -> str:
+    """The earlier version."""
+    return str(request.param)
+
+
+@pytest.fixture
+def earlier_binaries(earlier_version: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with the earlier version, built from its commit."""
+    directory = tmp_path_factory.mktemp("earlier")
+    git, commit = shutil.which("git"), EARLIER[earlier_version]
     archive = directory / "source.tar"
     found = git and subprocess.run(
-        [git, "archive", "--output", str(archive), VERSION_0_1], cwd=CHECKOUT, capture_output=True, check=False
+        [git, "archive", "--output", str(archive), commit], cwd=CHECKOUT, capture_output=True, check=False
     )
     if not found or found.returncode:
-        pytest.skip(f"The commit of 0.1, {VERSION_0_1}, is not here: it takes git, and the whole history.")
+        pytest.skip(f"The commit of {earlier_version}, {commit}, is not here: it takes git, and the whole history.")
     with tarfile.open(archive) as source:
         source.extractall(directory / "source", filter="data")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(directory)]
