@@ -105,10 +105,10 @@ class BulkOperation:
         if self.state != "running" or self.started_at is None or not self.changed or self.trial:
             return None
         if self.rate is not None and self.left:
-            return self.left / self.rate
+            return max(1.0, self.left / self.rate)
         finished = self.done + self.failed_again + self.left_alone
         elapsed = (self.read_at - self.started_at).total_seconds()
-        return (self.left + self.waiting) * elapsed / finished if finished else None
+        return max(1.0, (self.left + self.waiting) * elapsed / finished) if finished else None
 
 
 def add_bulk(  # noqa: PLR0913 - the columns
