@@ -11,7 +11,8 @@ from django.utils import timezone
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from signalbus.models import Alert, Delivery, FailedAttempt, Operation, Rollup
+from signalbus.ledger.sweeps.purging import PURGE_LEASE
+from signalbus.models import Alert, Delivery, FailedAttempt, Key, Operation, Rollup, WorkerRecord
 from signalbus.services.actors import code_actor
 from signalbus.services.changes.bulk_operations import start_operation
 from signalbus.services.changes.pausing import pause
@@ -195,6 +196,14 @@ def test_the_overview_answers_first_what_is_wrong(visitor: Visitor, database_url
         kind="dead", key="aa", text="12 deliveries to crm.sync are dead: KeyError: 'slug'",
         raised_at=now - timedelta(minutes=23),
     )  # fmt: skip
+    described = {"pool": "prefork", "concurrency": 8, "queues": ["signalbus", "email"], "version": "1", "receivers": {}}
+    times = {"started_at": now, "seen_at": timezone.now() + timedelta(hours=1)}
+    for number in (1, 2):
+        WorkerRecord.objects.create(
+            name=f"web-{number}:7", host=f"web-{number}", pid=7, registry_digest="a", release="c3d4e5f",
+            **described, **times,
+        )  # fmt: skip
+    Key.objects.create(id=PURGE_LEASE, used_at=timezone.now())
     visitor.resize(1280, 1000)
     visitor.open("/signalbus/")
     shown = visitor.text
