@@ -27,10 +27,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import django
 
+from signalbus.tracing import add_tracer, remove_tracer
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from benchmarks.servers import Servers
+    from signalbus.context import CurrentDelivery
+    from signalbus.tracing import Creation
+    from signalbus.wire.message import Message
 
 CALLS, ROUNDS = 50, 30
 RATE: Final = 1000  # messages a second
@@ -145,7 +151,9 @@ def kinds() -> Iterator[tuple[str, Any]]:
         logger.setLevel(logging.WARNING)
         logger.removeHandler(handler)
 
+    bare = BareSpans(usual._tracer)  # noqa: SLF001 - the same provider and processor
     yield "without", nullcontext
+    yield "one bare span of OpenTelemetry's SDK", lambda: on(bare)
     yield "OpenTelemetry, as it is by default", lambda: on(usual)
     yield "OpenTelemetry, create, send, process", lambda: on(every)
     yield "OpenTelemetry, process alone", lambda: on(some)
@@ -153,6 +161,43 @@ def kinds() -> Iterator[tuple[str, Any]]:
     yield "Sentry", lambda: on(sentry)
     yield "a log record of each delivery", lambda: logged(plain)
     yield "the same, with our filter", lambda: logged(filtered)
+
+
+class BareSpans:
+    """What any tracer costs at least: a span without attributes, links and context for each `send()` and each run.
+
+    Args:
+        tracer: of OpenTelemetry's SDK.
+    """
+
+    publishes = False
+
+    def __init__(self, tracer: Any) -> None:
+        self._tracer = tracer
+
+    def switch_on(self) -> None:
+        """Make spans from now on."""
+        add_tracer(self)
+
+    def switch_off(self) -> None:
+        """Make no more spans."""
+        remove_tracer(self)
+
+    def create(self, made: Creation) -> dict[str, str]:
+        """Make a span of a `send()`."""
+        self._tracer.start_span(made.signal).end()
+        return {}
+
+    def publish(self, _queue: str, _sent: Sequence[Mapping[str, str]]) -> AbstractContextManager[object]:
+        """Make none."""
+        return nullcontext()
+
+    @contextmanager
+    def process(self, delivery: CurrentDelivery, _message: Message) -> Iterator[None]:
+        """Make a span of a run."""
+        span = self._tracer.start_span(delivery.signal)
+        yield
+        span.end()
 
 
 def figures(servers: Servers) -> int:
