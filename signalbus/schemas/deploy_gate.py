@@ -18,6 +18,7 @@ from signalbus.registration.registry import registry
 from signalbus.schemas.file_forms import EXPORT, READ_GROUP, misshapen_part
 from signalbus.schemas.in_flight import FORMAT
 from signalbus.schemas.json_schema import schema_of_payload
+from signalbus.schemas.samples import fault_of_upcasts
 from signalbus.schemas.schema_comparison import first_misfit
 from signalbus.wire.message import is_known_version
 from signalbus.wire.values import registered_types
@@ -27,6 +28,8 @@ from signalbus.wire.values.references import model_named
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from signalbus.contracts.contract import Contract
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +119,15 @@ def _is_read(kind: type[date], text: str) -> bool:
     return True
 
 
-def judge(exported: Mapping[str, Any], horizon: timedelta) -> Verdict:
+def judge(exported: Mapping[str, Any], horizon: timedelta, lock: Mapping[str, Any] | None = None) -> Verdict:
     """Judge exported deliveries by the code in this process.
 
     Args:
         exported: as `read_export` returns it.
         horizon: what is due later than this after the export is a warning.
+        lock: the lock file, as `read_lock` returns it: upcasts run on its samples of the versions that wait.
     """
+    locked = {} if lock is None else lock["signals"]
     until = (datetime.fromisoformat(exported["exported_at"]) + horizon).date()
     found, deliveries, unread = [], 0, 0
     for group in exported["groups"]:
@@ -132,7 +137,7 @@ def judge(exported: Mapping[str, Any], horizon: timedelta) -> Verdict:
             unread += number
             continue
         deliveries += number
-        reasons = tuple(_reasons(group))
+        reasons = tuple(_reasons(group, locked))
         if reasons:
             soon = sum(some for day, some in due.items() if day <= until)
             signal = group.get("signal", "")
@@ -143,7 +148,7 @@ def judge(exported: Mapping[str, Any], horizon: timedelta) -> Verdict:
     return Verdict(deliveries, tuple(found), unread)
 
 
-def _reasons(group: Mapping[str, Any]) -> Iterator[str]:
+def _reasons(group: Mapping[str, Any], locked: Mapping[str, Any]) -> Iterator[str]:
     version = group["text_version"]
     if not is_known_version(version):
         yield f"its text has version {version}, which this code does not read: install the signalbus of the sender"
@@ -166,6 +171,18 @@ def _reasons(group: Mapping[str, Any]) -> Iterator[str]:
     except SignalBusError as error:
         yield str(error)
     yield from _reasons_of_payload(signal.contract, group, None if entry is None else entry.function())
+    names = [name for name in (signal.known_name(), group["signal"]) if name in locked]
+    if names and signal.contract is not None:
+        yield from _faults_of_upcasts(signal.contract, group["payload_version"], locked[names[0]].get("versions", {}))
+
+
+def _faults_of_upcasts(contract: Contract, version: int, versions: Mapping[str, Any]) -> Iterator[str]:
+    """Run the upcasts from a version that waits on its sample in the lock file."""
+    sample = versions.get(str(version), {}).get("sample")
+    if version < contract.version and sample is not None:
+        fault = fault_of_upcasts(contract, version, sample)
+        if fault is not None:
+            yield f"the upcasts from version {version} fail on its sample in the lock file: {fault}"
 
 
 def _reasons_of_payload(contract: Any, group: Mapping[str, Any], function: Any) -> Iterator[str]:
@@ -182,7 +199,7 @@ def _reasons_of_payload(contract: Any, group: Mapping[str, Any], function: Any) 
             yield f"the receiver requires {', '.join(missing)}, which the message does not have"
         return
     if version != contract.version:
-        return  # an upcast decides
+        return  # upcasts decide
     try:
         misfit = first_misfit(group["shape"], schema_of_payload(contract.payload))
     except ConfigurationError as error:

@@ -25,7 +25,7 @@ def _schema() -> Any:
     return SCHEMA
 
 
-SCHEMA: Final = {
+SCHEMA: Final[dict[str, Any]] = {
     "anyOf?": [_schema],
     "prefixItems?": [_schema],
     "items?": _schema,
@@ -34,7 +34,7 @@ SCHEMA: Final = {
     "required?": [str],
     "enum?": list,
 }
-LOCK: Final = {
+LOCK: Final[dict[str, Any]] = {
     "signals": Values(
         {
             "durable": bool,
@@ -47,8 +47,8 @@ LOCK: Final = {
         }
     )
 }
-EXPORT: Final = {"exported_at": str, "groups": [{"receiver": str, "example": str, "due": Values(int)}]}
-READ_GROUP: Final = {  # of an export: of messages whose text was read
+EXPORT: Final[dict[str, Any]] = {"exported_at": str, "groups": [{"receiver": str, "example": str, "due": Values(int)}]}
+READ_GROUP: Final[dict[str, Any]] = {  # of an export: of messages whose text was read
     "signal": str,
     "sender": (str, NoneType),
     "payload_version": int,

@@ -70,6 +70,7 @@ class OpenTelemetryTracer:
         baggage: Sequence[str] = (),
         provider: trace.TracerProvider | None = None,
     ) -> None:
+        self.publishes: bool
         self._creates, self.publishes, self._processes = (kind in spans for kind in SPAN_KINDS)
         self._tracer = trace.get_tracer("signalbus", version("django-signalbus"), provider, SCHEMA)
         self._is_parent = is_parent

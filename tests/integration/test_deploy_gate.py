@@ -188,6 +188,40 @@ def test_code_that_cannot_run_what_waits_is_refused(  # noqa: PLR0917 - fixtures
         gate()
 
 
+@pytest.fixture
+def locked(bus: Bus, name: str, tmp_path: Path, settings: Any) -> None:
+    """Three messages of version 1 that wait, an export of them, and a lock file with a sample of them."""
+    settings.BASE_DIR = tmp_path
+    send_three(name)
+    call_command("signalbus", "schema", "--write", stdout=StringIO())
+    export(tmp_path)
+
+
+@ON_ONE
+@pytest.mark.usefixtures("locked")
+@pytest.mark.parametrize("new_name", ["", ".new"])
+@pytest.mark.parametrize(
+    ("upcast", "said"),
+    [(lambda payload: payload["gone"], "KeyError: 'gone'"), (lambda payload: payload, "number: .*takes str")],
+    ids=["raises", "another type"],
+)
+def test_an_upcast_that_fails_on_the_sample_of_the_lock_file_is_refused(name: str, gate, upcast, said, new_name):
+    """The exported file has no values: the sample stands for what waits, also of a signal that has a new name."""
+    was = [name] if new_name else []
+    deploy(f"{name}{new_name}", Retyped, version=2, was=was).upcast(from_version=1)(upcast)
+    with pytest.raises(CommandError, match=f"(?s)from version 1 fail on its sample in the lock file: .*{said}"):
+        gate()
+
+
+@ON_ONE
+@pytest.mark.usefixtures("locked")
+def test_an_upcast_that_takes_the_sample_of_the_lock_file_passes(name: str, gate):
+    """What waits arrives as version 2."""
+    signal = deploy(name, Retyped, version=2)
+    signal.upcast(from_version=1)(lambda payload: {**payload, "number": str(payload["number"])})
+    assert gate() == "This code can run all of 3 deliveries that are due in time.\n"
+
+
 def test_the_file_has_no_values(bus: Bus, name: str, tmp_path: Path):
     """Payloads may be personal data: only their shape leaves the database."""
     send_three(name)

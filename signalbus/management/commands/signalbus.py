@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # The subcommands, in the order of the help, by the modules of `subcommands` that declare them.
-DECLARED_BY: Final = {
+DECLARED_BY: Final[dict[str, tuple[str, ...]]] = {
     "deliveries.failed": ("failed",),
     "deliveries.inspecting": ("list", "explain", "show", "history", "trace"),
     "graphing": ("graph",),

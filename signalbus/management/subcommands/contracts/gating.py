@@ -15,6 +15,7 @@ from django.core.management.base import CommandError
 from signalbus.management.subcommands.contracts.schema_files import write_file
 from signalbus.schemas.deploy_gate import judge, read_export
 from signalbus.schemas.in_flight import export_in_flight
+from signalbus.schemas.lock_file import lock_path, read_lock
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -81,7 +82,7 @@ def run_gate(command: BaseCommand, options: dict[str, Any]) -> None:
     Raises:
         CommandError: some could not run, and are due before the horizon.
     """
-    verdict = judge(read_export(options["in_flight"]), timedelta(days=options["horizon"]))
+    verdict = judge(read_export(options["in_flight"]), timedelta(days=options["horizon"]), read_lock(lock_path()))
     if options["json"]:
         shown = {
             "schema": 1, "deliveries": verdict.deliveries, "unread": verdict.unread, "soon": verdict.soon,
