@@ -685,7 +685,7 @@ def test_a_batch_that_could_not_be_divided_at_its_end_is_redelivered(valkey, cli
 def documented_acl() -> list[str]:
     """Return the ACL of docs/reliability.md."""
     text = (CHECKOUT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    return text.partition("`ACL SETUSER bus ")[2].partition("`")[0].split()
+    return text.partition("`ACL SETUSER bus ")[2].partition("`")[0].replace("\\|", "|").split()  # it stands in a table
 
 
 def test_the_documented_acl_suffices(valkey, client):
