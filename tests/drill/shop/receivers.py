@@ -43,8 +43,8 @@ def charge(order: Order) -> None:
         raise ConnectionError(f"order {order.pk}: the payment service does not answer")
 
 
-# The second release lowers the number of attempts: what has failed more often has failed for its old cause. The first has
-# so many that nothing is dead before a slow machine has paused it.
+# The second release lowers the number of attempts: what has failed more often has failed for its old cause. The first
+# has so many that nothing is dead before a slow machine has paused it.
 @receiver(order_placed, retry=Retry(max_attempts=2 if release.HAS_VAT_RATES else 20, base_delay=2.0))
 def book_invoice(instance: Order, **kwargs: Any) -> None:
     """Book the invoice of an order."""
